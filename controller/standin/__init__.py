@@ -1,4 +1,8 @@
-"""A stand-in for EMQX with the parts of its MQTT and HTTP interface that Cordon uses, for demonstrations and tests.
+"""A stand-in for EMQX 5.8.9: an MQTT broker of one or more nodes with the part of EMQX's HTTP API that Cordon uses.
 
-It imports nothing of the controller.
+`server.StandIn` starts it in the caller's process; `python -m controller.standin` runs it as a process of its own.
+Bytes become packets in `frames`, `codec5` and `codec311`; `connection` serves a socket, `connect` handles CONNECT and
+`channel` the packets after it. `session` holds a client's queue and subscriptions, `router` delivers messages,
+`access`, `authz` and `bans` decide what a client may do, `registry` knows all clients. `api/` is the HTTP API.
+It imports nothing of the controller, so that it cannot share the controller's mistakes about EMQX.
 """

@@ -1,14 +1,18 @@
-"""`python -m controller.standin`: an EMQX stand-in for trying Cordon and for tests."""
+"""`python -m controller.standin`: runs an EMQX stand-in, for demonstrations and tests."""
 
 import argparse
+import asyncio
 import json
 import os
 import secrets
+import signal
 import sys
+from collections.abc import Callable, Coroutine
 from pathlib import Path
+from typing import Any
 
 from controller.standin.options import StandInOptions
-from controller.standin.process import run
+from controller.standin.server import StandIn
 from controller.standin.settings import InvalidSettingError
 
 _SECRET_VARIABLE = "CORDON_STANDIN_SECRET"  # noqa: S105 -- the name of a variable, not a secret
@@ -25,7 +29,7 @@ def _config(text: str) -> object:
     try:
         return json.loads(Path(text).read_text())
     except (OSError, ValueError) as error:
-        raise argparse.ArgumentTypeError(f"{text}: no JSON: {error}") from error
+        raise argparse.ArgumentTypeError(f"{text}: not JSON: {error}") from error
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -66,15 +70,52 @@ def _parser() -> argparse.ArgumentParser:
         "--config",
         type=_config,
         metavar="FILE",
-        help="JSON with settings to have or to tell of itself: zone, authorization, sources, listeners, dashboard, "
-        "api_keys, cookie, versions; to see how a badly configured broker is judged",
+        help="JSON with settings: zone, authorization, sources, listeners, dashboard, api_keys, cookie, versions; "
+        "to imitate a differently configured broker",
     )
     parser.add_argument("--no-match", choices=("allow", "deny"), default="allow", help="when no rule matches")
     return parser
 
 
+def _addresses(standin: StandIn) -> dict[str, object]:
+    tls = standin.tls_addresses
+    return {
+        "standin": True,
+        "nodes": [
+            {
+                "name": name,
+                "mqtt": "{}:{}".format(*standin.mqtt_addresses[index]),
+                "tls": "{}:{}".format(*tls[index]) if tls else None,
+                "api": standin.api_urls[index],
+            }
+            for index, name in enumerate(standin.node_names)
+        ],
+    }
+
+
+async def _serve(options: StandInOptions, on_ready: Callable[[dict[str, object]], None]) -> None:
+    """Serves until SIGTERM or SIGINT; passes the addresses to `on_ready` once it listens."""
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    async with StandIn(options) as standin:
+        on_ready(_addresses(standin))
+        await stop.wait()
+
+
+def _runner() -> Callable[[Coroutine[Any, Any, None]], None]:
+    """Returns uvloop's runner where it is installed, else asyncio's."""
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.run
+    run: Callable[[Coroutine[Any, Any, None]], None] = uvloop.run
+    return run
+
+
 def main(argv: list[str] | None = None) -> int:
-    """Run until SIGTERM or SIGINT; 0 after that, 1 when it cannot start, 2 for wrong arguments."""
+    """Runs until SIGTERM or SIGINT. Returns the exit status: 1 when it cannot start, 2 for invalid arguments."""
     parser = _parser()
     args = parser.parse_args(argv)
     generated = not args.api_secret
@@ -98,14 +139,14 @@ def main(argv: list[str] | None = None) -> int:
     except ValueError as error:
         parser.error(str(error))
 
-    def ready(addresses: dict[str, object]) -> None:
+    def on_ready(addresses: dict[str, object]) -> None:
         sys.stderr.write("cordon standin: this is a stand-in for EMQX 5.8.9, not EMQX\n")
         extra = {"api_key": args.api_key, "api_secret": secret} if generated else {}
         sys.stdout.write(json.dumps({**addresses, **extra}) + "\n")
         sys.stdout.flush()
 
     try:
-        run(options, ready)
+        _runner()(_serve(options, on_ready))
     except (OSError, InvalidSettingError) as error:
         sys.stderr.write(f"cordon standin: cannot start: {error}\n")
         return 1

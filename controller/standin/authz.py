@@ -1,4 +1,4 @@
-"""Access rules as EMQX's built-in database evaluates them, and the per-client cache of the answers. Pure."""
+"""Access rules of EMQX's built-in database, their evaluation, and the authorization cache of a client. Pure."""
 
 import re
 from collections import OrderedDict
@@ -16,14 +16,14 @@ _KNOWN = frozenset({"clientid", "username", "cert_common_name", "peerhost", "zon
 
 
 class Verdict(StrEnum):
-    """The answer of an access check."""
+    """The result of an access check."""
 
     ALLOW = "allow"
     DENY = "deny"
 
 
 class ActionType(StrEnum):
-    """What a client wants to do."""
+    """The kind of a client's action."""
 
     PUBLISH = "publish"
     SUBSCRIBE = "subscribe"
@@ -31,7 +31,7 @@ class ActionType(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class AuthzAction:
-    """One attempt; `retain` is None for a subscription."""
+    """A client's action; `retain` is None for a subscription."""
 
     type: ActionType
     qos: int
@@ -40,7 +40,7 @@ class AuthzAction:
 
 @dataclass(frozen=True, slots=True)
 class AuthzRule:
-    """One rule row with its defaults filled in."""
+    """An access rule."""
 
     permission: Verdict
     action: Literal["publish", "subscribe", "all"]
@@ -51,7 +51,7 @@ class AuthzRule:
 
 @dataclass(frozen=True, slots=True)
 class ClientIdentity:
-    """Who is checked."""
+    """What a client is checked by: the client id, the user name, the certificate's common name and the peer address."""
 
     clientid: str
     username: str | None
@@ -59,22 +59,22 @@ class ClientIdentity:
     peerhost: str = ""
 
 
-def render(template: str, who: ClientIdentity) -> str | None:
-    """Fill the placeholders of a rule's topic; None when one has no value, so the rule cannot match."""
+def render(template: str, identity: ClientIdentity) -> str | None:
+    """Replaces the placeholders in a rule's topic; returns None when one has no value: the rule cannot match."""
     values: Mapping[str, str | None] = {
-        "clientid": who.clientid,
-        "username": who.username,
-        "cert_common_name": who.cert_common_name,
-        "peerhost": who.peerhost,
+        "clientid": identity.clientid,
+        "username": identity.username,
+        "cert_common_name": identity.cert_common_name,
+        "peerhost": identity.peerhost,
         "zone": "default",
     }
     missing = False
 
-    def fill(found: re.Match[str]) -> str:
+    def fill(match: re.Match[str]) -> str:
         nonlocal missing
-        name = found.group(1)
+        name = match.group(1)
         if name not in _KNOWN:
-            return found.group(0)
+            return match.group(0)
         value = values[name]
         missing = missing or value is None
         return value or ""
@@ -83,8 +83,8 @@ def render(template: str, who: ClientIdentity) -> str | None:
     return None if missing else text
 
 
-def rule_matches(rule: AuthzRule, who: ClientIdentity, action: AuthzAction, topic: str) -> bool:
-    """Whether this rule decides the attempt."""
+def rule_matches(rule: AuthzRule, identity: ClientIdentity, action: AuthzAction, topic: str) -> bool:
+    """Whether the rule matches the action."""
     if rule.action not in ("all", action.type.value):
         return False
     if action.qos not in rule.qos:
@@ -92,37 +92,37 @@ def rule_matches(rule: AuthzRule, who: ClientIdentity, action: AuthzAction, topi
     if action.retain is not None and rule.retain not in ("all", action.retain):
         return False
     if rule.topic.startswith(EQ_PREFIX):
-        return render(rule.topic[len(EQ_PREFIX) :], who) == topic
-    pattern = render(rule.topic, who)
+        return render(rule.topic[len(EQ_PREFIX) :], identity) == topic
+    pattern = render(rule.topic, identity)
     return pattern is not None and matches(topic, pattern)
 
 
-def evaluate(rules: Iterable[AuthzRule], who: ClientIdentity, action: AuthzAction, topic: str) -> Verdict | None:
-    """The first rule that matches decides; None when none does."""
+def evaluate(rules: Iterable[AuthzRule], identity: ClientIdentity, action: AuthzAction, topic: str) -> Verdict | None:
+    """Returns the permission of the first matching rule; None without one."""
     for rule in rules:
-        if rule_matches(rule, who, action, topic):
+        if rule_matches(rule, identity, action, topic):
             return rule.permission
     return None
 
 
 @dataclass(slots=True)
 class AuthzRuleStore:
-    """All rules of the cluster, in EMQX's order of evaluation: client, user, everybody."""
+    """All rules of the cluster; evaluated in EMQX's order: client, user, all."""
 
     clients: dict[str, tuple[AuthzRule, ...]] = field(default_factory=dict)
     users: dict[str, tuple[AuthzRule, ...]] = field(default_factory=dict)
     everybody: tuple[AuthzRule, ...] = ()
 
-    def decide(self, who: ClientIdentity, action: AuthzAction, topic: str) -> Verdict | None:
-        """None when no rule matches, which leaves the decision to the `no_match` setting."""
-        own = self.clients.get(who.clientid, ())
-        user = () if who.username is None else self.users.get(who.username, ())
-        return evaluate((*own, *user, *self.everybody), who, action, topic)
+    def decide(self, identity: ClientIdentity, action: AuthzAction, topic: str) -> Verdict | None:
+        """Returns the verdict of the rules; None when no rule matches and the setting `no_match` decides."""
+        own = self.clients.get(identity.clientid, ())
+        user = () if identity.username is None else self.users.get(identity.username, ())
+        return evaluate((*own, *user, *self.everybody), identity, action, topic)
 
 
 @dataclass(frozen=True, slots=True)
 class CacheEntry:
-    """A remembered answer; `at` is wall-clock seconds."""
+    """A cached verdict; `at` is Unix time."""
 
     verdict: Verdict
     at: float
@@ -130,14 +130,14 @@ class CacheEntry:
 
 @dataclass(slots=True)
 class AuthzCache:
-    """The reason a new rule does not bite at once: answers are kept for a minute for each connection."""
+    """Caches verdicts of one connection, for a minute by default; a new rule applies only after that."""
 
     max_size: int = AUTHZ_CACHE_ENTRIES
     ttl: float = AUTHZ_CACHE_SECONDS
     entries: OrderedDict[tuple[AuthzAction, str], CacheEntry] = field(default_factory=OrderedDict)
 
     def get(self, action: AuthzAction, topic: str, now: float) -> Verdict | None:
-        """The remembered answer, or None when there is none or it is too old."""
+        """Returns the cached verdict; None when there is none or it has expired."""
         key = (action, topic)
         entry = self.entries.get(key)
         if entry is None:
@@ -148,7 +148,7 @@ class AuthzCache:
         return entry.verdict
 
     def put(self, action: AuthzAction, topic: str, verdict: Verdict, now: float) -> None:
-        """Remember an answer; the oldest one gives way."""
+        """Caches a verdict; a full cache drops its oldest entry."""
         key = (action, topic)
         self.entries.pop(key, None)
         while len(self.entries) >= self.max_size:
@@ -156,10 +156,10 @@ class AuthzCache:
         self.entries[key] = CacheEntry(verdict, now)
 
     def rows(self, now: float) -> list[tuple[AuthzAction, str, CacheEntry]]:
-        """Living entries, newest first, as EMQX lists them."""
-        living = [(k[0], k[1], e) for k, e in self.entries.items() if now - e.at < self.ttl]
-        return living[::-1]
+        """Returns the entries that have not expired, newest first, as EMQX lists them."""
+        entries = [(k[0], k[1], e) for k, e in self.entries.items() if now - e.at < self.ttl]
+        return entries[::-1]
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Removes all entries."""
         self.entries.clear()

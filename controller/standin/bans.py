@@ -1,4 +1,4 @@
-"""The ban list with EMQX's rules about time, overwriting and who is affected. Pure: time comes in."""
+"""The ban list, with EMQX's rules for expiry, overwriting and matching. Pure: the caller passes the time."""
 
 import ipaddress
 import re
@@ -11,12 +11,12 @@ RULE_KINDS = frozenset({"clientid_re", "username_re", "peerhost_net"})
 
 
 class InvalidBanError(ValueError):
-    """The ban cannot be made; the text is what EMQX answers."""
+    """The ban is invalid; the text is EMQX's error."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ban:
-    """One row; times are epoch seconds, `until` None means for ever."""
+    """A row; times are Unix times, `until` None means infinity."""
 
     kind: BanKind
     who: str
@@ -26,15 +26,15 @@ class Ban:
     until: int | None
 
     def active(self, now: float) -> bool:
-        """Whether it still refuses anybody."""
+        """Whether the ban has not expired."""
         return self.until is None or self.until > int(now)
 
 
 def normalise(kind: BanKind, who: str) -> str:
-    """Check and canonicalise the subject of a ban.
+    """Validates and canonicalises the subject of a ban.
 
     Raises:
-        InvalidBanError: when it is not an address, a network or a regular expression as its kind demands.
+        InvalidBanError: not an address, a network or a regular expression, as the kind requires.
     """
     if kind == "peerhost":
         try:
@@ -57,23 +57,23 @@ def normalise(kind: BanKind, who: str) -> str:
 
 @dataclass(slots=True)
 class BanList:
-    """All rows, those that name somebody apart from those that are searched."""
+    """All rows: those with an exact subject apart from patterns."""
 
-    named: dict[tuple[BanKind, str], Ban] = field(default_factory=dict)
-    rules: dict[tuple[BanKind, str], Ban] = field(default_factory=dict)
+    exact: dict[tuple[BanKind, str], Ban] = field(default_factory=dict)
+    patterns: dict[tuple[BanKind, str], Ban] = field(default_factory=dict)
     _compiled: dict[str, re.Pattern[str]] = field(default_factory=dict)
 
     def table(self, kind: BanKind) -> dict[tuple[BanKind, str], Ban]:
-        """The table a kind lives in."""
-        return self.rules if kind in RULE_KINDS else self.named
+        """Returns the table of a kind."""
+        return self.patterns if kind in RULE_KINDS else self.exact
 
-    def look_up(self, kind: BanKind, who: str) -> Ban | None:
-        """The row, expired or not."""
+    def get(self, kind: BanKind, who: str) -> Ban | None:
+        """Returns the row, expired or not."""
         return self.table(kind).get((kind, who))
 
     def create(self, ban: Ban, now: float) -> Ban | None:
-        """Insert the row; returns the older one instead when that is still active."""
-        old = self.look_up(ban.kind, ban.who)
+        """Inserts the row; if an active one exists, returns that instead."""
+        old = self.get(ban.kind, ban.who)
         if old is not None and old.active(now):
             return old
         table = self.table(ban.kind)
@@ -84,51 +84,51 @@ class BanList:
         return None
 
     def delete(self, kind: BanKind, who: str) -> bool:
-        """Remove a row; False when there was none."""
+        """Removes a row; returns False when there is none."""
         return self.table(kind).pop((kind, who), None) is not None
 
     def clear(self) -> None:
-        """Remove every row of every owner."""
-        self.named.clear()
-        self.rules.clear()
+        """Removes all rows."""
+        self.exact.clear()
+        self.patterns.clear()
 
-    def sweep(self, now: float) -> None:
-        """Remove what expired; until then expired rows stay listed."""
-        for table in (self.named, self.rules):
+    def remove_expired(self, now: float) -> None:
+        """Removes expired rows, which are listed until then."""
+        for table in (self.exact, self.patterns):
             for key in [k for k, b in table.items() if b.until is not None and b.until < int(now)]:
                 del table[key]
 
     def rows(self) -> list[Ban]:
-        """Everything that is listed: searched rows first."""
-        return [*reversed(self.rules.values()), *reversed(self.named.values())]
+        """Returns all rows in EMQX's order: patterns first."""
+        return [*reversed(self.patterns.values()), *reversed(self.exact.values())]
 
     def __len__(self) -> int:
-        return len(self.named) + len(self.rules)
+        return len(self.exact) + len(self.patterns)
 
-    def refuses(self, clientid: str, username: str | None, peerhost: str, now: float) -> bool:
-        """Whether a client with this identity is banned at this moment."""
-        named: tuple[tuple[BanKind, str | None], ...] = (
+    def is_banned(self, clientid: str, username: str | None, peerhost: str, now: float) -> bool:
+        """Whether a client with this identity is banned at `now`."""
+        subjects: tuple[tuple[BanKind, str | None], ...] = (
             ("clientid", clientid),
             ("username", username),
             ("peerhost", peerhost),
         )
-        for kind, who in named:
-            ban = None if who is None else self.named.get((kind, who))
+        for kind, who in subjects:
+            ban = None if who is None else self.exact.get((kind, who))
             if ban is not None and ban.active(now):
                 return True
-        if not self.rules:
+        if not self.patterns:
             return False
-        return any(b.active(now) and self._covers(b, clientid, username, peerhost) for b in self.rules.values())
+        return any(b.active(now) and self._matches(b, clientid, username, peerhost) for b in self.patterns.values())
 
-    def _covers(self, ban: Ban, clientid: str, username: str | None, peerhost: str) -> bool:
+    def _matches(self, ban: Ban, clientid: str, username: str | None, peerhost: str) -> bool:
         if ban.kind == "peerhost_net":
             return _in_network(peerhost, ban.who)
         subject = clientid if ban.kind == "clientid_re" else username
         return subject is not None and self._compiled[ban.who].search(subject) is not None
 
     def sender_banned(self, clientid: str) -> bool:
-        """Whether messages this client left behind are dropped; EMQX asks only whether a row is there."""
-        return ("clientid", clientid) in self.named
+        """Whether queued messages of this client are dropped; EMQX checks for a row, not for its expiry."""
+        return ("clientid", clientid) in self.exact
 
 
 def _in_network(peerhost: str, network: str) -> bool:

@@ -1,4 +1,4 @@
-"""What a connected client's packets mean, in EMQX's order of checks and with its answers."""
+"""Processes the packets of one connection, with EMQX's order of checks and its answers."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -8,7 +8,7 @@ import mqtt5
 from controller.standin.access import authorize
 from controller.standin.authz import ActionType, AuthzAction, Verdict
 from controller.standin.client import Client, ClientConnection, ClientEndpoint
-from controller.standin.connecting import ConnectRefusal, admit, welcome
+from controller.standin.connect import ConnectRefusal, authenticate_connect, make_connack
 from controller.standin.limits import MAX_TOPIC_LEVELS
 from controller.standin.messages import NO_PROPERTIES, Delivery, Message, PublishProperties
 from controller.standin.registry import ClientRegistry
@@ -36,27 +36,27 @@ REASON_NAMES = {
 
 
 class ChannelTransport(ClientConnection, Protocol):
-    """The connection as the channel needs it."""
+    """The connection as the channel uses it."""
 
     version: int
 
     def send(self, packet: mqtt5.Packet) -> int:
-        """Queue a packet; returns its bytes on the wire."""
+        """Queues a packet; returns its size in bytes."""
 
     def start_keepalive(self, keepalive: int) -> None:
-        """Watch for silence from now on."""
+        """Starts checking the keep-alive interval."""
 
 
 class Channel:
-    """The protocol state of one connection; the client itself outlives it."""
+    """The protocol state of one connection; the client may outlive it."""
 
     def __init__(
-        self, registry: ClientRegistry, wire: ChannelTransport, endpoint: ClientEndpoint, common_name: str | None
+        self, registry: ClientRegistry, transport: ChannelTransport, endpoint: ClientEndpoint, common_name: str | None
     ) -> None:
         self._registry = registry
         self._router = registry.router
         self._state = registry.state
-        self._wire = wire
+        self._transport = transport
         self._endpoint = endpoint
         self._common_name = common_name
         self._client: Client | None = None
@@ -64,18 +64,18 @@ class Channel:
         self._max_packet: int | None = None
         self._max_qos = 2
 
-    # arrival and end ----------------------------------------------------------------------------------------------
+    # connect and disconnect ---------------------------------------------------------------------------------------
 
     def handle(self, packet: mqtt5.Packet) -> None:
-        """Do what the packet asks for."""
+        """Processes a packet."""
         client = self._client
         if isinstance(packet, mqtt5.ConnectPacket):
             if client is None:
                 self._connect(packet)
             else:
-                self.fail(PROTOCOL_ERROR)
+                self.disconnect_client(PROTOCOL_ERROR)
         elif client is None:
-            self._wire.finish(None)
+            self._transport.finish(None)
         elif isinstance(packet, mqtt5.PublishPacket):
             self._publish(client, packet)
         elif isinstance(packet, mqtt5.PubAckPacket):
@@ -85,40 +85,40 @@ class Channel:
         elif isinstance(packet, mqtt5.UnsubscribePacket):
             self._unsubscribe(client, packet)
         elif isinstance(packet, mqtt5.PingReqPacket):
-            self._wire.send(mqtt5.PingRespPacket())
+            self._transport.send(mqtt5.PingRespPacket())
         elif isinstance(packet, mqtt5.DisconnectPacket):
             self._disconnect(client, packet)
         else:
             self._handle_qos2(client, packet)
 
     def count_received(self, size: int) -> None:
-        """Keep the counters of the client row."""
+        """Updates the counters of the client."""
         if self._client is not None:
             self._client.counters.recv_oct += size
             self._client.counters.recv_pkt += 1
 
-    def refuse_version(self, version: int) -> None:
-        """Answer a protocol the broker does not speak: CONNACK 1 for old ones, 132 for later ones."""
-        self._wire.version = 4 if version < 5 else 5
-        self._refuse(132)
+    def reject_version(self, version: int) -> None:
+        """Rejects an unsupported protocol version: CONNACK 1 below version 5, 132 above."""
+        self._transport.version = 4 if version < 5 else 5
+        self._reject_connect(132)
 
-    def _refuse(self, code: int) -> None:
-        self._wire.send(mqtt5.ConnAckPacket(reason_code=mqtt5.ConnAckReasonCode(code)))
-        self._wire.finish(None)
+    def _reject_connect(self, code: int) -> None:
+        self._transport.send(mqtt5.ConnAckPacket(reason_code=mqtt5.ConnAckReasonCode(code)))
+        self._transport.finish(None)
 
     def _connect(self, packet: mqtt5.ConnectPacket) -> None:
-        client = admit(self._state, packet, self._wire.version, self._endpoint, self._common_name)
+        client = authenticate_connect(self._state, packet, self._transport.version, self._endpoint, self._common_name)
         if isinstance(client, ConnectRefusal):
-            self._refuse(client.code)
+            self._reject_connect(client.code)
             return
         self._max_packet = packet.max_packet_size
         present = self._registry.open(client)
         self._client = client
-        client.link = self._wire
+        client.connection = self._transport
         client.counters.recv_pkt = 1
         self._max_qos = self._state.settings.limits().max_qos
-        self._wire.send(welcome(client, packet, self._max_qos, present=present))
-        self._wire.start_keepalive(client.keepalive)
+        self._transport.send(make_connack(client, packet, self._max_qos, present=present))
+        self._transport.start_keepalive(client.keepalive)
         if present:
             self.send_messages(
                 client.session.resume(self._state.now(), lambda sender: not self._state.bans.sender_banned(sender))
@@ -127,7 +127,7 @@ class Channel:
     def _disconnect(self, client: Client, packet: mqtt5.DisconnectPacket) -> None:
         asked = packet.session_expiry_interval
         if asked and client.expiry == 0:
-            self.fail(PROTOCOL_ERROR)
+            self.disconnect_client(PROTOCOL_ERROR)
             return
         if asked is not None:
             client.expiry = float(asked)
@@ -135,29 +135,27 @@ class Channel:
             client.will = None
         self._end(REASON_NAMES.get(int(packet.reason_code), "unknown_error"), None)
 
-    def fail(self, code: int, reason: str | None = None) -> None:
-        """End the connection from the broker's side, with a DISCONNECT on MQTT 5."""
+    def disconnect_client(self, code: int, reason: str | None = None) -> None:
+        """Ends the connection, on MQTT 5 with a DISCONNECT."""
         self._end(reason or REASON_NAMES[code], code if self._client is not None else None)
 
     def _end(self, reason: str, code: int | None) -> None:
         client, self._client = self._client, None
-        wire = self._wire
-        if client is not None and client.link is wire:
-            wire.finish(code)
-            self._registry.closed(client, reason)
-        else:
-            wire.finish(code)
+        is_current = client is not None and client.connection is self._transport
+        self._transport.finish(code)
+        if client is not None and is_current:
+            self._registry.on_connection_closed(client, reason)
 
-    def lost(self, reason: str) -> None:
-        """The socket is gone."""
+    def on_socket_closed(self, reason: str) -> None:
+        """Ends the connection after its socket was closed."""
         client, self._client = self._client, None
-        if client is not None and client.link is self._wire:
-            self._registry.closed(client, reason)
+        if client is not None and client.connection is self._transport:
+            self._registry.on_connection_closed(client, reason)
 
     # broker to client ---------------------------------------------------------------------------------------------
 
     def send_messages(self, out: Sequence[OutgoingPacket]) -> None:
-        """Write messages, leaving out what is larger than the client accepts."""
+        """Sends messages, except those above the client's maximum packet size."""
         client = self._client
         if client is None:
             return
@@ -165,19 +163,19 @@ class Channel:
         for item in out:
             if item.release:
                 assert item.packet_id is not None
-                self._wire.send(mqtt5.PubRelPacket(item.packet_id))
+                self._transport.send(mqtt5.PubRelPacket(item.packet_id))
                 continue
             packet = _publish_packet(item, now)
             if self._max_packet is not None and len(packet.write()) > self._max_packet:
                 client.counters.send_too_large += 1
                 continue
-            client.counters.send_oct += self._wire.send(packet)
+            client.counters.send_oct += self._transport.send(packet)
             client.counters.send_pkt += 1
             client.counters.send_msg[item.delivery.qos] += 1
 
     def _advance(self, client: Client, result: bool | None) -> None:
         if result is None:
-            self.fail(PROTOCOL_ERROR)
+            self.disconnect_client(PROTOCOL_ERROR)
         elif result and client.session.queue:
             self.send_messages(client.session.refill(self._state.now()))
 
@@ -188,39 +186,38 @@ class Channel:
         if isinstance(packet, mqtt5.PubRecPacket):
             result = session.received(packet.packet_id)
             if result is None:
-                self.fail(PROTOCOL_ERROR)
+                self.disconnect_client(PROTOCOL_ERROR)
                 return
             code = 0 if result else PACKET_ID_NOT_FOUND
-            self._wire.send(mqtt5.PubRelPacket(packet.packet_id, reason_code=mqtt5.PubRelReasonCode(code)))
+            self._transport.send(mqtt5.PubRelPacket(packet.packet_id, reason_code=mqtt5.PubRelReasonCode(code)))
         elif isinstance(packet, mqtt5.PubRelPacket):
             code = 0 if packet.packet_id in session.awaiting_rel else PACKET_ID_NOT_FOUND
             session.awaiting_rel.discard(packet.packet_id)
-            self._wire.send(mqtt5.PubCompPacket(packet.packet_id, reason_code=mqtt5.PubCompReasonCode(code)))
+            self._transport.send(mqtt5.PubCompPacket(packet.packet_id, reason_code=mqtt5.PubCompReasonCode(code)))
         elif isinstance(packet, mqtt5.PubCompPacket):
             self._advance(client, session.completed(packet.packet_id))
         else:
-            self.fail(PROTOCOL_ERROR)
+            self.disconnect_client(PROTOCOL_ERROR)
 
     # publish ------------------------------------------------------------------------------------------------------
 
     def _publish(self, client: Client, packet: mqtt5.PublishPacket) -> None:
         qos = int(packet.qos)
-        problem = self._resolve_topic(packet)
-        if isinstance(problem, int):
-            self.fail(problem)
+        topic = self._resolve_topic(packet)
+        if isinstance(topic, int):
+            self.disconnect_client(topic)
             return
-        topic = problem
         action = AuthzAction(ActionType.PUBLISH, qos, packet.retain)
         client.counters.recv_msg[qos] += 1
         if authorize(self._state, client, action, topic) is Verdict.DENY:
             client.counters.recv_dropped += 1
-            self._denied(packet)
+            self._reject_publish(packet)
             return
         if level_count(topic) > MAX_TOPIC_LEVELS:
-            self.fail(TOPIC_NAME_INVALID)
+            self.disconnect_client(TOPIC_NAME_INVALID)
             return
         if qos > self._max_qos:
-            self.fail(QOS_NOT_SUPPORTED)
+            self.disconnect_client(QOS_NOT_SUPPORTED)
             return
         if qos == 2 and not self._accept_qos2(client, packet):
             return
@@ -228,7 +225,7 @@ class Channel:
         self._acknowledge(packet, code)
 
     def _resolve_topic(self, packet: mqtt5.PublishPacket) -> str | int:
-        """The topic behind an alias, or the reason to disconnect."""
+        """Returns the topic, resolving an alias, or the reason code to disconnect with."""
         if packet.packet_id == 0 or packet.subscription_ids:
             return PROTOCOL_ERROR
         topic, alias = packet.topic, packet.topic_alias
@@ -246,9 +243,9 @@ class Channel:
             self._aliases[alias] = topic
         return topic
 
-    def _denied(self, packet: mqtt5.PublishPacket) -> None:
+    def _reject_publish(self, packet: mqtt5.PublishPacket) -> None:
         if self._state.settings.authz["deny_action"] == "disconnect":
-            self.fail(NOT_AUTHORIZED)
+            self.disconnect_client(NOT_AUTHORIZED)
         else:
             self._acknowledge(packet, NOT_AUTHORIZED)
 
@@ -259,7 +256,7 @@ class Channel:
             self._acknowledge(packet, PACKET_ID_IN_USE)
             return False
         if session.awaiting_full():
-            self.fail(RECEIVE_MAX_EXCEEDED)
+            self.disconnect_client(RECEIVE_MAX_EXCEEDED)
             return False
         session.awaiting_rel.add(packet.packet_id)
         return True
@@ -268,9 +265,9 @@ class Channel:
         if packet.packet_id is None:
             return
         if packet.qos == 1:
-            self._wire.send(mqtt5.PubAckPacket(packet.packet_id, reason_code=mqtt5.PubAckReasonCode(code)))
+            self._transport.send(mqtt5.PubAckPacket(packet.packet_id, reason_code=mqtt5.PubAckReasonCode(code)))
         else:
-            self._wire.send(mqtt5.PubRecPacket(packet.packet_id, reason_code=mqtt5.PubRecReasonCode(code)))
+            self._transport.send(mqtt5.PubRecPacket(packet.packet_id, reason_code=mqtt5.PubRecReasonCode(code)))
 
     def _message(self, client: Client, packet: mqtt5.PublishPacket, topic: str) -> Message:
         return Message(
@@ -283,7 +280,7 @@ class Channel:
             client.identity.username,
             self._state.now(),
             packet.message_expiry_interval,
-            NO_PROPERTIES if self._wire.version < 5 else _properties(packet),
+            NO_PROPERTIES if self._transport.version < 5 else _properties(packet),
         )
 
     # subscribe ----------------------------------------------------------------------------------------------------
@@ -291,38 +288,38 @@ class Channel:
     def _subscribe(self, client: Client, packet: mqtt5.SubscribePacket) -> None:
         parsed = [(parse_filter(f.pattern), f) for f in packet.topic_filters]
         if packet.packet_id == 0:
-            self.fail(PROTOCOL_ERROR)
+            self.disconnect_client(PROTOCOL_ERROR)
             return
         if not parsed or any(p is None for p, _ in parsed):
-            self.fail(TOPIC_FILTER_INVALID)
+            self.disconnect_client(TOPIC_FILTER_INVALID)
             return
         if any(p is not None and p.group is not None and f.no_local for p, f in parsed):
-            self.fail(PROTOCOL_ERROR)
+            self.disconnect_client(PROTOCOL_ERROR)
             return
         codes: list[int] = []
         retained: list[Delivery] = []
         verdicts = [self._check_subscribe(client, p, int(f.max_qos)) for p, f in parsed if p is not None]
         if NOT_AUTHORIZED in verdicts and self._state.settings.authz["deny_action"] == "disconnect":
-            self.fail(NOT_AUTHORIZED)
+            self.disconnect_client(NOT_AUTHORIZED)
             return
-        for (target, wanted), code in zip(parsed, verdicts, strict=True):
+        for (target, requested), code in zip(parsed, verdicts, strict=True):
             if code == 0 and target is not None:
-                retained.extend(self._router.subscribe(client, target, self._options(wanted, packet)))
-                codes.append(int(wanted.max_qos))
+                retained.extend(self._router.subscribe(client, target, self._options(requested, packet)))
+                codes.append(int(requested.max_qos))
             else:
                 codes.append(code)
-        self._wire.send(mqtt5.SubAckPacket(packet.packet_id, [mqtt5.SubAckReasonCode(c) for c in codes]))
+        self._transport.send(mqtt5.SubAckPacket(packet.packet_id, [mqtt5.SubAckReasonCode(c) for c in codes]))
         for delivery in retained:
             client.deliver(delivery)
 
-    def _options(self, wanted: mqtt5.TopicFilter, packet: mqtt5.SubscribePacket) -> SubscriptionOptions:
-        if self._wire.version < 5:
-            return SubscriptionOptions(int(wanted.max_qos))
+    def _options(self, requested: mqtt5.TopicFilter, packet: mqtt5.SubscribePacket) -> SubscriptionOptions:
+        if self._transport.version < 5:
+            return SubscriptionOptions(int(requested.max_qos))
         return SubscriptionOptions(
-            int(wanted.max_qos),
-            wanted.no_local,
-            wanted.retain_as_published,
-            int(wanted.retain_handling),
+            int(requested.max_qos),
+            requested.no_local,
+            requested.retain_as_published,
+            int(requested.retain_handling),
             packet.subscription_id,
         )
 
@@ -337,13 +334,13 @@ class Channel:
     def _unsubscribe(self, client: Client, packet: mqtt5.UnsubscribePacket) -> None:
         parsed = [parse_filter(pattern) for pattern in packet.patterns]
         if packet.packet_id == 0:
-            self.fail(PROTOCOL_ERROR)
+            self.disconnect_client(PROTOCOL_ERROR)
             return
         if not parsed or any(p is None for p in parsed):
-            self.fail(TOPIC_FILTER_INVALID)
+            self.disconnect_client(TOPIC_FILTER_INVALID)
             return
         codes = [0 if p is not None and self._router.unsubscribe(client, p) else NO_SUBSCRIPTION for p in parsed]
-        self._wire.send(mqtt5.UnsubAckPacket(packet.packet_id, [mqtt5.UnsubAckReasonCode(code) for code in codes]))
+        self._transport.send(mqtt5.UnsubAckPacket(packet.packet_id, [mqtt5.UnsubAckReasonCode(code) for code in codes]))
 
 
 def _properties(packet: mqtt5.PublishPacket) -> PublishProperties:

@@ -1,4 +1,4 @@
-"""One client as EMQX's process for it: identity, session, access cache, last will, counters."""
+"""A client, as EMQX's process for it: identity, session, authorization cache, will, counters."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -11,35 +11,35 @@ from controller.standin.session import OutgoingPacket, Session
 
 
 class Timer(Protocol):
-    """A call that is still to come."""
+    """A scheduled call."""
 
     def cancel(self) -> None:
-        """Make it never come."""
+        """Cancels the call."""
 
 
 class Scheduler(Protocol):
-    """The only way the broker's logic reaches the event loop."""
+    """Schedules calls; the broker's logic uses the event loop through it alone."""
 
     def __call__(self, delay: float, callback: Callable[[], None], /) -> Timer:
-        """Call back after so many seconds."""
+        """Schedules a call after `delay` seconds."""
 
 
 class ClientConnection(Protocol):
-    """The connection of a client, seen from the broker."""
+    """The connection of a client, as the broker uses it."""
 
     def send_messages(self, out: Sequence[OutgoingPacket]) -> None:
-        """Write messages to the client."""
+        """Sends messages to the client."""
 
     def finish(self, reason_code: int | None) -> None:
-        """Close, with a DISCONNECT of this reason where the protocol has one; tells nobody."""
+        """Closes the connection, on MQTT 5 with a DISCONNECT of this reason; does not notify the channel."""
 
     def abort(self) -> None:
-        """Drop the socket at once, as a dead node does."""
+        """Closes the socket immediately."""
 
 
 @dataclass(slots=True)
 class ClientCounters:
-    """What EMQX counts for a client row."""
+    """The counters in a client row."""
 
     recv_oct: int = 0
     recv_pkt: int = 0
@@ -53,7 +53,7 @@ class ClientCounters:
 
 @dataclass(frozen=True, slots=True)
 class ClientEndpoint:
-    """Where a client came in and from where."""
+    """The node and listener of a connection, and the address of the client."""
 
     node: str
     listener: str
@@ -64,7 +64,7 @@ class ClientEndpoint:
 
 @dataclass(frozen=True, slots=True)
 class Will:
-    """The last will and the seconds to wait with it."""
+    """The will message and its delay in seconds."""
 
     message: Message
     delay: int
@@ -72,7 +72,7 @@ class Will:
 
 @dataclass(slots=True, eq=False)
 class Client:
-    """A connected client, or the session it left behind."""
+    """A connected client, or a session without connection."""
 
     identity: ClientIdentity
     endpoint: ClientEndpoint
@@ -86,7 +86,7 @@ class Client:
     is_superuser: bool = False
     cache: AuthzCache = field(default_factory=AuthzCache)
     will: Will | None = None
-    link: ClientConnection | None = None
+    connection: ClientConnection | None = None
     disconnected_at: float | None = None
     counters: ClientCounters = field(default_factory=ClientCounters)
     expiry_timer: Timer | None = None
@@ -95,25 +95,25 @@ class Client:
 
     @property
     def clientid(self) -> str:
-        """The id it is known by, taken from its certificate where the listener says so."""
+        """The client id; that of the certificate if `peer_cert_as_clientid` is set."""
         return self.identity.clientid
 
     @property
     def never_expires(self) -> bool:
-        """Whether its session outlives any absence."""
+        """Whether the session does not expire."""
         return self.expiry >= EXPIRY_NEVER
 
     def deliver(self, delivery: Delivery) -> None:
-        """Send a message now, or keep it for when the client is back or has room."""
-        if self.link is None:
+        """Sends a message, or queues it until the client reconnects or its window has room."""
+        if self.connection is None:
             self.session.enqueue(delivery)
             return
         out = self.session.deliver(delivery)
         if out is not None:
-            self.link.send_messages((out,))
+            self.connection.send_messages((out,))
 
     def stop_timers(self) -> None:
-        """Nothing that was scheduled for it may come any more."""
+        """Cancels the timers of expiry and will."""
         for timer in (self.expiry_timer, self.will_timer):
             if timer is not None:
                 timer.cancel()

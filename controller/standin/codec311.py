@@ -1,6 +1,6 @@
-"""Turns MQTT 3.1.1 frames into MQTT 5 frames and back, so that one codec serves both protocols.
+"""Converts MQTT 3.1.1 frames to MQTT 5 frames and back, so that one codec serves both protocols. Pure.
 
-The two framings differ by the property blocks (absent in 3.1.1) and by the reason codes. Pure functions on bytes.
+The formats differ by the properties, which 3.1.1 does not have, and by the reason codes.
 """
 
 from controller.standin.frames import FrameError, decode_length, encode_length
@@ -24,15 +24,15 @@ _SUBACK_FAILURE = 0x80
 
 
 def connack_code(reason: int) -> int:
-    """The 3.1.1 return code for a MQTT 5 reason."""
+    """Returns the 3.1.1 return code for an MQTT 5 reason code."""
     return 0 if reason == 0 else _CONNACK_COMPAT.get(reason, _CONNACK_OTHER)
 
 
 def protocol_level(connect: bytes) -> int:
-    """The protocol level a CONNECT frame asks for.
+    """Returns the protocol level of a CONNECT frame.
 
     Raises:
-        FrameError: when it is no CONNECT or names another protocol.
+        FrameError: not a CONNECT, or of another protocol.
     """
     body = _body(connect)
     if connect[0] >> 4 != CONNECT:
@@ -47,10 +47,10 @@ def protocol_level(connect: bytes) -> int:
 
 
 def to_v5(frame: bytes) -> bytes:
-    """A client's 3.1.1 frame as MQTT 5 frame.
+    """Converts a client's 3.1.1 frame to MQTT 5.
 
     Raises:
-        FrameError: when the frame is too short for what its type needs or its type does not exist in 3.1.1.
+        FrameError: the frame is truncated, or a 3.1.1 client does not send its type.
     """
     kind = frame[0] >> 4
     if kind in _ACKS:
@@ -59,7 +59,7 @@ def to_v5(frame: bytes) -> bytes:
         return frame
     if kind in (PINGREQ, DISCONNECT):
         if len(frame) != 2:
-            raise FrameError("a packet without content has content")
+            raise FrameError("a packet type without content has content")
         return frame
     if kind == CONNECT:
         return _connect_to_v5(frame)
@@ -73,10 +73,10 @@ def to_v5(frame: bytes) -> bytes:
 
 
 def from_v5(frame: bytes) -> bytes:
-    """The broker's MQTT 5 frame as 3.1.1 frame; empty when 3.1.1 has no such packet.
+    """Converts the broker's MQTT 5 frame to 3.1.1; returns empty bytes when 3.1.1 has no such packet.
 
     Raises:
-        FrameError: when the frame is malformed.
+        FrameError: the frame is malformed.
     """
     kind = frame[0] >> 4
     if kind in (PINGRESP, PINGREQ):
@@ -129,14 +129,14 @@ def _string(frame: bytes, offset: int) -> tuple[bytes, int]:
         raise FrameError("a string lacks its length")
     end = start + int.from_bytes(frame[offset:start])
     if end > len(frame):
-        raise FrameError("a string is cut off")
+        raise FrameError("truncated string")
     return frame[start:end], end
 
 
 def _skip_properties(frame: bytes, offset: int) -> int:
     decoded = decode_length(frame, offset)
     if decoded is None or sum(decoded) > len(frame):
-        raise FrameError("properties are cut off")
+        raise FrameError("truncated properties")
     return sum(decoded)
 
 

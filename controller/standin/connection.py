@@ -1,4 +1,4 @@
-"""One MQTT socket: bytes to packets and back, time-outs, and the end of it."""
+"""An MQTT socket: decodes and encodes packets, applies timeouts, closes."""
 
 import asyncio
 import ssl
@@ -10,7 +10,7 @@ import mqtt5
 from controller.standin import codec311
 from controller.standin.channel import Channel
 from controller.standin.client import ClientEndpoint
-from controller.standin.decoding import decode
+from controller.standin.codec5 import decode
 from controller.standin.frames import FrameBuffer, FrameTooLargeError
 from controller.standin.limits import (
     IDLE_TIMEOUT_SECONDS,
@@ -21,13 +21,13 @@ from controller.standin.limits import (
 from controller.standin.registry import ClientRegistry
 from controller.standin.session import OutgoingPacket
 
-_LINGER_SECONDS = 5.0  # what a peer gets to read the last packet before its socket is dropped
+_LINGER_SECONDS = 5.0  # for the peer to read the last packet before the socket is aborted
 _V5 = 5
 _MALFORMED, _TOO_LARGE = 129, 149
 
 
 class Connection(asyncio.Protocol):
-    """Speaks for one socket; the meaning of packets lives in the channel."""
+    """The transport of one socket; the channel processes the packets."""
 
     def __init__(
         self, registry: ClientRegistry, node: str, listener: str, sockport: int, live: set["Connection"]
@@ -63,7 +63,7 @@ class Connection(asyncio.Protocol):
         self._stop_timer()
         self._closing = True
         if self.channel is not None:
-            self.channel.lost("ssl_closed" if self._listener.startswith("ssl") else "tcp_closed")
+            self.channel.on_socket_closed("ssl_closed" if self._listener.startswith("ssl") else "tcp_closed")
             self.channel = None
 
     def data_received(self, data: bytes) -> None:
@@ -83,16 +83,16 @@ class Connection(asyncio.Protocol):
         if not self.version:
             self.version = codec311.protocol_level(frame)
             if self.version not in (3, 4, _V5):
-                channel.refuse_version(self.version)
+                channel.reject_version(self.version)
                 return
         packet = decode(frame if self.version == _V5 else codec311.to_v5(frame))
         channel.count_received(len(frame))
         channel.handle(packet)
 
-    # what the channel asks for ------------------------------------------------------------------------------------
+    # ChannelTransport ---------------------------------------------------------------------------------------------
 
     def send(self, packet: mqtt5.Packet) -> int:
-        """Queue a packet for the end of this loop turn; returns its size in bytes."""
+        """Queues a packet until the end of this loop iteration; returns its size in bytes."""
         data = packet.write()
         if self.version != _V5:
             data = codec311.from_v5(data)
@@ -107,18 +107,17 @@ class Connection(asyncio.Protocol):
             return
         data, self._out = b"".join(self._out), []
         if self._transport.is_closing():
-            return  # cut off within this turn of the loop: uvloop refuses what comes after
+            return  # closed in this loop iteration: uvloop rejects further writes
         self._transport.write(data)
         if self._transport.get_write_buffer_size() > MAX_OUTBOUND_BYTES:
             self._transport.abort()
 
     def send_messages(self, out: Sequence[OutgoingPacket]) -> None:
-        """Write messages to the client."""
         if self.channel is not None:
             self.channel.send_messages(out)
 
     def start_keepalive(self, keepalive: int) -> None:
-        """From CONNECT on a silent client is cut after one and a half times its keep alive; 0 means never."""
+        """Disconnects the client after 1.5 keep-alive intervals of silence; 0 means never. [MQTT-3.1.2-22]"""
         self._stop_timer()
         if keepalive:
             self._watch(keepalive * KEEPALIVE_MULTIPLIER)
@@ -126,12 +125,11 @@ class Connection(asyncio.Protocol):
     def _watch(self, limit: float) -> None:
         silent = self._loop.time() - self._seen
         if silent >= limit and self.channel is not None:
-            self.channel.fail(141, "keepalive_timeout")
+            self.channel.disconnect_client(141, "keepalive_timeout")
             return
         self._timer = self._loop.call_later(limit - silent, self._watch, limit)
 
     def finish(self, reason_code: int | None) -> None:
-        """Close, with a DISCONNECT of this reason where the protocol has one; tells nobody."""
         if self._closing:
             return
         if reason_code is not None and self.version == _V5:
@@ -145,7 +143,6 @@ class Connection(asyncio.Protocol):
             self._loop.call_later(_LINGER_SECONDS, self._transport.abort)
 
     def abort(self) -> None:
-        """Drop the socket at once."""
         self._closing = True
         self.channel = None
         self._stop_timer()
@@ -156,7 +153,7 @@ class Connection(asyncio.Protocol):
 
     def _protocol_failure(self, code: int, reason: str) -> None:
         if self.channel is not None:
-            self.channel.fail(code, reason)
+            self.channel.disconnect_client(code, reason)
 
     def _idle(self) -> None:
         self.finish(None)

@@ -14,7 +14,7 @@ MAX_TOKENS: Final = 100
 
 @dataclass(slots=True)
 class Dashboard:
-    """The stand-in's own: unlike EMQX it begins with a random password, so nobody is admin/public unless told to be."""
+    """The dashboard user; unlike EMQX with a random password, so that admin/public only works if configured."""
 
     username: str
     password: str
@@ -25,7 +25,7 @@ class Dashboard:
     _tokens: deque[str] = field(default_factory=lambda: deque(maxlen=MAX_TOKENS))
 
     def log_in(self, username: str, password: str, now: float, new_token: Callable[[], str]) -> tuple[str, str]:
-        """A token, or the code of EMQX's refusal: `(token, "")` or `("", code)`."""
+        """Returns `(token, "")`, or `("", code)` with EMQX's error code."""
         if now < self._locked_until:
             return "", "LOGIN_LOCKED"
         if username == self.username and hmac.compare_digest(password.encode(), self.password.encode()):
@@ -37,6 +37,6 @@ class Dashboard:
             self._locked_until = now + LOCK_SECONDS
         return "", "BAD_USERNAME_OR_PWD"
 
-    def knows(self, token: str) -> bool:
-        """Whether somebody logged in with this token."""
-        return any(hmac.compare_digest(one.encode(), token.encode()) for one in self._tokens)
+    def is_valid_token(self, token: str) -> bool:
+        """Whether a login returned this token."""
+        return any(hmac.compare_digest(known.encode(), token.encode()) for known in self._tokens)

@@ -1,4 +1,4 @@
-"""Cuts the byte stream of a connection into MQTT frames and refuses those that are too large."""
+"""Splits the byte stream of a connection into MQTT frames; rejects frames above the size limit."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -9,7 +9,7 @@ _MAX_LENGTH_BYTES = 4
 
 
 class FrameError(ValueError):
-    """The stream is no MQTT; the connection cannot be read any further."""
+    """The stream is not MQTT; the connection cannot be read any further."""
 
 
 class FrameTooLargeError(FrameError):
@@ -17,7 +17,7 @@ class FrameTooLargeError(FrameError):
 
 
 def encode_length(value: int) -> bytes:
-    """A remaining length on the wire [MQTT-1.5.5]."""
+    """Encodes a variable byte integer. [MQTT-1.5.5]"""
     out = bytearray()
     while True:
         value, low = divmod(value, 128)
@@ -27,10 +27,10 @@ def encode_length(value: int) -> bytes:
 
 
 def decode_length(data: bytes | bytearray, offset: int) -> tuple[int, int] | None:
-    """The number at the offset and the offset behind it; None when bytes are missing.
+    """Decodes a variable byte integer; returns it and the offset after it, or None when bytes are missing.
 
     Raises:
-        FrameError: when it takes more than four bytes.
+        FrameError: more than four bytes.
     """
     value = 0
     for index in range(_MAX_LENGTH_BYTES):
@@ -45,17 +45,17 @@ def decode_length(data: bytes | bytearray, offset: int) -> tuple[int, int] | Non
 
 @dataclass(slots=True)
 class FrameBuffer:
-    """Collects bytes until whole frames can be given out; holds at most one frame and one read."""
+    """Buffers bytes until a frame is complete; holds at most one frame and one read."""
 
     max_packet: int = MAX_PACKET_BYTES
     _data: bytearray = field(default_factory=bytearray)
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        """All frames that are complete now, each with its fixed header, one after the other.
+        """Yields the complete frames, each with its fixed header.
 
         Raises:
-            FrameError: when a length is malformed, after the frames before it were given out.
-            FrameTooLargeError: when a frame is larger than allowed, likewise.
+            FrameError: a malformed length, after the frames before it were yielded.
+            FrameTooLargeError: a frame above the limit, likewise.
         """
         self._data += data
         while len(self._data) > 1:

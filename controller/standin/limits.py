@@ -1,4 +1,4 @@
-"""Every bound of the stand-in in one place, so that nothing from outside grows without limit."""
+"""All limits of the stand-in; nothing that comes from outside grows without a limit."""
 
 MAX_PACKET_BYTES = 1_048_576  # EMQX `mqtt.max_packet_size` = 1MB
 IDLE_TIMEOUT_SECONDS = 15.0  # EMQX `mqtt.idle_timeout`: from accept to CONNECT
@@ -11,11 +11,11 @@ MAX_QUEUE_MESSAGES = 1_000  # EMQX `mqtt.max_mqueue_len`
 MAX_AWAITING_REL = 100  # EMQX `mqtt.max_awaiting_rel`
 SESSION_EXPIRY_SECONDS = 7_200  # EMQX `mqtt.session_expiry_interval`, for 3.1.1 without clean session
 EXPIRY_NEVER = 0xFFFF_FFFF  # MQTT 5: a session that does not expire
-MAX_OUTBOUND_BYTES = 16 * MAX_PACKET_BYTES  # unsent bytes after which a slow reader is cut
+MAX_OUTBOUND_BYTES = 16 * MAX_PACKET_BYTES  # unsent bytes after which a slow reader is disconnected
 MAX_CONNECTIONS_PER_NODE = 20_000  # EMQX node `max_fds` in the recording
 MAX_RETAINED = 100_000  # retained messages held by the stand-in
 MAX_DELAYED = 100_000  # `$delayed` messages waiting
-MAX_DELAY_SECONDS = 4_294_967  # EMQX refuses a longer `$delayed` interval
+MAX_DELAY_SECONDS = 4_294_967  # EMQX rejects a longer `$delayed` interval
 MAX_SESSIONS = 100_000  # client rows held by the stand-in
 MAX_BANS = 100_000  # rows of the ban list
 MAX_RULE_OWNERS = 200_000  # clients and users that have access rules

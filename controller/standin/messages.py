@@ -1,11 +1,11 @@
-"""The message as the broker holds it, between the publisher's packet and the subscribers' packets."""
+"""Messages inside of the broker, between the publisher's and the subscribers' packets."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class PublishProperties:
-    """What MQTT 5 lets a publisher attach and a broker must pass on."""
+    """MQTT 5 properties that the broker forwards to subscribers."""
 
     payload_format_indicator: int = 0
     content_type: str | None = None
@@ -19,7 +19,7 @@ NO_PROPERTIES = PublishProperties()
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One application message; `at` is wall-clock seconds, `expiry` whole seconds or None for never."""
+    """An application message; `at` is Unix time, `expiry` whole seconds or None for never."""
 
     id: str
     topic: str
@@ -33,20 +33,20 @@ class Message:
     properties: PublishProperties = NO_PROPERTIES
 
     def expired(self, now: float) -> bool:
-        """Whether nobody may receive it any more."""
+        """Whether the message must not be delivered any more."""
         return self.expiry is not None and now >= self.at + self.expiry
 
     def remaining(self, now: float) -> int | None:
-        """The expiry to send on, shortened by the time the broker held it."""
+        """Returns the expiry to send, reduced by the time in the broker. [MQTT-3.3.2-6]"""
         return None if self.expiry is None else max(1, self.expiry - int(now - self.at))
 
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """One message on its way to one subscriber, with what that subscription changes."""
+    """A message for one subscriber, with the options of its subscription applied."""
 
     message: Message
     qos: int
     retain: bool
     subscription_id: int | None = None
-    share: tuple[str, str] | None = None  # group and filter, so that a dying member can hand it over
+    share: tuple[str, str] | None = None  # group and filter of a shared subscription, for redispatch

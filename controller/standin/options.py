@@ -1,17 +1,17 @@
-"""What a stand-in is started with."""
+"""Options of a stand-in."""
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-MAX_NODES = 9  # a node's number is one digit here, as in EMQX's port arithmetic
+MAX_NODES = 9  # node numbers have one digit, as in EMQX's port arithmetic
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StandInOptions:
-    """Everything a stand-in needs; ports that are absent or 0 are chosen freely.
+    """Options of a stand-in; a missing port or 0 means any free port.
 
-    TLS listeners are opened when `tls_ca`, `tls_cert` and `tls_key` are all given; they demand a client certificate.
+    TLS listeners are opened when `tls_ca`, `tls_cert` and `tls_key` are all given; they require a client certificate.
     """
 
     api_secret: str
@@ -29,7 +29,6 @@ class StandInOptions:
     config: Any = None  # see `controller.standin.overrides`
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be started, before anything is opened."""
         if not 1 <= self.nodes <= MAX_NODES:
             raise ValueError(f"nodes must be between 1 and {MAX_NODES}, not {self.nodes}")
         if not self.api_secret:

@@ -1,6 +1,6 @@
-"""A configuration that a stand-in is given: what it tells of itself, and follows where it has the part that is told of.
+"""Configuration of a stand-in, to imitate a differently configured EMQX.
 
-The shape is a JSON object; every part may be left out:
+The format is a JSON object; every part is optional:
 
     {"listeners": {"ssl:default": {"bind": "0.0.0.0:8883", "ssl_options": {"verify": "verify_none"}}},
      "zone": {"mqtt": {"max_inflight": 1000}},
@@ -11,8 +11,8 @@ The shape is a JSON object; every part may be left out:
      "cookie": "emqxsecretcookie",
      "versions": {"emqx2@127.0.0.1": "5.7.2"}}
 
-Followed are `zone`, `authorization`, `sources` and `dashboard`. `listeners`, `api_keys`, `cookie` and `versions` are
-only told: the sockets stay as the stand-in opened them.
+`zone`, `authorization`, `sources` and `dashboard` take effect. `listeners`, `api_keys`, `cookie` and `versions` only
+change what the API reports; the stand-in's sockets do not change.
 """
 
 from typing import Any, Final
@@ -33,10 +33,10 @@ _PARTS: Final = {
 
 
 def apply_overrides(state: ClusterState, given: Any) -> None:
-    """Take the configuration over.
+    """Applies the configuration.
 
     Raises:
-        InvalidSettingError: a part that is not known or not of its shape; what came before it is taken over already.
+        InvalidSettingError: an unknown or invalid part; parts before it may have been applied.
     """
     if not isinstance(given, dict):
         raise InvalidSettingError("root", given, "bad_value_for_struct")
@@ -55,8 +55,8 @@ def apply_overrides(state: ClusterState, given: Any) -> None:
     state.dashboard.password = str(given.get("dashboard", {}).get("password", state.dashboard.password))
     state.dashboard.api_keys = given.get("api_keys", state.dashboard.api_keys)
     state.dashboard.cookie = given.get("cookie", state.dashboard.cookie)
-    state.told_listeners = given.get("listeners", state.told_listeners)
-    state.told_versions = given.get("versions", state.told_versions)
+    state.listener_overrides = given.get("listeners", state.listener_overrides)
+    state.version_overrides = given.get("versions", state.version_overrides)
 
 
 def _sources(state: ClusterState, rows: list[Any]) -> None:

@@ -1,4 +1,4 @@
-"""The life of clients in the cluster: arrival, take-over, leaving, kick, expiry, and what each publishes."""
+"""The life cycle of clients: connect, take-over, disconnect, kick, expiry; publishes wills and presence messages."""
 
 import json
 from dataclasses import dataclass, replace
@@ -16,20 +16,20 @@ TAKEN_OVER, ADMINISTRATIVE_ACTION = 142, 152
 
 @dataclass(slots=True)
 class ClientRegistry:
-    """Which client is where; every change of it goes through here."""
+    """Changes the table of clients; no other code does."""
 
     state: ClusterState
     router: Router
 
     def open(self, client: Client) -> bool:
-        """Make the client the owner of its id; whether it resumed a session.
+        """Registers a connected client; returns whether it resumed a session.
 
-        An earlier connection of the same id is ended first: its session goes over, or is discarded on a clean start.
+        An existing connection with the same id is closed first; its session is taken over, or discarded on clean start.
         """
         old = self.state.clients.get(client.clientid)
         present = False
         if old is not None and client.clean_start:
-            self._end(old, "discarded", TAKEN_OVER)
+            self._terminate_session(old, "discarded", TAKEN_OVER)
         elif old is not None:
             self._take_over(old)
             window = client.session.window
@@ -45,77 +45,77 @@ class ClientRegistry:
             self._publish_will(old)
         old.will = None
         old.stop_timers()
-        self._leave(old, "takenover", TAKEN_OVER)
+        self._disconnect(old, "takenover", TAKEN_OVER)
 
-    def closed(self, client: Client, reason: str) -> None:
-        """The connection is gone: keep the session for as long as it was asked for, or end it."""
-        if self.state.clients.get(client.clientid) is not client or client.link is None:
+    def on_connection_closed(self, client: Client, reason: str) -> None:
+        """Keeps the session until it expires, or ends it; the connection was closed."""
+        if self.state.clients.get(client.clientid) is not client or client.connection is None:
             return
         if client.will is not None and (client.proto_ver == 3 or client.will.delay == 0):
             self._publish_will(client)
-        self._leave(client, reason, None)
+        self._disconnect(client, reason, None)
         if client.expiry <= 0:
-            self._finish(client, hand_over=True)
+            self._release(client, redispatch=True)
             return
         if client.will is not None:
             client.will_timer = self.state.call_later(client.will.delay, lambda: self._publish_will(client))
         if not client.never_expires:
-            client.expiry_timer = self.state.call_later(client.expiry, lambda: self._finish(client, hand_over=True))
+            client.expiry_timer = self.state.call_later(client.expiry, lambda: self._release(client, redispatch=True))
 
     def kick(self, clientid: str) -> bool:
-        """End the connection and the session; False when there is neither."""
+        """Ends connection and session; returns False when there is neither."""
         client = self.state.clients.get(clientid)
         if client is None:
             return False
-        self._end(client, "kicked", ADMINISTRATIVE_ACTION)
+        self._terminate_session(client, "kicked", ADMINISTRATIVE_ACTION)
         return True
 
-    def _end(self, client: Client, reason: str, code: int) -> None:
+    def _terminate_session(self, client: Client, reason: str, code: int) -> None:
         self._publish_will(client)
-        self._leave(client, reason, code)
-        self._finish(client, hand_over=reason != "kicked")
+        self._disconnect(client, reason, code)
+        self._release(client, redispatch=reason != "kicked")
 
-    def _leave(self, client: Client, reason: str, code: int | None) -> None:
-        """Close the connection if there is one and say so on the presence topic."""
-        link, client.link = client.link, None
-        if link is None:
+    def _disconnect(self, client: Client, reason: str, code: int | None) -> None:
+        """Closes the connection, if any, and publishes the presence message."""
+        connection, client.connection = client.connection, None
+        if connection is None:
             return
         client.disconnected_at = self.state.now()
         self._presence(client, "disconnected", reason)
-        link.finish(code)
+        connection.finish(code)
 
-    def _finish(self, client: Client, *, hand_over: bool) -> None:
+    def _release(self, client: Client, *, redispatch: bool) -> None:
         client.stop_timers()
         self._publish_will(client)
         if self.state.clients.get(client.clientid) is client:
             del self.state.clients[client.clientid]
         self.router.forget_client(client)
-        if hand_over:
-            self.router.hand_over(client)
+        if redispatch:
+            self.router.redispatch_shared(client)
 
-    def lose_node(self, name: str) -> None:
-        """A node died: its sockets and sessions go without a word, as its memory does."""
+    def drop_node(self, name: str) -> None:
+        """Removes the clients of a killed node, without wills and presence messages."""
         for client in [c for c in self.state.clients.values() if c.endpoint.node == name]:
-            link, client.link = client.link, None
+            connection, client.connection = client.connection, None
             client.stop_timers()
             client.will = None
             del self.state.clients[client.clientid]
             self.router.forget_client(client)
-            if link is not None:
-                link.abort()
+            if connection is not None:
+                connection.abort()
 
     def _publish_will(self, client: Client) -> None:
-        """Publish the last will once, unless rules or a ban forbid it now."""
+        """Publishes the will once, unless rules or a ban forbid it."""
         will, client.will = client.will, None
         if will is None:
             return
         now = self.state.now()
         message = replace(will.message, at=now, id=self.state.message_id())
         action = AuthzAction(ActionType.PUBLISH, message.qos, message.retain)
-        who = client.identity
+        identity = client.identity
         if authorize(self.state, client, action, message.topic) is Verdict.DENY:
             return
-        if not self.state.bans.refuses(who.clientid, who.username, who.peerhost, now):
+        if not self.state.bans.is_banned(identity.clientid, identity.username, identity.peerhost, now):
             self.router.publish(message, client)
 
     def _presence(self, client: Client, event: str, reason: str | None) -> None:
@@ -123,7 +123,7 @@ class ClientRegistry:
             return
         now = self.state.now()
         payload: dict[str, object] = {
-            # EMQX writes an absent user name as this word
+            # EMQX's value for a missing user name
             "username": "undefined" if client.identity.username is None else client.identity.username,
             "ts": _milliseconds(now),
             "sockport": client.endpoint.sockport,
@@ -136,7 +136,7 @@ class ClientRegistry:
         }
         if reason is None:
             payload["keepalive"] = client.keepalive
-            # EMQX has seconds in the API and milliseconds here
+            # milliseconds, unlike in the API
             payload["expiry_interval"] = int(client.expiry * 1000)
             payload["clean_start"] = client.clean_start
         else:
@@ -153,7 +153,7 @@ def _milliseconds(at: float) -> int:
 
 
 def new_session(state: ClusterState, receive_maximum: int) -> Session:
-    """A session with the limits that hold at this moment; the client's own receive maximum only narrows them."""
+    """Returns a session with the current limits; the client's receive maximum can only reduce the window."""
     limits = state.settings.limits()
     return Session(
         created_at=state.now(),

@@ -1,4 +1,4 @@
-"""Takes a published message to everybody who subscribed, keeps retained and delayed ones."""
+"""Routes published messages to subscribers; stores retained and delayed messages."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -12,7 +12,7 @@ from controller.standin.topics import DELAYED_PREFIX, ParsedFilter, TopicIndex, 
 
 _RETAIN_ALWAYS, _RETAIN_IF_NEW = 0, 1
 _Key = tuple[str, ParsedFilter]
-_SHARED = ""  # stands for "any member" where a client id would stand
+_SHARED = ""  # in place of a client id: any member of the share group
 
 
 @dataclass(slots=True)
@@ -20,14 +20,14 @@ class Router:
     """The routing tables of the cluster."""
 
     state: ClusterState
-    first_member: Callable[[int], int]  # where a publisher's round begins among n members
+    first_member: Callable[[int], int]  # index of the first of n members in a publisher's round robin
     _index: TopicIndex[_Key] = field(default_factory=TopicIndex)
     _members: dict[ParsedFilter, list[str]] = field(default_factory=dict)
     retained: dict[str, Message] = field(default_factory=dict)
     delayed: int = 0
 
     def subscribe(self, client: Client, parsed: ParsedFilter, options: SubscriptionOptions) -> list[Delivery]:
-        """Add or replace a subscription; returns the retained messages to send for it."""
+        """Adds or replaces a subscription; returns the retained messages to send for it."""
         new = parsed not in client.session.subscriptions
         client.session.subscriptions[parsed] = options
         if parsed.group is None:
@@ -41,14 +41,14 @@ class Router:
         return []
 
     def unsubscribe(self, client: Client, parsed: ParsedFilter) -> bool:
-        """Remove a subscription; False when there was none."""
+        """Removes a subscription; returns False when there is none."""
         if client.session.subscriptions.pop(parsed, None) is None:
             return False
         self._forget(client.clientid, parsed)
         return True
 
     def forget_client(self, client: Client) -> None:
-        """Remove all routes of a session that ends."""
+        """Removes all routes of a session."""
         for parsed in client.session.subscriptions:
             self._forget(client.clientid, parsed)
 
@@ -64,7 +64,7 @@ class Router:
             self._index.remove(parsed.filter, (_SHARED, parsed))
 
     def publish(self, message: Message, publisher: Client | None = None) -> bool:
-        """Route a message; whether anybody is subscribed, present or not."""
+        """Routes a message; returns whether there is a subscriber, connected or not."""
         if message.topic.startswith(DELAYED_PREFIX):
             self._delay(message)
             return False
@@ -111,8 +111,8 @@ class Router:
             self._deliver(client, parsed, message)
         return True
 
-    def hand_over(self, client: Client) -> None:
-        """Give what a dying member of a share group held to the others; call after `forget_client`."""
+    def redispatch_shared(self, client: Client) -> None:
+        """Routes undelivered messages of a share group's member to the other members; call after `forget_client`."""
         for delivery in client.session.undelivered_shared():
             if delivery.share is not None:
                 group, pattern = delivery.share
@@ -127,11 +127,11 @@ class Router:
     def _retained_for(self, pattern: str, options: SubscriptionOptions) -> list[Delivery]:
         now = self.state.now()
         if "+" in pattern or "#" in pattern:
-            found = [m for t, m in self.retained.items() if matches(t, pattern)]
+            matching = [m for t, m in self.retained.items() if matches(t, pattern)]
         else:
-            found = [self.retained[pattern]] if pattern in self.retained else []
+            matching = [self.retained[pattern]] if pattern in self.retained else []
         out: list[Delivery] = []
-        for message in found:
+        for message in matching:
             if message.expired(now):
                 self.retained.pop(message.topic, None)
             elif not self.state.bans.sender_banned(message.sender):
@@ -139,7 +139,7 @@ class Router:
         return out
 
     def _delay(self, message: Message) -> None:
-        """Hold a `$delayed/{seconds}/{topic}` message; a malformed one is dropped."""
+        """Schedules a `$delayed/{seconds}/{topic}` message; drops a malformed one."""
         interval, _, topic = message.topic[len(DELAYED_PREFIX) :].partition("/")
         if not interval.isdecimal() or not topic or int(interval) > MAX_DELAY_SECONDS:
             return

@@ -1,4 +1,4 @@
-"""The stand-in as a whole: several nodes, each with its listeners, over one state."""
+"""The stand-in: several nodes with their own listeners and a shared state."""
 
 import asyncio
 import os
@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Self
 
 from controller.standin.api import authn, banned, clients, cluster, dashboard, publish, retainer, rules, sources
-from controller.standin.api.own import own_routes
+from controller.standin.api.control import control_routes
 from controller.standin.api.serving import HttpConnection
 from controller.standin.api.web import HttpApi, RequestContext, Route
 from controller.standin.connection import Connection
@@ -23,7 +23,7 @@ from controller.standin.router import Router
 from controller.standin.state import ClusterState, NodeState
 
 _BACKLOG = 1024
-_DOWN_SECONDS = 0.5  # of a node that is restarted
+_DOWN_SECONDS = 0.5  # of a restarted node
 _EMQX_ROUTES = (
     *clients.ROUTES,
     *banned.ROUTES,
@@ -39,7 +39,7 @@ _EMQX_ROUTES = (
 
 @dataclass(slots=True)
 class _Node:
-    """The sockets of one node; the ports stay its own while it is down."""
+    """The sockets of a node; it keeps its ports while it is down."""
 
     state: NodeState
     servers: list[asyncio.Server] = field(default_factory=list)
@@ -48,10 +48,7 @@ class _Node:
 
 
 class StandIn:
-    """An EMQX stand-in inside the running event loop.
-
-    Use it as `async with StandIn(options) as standin`, or with `start` and `stop`.
-    """
+    """An EMQX stand-in in the running event loop; an async context manager, or with `start` and `stop`."""
 
     def __init__(self, options: StandInOptions) -> None:
         self.options = options
@@ -79,10 +76,10 @@ class StandIn:
         return list(self._nodes)
 
     async def start(self) -> None:
-        """Open all listeners.
+        """Opens all listeners.
 
         Raises:
-            OSError: when a port cannot be opened; nothing stays open then.
+            OSError: a port cannot be opened; all listeners are closed then.
         """
         loop = asyncio.get_running_loop()
         state = ClusterState(time.time, loop.call_later, os.urandom)
@@ -94,8 +91,7 @@ class StandIn:
         state.authn = True if self.options.users else None
         if self.options.config is not None:
             apply_overrides(state, self.options.config)
-        # where a shared group's round begins is no secret
-        router = Router(state, random.Random().randrange)  # noqa: S311 -- not used for security
+        router = Router(state, random.Random().randrange)  # noqa: S311 -- round robin, not used for security
         self._registry = ClientRegistry(state, router)
         try:
             for number in range(1, self.options.nodes + 1):
@@ -103,7 +99,7 @@ class StandIn:
         except BaseException:
             await self.stop()
             raise
-        self._sweep()
+        self._expire()
 
     def _new_node(self, number: int) -> _Node:
         name = f"emqx{number}@{self.options.host}"
@@ -126,7 +122,7 @@ class StandIn:
         assert state.api is not None
         api = HttpApi(
             RequestContext(registry, state),
-            (*_EMQX_ROUTES, *self._own_routes()),
+            (*_EMQX_ROUTES, *self._control_routes()),
             self.options.api_key,
             self.options.api_secret,
         )
@@ -169,10 +165,10 @@ class StandIn:
         self.api_urls = [f"http://{n.api[0]}:{n.api[1]}" for n in nodes if n.api is not None]
 
     def kill_node(self, name: str) -> None:
-        """Let a node die as by `kill -9`: its sockets drop and its sessions are lost; bans and rules stay.
+        """Kills a node as `kill -9` does: its connections and sessions are lost; bans and rules stay.
 
         Raises:
-            KeyError: when there is no such node.
+            KeyError: there is no such node.
         """
         node = self._nodes[name]
         node.state.running = False
@@ -180,55 +176,55 @@ class StandIn:
             server.close()
         node.servers.clear()
         assert self._registry is not None
-        self._registry.lose_node(name)
+        self._registry.drop_node(name)
         for connection in list(node.mqtt):
             connection.abort()
         for request in list(node.http):
             request.abort()
 
     async def restart_node(self, name: str) -> None:
-        """Bring a killed node back on its old ports; a running node is left alone.
+        """Starts a killed node on its previous ports; does nothing for a running node.
 
         Raises:
-            KeyError: when there is no such node.
-            OSError: when a port was taken meanwhile.
+            KeyError: there is no such node.
+            OSError: a port is in use.
         """
         node = self._nodes[name]
         if not node.state.running:
             await self._open(node)
 
     async def stop(self) -> None:
-        """Close everything and let the sockets go."""
+        """Closes all sockets."""
         if self._sweeper is not None:
             self._sweeper.cancel()
         if self._registry is not None:
             for name in list(self._nodes):
                 self.kill_node(name)
-        # aborted transports are torn down in the following turns of the loop
+        # Aborted transports are closed in the following loop iterations.
         for _ in range(3):
             await asyncio.sleep(0)
 
-    def _sweep(self) -> None:
+    def _expire(self) -> None:
         assert self._registry is not None
         state = self._registry.state
-        state.bans.sweep(state.now())
-        self._sweeper = asyncio.get_running_loop().call_later(BAN_SWEEP_SECONDS, self._sweep)
+        state.bans.remove_expired(state.now())
+        self._sweeper = asyncio.get_running_loop().call_later(BAN_SWEEP_SECONDS, self._expire)
 
-    def _own_routes(self) -> tuple[Route, ...]:
-        """Paths outside `/api/v5` that EMQX does not have: what only befalls real nodes is brought about by them."""
-        return own_routes(self.kill_node, self._restart_soon, self._nodes.__contains__)
+    def _control_routes(self) -> tuple[Route, ...]:
+
+        return control_routes(self.kill_node, self._restart_soon, self._nodes.__contains__)
 
     def _restart_soon(self, name: str) -> None:
-        """Let a node die and come back after a moment, as one that is restarted."""
+        """Kills a node and starts it again after `_DOWN_SECONDS`."""
         self.kill_node(name)
         loop = asyncio.get_running_loop()
 
-        def back() -> None:
+        def start_again() -> None:
             task = loop.create_task(self.restart_node(name))
             self._restarts.add(task)
             task.add_done_callback(self._restarts.discard)
 
-        loop.call_later(_DOWN_SECONDS, back)
+        loop.call_later(_DOWN_SECONDS, start_again)
 
 
 def _port(ports: tuple[int, ...], number: int) -> int:
@@ -236,9 +232,9 @@ def _port(ports: tuple[int, ...], number: int) -> int:
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    """Bind now, so that a free port is known; a restarted node gets its port back while old sockets linger."""
+    """Binds a socket; SO_REUSEADDR lets a restarted node use its port while old connections are in TIME_WAIT."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # asyncio sets TCP_NODELAY only where the protocol is named; without it answers wait 40 ms for an ACK
+    # asyncio only sets TCP_NODELAY if the protocol is given; without it, answers are delayed by 40 ms.
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

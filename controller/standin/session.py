@@ -1,4 +1,4 @@
-"""What EMQX keeps for a client beyond its connection: window, queue, subscriptions. Pure: time comes in."""
+"""The session of a client: in-flight window, queue, subscriptions. Pure: the caller passes the time."""
 
 from collections import deque
 from collections.abc import Callable
@@ -13,7 +13,7 @@ MAX_PACKET_ID = 65_535
 
 
 class InflightPhase(IntEnum):
-    """Which answer of the subscriber an in-flight message waits for."""
+    """The acknowledgement that an in-flight message waits for: PUBACK or PUBREC, or PUBCOMP."""
 
     ACK = 1
     COMP = 2
@@ -32,7 +32,7 @@ class SubscriptionOptions:
 
 @dataclass(slots=True)
 class InflightMessage:
-    """A message sent and not yet acknowledged."""
+    """A message that was sent and not acknowledged yet."""
 
     delivery: Delivery
     phase: InflightPhase = InflightPhase.ACK
@@ -40,7 +40,7 @@ class InflightMessage:
 
 @dataclass(frozen=True, slots=True)
 class OutgoingPacket:
-    """One packet for the subscriber: a message, or only the release of a QoS 2 message."""
+    """A packet for the subscriber: a PUBLISH, or with `release` a PUBREL."""
 
     packet_id: int | None
     delivery: Delivery
@@ -50,7 +50,7 @@ class OutgoingPacket:
 
 @dataclass(slots=True)
 class Session:
-    """The part of a client that moves to its next connection."""
+    """The state of a client that its next connection takes over."""
 
     created_at: float
     max_queue: int = MAX_QUEUE_MESSAGES
@@ -65,7 +65,7 @@ class Session:
     expired: int = 0
 
     def enqueue(self, delivery: Delivery) -> None:
-        """Keep a message for later; the oldest one gives way in silence when the queue is full."""
+        """Queues a message; a full queue drops its oldest message."""
         if delivery.qos == 0 and not self.store_qos0:
             self.dropped += 1
             return
@@ -75,7 +75,7 @@ class Session:
         self.queue.append(delivery)
 
     def deliver(self, delivery: Delivery) -> OutgoingPacket | None:
-        """Send now if the window has room, else queue; None when nothing is to be sent now."""
+        """Returns the packet to send if the window has room; else queues the message and returns None."""
         if delivery.qos == 0:
             return OutgoingPacket(None, delivery)
         if len(self.inflight) >= self.window:
@@ -92,7 +92,7 @@ class Session:
         return OutgoingPacket(packet_id, delivery)
 
     def acknowledge(self, packet_id: int) -> bool | None:
-        """Take a PUBACK; True when it ends a message, False when unknown, None when it breaks the protocol."""
+        """Processes a PUBACK; returns True if it completes a message, False if unknown, None for a protocol error."""
         entry = self.inflight.get(packet_id)
         if entry is None or entry.phase is not InflightPhase.ACK:
             return False
@@ -102,7 +102,7 @@ class Session:
         return True
 
     def received(self, packet_id: int) -> bool | None:
-        """Take a PUBREC, with the answers of `acknowledge`."""
+        """Processes a PUBREC; returns as `acknowledge`."""
         entry = self.inflight.get(packet_id)
         if entry is None or entry.phase is not InflightPhase.ACK:
             return False
@@ -112,7 +112,7 @@ class Session:
         return True
 
     def completed(self, packet_id: int) -> bool | None:
-        """Take a PUBCOMP, with the answers of `acknowledge`."""
+        """Processes a PUBCOMP; returns as `acknowledge`."""
         entry = self.inflight.get(packet_id)
         if entry is None:
             return False
@@ -124,7 +124,7 @@ class Session:
         return True
 
     def refill(self, now: float) -> list[OutgoingPacket]:
-        """Take from the queue what the window has room for; expired messages fall out here."""
+        """Returns packets for queued messages as far as the window has room; drops expired messages."""
         out: list[OutgoingPacket] = []
         while self.queue and len(self.inflight) < self.window:
             delivery = self.queue.popleft()
@@ -137,11 +137,11 @@ class Session:
         return out
 
     def resume(self, now: float, keep: Callable[[str], bool]) -> list[OutgoingPacket]:
-        """What a new connection gets first: unacknowledged messages in order and marked dup, then the queue.
+        """Returns the first packets of a new connection: unacknowledged messages with DUP, then queued ones.
 
         Args:
-            now: wall-clock seconds.
-            keep: whether messages of this sender may still be delivered (EMQX drops those of banned clients).
+            now: Unix time.
+            keep: whether queued messages of a sender are delivered (EMQX drops those of banned clients).
         """
         out: list[OutgoingPacket] = []
         for packet_id, entry in self.inflight.items():
@@ -154,11 +154,11 @@ class Session:
         return out
 
     def awaiting_full(self) -> bool:
-        """Whether a publisher left too many QoS 2 messages unreleased."""
+        """Whether the limit of unreleased incoming QoS 2 messages is reached."""
         return len(self.awaiting_rel) >= MAX_AWAITING_REL
 
     def undelivered_shared(self) -> list[Delivery]:
-        """What a dying member of a share group holds and others can still get, oldest first."""
-        held = [e.delivery for e in self.inflight.values() if e.phase is InflightPhase.ACK]
-        held.extend(self.queue)
-        return [item for item in held if item.share is not None and item.qos > 0]
+        """Returns unacknowledged and queued messages of share groups, oldest first, for redispatch."""
+        deliveries = [e.delivery for e in self.inflight.values() if e.phase is InflightPhase.ACK]
+        deliveries.extend(self.queue)
+        return [delivery for delivery in deliveries if delivery.share is not None and delivery.qos > 0]

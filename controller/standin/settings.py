@@ -1,4 +1,4 @@
-"""The broker's changeable settings with EMQX's defaults and shapes; new connections see a change, old ones do not."""
+"""The broker's settings, with EMQX's defaults and validation; a change applies to new connections only."""
 
 import copy
 import re
@@ -53,7 +53,7 @@ _MAX_DURATION_SECONDS = 10 * 365 * 86400.0
 
 
 class InvalidSettingError(ValueError):
-    """A setting has a value the broker cannot use; `path` says which."""
+    """The setting at `path` has an invalid value."""
 
     def __init__(self, path: str, value: object, reason: str) -> None:
         super().__init__(f"{path}: {reason}: {value!r}")
@@ -63,10 +63,10 @@ class InvalidSettingError(ValueError):
 
 
 def seconds(value: object) -> float:
-    """A duration such as `500ms`, `15s`, `2h`, `1h30m` in seconds.
+    """Parses a duration such as `500ms`, `15s`, `2h`, `1h30m`.
 
     Raises:
-        ValueError: when it is none.
+        ValueError: not a duration.
     """
     if not isinstance(value, str) or not _DURATION.fullmatch(value):
         raise ValueError("not a duration")
@@ -78,7 +78,7 @@ def seconds(value: object) -> float:
 
 @dataclass(slots=True)
 class MqttLimits:
-    """The settings of `mqtt` that the stand-in follows, read once for each new connection."""
+    """The settings of `mqtt` that the stand-in implements; read once for each new connection."""
 
     max_inflight: int
     max_queue: int
@@ -96,10 +96,10 @@ def _integer(mqtt: dict[str, Any], name: str, low: int, high: int) -> int:
 
 
 def read_limits(mqtt: dict[str, Any]) -> MqttLimits:
-    """Check the section and take out what the stand-in follows.
+    """Validates the section `mqtt` and returns the settings that the stand-in implements.
 
     Raises:
-        InvalidSettingError: when a value is of no use.
+        InvalidSettingError: a value is invalid.
     """
     queue = mqtt["max_mqueue_len"]
     expiry = mqtt["session_expiry_interval"]
@@ -109,7 +109,7 @@ def read_limits(mqtt: dict[str, Any]) -> MqttLimits:
         raise InvalidSettingError("mqtt.session_expiry_interval", expiry, str(error)) from error
     return MqttLimits(
         max_inflight=_integer(mqtt, "max_inflight", 1, 65535),
-        # 0 means "no limit" inside
+        # 0 means no limit
         max_queue=0 if queue == "infinity" else _integer(mqtt, "max_mqueue_len", 0, 10_000_000),
         store_qos0=bool(mqtt["mqueue_store_qos0"]),
         session_expiry=session_expiry,
@@ -120,21 +120,21 @@ def read_limits(mqtt: dict[str, Any]) -> MqttLimits:
 
 @dataclass(slots=True)
 class Settings:
-    """All sections, as the API shows and changes them."""
+    """All sections, in the format of the API."""
 
     zone: dict[str, dict[str, Any]] = field(default_factory=lambda: copy.deepcopy(_ROOT_DEFAULTS))
     sys_topics: dict[str, Any] = field(default_factory=lambda: copy.deepcopy(_SYS_DEFAULTS))
     authz: dict[str, Any] = field(default_factory=lambda: copy.deepcopy(_AUTHZ_DEFAULTS))
 
     def limits(self) -> MqttLimits:
-        """What a new connection gets."""
+        """Returns the limits of a new connection."""
         return read_limits(self.zone["mqtt"])
 
     def put_zone(self, change: dict[str, Any]) -> dict[str, Any]:
-        """Replace the given sections, absent keys falling back to their defaults, and return them.
+        """Replaces the given sections, with defaults for absent keys, and returns them.
 
         Raises:
-            InvalidSettingError: when a section or value is unknown or of no use; nothing is changed then.
+            InvalidSettingError: an unknown section or an invalid value; nothing is changed then.
         """
         merged: dict[str, dict[str, Any]] = {}
         for root, value in change.items():
@@ -145,10 +145,10 @@ class Settings:
         return copy.deepcopy(merged)
 
     def put_sys_topics(self, change: dict[str, Any]) -> dict[str, Any]:
-        """Replace the section, absent keys falling back to their defaults.
+        """Replaces the section, with defaults for absent keys.
 
         Raises:
-            InvalidSettingError: when a key is unknown.
+            InvalidSettingError: an unknown key.
         """
         merged = _overlay({"sys_topics": _SYS_DEFAULTS}, "sys_topics", change)
         events = change.get("sys_event_messages", {})
@@ -157,10 +157,10 @@ class Settings:
         return copy.deepcopy(merged)
 
     def put_authz(self, change: dict[str, Any]) -> dict[str, Any]:
-        """Replace the section, absent keys falling back to their defaults.
+        """Replaces the section, with defaults for absent keys.
 
         Raises:
-            InvalidSettingError: when a key is unknown or a value of no use.
+            InvalidSettingError: an unknown key or an invalid value.
         """
         merged = _overlay({"authorization": _AUTHZ_DEFAULTS}, "authorization", change)
         cache = _overlay(_AUTHZ_DEFAULTS, "cache", change.get("cache", {}))

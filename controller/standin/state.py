@@ -1,4 +1,4 @@
-"""What all nodes of the stand-in share: as EMQX's replicated tables, but never out of step."""
+"""State that all nodes of the stand-in share, in place of EMQX's replicated tables."""
 
 import hashlib
 import hmac
@@ -17,7 +17,7 @@ from controller.standin.settings import Settings
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """A user of the built-in database; only a digest of the password is kept."""
+    """A user of the built-in database, with the digest of the password."""
 
     user_id: str
     salt: bytes
@@ -25,12 +25,12 @@ class User:
     is_superuser: bool = False
 
     def accepts(self, password: bytes) -> bool:
-        """Whether this is the password."""
+        """Verifies a password."""
         return hmac.compare_digest(self.digest, digest(password, self.salt))
 
 
 def digest(password: bytes, salt: bytes) -> bytes:
-    """SHA-256 with the salt behind, EMQX's default: a stand-in keeps throw-away passwords only."""
+    """Returns SHA-256 of password and salt, EMQX's default; a stand-in has disposable passwords only."""
     return hashlib.sha256(password + salt).digest()
 
 
@@ -39,20 +39,20 @@ _ALLOW_ALL = re.compile(r"^\s*\{\s*allow\s*,\s*all\s*\}\s*\.", re.MULTILINE)
 
 @dataclass(slots=True)
 class FileAuthzSource:
-    """The source that reads rules from a file; the stand-in follows an `{allow, all}` in it and no other rule."""
+    """The authorization source `file`; of its rules, the stand-in implements only `{allow, all}`."""
 
     enabled: bool
     rules: str
 
     @property
     def allows_all(self) -> bool:
-        """Whether nobody gets past it unallowed."""
+        """Whether the source is enabled and allows everything."""
         return self.enabled and _ALLOW_ALL.search(self.rules) is not None
 
 
 @dataclass(slots=True)
 class NodeState:
-    """One node as the others see it."""
+    """A node of the cluster."""
 
     name: str
     started_at: float
@@ -60,13 +60,13 @@ class NodeState:
     mqtt: tuple[str, int] | None = None
     tls: tuple[str, int] | None = None
     api: tuple[str, int] | None = None
-    # Rows of the shared tables that this node does not show, as one that missed them: (table, owner).
+    # (table, owner) of rows that this node's API omits, as if their replication had failed.
     hidden: set[tuple[str, str]] = field(default_factory=set)
 
 
 @dataclass(slots=True)
 class ClusterState:
-    """The tables; `now` is wall-clock seconds."""
+    """The tables of the cluster; `now` returns Unix time."""
 
     now: Callable[[], float]
     call_later: Scheduler
@@ -78,27 +78,27 @@ class ClusterState:
     file_source: FileAuthzSource | None = None
     file_first: bool = False
     dashboard: Dashboard = field(default_factory=lambda: Dashboard("admin", secrets.token_urlsafe(16)))
-    # What listeners (by id) and nodes (by name) tell of themselves besides, or instead of, what they are.
-    told_listeners: dict[str, dict[str, Any]] = field(default_factory=dict)
-    told_versions: dict[str, str] = field(default_factory=dict)
+    # Values that the API reports for listeners (by id) and nodes (by name) in place of the real ones.
+    listener_overrides: dict[str, dict[str, Any]] = field(default_factory=dict)
+    version_overrides: dict[str, str] = field(default_factory=dict)
     users: dict[str, User] = field(default_factory=dict)
-    authn: bool | None = None  # None: no authenticator in the chain; False: one that is disabled
+    authn: bool | None = None  # None: no authenticator; False: the authenticator is disabled
     clients: dict[str, Client] = field(default_factory=dict)
     nodes: dict[str, NodeState] = field(default_factory=dict)
     _sequence: int = 0
 
     def message_id(self) -> str:
-        """Thirty-two hexadecimal digits that rise with time, as EMQX's message ids."""
+        """Returns a new message id: 32 hex digits that increase with time, as EMQX's."""
         self._sequence = (self._sequence + 1) & 0xFFFF_FFFF
         return f"{int(self.now() * 1_000_000):016X}0000{self._sequence:08X}0000"
 
     def add_user(self, user_id: str, password: str, *, is_superuser: bool = False) -> User:
-        """Insert or replace a user."""
+        """Adds or replaces a user."""
         salt = self.randbytes(16)
         user = User(user_id, salt, digest(password.encode(), salt), is_superuser)
         self.users[user_id] = user
         return user
 
     def running_nodes(self) -> list[str]:
-        """The names of the nodes that are up, in order."""
+        """Returns the names of the running nodes, in order."""
         return [node.name for node in self.nodes.values() if node.running]

@@ -1,4 +1,4 @@
-"""Topic names, filters and the index that finds who subscribed: pure, so that matching is tested alone."""
+"""Topic names and filters, matching, and the index of subscriptions. Pure."""
 
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field
@@ -16,19 +16,19 @@ EXCLUSIVE_PREFIX = "$exclusive/"
 
 @dataclass(frozen=True, slots=True)
 class ParsedFilter:
-    """A subscription's filter without its share prefix, because routing and rules see only the real filter."""
+    """A topic filter and its share group; routing and access rules use the filter without the share prefix."""
 
     group: str | None
     filter: str
 
 
 def valid_name(topic: str) -> bool:
-    """Whether a message may be published to it."""
+    """Whether a text is a valid topic name."""
     return _valid_text(topic) and "+" not in topic and "#" not in topic
 
 
 def valid_filter(topic: str) -> bool:
-    """Whether it may be subscribed to, share prefix excluded."""
+    """Whether a text, without share prefix, is a valid topic filter."""
     if not _valid_text(topic):
         return False
     levels = topic.split("/")
@@ -45,12 +45,12 @@ def _valid_text(topic: str) -> bool:
 
 
 def level_count(topic: str) -> int:
-    """The number of levels, for the broker's limit."""
+    """Counts the levels of a topic."""
     return topic.count("/") + 1
 
 
 def parse_filter(topic: str) -> ParsedFilter | None:
-    """Split a share prefix off; None when the filter or its group is not valid."""
+    """Parses a filter with an optional share prefix; returns None when filter or group is invalid."""
     group: str | None = None
     real = topic
     if topic.startswith(SHARE_PREFIX):
@@ -59,14 +59,14 @@ def parse_filter(topic: str) -> ParsedFilter | None:
             return None
     elif topic.startswith(QUEUE_PREFIX):
         group, real = "$queue", topic[len(QUEUE_PREFIX) :]
-    # EMQX refuses a share inside a share
+    # EMQX rejects nested share prefixes.
     if group is not None and real.startswith((SHARE_PREFIX, QUEUE_PREFIX)):
         return None
     return ParsedFilter(group, real) if valid_filter(real) else None
 
 
 def unparse_filter(parsed: ParsedFilter) -> str:
-    """The text a client subscribed with, as EMQX shows it in its API."""
+    """Returns the filter with its share prefix, as in EMQX's API."""
     if parsed.group is None:
         return parsed.filter
     if parsed.group == "$queue":
@@ -75,9 +75,9 @@ def unparse_filter(parsed: ParsedFilter) -> str:
 
 
 def matches(topic: str, pattern: str) -> bool:
-    """Whether a topic, or the text of a filter in an access check, is covered by a pattern.
+    """Whether a pattern matches a topic, or in an access check the text of a filter.
 
-    A leading wildcard never covers a topic that begins with `$`.
+    A leading wildcard never matches a topic that starts with `$`. [MQTT-4.7.2-1]
     """
     if topic.startswith("$") and pattern[:1] in ("+", "#"):
         return False
@@ -98,13 +98,13 @@ class _Node(Generic[K]):
 
 @dataclass(slots=True)
 class TopicIndex(Generic[K]):
-    """Finds the keys whose filters cover a topic without looking at every subscription."""
+    """Finds the keys whose patterns match a topic without checking every pattern."""
 
     _root: _Node[K] = field(default_factory=_Node)
     _exact: dict[str, dict[K, None]] = field(default_factory=dict)
 
     def add(self, pattern: str, key: K) -> None:
-        """Remember that the key wants what the pattern covers; adding twice is the same as once."""
+        """Adds a key with a pattern; idempotent."""
         if not _has_wildcard(pattern):
             self._exact.setdefault(pattern, {})[key] = None
             return
@@ -114,7 +114,7 @@ class TopicIndex(Generic[K]):
         node.keys[key] = None
 
     def remove(self, pattern: str, key: K) -> None:
-        """Forget it and the branches nobody needs any more."""
+        """Removes a key with a pattern, and empty branches."""
         if not _has_wildcard(pattern):
             keys = self._exact.get(pattern)
             if keys is not None:
@@ -125,11 +125,11 @@ class TopicIndex(Generic[K]):
         path: list[tuple[_Node[K], str]] = []
         node = self._root
         for level in pattern.split("/"):
-            following = node.children.get(level)
-            if following is None:
+            child_node = node.children.get(level)
+            if child_node is None:
                 return
             path.append((node, level))
-            node = following
+            node = child_node
         node.keys.pop(key, None)
         for parent, level in reversed(path):
             child = parent.children[level]
@@ -138,11 +138,11 @@ class TopicIndex(Generic[K]):
             del parent.children[level]
 
     def find(self, topic: str) -> list[K]:
-        """All keys whose pattern covers the topic; a key comes once for each of its patterns."""
-        found: list[K] = list(self._exact.get(topic, ()))
+        """Returns the keys whose pattern matches the topic, a key once for each of its patterns."""
+        keys: list[K] = list(self._exact.get(topic, ()))
         if self._root.children:
-            found.extend(self._walk(topic))
-        return found
+            keys.extend(self._walk(topic))
+        return keys
 
     def _walk(self, topic: str) -> Iterator[K]:
         names = topic.split("/")

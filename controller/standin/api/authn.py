@@ -1,9 +1,9 @@
-"""`/authentication`: the chain, which here has at most the built-in database, and its users."""
+"""`/authentication`: the chain of authenticators, at most the built-in database, and its users."""
 
 from typing import Any
 
-from controller.standin.api.check import Field, bad_request, body_object, page_of, symbol, text, truth
-from controller.standin.api.web import ApiError, Request, RequestContext, Response, Route, as_json, empty
+from controller.standin.api.check import Field, bad_request, body_object, boolean, one_of, page_of, text
+from controller.standin.api.web import ApiError, Request, RequestContext, Response, Route, json_response, no_content
 from controller.standin.limits import MAX_USERS
 from controller.standin.state import User
 
@@ -11,14 +11,14 @@ _ID = "password_based:built_in_database"
 _USER = {
     "user_id": Field(text, required=True),
     "password": Field(text, required=True),
-    "is_superuser": Field(truth, default=False),
+    "is_superuser": Field(boolean, default=False),
 }
-_CHANGED_USER = {"password": Field(text), "is_superuser": Field(truth)}
+_CHANGED_USER = {"password": Field(text), "is_superuser": Field(boolean)}
 _AUTHENTICATOR: dict[str, Field] = {
-    "mechanism": Field(symbol("password_based"), required=True),
-    "backend": Field(symbol("built_in_database"), required=True),
-    "enable": Field(truth, default=True),
-    "user_id_type": Field(symbol("username"), default="username"),
+    "mechanism": Field(one_of("password_based"), required=True),
+    "backend": Field(one_of("built_in_database"), required=True),
+    "enable": Field(boolean, default=True),
+    "user_id_type": Field(one_of("username"), default="username"),
     "password_hash_algorithm": Field(lambda _path, value: value),
     "bootstrap_file": Field(text),
     "bootstrap_type": Field(text),
@@ -39,18 +39,18 @@ def _row(enabled: bool) -> dict[str, Any]:
 
 
 def chain(context: RequestContext, _request: Request) -> Response:
-    """The authenticators in order."""
+    """Lists the authenticators, in order."""
     enabled = context.registry.state.authn
-    return as_json(200, [] if enabled is None else [_row(enabled)])
+    return json_response(200, [] if enabled is None else [_row(enabled)])
 
 
 def add(context: RequestContext, request: Request) -> Response:
-    """Put the built-in database into the empty chain; from then on nobody is anonymous."""
+    """Adds the built-in database to the empty chain; anonymous clients are rejected from then on."""
     given = body_object(request, _AUTHENTICATOR)
     if context.registry.state.authn is not None:
         raise ApiError(409, "ALREADY_EXISTS", f"Authenticator:{_ID} already exists")
     context.registry.state.authn = given["enable"]
-    return as_json(200, _row(given["enable"]))
+    return json_response(200, _row(given["enable"]))
 
 
 def _present(context: RequestContext, request: Request) -> None:
@@ -60,24 +60,24 @@ def _present(context: RequestContext, request: Request) -> None:
 
 
 def show(context: RequestContext, request: Request) -> Response:
-    """One authenticator."""
+    """Returns the authenticator."""
     _present(context, request)
-    return as_json(200, _row(bool(context.registry.state.authn)))
+    return json_response(200, _row(bool(context.registry.state.authn)))
 
 
 def change(context: RequestContext, request: Request) -> Response:
-    """Enable or disable it."""
+    """Enables or disables the authenticator."""
     _present(context, request)
     context.registry.state.authn = body_object(request, _AUTHENTICATOR)["enable"]
-    return as_json(200, _row(bool(context.registry.state.authn)))
+    return json_response(200, _row(bool(context.registry.state.authn)))
 
 
 def delete(context: RequestContext, request: Request) -> Response:
-    """Take it out of the chain, and its users with it."""
+    """Deletes the authenticator and its users."""
     _present(context, request)
     context.registry.state.authn = None
     context.registry.state.users.clear()
-    return empty()
+    return no_content()
 
 
 def _user_row(user: User) -> dict[str, Any]:
@@ -85,21 +85,21 @@ def _user_row(user: User) -> dict[str, Any]:
 
 
 def users(context: RequestContext, request: Request) -> Response:
-    """One page of users."""
+    """Lists users."""
     _present(context, request)
     page = page_of(request)
     like, superuser = request.first("like_user_id"), request.first("is_superuser")
-    found = [
+    matching = [
         user
         for user in context.registry.state.users.values()
         if (like is None or like in user.user_id) and (superuser is None or user.is_superuser == (superuser == "true"))
     ]
-    rows = [_user_row(user) for user in page.cut(found)]
-    return as_json(200, {"data": rows, "meta": page.meta(len(found), counted=like is None)})
+    rows = [_user_row(user) for user in page.slice(matching)]
+    return json_response(200, {"data": rows, "meta": page.meta(len(matching), counted=like is None)})
 
 
 def add_user(context: RequestContext, request: Request) -> Response:
-    """Add a user."""
+    """Adds a user."""
     _present(context, request)
     given = body_object(request, _USER)
     state = context.registry.state
@@ -108,7 +108,7 @@ def add_user(context: RequestContext, request: Request) -> Response:
     if len(state.users) >= MAX_USERS:
         raise bad_request(f"the stand-in holds no more than {MAX_USERS} users")
     user = state.add_user(given["user_id"], given["password"], is_superuser=given["is_superuser"])
-    return as_json(201, _user_row(user))
+    return json_response(201, _user_row(user))
 
 
 def _user(context: RequestContext, request: Request) -> User:
@@ -120,12 +120,12 @@ def _user(context: RequestContext, request: Request) -> User:
 
 
 def show_user(context: RequestContext, request: Request) -> Response:
-    """One user."""
-    return as_json(200, _user_row(_user(context, request)))
+    """Returns a user."""
+    return json_response(200, _user_row(_user(context, request)))
 
 
 def change_user(context: RequestContext, request: Request) -> Response:
-    """Change the password or the standing of a user."""
+    """Changes the password or the superuser flag of a user."""
     user = _user(context, request)
     given = body_object(request, _CHANGED_USER)
     superuser = user.is_superuser if given["is_superuser"] is None else given["is_superuser"]
@@ -134,13 +134,13 @@ def change_user(context: RequestContext, request: Request) -> Response:
         context.registry.state.users[user.user_id] = changed
     else:
         changed = context.registry.state.add_user(user.user_id, given["password"], is_superuser=superuser)
-    return as_json(200, _user_row(changed))
+    return json_response(200, _user_row(changed))
 
 
 def delete_user(context: RequestContext, request: Request) -> Response:
-    """Remove a user; who is connected stays so."""
+    """Deletes a user; existing connections stay."""
     del context.registry.state.users[_user(context, request).user_id]
-    return empty()
+    return no_content()
 
 
 ROUTES = (

@@ -1,4 +1,4 @@
-"""`/banned`: the ban list."""
+"""`/banned`: lists, creates and deletes bans."""
 
 import re
 from datetime import UTC, datetime
@@ -10,17 +10,26 @@ from controller.standin.api.check import (
     FieldProblem,
     bad_request,
     body_object,
+    one_of,
     page_of,
     problem,
-    symbol,
     text,
 )
-from controller.standin.api.web import ApiError, Request, RequestContext, Response, Route, as_json, compact, empty
+from controller.standin.api.web import (
+    ApiError,
+    Request,
+    RequestContext,
+    Response,
+    Route,
+    compact,
+    json_response,
+    no_content,
+)
 from controller.standin.bans import BAN_KINDS, Ban, BanKind, InvalidBanError, normalise
 from controller.standin.limits import MAX_BANS
 
-_MAX_EPOCH_SECONDS = 253_402_300_799  # the end of the year 9999, as far as RFC 3339 writes
-_ERLANG_LINE = 76  # columns after which the recorded message goes to the next line
+_MAX_EPOCH_SECONDS = 253_402_300_799  # the end of the year 9999, the last of RFC 3339
+_ERLANG_LINE = 76  # columns after which the recorded message has a line break
 _EXACT: tuple[BanKind, ...] = ("clientid", "username", "peerhost")
 _LIKE: dict[str, tuple[BanKind, ...]] = {
     "like_clientid": ("clientid", "clientid_re"),
@@ -31,12 +40,12 @@ _LIKE: dict[str, tuple[BanKind, ...]] = {
 
 
 def rfc3339(at: float) -> str:
-    """A time as EMQX writes it in bans."""
+    """Formats a time as EMQX does in bans."""
     return datetime.fromtimestamp(int(at), UTC).isoformat()
 
 
 def row(ban: Ban) -> dict[str, Any]:
-    """A ban as EMQX shows it."""
+    """Returns a ban in EMQX's format."""
     return {
         "as": ban.kind,
         "at": rfc3339(ban.at),
@@ -81,7 +90,7 @@ def _until(path: str, value: Any) -> int | None:
 
 
 _FIELDS = {
-    "as": Field(symbol(*BAN_KINDS), required=True),
+    "as": Field(one_of(*BAN_KINDS), required=True),
     "who": Field(text, required=True),
     "by": Field(text, default="mgmt_api"),
     "reason": Field(text, default=""),
@@ -91,7 +100,7 @@ _FIELDS = {
 
 
 def create(context: RequestContext, request: Request) -> Response:
-    """Ban somebody; a client that is named by its id is kicked at once, wherever it is."""
+    """Creates a ban; a client banned by its id is kicked, on whichever node it is connected."""
     state = context.registry.state
     given = body_object(request, _FIELDS)
     kind: BanKind = given["as"]
@@ -118,11 +127,11 @@ def create(context: RequestContext, request: Request) -> Response:
         )
     if kind == "clientid":
         context.registry.kick(who)
-    return as_json(200, row(ban))
+    return json_response(200, row(ban))
 
 
 def _expired_text(at: int, until: int) -> str:
-    """EMQX prints this sentence as an Erlang list: characters as numbers, the two times as strings."""
+    """Returns EMQX's error, which it prints as an Erlang list: characters as numbers, the two times as strings."""
     pieces = [str(ord(char)) for char in "Cannot create expired banned, "]
     pieces += [f'"{at}"', *(str(ord(char)) for char in " to "), f'"{until}"']
     lines: list[str] = []
@@ -137,7 +146,7 @@ def _expired_text(at: int, until: int) -> str:
 
 
 def listing(context: RequestContext, request: Request) -> Response:
-    """All rows, or those that one filter finds; parameters EMQX does not know are ignored."""
+    """Lists all bans, or those that match one filter; unknown parameters are ignored, as in EMQX."""
     bans = context.registry.state.bans
     page = page_of(request)
     exact = [(k, v) for k in _EXACT if (v := request.first(k)) is not None]
@@ -147,19 +156,19 @@ def listing(context: RequestContext, request: Request) -> Response:
     if exact:
         kind, who = exact[0]
         try:
-            found = bans.look_up(kind, normalise(kind, who))
+            ban = bans.get(kind, normalise(kind, who))
         except InvalidBanError as error:
             raise bad_request(str(error)) from error
-        rows = [] if found is None or ("bans", found.who) in context.node.hidden else [found]
+        rows = [] if ban is None or ("bans", ban.who) in context.node.hidden else [ban]
         meta = {**page.meta(len(rows)), "hasnext": False}
-        return as_json(200, {"data": [row(b) for b in rows], "meta": meta})
+        return json_response(200, {"data": [row(b) for b in rows], "meta": meta})
     if like:
         rows = _search(bans.rows(), *like[0])
         meta = page.meta(len(rows), counted=False)
-        return as_json(200, {"data": [row(b) for b in page.cut(rows)], "meta": meta})
+        return json_response(200, {"data": [row(b) for b in page.slice(rows)], "meta": meta})
     hidden = context.node.hidden
     rows = [b for b in bans.rows() if not hidden or ("bans", b.who) not in hidden]
-    return as_json(200, {"data": [row(b) for b in page.cut(rows)], "meta": page.meta(len(rows), hasnext=False)})
+    return json_response(200, {"data": [row(b) for b in page.slice(rows)], "meta": page.meta(len(rows), hasnext=False)})
 
 
 def _search(rows: list[Ban], name: str, pattern: str) -> list[Ban]:
@@ -178,16 +187,16 @@ def _search(rows: list[Ban], name: str, pattern: str) -> list[Ban]:
 
 
 def clear(context: RequestContext, _request: Request) -> Response:
-    """Remove every row of every owner."""
+    """Deletes all bans."""
     context.registry.state.bans.clear()
-    return empty()
+    return no_content()
 
 
 def delete(context: RequestContext, request: Request) -> Response:
-    """Remove one row."""
+    """Deletes a ban."""
     kind, who = request.bindings["as"], request.bindings["who"]
     try:
-        known: BanKind = symbol(*BAN_KINDS)("as", kind)
+        known: BanKind = one_of(*BAN_KINDS)("as", kind)
         name = normalise(known, who)
     except FieldError as error:
         raise bad_request(error.problem) from error
@@ -195,7 +204,7 @@ def delete(context: RequestContext, request: Request) -> Response:
         name = who
     if not context.registry.state.bans.delete(known, name):
         raise ApiError(404, "NOT_FOUND", f"{kind}: {who} not found")
-    return empty()
+    return no_content()
 
 
 ROUTES = (

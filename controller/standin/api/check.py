@@ -1,4 +1,4 @@
-"""Checks request bodies and queries as EMQX's schema does, with its words for what is wrong."""
+"""Validates request bodies and queries as EMQX's schema does, with its error texts."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ FieldProblem = dict[str, object]
 
 
 class FieldError(ValueError):
-    """One value is wrong; `problem` is EMQX's description of it."""
+    """A value is invalid; `problem` is EMQX's description of it."""
 
     def __init__(self, problem: FieldProblem) -> None:
         super().__init__(str(problem.get("reason")))
@@ -23,7 +23,7 @@ Converter = Callable[[str, Any], Any]
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """One key of a body."""
+    """The validation of one key of a body."""
 
     convert: Converter
     required: bool = False
@@ -31,18 +31,18 @@ class Field:
 
 
 def bad_request(problem: object) -> ApiError:
-    """The 400 that carries one problem, or several, as JSON inside its message."""
+    """Returns a 400 with one or several problems, as JSON in its message."""
     return ApiError(400, "BAD_REQUEST", problem if isinstance(problem, str) else compact(problem))
 
 
 def problem(path: str, reason: str, value: object = None, *, with_value: bool = True) -> FieldProblem:
-    """EMQX's description of a wrong value."""
-    found: FieldProblem = {"value": value} if with_value else {}
-    return {**found, "reason": reason, "path": path, "kind": "validation_error"}
+    """Returns EMQX's description of an invalid value."""
+    with_given: FieldProblem = {"value": value} if with_value else {}
+    return {**with_given, "reason": reason, "path": path, "kind": "validation_error"}
 
 
 def struct(path: str, value: object, fields: Mapping[str, Field]) -> tuple[dict[str, Any], list[FieldProblem]]:
-    """Check an object; returns what could be read and what is wrong."""
+    """Validates an object; returns its valid fields and the problems."""
     if not isinstance(value, dict):
         return {}, [problem(path, "bad_value_for_struct", with_value=False)]
     out: dict[str, Any] = {}
@@ -74,10 +74,10 @@ def struct(path: str, value: object, fields: Mapping[str, Field]) -> tuple[dict[
 
 
 def body_object(request: Request, fields: Mapping[str, Field]) -> dict[str, Any]:
-    """The body as checked object.
+    """Returns the validated body, an object.
 
     Raises:
-        ApiError: 400 with one problem as object, several as list.
+        ApiError: 400 with one problem as an object, several as a list.
     """
     out, wrong = struct("root", request.json(), fields)
     _raise(wrong)
@@ -85,10 +85,10 @@ def body_object(request: Request, fields: Mapping[str, Field]) -> dict[str, Any]
 
 
 def body_objects(request: Request, fields: Mapping[str, Field], limit: int) -> list[dict[str, Any]]:
-    """The body as checked list of objects; paths count from one.
+    """Returns the validated body, a list of objects; paths count from one.
 
     Raises:
-        ApiError: 400 when it is no list, too long, or an item is wrong.
+        ApiError: 400 when it is not a list, too long, or an item is invalid.
     """
     value = request.json()
     if not isinstance(value, list):
@@ -111,14 +111,14 @@ def _raise(wrong: Sequence[FieldProblem]) -> None:
 
 
 def text(path: str, value: Any) -> str:
-    """A string."""
+    """Converts a string."""
     if not isinstance(value, str):
         raise FieldError(problem(path, "invalid_type", value))
     return value
 
 
-def truth(path: str, value: Any) -> bool:
-    """A boolean, also written as text."""
+def boolean(path: str, value: Any) -> bool:
+    """Converts a boolean, also as text."""
     if value in (True, "true"):
         return True
     if value in (False, "false"):
@@ -127,7 +127,7 @@ def truth(path: str, value: Any) -> bool:
 
 
 def number(low: int, high: int) -> Converter:
-    """An integer within bounds, also written as text."""
+    """Converts an integer within bounds, also as text."""
 
     def convert(path: str, value: Any) -> int:
         if isinstance(value, str) and value.lstrip("-").isdecimal():
@@ -141,8 +141,8 @@ def number(low: int, high: int) -> Converter:
     return convert
 
 
-def symbol(*allowed: str) -> Converter:
-    """One of a few words."""
+def one_of(*allowed: str) -> Converter:
+    """Converts one of the allowed values."""
 
     def convert(path: str, value: Any) -> str:
         if value not in allowed:
@@ -154,17 +154,17 @@ def symbol(*allowed: str) -> Converter:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Which rows of a listing are wanted."""
+    """Number and size of a requested page."""
 
     page: int
     limit: int
 
-    def cut(self, rows: Sequence[Any]) -> Sequence[Any]:
-        """The rows of this page."""
+    def slice(self, rows: Sequence[Any]) -> Sequence[Any]:
+        """Returns the rows of this page."""
         return rows[(self.page - 1) * self.limit : self.page * self.limit]
 
     def meta(self, count: int, *, hasnext: bool = True, counted: bool = True) -> dict[str, object]:
-        """The `meta` object; EMQX leaves the count out where it would have to scan for it."""
+        """Returns the `meta` object; EMQX omits the count where it would have to scan for it."""
         meta: dict[str, object] = {"count": count} if counted else {}
         if hasnext:
             meta["hasnext"] = self.page * self.limit < count
@@ -172,10 +172,10 @@ class Page:
 
 
 def page_of(request: Request) -> Page:
-    """The paging of a request.
+    """Returns the page that a request asks for.
 
     Raises:
-        ApiError: 400 when it is out of bounds.
+        ApiError: 400 when a number is out of bounds.
     """
     values = []
     for name, default, high in (("page", 1, 10**9), ("limit", DEFAULT_PAGE_ROWS, MAX_PAGE_ROWS)):

@@ -1,4 +1,4 @@
-"""`/clients`, `/clients_v2`, `/subscriptions`: who is connected, and forcing them apart."""
+"""`/clients`, `/clients_v2`, `/subscriptions`: lists clients and subscriptions, kicks and unsubscribes clients."""
 
 import base64
 from typing import Any
@@ -13,7 +13,7 @@ from controller.standin.api.check import (
     text,
 )
 from controller.standin.api.rows import client_row, subscription_row
-from controller.standin.api.web import ApiError, Request, RequestContext, Response, Route, as_json, empty
+from controller.standin.api.web import ApiError, Request, RequestContext, Response, Route, json_response, no_content
 from controller.standin.client import Client
 from controller.standin.limits import MAX_PAGE_ROWS
 from controller.standin.session import SubscriptionOptions
@@ -49,56 +49,56 @@ def _node_filter(context: RequestContext, request: Request) -> str | None:
 
 
 def _matching(context: RequestContext, request: Request) -> tuple[list[Client], bool]:
-    """The clients a query asks for and whether it searched parts of text."""
+    """Returns the clients that match a query, and whether it had substring filters."""
     node = _node_filter(context, request)
     ids, users = request.every("clientid", "clientid[]"), request.every("username", "username[]")
     like_id, like_user = request.first("like_clientid"), request.first("like_username")
     state, address = request.first("conn_state"), request.first("ip_address")
     version, clean = request.first("proto_ver"), request.first("clean_start")
     clients = context.registry.state.clients
-    # a few ids are looked up instead of searched
+    # With ids given, other clients need not be searched.
     candidates = [clients[i] for i in dict.fromkeys(ids) if i in clients] if ids else list(clients.values())
-    found = [
+    matching = [
         c
         for c in candidates
         if (node is None or c.endpoint.node == node)
         and (not users or c.identity.username in users)
         and (like_id is None or like_id in c.clientid)
         and (like_user is None or like_user in (c.identity.username or ""))
-        and (state is None or (state == "connected") == (c.link is not None))
+        and (state is None or (state == "connected") == (c.connection is not None))
         and (address is None or c.endpoint.peerhost == address)
         and (version is None or str(c.proto_ver) == version)
         and (clean is None or (clean == "true") == c.clean_start)
     ]
-    return found, like_id is not None or like_user is not None
+    return matching, like_id is not None or like_user is not None
 
 
 def _fields(request: Request, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    wanted = request.first("fields")
-    if wanted in (None, "all"):
+    fields = request.first("fields")
+    if fields in (None, "all"):
         return rows
-    names = [name for name in str(wanted).split(",") if name]
+    names = [name for name in str(fields).split(",") if name]
     return [{name: row[name] for name in names if name in row} for row in rows]
 
 
 def listing(context: RequestContext, request: Request) -> Response:
-    """One page of clients."""
+    """Lists clients by page."""
     page = page_of(request)
-    found, fuzzy = _matching(context, request)
-    rows = _fields(request, [client_row(c) for c in page.cut(found)])
-    return as_json(200, {"data": rows, "meta": page.meta(len(found), counted=not fuzzy)})
+    matching, fuzzy = _matching(context, request)
+    rows = _fields(request, [client_row(c) for c in page.slice(matching)])
+    return json_response(200, {"data": rows, "meta": page.meta(len(matching), counted=not fuzzy)})
 
 
 def cursor_listing(context: RequestContext, request: Request) -> Response:
-    """One page of clients from a cursor on; no cursor in the answer means that it was the last."""
+    """Lists clients from a cursor on; the last page has no cursor."""
     limit = page_of(request).limit
     start = _read_cursor(request.first("cursor"))
-    found, _ = _matching(context, request)
-    part = found[start : start + limit]
+    matching, _ = _matching(context, request)
+    part = matching[start : start + limit]
     meta: dict[str, object] = {"count": len(part)}
     if len(part) == limit:
         meta["cursor"] = base64.urlsafe_b64encode(f"v1:{start + limit}".encode()).decode()
-    return as_json(200, {"data": _fields(request, [client_row(c) for c in part]), "meta": meta})
+    return json_response(200, {"data": _fields(request, [client_row(c) for c in part]), "meta": meta})
 
 
 def _read_cursor(cursor: str | None) -> int:
@@ -114,35 +114,35 @@ def _read_cursor(cursor: str | None) -> int:
 
 
 def show(context: RequestContext, request: Request) -> Response:
-    """One client."""
-    return as_json(200, _fields(request, [client_row(_client(context, request))])[0])
+    """Returns a client."""
+    return json_response(200, _fields(request, [client_row(_client(context, request))])[0])
 
 
 def kick(context: RequestContext, request: Request) -> Response:
-    """End a client and its session, connected or not."""
+    """Ends a client's connection and session."""
     context.registry.kick(_client(context, request).clientid)
-    return empty()
+    return no_content()
 
 
 def kick_many(context: RequestContext, request: Request) -> Response:
-    """End several; those that do not exist are passed over."""
+    """Kicks several clients; unknown ids are ignored."""
     ids = request.json()
     if not isinstance(ids, list) or len(ids) > MAX_PAGE_ROWS or not all(isinstance(i, str) for i in ids):
         raise bad_request("the body must be a list of client ids")
     for clientid in ids:
         context.registry.kick(clientid)
-    return empty()
+    return no_content()
 
 
 def subscriptions(context: RequestContext, request: Request) -> Response:
-    """What a client is subscribed to."""
+    """Lists the subscriptions of a client."""
     client = _client(context, request)
     rows = [subscription_row(client, p, o) for p, o in client.session.subscriptions.items()]
-    return as_json(200, sorted(rows, key=lambda row: str(row["topic"])))
+    return json_response(200, sorted(rows, key=lambda row: str(row["topic"])))
 
 
 def all_subscriptions(context: RequestContext, request: Request) -> Response:
-    """One page of all subscriptions."""
+    """Lists all subscriptions by page."""
     page = page_of(request)
     node = _node_filter(context, request)
     clientid, topic, qos = request.first("clientid"), request.first("topic"), request.first("qos")
@@ -159,7 +159,7 @@ def all_subscriptions(context: RequestContext, request: Request) -> Response:
         and (covering is None or matches(parsed.filter, covering))
     ]
     meta = page.meta(len(rows), counted=covering is None)
-    return as_json(200, {"data": page.cut(rows), "meta": meta})
+    return json_response(200, {"data": page.slice(rows), "meta": meta})
 
 
 def _force_subscribe(context: RequestContext, client: Client, given: dict[str, Any]) -> dict[str, Any]:
@@ -178,16 +178,16 @@ def _parsed(topic: str) -> ParsedFilter:
 
 
 def subscribe(context: RequestContext, request: Request) -> Response:
-    """Subscribe a client without asking it or the rules."""
+    """Subscribes a client; access rules do not apply."""
     client = _client(context, request)
-    return as_json(200, _force_subscribe(context, client, body_object(request, _SUBSCRIPTION)))
+    return json_response(200, _force_subscribe(context, client, body_object(request, _SUBSCRIPTION)))
 
 
 def subscribe_many(context: RequestContext, request: Request) -> Response:
-    """Subscribe a client to several filters."""
+    """Subscribes a client to several filters."""
     client = _client(context, request)
     given = body_objects(request, _SUBSCRIPTION, MAX_PAGE_ROWS)
-    return as_json(200, [_force_subscribe(context, client, item) for item in given])
+    return json_response(200, [_force_subscribe(context, client, item) for item in given])
 
 
 def _force_unsubscribe(context: RequestContext, client: Client, topics: list[str]) -> None:
@@ -198,23 +198,23 @@ def _force_unsubscribe(context: RequestContext, client: Client, topics: list[str
 
 
 def unsubscribe(context: RequestContext, request: Request) -> Response:
-    """Take a subscription away; one that does not exist is passed over."""
+    """Removes a subscription; an unknown one is ignored."""
     given = body_object(request, _TOPIC)
     client = _client(context, request)
     _force_unsubscribe(context, client, [given["topic"]])
-    return empty()
+    return no_content()
 
 
 def unsubscribe_many(context: RequestContext, request: Request) -> Response:
-    """Take several subscriptions away, also from a session that is away."""
+    """Removes several subscriptions, also from a session without connection."""
     given = body_objects(request, _TOPIC, MAX_PAGE_ROWS)
     client = _client(context, request)
     _force_unsubscribe(context, client, [item["topic"] for item in given])
-    return empty()
+    return no_content()
 
 
 def cache(context: RequestContext, request: Request) -> Response:
-    """The access decisions remembered for a client, newest first."""
+    """Lists the authorization cache of a client, newest first."""
     client = _client(context, request)
     rows = []
     for action, topic, entry in client.cache.rows(context.registry.state.now()):
@@ -229,13 +229,13 @@ def cache(context: RequestContext, request: Request) -> Response:
                 "updated_time": int(entry.at * 1000),
             }
         )
-    return as_json(200, rows)
+    return json_response(200, rows)
 
 
 def clear_cache(context: RequestContext, request: Request) -> Response:
-    """Forget them, so that new rules bite at once."""
+    """Clears the authorization cache of a client, so that new rules apply immediately."""
     _client(context, request).cache.clear()
-    return empty()
+    return no_content()
 
 
 ROUTES = (

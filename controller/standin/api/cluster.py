@@ -1,4 +1,4 @@
-"""`/status`, `/nodes`, `/cluster`, `/listeners`, `/stats`, `/configs`; says that this is a stand-in."""
+"""`/status`, `/nodes`, `/cluster`, `/listeners`, `/stats`, `/configs`; the status states that this is a stand-in."""
 
 import os
 from typing import Any
@@ -6,13 +6,13 @@ from typing import Any
 import psutil
 
 from controller.standin.api.check import bad_request, problem
-from controller.standin.api.web import ApiError, Request, RequestContext, Response, Route, as_json
+from controller.standin.api.web import ApiError, Request, RequestContext, Response, Route, json_response
 from controller.standin.limits import MAX_CONNECTIONS_PER_NODE
 from controller.standin.settings import InvalidSettingError
 from controller.standin.state import ClusterState, NodeState
 
-EMQX_VERSION = "5.8.9"  # whose behaviour the stand-in follows
-EDITION = "Stand-in"  # EMQX says Opensource or Enterprise here
+EMQX_VERSION = "5.8.9"  # imitated version
+EDITION = "Stand-in"  # in EMQX: Opensource or Enterprise
 CLUSTER_NAME = "standin"
 _STATS = (
     "channels", "cluster_sessions", "connections", "delayed", "live_connections", "retained", "sessions",
@@ -21,10 +21,10 @@ _STATS = (
 
 
 def status(context: RequestContext, request: Request) -> Response:
-    """Whether the node is up; needs no credentials."""
+    """Returns the status of the node; needs no credentials."""
     name = context.node.name
     if request.first("format") == "json":
-        return as_json(
+        return json_response(
             200,
             {
                 "node_name": name,
@@ -40,9 +40,9 @@ def status(context: RequestContext, request: Request) -> Response:
 
 
 def _connections(state: ClusterState, node: str | None) -> tuple[int, int]:
-    """Sessions and living connections, of one node or all."""
+    """Returns the numbers of sessions and of connections, of one node or all."""
     clients = [c for c in state.clients.values() if node is None or c.endpoint.node == node]
-    return len(clients), sum(1 for c in clients if c.link is not None)
+    return len(clients), sum(1 for c in clients if c.connection is not None)
 
 
 def _gigabytes(value: int) -> str:
@@ -75,29 +75,29 @@ def _node_row(state: ClusterState, node: NodeState) -> dict[str, Any]:
         "role": "core",
         "sys_path": "none (stand-in)",
         "uptime": int((state.now() - node.started_at) * 1000),
-        "version": state.told_versions.get(node.name, EMQX_VERSION),
+        "version": state.version_overrides.get(node.name, EMQX_VERSION),
     }
 
 
 def nodes(context: RequestContext, _request: Request) -> Response:
-    """All nodes, stopped ones too."""
+    """Lists all nodes, including stopped ones."""
     state = context.registry.state
-    return as_json(200, [_node_row(state, node) for node in state.nodes.values()])
+    return json_response(200, [_node_row(state, node) for node in state.nodes.values()])
 
 
 def node(context: RequestContext, request: Request) -> Response:
-    """One node."""
+    """Returns a node."""
     state = context.registry.state
     known = state.nodes.get(request.bindings["node"])
     if known is None:
         raise bad_request("Invalid node name")
-    return as_json(200, _node_row(state, known))
+    return json_response(200, _node_row(state, known))
 
 
 def cluster(context: RequestContext, _request: Request) -> Response:
-    """The nodes that are up, and the one that was asked."""
+    """Returns the running nodes, and the node that received the request."""
     running = context.registry.state.running_nodes()
-    return as_json(200, {"name": CLUSTER_NAME, "nodes": running, "self": context.node.name})
+    return json_response(200, {"name": CLUSTER_NAME, "nodes": running, "self": context.node.name})
 
 
 def _address(node: NodeState, kind: str) -> tuple[str, int] | None:
@@ -108,7 +108,9 @@ def _listener_row(state: ClusterState, kind: str, asked: NodeState) -> dict[str,
     running = [n for n in state.nodes.values() if n.running and _address(n, kind) is not None]
     if not running:
         return None
-    per_node = [{"node": n.name, "status": _listener_status(_live(state, kind, n.name))} for n in reversed(running)]
+    per_node = [
+        {"node": n.name, "status": _listener_status(_live_connections(state, kind, n.name))} for n in reversed(running)
+    ]
     host, port = _address(asked, kind) or ("", 0)
     return {
         "acceptors": 1,
@@ -118,17 +120,15 @@ def _listener_row(state: ClusterState, kind: str, asked: NodeState) -> dict[str,
         "name": "default",
         "node_status": per_node,
         "number": len(running),
-        "status": _listener_status(_live(state, kind, None)),
+        "status": _listener_status(_live_connections(state, kind, None)),
         "type": kind,
     }
 
 
-def _live(state: ClusterState, kind: str, node: str | None) -> int:
-    return sum(
-        1
-        for c in state.clients.values()
-        if c.link is not None and c.endpoint.listener == f"{kind}:default" and (node is None or c.endpoint.node == node)
-    )
+def _live_connections(state: ClusterState, kind: str, node: str | None) -> int:
+    listener_id = f"{kind}:default"
+    connected = [c for c in state.clients.values() if c.connection is not None and c.endpoint.listener == listener_id]
+    return sum(node is None or c.endpoint.node == node for c in connected)
 
 
 def _listener_status(connections: int) -> dict[str, object]:
@@ -136,21 +136,22 @@ def _listener_status(connections: int) -> dict[str, object]:
 
 
 def listeners(context: RequestContext, _request: Request) -> Response:
-    """The MQTT listeners that are open."""
+    """Lists the MQTT listeners."""
     state = context.registry.state
     rows = [_listener_row(state, kind, context.node) for kind in ("ssl", "tcp")]
-    return as_json(200, [_told(state, row) for row in rows if row is not None])
+    return json_response(200, [_with_overrides(state, row) for row in rows if row is not None])
 
 
-def _told(state: ClusterState, row: dict[str, Any], *, whole: bool = False) -> dict[str, Any]:
-    """The row with what the listener was told to say of itself; the listing has no more keys than it had."""
-    told = {key: value for key, value in state.told_listeners.get(row["id"], {}).items() if whole or key in row}
-    ssl_options = {**row.get("ssl_options", {}), **told.get("ssl_options", {})}
-    return {**row, **told, **({"ssl_options": ssl_options} if ssl_options else {})}
+def _with_overrides(state: ClusterState, row: dict[str, Any], *, add_keys: bool = False) -> dict[str, Any]:
+    """Applies the configured overrides of a listener; without `add_keys`, only to existing keys."""
+    configured = state.listener_overrides.get(row["id"], {})
+    overrides = {key: value for key, value in configured.items() if add_keys or key in row}
+    ssl_options = {**row.get("ssl_options", {}), **overrides.get("ssl_options", {})}
+    return {**row, **overrides, **({"ssl_options": ssl_options} if ssl_options else {})}
 
 
 def listener(context: RequestContext, request: Request) -> Response:
-    """One listener with its TLS options; the stand-in checks no revocation lists and says so."""
+    """Returns a listener with its TLS options; `enable_crl_check` is false, the stand-in checks no CRLs."""
     state = context.registry.state
     kind, _, name = request.bindings["id"].partition(":")
     row = _listener_row(state, kind, context.node) if kind in ("tcp", "ssl") and name == "default" else None
@@ -182,14 +183,14 @@ def listener(context: RequestContext, request: Request) -> Response:
             "verify": "verify_peer",
             "versions": ["tlsv1.3", "tlsv1.2"],
         }
-    return as_json(200, _told(state, shown, whole=True))
+    return json_response(200, _with_overrides(state, shown, add_keys=True))
 
 
 def _counts(context: RequestContext, node: str | None) -> dict[str, int]:
     state = context.registry.state
     clients = [c for c in state.clients.values() if node is None or c.endpoint.node == node]
     subscriptions = [p for c in clients for p in c.session.subscriptions]
-    living = sum(1 for c in clients if c.link is not None)
+    living = sum(1 for c in clients if c.connection is not None)
     values = {
         "channels": len(clients),
         "cluster_sessions": len(state.clients),
@@ -204,19 +205,19 @@ def _counts(context: RequestContext, node: str | None) -> dict[str, int]:
         "subscriptions.shared": sum(1 for p in subscriptions if p.group is not None),
         "topics": len({p.filter for p in subscriptions}),
     }
-    # the stand-in keeps no history: the highest value it knows is the present one
+    # The stand-in keeps no history: the maximum is the current value.
     return {f"{name}.{part}": values[name] for name in _STATS for part in ("count", "max")}
 
 
 def stats(context: RequestContext, request: Request) -> Response:
-    """Counts of the cluster, or of each node."""
+    """Returns the counts of the cluster, or of each node."""
     if request.first("aggregate") == "true":
-        return as_json(200, _counts(context, None))
+        return json_response(200, _counts(context, None))
     running = context.registry.state.running_nodes()
-    return as_json(200, [{"node": name, **_counts(context, name)} for name in running])
+    return json_response(200, [{"node": name, **_counts(context, name)} for name in running])
 
 
-def _change(request: Request) -> dict[str, Any]:
+def _request_changes(request: Request) -> dict[str, Any]:
     given = request.json()
     if not isinstance(given, dict):
         raise bad_request(problem("root", "bad_value_for_struct", with_value=False))
@@ -228,27 +229,27 @@ def _setting_error(error: InvalidSettingError) -> ApiError:
 
 
 def zone(context: RequestContext, _request: Request) -> Response:
-    """The settings of all clients."""
-    return as_json(200, context.registry.state.settings.zone)
+    """Returns the global zone."""
+    return json_response(200, context.registry.state.settings.zone)
 
 
 def change_zone(context: RequestContext, request: Request) -> Response:
-    """Replace sections of them, for connections made from now on."""
+    """Replaces sections of the global zone, for new connections."""
     try:
-        return as_json(200, context.registry.state.settings.put_zone(_change(request)))
+        return json_response(200, context.registry.state.settings.put_zone(_request_changes(request)))
     except InvalidSettingError as error:
         raise _setting_error(error) from error
 
 
 def sys_topics(context: RequestContext, _request: Request) -> Response:
-    """Which presence messages are published."""
-    return as_json(200, context.registry.state.settings.sys_topics)
+    """Returns the settings of system topics."""
+    return json_response(200, context.registry.state.settings.sys_topics)
 
 
 def change_sys_topics(context: RequestContext, request: Request) -> Response:
-    """Replace that."""
+    """Replaces the settings of system topics."""
     try:
-        return as_json(200, context.registry.state.settings.put_sys_topics(_change(request)))
+        return json_response(200, context.registry.state.settings.put_sys_topics(_request_changes(request)))
     except InvalidSettingError as error:
         raise _setting_error(error) from error
 

@@ -1,4 +1,4 @@
-"""`/publish`: messages that come in over HTTP, past all access rules."""
+"""`/publish`: messages published over HTTP; access rules do not apply."""
 
 import base64
 import binascii
@@ -9,14 +9,14 @@ from controller.standin.api.check import (
     FieldError,
     body_object,
     body_objects,
+    boolean,
     number,
+    one_of,
     problem,
     struct,
-    symbol,
     text,
-    truth,
 )
-from controller.standin.api.web import Request, RequestContext, Response, Route, as_json
+from controller.standin.api.web import Request, RequestContext, Response, Route, json_response
 from controller.standin.limits import EXPIRY_NEVER, MAX_PACKET_BYTES, MAX_PAGE_ROWS
 from controller.standin.messages import NO_PROPERTIES, Message, PublishProperties
 from controller.standin.topics import DELAYED_PREFIX, valid_name
@@ -60,15 +60,15 @@ _MESSAGE = {
     "topic": Field(text, required=True),
     "payload": Field(text, required=True),
     "qos": Field(number(0, 2), default=0),
-    "retain": Field(truth, default=False),
-    "payload_encoding": Field(symbol("plain", "base64"), default="plain"),
+    "retain": Field(boolean, default=False),
+    "payload_encoding": Field(one_of("plain", "base64"), default="plain"),
     "properties": Field(_properties, default=(NO_PROPERTIES, None)),
     "clientid": Field(text),  # accepted and without effect, as in EMQX
 }
 
 
 def _refusal(given: dict[str, Any]) -> tuple[int, str] | bytes:
-    """The reason a message cannot be published, or its payload."""
+    """Returns the payload, or reason code and text when the message cannot be published."""
     payload: bytes = given["payload"].encode()
     if given["payload_encoding"] == "base64":
         try:
@@ -109,27 +109,27 @@ def _publish(context: RequestContext, given: dict[str, Any], payload: bytes) -> 
 
 
 def publish(context: RequestContext, request: Request) -> Response:
-    """One message: 200 when somebody is subscribed, 202 when nobody is."""
+    """Publishes a message: 200 with a subscriber, 202 without."""
     given = body_object(request, _MESSAGE)
     payload = _refusal(given)
     if isinstance(payload, tuple):
-        return as_json(400, _error(*payload))
-    return as_json(*_publish(context, given, payload))
+        return json_response(400, _error(*payload))
+    return json_response(*_publish(context, given, payload))
 
 
 def publish_many(context: RequestContext, request: Request) -> Response:
-    """Several messages, all or none; 202 when one of them found nobody."""
+    """Publishes several messages, all or none; 202 when one of them has no subscriber."""
     batch = body_objects(request, _MESSAGE, MAX_PAGE_ROWS)
     ready: list[tuple[dict[str, Any], bytes]] = []
     for given in batch:
         payload = _refusal(given)
         if isinstance(payload, tuple):
-            return as_json(400, _error(*payload))
+            return json_response(400, _error(*payload))
         ready.append((given, payload))
     if not ready:
-        return as_json(400, _error(_IMPLEMENTATION_SPECIFIC, "empty_batch"))
+        return json_response(400, _error(_IMPLEMENTATION_SPECIFIC, "empty_batch"))
     results = [_publish(context, given, payload) for given, payload in ready]
-    return as_json(max(code for code, _ in results), [body for _, body in results])
+    return json_response(max(code for code, _ in results), [body for _, body in results])
 
 
 ROUTES = (

@@ -1,13 +1,13 @@
-"""`/mqtt/retainer`: the retained messages, listed and deleted one by one.
+"""`/mqtt/retainer`: lists and deletes retained messages.
 
-From EMQX's source (5.8, built-in backend), not from the recording; deleting all of them at once is left out, because
-nothing that runs against a stand-in should get used to it.
+The formats are from EMQX's source (5.8, built-in backend). Deleting all messages at once is not implemented, because
+no client of a stand-in should depend on it.
 """
 
 from datetime import UTC, datetime
 
 from controller.standin.api.check import page_of
-from controller.standin.api.web import ApiError, Request, RequestContext, Response, Route, as_json, empty
+from controller.standin.api.web import ApiError, Request, RequestContext, Response, Route, json_response, no_content
 from controller.standin.messages import Message
 from controller.standin.topics import matches
 
@@ -24,31 +24,30 @@ def _row(message: Message) -> dict[str, object]:
     }
 
 
-def _living(context: RequestContext) -> list[Message]:
+def _unexpired(context: RequestContext) -> list[Message]:
     now = context.registry.state.now()
     return [message for message in context.registry.router.retained.values() if not message.expired(now)]
 
 
 def listing(context: RequestContext, request: Request) -> Response:
-    """One page; only an unfiltered one is counted."""
+    """Lists retained messages by page; only an unfiltered listing has a count."""
     page = page_of(request)
-    wanted = request.first("topic")
-    found = [one for one in _living(context) if wanted is None or matches(one.topic, wanted)]
-    cut = page.cut(found)
-    meta: dict[str, object] = {} if wanted is not None else {"count": len(found)}
-    meta |= {"page": page.page, "limit": page.limit, "hasnext": page.page * page.limit < len(found)}
-    return as_json(200, {"data": [_row(one) for one in cut], "meta": meta})
+    pattern = request.first("topic")
+    matching = [message for message in _unexpired(context) if pattern is None or matches(message.topic, pattern)]
+    meta: dict[str, object] = {} if pattern is not None else {"count": len(matching)}
+    meta |= {"page": page.page, "limit": page.limit, "hasnext": page.page * page.limit < len(matching)}
+    return json_response(200, {"data": [_row(message) for message in page.slice(matching)], "meta": meta})
 
 
 def delete(context: RequestContext, request: Request) -> Response:
-    """Delete those that the topic, or filter, covers; 404 when there is none."""
+    """Deletes the messages whose topic matches; 404 without any."""
     pattern = request.bindings["topic"]
-    gone = [one.topic for one in _living(context) if matches(one.topic, pattern)]
-    if not gone:
+    topics = [message.topic for message in _unexpired(context) if matches(message.topic, pattern)]
+    if not topics:
         raise ApiError(404, "NOT_FOUND", "Viewed message doesn't exist")
-    for topic in gone:
+    for topic in topics:
         context.registry.router.retained.pop(topic, None)
-    return empty()
+    return no_content()
 
 
 ROUTES = (

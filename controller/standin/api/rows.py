@@ -1,4 +1,4 @@
-"""Rows about clients and subscriptions, with the keys of EMQX 5.8.9."""
+"""Rows of clients and subscriptions, with the keys of EMQX 5.8.9."""
 
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -13,7 +13,7 @@ def _time(at: float) -> str:
     return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")
 
 
-# What only an Erlang process has, and what the stand-in never does.
+# Values of Erlang processes and of features that the stand-in does not have.
 _CONSTANT: Final[dict[str, Any]] = {
     "is_expired": False,
     "is_bridge": False,
@@ -32,9 +32,9 @@ _CONSTANT: Final[dict[str, Any]] = {
 
 
 def client_row(client: Client) -> dict[str, Any]:
-    """A client as EMQX shows it; what only an Erlang process has (heap, reductions, mailbox) is 0."""
+    """Returns a client in EMQX's format; values of Erlang processes (heap, reductions, mailbox) are 0."""
     session, endpoint = client.session, client.endpoint
-    connected = client.link is not None
+    connected = client.connection is not None
     row: dict[str, Any] = {
         **_CONSTANT,
         "clientid": client.clientid,
@@ -92,7 +92,7 @@ def _traffic(client: Client) -> dict[str, int]:
 
 
 def subscription_row(client: Client, parsed: ParsedFilter, options: SubscriptionOptions) -> dict[str, Any]:
-    """A subscription as EMQX shows it."""
+    """Returns a subscription in EMQX's format."""
     return {
         "clientid": client.clientid,
         "durable": False,

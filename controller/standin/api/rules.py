@@ -1,4 +1,4 @@
-"""`/authorization`: settings, the one source, and its rules for clients, users and everybody."""
+"""`/authorization`: settings, cache, and the built-in database's rules for clients, users and all."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,13 +10,13 @@ from controller.standin.api.check import (
     bad_request,
     body_object,
     body_objects,
+    one_of,
     page_of,
     problem,
     struct,
-    symbol,
     text,
 )
-from controller.standin.api.web import ApiError, Request, RequestContext, Response, Route, as_json, empty
+from controller.standin.api.web import ApiError, Request, RequestContext, Response, Route, json_response, no_content
 from controller.standin.authz import AuthzRule, AuthzRuleStore, Verdict
 from controller.standin.limits import MAX_PAGE_ROWS, MAX_RULE_OWNERS, MAX_RULES_PER_OWNER
 from controller.standin.settings import InvalidSettingError
@@ -44,8 +44,8 @@ def _retain(path: str, value: Any) -> bool | Literal["all"]:
 
 _RULE = {
     "topic": Field(text, required=True),
-    "permission": Field(symbol("allow", "deny"), required=True),
-    "action": Field(symbol("publish", "subscribe", "all"), required=True),
+    "permission": Field(one_of("allow", "deny"), required=True),
+    "action": Field(one_of("publish", "subscribe", "all"), required=True),
     "qos": Field(_qos, default=(0, 1, 2)),
     "retain": Field(_retain, default="all"),
 }
@@ -81,8 +81,8 @@ def _source_present(context: RequestContext) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class _Owners:
-    """The handlers for one kind of rule owner, which differ only in their words."""
+class _RuleOwnerHandlers:
+    """The handlers for rules of clients or of users."""
 
     key: Literal["clientid", "username"]
     title: str
@@ -104,8 +104,8 @@ class _Owners:
         found = list(table.items())
         if like is not None or hidden:
             found = [(o, r) for o, r in found if (like is None or like in o) and (self.key, o) not in hidden]
-        rows = [self.row(o, r) for o, r in page.cut(found)]
-        return as_json(200, {"data": rows, "meta": page.meta(len(found), counted=like is None)})
+        rows = [self.row(o, r) for o, r in page.slice(found)]
+        return json_response(200, {"data": rows, "meta": page.meta(len(found), counted=like is None)})
 
     def create(self, context: RequestContext, request: Request) -> Response:
         _source_present(context)
@@ -117,10 +117,10 @@ class _Owners:
                 raise ApiError(409, "ALREADY_EXISTS", f"{self.title} '{owner}' already exist")
             if len(item["rules"]) > MAX_RULES_PER_OWNER:
                 raise bad_request(f"The rules length of {self.title} '{owner}' exceeds the maximum limit.")
-        _room(table, len(given))
+        _check_capacity(table, len(given))
         for item in given:
             table[item[self.key]] = item["rules"]
-        return empty()
+        return no_content()
 
     def show(self, context: RequestContext, request: Request) -> Response:
         _source_present(context)
@@ -128,7 +128,7 @@ class _Owners:
         rules = self.table(context.registry.state.rules).get(owner)
         if rules is None or (self.key, owner) in context.node.hidden:
             raise ApiError(404, "NOT_FOUND", "Not Found")
-        return as_json(200, self.row(owner, rules))
+        return json_response(200, self.row(owner, rules))
 
     def replace(self, context: RequestContext, request: Request) -> Response:
         _source_present(context)
@@ -141,84 +141,84 @@ class _Owners:
         table = self.table(context.registry.state.rules)
         context.node.hidden.discard((self.key, owner))
         if owner not in table:
-            _room(table, 1)
+            _check_capacity(table, 1)
         table[owner] = given["rules"]
-        return empty()
+        return no_content()
 
     def delete(self, context: RequestContext, request: Request) -> Response:
         _source_present(context)
         table = self.table(context.registry.state.rules)
         if table.pop(request.bindings[self.key], None) is None:
             raise ApiError(404, "NOT_FOUND", self.absent)
-        return empty()
+        return no_content()
 
 
-def _room(table: dict[str, tuple[AuthzRule, ...]], more: int) -> None:
+def _check_capacity(table: dict[str, tuple[AuthzRule, ...]], more: int) -> None:
     if len(table) + more > MAX_RULE_OWNERS:
         raise ApiError(500, "INTERNAL_ERROR", f"the stand-in holds rules of {MAX_RULE_OWNERS} owners at most")
 
 
-_CLIENTS = _Owners("clientid", "Client", "ClientID Not Found", lambda book: book.clients)
-_USERS = _Owners("username", "User", "Username Not Found", lambda book: book.users)
+_CLIENTS = _RuleOwnerHandlers("clientid", "Client", "ClientID Not Found", lambda book: book.clients)
+_USERS = _RuleOwnerHandlers("username", "User", "Username Not Found", lambda book: book.users)
 
 
 def show_all(context: RequestContext, _request: Request) -> Response:
-    """The rules for everybody."""
+    """Returns the rules for all clients."""
     _source_present(context)
-    return as_json(200, {"rules": [_rule_row(rule) for rule in context.registry.state.rules.everybody]})
+    return json_response(200, {"rules": [_rule_row(rule) for rule in context.registry.state.rules.everybody]})
 
 
 def set_all(context: RequestContext, request: Request) -> Response:
-    """Replace the rules for everybody."""
+    """Replaces the rules for all clients."""
     _source_present(context)
     rules = body_object(request, {"rules": Field(_rules, required=True)})["rules"]
     if len(rules) > MAX_RULES_PER_OWNER:
         raise bad_request("The length of rules exceeds the maximum limit.")
     context.registry.state.rules.everybody = rules
-    return empty()
+    return no_content()
 
 
 def delete_all(context: RequestContext, _request: Request) -> Response:
-    """Remove the rules for everybody."""
+    """Removes the rules for all clients."""
     _source_present(context)
     context.registry.state.rules.everybody = ()
-    return empty()
+    return no_content()
 
 
 def purge(context: RequestContext, _request: Request) -> Response:
-    """Remove every rule; only while the source is disabled."""
+    """Removes every rule; only while the source is disabled."""
     state = context.registry.state
     _source_present(context)
     if state.authz_source:
         raise bad_request(f"'{_SOURCE}' type source must be disabled before purge.")
     state.rules = AuthzRuleStore()
-    return empty()
+    return no_content()
 
 
 def settings(context: RequestContext, _request: Request) -> Response:
-    """The settings that every check follows."""
-    return as_json(200, context.registry.state.settings.authz)
+    """Returns the authorization settings."""
+    return json_response(200, context.registry.state.settings.authz)
 
 
 def change_settings(context: RequestContext, request: Request) -> Response:
-    """Replace them."""
+    """Replaces the authorization settings."""
     given = request.json()
     if not isinstance(given, dict):
         raise bad_request(problem("root", "bad_value_for_struct", with_value=False))
     try:
-        return as_json(200, context.registry.state.settings.put_authz(given))
+        return json_response(200, context.registry.state.settings.put_authz(given))
     except InvalidSettingError as error:
         raise bad_request(problem(error.path, error.reason, error.value)) from error
 
 
 def clear_caches(context: RequestContext, _request: Request) -> Response:
-    """Forget the remembered decisions of all clients."""
+    """Clears the authorization caches of all clients."""
     for client in context.registry.state.clients.values():
         client.cache.clear()
-    return empty()
+    return no_content()
 
 
-def _owner_routes(kind: str, owners: _Owners) -> tuple[Route, ...]:
+def _owner_routes(kind: str, owners: _RuleOwnerHandlers) -> tuple[Route, ...]:
     return (
         Route(f"{_RULES}/{kind}", {"GET": owners.listing, "POST": owners.create}),
         Route(

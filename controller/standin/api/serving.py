@@ -1,4 +1,4 @@
-"""One HTTP/1.1 socket in front of the API; handlers are quick, so there is nothing to wait for."""
+"""An HTTP/1.1 connection to the API; handlers are synchronous and fast."""
 
 import asyncio
 
@@ -11,7 +11,7 @@ _SERVER = "cordon-standin (not EMQX)"
 
 
 class HttpConnection(asyncio.Protocol):
-    """Parses requests with h11 and writes the answers in order."""
+    """Parses requests with h11 and writes the responses in order."""
 
     def __init__(self, api: HttpApi, live: set["HttpConnection"]) -> None:
         self._api = api
@@ -37,7 +37,7 @@ class HttpConnection(asyncio.Protocol):
             self._timer.cancel()
 
     def abort(self) -> None:
-        """Drop the socket at once."""
+        """Closes the socket immediately."""
         if self._transport is not None:
             self._transport.abort()
 

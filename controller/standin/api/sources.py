@@ -1,9 +1,9 @@
-"""`/authorization/sources`: the built-in database and, where it was given one, the file; their order counts."""
+"""`/authorization/sources`: the built-in database and the file, in their order of evaluation."""
 
 from typing import Any
 
-from controller.standin.api.check import Field, bad_request, body_object, symbol, text
-from controller.standin.api.web import ApiError, Request, RequestContext, Response, Route, as_json, empty
+from controller.standin.api.check import Field, bad_request, body_object, one_of, text
+from controller.standin.api.web import ApiError, Request, RequestContext, Response, Route, json_response, no_content
 from controller.standin.authz import AuthzRuleStore
 from controller.standin.limits import MAX_RULES_PER_OWNER
 from controller.standin.state import ClusterState, FileAuthzSource
@@ -11,7 +11,7 @@ from controller.standin.state import ClusterState, FileAuthzSource
 _SOURCES = "/api/v5/authorization/sources"
 _DATABASE, _FILE = "built_in_database", "file"
 _FIELDS = {
-    "type": Field(symbol(_DATABASE, _FILE), required=True),
+    "type": Field(one_of(_DATABASE, _FILE), required=True),
     "enable": Field(lambda _path, value: bool(value), default=True),
     "max_rules": Field(lambda _path, value: value, default=MAX_RULES_PER_OWNER),
     "rules": Field(text, default=""),
@@ -29,12 +29,12 @@ def _rows(state: ClusterState) -> list[dict[str, Any]]:
 
 
 def sources(context: RequestContext, _request: Request) -> Response:
-    """The chain of sources."""
-    return as_json(200, {"sources": _rows(context.registry.state)})
+    """Lists the sources, in order."""
+    return json_response(200, {"sources": _rows(context.registry.state)})
 
 
 def add_source(context: RequestContext, request: Request) -> Response:
-    """Put a source in front of all others; only two types the stand-in has."""
+    """Adds a source in front of all others; the stand-in has two types."""
     given = body_object(request, _FIELDS)
     state = context.registry.state
     if any(row["type"] == given["type"] for row in _rows(state)):
@@ -43,7 +43,7 @@ def add_source(context: RequestContext, request: Request) -> Response:
         state.file_source, state.file_first = FileAuthzSource(given["enable"], given["rules"]), True
     else:
         state.authz_source, state.file_first = given["enable"], False
-    return empty()
+    return no_content()
 
 
 def _named(context: RequestContext, request: Request) -> str:
@@ -54,48 +54,48 @@ def _named(context: RequestContext, request: Request) -> str:
 
 
 def show_source(context: RequestContext, request: Request) -> Response:
-    """One source."""
+    """Returns a source."""
     kind = _named(context, request)
-    return as_json(200, next(row for row in _rows(context.registry.state) if row["type"] == kind))
+    return json_response(200, next(row for row in _rows(context.registry.state) if row["type"] == kind))
 
 
 def change_source(context: RequestContext, request: Request) -> Response:
-    """Enable or disable it, or give the file other rules."""
+    """Enables or disables a source, or replaces the rules of the file."""
     kind = _named(context, request)
     given = body_object(request, _FIELDS)
     if kind == _FILE:
         context.registry.state.file_source = FileAuthzSource(given["enable"], given["rules"])
     else:
         context.registry.state.authz_source = given["enable"]
-    return empty()
+    return no_content()
 
 
 def delete_source(context: RequestContext, request: Request) -> Response:
-    """Delete it, and with the database every rule, as EMQX does."""
+    """Deletes a source; with the built-in database, all its rules, as EMQX does."""
     state = context.registry.state
     if _named(context, request) == _FILE:
         state.file_source = None
-        return empty()
+        return no_content()
     state.authz_source = None
     state.rules = AuthzRuleStore()
-    return empty()
+    return no_content()
 
 
 def move_source(context: RequestContext, request: Request) -> Response:
-    """Change its place in the chain."""
+    """Changes the position of a source."""
     kind = _named(context, request)
     position = body_object(request, {"position": Field(text, required=True)})["position"]
     where, _, other = position.partition(":")
     state = context.registry.state
     if position in ("front", "rear"):
         state.file_first = (kind == _FILE) == (position == "front")
-        return empty()
+        return no_content()
     if where not in ("before", "after") or not other:
         raise bad_request(f"Invalid position: {position}")
     if all(row["type"] != other for row in _rows(state)) or other == kind:
         raise ApiError(404, "NOT_FOUND", f"Not found: {other}")
     state.file_first = (kind == _FILE) == (where == "before")
-    return empty()
+    return no_content()
 
 
 ROUTES = (

@@ -1,4 +1,4 @@
-"""Requests, responses and errors of the API as EMQX shapes them."""
+"""Requests, responses and errors of the API, in EMQX's formats."""
 
 import base64
 import binascii
@@ -20,7 +20,7 @@ NOT_FOUND_PAGE = b"<html><head><title>404 - NOT FOUND</title></head><body><h1>40
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """One answer; `body` is ready to send."""
+    """A response with its encoded body."""
 
     status: int
     body: bytes = b""
@@ -29,32 +29,31 @@ class Response:
 
 
 class ApiError(Exception):
-    """An answer with `code` and `message`, which ends the request."""
+    """Ends the request with a response of `code` and `message`."""
 
     def __init__(self, status: int, code: str, message: str) -> None:
         super().__init__(message)
-        self.response = as_json(status, {"code": code, "message": message})
+        self.response = json_response(status, {"code": code, "message": message})
 
 
-def as_json(status: int, value: object) -> Response:
-    """A JSON answer."""
+def json_response(status: int, value: object) -> Response:
+    """Returns a response with a JSON body."""
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     return Response(status, text.encode(), "application/json")
 
 
-def empty() -> Response:
-    """204."""
+def no_content() -> Response:
     return Response(204)
 
 
 def compact(value: object) -> str:
-    """JSON inside an error message, as EMQX puts it there."""
+    """Returns compact JSON, as EMQX includes it in error messages."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One request as the handlers see it."""
+    """A parsed request; `bindings` has the bound segments of the path."""
 
     method: str
     path: str
@@ -64,18 +63,18 @@ class Request:
     bindings: Mapping[str, str] = field(default_factory=dict)
 
     def first(self, name: str) -> str | None:
-        """The value of a query parameter."""
+        """Returns the first value of a query parameter."""
         return next((v for k, v in self.query if k == name), None)
 
     def every(self, *names: str) -> list[str]:
-        """All values of a parameter that may be repeated."""
+        """Returns all values of query parameters with these names."""
         return [v for k, v in self.query if k in names]
 
     def json(self) -> Any:
-        """The body.
+        """Returns the parsed body; an empty object for an empty body.
 
         Raises:
-            ApiError: as EMQX, when it is no JSON; an empty body reads as an empty object.
+            ApiError: the body is not JSON.
         """
         if not self.body:
             return {}
@@ -87,7 +86,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class RequestContext:
-    """What a handler may use: the shared state and the node that was asked."""
+    """The shared state, and the node that received the request."""
 
     registry: ClientRegistry
     node: NodeState
@@ -98,29 +97,29 @@ Handler = Callable[[RequestContext, Request], Response]
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One path pattern; segments that begin with `:` are bound."""
+    """A path pattern with its handlers by method; segments starting with `:` are bound."""
 
     pattern: str
     handlers: Mapping[str, Handler]
     open: bool = False  # needs no credentials
 
     def bind(self, segments: list[str]) -> dict[str, str] | None:
-        """The bound segments, or None when the path is another."""
-        wanted = self.pattern.strip("/").split("/")
-        if len(wanted) != len(segments):
+        """Returns the bound segments; None when the path does not match."""
+        pattern = self.pattern.strip("/").split("/")
+        if len(pattern) != len(segments):
             return None
         bound: dict[str, str] = {}
-        for want, got in zip(wanted, segments, strict=True):
-            if want.startswith(":"):
-                bound[want[1:]] = unquote(got)
-            elif want != got:
+        for expected, segment in zip(pattern, segments, strict=True):
+            if expected.startswith(":"):
+                bound[expected[1:]] = unquote(segment)
+            elif expected != segment:
                 return None
         return bound
 
 
 @dataclass(slots=True)
 class HttpApi:
-    """Finds the handler of a request; the order of checks is EMQX's: path, method, credentials, body."""
+    """Dispatches requests to handlers; checks path, method, credentials and body, in EMQX's order."""
 
     context: RequestContext
     routes: tuple[Route, ...]
@@ -128,7 +127,7 @@ class HttpApi:
     secret: str
 
     def answer(self, method: str, target: str, headers: Mapping[str, str], body: bytes) -> Response:
-        """The response to a request; `target` is the raw request target."""
+        """Returns the response to a request; `target` is the raw request target."""
         path, _, query = target.partition("?")
         segments = path.strip("/").split("/")
         for route in self.routes:
@@ -146,7 +145,7 @@ class HttpApi:
             except ApiError as error:
                 return error.response
             except Exception as error:  # noqa: BLE001 -- the outermost edge of a request
-                # as EMQX: a handler that fails answers 500 and harms no other request
+                # As EMQX: a failing handler answers 500 and affects no other request.
                 _LOG.exception("%s %s failed", method, path)
                 return ApiError(500, "INTERNAL_ERROR", f"error, {type(error).__name__}, {error}").response
         return Response(404, NOT_FOUND_PAGE, "text/html")
@@ -154,7 +153,7 @@ class HttpApi:
     def _authorize(self, header: str | None, path: str) -> None:
         scheme, _, value = (header or "").partition(" ")
         if scheme.lower() == "bearer":
-            if self.context.registry.state.dashboard.knows(value):
+            if self.context.registry.state.dashboard.is_valid_token(value):
                 return
             raise ApiError(401, "BAD_TOKEN", "Get a token by POST /login")
         if scheme.lower() != "basic":

@@ -25,14 +25,14 @@ def _ban(kind: BanKind, who: str, until: int | None = 100) -> Ban:
 def test_whom_each_kind_refuses(kind: BanKind, who: str, refused: bool) -> None:
     bans = BanList()
     assert bans.create(_ban(kind, who), 0.0) is None
-    assert bans.refuses("dev", "joe", "192.0.2.7", 50.0) is refused
-    assert not bans.refuses("dev", "joe", "192.0.2.7", 100.0)
+    assert bans.is_banned("dev", "joe", "192.0.2.7", 50.0) is refused
+    assert not bans.is_banned("dev", "joe", "192.0.2.7", 100.0)
 
 
 def test_a_client_without_name_is_in_no_ban_of_names() -> None:
     bans = BanList()
     bans.create(_ban("username_re", ".*"), 0.0)
-    assert not bans.refuses("dev", None, "192.0.2.7", 50.0)
+    assert not bans.is_banned("dev", None, "192.0.2.7", 50.0)
 
 
 def test_an_active_row_cannot_be_replaced_an_expired_one_can() -> None:
@@ -41,7 +41,7 @@ def test_an_active_row_cannot_be_replaced_an_expired_one_can() -> None:
     bans.create(first, 0.0)
     assert bans.create(second, 99.0) == first
     assert bans.create(second, 100.0) is None
-    assert bans.look_up("clientid", "dev") == second
+    assert bans.get("clientid", "dev") == second
 
 
 def test_expired_rows_stay_until_the_sweep() -> None:
@@ -50,7 +50,7 @@ def test_expired_rows_stay_until_the_sweep() -> None:
     bans.create(_ban("clientid_re", "b", until=None), 0.0)
     assert len(bans) == 2
     assert bans.sender_banned("a")
-    bans.sweep(101.0)
+    bans.remove_expired(101.0)
     assert [ban.who for ban in bans.rows()] == ["b"]
     bans.clear()
     assert len(bans) == 0

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from controller.standin import codec311
+from controller.standin.codec5 import decode
 from controller.standin.codec311 import connack_code, from_v5, protocol_level, to_v5
-from controller.standin.decoding import decode
 from controller.standin.frames import FrameBuffer, FrameError, FrameTooLargeError, decode_length, encode_length
 
 # the codec library writes no topics with wildcards

@@ -9,7 +9,7 @@ import httpx
 import mqtt5
 import pytest
 
-from controller.standin.decoding import decode
+from controller.standin.codec5 import decode
 from controller.standin.frames import FrameBuffer
 from controller.standin.options import StandInOptions
 from controller.standin.server import StandIn

@@ -1,6 +1,6 @@
-"""Reads MQTT 5 frames with the codec library, after checking the text in them.
+"""Decodes MQTT 5 frames with the codec library, after validating their strings.
 
-The library panics on text that is no UTF-8 instead of raising, so such frames must not reach it [MQTT-1.5.4-1].
+The library panics on strings that are not UTF-8 instead of raising, so such frames must not reach it. [MQTT-1.5.4-1]
 """
 
 import mqtt5
@@ -29,23 +29,23 @@ _WILL, _PASSWORD, _USERNAME = 0x04, 0x40, 0x80
 
 
 def decode(frame: bytes) -> mqtt5.Packet:
-    """One MQTT 5 frame as packet.
+    """Decodes one MQTT 5 frame.
 
     Raises:
-        FrameError: when it is malformed.
+        FrameError: the frame is malformed.
     """
     try:
-        _Text(frame).check()
+        _TextValidator(frame).check()
         packet, size = mqtt5.read(memoryview(frame))
     except (ValueError, IndexError) as error:
         raise FrameError(str(error)) from error
     if size != len(frame):
-        raise FrameError("bytes behind the packet")
+        raise FrameError("bytes after the packet")
     return packet
 
 
-class _Text:
-    """Walks over a frame and decodes whatever is text in it."""
+class _TextValidator:
+    """Walks over a frame and decodes its strings."""
 
     __slots__ = ("_at", "_end", "_frame")
 
@@ -93,7 +93,7 @@ class _Text:
             self._binary()
 
     def _reason(self) -> None:
-        """A reason code and properties, both of which may be left out."""
+        """Reads an optional reason code and optional properties."""
         if self._at < self._end:
             self._skip(1)
         if self._at < self._end:
@@ -102,13 +102,13 @@ class _Text:
     def _properties(self) -> None:
         decoded = decode_length(self._frame, self._at)
         if decoded is None or sum(decoded) > self._end:
-            raise FrameError("properties are cut off")
+            raise FrameError("truncated properties")
         length, self._at = decoded
         stop = self._at + length
         while self._at < stop:
             self._property()
         if self._at != stop:
-            raise FrameError("properties are longer than they say")
+            raise FrameError("properties exceed their length")
 
     def _property(self) -> None:
         name = self._frame[self._at]
@@ -123,7 +123,7 @@ class _Text:
         elif name == _SUBSCRIPTION_ID:
             decoded = decode_length(self._frame, self._at)
             if decoded is None:
-                raise FrameError("a subscription identifier is cut off")
+                raise FrameError("truncated subscription identifier")
             self._at = decoded[1]
         elif name in _FIXED:
             self._skip(_FIXED[name])
@@ -133,7 +133,7 @@ class _Text:
     def _skip(self, count: int) -> None:
         self._at += count
         if self._at > self._end:
-            raise FrameError("the packet is cut off")
+            raise FrameError("truncated packet")
 
     def _binary(self) -> bytes:
         start = self._at + 2

@@ -1,4 +1,4 @@
-"""What EMQX does with a CONNECT before it believes it: checks, identity, the answer's properties."""
+"""Processes CONNECT as EMQX does: checks, authentication, the client, the CONNACK."""
 
 from dataclasses import dataclass
 
@@ -22,15 +22,15 @@ _PROTO_NAMES = {3: "MQIsdp", 4: "MQTT", 5: "MQTT"}
 
 @dataclass(frozen=True, slots=True)
 class ConnectRefusal:
-    """The CONNACK reason of a client that may not come in."""
+    """The CONNACK reason of a rejected client."""
 
     code: int
 
 
-def admit(
+def authenticate_connect(
     state: ClusterState, packet: mqtt5.ConnectPacket, version: int, endpoint: ClientEndpoint, common_name: str | None
 ) -> Client | ConnectRefusal:
-    """Check in EMQX's order (packet, ban, password) and build the client."""
+    """Checks packet, bans and password, in EMQX's order; returns the client."""
     problem = _check(state, packet, version)
     if problem:
         return ConnectRefusal(problem)
@@ -40,17 +40,17 @@ def admit(
         clientid = common_name
     if not clientid:
         clientid = "mqtt_" + state.randbytes(_ASSIGNED_ID_BYTES).hex()
-    who = ClientIdentity(clientid, packet.username, common_name, endpoint.peerhost)
-    code, superuser = access.refuse_connect(state, who, packet.password)
+    identity = ClientIdentity(clientid, packet.username, common_name, endpoint.peerhost)
+    code, superuser = access.check_connect(state, identity, packet.password)
     if not code and packet.authentication_method is not None and state.authn is not None:
-        code = access.NOT_AUTHORIZED  # no authenticator of the chain knows the method
+        code = access.NOT_AUTHORIZED  # no authenticator supports the method
     if code:
         return ConnectRefusal(code)
     if len(state.clients) >= MAX_SESSIONS and clientid not in state.clients:
         return ConnectRefusal(SERVER_BUSY)
     now = state.now()
     return Client(
-        identity=who,
+        identity=identity,
         endpoint=endpoint,
         proto_name=_PROTO_NAMES[version],
         proto_ver=version,
@@ -60,7 +60,7 @@ def admit(
         session=new_session(state, packet.receive_max),
         connected_at=now,
         is_superuser=superuser,
-        will=_will(state, packet, who, now),
+        will=_will(state, packet, identity, now),
     )
 
 
@@ -83,7 +83,7 @@ def _expiry(packet: mqtt5.ConnectPacket, version: int, configured: float) -> flo
     return 0.0 if packet.clean_start else configured
 
 
-def _will(state: ClusterState, packet: mqtt5.ConnectPacket, who: ClientIdentity, now: float) -> Will | None:
+def _will(state: ClusterState, packet: mqtt5.ConnectPacket, identity: ClientIdentity, now: float) -> Will | None:
     will = packet.will
     if will is None:
         return None
@@ -100,8 +100,8 @@ def _will(state: ClusterState, packet: mqtt5.ConnectPacket, who: ClientIdentity,
         will.payload or b"",
         int(will.qos),
         will.retain,
-        who.clientid,
-        who.username,
+        identity.clientid,
+        identity.username,
         now,
         will.message_expiry_interval,
         properties,
@@ -109,8 +109,8 @@ def _will(state: ClusterState, packet: mqtt5.ConnectPacket, who: ClientIdentity,
     return Will(message, will.will_delay_interval)
 
 
-def welcome(client: Client, packet: mqtt5.ConnectPacket, max_qos: int, *, present: bool) -> mqtt5.ConnAckPacket:
-    """The successful CONNACK with what EMQX announces in it."""
+def make_connack(client: Client, packet: mqtt5.ConnectPacket, max_qos: int, *, present: bool) -> mqtt5.ConnAckPacket:
+    """Returns the successful CONNACK with the properties that EMQX sends."""
     return mqtt5.ConnAckPacket(
         session_present=present,
         assigned_client_id=None if packet.client_id else client.clientid,
