@@ -19,12 +19,12 @@ help: ## say what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
 
 .PHONY: demo
-demo: ## play the whole story at the terminal: stand-in broker, controller and 20 devices, all real processes
+demo: ## contain, repair and release at the terminal: stand-in broker, controller and 20 devices, all real processes
 	@tools/setup-venv.sh controller
 	@$(BIN)/cordon demo $(ARGS)
 
 .PHONY: demo-update
-demo-update: ## play two rollouts: a good one through three rings, a bad one that stops itself and goes back
+demo-update: ## two rollouts: a good one through three rings, a bad one that stops itself and is rolled back
 	@tools/setup-venv.sh controller
 	@$(BIN)/cordon demo-update $(ARGS)
 

@@ -95,21 +95,21 @@ _PASSES_ON: Final = {"allow_extra_args": True, "ignore_unknown_options": True, "
 
 @app.command("demo", context_settings=_PASSES_ON, add_help_option=False)
 def demo(context: typer.Context) -> None:
-    """Play the whole story with simulated devices; `cordon demo --help` tells its options."""
-    from controller.demo.command import demo as play
+    """Demonstrate containment, repair and release with simulated devices; `cordon demo --help` lists the options."""
+    from controller.demo.command import demo as run
 
     alone = typer.Typer(pretty_exceptions_enable=False, rich_markup_mode=None, add_completion=False)
-    alone.command(context_settings=_CONTEXT)(play)
+    alone.command(context_settings=_CONTEXT)(run)
     alone(context.args, prog_name="cordon demo")
 
 
 @app.command("demo-update", context_settings=_PASSES_ON, add_help_option=False)
 def demo_update(context: typer.Context) -> None:
-    """Play two rollouts, a good and a bad one; `cordon demo-update --help` tells its options."""
-    from controller.demo.update_command import demo_update as play
+    """Demonstrate a good and a bad rollout; `cordon demo-update --help` lists the options."""
+    from controller.demo.command import demo_update as run
 
     alone = typer.Typer(pretty_exceptions_enable=False, rich_markup_mode=None, add_completion=False)
-    alone.command(context_settings=_CONTEXT)(play)
+    alone.command(context_settings=_CONTEXT)(run)
     alone(context.args, prog_name="cordon demo-update")
 
 

@@ -1,4 +1,4 @@
-"""Everything that was seen, by whom and when: the only thing that a step of the story may believe."""
+"""Observations at devices and at the subscriber: the only evidence that a step accepts."""
 
 import asyncio
 from collections import defaultdict, deque
@@ -8,71 +8,73 @@ from typing import Any, Final, TypeVar
 
 from controller.demo.options import DemoError
 
-MAX_SIGHTS: Final = 50_000  # kept for each device; older ones go
+MAX_OBSERVATIONS: Final = 50_000  # per device; the oldest are dropped
 ARRIVED: Final = "arrived"
-"""A message of the fleet's own work reached the bystander: `n`."""
+"""A telemetry message reached the subscriber: `n`."""
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class SimulatorObservation:
-    """One thing seen. `moment`: monotonic seconds, the same clock in every process of this machine."""
+    """`moment`: monotonic seconds, the same clock in every process of this machine."""
 
     device: str
-    seen: str
+    kind: str
     moment: float
     data: Mapping[str, Any] = field(default_factory=dict)
 
 
 class ObservationLog:
-    """Sights in the order they came in, and a way to wait for one."""
+    """Observations by device, in the order of their arrival."""
 
     def __init__(self) -> None:
-        self._sights: defaultdict[str, deque[SimulatorObservation]] = defaultdict(lambda: deque(maxlen=MAX_SIGHTS))
-        self._news = asyncio.Event()
-        self._broken = ""
+        self._observations: defaultdict[str, deque[SimulatorObservation]] = defaultdict(
+            lambda: deque(maxlen=MAX_OBSERVATIONS)
+        )
+        self._changed = asyncio.Event()
+        self._ended = ""
 
-    def add(self, sight: SimulatorObservation) -> None:
-        """Write one down; on the event loop's thread."""
-        self._sights[sight.device].append(sight)
-        self._news.set()
+    def add(self, observation: SimulatorObservation) -> None:
+        """Adds one; on the event loop's thread."""
+        self._observations[observation.device].append(observation)
+        self._changed.set()
 
-    def broken(self, why: str) -> None:
-        """Nothing more will be seen: whoever waits learns why."""
-        self._broken = self._broken or why
-        self._news.set()
+    def end(self, reason: str) -> None:
+        """Lets every present and later `until` fail with the first reason."""
+        self._ended = self._ended or reason
+        self._changed.set()
 
-    def of(self, device: str, seen: str, *, since: float = 0.0, **data: Any) -> Iterator[SimulatorObservation]:
-        """What was seen at a device from `since` on, with these values in its data."""
-        for sight in self._sights[device]:
-            if sight.seen == seen and sight.moment >= since and all(sight.data.get(k) == v for k, v in data.items()):
-                yield sight
+    def of(self, device: str, kind: str, *, since: float = 0.0, **data: Any) -> Iterator[SimulatorObservation]:
+        """Observations of a device from `since` on whose data have these values."""
+        for one in self._observations[device]:
+            if one.kind == kind and one.moment >= since and all(one.data.get(k) == v for k, v in data.items()):
+                yield one
 
-    def first(self, device: str, seen: str, *, since: float = 0.0, **data: Any) -> SimulatorObservation | None:
-        """The first of them."""
-        return next(self.of(device, seen, since=since, **data), None)
+    def first(self, device: str, kind: str, *, since: float = 0.0, **data: Any) -> SimulatorObservation | None:
+        return next(self.of(device, kind, since=since, **data), None)
 
-    async def until(self, look: Callable[[], T | None], what: str, seconds: float) -> T:
-        """Wait until `look` finds something, looking again with everything new.
+    async def until(self, find: Callable[[], T | None], what: str, seconds: float, device: str = "") -> T:
+        """Waits until `find` returns something; it is called after every new observation.
 
         Raises:
-            DemoError: it did not within `seconds`; `what` says what was waited for.
+            DemoError: the time is over, with the latest observations of `device`; or a process ended.
         """
         try:
             async with asyncio.timeout(seconds):
-                while (found := look()) is None:
-                    if self._broken:
-                        raise DemoError(f"not seen: {what}; {self._broken}")
-                    self._news.clear()
-                    await self._news.wait()
+                while (found := find()) is None:
+                    if self._ended:
+                        raise DemoError(f"not observed: {what}; {self._ended}")
+                    self._changed.clear()
+                    await self._changed.wait()
         except TimeoutError as e:
-            raise DemoError(f"not seen within {seconds:g} s: {what}") from e
+            instead = f"; the latest there: {self.latest(device)}" if device else ""
+            raise DemoError(f"not observed within {seconds:g} s: {what}{instead}") from e
         return found
 
-    def last_words(self, device: str, most: int = 6) -> str:
-        """The latest things seen at a device, for whoever asks what happened instead."""
-        lines = [f"{sight.seen} {_brief(sight.data)}".strip() for sight in list(self._sights[device])[-most:]]
+    def latest(self, device: str, count: int = 6) -> str:
+        """The latest observations of a device, in words."""
+        lines = [f"{one.kind} {_brief(one.data)}".strip() for one in list(self._observations[device])[-count:]]
         return "; ".join(lines) or "nothing"
 
 

@@ -1,4 +1,4 @@
-"""The processes of a demonstration: started with argument lists, logged to files, ended whatever happens."""
+"""The project's programs as child processes: argument lists, one JSON object a line, a log file each."""
 
 import asyncio
 import contextlib
@@ -11,34 +11,28 @@ from typing import Any, Final
 
 from controller.demo.options import DemoError
 
-STOP_SECONDS: Final = 8.0  # after SIGTERM, before SIGKILL
+STOP_SECONDS: Final = 8.0  # between SIGTERM and SIGKILL
 MAX_LINE_BYTES: Final = 256 * 1024
-TAIL_LINES: Final = 15
+_TAIL_LINES: Final = 15
 _TAIL_BYTES: Final = 16 * 1024
 
 
 class ChildProcess:
-    """One process of the project itself, `python -m MODULE`, in a session of its own: Ctrl-C reaches only us."""
+    """`python -m MODULE` in a session of its own, so that Ctrl-C reaches only the demonstration."""
 
     def __init__(self, name: str, process: asyncio.subprocess.Process, log: Path) -> None:
-        """Use `start`."""
         self.name = name
         self.log = log
         self._process = process
 
     @classmethod
     async def start(
-        cls,
-        name: str,
-        module: str,
-        arguments: Sequence[str],
-        folder: Path,
-        secrets: Mapping[str, str] | None = None,
+        cls, name: str, module: str, arguments: Sequence[str], folder: Path, secrets: Mapping[str, str] | None = None
     ) -> "ChildProcess":
-        """Start it; what it says on standard error goes to `folder/NAME.log`, `secrets` into its environment.
+        """Starts it; standard error goes to `folder/NAME.log`, `secrets` into its environment.
 
         Raises:
-            DemoError: it cannot be started at all.
+            DemoError: it cannot be started.
         """
         log = folder / f"{name}.log"
         try:
@@ -54,16 +48,15 @@ class ChildProcess:
 
     @property
     def pid(self) -> int:
-        """Its process id."""
         return self._process.pid
 
     @property
     def exit_code(self) -> int | None:
-        """How it ended; `None` while it runs."""
+        """`None` while it runs."""
         return self._process.returncode
 
     async def line(self) -> dict[str, Any] | None:
-        """The next JSON object on its standard output, `None` at the end; other lines go to its log."""
+        """The next JSON object on standard output, `None` at the end; other lines go to the log."""
         assert self._process.stdout is not None
         while True:
             try:
@@ -73,29 +66,29 @@ class ChildProcess:
             if not raw:
                 return None
             with contextlib.suppress(ValueError):
-                found = json.loads(raw)
-                if isinstance(found, dict):
-                    return found
+                value = json.loads(raw)
+                if isinstance(value, dict):
+                    return value
             with self.log.open("ab") as log:
                 log.write(raw)
 
     async def first_line(self, seconds: float) -> dict[str, Any]:
-        """What it says when it is ready.
+        """The line by which it says that it is ready.
 
         Raises:
-            DemoError: nothing within `seconds`, or it ended.
+            DemoError: none within `seconds`, or it ended.
         """
         try:
             async with asyncio.timeout(seconds):
-                found = await self.line()
+                line = await self.line()
         except TimeoutError as e:
             raise DemoError(f"{self.name} was not ready within {seconds:g} s") from e
-        if found is None:
+        if line is None:
             raise DemoError(f"{self.name} ended before it was ready")
-        return found
+        return line
 
     async def finished(self, seconds: float) -> None:
-        """Wait until it has done its work; what it says goes to its log.
+        """Waits until it has succeeded; its output goes to the log.
 
         Raises:
             DemoError: it failed, or took longer than `seconds`.
@@ -104,62 +97,66 @@ class ChildProcess:
             async with asyncio.timeout(seconds):
                 while await self.line() is not None:
                     pass
-                code = await self._process.wait()
+                code = await self.wait()
         except TimeoutError as e:
             raise DemoError(f"{self.name} took longer than {seconds:g} s") from e
         if code:
             raise DemoError(f"{self.name} failed with exit code {code}")
 
-    async def tell(self, order: dict[str, Any]) -> None:
-        """Write one JSON line to its standard input.
+    async def send(self, request: Mapping[str, Any]) -> None:
+        """Writes one JSON line to standard input.
 
         Raises:
             DemoError: it has ended.
         """
         assert self._process.stdin is not None
         try:
-            self._process.stdin.write(json.dumps(order).encode() + b"\n")
+            self._process.stdin.write(json.dumps(request).encode() + b"\n")
             await self._process.stdin.drain()
         except (BrokenPipeError, ConnectionResetError) as e:
             raise DemoError(f"{self.name} has ended") from e
 
-    async def ended(self) -> int:
-        """Wait for its end, whoever brings it about; its exit code."""
+    async def wait(self) -> int:
+        """Waits for its end; returns the exit code."""
         return await self._process.wait()
 
     def kill(self) -> None:
-        """End it at once, with SIGKILL."""
+        """Sends SIGKILL."""
         with contextlib.suppress(ProcessLookupError):
             self._process.kill()
 
     async def stop(self) -> None:
-        """End it: SIGTERM, and SIGKILL when it does not listen."""
+        """Sends SIGTERM, and SIGKILL after `STOP_SECONDS`; waits for the end."""
         if self._process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 self._process.terminate()
             try:
                 async with asyncio.timeout(STOP_SECONDS):
-                    await self._drained()
+                    await self._drain()
             except TimeoutError:
                 self.kill()
-                await self._drained()
-        if self._process.stdin is not None:
-            self._process.stdin.close()
+                await self._drain()
+        assert self._process.stdin is not None
+        self._process.stdin.close()
 
-    async def _drained(self) -> None:
-        # A process whose output nobody reads would wait for room in the pipe for ever.
+    async def _drain(self) -> None:
+        # A process with a full output pipe would never end.
         assert self._process.stdout is not None
         while await self._process.stdout.read(MAX_LINE_BYTES):
             pass
         await self._process.wait()
 
 
-def tail_of(log: Path) -> str:
-    """The end of a process's log."""
+def log_tails(folder: Path) -> str:
+    """The end of every log below `folder`."""
+    return "\n".join(f"--- {log.stem}\n{_tail(log)}" for log in sorted(folder.rglob("*.log")))
+
+
+def _tail(log: Path) -> str:
     try:
         with log.open("rb") as file:
             file.seek(max(0, log.stat().st_size - _TAIL_BYTES))
             lines = file.read().decode(errors="replace").splitlines()
     except OSError as e:
-        return f"(no log: {e.strerror})"
-    return "\n".join(lines[-TAIL_LINES:]) or "(it said nothing)"
+        return f"(cannot be read: {e.strerror})"
+    return "\n".join(lines[-_TAIL_LINES:]) or "(empty)"

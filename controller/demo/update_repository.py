@@ -1,4 +1,4 @@
-"""The signed repository of the update demonstration, made and filled by the product's own ceremonies."""
+"""A repository of signed updates, made and filled by the product's own ceremonies."""
 
 import io
 import secrets
@@ -13,36 +13,28 @@ from controller.adapters.tuf_repository.publishing import publish
 from schemas.updates import HealthCheck, InstallerKind, UpdateKind, UpdateTarget
 
 NAME: Final = "edge-app"
-BEFORE: Final = "1.3.0"
+INSTALLED: Final = "1.3.0"
 GOOD: Final = "1.4.0"
 BAD: Final = "1.5.0"
 _CHECK: Final = "check.sh"
-_WELL: Final = "#!/bin/sh\nexit 0\n"
-_SICK: Final = "#!/bin/sh\necho 'the new version does not answer' >&2\nexit 1\n"
-_KEY_WORDS: Final = 4  # random parts of the passphrase
+_PASSING_CHECK: Final = "#!/bin/sh\nexit 0\n"
+_FAILING_CHECK: Final = "#!/bin/sh\necho 'the new version does not answer' >&2\nexit 1\n"
+_PASSPHRASE_PARTS: Final = 4
 
 
 class DemoUpdateRepository:
-    """A repository below `base`, whose offline keys lie in `keys` and go with it."""
+    """A repository below `base`, with its offline keys in `keys`; it has the good version."""
 
     def __init__(self, base: Path, keys: Path) -> None:
         self.folder = RepositoryFolder(base)
         self._keys = keys
-        self._passphrase = "-".join(f"{secrets.token_hex(4)}Q7" for _ in range(_KEY_WORDS))
-
-    def make(self) -> None:
-        """Make the four roles, and publish the good version."""
-        plans = {"root": RoleKeyPlan(2, 2), "targets": RoleKeyPlan(1, 1)}
-        init(self.folder, self._keys, plans, self._ask, _now())
-        self._publish(GOOD, _WELL)
+        self._passphrase = "-".join(f"{secrets.token_hex(4)}Q7" for _ in range(_PASSPHRASE_PARTS))
+        init(self.folder, keys, {"root": RoleKeyPlan(2, 2), "targets": RoleKeyPlan(1, 1)}, self._ask, _now())
+        self._publish(GOOD, _PASSING_CHECK)
 
     def publish_bad(self) -> None:
-        """Publish, with all signatures, a version whose health check fails."""
-        self._publish(BAD, _SICK)
-
-    def write_root(self, path: Path) -> None:
-        """The first root, as it is installed with a device."""
-        path.write_bytes(self.folder.read_root(1))
+        """Publishes, with all signatures, a version whose health check fails."""
+        self._publish(BAD, _FAILING_CHECK)
 
     def _publish(self, version: str, check: str) -> None:
         incoming = self._keys.parent / f"{NAME}-{version}.tar.gz"
@@ -72,6 +64,6 @@ def _archive(files: dict[str, str]) -> bytes:
     with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
         for name, text in files.items():
             info = tarfile.TarInfo(name)
-            info.size, info.mode = len(text.encode()), 0o755 if name == _CHECK else 0o644
+            info.size, info.mode = len(text), 0o755 if name == _CHECK else 0o644
             tar.addfile(info, io.BytesIO(text.encode()))
     return buffer.getvalue()

@@ -1,4 +1,4 @@
-"""`cordon demo` as a process: what it says at the end, and what it leaves behind."""
+"""`cordon demo` as a process: its result, and what it leaves behind."""
 
 import contextlib
 import json
@@ -18,12 +18,12 @@ from tests.support.standin import StandInProcess
 WAIT = 90.0  # seconds
 ROOT = Path(__file__).resolve().parents[2]
 COMMAND = [sys.executable, "-m", "controller.main", "demo", "--fast", "--devices", "6", "--output", "json"]
-STORY = ["healthy", "restricted", "isolated", "stale", "forged", "stepped_down", "ending"]
+STEPS = ["healthy", "restricted", "isolated", "stale", "forged", "stepped_down", "ending"]
 
 
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
-    """Where temporary folders of the demonstration go."""
+    """The folder of temporary folders."""
     folder = tmp_path / "tmp"
     folder.mkdir()
     return folder
@@ -31,7 +31,7 @@ def home(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def plain() -> Iterator[StandInProcess]:
-    """A broker that was there before, with one user and no TLS."""
+    """A running broker with one user and without TLS."""
     with StandInProcess(nodes=3, users=[("fleet", "secret")]) as process:
         yield process
 
@@ -85,8 +85,8 @@ def _foreign_rows(emqx: StandInProcess) -> None:
             client.post(path, json=body).raise_for_status()
 
 
-def test_the_whole_story_is_observed(home: Path) -> None:
-    """With the stand-in: every step seen, figures complete, nothing left on the machine."""
+def test_every_step_is_observed(home: Path) -> None:
+    """With the stand-in: complete figures, and nothing left on the machine."""
     done = _run([*COMMAND, "--seed", "7"], home)
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout.splitlines()[-1])
@@ -95,14 +95,14 @@ def test_the_whole_story_is_observed(home: Path) -> None:
     assert result["reports"] >= 6 + 4  # all once; two that fail, and each of these again when it passes
     assert len(result["seconds_to_contain"]) == len(result["seconds_to_release"]) == 2
     assert all(seconds > 0 for seconds in result["seconds_to_contain"] + result["seconds_to_release"])
-    assert [step["name"] for step in result["steps"]] == ["broker", "setup", *STORY, "as_found"]
+    assert [step["name"] for step in result["steps"]] == ["broker", "setup", *STEPS, "as_found"]
     assert all(step["ok"] and step["observed"] for step in result["steps"])
     assert list(home.iterdir()) == []
     assert _processes_of(home) == []
 
 
-def test_a_broker_with_a_life_of_its_own_is_left_as_found(home: Path, plain: StandInProcess) -> None:
-    """The story over passwords at a broker that holds rows of others: all of them are there afterwards, and no more."""
+def test_a_broker_in_use_is_left_as_found(home: Path, plain: StandInProcess) -> None:
+    """With passwords at a broker that has rows of others: exactly these are there afterwards."""
     _foreign_rows(plain)
     before = _state(plain)
     done = _run([*COMMAND, *_at(plain)], home)
@@ -112,8 +112,8 @@ def test_a_broker_with_a_life_of_its_own_is_left_as_found(home: Path, plain: Sta
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_run_that_is_interrupted_cleans_up(home: Path, plain: StandInProcess, number: signal.Signals) -> None:
-    """Interrupted while a device is isolated: its ban, its rules, sessions and processes go all the same."""
+def test_an_interrupted_run_cleans_up(home: Path, plain: StandInProcess, number: signal.Signals) -> None:
+    """Interrupted while a device is isolated: its ban, its rules, sessions and processes are removed."""
     _foreign_rows(plain)
     before = _state(plain)
     process = subprocess.Popen(
@@ -136,8 +136,8 @@ def test_a_run_that_is_interrupted_cleans_up(home: Path, plain: StandInProcess, 
     assert _processes_of(home) == []
 
 
-def test_what_was_not_observed_is_told(home: Path, plain: StandInProcess) -> None:
-    """A password that the broker does not take: exit 1, the step and the reason named, the broker as found."""
+def test_a_failed_step_is_reported(home: Path, plain: StandInProcess) -> None:
+    """A wrong password: exit status 1, the step and the reason named, the broker as before."""
     before = _state(plain)
     done = _run([*COMMAND, *_at(plain, password="wrong")], home)
     assert done.returncode == 1, done.stderr
@@ -151,8 +151,8 @@ def test_what_was_not_observed_is_told(home: Path, plain: StandInProcess) -> Non
     assert list(home.iterdir()) == []
 
 
-def test_a_controller_that_dies_is_told(home: Path) -> None:
-    """Killed while a device is restricted: the run says what ended and what was not seen, and ends everything else."""
+def test_a_killed_controller_is_reported(home: Path) -> None:
+    """Killed while a device is restricted: the result names it, and all other processes are stopped."""
     process = subprocess.Popen(
         COMMAND, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=_environment(home), cwd=ROOT
     )
@@ -186,8 +186,8 @@ def test_a_controller_that_dies_is_told(home: Path) -> None:
         (["--devices", "3"], "devices"),
     ],
 )
-def test_options_that_do_not_fit(home: Path, arguments: list[str], what: str) -> None:
-    """Said before anything is started."""
+def test_invalid_options(home: Path, arguments: list[str], what: str) -> None:
+    """Refused before anything is started."""
     done = _run([*COMMAND, *arguments], home)
     assert done.returncode == 2
     assert what in done.stderr

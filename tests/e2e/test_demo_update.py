@@ -1,4 +1,4 @@
-"""`cordon demo-update` as a process: both rollouts go as they should, and nothing is left behind."""
+"""`cordon demo-update` as a process: both rollouts are as expected, and nothing is left behind."""
 
 import json
 import os
@@ -30,6 +30,5 @@ def test_a_good_and_a_bad_rollout(tmp_path: Path) -> None:
     assert good["approved_by"] == "operator:second-operator"
     assert (bad["state"], bad["ring"], bad["rings"][2]["pending"]) == ("stopped", "canary", 7)
     assert bad["rings"][0]["reverted"] == 3
-    # Progress was told while it went on.
     assert "r-0001 soaking: test 3/3; canary 0/3; fleet 0/7" in ended.stderr
     assert not list(home.iterdir())
