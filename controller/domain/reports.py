@@ -59,7 +59,7 @@ def on_posture_reported(transition: Transition, event: PostureReported) -> None:
     report_signatures.record_signature(transition, device, event)
     is_fresh = _is_release_evidence(transition, event.answers)
     if not is_fresh and not transition.device.answers and device.rules != rules:
-        why = "its agent answers no nonce and reports.must_answer is on: update the agent, or release it by hand"
+        why = "its agent answers no nonce and reports.must_answer is on: update the agent, or release the device"
         transition.add_audit(AuditKind.CONTAINMENT_RELEASE_BLOCKED, alert=True, why=why)
     cases.apply_response(transition, evidence_at=event.received_at, may_release=is_fresh, evidence=event.evidence)
     challenge.issue_challenge(transition, event.seq, event.answers, ask=not is_fresh)

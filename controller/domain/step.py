@@ -1,19 +1,20 @@
 """The one entry of every decision about a device: `(device, event, now) -> (device', effects, audit)`. Pure.
 
-The containment level of a device and who may change it:
+The containment levels of a device:
 
-    none        the broker treats the device as any other client
+    none        not contained
     restricted  it reaches its own Cordon topics and nothing else
     isolated    restricted, banned and disconnected
 
-    none -> restricted, isolated   a policy rule that is due, by fresh and authenticated evidence, if the fleet's guards
-                                   admit it; an operator; a revoked certificate (isolated)
-    restricted -> isolated         the same; a policy not during the probation after an earlier isolation
-    isolated -> restricted         the end of its time; an operator; a new certificate after a revocation
-    restricted -> none             a fresh report that answers the nonce, shows no cause any more and is not held by an
-                                   operator; an operator
-    isolated, restricted -> before the broker could not authenticate the reporter (`ContainmentRefused`): a policy's
-                                   decision that is not proven yet is taken back
+Who may change the level. A policy needs a rule that is due, fresh evidence from a sender that the broker authenticates,
+and the admission of the fleet's guards (blast radius, protection, waivers):
+
+    none       -> restricted  a policy, an operator
+    none       -> isolated    a policy, an operator, a revoked certificate
+    restricted -> isolated    a policy (not during the probation after an isolation), an operator, a revoked certificate
+    isolated   -> restricted  the end of its time, an operator, a new certificate after a revocation
+    restricted -> none        an operator, or a fresh report: without an open cause, answering the nonce, after any hold
+    any        -> previous    the broker, if it cannot authenticate the reporter behind a policy's unproven decision
 
 Invariants (tests/property/test_containment.py):
 
