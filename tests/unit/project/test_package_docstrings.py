@@ -7,11 +7,9 @@ from typing import Final
 
 import pytest
 
-from tests.support.project_tree import ROOT, name_of
+from tests.support.project_tree import PRODUCT, ROOT, name_of
 
-PACKAGES: Final = sorted(
-    path.parent for folder in ("controller", "schemas") for path in (ROOT / folder).rglob("__init__.py")
-)
+PACKAGES: Final = sorted(path.parent for folder in PRODUCT for path in (ROOT / folder).rglob("__init__.py"))
 MAX_LINES: Final = 12
 
 
