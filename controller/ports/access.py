@@ -9,32 +9,32 @@ from controller.ports.broker_tables import AccessRules
 
 
 class AccessBroker(Protocol):
-    """Rules of clients, written and settled. Errors are `BrokerError` and its kinds."""
+    """Reads and writes the clients' own rules. Errors are `BrokerError` and its kinds."""
 
     async def rules(self, client_id: str) -> AccessRules | None:
         """The client's own rules; `None` if it has none."""
         ...
 
     async def rules_of_all(self, wanted: Collection[str]) -> Mapping[str, AccessRules]:
-        """The own rules of those of the wanted clients that have any, read page by page."""
+        """The own rules of the wanted clients that have any, read page by page."""
         ...
 
     async def add(self, client_ids: Sequence[str], rules: AccessRules) -> bool:
-        """Give clients without rules of their own these; false, and nothing is written, if one of them has some."""
+        """Gives these rules to clients without own rules; false, and writes nothing, if one of them has some."""
         ...
 
     async def write(self, client_id: str, rules: AccessRules | None) -> None:
-        """Replace the client's own rules; `None` takes them away."""
+        """Replaces the client's own rules; `None` deletes them."""
         ...
 
     async def settle(self, client_id: str, rules: CompiledRules) -> None:
-        """Let a connected client forget what it was allowed, and end subscriptions that the rules refuse now."""
+        """Clears the cache of a connected client, and ends its subscriptions that the rules do not allow."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class WrittenRules:
-    """What Cordon wrote for a device, or is about to: while not `done`, `previous` may still be at the broker."""
+    """The rules that Cordon wrote for a device, or is writing: until `done`, the broker may still have `previous`."""
 
     rules: CompiledRules
     previous: CompiledRules | None = None
@@ -43,7 +43,7 @@ class WrittenRules:
 
 @dataclass(frozen=True, slots=True)
 class StoredTemplates:
-    """The file in force, as it was given."""
+    """The text of the templates file in force, when it was set (Unix seconds) and by whom."""
 
     text: str
     at: float
@@ -52,37 +52,37 @@ class StoredTemplates:
 
 @dataclass(frozen=True, slots=True)
 class GrantRecord:
-    """A grant with its end; `ended_at` is `None` while it lasts."""
+    """A grant; `ended_at` is `None` while it lasts."""
 
     grant: AccessGrant
     ended_at: float | None
 
 
 class AccessStore(Protocol):
-    """Durable: what returned survives power loss. Errors are `StoreError` and its kinds."""
+    """Durable: what a method stored survives power loss once it returns. Errors are `StoreError` and its kinds."""
 
     async def templates(self) -> StoredTemplates | None:
         """The templates in force."""
         ...
 
     async def put_templates(self, kept: StoredTemplates) -> None:
-        """Put these in force."""
+        """Puts these templates in force."""
         ...
 
     async def written(self) -> Mapping[str, WrittenRules]:
-        """What was written for every device, or is about to be, for the start."""
+        """The rules of every device, for the start."""
         ...
 
     async def begin(self, rows: Mapping[str, WrittenRules]) -> None:
-        """Before anything is written at the broker."""
+        """Stores rules before they are written at the broker."""
         ...
 
     async def done(self, device_ids: Sequence[str]) -> None:
-        """The broker has it."""
+        """Marks the rules as written at the broker."""
         ...
 
     async def forget(self, device_ids: Sequence[str]) -> None:
-        """Cordon gives these devices no rules any more, and took away those it gave."""
+        """Cordon manages the rules of these devices no longer, and has deleted its own."""
         ...
 
     async def open_grants(self) -> Sequence[AccessGrant]:
@@ -90,13 +90,13 @@ class AccessStore(Protocol):
         ...
 
     async def put_grant(self, grant: AccessGrant) -> None:
-        """Keep a new grant."""
+        """Adds a grant."""
         ...
 
     async def end_grants(self, grant_ids: Sequence[str], at: float) -> None:
-        """They ended."""
+        """Marks grants as ended."""
         ...
 
     async def grants(self, *, device_id: str | None = None, limit: int = 200) -> Sequence[GrantRecord]:
-        """Grants, newest first, ended ones too."""
+        """Grants, newest first, ended grants too."""
         ...

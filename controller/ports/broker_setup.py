@@ -1,4 +1,4 @@
-"""How a broker is brought to what Cordon needs: planned, made, and taken back from what was before."""
+"""The setup of the broker for Cordon: planned, applied, and undone from the saved settings."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
@@ -12,17 +12,17 @@ class SettingChange:
     what: str
     before: str
     after: str
-    # Why making it without being asked could do harm; empty where it cannot.
+    # The harm that it could do when it is applied without a request; empty where there is none.
     danger: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class DesiredSetup:
-    """What the broker is to be like.
+    """The settings that the broker should have.
 
-    `receive_maximum`: messages the controller wants in flight (0: leave the limits). `username` and `password` are the
-    controller's own at the broker, empty where it has none. The last two change what devices may do or are called, so
-    they are asked for by name.
+    `receive_maximum`: messages that the controller wants in flight (0: leave the limits). `username` and `password` are
+    the controller's own at the broker, empty where it has none. The last two change the rights or names of devices, so
+    an operator requests them by name.
     """
 
     controller_id: str
@@ -35,7 +35,7 @@ class DesiredSetup:
 
 @dataclass(frozen=True, slots=True)
 class ManualStep:
-    """Something that only whoever runs the broker can do: why, and the configuration to add there."""
+    """A change that the broker's administrator has to make: why, and the configuration to add."""
 
     what: str
     why: str
@@ -44,7 +44,7 @@ class ManualStep:
 
 @dataclass(frozen=True, slots=True)
 class SetupPlan:
-    """What would change, in order, and what is left to do by hand."""
+    """The changes, in order, and the manual steps that are left."""
 
     changes: tuple[SettingChange, ...]
     by_hand: tuple[ManualStep, ...]
@@ -52,7 +52,7 @@ class SetupPlan:
 
 @dataclass(frozen=True, slots=True)
 class SavedSetup:
-    """What was before the first setup that was not undone (only the adapter reads it), and what was wanted."""
+    """The settings before the first setup that was not undone (only the adapter reads them), and what was wanted."""
 
     at: float
     before: str
@@ -60,7 +60,7 @@ class SavedSetup:
     deny_unmatched: bool
 
 
-# Called with the state before, ahead of the first change; it is durable once this returns.
+# Called with the settings before the first change is made; they are durable once it returns.
 SavePreviousSetup = Callable[[str], Awaitable[None]]
 
 
@@ -68,39 +68,39 @@ class BrokerSetup(Protocol):
     """The broker's settings. Errors are `BrokerError` and its kinds."""
 
     async def changes(self, wanted: DesiredSetup) -> Sequence[SettingChange]:
-        """What is missing; nothing is written."""
+        """The changes that are needed; writes nothing."""
         ...
 
     async def plan(self, wanted: DesiredSetup) -> SetupPlan:
-        """The same, with what is left to do by hand."""
+        """The changes with the manual steps; writes nothing."""
         ...
 
     async def apply(
         self, wanted: DesiredSetup, save: SavePreviousSetup, *, safe_only: bool = False
     ) -> Sequence[SettingChange]:
-        """Make the changes of `plan`, or only those without danger; those that were made."""
+        """Makes the changes of `plan`, or only those without danger; returns those that were made."""
         ...
 
     async def plan_undo(self, before: str) -> Sequence[SettingChange]:
-        """What taking it back would change; nothing is written."""
+        """What `undo` would change; writes nothing."""
         ...
 
     async def undo(self, before: str) -> Sequence[str]:
-        """Put things back as they were; what had to be left, in words."""
+        """Restores the saved settings; returns what had to stay, and why."""
         ...
 
 
 class SetupStore(Protocol):
-    """Keeps what was before a setup, until it is undone."""
+    """Stores the settings before a setup, until it is undone."""
 
     async def kept(self) -> SavedSetup | None:
-        """What is kept; `None` if the broker was never set up, or it was undone."""
+        """`None` if the broker was never set up, or the setup was undone."""
         ...
 
     async def keep(self, setup: SavedSetup) -> None:
-        """Keep it; of a setup that is kept already the first `at` and `before` stay, and what was wanted adds up."""
+        """Stores a setup; of one that is stored already `at` and `before` stay, and the wishes add up."""
         ...
 
     async def forget(self) -> None:
-        """It was undone."""
+        """Deletes the stored setup."""
         ...

@@ -1,4 +1,4 @@
-"""What a comparison reads of the broker: its tables as one node lists them, row by row, and single rows once more."""
+"""The rows of the broker's tables, and what a comparison reads of them, node by node."""
 
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
@@ -8,20 +8,20 @@ from schemas.topics import down_branch, up_branch
 
 # The `by` of a ban that Cordon made starts with this; the case id follows.
 BAN_MARK: Final = "cordon/"
-# Whether the rows of this client id are worth taking apart; the others cost no more than their JSON.
+# Whether the rows of this client id are parsed; the others cost no more than their JSON.
 SubjectFilter = Callable[[str], bool]
 
 
 @dataclass(frozen=True, slots=True)
 class AccessRule:
-    """One access rule; equality is what "the same rule" means, so defaults are filled in when it is read."""
+    """One access rule; equal rules are the same rule, so defaults are filled in when a rule is read."""
 
     topic: str
     permission: Literal["allow", "deny"]
     action: Literal["publish", "subscribe", "all"]
     qos: tuple[int, ...] = (0, 1, 2)
     retain: str = "all"  # "all", "true" or "false"
-    # What else narrows it (EMQX 6: zone, listener, ...) as sorted JSON: without it a restored rule would be wider.
+    # Further conditions (EMQX 6: zone, listener, ...) as sorted JSON: without them a restored rule would allow more.
     limits: str = ""
 
 
@@ -29,7 +29,7 @@ AccessRules = tuple[AccessRule, ...]
 
 
 def restriction(client_id: str) -> AccessRules:
-    """The rules of a restricted client, in the order the broker asks them."""
+    """The rules of a restricted client, in the order in which the broker consults them."""
     return (
         AccessRule(up_branch(client_id), "allow", "publish"),
         AccessRule(down_branch(client_id), "allow", "subscribe"),
@@ -39,7 +39,7 @@ def restriction(client_id: str) -> AccessRules:
 
 @dataclass(frozen=True, slots=True)
 class Ban:
-    """A row of the ban table; `until` in Unix seconds, `None` for ever."""
+    """A row of the ban table; `until` in Unix seconds, `None` without end."""
 
     kind: str  # clientid, username, peerhost, clientid_re, username_re, peerhost_net
     who: str
@@ -50,22 +50,22 @@ class Ban:
 
     @property
     def is_ours(self) -> bool:
-        """Whether Cordon made it: only such rows are ever touched."""
+        """Whether Cordon made it; foreign rows are never touched."""
         return self.by.startswith(BAN_MARK)
 
 
 @dataclass(frozen=True, slots=True)
 class TableCounts:
-    """Rows of one node's tables; `None` where it does not tell."""
+    """Rows of one node's tables; `None` where the node does not tell."""
 
     bans: int | None
     rules: int | None
 
 
 class BrokerTables(Protocol):
-    """The broker's tables, asked of one node at a time.
+    """The broker's tables as one node has them; `node` is one of `addresses` and is asked once.
 
-    `node` is one of `addresses`, and is asked once. Errors are `BrokerError` and its kinds.
+    Errors are `BrokerError` and its kinds.
     """
 
     @property
@@ -74,7 +74,7 @@ class BrokerTables(Protocol):
         ...
 
     def bans(self, node: str, wanted: SubjectFilter) -> AsyncIterator[Ban]:
-        """Bans of client ids that Cordon made or whose client id is wanted, page by page."""
+        """Bans by client id that Cordon made or whose client id is wanted, page by page."""
         ...
 
     def rules(self, node: str, wanted: SubjectFilter) -> AsyncIterator[tuple[str, AccessRules]]:
@@ -82,11 +82,11 @@ class BrokerTables(Protocol):
         ...
 
     async def counts(self, node: str) -> TableCounts:
-        """How many rows the node holds: two small requests, however large the tables."""
+        """How many rows the node holds, in two small requests."""
         ...
 
     async def ban_of(self, node: str, client_id: str) -> Ban | None:
-        """The client id's own row."""
+        """The ban of this client id."""
         ...
 
     async def rules_of(self, node: str, client_id: str) -> AccessRules | None:
@@ -94,5 +94,5 @@ class BrokerTables(Protocol):
         ...
 
     async def write_rules(self, node: str, client_id: str, rules: AccessRules) -> None:
-        """Write them through this node, which then holds them whatever it missed."""
+        """Writes through this node, which holds the rules afterwards whatever it missed before."""
         ...

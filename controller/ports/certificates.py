@@ -1,4 +1,4 @@
-"""What issues certificates, and the register of all that were issued."""
+"""The certificate authority, and the registry of the certificates that it issued."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,11 +10,11 @@ from controller.ports.errors import ControllerError
 
 
 class AuthorityError(ControllerError):
-    """The authority cannot do what was asked; the text says what to do."""
+    """The certificate authority failed; the text says what to do."""
 
 
 class CertificateRequestRefusedError(AuthorityError):
-    """No certificate for this request; `code` is for programs."""
+    """The certificate request is refused; `code` is for programs."""
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
@@ -23,9 +23,7 @@ class CertificateRequestRefusedError(AuthorityError):
 
 @dataclass(frozen=True, slots=True)
 class CertificateRequest:
-    """A certificate request that was read, whose signature is good: `name` is its common name, `key` as in the
-    registry.
-    """
+    """A certificate request with a valid signature; `name` is its common name, `key` as in `Certificate.key`."""
 
     name: str
     key: str
@@ -34,7 +32,7 @@ class CertificateRequest:
 
 @dataclass(frozen=True, slots=True)
 class PublishedCrl:
-    """A revocation list to hand out: `name` is its issuer's key identifier."""
+    """A revocation list; `name` is its issuer's key identifier."""
 
     name: str
     der: bytes
@@ -44,7 +42,7 @@ class PublishedCrl:
 
 @dataclass(frozen=True, slots=True)
 class AuthorityInfo:
-    """The authority in words: `fingerprint` is what a device pins (SHA-256 of the root, in hex)."""
+    """The authority for operators; `fingerprint` is what a device pins (SHA-256 of the root, in hex)."""
 
     fingerprint: str
     subject: str
@@ -56,7 +54,7 @@ class AuthorityInfo:
 
 
 class CertificateAuthority(Protocol):
-    """Signs with the issuing key. Every method is quick: microseconds to a few milliseconds."""
+    """Signs with the issuing key; a method takes at most a few milliseconds."""
 
     @property
     def issuer(self) -> str:
@@ -64,25 +62,23 @@ class CertificateAuthority(Protocol):
         ...
 
     @property
-    def info(self) -> AuthorityInfo:
-        """For operators."""
-        ...
+    def info(self) -> AuthorityInfo: ...
 
     @property
     def chain(self) -> str:
-        """What follows a leaf in a chain: the issuing certificate, PEM."""
+        """The issuing certificate, which follows a leaf in a chain, PEM."""
         ...
 
     @property
     def trust(self) -> str:
-        """What a peer trusts: the root, PEM."""
+        """The root, which peers trust, PEM."""
         ...
 
     def read(self, pem: str) -> CertificateRequest:
-        """Read a request.
+        """Parses a certificate request.
 
         Raises:
-            CertificateRequestRefusedError: not a request, not signed by its own key, a weak key, no name or several.
+            CertificateRequestRefusedError: malformed, not signed by its own key, a weak key, no name or several.
         """
         ...
 
@@ -95,7 +91,7 @@ class CertificateAuthority(Protocol):
         origin: str,
         hosts: Sequence[str] = (),
     ) -> Certificate:
-        """A certificate for the request; `hosts` are the names of a server.
+        """Issues a certificate for the request; `hosts` are the names of a server.
 
         Raises:
             AuthorityError: it cannot be signed.
@@ -103,21 +99,21 @@ class CertificateAuthority(Protocol):
         ...
 
     def revocations(self, revoked: Sequence[Certificate], number: int, now: float, next_update: float) -> PublishedCrl:
-        """The list of what this authority revoked."""
+        """Signs the list of the certificates that this authority revoked."""
         ...
 
     def root_revocations(self) -> PublishedCrl | None:
-        """The root's own list, signed offline; none where the authority was imported without one."""
+        """The root's own list, signed offline; `None` if the authority was imported without one."""
         ...
 
     def verify(self, certificate: Certificate, message: bytes, signature: bytes) -> bool:
-        """Whether the key of a certificate of the registry signed the message."""
+        """Whether the key of this certificate signed the message."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class ExternalCrl:
-    """Another authority's list whose signature is good and whose time is not over; serials and issuer in hex."""
+    """A valid revocation list of another authority; serials and issuer in hex."""
 
     place: str
     issuer: str
@@ -127,20 +123,20 @@ class ExternalCrl:
 
 
 class ExternalCrls(Protocol):
-    """Where lists of other authorities come from."""
+    """Reads revocation lists of other authorities."""
 
     async def read(self, place: str, now: float) -> ExternalCrl:
-        """The list at a path or an address.
+        """Reads the list at a path or URL.
 
         Raises:
-            AuthorityError: not there, no list, signed by nobody who is believed, or out of date at `now`.
+            AuthorityError: missing, malformed, not signed by a trusted issuer, or expired at `now`.
         """
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class EnrolmentResult:
-    """What became of an enrolment: the certificate, or the code and words of a refusal."""
+    """The outcome of an enrolment: the certificate, or code and text of a refusal."""
 
     certificate: Certificate | None
     code: str = ""
@@ -149,56 +145,56 @@ class EnrolmentResult:
 
 
 class CertificateRegistry(Protocol):
-    """Every certificate and every enrolment token. What returned survives power loss."""
+    """Every certificate and enrolment token. A change that returned survives power loss."""
 
     async def add(self, certificate: Certificate) -> None:
-        """One more certificate."""
+        """Adds a certificate."""
         ...
 
     async def find(self, serial: str) -> Certificate | None:
-        """By serial number, in hex."""
+        """Finds a certificate by its serial number, in hex."""
         ...
 
     async def of(self, name: str) -> tuple[Certificate, ...]:
-        """All of one name, oldest first."""
+        """All certificates of one name, oldest first."""
         ...
 
     async def by_key(self, key: str) -> Certificate | None:
-        """The newest one with this key, as in `Certificate.key`."""
+        """The newest certificate with this key, as in `Certificate.key`."""
         ...
 
     async def certificates(
         self, *, name: str | None = None, good_at: float | None = None, limit: int = 200, offset: int = 0
     ) -> tuple[Sequence[Certificate], int]:
-        """A page, newest first, and how many there are; `good_at` leaves out what is expired or revoked then."""
+        """A page, newest first, and the count of all; `good_at` leaves out certificates expired or revoked then."""
         ...
 
     async def revoke(self, serials: Sequence[str], at: float, reason: str) -> Sequence[Certificate]:
-        """Mark them revoked; those that were not yet."""
+        """Revokes certificates; returns those that were not revoked before."""
         ...
 
     async def revoked(self, issuer: str, now: float) -> Sequence[Certificate]:
-        """Revoked and not expired, of one issuer."""
+        """Certificates of one issuer that are revoked and not expired."""
         ...
 
     async def standings(self, now: float) -> Sequence[RevocationStatus]:
-        """Every client of which a certificate was revoked, and what it holds at `now`."""
+        """Every client with a revoked certificate, and its valid certificates at `now`."""
         ...
 
     async def good_among(self, issuer: str, serials: frozenset[str]) -> Sequence[str]:
-        """Serials of this issuer's certificates that are in the registry, among these, and not revoked."""
+        """The serials among these of this issuer's certificates that are in the registry and not revoked."""
         ...
 
     async def note_list_number(self, name: str, number: int) -> int:
-        """Remember the number of a list that was seen; the highest one so far."""
+        """Stores the number of a list that was read; returns the highest number so far."""
         ...
 
     async def next_crl_number(self, issuer: str) -> int:
-        """Grows by one."""
+        """The number of the next list; grows by one."""
         ...
 
     async def put_token(self, token: EnrolmentToken) -> None:
-        """Keep an enrolment token."""
+        """Adds an enrolment token."""
         ...
 
     async def tokens(self) -> Sequence[EnrolmentToken]:
@@ -206,42 +202,42 @@ class CertificateRegistry(Protocol):
         ...
 
     async def drop_token(self, token_id: str) -> bool:
-        """Withdraw a token; whether there was one."""
+        """Deletes a token; returns whether it existed."""
         ...
 
     async def token(self, digest: str) -> EnrolmentToken | None:
-        """By the SHA-256 of the token."""
+        """Finds an enrolment token by its SHA-256."""
         ...
 
     async def admit(self, digest: str, certificate: Certificate, now: float, *, is_known: bool) -> EnrolmentResult:
-        """Use the token and enter the certificate, both or neither; of two at once one wins.
+        """Uses the token and adds the certificate, both or neither; of two concurrent calls one succeeds.
 
-        `is_known`: the controller has heard of a device of this name.
+        `is_known`: the controller knows a device of this name.
         """
         ...
 
     async def renew(self, certificate: Certificate, of: str) -> Certificate:
-        """Enter a renewal of the certificate with the serial `of`, unless this key was given one already: then that."""
+        """Adds a renewal of the certificate with the serial `of`; returns an earlier certificate of the same key."""
         ...
 
     async def unrecorded(self, limit: int) -> Sequence[Certificate]:
-        """Certificates that the audit does not tell of yet."""
+        """Certificates whose issue is not in the audit log yet."""
         ...
 
     async def recorded(self, serials: Sequence[str]) -> None:
-        """The audit tells of these."""
+        """Marks the issue of these as audited."""
         ...
 
     async def ended(self, now: float, limit: int) -> Sequence[tuple[Certificate, bool]]:
-        """Certificates of devices that expired by `now` and of which that was not told; with whether one of the same
-        name came after it.
+        """Devices' certificates that expired by `now` and whose end is not audited, each with whether one of the same
+        name follows it.
         """
         ...
 
     async def end_told(self, serials: Sequence[str]) -> None:
-        """Nothing is to be told of their end any more."""
+        """Marks the end of these as audited."""
         ...
 
     async def prune(self, before: float) -> int:
-        """Forget certificates that expired, and tokens that ended, before that time."""
+        """Deletes certificates and tokens that expired before this time; returns how many."""
         ...

@@ -1,4 +1,4 @@
-"""Time, randomness and ids come in through here, so that decisions can be tested without waiting."""
+"""Time and ids, as arguments of everything that depends on them."""
 
 from typing import Protocol
 
@@ -11,13 +11,13 @@ class Clock(Protocol):
         ...
 
     def monotonic(self) -> float:
-        """Seconds that only grow, for measuring."""
+        """Seconds that never go back, for durations."""
         ...
 
 
 class IdGenerator(Protocol):
-    """Identifiers that sort by the time they were made."""
+    """Identifiers that sort by the time of their creation."""
 
     def new(self, now: float) -> str:
-        """A new id of 26 characters (ULID), not given before."""
+        """A new id of 26 characters (ULID)."""
         ...

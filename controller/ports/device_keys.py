@@ -1,4 +1,4 @@
-"""The public keys by which devices sign their reports, by the keys' names."""
+"""The public keys with which devices sign their reports, by key id."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,32 +11,27 @@ SUPERSEDED: Final = "a newer one of this device has signed since"
 
 @dataclass(frozen=True, slots=True)
 class CertifiedKeys:
-    """What the registry says of one device: keys that count, of the oldest certificate first, and why others do not.
-
-    Both are by the keys' names.
-    """
+    """A device's keys in the registry by key id: the valid ones, oldest certificate first, and why others are over."""
 
     keys: Mapping[str, PublicKey]
     over: Mapping[str, str]
 
 
 class DeviceKeys(Protocol):
-    """Looked at for every signed report, so it answers from memory."""
+    """Keys in memory: every signed report is verified with them."""
 
     def of(self, device_id: str) -> Mapping[str, PublicKey] | None:
-        """The keys that hold; empty when there are none, `None` while that is being found out."""
+        """The valid keys; empty if there are none, `None` while they are being looked up."""
         ...
 
     def why_not(self, device_id: str, keyid: str) -> str:
-        """Why a key that is not among those of `of` does not count, in words."""
+        """Why a key that is not among those of `of` is not valid."""
         ...
 
     def signed(self, device_id: str, keyid: str) -> None:
-        """A report by this key was taken: the keys of the certificates before it are former ones from now on."""
+        """Records that a report with this key was accepted: keys of older certificates are superseded."""
         ...
 
     def wanted(self, device_id: str, keyid: str, offered: bytes, named: str = "") -> None:
-        """A report was signed with a key that is not known: find out; `offered` is the key as the report brought it,
-        `named` the device that it says it is of.
-        """
+        """Requests the lookup of an unknown key: `offered` in a report that claims to be of the device `named`."""
         ...

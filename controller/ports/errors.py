@@ -1,27 +1,27 @@
-"""The error families of the ports: an adapter raises only its own, always from the cause."""
+"""The error families of the ports: an adapter raises only its own family, always from the cause."""
 
 
 class ControllerError(Exception):
-    """The root of every error that an operator may see; `str()` is the text they see."""
+    """The root of every error that an operator may see; `str()` is its text."""
 
 
 class SettingsError(ControllerError):
-    """A configuration that cannot be used; the text names file and key."""
+    """The configuration cannot be used; the text names file and key."""
 
 
 class StoreError(ControllerError):
-    """The store did not do what was asked; nothing of the batch was kept."""
+    """The store failed; nothing of the commit was stored."""
 
 
 class StoreFullError(StoreError):
-    """No room left where the store lives; work waits until there is."""
+    """The store's file system is full; commits wait until there is room."""
 
 
 class BrokerError(ControllerError):
-    """The broker's management API did not do what was asked.
+    """The broker's management API failed or refused.
 
     Attributes:
-        transient: trying again later may help (no answer, 5xx, a node down).
+        transient: a retry may help (no answer, 5xx, a node down).
     """
 
     transient = True
@@ -32,30 +32,30 @@ class BrokerUnreachableError(BrokerError):
 
 
 class BrokerRefusedError(BrokerError):
-    """The broker understood and said no: wrong key, bad request, missing right. Trying the same again does not help."""
+    """The broker refused: wrong key, bad request, missing right. A retry does not help."""
 
     transient = False
 
 
 class BrokerNotFoundError(BrokerError):
-    """What was asked about is not there (a client, a ban, a rule)."""
+    """The client, ban or rule does not exist."""
 
     transient = False
 
 
 class BrokerConflictError(BrokerError):
-    """It is there already."""
+    """The row exists already."""
 
     transient = False
 
 
 class BrokerAnswerError(BrokerError):
-    """The answer made no sense (not JSON, wrong shape, cut off)."""
+    """The answer is malformed: not JSON, of the wrong shape, or cut off."""
 
 
 class MessagesError(ControllerError):
-    """The MQTT link could not do what was asked."""
+    """The MQTT connection failed."""
 
 
 class NoSubscriberError(MessagesError):
-    """The broker took the message and had nobody to give it to (MQTT 5 reason 16): the device has no session."""
+    """The broker accepted the message and had no subscriber (MQTT 5 reason 16): the device has no session."""

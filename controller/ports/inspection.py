@@ -1,4 +1,4 @@
-"""How a broker is looked at to be judged."""
+"""Reads the broker for an audit."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -8,19 +8,19 @@ from controller.domain.broker.inspection import BrokerInspection
 
 @dataclass(frozen=True, slots=True)
 class DashboardLogin:
-    """A dashboard user of the operator's: only such a login may read who has API keys."""
+    """A dashboard user of the operator: EMQX lists its API keys only for such a login."""
 
     username: str
     password: str
 
 
 class BrokerInspector(Protocol):
-    """Reads everything that broker policies speak of; what cannot be read is told with its reason, never raised."""
+    """Reads everything that broker policies use; the result has a reason for what cannot be read, nothing is raised."""
 
     async def inspect(self, login: DashboardLogin | None) -> BrokerInspection:
-        """Look at everything now: settings, listeners with a TLS handshake each, one try of the default login."""
+        """Reads everything: settings, listeners with a TLS handshake each, one attempt of the default login."""
         ...
 
     async def endpoints(self) -> BrokerInspection:
-        """Look at nodes and listeners only."""
+        """Reads nodes and listeners only."""
         ...

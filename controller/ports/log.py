@@ -1,4 +1,4 @@
-"""The one logging callable that services and adapters take: a message and its fields."""
+"""The logging callable of services and adapters: a message and its fields."""
 
 from collections.abc import Callable, Mapping
 

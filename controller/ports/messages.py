@@ -1,4 +1,4 @@
-"""The MQTT side as the rest of the controller sees it: messages in with a ticket to acknowledge, messages out."""
+"""The controller's MQTT connection: incoming messages with a ticket to acknowledge them, outgoing messages."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,9 +7,9 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True)
 class IncomingMessage:
-    """One message that the broker holds until `Messages.acknowledge` was called with it.
+    """A message that the broker holds until it is acknowledged.
 
-    `ticket` identifies the delivery (it is void after a reconnect: the broker delivers again, `dup` set);
+    `ticket` identifies the delivery; it is void after a reconnect, when the broker delivers again with `dup` set.
     `received_at` is monotonic seconds.
     """
 
@@ -24,9 +24,9 @@ class IncomingMessage:
 
 @dataclass(frozen=True, slots=True)
 class ConnectionState:
-    """What the link is doing, for health and readiness.
+    """For health and readiness.
 
-    `resumed_at`: when it last took up a session at which messages may have waited, monotonic seconds; `None`: never.
+    `resumed_at`: when it last resumed a session that may have queued messages, monotonic seconds; `None`: never.
     """
 
     connected: bool
@@ -41,27 +41,27 @@ class Messages(Protocol):
     """A connection that survives broker restarts; every method is called on the event loop's thread."""
 
     async def run(self) -> None:
-        """Connect, stay connected (back-off with jitter), until cancelled; then disconnect cleanly."""
+        """Connects and reconnects (back-off with jitter) until it is cancelled, then disconnects cleanly."""
         ...
 
     async def receive(self, most: int) -> Sequence[IncomingMessage]:
-        """Wait for at least one message, then take what has arrived, in order, at most `most`."""
+        """Waits for a message, then returns all that have arrived, in order, at most `most`."""
         ...
 
     def acknowledge(self, messages: Sequence[IncomingMessage]) -> None:
-        """Send the PUBACKs, in the order given, which has to be the order received."""
+        """Sends the PUBACKs in the order given, which has to be the order of receipt."""
         ...
 
     def publish(self, topic: str, payload: bytes, *, expiry_seconds: int | None = None) -> bool:
-        """Queue a QoS 1 message, `False` when the bounded queue is full or the link is down: nothing was queued."""
+        """Queues a QoS 1 message; `False` if it was not, because the queue is full or the connection is down."""
         ...
 
     def tell(self, topic: str, payload: bytes, *, expiry_seconds: int | None = None) -> bool:
-        """Send a QoS 0 message, which may be lost; `False` when the link is down or clogged: nothing was sent."""
+        """Sends a QoS 0 message, which may be lost; `False` if the connection is down or congested."""
         ...
 
     async def publish_confirmed(self, topic: str, payload: bytes, *, expiry_seconds: int | None = None) -> None:
-        """Publish at QoS 1 and wait for the broker's PUBACK.
+        """Publishes at QoS 1 and waits for the broker's PUBACK.
 
         Raises:
             MessagesError: not connected, refused (MQTT 5 reason >= 128), or no PUBACK in time.
@@ -69,6 +69,4 @@ class Messages(Protocol):
         ...
 
     @property
-    def state(self) -> ConnectionState:
-        """The link as it is now."""
-        ...
+    def state(self) -> ConnectionState: ...

@@ -1,4 +1,4 @@
-"""What may be wrong with policy files, told so that an author finds the place."""
+"""Errors in policy files, with their positions."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -8,9 +8,9 @@ from controller.ports.errors import ControllerError
 
 @dataclass(frozen=True, slots=True)
 class PolicyProblem:
-    """One thing that is wrong, and where: line and column from 1, 0 when it concerns the file as a whole.
+    """An error and its position: line and column from 1, 0 if it concerns the whole file.
 
-    `excerpt` is the line of the file, `caret` the column within it that is meant.
+    `excerpt` is the line of the file, `caret` the column within it.
     """
 
     source: str
@@ -29,7 +29,7 @@ class PolicyProblem:
 
 
 class PolicyError(ControllerError):
-    """Policies cannot be used; `str()` is every problem of every file.
+    """Policies cannot be used; `str()` has every problem of every file.
 
     Attributes:
         problems: all of them, in the order of files and lines.

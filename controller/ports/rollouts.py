@@ -1,4 +1,4 @@
-"""What rollouts need to survive, and where what they roll out is looked up."""
+"""The store of rollouts, and the targets that they install."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -9,22 +9,22 @@ from controller.ports.store import StoreWrites
 
 
 class TargetError(ControllerError):
-    """There is no such target, or the repository cannot be read; the text says which and what to do."""
+    """There is no such target, or the repository cannot be read; the text says what to do."""
 
 
 class RolloutStore(Protocol):
-    """Rollouts and their devices, kept in one transaction with what follows from them."""
+    """Rollouts and their devices, stored in one transaction with the writes that follow from them."""
 
     async def create(self, rollout: Rollout, members: Sequence[RolloutMember], writes: StoreWrites) -> None:
-        """Keep a new rollout with all its devices, and `writes`.
+        """Stores a new rollout with all its devices, and `writes`.
 
         Raises:
-            StoreError: it cannot be kept, or there is one of that id.
+            StoreError: it cannot be stored, or the id exists.
         """
         ...
 
     async def keep(self, rollout: Rollout, members: Sequence[RolloutMember], writes: StoreWrites) -> None:
-        """Keep the rollout, those of its devices that changed, and `writes`: together or not at all."""
+        """Stores the rollout, its changed devices and `writes`, together or not at all."""
         ...
 
     def id_of(self, number: int) -> str:
@@ -32,29 +32,27 @@ class RolloutStore(Protocol):
         ...
 
     async def next_number(self) -> int:
-        """The number of the next rollout; they grow."""
+        """The number of the next rollout; numbers grow."""
         ...
 
-    async def rollout(self, rollout_id: str) -> Rollout | None:
-        """One rollout."""
-        ...
+    async def rollout(self, rollout_id: str) -> Rollout | None: ...
 
     async def rollouts(self, *, limit: int, is_open: bool = False, name: str | None = None) -> Sequence[Rollout]:
-        """The newest ones, newest first; with `is_open` those that have not ended, with `name` those of it."""
+        """Rollouts, newest first; with `is_open` those that have not ended, with `name` those of that target name."""
         ...
 
     async def members(
         self, rollout_id: str, *, state: str | None = None, limit: int | None = None, offset: int = 0
     ) -> Sequence[RolloutMember]:
-        """Devices of a rollout, ring by ring; all of them without `limit`."""
+        """Devices of a rollout, ring by ring; all without `limit`."""
         ...
 
 
 class RolloutTargets(Protocol):
-    """The signed repository as far as rollouts look at it."""
+    """The targets of the signed repository."""
 
     async def find(self, text: str) -> RolloutTarget:
-        """The one target that `text` means: `NAME/VERSION/FILE`, `NAME/VERSION`, or `NAME` for its newest version.
+        """Finds a target by `NAME/VERSION/FILE`, by `NAME/VERSION`, or by `NAME` in its newest version.
 
         Raises:
             TargetError: there is none, there are several, or it was withdrawn.

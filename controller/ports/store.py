@@ -1,4 +1,4 @@
-"""What has to survive: devices, reports, the record, effects not carried out yet; and how operators read it."""
+"""The durable state: devices, reports, the audit log, pending effects; and how operators read it."""
 
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from controller.ports.broker_tables import AccessRules
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """A message that was refused; `payload` is cut to what the store keeps."""
+    """A rejected message; `payload` is cut to what the store keeps."""
 
     at: float
     device_id: str  # empty when the topic names none
@@ -31,7 +31,7 @@ class DeadLetter:
 
 @dataclass(frozen=True, slots=True)
 class StoredAuditEntry:
-    """A line of the record as it is kept; `seq` grows by one."""
+    """An entry of the audit log; `seq` grows by one."""
 
     seq: int
     at: float
@@ -40,7 +40,7 @@ class StoredAuditEntry:
 
 @dataclass(frozen=True, slots=True)
 class StoredReport:
-    """A full report as the device sent it, and the device as it left it."""
+    """A full report as the device sent it, and the device's state after it."""
 
     device: Device
     body: bytes
@@ -48,14 +48,14 @@ class StoredReport:
 
 @dataclass(frozen=True, slots=True)
 class StoreWrites:
-    """Everything one decision changes: kept together or not at all.
+    """Everything that one decision changes, stored together or not at all.
 
-    `devices`: whole new states. `seen`: devices of which only what a contact or a report tells is new. `reports`: full
-    reports; of their devices only what they tell is kept, unless those are among `devices` too. `audit`: when, and the
-    line. `done`: ids of effects that were carried out or are void. `charges`: ledger (empty for what policies
-    contained, else the operator), device, and when, or `None` to strike it out. `waivers`: by their id, `None` for one
-    that is over. `requests`: containments by hand that wait for a second person, as they are now.
-    `users`: those contained by name, as they are now; one that is over is forgotten.
+    `devices`: whole new states. `seen`: devices of which only the values of a contact or a report are new. `reports`:
+    full reports; of their devices only the values of the report are stored, unless they are among `devices` too.
+    `audit`: Unix seconds and entry. `done`: ids of effects that were carried out or are void. `charges`: ledger (empty
+    for containments by policies, else the operator), device, and Unix seconds, or `None` to remove it. `waivers`: by
+    id, `None` for an ended waiver. `requests`: containments that wait for a second person. `users`: cases of users; a
+    case that is over is deleted.
     """
 
     devices: tuple[Device, ...] = ()
@@ -74,7 +74,7 @@ class StoreWrites:
 
 @dataclass(frozen=True, slots=True)
 class GuardSnapshot:
-    """What the guards have to remember over a restart; `charges` as in `StoreWrites`."""
+    """The state of the guards; `charges` as in `StoreWrites`."""
 
     charges: tuple[tuple[str, str, float], ...] = ()
     waivers: tuple[Waiver, ...] = ()
@@ -83,54 +83,52 @@ class GuardSnapshot:
 
 @dataclass(frozen=True, slots=True)
 class ApiToken:
-    """An API token as it is kept: never the token itself."""
+    """An API token, by its digest: the token itself is never stored."""
 
     name: str
     digest: str  # SHA-256 in hex
     created_at: float
     scopes: tuple[Scope, ...] = ()
-    expires_at: float | None = None  # Unix seconds; `None`: at no time
+    expires_at: float | None = None  # Unix seconds; `None`: never
 
     def is_over(self, now: float) -> bool:
-        """Whether it opens nothing any more at `now` (Unix seconds)."""
+        """Whether it has expired at `now` (Unix seconds)."""
         return self.expires_at is not None and now >= self.expires_at
 
 
 @dataclass(frozen=True, slots=True)
 class StoreHealth:
-    """Whether commits go through; `trouble` is why not, `since` when it began (Unix seconds, 0 when fine)."""
+    """`trouble`: why commits fail, empty if they do not; `since`: Unix seconds, 0 if they do not."""
 
     trouble: str = ""
     since: float = 0.0
 
 
 class Store(Protocol):
-    """Durable state. A commit that returned survives power loss; one that raised left nothing behind."""
+    """A commit that returned survives power loss; one that raised stored nothing."""
 
     def commit(self, writes: StoreWrites) -> Awaitable[None]:
-        """Keep all of `writes` in one transaction, together with whatever else waits (group commit), in call order.
+        """Stores all of `writes` in one transaction, with other waiting commits (group commit), in order of the calls.
 
-        Queued by the call itself: what is decided and committed later may be decided before this is awaited.
-        While the store cannot write (full, locked, read-only) this waits and tries again; `health` says why.
-        Cancelling the wait does not take the writes back.
+        The call itself queues the commit: later decisions may be made before this one is awaited.
+        While the store cannot write (full, locked, read-only) the commit waits and is retried; `health` says why.
+        Cancelling the wait does not undo the writes.
         """
         ...
 
     @property
-    def health(self) -> StoreHealth:
-        """Whether commits go through."""
-        ...
+    def health(self) -> StoreHealth: ...
 
     async def devices(self) -> Sequence[Device]:
         """Every device, for the start."""
         ...
 
     async def report(self, device_id: str) -> bytes | None:
-        """The last full report, as the device sent it."""
+        """The last full report of a device, as it was sent."""
         ...
 
     async def reports(self, after: str, limit: int) -> Sequence[tuple[str, bytes]]:
-        """Device id and last full report in the order of ids, from the one that follows `after` on."""
+        """Device ids with their last full reports, in the order of ids, after the id `after`."""
         ...
 
     async def user_cases(self) -> Sequence[UserCase]:
@@ -138,41 +136,41 @@ class Store(Protocol):
         ...
 
     async def guard_books(self) -> GuardSnapshot:
-        """What the guards remember, for the start."""
+        """The state of the guards, for the start."""
         ...
 
     async def accepted_policies(self) -> str:
-        """The version of the policies that were last put in force; empty where none were noted."""
+        """The version of the policies that were last put in force; empty if there is none."""
         ...
 
     async def accept_policies(self, version: str) -> None:
-        """Note the version of the policies that are in force from now on."""
+        """Stores the version of the policies that are in force from now on."""
         ...
 
     async def effects(self) -> Sequence[Effect]:
-        """Every effect not carried out yet, oldest first."""
+        """Every pending effect, oldest first."""
         ...
 
     async def keep_rules(self, device_id: str, case_id: str, rules: AccessRules, at: float) -> None:
-        """Remember the rules a client had before the case; the first ones of a case stay."""
+        """Saves the rules that a subject had before the case; the first rules saved for a case stay."""
         ...
 
     async def kept_rules(self, device_id: str, case_id: str) -> AccessRules | None:
-        """What `keep_rules` remembered; `None` if nothing was."""
+        """The rules saved by `keep_rules`; `None` if there are none."""
         ...
 
     async def keep_subscriptions(
         self, device_id: str, case_id: str, cut: Sequence[SavedSubscription], at: float
     ) -> None:
-        """Remember subscriptions that are about to be cut; one of the same topic replaces the earlier one."""
+        """Saves subscriptions that are about to be cut; a subscription replaces an earlier one of the same topic."""
         ...
 
     async def kept_subscriptions(self, device_id: str, case_id: str) -> tuple[SavedSubscription, ...]:
-        """What `keep_subscriptions` remembered."""
+        """The subscriptions saved by `keep_subscriptions`."""
         ...
 
     async def forget_rules(self, device_id: str, case_id: str) -> None:
-        """The case is over, and the rules and subscriptions are back."""
+        """Deletes the saved rules and subscriptions of a case that is over."""
         ...
 
     async def audit(
@@ -186,15 +184,15 @@ class Store(Protocol):
         limit: int = 200,
         newest_first: bool = True,
     ) -> Sequence[StoredAuditEntry]:
-        """Lines of the record; `after` is a `seq` to go on from in the chosen direction (0: from its end)."""
+        """Entries of the audit log; `after` is the `seq` to continue from in the chosen direction (0: from its end)."""
         ...
 
     async def audit_head(self) -> ChainHead:
-        """The end of the record's chain, to be noted elsewhere."""
+        """The end of the audit log's chain, to be noted outside the store."""
         ...
 
     async def check_audit(self, noted: ChainHead | None = None) -> ChainVerification:
-        """Look at every row of the record; `noted` is a head that has to be in it."""
+        """Verifies every row of the audit log; `noted` is a head that the log has to contain."""
         ...
 
     async def commands(
@@ -203,24 +201,20 @@ class Store(Protocol):
         """Commands, newest first."""
         ...
 
-    async def command(self, command_id: str) -> CommandRecord | None:
-        """One command."""
-        ...
+    async def command(self, command_id: str) -> CommandRecord | None: ...
 
     async def dead_letters(self, *, device_id: str | None = None, limit: int = 100) -> Sequence[DeadLetter]:
-        """Refused messages, newest first."""
+        """Rejected messages, newest first."""
         ...
 
     async def put_token(self, token: ApiToken) -> None:
-        """Add a token, or replace the one of the same name."""
+        """Adds a token, or replaces that of the same name."""
         ...
 
-    async def tokens(self) -> Sequence[ApiToken]:
-        """All tokens."""
-        ...
+    async def tokens(self) -> Sequence[ApiToken]: ...
 
     async def drop_token(self, name: str) -> bool:
-        """Withdraw a token; whether there was one."""
+        """Deletes a token; returns whether it existed."""
         ...
 
     async def counts(self) -> dict[str, Any]:
@@ -228,9 +222,9 @@ class Store(Protocol):
         ...
 
     async def prune(self) -> int:
-        """Drop what is older than its retention; how many rows."""
+        """Deletes rows that are older than their retention; returns how many."""
         ...
 
     async def close(self) -> None:
-        """Finish what is queued, then close."""
+        """Finishes queued commits, then closes."""
         ...

@@ -1,4 +1,4 @@
-"""The repository of signed updates as the running controller sees it: what is published, and whether it stays valid."""
+"""The repository of signed updates: published targets, and the validity of its metadata."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -8,16 +8,16 @@ from schemas.updates import UpdateTarget
 
 
 class UpdatesError(ControllerError):
-    """The repository of updates cannot be read, written or signed; the text says what to do."""
+    """The update repository cannot be read, written or signed; the text says what to do."""
 
 
 class NoRepositoryError(UpdatesError):
-    """There is none at the configured place."""
+    """There is no repository at the configured path."""
 
 
 @dataclass(frozen=True, slots=True)
 class PublishedUpdate:
-    """A target that devices may install: where it lies, its content, and what is signed about it."""
+    """A target that devices may install: its path, its content, and its signed metadata."""
 
     path: str
     sha256: str
@@ -27,7 +27,7 @@ class PublishedUpdate:
 
 @dataclass(frozen=True, slots=True)
 class MetadataRoleState:
-    """One role of the metadata; `expires` in Unix seconds, `keys` of which `threshold` have to sign."""
+    """A role of the metadata; `expires` in Unix seconds, `keys` of which `threshold` have to sign."""
 
     role: str
     version: int
@@ -38,7 +38,7 @@ class MetadataRoleState:
 
 @dataclass(frozen=True, slots=True)
 class RefreshResult:
-    """What a look at the online roles did: the roles signed anew, and what offline keys have to do soon."""
+    """The roles that were signed anew, and warnings about roles that offline keys have to sign soon."""
 
     signed: tuple[str, ...]
     warnings: tuple[str, ...]
@@ -56,13 +56,13 @@ class UpdateRepository(Protocol):
         ...
 
     def roles(self) -> tuple[MetadataRoleState, ...]:
-        """How the four roles stand."""
+        """The state of the four roles."""
         ...
 
     def root(self) -> bytes:
-        """The newest root, for a device that trusts none yet."""
+        """The newest root metadata, for a device that has none yet."""
         ...
 
     def refresh(self, now: float) -> RefreshResult:
-        """Take in what offline keys signed, and renew what the online keys sign before it ends; blocking."""
+        """Takes over metadata that offline keys signed, and renews the online roles before they expire; blocking."""
         ...

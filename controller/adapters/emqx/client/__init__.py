@@ -1,6 +1,7 @@
-"""The HTTP client of EMQX's API.
+"""The client of EMQX's API.
 
-- `api`: sends requests and reads listings. `requests`: every request that Cordon makes. `models`: rows of responses.
-- `http`: addresses, timeouts and retries. `responses`: errors. `paths`: names as URL segments.
-- `coalescing`: requests that concurrent plans share.
+- `http`: fail-over, time-outs and retries; the only file with HTTP.
+- `requests`: every request, by resource, with the reading of its answer; `paths` escapes names, `models` has the rows.
+- `responses`: which answer is which error of the port.
+- `api`: sends requests and reads listings; `coalescing` shares requests between concurrent callers.
 """

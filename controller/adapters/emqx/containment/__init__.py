@@ -1,6 +1,7 @@
-"""Contains and releases clients at EMQX, step by step, and reads every node back.
+"""Containment at EMQX, of clients and of users.
 
-- `broker`: the port's implementation. Start here. `runner`: carries out, checks or describes a plan.
-- `actions`, `checks`: one class for each step of a plan; `steps`, `context`: what they have in common.
-- `verification`: read-back on every node. `authentication`: how strongly a client is authenticated.
+- `broker`: the port. `runner`: carries out and describes the plans of `controller.domain.containment.plan`.
+- `actions`, `checks`: one class for each step, which declares its requests and sends them; `steps` is their base.
+- `verification`: reads back on every node and repairs until it holds; `context`: what the steps of a plan share.
+- `authentication`: how strongly a client is authenticated.
 """
