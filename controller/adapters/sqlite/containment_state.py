@@ -1,21 +1,15 @@
 """What a containment wrote over or cut, remembered until it is given back; and users that are contained."""
 
-import json
 import sqlite3
 from collections.abc import Sequence
 from typing import Final
 
 from controller.adapters.sqlite import codec
 from controller.domain.containment.users import UserCase
-from controller.domain.policy.model import ContainmentLevel
 from controller.ports.broker import SavedSubscription
-from controller.ports.errors import StoreError
 
-_SUBSCRIPTION: Final = codec.DataclassCodec(SavedSubscription)
-_LEVELS: Final = {level.value: level for level in ContainmentLevel}
-_IDENTITY: Final = codec.DataclassCodec(
-    UserCase, from_json={"level": _LEVELS.__getitem__, "proven_level": lambda found: found and _LEVELS[found]}
-)
+_SUBSCRIPTION: Final = codec.JsonCodec(SavedSubscription)
+_USER_CASE: Final = codec.JsonCodec(UserCase)
 _USER: Final = "username"  # the one kind there is: a certificate resolves to a client id or a user name
 _PUT_IDENTITY: Final = (
     "INSERT INTO identity_cases (kind, name, case_id, body) VALUES (?, ?, ?, ?)"
@@ -32,7 +26,7 @@ def keep_subscriptions(
     connection: sqlite3.Connection, *, device_id: str, case_id: str, cut: Sequence[SavedSubscription], at: float
 ) -> None:
     """Remember what is about to be cut."""
-    rows = [(device_id, case_id, one.topic, at, codec.dump(_SUBSCRIPTION.encode(one))) for one in cut]
+    rows = [(device_id, case_id, one.topic, at, _SUBSCRIPTION.dump(one)) for one in cut]
     connection.executemany(_KEEP, rows)
 
 
@@ -41,7 +35,7 @@ def subscriptions(connection: sqlite3.Connection, *, device_id: str, case_id: st
     rows = connection.execute(
         "SELECT body FROM kept_subscriptions WHERE device_id = ? AND case_id = ? ORDER BY topic", (device_id, case_id)
     )
-    return tuple(_SUBSCRIPTION.decode(json.loads(body)) for (body,) in rows)
+    return tuple(_SUBSCRIPTION.load(f"a saved subscription of {device_id}", body) for (body,) in rows)
 
 
 def forget(connection: sqlite3.Connection, *, device_id: str, case_id: str) -> None:
@@ -52,7 +46,7 @@ def forget(connection: sqlite3.Connection, *, device_id: str, case_id: str) -> N
 
 def user_rows(cases: Sequence[UserCase]) -> tuple[tuple[str, list[tuple[str, ...]]], ...]:
     """The statements that keep these cases, and forget those that are over."""
-    kept = [(_USER, one.name, one.case_id, codec.dump(_IDENTITY.encode(one))) for one in cases if not one.is_over]
+    kept = [(_USER, one.name, one.case_id, _USER_CASE.dump(one)) for one in cases if not one.is_over]
     gone = [(_USER, one.name) for one in cases if one.is_over]
     return (_PUT_IDENTITY, list[tuple[str, ...]](kept)), (_DROP_IDENTITY, list[tuple[str, ...]](gone))
 
@@ -64,12 +58,4 @@ def user_cases(connection: sqlite3.Connection) -> list[UserCase]:
         StoreError: written by a newer version of Cordon, or damaged.
     """
     rows = connection.execute("SELECT name, body FROM identity_cases WHERE kind = ? ORDER BY name", (_USER,))
-    return [_identity(name, body) for name, body in rows]
-
-
-def _identity(name: str, body: str) -> UserCase:
-    try:
-        return _IDENTITY.decode(json.loads(body))
-    except (TypeError, ValueError, KeyError) as error:
-        text = f"cannot read the case of the user {name!r}: written by a newer version of Cordon, or damaged"
-        raise StoreError(text) from error
+    return [_USER_CASE.load(f"the case of the user {name!r}", body) for name, body in rows]

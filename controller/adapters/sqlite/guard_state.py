@@ -1,31 +1,20 @@
 """The rows of the guards: what was contained of late, waivers, requests that wait for a second person."""
 
-import json
 import sqlite3
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from controller.adapters.sqlite import codec
-from controller.domain.guards.approvals import ApprovalKind, ApprovalRequest, ApprovalState
+from controller.domain.guards.approvals import ApprovalRequest
 from controller.domain.guards.waivers import Waiver
-from controller.domain.policy.model import ContainmentLevel
 from controller.ports.store import GuardSnapshot, StoreWrites
 
 KEPT_DAYS: Final = 90.0  # of requests that ended, and of what was contained
 _DAY: Final = 86_400.0  # seconds
 _POLICIES: Final = "policies in force"  # key in `meta`
 
-T = TypeVar("T")
 StatementRows = list[tuple[Any, ...]]
-_WAIVER: Final = codec.DataclassCodec(Waiver)
-_REQUEST: Final = codec.DataclassCodec(
-    ApprovalRequest,
-    from_json={
-        "kind": {one.value: one for one in ApprovalKind}.__getitem__,
-        "state": {one.value: one for one in ApprovalState}.__getitem__,
-        "level": {one.value: one for one in ContainmentLevel}.__getitem__,
-        "devices": tuple,
-    },
-)
+_WAIVER: Final = codec.JsonCodec(Waiver)
+_REQUEST: Final = codec.JsonCodec(ApprovalRequest)
 _CHARGE: Final = (
     "INSERT INTO charges (ledger, subject, at) VALUES (?, ?, ?)"
     " ON CONFLICT (ledger, subject) DO UPDATE SET at = excluded.at"
@@ -45,14 +34,10 @@ def batches(writes: StoreWrites) -> tuple[tuple[str, StatementRows], ...]:
     charged: StatementRows = [(ledger, device, at) for ledger, device, at in writes.charges if at is not None]
     struck: StatementRows = [(ledger, device) for ledger, device, at in writes.charges if at is None]
     waived: StatementRows = [
-        (key, waiver.expires_at, codec.dump(_WAIVER.encode(waiver)))
-        for key, waiver in writes.waivers
-        if waiver is not None
+        (key, waiver.expires_at, _WAIVER.dump(waiver)) for key, waiver in writes.waivers if waiver is not None
     ]
     over: StatementRows = [(key,) for key, waiver in writes.waivers if waiver is None]
-    asked: StatementRows = [
-        (one.request_id, one.expires_at, codec.dump(_REQUEST.encode(one))) for one in writes.requests
-    ]
+    asked: StatementRows = [(one.request_id, one.expires_at, _REQUEST.dump(one)) for one in writes.requests]
     return (
         (_CHARGE, charged),
         ("DELETE FROM charges WHERE ledger = ? AND subject = ?", struck),
@@ -69,13 +54,9 @@ def books(connection: sqlite3.Connection) -> GuardSnapshot:
     requests = connection.execute("SELECT body FROM approvals ORDER BY request_id").fetchall()
     return GuardSnapshot(
         tuple((ledger, subject, at) for ledger, subject, at in charges),
-        tuple(_decoded("a waiver", _WAIVER, body) for (body,) in waivers),
-        tuple(_decoded("a request", _REQUEST, body) for (body,) in requests),
+        tuple(_WAIVER.load("a waiver", body) for (body,) in waivers),
+        tuple(_REQUEST.load("an approval request", body) for (body,) in requests),
     )
-
-
-def _decoded(what: str, record: codec.DataclassCodec[T], body: str) -> T:
-    return codec.read(what, lambda: record.decode(json.loads(body)))
 
 
 def reports(connection: sqlite3.Connection, after: str, limit: int) -> list[tuple[str, bytes]]:

@@ -1,61 +1,19 @@
 """Rollouts on SQLite: a row for each and one for each of its devices, in the transaction of what follows from them."""
 
-import json
 import sqlite3
 from collections.abc import Sequence
 from functools import partial
 from typing import Any, Final
 
-from controller.adapters.sqlite import codec
-from controller.adapters.sqlite.codec import DataclassCodec
+from controller.adapters.sqlite.codec import JsonCodec
 from controller.adapters.sqlite.store import SqliteStore
-from controller.domain.rollout.model import (
-    MemberState,
-    RevertState,
-    RingTally,
-    Rollout,
-    RolloutMember,
-    RolloutState,
-    RolloutTarget,
-    RolloutTerms,
-)
-from controller.domain.rollout.window import MaintenanceWindow
-from controller.ports.errors import StoreError
+from controller.domain.rollout.model import Rollout, RolloutMember, RolloutState
 from controller.ports.rollouts import RolloutStore
 from controller.ports.store import StoreWrites
 
 _ENDS: Final = ", ".join(f"'{state.value}'" for state in RolloutState if state.is_end)
-_TARGET: Final = DataclassCodec(RolloutTarget, from_json={"classes": tuple, "hardware": tuple})
-_WINDOW: Final = DataclassCodec(MaintenanceWindow)
-_TERMS: Final = DataclassCodec(
-    RolloutTerms,
-    to_json={"window": lambda window: None if window is None else _WINDOW.encode(window)},
-    from_json={
-        "window": lambda found: None if found is None else _WINDOW.decode(found),
-        "confirm_classes": tuple,
-    },
-)
-_TALLY: Final = DataclassCodec(RingTally)
-_ROLLOUT: Final = DataclassCodec(
-    Rollout,
-    to_json={
-        "target": _TARGET.encode,
-        "terms": _TERMS.encode,
-        "rings": lambda rings: [_TALLY.encode(one) for one in rings],
-    },
-    from_json={
-        "target": _TARGET.decode,
-        "terms": _TERMS.decode,
-        "rings": lambda found: tuple(map(_TALLY.decode, found)),
-        "state": RolloutState,
-        "ends_as": lambda found: None if found is None else RolloutState(found),
-    },
-)
-_MEMBER: Final = DataclassCodec(
-    RolloutMember,
-    leave_out=frozenset({"device_id", "ring", "state"}),
-    from_json={"state": MemberState, "revert": RevertState},
-)
+_ROLLOUT: Final = JsonCodec(Rollout)
+_MEMBER: Final = JsonCodec(RolloutMember, ("device_id", "ring", "state"))
 _PUT_ROLLOUT: Final = (
     "INSERT INTO rollouts (number, rollout_id, name, state, created_at, body) VALUES (?, ?, ?, ?, ?, ?)"
 )
@@ -76,7 +34,8 @@ class SqliteRolloutStore(RolloutStore):
     async def create(self, rollout: Rollout, members: Sequence[RolloutMember], writes: StoreWrites) -> None:
         """See `RolloutStore.create`."""
         number = int(rollout.rollout_id.removeprefix(_PREFIX))
-        row = (number, rollout.rollout_id, rollout.target.name, rollout.state.value, rollout.created_at, _body(rollout))
+        state, body = rollout.state.value, _ROLLOUT.dump(rollout)
+        row = (number, rollout.rollout_id, rollout.target.name, state, rollout.created_at, body)
         rows = _member_rows(rollout, members)
 
         def change(connection: sqlite3.Connection) -> None:
@@ -87,7 +46,7 @@ class SqliteRolloutStore(RolloutStore):
 
     async def keep(self, rollout: Rollout, members: Sequence[RolloutMember], writes: StoreWrites) -> None:
         """See `RolloutStore.keep`."""
-        row = (rollout.state.value, _body(rollout), rollout.rollout_id)
+        row = (rollout.state.value, _ROLLOUT.dump(rollout), rollout.rollout_id)
         rows = _member_rows(rollout, members)
 
         def change(connection: sqlite3.Connection) -> None:
@@ -125,15 +84,8 @@ class SqliteRolloutStore(RolloutStore):
         )
 
 
-def _body(rollout: Rollout) -> str:
-    return codec.dump(_ROLLOUT.encode(rollout))
-
-
 def _member_rows(rollout: Rollout, members: Sequence[RolloutMember]) -> list[tuple[Any, ...]]:
-    return [
-        (rollout.rollout_id, one.device_id, one.ring, one.state.value, codec.dump(_MEMBER.encode(one)))
-        for one in members
-    ]
+    return [(rollout.rollout_id, one.device_id, one.ring, one.state.value, _MEMBER.dump(one)) for one in members]
 
 
 def _next_number(connection: sqlite3.Connection) -> int:
@@ -146,7 +98,7 @@ def _rollouts(connection: sqlite3.Connection, *, where: str, values: tuple[str, 
         f"SELECT body FROM rollouts WHERE {where} ORDER BY number DESC LIMIT ?",  # noqa: S608 - values are bound
         (*values, limit),
     )
-    return [_decode_rollout(body) for (body,) in rows]
+    return [_ROLLOUT.load("a rollout", body) for (body,) in rows]
 
 
 def _members(
@@ -158,18 +110,7 @@ def _members(
         f"{chosen} ORDER BY ring, device_id LIMIT ? OFFSET ?",
         (rollout_id, *([] if state is None else [state]), limit, offset),
     )
-    return [_decode_member(*row) for row in rows]
-
-
-def _decode_rollout(body: str) -> Rollout:
-    try:
-        return _ROLLOUT.decode(json.loads(body))
-    except (ValueError, TypeError, KeyError) as e:
-        raise StoreError(f"a rollout in the store cannot be read: {e}") from e
-
-
-def _decode_member(device_id: str, ring: int, state: str, body: str) -> RolloutMember:
-    try:
-        return _MEMBER.decode(json.loads(body), device_id=device_id, ring=ring, state=state)
-    except (ValueError, TypeError, KeyError) as e:
-        raise StoreError(f"a device of a rollout in the store cannot be read: {e}") from e
+    return [
+        _MEMBER.load(f"the device {device_id} of a rollout", body, device_id=device_id, ring=ring, state=state)
+        for device_id, ring, state, body in rows
+    ]

@@ -65,7 +65,7 @@ def work_of(writes: StoreWrites, book: DeadLetterIndex, payload_bytes: int) -> W
     chained = [(line, line.body) for line in audit]
     batches: tuple[tuple[str, list[SqlRow]], ...] = (
         (_DEVICE, [codec.device_row(device) for device in writes.devices]),
-        (_SEEN, [codec.seen_row(device) for device in writes.seen]),
+        (_SEEN, [codec.contact_row(device) for device in writes.seen]),
         (_REPORT, [codec.report_row(report.device, report.body) for report in writes.reports]),
         (_EFFECT, [codec.effect_row(effect) for effect in writes.effects]),
         (_DONE, [(effect_id,) for effect_id in writes.done]),

@@ -11,8 +11,9 @@ from controller.adapters.sqlite import codec, reader
 from controller.adapters.sqlite.dead_letters import DeadLetterIndex
 from controller.adapters.sqlite.statements import work_of
 from controller.domain.audit_kinds import AuditKind
-from controller.domain.device import REPORT_FIELDS, ContainmentCase, Device
+from controller.domain.device import REPORT_FIELDS, ContainmentCase, Device, RuleState
 from controller.domain.effects import AuditEntry, CommandRecord, Effect, EndIsolation
+from controller.domain.policy.findings import RuleResult
 from controller.domain.policy.model import ContainmentLevel
 from controller.ports.broker_tables import AccessRules
 from controller.ports.errors import StoreError
@@ -77,7 +78,8 @@ def test_every_durable_effect_can_be_kept() -> None:
 
 
 def test_no_field_of_a_device_is_forgotten() -> None:
-    state = json.loads(codec.device_row(Device("d", 1.0, 2.0))[STATE])
+    rules = {"p/r": RuleState(RuleResult.FAIL, 1.0, 1)}
+    state = json.loads(codec.device_row(Device("d", 1.0, 2.0, rules=rules))[STATE])
     columns = set(codec.DEVICE_COLUMNS) - {"level", "state"}  # derived from the case, and the rest itself
     assert set(state) | columns == {one.name for one in fields(Device)}
     assert not set(state) & columns
@@ -86,8 +88,23 @@ def test_no_field_of_a_device_is_forgotten() -> None:
 def test_the_state_is_json_for_other_tools_also_when_a_hold_never_ends() -> None:
     case = ContainmentCase("c", ContainmentLevel.RESTRICTED, (), "operator", "theft", 1.0, 1.0, hold_until=math.inf)
     state = codec.device_row(Device("d", 1.0, 2.0, case=case))[STATE]
-    assert "Infinity" not in state
-    assert json.loads(state)["case"]["hold_until"] == "inf"
+
+    def constant(name: str) -> None:
+        raise AssertionError(f"{name} is not JSON")
+
+    assert json.loads(state, parse_constant=constant)["case"]["hold_until"] == "Infinity"
+
+
+@pytest.mark.parametrize("text", ["NaN", "Infinity", "\ud800", "NaN \udfff"])
+def test_every_text_comes_back_as_it_was(text: str) -> None:
+    case = ContainmentCase("c", ContainmentLevel.RESTRICTED, (), "cordon", text, 1.0, 1.0, hold_until=math.inf)
+    device = Device("d", 1.0, 2.0, tags=(text,), case=case)
+    assert codec.device_from(_row(device, codec.device_row(device)[STATE])) == device
+
+
+def test_nan_in_a_device_is_refused() -> None:
+    with pytest.raises(StoreError, match="not JSON: not a number"):
+        codec.device_row(Device("d", 1.0, 2.0, refused_until=math.nan))
 
 
 @pytest.mark.parametrize("value", [math.nan, object(), {1: object()}])
