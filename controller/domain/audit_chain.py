@@ -80,13 +80,11 @@ class ChainBounds:
 
     Attributes:
         anchor: the last row that was pruned.
-        chained_through: rows up to this one are older than the chain; gaps among them are normal.
         counted: the highest number ever given, as the database counts it.
         noted: a head that was noted elsewhere.
     """
 
     anchor: ChainHead = ChainHead(0, GENESIS)
-    chained_through: int = 0
     counted: int | None = None
     noted: ChainHead | None = None
 
@@ -146,10 +144,8 @@ def _flaw(link: ChainLink, last: ChainHead, bounds: ChainBounds, *, sound_before
     gap = seq - last.seq - 1
     if gap < 0:
         return ChainFlaw("inserted", seq, seq, f"row {seq} was inserted: its number was given before")
-    if link.before == last.digest:
-        if gap == 0 or seq <= bounds.chained_through:
-            return None
-        return _removed(last.seq + 1, seq - 1)
+    if link.before == last.digest and gap == 0:
+        return None
     if gap > 0:
         return _removed(last.seq + 1, seq - 1)
     if not sound_before:
@@ -174,7 +170,6 @@ def _check_bounds(
         yield _removed(last.seq + 1, end)
     elif not noted_seen and bounds.noted is not None:
         yield _removed(bounds.noted.seq, bounds.noted.seq)
-    before_chain = bounds.anchor.seq <= bounds.chained_through and pruned_through is None
-    if bounds.anchor.seq and not before_chain and pruned_through != bounds.anchor.seq:
+    if bounds.anchor.seq and pruned_through != bounds.anchor.seq:
         text = f"rows 1 to {bounds.anchor.seq} are missing, and no row records that they were pruned"
         yield ChainFlaw("removed", 1, bounds.anchor.seq, text)

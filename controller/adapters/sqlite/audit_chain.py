@@ -26,7 +26,6 @@ from controller.domain.audit_chain import (
 from controller.ports.errors import StoreError
 
 ANCHOR: Final = "audit.anchor"  # key in `meta`: the last row that pruning took away
-CHAINED: Final = "audit.chained_through"  # key in `meta`: the last row that is older than the chain
 MAX_FLAWS: Final = 100  # flaws that one check tells of
 _CLOCK_SLACK: Final = 86_400.0  # seconds; a row from further ahead was written by a wrong clock
 
@@ -116,11 +115,8 @@ def check(connection: sqlite3.Connection, noted: ChainHead | None = None) -> Cha
     """
     connection.execute("BEGIN")
     try:
-        chained = connection.execute("SELECT value FROM meta WHERE key = ?", (CHAINED,)).fetchone()
         counted = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'audit'").fetchone()
-        bounds = ChainBounds(
-            _anchor(connection), int(chained[0]) if chained else 0, counted[0] if counted else None, noted
-        )
+        bounds = ChainBounds(_anchor(connection), counted[0] if counted else None, noted)
         (rows,) = connection.execute("SELECT count(*) FROM audit").fetchone()
         found = []
         for flaw in find_flaws(_links(connection), bounds):

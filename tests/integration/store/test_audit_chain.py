@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from controller.adapters.sqlite import migrations
 from controller.adapters.sqlite.audit_chain import check_file
 from controller.cli.app import run_safely
 from controller.domain.audit_chain import ChainHead
@@ -114,30 +113,6 @@ async def test_a_failed_part_of_a_group_leaves_no_hole(tmp_path: Path) -> None:
                 assert writes is bad
         assert (await store.check_audit()).flaws == ()
         assert (await store.audit_head()).seq == 2
-
-
-async def test_a_store_from_before_the_chain_is_chained_as_it_stands(tmp_path: Path) -> None:
-    path = tmp_path / "store.db"
-    async with opened(path) as store:
-        await store.commit(
-            StoreWrites(
-                audit=tuple((NOW, AuditEntry(AuditKind.DEVICE_ONLINE, f"d{number}", "a")) for number in range(9))
-            )
-        )
-    tamper(
-        path,
-        "DELETE FROM audit WHERE seq IN (1, 2, 5)",
-        "ALTER TABLE audit DROP COLUMN chain",
-        "DELETE FROM meta",
-        "DELETE FROM _sqlite_migrations WHERE name = 'm0006b_audit_chain'",
-    )
-    async with opened(path) as store:
-        assert (await store.check_audit()).flaws == ()
-        await store.commit(StoreWrites(audit=((NOW, AuditEntry(AuditKind.DEVICE_ONLINE, "d", "a")),)))
-    assert told(path) == []
-    tamper(path, "DELETE FROM audit WHERE seq = 7")
-    assert told(path) == [("removed", 7, 7)]
-    assert "m0006b_audit_chain" in migrations.KNOWN
 
 
 def test_commands(record: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

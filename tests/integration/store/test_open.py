@@ -8,11 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import sqlite_utils
 
-from controller.adapters.sqlite import schema
-from controller.adapters.sqlite.migrations import KNOWN, migrations
+from controller.adapters.sqlite.migrations import KNOWN
 from controller.adapters.sqlite.options import StoreOptions
+from controller.cli.app import run_safely
 from controller.domain.device import Device
 from controller.ports.errors import StoreError
 from controller.ports.store import ApiToken
@@ -115,17 +114,51 @@ async def test_another_programs_database_is_left_alone(tmp_path: Path) -> None:
     assert path.read_bytes() == before
 
 
-async def test_the_first_versions_devices_are_read_after_the_update(tmp_path: Path) -> None:
-    path = tmp_path / "store.db"
-    old = sqlite_utils.Database(sqlite3.connect(path, isolation_level=None))
-    old.execute(f"PRAGMA application_id = {schema.APPLICATION_ID}")
-    migrations.apply(old, stop_before=KNOWN - {"m0001_first"})
-    state = '{"device_class":"","tags":[],"boot_id":"b","agent":"1","reported_at":5.5,"judged_by":"v","satisfied":3}'
-    old.execute("INSERT INTO devices VALUES ('a', 1.0, 6.0, 1, 0, 'none', 7, 'x', ?)", [state])
-    old.close()
-    async with opened(path) as store:
-        (device,) = await store.devices()
-    assert (device.reported_at, device.report_seq, device.satisfied, device.boot_id) == (5.5, 7, 3, "b")
+@pytest.fixture
+def development_folder(tmp_path: Path) -> Path:
+    """What `cordon init` makes, with a store as versions before the first release wrote it."""
+    secret = tmp_path / "secret"
+    secret.write_text("s3cret\n")
+    folder = tmp_path / "conf"
+    given = ["--emqx-key", "key", "--emqx-secret-file", str(secret), "--listen", "127.0.0.1:0"]
+    assert run_safely(["init", "--dir", str(folder), "--no-broker", *given]) == 0
+    connection = sqlite3.connect(folder / "cordon.db")
+    with connection:
+        connection.execute("DELETE FROM _sqlite_migrations")
+        connection.executemany(
+            "INSERT INTO _sqlite_migrations (migration_set, name, applied_at) VALUES ('cordon', ?, '')",
+            [("m0001_first",), ("m0006b_audit_chain",)],
+        )
+    connection.close()
+    return folder
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["serve", "--config", "{}/cordon.toml"],
+        ["init", "--dir", "{}", "--no-broker"],
+        ["backup", "{}/copy.db", "--config", "{}/cordon.toml"],
+        ["restore", "{}/cordon.db", "--config", "{}/cordon.toml"],
+    ],
+    ids=lambda argv: str(argv[0]),
+)
+def test_store_of_a_development_version_is_refused(
+    development_folder: Path, argv: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = development_folder / "cordon.db"
+    before = path.read_bytes()
+    assert run_safely([argument.format(development_folder) for argument in argv]) == 1
+    assert capsys.readouterr().err == (
+        f"cordon: {path} was written by a development version of Cordon from before its first release: "
+        "it cannot be converted; move it away and run `cordon init`\n"
+    )
+    assert path.read_bytes() == before
+    assert not (development_folder / "copy.db").exists()
+
+
+def test_the_schema_is_one_migration() -> None:
+    assert {"m0001_initial"} == KNOWN
 
 
 async def test_a_newer_versions_store_is_refused_with_what_to_do(tmp_path: Path) -> None:

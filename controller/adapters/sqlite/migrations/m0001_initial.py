@@ -132,7 +132,5 @@ def m0001_initial(db: sqlite_utils.Database) -> None:
     for group in (_DEVICES, _AUDIT, _EFFECTS, _CONTAINMENT, _GUARDS, _BROKER, _IDENTITY, _ROLLOUTS, _META):
         for statement in group:
             db.execute(statement)
-    # The keys are named here, not imported: a migration means what it meant when it was written.
-    start = (("audit.anchor", str(ChainHead(0, GENESIS))), ("audit.chained_through", "0"))
-    for row in start:
-        db.execute("INSERT INTO meta (key, value) VALUES (?, ?)", row)
+    # The key is written here, not imported: a migration never changes its meaning.
+    db.execute("INSERT INTO meta (key, value) VALUES ('audit.anchor', ?)", (str(ChainHead(0, GENESIS)),))
