@@ -1,5 +1,6 @@
 """The life cycle of a command in the controller."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -8,7 +9,7 @@ from controller.domain import events as ev
 from controller.domain.audit_kinds import AuditKind
 from controller.domain.commands import COMMAND_TTL, END_GRACE, MAX_OPEN, RESEND_AFTER, deadline_of
 from controller.domain.effects import SendCommand
-from schemas.commands import CommandState
+from schemas.commands import OLD_COMMAND, CommandState
 from tests.support.playbook import DIGEST, START, Play, beat, device, given
 
 
@@ -112,3 +113,36 @@ def test_command_without_a_result_is_sent_again_after_a_heartbeat() -> None:
     (again,) = play.when(beat(at=late), at=late).effects
     assert isinstance(again, SendCommand)
     assert again.command_id == play.state.commands[0].command_id
+
+
+def test_held_command_is_sent_once_an_operator_has_signed_it() -> None:
+    held = replace(request(), held=True)
+    play = given(device()).when(held).then_nothing()
+    command_id = play.state.commands[0].command_id
+    signature = ev.CommandCountersigned("s", command_id, "ada-1", "c2ln", "operator:ada")
+    signed = play.when(signature).recorded(AuditKind.COMMAND_COUNTERSIGNED)
+    (effect,) = signed.effects
+    assert isinstance(effect, SendCommand)
+    assert effect.signatures == (("ada-1", "c2ln"),)
+    signed.when(signature).then_nothing().recorded()
+    play.when(signature, at=START + COMMAND_TTL).then_nothing().recorded()
+    play.when(replace(signature, command_id="other")).then_nothing().recorded()
+
+
+def test_withdrawn_command_ends_as_expired() -> None:
+    withdrawal = ev.CommandWithdrawn("w", "a-c0", "operator:ada", "not needed")
+    play = given(device()).when(request()).when(withdrawal)
+    play.recorded(AuditKind.COMMAND_WITHDRAWN, AuditKind.COMMAND_EXPIRED)
+    assert states(play) == [("expired", "not needed")]
+    play.when(withdrawal).then_nothing().recorded()
+
+
+def test_replay_that_a_device_rejected_is_recorded() -> None:
+    rejected = ev.CommandReported("b", "forged", CommandState.REJECTED, f"counter: {OLD_COMMAND}", ())
+    given(device()).when(rejected).recorded(AuditKind.COMMAND_REPLAY_REFUSED)
+
+
+def test_progress_of_an_executing_command_is_recorded() -> None:
+    play = given(device()).when(request()).when(result(CommandState.EXECUTING))
+    progress = ev.CommandReported("p", "a-c0", CommandState.EXECUTING, "", (("phase", "downloading"),))
+    assert states(play.when(progress)) == [("executing", "")]
