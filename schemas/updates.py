@@ -158,7 +158,7 @@ def parse_requirement(text: str) -> Requirement:
             {"what": match[1], "op": "==" if match[2] == "=" else match[2], "value": match[3]}
         )
     except ValidationError as e:
-        raise ValueError(f"{text!r}: unknown property or invalid value: see docs/updates.md") from e
+        raise ValueError(f"{text!r} in requires: unknown property or invalid value, see docs/updates.md") from e
 
 
 class HealthCheck(StrictWireModel):

@@ -3,12 +3,12 @@ import pytest
 from controller.standin.bans import Ban, BanKind, BanList, InvalidBanError, normalise
 
 
-def _ban(kind: BanKind, who: str, until: int | None = 100) -> Ban:
-    return Ban(kind, normalise(kind, who), "cordon", "", 0, until)
+def _ban(kind: BanKind, subject: str, until: int | None = 100) -> Ban:
+    return Ban(kind, normalise(kind, subject), "cordon", "", 0, until)
 
 
 @pytest.mark.parametrize(
-    ("kind", "who", "refused"),
+    ("kind", "subject", "banned"),
     [
         ("clientid", "dev", True),
         ("clientid", "other", False),
@@ -22,20 +22,20 @@ def _ban(kind: BanKind, who: str, until: int | None = 100) -> Ban:
         ("peerhost_net", "192.0.3.0/24", False),
     ],
 )
-def test_whom_each_kind_refuses(kind: BanKind, who: str, refused: bool) -> None:
+def test_each_kind_of_ban_matches_its_subject(kind: BanKind, subject: str, banned: bool) -> None:
     bans = BanList()
-    assert bans.create(_ban(kind, who), 0.0) is None
-    assert bans.is_banned("dev", "joe", "192.0.2.7", 50.0) is refused
+    assert bans.create(_ban(kind, subject), 0.0) is None
+    assert bans.is_banned("dev", "joe", "192.0.2.7", 50.0) is banned
     assert not bans.is_banned("dev", "joe", "192.0.2.7", 100.0)
 
 
-def test_a_client_without_name_is_in_no_ban_of_names() -> None:
+def test_username_bans_do_not_match_a_client_without_user_name() -> None:
     bans = BanList()
     bans.create(_ban("username_re", ".*"), 0.0)
     assert not bans.is_banned("dev", None, "192.0.2.7", 50.0)
 
 
-def test_an_active_row_cannot_be_replaced_an_expired_one_can() -> None:
+def test_only_an_expired_ban_can_be_replaced() -> None:
     bans = BanList()
     first, second = _ban("clientid", "dev"), _ban("clientid", "dev", until=None)
     bans.create(first, 0.0)
@@ -44,7 +44,7 @@ def test_an_active_row_cannot_be_replaced_an_expired_one_can() -> None:
     assert bans.get("clientid", "dev") == second
 
 
-def test_expired_rows_stay_until_the_sweep() -> None:
+def test_expired_bans_stay_until_they_are_removed() -> None:
     bans = BanList()
     bans.create(_ban("clientid", "a"), 0.0)
     bans.create(_ban("clientid_re", "b", until=None), 0.0)
@@ -57,7 +57,7 @@ def test_expired_rows_stay_until_the_sweep() -> None:
     assert not bans.delete("clientid", "a")
 
 
-@pytest.mark.parametrize(("kind", "who"), [("peerhost", "nope"), ("peerhost_net", "x/1"), ("clientid_re", "(")])
-def test_subjects_that_are_none(kind: BanKind, who: str) -> None:
+@pytest.mark.parametrize(("kind", "subject"), [("peerhost", "nope"), ("peerhost_net", "x/1"), ("clientid_re", "(")])
+def test_an_invalid_subject_is_rejected(kind: BanKind, subject: str) -> None:
     with pytest.raises(InvalidBanError):
-        normalise(kind, who)
+        normalise(kind, subject)

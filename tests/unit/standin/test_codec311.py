@@ -1,4 +1,4 @@
-"""The 3.1.1 translation against paho's idea of 3.1.1 and the library's of MQTT 5."""
+"""The translation between MQTT 3.1.1 and 5: frames built here by the specification, packets of the MQTT 5 library."""
 
 import struct
 
@@ -12,7 +12,7 @@ from controller.standin.codec5 import decode
 from controller.standin.codec311 import connack_code, from_v5, protocol_level, to_v5
 from controller.standin.frames import FrameBuffer, FrameError, FrameTooLargeError, decode_length, encode_length
 
-# the codec library writes no topics with wildcards
+# The codec library does not write topics with wildcards.
 TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\x00+#"), min_size=1, max_size=40)
 PAYLOAD = st.binary(max_size=400)
 IDS = st.integers(1, 65_535)
@@ -29,9 +29,7 @@ def _frame(first: int, body: bytes) -> bytes:
 
 
 @given(TEXT, PAYLOAD, QOS, IDS, st.booleans(), st.booleans())
-def test_a_publish_goes_there_and_back(
-    topic: str, payload: bytes, qos: int, packet_id: int, retain: bool, dup: bool
-) -> None:
+def test_publish_round_trips(topic: str, payload: bytes, qos: int, packet_id: int, retain: bool, dup: bool) -> None:
     head = struct.pack("!H", packet_id) if qos else b""
     first = 0x30 | (8 if dup and qos else 0) | qos << 1 | int(retain)
     frame = _frame(first, _string(topic) + head + payload)
@@ -43,8 +41,8 @@ def test_a_publish_goes_there_and_back(
 
 
 @given(TEXT, PAYLOAD, IDS)
-def test_properties_of_mqtt_5_are_left_out(topic: str, payload: bytes, packet_id: int) -> None:
-    rich = mqtt5.PublishPacket(
+def test_mqtt_5_properties_are_left_out(topic: str, payload: bytes, packet_id: int) -> None:
+    with_properties = mqtt5.PublishPacket(
         topic,
         payload,
         qos=mqtt5.QoS.AT_LEAST_ONCE,
@@ -54,11 +52,11 @@ def test_properties_of_mqtt_5_are_left_out(topic: str, payload: bytes, packet_id
         user_properties=[("k", "v")],
     )
     plain = mqtt5.PublishPacket(topic, payload, qos=mqtt5.QoS.AT_LEAST_ONCE, packet_id=packet_id)
-    assert from_v5(rich.write()) == from_v5(plain.write())
+    assert from_v5(with_properties.write()) == from_v5(plain.write())
 
 
 @given(TEXT, st.booleans(), st.integers(0, 65_535), st.none() | TEXT, st.none() | PAYLOAD, st.none() | TEXT)
-def test_a_connect_is_read(
+def test_connect_is_decoded(
     clientid: str, clean: bool, keepalive: int, username: str | None, password: bytes | None, will: str | None
 ) -> None:
     flags = 2 * clean | (0x80 if username is not None else 0) | (0x40 if password is not None else 0)
@@ -82,7 +80,7 @@ def test_a_connect_is_read(
 
 
 @given(TEXT, PAYLOAD, st.integers(0, 2**32 - 1), st.lists(st.tuples(TEXT, TEXT), max_size=3), st.binary(max_size=20))
-def test_mqtt_5_packets_are_read_as_they_were_written(
+def test_mqtt_5_packets_round_trip(
     text: str, payload: bytes, number: int, pairs: list[tuple[str, str]], data: bytes
 ) -> None:
     will = mqtt5.Will(text, payload=payload, will_delay_interval=number, content_type=text, correlation_data=data)
@@ -101,7 +99,7 @@ def test_mqtt_5_packets_are_read_as_they_were_written(
 
 
 @given(st.lists(st.tuples(TEXT, QOS), min_size=1, max_size=5), IDS)
-def test_subscriptions_are_read(filters: list[tuple[str, int]], packet_id: int) -> None:
+def test_subscribe_and_unsubscribe_are_decoded(filters: list[tuple[str, int]], packet_id: int) -> None:
     head = struct.pack("!H", packet_id)
     subscribe = decode(to_v5(_frame(0x82, head + b"".join(_string(t) + bytes((q,)) for t, q in filters))))
     assert isinstance(subscribe, mqtt5.SubscribePacket)
@@ -112,24 +110,24 @@ def test_subscriptions_are_read(filters: list[tuple[str, int]], packet_id: int) 
 
 
 @given(IDS)
-def test_acknowledgements_keep_only_their_id(packet_id: int) -> None:
-    two = struct.pack("!H", packet_id)
-    refused = mqtt5.PubAckPacket(packet_id, reason_code=mqtt5.PubAckReasonCode.NOT_AUTHORIZED)
-    assert from_v5(refused.write()) == b"\x40\x02" + two
+def test_acknowledgements_keep_only_their_packet_id(packet_id: int) -> None:
+    encoded_id = struct.pack("!H", packet_id)
+    puback = mqtt5.PubAckPacket(packet_id, reason_code=mqtt5.PubAckReasonCode.NOT_AUTHORIZED)
+    assert from_v5(puback.write()) == b"\x40\x02" + encoded_id
     codes = [mqtt5.SubAckReasonCode.GRANTED_QOS_AT_LEAST_ONCE, mqtt5.SubAckReasonCode.NOT_AUTHORIZED]
-    assert from_v5(mqtt5.SubAckPacket(packet_id, codes).write()) == b"\x90\x04" + two + b"\x01\x80"
-    gone = mqtt5.UnsubAckPacket(packet_id, [mqtt5.UnsubAckReasonCode.NO_SUBSCRIPTION_EXISTED])
-    assert from_v5(gone.write()) == b"\xb0\x02" + two
+    assert from_v5(mqtt5.SubAckPacket(packet_id, codes).write()) == b"\x90\x04" + encoded_id + b"\x01\x80"
+    unsuback = mqtt5.UnsubAckPacket(packet_id, [mqtt5.UnsubAckReasonCode.NO_SUBSCRIPTION_EXISTED])
+    assert from_v5(unsuback.write()) == b"\xb0\x02" + encoded_id
 
 
 @pytest.mark.parametrize(("reason", "code"), [(0, 0), (138, 5), (135, 5), (134, 4), (133, 2), (132, 1), (137, 3)])
-def test_connack_codes(reason: int, code: int) -> None:
+def test_connack_reasons_become_3_1_1_return_codes(reason: int, code: int) -> None:
     assert connack_code(reason) == code
     packet = mqtt5.ConnAckPacket(reason_code=mqtt5.ConnAckReasonCode(reason), receive_max=5)
     assert from_v5(packet.write()) == bytes((0x20, 2, 0, code))
 
 
-def test_what_3_1_1_does_not_have() -> None:
+def test_packets_without_a_3_1_1_form_are_dropped_or_rejected() -> None:
     assert from_v5(mqtt5.DisconnectPacket().write()) == b""
     with pytest.raises(FrameError):
         to_v5(b"\xf0\x00")
@@ -138,10 +136,10 @@ def test_what_3_1_1_does_not_have() -> None:
 
 
 @given(st.binary(min_size=2, max_size=60))
-def test_no_bytes_do_more_than_fail(data: bytes) -> None:
-    for read in (protocol_level, to_v5, from_v5, decode):
+def test_arbitrary_bytes_raise_only_frame_errors(data: bytes) -> None:
+    for decoder in (protocol_level, to_v5, from_v5, decode):
         try:
-            read(data)
+            decoder(data)
         except FrameError:
             continue
 
@@ -149,47 +147,47 @@ def test_no_bytes_do_more_than_fail(data: bytes) -> None:
 @pytest.mark.parametrize(
     "frame",
     [
-        b"\x30\x04\x00\x01\xff\x00",  # a topic that is no UTF-8
-        b"\x10\x0e\x00\x04MQTT\x05\x02\x00\x3c\x00\x00\x01\xff",  # a client id that is none
+        b"\x30\x04\x00\x01\xff\x00",  # the topic is not UTF-8
+        b"\x10\x0e\x00\x04MQTT\x05\x02\x00\x3c\x00\x00\x01\xff",  # the client id is not UTF-8
         b"\x36\x05\x00\x01a\x00\x01",  # QoS 3
-        b"\x82\x07\x00\x01\x00\x00\x01\xff\x00",  # a filter that is none
-        b"\x30\x09\x00\x01a\x05\x03\x00\x02\xc3\x28",  # a content type that is none
+        b"\x82\x07\x00\x01\x00\x00\x01\xff\x00",  # the filter is not UTF-8
+        b"\x30\x09\x00\x01a\x05\x03\x00\x02\xc3\x28",  # the content type is not UTF-8
         b"\x30\x05\x00\x01a\x01\x7f",  # an unknown property
         b"\x30\x03\x00\x05a",
         b"\x82\x02\x00\x01",
     ],
 )
-def test_malformed_packets_are_refused(frame: bytes) -> None:
+def test_malformed_packets_are_rejected(frame: bytes) -> None:
     with pytest.raises(FrameError):
         decode(frame)
 
 
-def test_other_protocols_are_refused() -> None:
+def test_other_protocols_are_rejected() -> None:
     with pytest.raises(FrameError):
         protocol_level(b"\x10\x0c\x00\x04HTTP\x04\x02\x00\x3c\x00\x00")
     with pytest.raises(FrameError):
         protocol_level(b"\xc0\x00")
-    old = b"\x10\x0f\x00\x06MQIsdp\x03\x02\x00\x3c\x00\x01a"
-    assert protocol_level(old) == 3
-    assert isinstance(decode(codec311.to_v5(old)), mqtt5.ConnectPacket)
+    mqtt_3_1 = b"\x10\x0f\x00\x06MQIsdp\x03\x02\x00\x3c\x00\x01a"
+    assert protocol_level(mqtt_3_1) == 3
+    assert isinstance(decode(codec311.to_v5(mqtt_3_1)), mqtt5.ConnectPacket)
 
 
 @given(st.integers(0, 268_435_455))
-def test_lengths(value: int) -> None:
+def test_remaining_lengths_round_trip(value: int) -> None:
     data = b"x" + encode_length(value)
     assert decode_length(data, 1) == (value, len(data))
 
 
 @given(st.lists(st.binary(max_size=300), max_size=6), st.integers(1, 50))
-def test_a_stream_is_cut_wherever_it_was_broken(bodies: list[bytes], step: int) -> None:
+def test_frames_are_split_correctly_for_any_chunk_size(bodies: list[bytes], step: int) -> None:
     frames = [_frame(0x30, body) for body in bodies]
     stream = b"".join(frames)
     buffer = FrameBuffer()
-    got = [frame for at in range(0, len(stream), step) for frame in buffer.feed(stream[at : at + step])]
-    assert got == frames
+    split = [frame for at in range(0, len(stream), step) for frame in buffer.feed(stream[at : at + step])]
+    assert split == frames
 
 
-def test_a_frame_too_large_and_a_length_without_end() -> None:
+def test_an_oversized_frame_and_an_endless_length_are_rejected() -> None:
     with pytest.raises(FrameTooLargeError):
         list(FrameBuffer(max_packet=10).feed(b"\x30\x0b"))
     with pytest.raises(FrameError):

@@ -1,4 +1,4 @@
-"""Several nodes over one state: what dies with a node and what stays. A real cluster is not killed by a test."""
+"""Nodes that share one state: what is lost with a killed node and what stays, and how a node treats its clients."""
 
 import asyncio
 import ssl
@@ -25,14 +25,14 @@ def _api(standin: StandIn, node: int) -> httpx.AsyncClient:
     return httpx.AsyncClient(base_url=f"{standin.api_urls[node]}/api/v5", auth=("cordon", SECRET), trust_env=False)
 
 
-async def _enter(standin: StandIn, node: int, clientid: str, **options: Any) -> Probe:
+async def _connect(standin: StandIn, node: int, clientid: str, **options: Any) -> Probe:
     return await asyncio.to_thread(Probe(Endpoint(*standin.mqtt_addresses[node]), clientid, **options).enter)
 
 
-async def test_a_killed_node_takes_its_sessions_along_and_nothing_else() -> None:
+async def test_killing_a_node_loses_its_sessions_and_nothing_else() -> None:
     async with StandIn(StandInOptions(api_secret=SECRET, nodes=3)) as standin:
-        lost = await _enter(standin, 1, "lost", clean=False, expiry=3600)
-        kept = await _enter(standin, 0, "kept")
+        lost = await _connect(standin, 1, "lost", clean=False, expiry=3600)
+        kept = await _connect(standin, 0, "kept")
         async with _api(standin, 0) as api:
             await api.post("/banned", json={"as": "clientid", "who": "before"})
             standin.kill_node(NODES[1])
@@ -45,21 +45,21 @@ async def test_a_killed_node_takes_its_sessions_along_and_nothing_else() -> None
             assert (await api.get("/clients/kept")).json()["connected"] is True
             assert (await api.get("/clients", params={"node": NODES[1]})).status_code == 500
             await api.post("/banned", json={"as": "clientid", "who": "meanwhile"})
-        async with _api(standin, 1) as dead:
+        async with _api(standin, 1) as stopped_api:
             with pytest.raises(httpx.TransportError):
-                await dead.get("/nodes")
+                await stopped_api.get("/nodes")
         await standin.restart_node(NODES[1])
-        async with _api(standin, 1) as back:
-            listed = (await back.get("/banned")).json()["data"]
+        async with _api(standin, 1) as restarted_api:
+            listed = (await restarted_api.get("/banned")).json()["data"]
             assert sorted(row["who"] for row in listed) == ["before", "meanwhile"]
-        again = await _enter(standin, 1, "lost", clean=False, expiry=3600)
-        assert again.connack is not None
-        assert not again.connack.session_present
-        for probe in (lost, kept, again):
+        reconnected = await _connect(standin, 1, "lost", clean=False, expiry=3600)
+        assert reconnected.connack is not None
+        assert not reconnected.connack.session_present
+        for probe in (lost, kept, reconnected):
             await asyncio.to_thread(probe.close)
 
 
-async def test_a_node_that_runs_is_not_restarted_and_an_unknown_one_not_killed() -> None:
+async def test_restarting_a_running_node_does_nothing_and_an_unknown_node_cannot_be_killed() -> None:
     async with StandIn(StandInOptions(api_secret=SECRET)) as standin:
         before = list(standin.mqtt_addresses)
         await standin.restart_node(NODES[0])
@@ -78,15 +78,14 @@ def _until_stopped(url: str) -> str:
         return status()
 
 
-async def test_a_process_kills_a_node_when_asked_over_http() -> None:
+async def test_a_node_can_be_killed_over_http() -> None:
     async with (
         StandIn(StandInOptions(api_secret=SECRET, nodes=2)) as standin,
-        httpx.AsyncClient(base_url=standin.api_urls[0], auth=("cordon", SECRET), trust_env=False) as plain,
+        httpx.AsyncClient(base_url=standin.api_urls[0], auth=("cordon", SECRET), trust_env=False) as http,
     ):
-        assert (await plain.post("/standin/kill/nosuch")).status_code == 404
-        assert (await plain.post(f"/standin/kill/{NODES[1]}")).status_code == 202
-        probe = await asyncio.to_thread(_until_stopped, standin.api_urls[0])
-        assert probe == "stopped"
+        assert (await http.post("/standin/kill/nosuch")).status_code == 404
+        assert (await http.post(f"/standin/kill/{NODES[1]}")).status_code == 202
+        assert await asyncio.to_thread(_until_stopped, standin.api_urls[0]) == "stopped"
 
 
 def _client_tls(certs: Certs, name: str | None) -> ssl.SSLContext:
@@ -96,7 +95,7 @@ def _client_tls(certs: Certs, name: str | None) -> ssl.SSLContext:
     return context
 
 
-async def test_a_tls_listener_demands_a_certificate_and_takes_the_id_from_it(tmp_path: Path) -> None:
+async def test_a_tls_listener_requires_a_certificate_and_takes_the_client_id_from_it(tmp_path: Path) -> None:
     certs = Certs(tmp_path)
     options = StandInOptions(api_secret=SECRET, tls_ca=certs.ca, tls_cert=certs.server_cert, tls_key=certs.server_key)
     async with StandIn(options) as standin:
@@ -107,8 +106,8 @@ async def test_a_tls_listener_demands_a_certificate_and_takes_the_id_from_it(tmp
             row = (await api.get("/clients/edge-17")).json()
             assert (row["clientid"], row["listener"]) == ("edge-17", "ssl:default")
             assert (await api.get("/clients/someone-else")).status_code == 404
-            shown = (await api.get("/listeners/ssl:default")).json()["ssl_options"]
-            assert (shown["verify"], shown["fail_if_no_peer_cert"]) == ("verify_peer", True)
+            ssl_options = (await api.get("/listeners/ssl:default")).json()["ssl_options"]
+            assert (ssl_options["verify"], ssl_options["fail_if_no_peer_cert"]) == ("verify_peer", True)
             zone = (await api.get("/configs/global_zone")).json()
             assert zone["mqtt"]["peer_cert_as_clientid"] == "cn"
         await asyncio.to_thread(device.leave)
@@ -125,8 +124,8 @@ async def _first_byte(host: str, port: int, tls: ssl.SSLContext) -> bytes:
         writer.close()
 
 
-async def _talk(standin: StandIn, *frames: bytes) -> list[Any]:
-    """Send bytes and read packets until the broker closes."""
+async def _exchange(standin: StandIn, *frames: bytes) -> list[Any]:
+    """Sends frames and returns the packets that the broker sends until it closes."""
     reader, writer = await asyncio.open_connection(*standin.mqtt_addresses[0])
     try:
         for frame in frames:
@@ -159,9 +158,9 @@ CONNECT = mqtt5.ConnectPacket("x", clean_start=True).write()
         ((CONNECT, mqtt5.PublishPacket("/".join("a" * 129), b"").write()), 144),
     ],
 )
-async def test_a_client_that_breaks_the_protocol_is_cut(frames: tuple[bytes, ...], reason: int) -> None:
+async def test_a_client_that_violates_the_protocol_is_disconnected(frames: tuple[bytes, ...], reason: int) -> None:
     async with StandIn(StandInOptions(api_secret=SECRET)) as standin:
-        packets = await _talk(standin, *frames)
+        packets = await _exchange(standin, *frames)
         assert isinstance(packets[-1], mqtt5.DisconnectPacket)
         assert int(packets[-1].reason_code) == reason
 
@@ -169,20 +168,20 @@ async def test_a_client_that_breaks_the_protocol_is_cut(frames: tuple[bytes, ...
 @pytest.mark.parametrize(
     "data", [b"GET / HTTP/1.1\r\n" + b"x" * 80, b"\xc0\x00", b"\x10\x00", b"\xff\xff\xff\xff\xff\xff"]
 )
-async def test_what_is_no_mqtt_is_dropped(data: bytes) -> None:
+async def test_a_connection_that_does_not_speak_mqtt_is_closed(data: bytes) -> None:
     async with StandIn(StandInOptions(api_secret=SECRET)) as standin:
-        assert await _talk(standin, data) == []
+        assert await _exchange(standin, data) == []
 
 
-async def test_an_unknown_version_is_refused() -> None:
+async def test_an_unknown_protocol_version_is_rejected() -> None:
     async with StandIn(StandInOptions(api_secret=SECRET)) as standin:
-        (answer,) = await _talk(standin, b"\x10\x0d\x00\x04MQTT\x06\x02\x00\x3c\x00\x01x")
-        assert int(answer.reason_code) == 132
+        (connack,) = await _exchange(standin, b"\x10\x0d\x00\x04MQTT\x06\x02\x00\x3c\x00\x01x")
+        assert int(connack.reason_code) == 132
 
 
-async def test_a_topic_alias_stands_for_its_topic_and_an_id_is_assigned() -> None:
+async def test_a_topic_alias_is_resolved_and_a_missing_client_id_assigned() -> None:
     async with StandIn(StandInOptions(api_secret=SECRET)) as standin:
-        packets = await _talk(
+        packets = await _exchange(
             standin,
             mqtt5.ConnectPacket("", clean_start=True).write(),
             mqtt5.SubscribePacket(1, [mqtt5.TopicFilter("a/b")], subscription_id=9).write(),
@@ -199,22 +198,22 @@ async def test_a_topic_alias_stands_for_its_topic_and_an_id_is_assigned() -> Non
         ]
 
 
-async def test_a_silent_client_is_cut_after_one_and_a_half_keep_alives() -> None:
+async def test_a_silent_client_is_disconnected_after_1_5_keep_alive_intervals() -> None:
     async with StandIn(StandInOptions(api_secret=SECRET)) as standin:
-        packets = await _talk(standin, mqtt5.ConnectPacket("x", clean_start=True, keep_alive=1).write())
+        packets = await _exchange(standin, mqtt5.ConnectPacket("x", clean_start=True, keep_alive=1).write())
         assert int(packets[-1].reason_code) == 141
 
 
-async def test_changed_limits_hold_for_new_connections() -> None:
+async def test_changed_limits_apply_to_new_connections() -> None:
     async with StandIn(StandInOptions(api_secret=SECRET)) as standin, _api(standin, 0) as api:
-        old = await _enter(standin, 0, "old")
-        answer = await api.put("/configs/global_zone", json={"mqtt": {"max_inflight": 500, "max_mqueue_len": 9}})
-        assert (answer.status_code, answer.json()["mqtt"]["max_inflight"]) == (200, 500)
-        new = await _enter(standin, 0, "new")
+        old = await _connect(standin, 0, "old")
+        response = await api.put("/configs/global_zone", json={"mqtt": {"max_inflight": 500, "max_mqueue_len": 9}})
+        assert (response.status_code, response.json()["mqtt"]["max_inflight"]) == (200, 500)
+        new = await _connect(standin, 0, "new")
         rows = {row["clientid"]: row for row in (await api.get("/clients")).json()["data"]}
         assert [rows[name]["inflight_max"] for name in ("old", "new")] == [32, 500]
         assert [rows[name]["mqueue_max"] for name in ("old", "new")] == [1000, 9]
-        bad = await api.put("/configs/global_zone", json={"mqtt": {"max_inflight": 0}})
-        assert bad.status_code == 400
+        rejected = await api.put("/configs/global_zone", json={"mqtt": {"max_inflight": 0}})
+        assert rejected.status_code == 400
         for probe in (old, new):
             await asyncio.to_thread(probe.close)

@@ -5,12 +5,12 @@ from controller.standin.settings import InvalidSettingError, Settings, seconds
 
 
 @pytest.mark.parametrize(("text", "value"), [("15s", 15.0), ("500ms", 0.5), ("1h30m", 5400.0), ("2d", 172_800.0)])
-def test_durations(text: str, value: float) -> None:
+def test_durations_are_converted_to_seconds(text: str, value: float) -> None:
     assert seconds(text) == value
 
 
 @pytest.mark.parametrize("bad", ["", "5", "s", "1x", "5 s", "99999999d", 5, None])
-def test_what_is_no_duration(bad: object) -> None:
+def test_invalid_durations_are_rejected(bad: object) -> None:
     with pytest.raises(ValueError, match="not a duration"):
         seconds(bad)
 
@@ -36,14 +36,14 @@ def test_a_section_is_replaced_as_a_whole() -> None:
         {"mqtt": {"session_expiry_interval": "soon"}},
     ],
 )
-def test_a_bad_change_changes_nothing(change: dict[str, object]) -> None:
+def test_an_invalid_change_changes_nothing(change: dict[str, object]) -> None:
     settings = Settings()
     with pytest.raises(InvalidSettingError):
         settings.put_zone(change)
     assert settings == Settings()
 
 
-def test_authorization_settings() -> None:
+def test_authorization_settings_are_validated() -> None:
     settings = Settings()
     assert settings.put_authz({"no_match": "deny"})["cache"]["ttl"] == "1m"
     for bad in (
@@ -58,7 +58,7 @@ def test_authorization_settings() -> None:
     assert settings.authz["no_match"] == "deny"
 
 
-def test_options_that_cannot_be_started() -> None:
+def test_invalid_options_are_rejected() -> None:
     for bad in ({"nodes": 0}, {"nodes": 10}, {"tls_ports": (8883,)}):
         with pytest.raises(ValueError, match=r"nodes|tls"):
             StandInOptions(api_secret="x", **bad)

@@ -23,7 +23,7 @@ PATTERNS = st.builds(
 
 
 @pytest.mark.parametrize(
-    ("topic", "pattern", "covered"),
+    ("topic", "pattern", "expected"),
     [
         ("a/b", "a/b", True),
         ("a/b", "a/+", True),
@@ -40,40 +40,40 @@ PATTERNS = st.builds(
         ("#", "a/#", False),
     ],
 )
-def test_matching(topic: str, pattern: str, covered: bool) -> None:
-    assert matches(topic, pattern) is covered
+def test_a_filter_matches_names_by_the_rules_of_mqtt(topic: str, pattern: str, expected: bool) -> None:
+    assert matches(topic, pattern) is expected
 
 
 @pytest.mark.parametrize("bad", ["", "a/#/b", "a#", "+a", "a/b+", "x\x00", "a" * 65_536])
-def test_filters_that_are_none(bad: str) -> None:
+def test_invalid_filters_are_rejected(bad: str) -> None:
     assert not valid_filter(bad)
     assert parse_filter(bad) is None
 
 
 @pytest.mark.parametrize("bad", ["", "a/#", "+", "x\x00"])
-def test_names_that_are_none(bad: str) -> None:
+def test_invalid_names_are_rejected(bad: str) -> None:
     assert not valid_name(bad)
 
 
 @pytest.mark.parametrize("text", ["a/b", "$share/g/a/#", "$queue/a", "$SYS/brokers/+"])
-def test_a_parsed_filter_reads_back(text: str) -> None:
+def test_parsed_filters_round_trip(text: str) -> None:
     parsed = parse_filter(text)
     assert parsed is not None
     assert unparse_filter(parsed) == text
 
 
 @pytest.mark.parametrize("bad", ["$share/g", "$share//a", "$share/g/", "$share/a+/b", "$share/g/$share/h/a"])
-def test_share_filters_that_are_none(bad: str) -> None:
+def test_invalid_share_filters_are_rejected(bad: str) -> None:
     assert parse_filter(bad) is None
 
 
-def test_levels() -> None:
+def test_levels_are_counted() -> None:
     assert level_count("a") == 1
     assert level_count("a//b/") == 4
 
 
 @given(st.lists(PATTERNS, max_size=12), NAMES)
-def test_the_index_finds_what_matching_says(patterns: list[str], topic: str) -> None:
+def test_the_index_finds_the_same_filters_as_matching_each(patterns: list[str], topic: str) -> None:
     index: TopicIndex[int] = TopicIndex()
     for number, pattern in enumerate(patterns):
         index.add(pattern, number)
@@ -82,7 +82,7 @@ def test_the_index_finds_what_matching_says(patterns: list[str], topic: str) -> 
 
 
 @given(st.lists(PATTERNS, max_size=12), NAMES)
-def test_the_index_forgets_everything(patterns: list[str], topic: str) -> None:
+def test_removing_every_filter_empties_the_index(patterns: list[str], topic: str) -> None:
     index: TopicIndex[int] = TopicIndex()
     for number, pattern in enumerate(patterns):
         index.add(pattern, number)
@@ -92,7 +92,7 @@ def test_the_index_forgets_everything(patterns: list[str], topic: str) -> None:
     assert index == TopicIndex()
 
 
-def test_removing_what_is_not_there_changes_nothing() -> None:
+def test_removing_an_absent_value_changes_nothing() -> None:
     index: TopicIndex[str] = TopicIndex()
     index.add("a/+", "x")
     for pattern in ("a/+", "b/+", "c"):
