@@ -224,17 +224,17 @@ class CertificateRegistry(Protocol):
         """Certificates whose issue is not in the audit log yet."""
         ...
 
-    async def recorded(self, serials: Sequence[str]) -> None:
+    async def mark_recorded(self, serials: Sequence[str]) -> None:
         """Marks the issue of these as audited."""
         ...
 
-    async def ended(self, now: float, limit: int) -> Sequence[tuple[Certificate, bool]]:
+    async def expired(self, now: float, limit: int) -> Sequence[tuple[Certificate, bool]]:
         """Devices' certificates that expired by `now` and whose end is not audited, each with whether one of the same
         name follows it.
         """
         ...
 
-    async def end_told(self, serials: Sequence[str]) -> None:
+    async def mark_expiry_recorded(self, serials: Sequence[str]) -> None:
         """Marks the end of these as audited."""
         ...
 

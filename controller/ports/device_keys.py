@@ -20,18 +20,18 @@ class CertifiedKeys:
 class DeviceKeys(Protocol):
     """Keys in memory: every signed report is verified with them."""
 
-    def of(self, device_id: str) -> Mapping[str, PublicKey] | None:
+    def keys_for(self, device_id: str) -> Mapping[str, PublicKey] | None:
         """The valid keys; empty if there are none, `None` while they are being looked up."""
         ...
 
-    def why_not(self, device_id: str, keyid: str) -> str:
-        """Why a key that is not among those of `of` is not valid."""
+    def rejection_reason(self, device_id: str, keyid: str) -> str:
+        """Why a key that is not among those of `keys_for` is not valid."""
         ...
 
-    def signed(self, device_id: str, keyid: str) -> None:
+    def record_use(self, device_id: str, keyid: str) -> None:
         """Records that a report with this key was accepted: keys of older certificates are superseded."""
         ...
 
-    def wanted(self, device_id: str, keyid: str, offered: bytes, named: str = "") -> None:
+    def request_lookup(self, device_id: str, keyid: str, offered: bytes, named: str = "") -> None:
         """Requests the lookup of an unknown key: `offered` in a report that claims to be of the device `named`."""
         ...

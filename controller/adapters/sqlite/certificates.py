@@ -187,13 +187,13 @@ class SqliteCertificateRegistry(CertificateRegistry):
         text = f"{_SELECT} WHERE recorded = 0 LIMIT ?"
         return await self._store.read(lambda db: [_certificate(row) for row in db.execute(text, (limit,))])
 
-    async def recorded(self, serials: Sequence[str]) -> None:
+    async def mark_recorded(self, serials: Sequence[str]) -> None:
         """See the port."""
         rows = [(serial,) for serial in serials]
         text = "UPDATE certificates SET recorded = 1 WHERE serial = ?"
         await self._store.write(lambda db: db.executemany(text, rows).rowcount)
 
-    async def ended(self, now: float, limit: int) -> Sequence[tuple[Certificate, bool]]:
+    async def expired(self, now: float, limit: int) -> Sequence[tuple[Certificate, bool]]:
         """See the port."""
         text = (
             f"SELECT {_COLUMNS}, EXISTS (SELECT 1 FROM certificates AS newer WHERE newer.name = old.name"  # noqa: S608 - constants
@@ -203,7 +203,7 @@ class SqliteCertificateRegistry(CertificateRegistry):
         rows = await self._store.read(lambda db: db.execute(text, (now, limit)).fetchall())
         return [(_certificate(tuple(row[:-1])), bool(row[-1])) for row in rows]
 
-    async def end_told(self, serials: Sequence[str]) -> None:
+    async def mark_expiry_recorded(self, serials: Sequence[str]) -> None:
         """See the port."""
         rows = [(serial,) for serial in serials]
         text = "UPDATE certificates SET recorded = 2 WHERE serial = ?"

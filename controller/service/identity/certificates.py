@@ -173,16 +173,16 @@ class CertificateService:
         while found := await self.registry.unrecorded(_RECORD_AT_ONCE):
             entries = [(one.issued_at, _told(one)) for one in found]
             await self._fleet.commit(UnitOfWork(audit=entries))
-            await self.registry.recorded([one.serial for one in found])
+            await self.registry.mark_recorded([one.serial for one in found])
 
     async def tell_of_ends(self) -> None:
         """One alert for each device whose certificate expired and that has no later one: it cannot renew any more."""
         now = self._clock.now()
-        while found := await self.registry.ended(now, _RECORD_AT_ONCE):
+        while found := await self.registry.expired(now, _RECORD_AT_ONCE):
             lost = tuple(one for one, is_followed in found if _is_lost(one, is_followed=is_followed))
             if lost:
                 await self._fleet.record(*map(_ended, lost))
-            await self.registry.end_told([one.serial for one, _ in found])
+            await self.registry.mark_expiry_recorded([one.serial for one, _ in found])
 
 
 def _is_lost(one: Certificate, *, is_followed: bool) -> bool:

@@ -87,18 +87,18 @@ class DeviceKeyring:
         self._outdated: set[str] = set()  # of these: their certificates changed after they were asked for
         self._signed: dict[str, bytes] = {}  # newest keys that signed, to be kept
 
-    def of(self, device_id: str) -> Mapping[str, PublicKey] | None:
+    def keys_for(self, device_id: str) -> Mapping[str, PublicKey] | None:
         """See `DeviceKeys`; what was looked up a while ago is looked up again, and counts meanwhile."""
         known = self._known.get(device_id)
         if known is None:
             return None
         if self._clock.monotonic() - known.at > FRESH:
-            self.wanted(device_id, "", b"")
+            self.request_lookup(device_id, "", b"")
             if not known.found.keys:
                 return None
         return known.found.keys
 
-    def why_not(self, device_id: str, keyid: str) -> str:
+    def rejection_reason(self, device_id: str, keyid: str) -> str:
         """See `DeviceKeys`."""
         known = self._known.get(device_id)
         why = None if known is None else known.found.over.get(keyid)
@@ -106,7 +106,7 @@ class DeviceKeyring:
             return "signed with a key that is not this device's"
         return f"signed with a certificate of this device that does not count: {why}"
 
-    def signed(self, device_id: str, keyid: str) -> None:
+    def record_use(self, device_id: str, keyid: str) -> None:
         """See `DeviceKeys`."""
         known = self._known.get(device_id)
         if known is None or keyid not in known.found.keys or next(iter(known.found.keys)) == keyid:
@@ -116,7 +116,7 @@ class DeviceKeyring:
         keys = {name: key for name, key in known.found.keys.items() if name not in former}
         self._known[device_id] = replace(known, found=CertifiedKeys(keys, {**known.found.over, **former}))
         self._signed[device_id] = public_key_der(keys[keyid])
-        self.wanted(device_id, "", b"")
+        self.request_lookup(device_id, "", b"")
 
     def changed(self, device_id: str) -> None:
         """The registry has a new certificate of this device, or takes one back: what was known counts no more."""
@@ -125,9 +125,9 @@ class DeviceKeyring:
         if device_id in self._wanted:
             self._outdated.add(device_id)
         else:
-            self.wanted(device_id, "", b"")
+            self.request_lookup(device_id, "", b"")
 
-    def wanted(self, device_id: str, keyid: str, offered: bytes, named: str = "") -> None:
+    def request_lookup(self, device_id: str, keyid: str, offered: bytes, named: str = "") -> None:
         """See `DeviceKeys`."""
         waiting = self._wanted.get(device_id)
         if waiting is not None:

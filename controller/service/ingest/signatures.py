@@ -118,15 +118,15 @@ class ReportSignatureVerifier:
             sealed = parse_signed_report(message.payload)
         except SignatureError as e:
             return RejectedMessage(device_id, RejectReason.MALFORMED, str(e))
-        keys = self._keys.of(device_id)
+        keys = self._keys.keys_for(device_id)
         if keys is None or sealed.keyid not in keys:
             front = _front(sealed.payload)
             named = _named(front)
-            self._keys.wanted(device_id, sealed.keyid, _offered(sealed.payload), named)
+            self._keys.request_lookup(device_id, sealed.keyid, _offered(sealed.payload), named)
             if keys is None:
                 text = "the key that signed this is being looked up: send it again"
                 return RejectedMessage(device_id, RejectReason.TOO_MANY, text, _seq_of(front))
-            why = self._keys.why_not(device_id, sealed.keyid)
+            why = self._keys.rejection_reason(device_id, sealed.keyid)
             if named not in ("", device_id):
                 why = f"{why}; the report names {named}"
             return RejectedMessage(device_id, RejectReason.BAD_SIGNATURE, why)
@@ -159,7 +159,7 @@ class ReportSignatureVerifier:
             return RejectedMessage(device_id, RejectReason.TOO_OLD, old, front.seq)
         self._windows[device_id] = window.accept(front.seq)
         self._signing.add(device_id)
-        self._keys.signed(device_id, sealed.keyid)
+        self._keys.record_use(device_id, sealed.keyid)
         return AdmittedMessage(
             replace(message, payload=sealed.payload), is_sealed=True, missing=window.gap_before(front.seq)
         )

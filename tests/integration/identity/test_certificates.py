@@ -125,7 +125,7 @@ async def test_pages_and_what_holds(registry: SqliteCertificateRegistry) -> None
 async def test_the_record_is_told_once(registry: SqliteCertificateRegistry) -> None:
     await registry.add(certificate(1))
     assert [one.serial for one in await registry.unrecorded(10)] == ["1"]
-    await registry.recorded(["1"])
+    await registry.mark_recorded(["1"])
     assert await registry.unrecorded(10) == []
 
 
