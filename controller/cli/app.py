@@ -1,4 +1,4 @@
-"""The tree of commands: one noun each, and the options of `cordon` itself."""
+"""The command tree: one noun each, and the options of `cordon` itself."""
 
 from collections.abc import Sequence
 from typing import Annotated, Final
@@ -9,26 +9,26 @@ from controller.cli import (
     access,
     approvals,
     audit,
-    broker,
     ca,
     certificates,
     commands,
-    devices,
     enrol,
     guard,
-    keys,
-    policies,
     rollouts,
     tokens,
-    updates,
     waivers,
 )
 from controller.cli import backup as backup_commands
 from controller.cli import init as init_command
 from controller.cli import serve as serve_command
+from controller.cli.broker import app as broker
+from controller.cli.devices import app as devices
 from controller.cli.errors import ExitCode, code_of
+from controller.cli.keys import app as keys
 from controller.cli.output import note, say
+from controller.cli.policy import app as policy
 from controller.cli.quarantine import app as quarantine
+from controller.cli.updates import app as updates
 from controller.ports.errors import ControllerError
 
 _CONTEXT: Final = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
@@ -36,7 +36,7 @@ _CONTEXT: Final = {"help_option_names": ["-h", "--help"], "max_content_width": 1
 app = typer.Typer(
     name="cordon",
     help="Judges device posture, contains violations at the broker, repairs and releases.",
-    epilog="Exit status: 0 done, 1 the answer is no, 2 wrong usage or configuration, 3 nobody answered, 4 not allowed.",
+    epilog="Exit status: 0 done, 1 the answer is no, 2 wrong usage or configuration, 3 no answer, 4 not allowed.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -46,7 +46,7 @@ app = typer.Typer(
 
 def _version(wanted: bool) -> None:
     if wanted:
-        from importlib.metadata import version  # reads files: only when it is asked for
+        from importlib.metadata import version  # reads files
 
         say(f"cordon {version('emqx-cordon')}")
         raise typer.Exit
@@ -73,7 +73,7 @@ for name, noun in (
     ("keys", keys.app),
     ("guard", guard.app),
     ("approval", approvals.app),
-    ("policy", policies.app),
+    ("policy", policy.app),
     ("waiver", waivers.app),
     ("audit", audit.app),
     ("dead-letters", audit.letters),
@@ -89,7 +89,7 @@ for name, noun in (
     app.add_typer(noun, name=name)
 
 
-# Their options are their own: loading what they need would make every other command wait.
+# These commands parse their own options: every other command would wait for their imports.
 _PASSES_ON: Final = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 
 
@@ -115,14 +115,14 @@ def demo_update(context: typer.Context) -> None:
 
 @app.command("standin", context_settings=_PASSES_ON, add_help_option=False)
 def standin(context: typer.Context) -> None:
-    """Run an EMQX stand-in, to try Cordon without Docker; `cordon standin --help` tells its options."""
+    """Run an EMQX stand-in, to try Cordon without Docker; `cordon standin --help` shows its options."""
     from controller.standin.__main__ import main
 
     raise typer.Exit(main(context.args))
 
 
 def run_safely(argv: Sequence[str]) -> int:
-    """The exit code of `cordon` with these arguments."""
+    """Runs `cordon` with these arguments; returns the exit code."""
     try:
         app(list(argv), prog_name="cordon")
     except SystemExit as e:

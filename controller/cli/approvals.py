@@ -1,4 +1,4 @@
-"""`cordon approval`: what another operator asked for and one person may not decide."""
+"""`cordon approval`: lists, approves and rejects requests that need a second person."""
 
 from typing import Annotated, Any, Final
 
@@ -20,24 +20,22 @@ ApprovalRequestArgument = Annotated[
 @connected
 def list_requests(
     client: ApiClient,
-    every: Annotated[bool, typer.Option("--all", help="those that ended too")] = False,
+    every: Annotated[bool, typer.Option("--all", help="ended requests too")] = False,
     output: OutputOption = OutputFormat.TABLE,
 ) -> None:
-    """List requests that wait, newest first."""
-    found = client.get("/approvals", state=None if every else "open")["items"]
-    show(output, found, _COLUMNS, map(_row, found), empty="nothing waits for a second person")
+    """List open requests, newest first."""
+    requests = client.get("/approvals", state=None if every else "open")["items"]
+    show(output, requests, _COLUMNS, map(_row, requests), empty="no request waits for a second person")
 
 
-def _row(one: dict[str, Any]) -> tuple[object, ...]:
-    ends = one["expires_at"] if one["state"] == "open" else f"{one['state']} by {one['decided_by']}"
-    return (
-        one["request_id"], one["state"], _asks(one), len(one["devices"]), one["by"], ago(one["asked_at"]), ends,
-        one["reason"],
-    )  # fmt: skip
+def _row(request: dict[str, Any]) -> tuple[object, ...]:
+    end = request["expires_at"] if request["state"] == "open" else f"{request['state']} by {request['decided_by']}"
+    columns = (request["request_id"], request["state"], _action(request), len(request["devices"]), request["by"])
+    return (*columns, ago(request["asked_at"]), end, request["reason"])
 
 
-def _asks(one: dict[str, Any]) -> str:
-    return str(one["level"]) if one["asks"] == "contain" else "let through what waits"
+def _action(request: dict[str, Any]) -> str:
+    return str(request["level"]) if request["asks"] == "contain" else "approve deferred containments"
 
 
 @app.command("show")
@@ -46,22 +44,22 @@ def show_request(
     client: ApiClient, request: ApprovalRequestArgument, output: OutputOption = OutputFormat.TABLE
 ) -> None:
     """Show one request with its devices."""
-    found = client.get(f"/approvals/{segment(request)}")
+    details = client.get(f"/approvals/{segment(request)}")
     if output is OutputFormat.JSON:
-        print_json(found)
+        print_json(details)
         return
-    say(f"{found['request_id']}: {found['state']}, {_asks(found)}")
-    say(f"asked by {safe(found['by'])}: {safe(found['reason'])}")
-    for device in found["devices"]:
+    say(f"{details['request_id']}: {details['state']}, {_action(details)}")
+    say(f"requested by {safe(details['by'])}: {safe(details['reason'])}")
+    for device in details["devices"]:
         say(f"  {safe(device)}")
 
 
 @app.command("approve")
 @connected
 def approve(client: ApiClient, request: ApprovalRequestArgument, output: OutputOption = OutputFormat.TABLE) -> None:
-    """Carry out what another operator asked for; never one's own request."""
-    found = client.call("POST", f"/approvals/{segment(request)}/approve")
-    print_decided({"items": found["items"]}, output)
+    """Carry out another operator's request; nobody can approve an own request."""
+    approved = client.call("POST", f"/approvals/{segment(request)}/approve")
+    print_decided({"items": approved["items"]}, output)
 
 
 @app.command("reject")
@@ -72,9 +70,9 @@ def reject(
     reason: GuardReasonOption,
     output: OutputOption = OutputFormat.TABLE,
 ) -> None:
-    """Say no to a request."""
-    found = client.call("POST", f"/approvals/{segment(request)}/reject", {"reason": reason})
+    """Reject a request."""
+    rejected = client.call("POST", f"/approvals/{segment(request)}/reject", {"reason": reason})
     if output is OutputFormat.JSON:
-        print_json(found)
+        print_json(rejected)
     else:
-        say(f"{found['request_id']}: {found['state']}")
+        say(f"{rejected['request_id']}: {rejected['state']}")

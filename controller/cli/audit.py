@@ -1,4 +1,4 @@
-"""`cordon audit` and `cordon dead-letters`: what happened, and what was refused."""
+"""`cordon audit` and `cordon dead-letters`: lists and verifies the audit log, lists rejected messages."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -14,51 +14,51 @@ from controller.cli.output import OutputFormat, OutputOption, note, print_json, 
 from controller.domain.audit_chain import ChainHead, ChainVerification
 from controller.ports.errors import StoreError
 
-PAGE: Final = 1000  # rows; the API's bound
+PAGE: Final = 1000  # rows; the API's limit
 _MAX_DETAIL: Final = 160  # characters in a table
 _AUDIT: Final = ("seq", "at", "device", "kind", "what", "by", "detail")
 _LETTERS: Final = ("at", "device", "topic", "reason", "detail", "bytes")
-audit = typer.Typer(help="What was seen, decided and done, by whom.", no_args_is_help=True)
-letters = typer.Typer(help="Messages that were refused.", no_args_is_help=True)
+app = typer.Typer(help="The audit log: observations, decisions and actions.", no_args_is_help=True)
+letters = typer.Typer(help="Messages that were rejected.", no_args_is_help=True)
 
 
-@audit.command("list")
+@app.command("list")
 @connected
 def list_audit(
     client: ApiClient,
-    device: Annotated[str | None, typer.Option(help="of this device only")] = None,
-    case: Annotated[str | None, typer.Option(help="of this containment only")] = None,
-    kind: Annotated[str | None, typer.Option(help="only lines of this kind, such as containment.decided")] = None,
-    alerts: Annotated[bool, typer.Option("--alerts", help="only what somebody should look at")] = False,
-    after: Annotated[int, typer.Option(min=0, help="go on behind this seq")] = 0,
-    limit: Annotated[int, typer.Option(min=1, help="at most so many")] = 100,
-    oldest_first: Annotated[bool, typer.Option("--oldest-first", help="from the beginning")] = False,
+    device: Annotated[str | None, typer.Option(help="only of this device")] = None,
+    case: Annotated[str | None, typer.Option(help="only of this containment case")] = None,
+    kind: Annotated[str | None, typer.Option(help="only of this kind, such as containment.decided")] = None,
+    alerts: Annotated[bool, typer.Option("--alerts", help="only alerts")] = False,
+    after: Annotated[int, typer.Option(min=0, help="continue after this seq")] = 0,
+    limit: Annotated[int, typer.Option(min=1, help="maximum number")] = 100,
+    oldest_first: Annotated[bool, typer.Option("--oldest-first", help="oldest lines first")] = False,
     output: OutputOption = OutputFormat.TABLE,
 ) -> None:
-    """List lines of the record, newest first."""
+    """List lines of the audit log, newest first."""
     query = {"device_id": device, "case_id": case, "kind": kind, "alerts_only": alerts or None}
-    found = list(_pages(client, query, after, limit, "oldest" if oldest_first else "newest"))
+    lines = list(_pages(client, query, after, limit, "oldest" if oldest_first else "newest"))
     rows = (
         (
-            one["seq"],
-            one["at"],
-            one["device_id"] or "-",
-            ("! " if one["alert"] else "") + one["kind"],
-            one["text"],
-            one["actor"],
-            _brief(one),
+            line["seq"],
+            line["at"],
+            line["device_id"] or "-",
+            ("! " if line["alert"] else "") + line["kind"],
+            line["text"],
+            line["actor"],
+            _brief(line),
         )
-        for one in found
+        for line in lines
     )
-    show(output, found, _AUDIT, rows, empty="no line fits")
+    show(output, lines, _AUDIT, rows, empty="no line matches")
 
 
-def _pages(client: ApiClient, query: dict[str, Any], after: int, most: int, order: str) -> Iterator[dict[str, Any]]:
-    left = most
-    while left > 0:
-        page = client.get("/audit", **query, after=after, limit=min(PAGE, left), order=order)
+def _pages(client: ApiClient, query: dict[str, Any], after: int, limit: int, order: str) -> Iterator[dict[str, Any]]:
+    remaining = limit
+    while remaining > 0:
+        page = client.get("/audit", **query, after=after, limit=min(PAGE, remaining), order=order)
         yield from page["items"]
-        left -= len(page["items"])
+        remaining -= len(page["items"])
         if page["next"] is None:
             return
         after = page["next"]
@@ -74,44 +74,39 @@ def _brief(line: dict[str, Any]) -> str:
 @connected
 def list_dead_letters(
     client: ApiClient,
-    device: Annotated[str | None, typer.Option(help="of this device only")] = None,
+    device: Annotated[str | None, typer.Option(help="only of this device")] = None,
     limit: Annotated[int, typer.Option(min=1, max=PAGE)] = 100,
     output: OutputOption = OutputFormat.TABLE,
 ) -> None:
-    """List refused messages, newest first; JSON has what was kept of them."""
-    found = client.get("/dead-letters", device_id=device, limit=limit)["items"]
-    rows = (
-        (one["at"], one["device_id"] or "-", one["topic"], one["reason"], one["detail"], one["size"]) for one in found
-    )
-    show(output, found, _LETTERS, rows, empty="nothing was refused")
+    """List rejected messages, newest first; JSON has the stored part of their payloads."""
+    letters = client.get("/dead-letters", device_id=device, limit=limit)["items"]
+    names = ("at", "device_id", "topic", "reason", "detail", "size")
+    rows = ([letter[name] or "-" if name == "device_id" else letter[name] for name in names] for letter in letters)
+    show(output, letters, _LETTERS, rows, empty="no rejected messages")
 
 
-app: Final = audit  # the whole group, with these two
 AuditFileOption = Annotated[
-    Path | None, typer.Option("--file", help="look into this store or backup; needs no controller and trusts none")
+    Path | None, typer.Option("--file", help="read this store or backup; needs no controller and trusts none")
 ]
 AuditHeadOption = Annotated[
-    str | None, typer.Option("--head", metavar="SEQ:DIGEST", help="a head noted before, which has to be in the record")
+    str | None, typer.Option("--head", metavar="SEQ:DIGEST", help="an earlier head, which has to be in the audit log")
 ]
 
 
-@audit.command("head")
+@app.command("head")
 @connected
 def head(
     client: Callable[[], ApiClient], file: AuditFileOption = None, output: OutputOption = OutputFormat.TABLE
 ) -> None:
-    """Show the end of the chain, SEQ:DIGEST; note it where the controller cannot reach."""
-    if file is not None:
-        found: dict[str, Any] = _head(_checked(file, None).head)
-    else:
-        found = client().get("/audit/head")
+    """Show the end of the chain, SEQ:DIGEST; keep it where the controller has no access."""
+    end: dict[str, Any] = client().get("/audit/head") if file is None else _head(_verified(file, None).head)
     if output is OutputFormat.JSON:
-        print_json(found)
+        print_json(end)
     else:
-        say(found["head"])
+        say(end["head"])
 
 
-@audit.command("verify")
+@app.command("verify")
 @connected
 def verify(
     client: Callable[[], ApiClient],
@@ -119,23 +114,23 @@ def verify(
     noted: AuditHeadOption = None,
     output: OutputOption = OutputFormat.TABLE,
 ) -> None:
-    """Look at every line of the record: exit status 1, with the lines, when something was done to it.
+    """Verify every line of the audit log: exit status 1, with the lines, when one was changed, removed or inserted.
 
-    Without --head the end of the record can be cut off unseen by somebody who rewrites the whole store.
+    Without --head, somebody who rewrites the whole store can cut off the end of the audit log unnoticed.
     """
-    found = client().get("/audit/verify", head=noted) if file is None else _as_told(_checked(file, noted))
+    result = client().get("/audit/verify", head=noted) if file is None else _result(_verified(file, noted))
     if output is OutputFormat.JSON:
-        print_json(found)
+        print_json(result)
     else:
-        for one in found["flaws"]:
-            say(one["text"])
-        rows, end = found["rows"], found["head"]["head"]
-        note(f"{rows} rows, head {end}: " + ("as they were written" if found["ok"] else "NOT as they were written"))
-    if not found["ok"]:
+        for flaw in result["flaws"]:
+            say(flaw["text"])
+        verdict = "as they were written" if result["ok"] else "NOT as they were written"
+        note(f"{result['rows']} rows, head {result['head']['head']}: {verdict}")
+    if not result["ok"]:
         raise typer.Exit(ExitCode.FAILED)
 
 
-def _checked(file: Path, noted: str | None) -> ChainVerification:
+def _verified(file: Path, noted: str | None) -> ChainVerification:
     from controller.app.offline import verify_audit
 
     try:
@@ -150,6 +145,6 @@ def _head(head: ChainHead) -> dict[str, Any]:
     return {"seq": head.seq, "digest": head.digest.hex(), "head": str(head)}
 
 
-def _as_told(checked: ChainVerification) -> dict[str, Any]:
-    flaws = [{"what": one.what, "first": one.first, "last": one.last, "text": one.text} for one in checked.flaws]
-    return {"ok": not flaws, "rows": checked.rows, "head": _head(checked.head), "flaws": flaws}
+def _result(verified: ChainVerification) -> dict[str, Any]:
+    flaws = [{"what": flaw.what, "first": flaw.first, "last": flaw.last, "text": flaw.text} for flaw in verified.flaws]
+    return {"ok": not flaws, "rows": verified.rows, "head": _head(verified.head), "flaws": flaws}

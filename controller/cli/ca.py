@@ -1,4 +1,4 @@
-"""`cordon ca`: the certificate authority. What makes files works on this machine, the rest asks the controller."""
+"""`cordon ca`: the certificate authority. Commands that write files work on this machine, others ask the controller."""
 
 import time
 from pathlib import Path
@@ -11,12 +11,12 @@ from controller.cli.connection_options import DEFAULT_CONFIG, connected
 from controller.cli.errors import CliError, ExitCode
 from controller.cli.output import OutputFormat, OutputOption, ago, print_json, safe, say, show
 
-if TYPE_CHECKING:  # loaded late: every `cordon --help` would wait for them
+if TYPE_CHECKING:  # imported late: every `cordon --help` would wait for them
     from controller.domain.identity.certificates import CertificateKind
     from controller.service.settings.settings import Settings
 
 DEFAULT_FOLDER: Final = Path("/etc/cordon/ca")
-_ALPHABET: Final = "0123456789abcdefghjkmnpqrstvwxyz"  # 5 bits each, nothing that looks alike
+_ALPHABET: Final = "0123456789abcdefghjkmnpqrstvwxyz"  # 32 letters that do not look alike: 5 bits each
 _LETTERS: Final = 30
 _GROUP: Final = 5
 _MAX_FILE: Final = 64 * 1024  # bytes
@@ -42,22 +42,21 @@ def init(
     root_key: RootKeyOption,
     folder: AuthorityFolderOption = DEFAULT_FOLDER,
     passphrase_file: CaPassphraseFileOption = None,
-    name: Annotated[str, typer.Option("--name", help="stands in front of the authorities' names")] = "Cordon",
+    name: Annotated[str, typer.Option("--name", help="prefix of the authorities' names")] = "Cordon",
 ) -> None:
-    """Make a root and an issuing authority. The root's key is written encrypted: take it off this machine."""
+    """Create a root and an issuing authority. The root's key is written encrypted: move it off this machine."""
     from controller.app.offline import create_authority
 
     if not crl_url.startswith("http://") or "/" in crl_url[len("http://") :].rstrip("/"):
         raise CliError(
             "--crl-url is http://host:port: EMQX fetches lists by plain http, and they are signed", ExitCode.USAGE
         )
-    made_words = passphrase_file is None
-    passphrase = _passphrase() if passphrase_file is None else _words(passphrase_file)
+    passphrase = _new_passphrase() if passphrase_file is None else _read_passphrase(passphrase_file)
     info = create_authority(folder.absolute(), root_key.absolute(), passphrase, name, crl_url.rstrip("/"))
     say(f"made   {folder}  (root.pem, issuing.pem, issuing.key, root.crl)")
     say(f"made   {root_key}  (the root's key, encrypted)")
-    if made_words:
-        say("\nThe passphrase of the root's key; it is kept nowhere, so this is the last time it is shown:")
+    if passphrase_file is None:
+        say("\nThe passphrase of the root's key; it is stored nowhere and shown only now:")
         say(f"  {passphrase}")
     say("\nMove the root's key and its passphrase off this machine, to two places. They are needed once a year")
     say("(cordon ca crl --root-key ...), and never by the controller.")
@@ -69,16 +68,17 @@ def init(
 @app.command("show")
 @connected
 def show_authority(client: ApiClient, output: OutputOption = OutputFormat.TABLE) -> None:
-    """The authority of the running controller: fingerprint, ends, revocation lists."""
-    found = client.get("/certificates/authority")
+    """Show the authority of the running controller: fingerprint, expiry, revocation lists."""
+    authority = client.get("/certificates/authority")
     if output is OutputFormat.JSON:
-        print_json(found)
+        print_json(authority)
         return
-    say(f"fingerprint  {found['fingerprint']}")
-    say(f"root         {safe(found['subject'])}, until {found['root_until']}")
-    say(f"issuing      {safe(found['issuing_subject'])}, until {found['issuing_until']}")
-    say(f"lists at     {safe(found['crl_url'])}")
-    show(output, found, _COLUMNS, ((one["issuer"], ago(one["next_update"])) for one in found["lists"]))
+    say(f"fingerprint  {authority['fingerprint']}")
+    say(f"root         {safe(authority['subject'])}, until {authority['root_until']}")
+    say(f"issuing      {safe(authority['issuing_subject'])}, until {authority['issuing_until']}")
+    say(f"lists at     {safe(authority['crl_url'])}")
+    rows = ((crl["issuer"], ago(crl["next_update"])) for crl in authority["lists"])
+    show(output, authority, _COLUMNS, rows)
 
 
 @app.command("issue-server")
@@ -88,7 +88,7 @@ def issue_server(
     out: OutputFolderOption = Path(),
     config: CaConfigOption = DEFAULT_CONFIG,
 ) -> None:
-    """Make key and certificate of a server: a broker, or this controller's API."""
+    """Create key and certificate of a server: a broker, or this controller's API."""
     from controller.domain.identity.certificates import CertificateKind
 
     _issue(config, CertificateKind.SERVER, name, tuple(dict.fromkeys([name, *(host or ())])), out)
@@ -100,7 +100,7 @@ def issue_client(
     out: OutputFolderOption = Path(),
     config: CaConfigOption = DEFAULT_CONFIG,
 ) -> None:
-    """Make key and certificate of a client by hand: the controller itself, or a device that cannot enrol."""
+    """Create key and certificate of a client: the controller itself, or a device that cannot enrol."""
     from controller.domain.identity.certificates import CertificateKind
 
     _issue(config, CertificateKind.CLIENT, name, (), out)
@@ -108,33 +108,31 @@ def issue_client(
 
 @app.command("crl")
 def crl(
-    root_key: Annotated[
-        Path | None, typer.Option("--root-key", help="sign the root's own list anew with this key")
-    ] = None,
+    root_key: Annotated[Path | None, typer.Option("--root-key", help="renew the root's own list with this key")] = None,
     passphrase_file: CaPassphraseFileOption = None,
     folder: AuthorityFolderOption = DEFAULT_FOLDER,
     url: Annotated[str | None, typer.Option("--url", help="address of the API; also CORDON_URL")] = None,
     config: Annotated[Path | None, typer.Option("--config", help="cordon.toml to take address and token from")] = None,
 ) -> None:
-    """Publish the revocation list now; with --root-key renew the root's, which holds for a year."""
+    """Publish the revocation list now; with --root-key renew the root's, which is valid for a year."""
     if root_key is None:
         import os
 
         from controller.cli.connection_options import ConnectionOptions, endpoint_of
 
-        made = ApiClient(endpoint_of(ConnectionOptions(url=url, config=config), os.environ)).call(
-            "POST", "/certificates/publish"
-        )
-        say(f"list of {made['issuer']}: the next one by {made['next_update']}")
+        client = ApiClient(endpoint_of(ConnectionOptions(url=url, config=config), os.environ))
+        published = client.call("POST", "/certificates/publish")
+        say(f"list of {published['issuer']}: the next one by {published['next_update']}")
         return
     from controller.app.offline import renew_root_crl
 
-    passphrase = (
-        str(typer.prompt("Passphrase", hide_input=True)) if passphrase_file is None else _words(passphrase_file)
-    )
+    if passphrase_file is None:
+        passphrase = str(typer.prompt("Passphrase", hide_input=True))
+    else:
+        passphrase = _read_passphrase(passphrase_file)
     until = renew_root_crl(folder, root_key, passphrase)
     days = (until - time.time()) / 86_400
-    say(f"signed {folder / 'root.crl'}: holds for {days:.0f} days. Restart the controller so that it hands it out.")
+    say(f"signed {folder / 'root.crl'}: valid for {days:.0f} days. Restart the controller, which then serves it.")
 
 
 @app.command("import")
@@ -146,14 +144,13 @@ def import_authority(
     root_crl: Annotated[Path | None, typer.Option("--root-crl", help="the root's own list (PEM)")] = None,
     folder: AuthorityFolderOption = DEFAULT_FOLDER,
 ) -> None:
-    """Use an authority that you have: Cordon issues with its key. Set authority.crl_url to where lists are fetched."""
-    from controller.app.offline import import_authority as take_in
+    """Use an existing authority: Cordon issues with its key. Set authority.crl_url to the address of its lists."""
+    from controller.app import offline
 
-    passphrase = None if passphrase_file is None else _words(passphrase_file)
-    take_in(folder.absolute(), root, issuing, key, passphrase, root_crl)
-    say(
-        f'taken into {folder}; in cordon.toml:\n  [authority]\n  folder = "{folder.absolute()}"\n  crl_url = "http://..."'
-    )
+    passphrase = None if passphrase_file is None else _read_passphrase(passphrase_file)
+    offline.import_authority(folder.absolute(), root, issuing, key, passphrase, root_crl)
+    say(f"imported into {folder}; in cordon.toml:")
+    say(f'  [authority]\n  folder = "{folder.absolute()}"\n  crl_url = "http://..."')
 
 
 @app.command("register")
@@ -161,12 +158,11 @@ def register(
     files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="certificates (PEM)", show_default=False)],
     config: CaConfigOption = DEFAULT_CONFIG,
 ) -> None:
-    """Make certificates known that another authority issued, so that they can be revoked by their serial number."""
+    """Register certificates that another authority issued, so that they can be revoked by their serial number."""
     from controller.app.offline import register_certificates
 
-    found = register_certificates(_settings(config), [_read(path) for path in files])
-    for one in found:
-        say(f"{safe(one.name)}  {one.serial}")
+    for certificate in register_certificates(_settings(config), [_read(path) for path in files]):
+        say(f"{safe(certificate.name)}  {certificate.serial}")
 
 
 def _issue(config: Path, kind: "CertificateKind", name: str, hosts: tuple[str, ...], out: Path) -> None:
@@ -182,14 +178,14 @@ def _settings(config: Path) -> "Settings":
     return load_settings(config)
 
 
-def _passphrase() -> str:
+def _new_passphrase() -> str:
     import secrets
 
     letters = "".join(secrets.choice(_ALPHABET) for _ in range(_LETTERS))
     return "-".join(letters[at : at + _GROUP] for at in range(0, _LETTERS, _GROUP))
 
 
-def _words(path: Path) -> str:
+def _read_passphrase(path: Path) -> str:
     from controller.app.offline import read_secret
 
     return read_secret(path, "--passphrase-file")

@@ -1,4 +1,4 @@
-"""`cordon certificates` and `cordon revoke`: what was issued, and taking it back."""
+"""`cordon certificates` and `cordon revoke`: lists and revokes certificates."""
 
 from typing import Annotated, Any, Final
 
@@ -11,7 +11,7 @@ from controller.cli.output import OutputFormat, OutputOption, ago, print_json, s
 from controller.cli.quarantine.results import WaitOption, check_proofs, wait_query
 
 _COLUMNS: Final = ("serial", "name", "kind", "issued", "until", "from", "state")
-app = typer.Typer(help="The certificates that were issued.", no_args_is_help=True)
+app = typer.Typer(help="The registry of certificates.", no_args_is_help=True)
 
 
 @app.command("list")
@@ -20,32 +20,36 @@ def list_certificates(
     client: ApiClient,
     name: Annotated[str | None, typer.Option("--name", help="device or server")] = None,
     *,
-    good: Annotated[bool, typer.Option("--good", help="leave out what is expired or revoked")] = False,
-    limit: Annotated[int, typer.Option(help="at most so many", min=1)] = 200,
+    good: Annotated[bool, typer.Option("--good", help="omit expired and revoked certificates")] = False,
+    limit: Annotated[int, typer.Option(help="maximum number", min=1)] = 200,
     output: OutputOption = OutputFormat.TABLE,
 ) -> None:
     """List the registry, newest first."""
-    found = list(client.pages("/certificates", limit, name=name, good=good))
-    show(output, found, _COLUMNS, map(_row, found), empty="no certificates")
+    certificates = list(client.pages("/certificates", limit, name=name, good=good))
+    show(output, certificates, _COLUMNS, map(_row, certificates), empty="no certificates")
 
 
-def _row(one: dict[str, Any]) -> tuple[object, ...]:
-    state = "revoked" if one["revoked_at"] else "good" if one["holds"] else "expired"
-    return one["serial"], one["name"], one["kind"], ago(one["issued_at"]), ago(one["not_after"]), one["origin"], state
+def _row(certificate: dict[str, Any]) -> tuple[object, ...]:
+    state = "revoked" if certificate["revoked_at"] else "good" if certificate["holds"] else "expired"
+    issued, end = ago(certificate["issued_at"]), ago(certificate["not_after"])
+    columns = (certificate["serial"], certificate["name"], certificate["kind"])
+    return (*columns, issued, end, certificate["origin"], state)
 
 
 @connected
 def revoke(
     client: ApiClient,
     device: Annotated[str | None, typer.Argument(metavar="[DEVICE]", show_default=False)] = None,
-    reason: Annotated[str, typer.Option("--reason", "-r", help="why; it is kept in the record")] = "revoked by hand",
+    reason: Annotated[
+        str, typer.Option("--reason", "-r", help="why; it is kept in the audit log")
+    ] = "revoked by an operator",
     serial: Annotated[str | None, typer.Option("--serial", help="one certificate instead of all of a device")] = None,
     word: Annotated[str, typer.Option("--word", help="reason in the revocation list")] = "unspecified",
     *,
     wait: WaitOption = True,
     output: OutputOption = OutputFormat.TABLE,
 ) -> None:
-    """Withdraw a device's certificates, end its session, and keep it out until it has a new one."""
+    """Revoke a device's certificates, end its session, and isolate it until it has a new one."""
     if (device is None) == (serial is None):
         raise CliError("name a device, or one certificate with --serial", ExitCode.USAGE)
     path = f"/certificates/devices/{segment(device)}/revoke" if device else f"/certificates/serials/{serial}/revoke"

@@ -1,4 +1,4 @@
-"""`cordon command`: tell a device to do something, and see what came of it."""
+"""`cordon command`: sends signed commands to devices and shows their results."""
 
 import base64
 import json
@@ -11,10 +11,10 @@ import typer
 
 from controller.api.client import ApiClient, segment
 from controller.cli.connection_options import connected
-from controller.cli.devices import DeviceArgument
+from controller.cli.devices.app import DeviceArgument
 from controller.cli.errors import CliError, ExitCode
-from controller.cli.operator_keys import OperatorPassphraseFileOption, open_key, passphrase
-from controller.cli.output import OutputFormat, OutputOption, ago, print_json, safe, say, show
+from controller.cli.keys.operator_keys import OperatorPassphraseFileOption, open_key, passphrase
+from controller.cli.output import OutputFormat, OutputOption, ago, note, print_json, safe, say, show
 
 WAIT: Final = 50.0  # seconds in one request
 PAUSE: Final = 1.0  # seconds between two requests where the API cannot wait
@@ -23,10 +23,10 @@ app = typer.Typer(help="Signed commands to devices.", no_args_is_help=True)
 
 
 def parse_params(texts: list[str]) -> dict[str, str | int | bool]:
-    """`key=value` as parameters; whole numbers and true/false become what they say, quotes keep them text.
+    """Parses `key=value` parameters; whole numbers and true/false are converted unless they are quoted.
 
     Raises:
-        CliError: another shape.
+        CliError: not `key=value`, or a key is given twice.
     """
     params: dict[str, str | int | bool] = {}
     for text in texts:
@@ -56,15 +56,17 @@ def send(
     device: DeviceArgument,
     action: Annotated[str, typer.Argument(help="service.disable, package.upgrade, rescan, ...", show_default=False)],
     params: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", show_default=False)] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="the device only says what it would do")] = False,
-    within: Annotated[str, typer.Option(help="how long it may take until it begins: 90s, 10m, 2h")] = "10m",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="the device only reports what it would do")] = False,
+    within: Annotated[str, typer.Option(help="time until the command has to start: 90s, 10m, 2h")] = "10m",
     hold: Annotated[
-        bool, typer.Option("--hold", help="until an operator has signed it: `cordon command sign`")
+        bool, typer.Option("--hold", help="send it only after an operator has signed it: `cordon command sign`")
     ] = False,
-    wait: Annotated[bool, typer.Option("--wait", help="until it ended; exit status 1 unless it succeeded")] = False,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="wait for the result; exit status 1 unless it succeeded")
+    ] = False,
     output: OutputOption = OutputFormat.TABLE,
 ) -> None:
-    """Sign a command and send it; a device that is away gets it when it is back."""
+    """Sign a command and send it; a device that is offline gets it when it connects."""
     body = {"device_id": device, "action": action, "params": parse_params(params or []), "dry_run": dry_run}
     command = client.call("POST", "/commands", {**body, "within": within, "hold": hold}, wait=WAIT if wait else None)
     while wait and command["waited"] != "settled":  # a command expires at the latest
@@ -80,7 +82,7 @@ def send(
 @connected
 def list_commands(
     client: ApiClient,
-    device: Annotated[str | None, typer.Option(help="of this device only")] = None,
+    device: Annotated[str | None, typer.Option(help="only of this device")] = None,
     state: Annotated[
         str | None, typer.Option(help="scheduled, executing, succeeded, failed, expired, rejected")
     ] = None,
@@ -88,20 +90,20 @@ def list_commands(
     output: OutputOption = OutputFormat.TABLE,
 ) -> None:
     """List commands, newest first."""
-    found = client.get("/commands", device_id=device, state=state, limit=limit)["items"]
+    commands = client.get("/commands", device_id=device, state=state, limit=limit)["items"]
     rows = (
         (
-            one["command_id"],
-            one["device_id"],
-            _action(one),
-            one["state"],
-            one["reason"] or "-",
-            one["rule"] or one["by"],
-            ago(one["updated_at"]),
+            command["command_id"],
+            command["device_id"],
+            _action(command),
+            command["state"],
+            command["reason"] or "-",
+            command["rule"] or command["by"],
+            ago(command["updated_at"]),
         )
-        for one in found
+        for command in commands
     )
-    show(output, found, _COLUMNS, rows, empty="no command fits")
+    show(output, commands, _COLUMNS, rows, empty="no command matches")
 
 
 @app.command("show")
@@ -137,31 +139,31 @@ def sign_command(
     command: Annotated[str, typer.Argument(metavar="COMMAND", help="its id", show_default=False)],
     key: Annotated[Path, typer.Option("--key", help="your key, made by `cordon keys new`", show_default=False)],
     passphrase_file: OperatorPassphraseFileOption = None,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="sign without being asked")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="sign without confirmation")] = False,
     output: OutputOption = OutputFormat.TABLE,
 ) -> None:
-    """Show what a command says, sign exactly that, and have it sent."""
+    """Show a command's payload, sign exactly that, and have it sent."""
     from schemas.signing import public_key_text, to_be_signed
 
-    found = client.get(f"/commands/{segment(command)}/payload")
-    payload = base64.b64decode(found["payload"])
+    response = client.get(f"/commands/{segment(command)}/payload")
+    payload = base64.b64decode(response["payload"])
     _show(payload)
     if not yes and not (sys.stdin.isatty() and typer.confirm("Sign this?", default=False)):
-        raise CliError("nothing was signed: agree at the terminal, or beforehand with --yes", ExitCode.FAILED)
+        raise CliError("nothing was signed: confirm at the terminal, or with --yes")
     private = open_key(key, passphrase(passphrase_file, "Passphrase of your key"))
-    signature = base64.b64encode(private.sign(to_be_signed(found["payload_type"], payload))).decode()
+    signature = base64.b64encode(private.sign(to_be_signed(response["payload_type"], payload))).decode()
     body = {"key": public_key_text(private.public_key()), "signature": signature}
     signed = client.call("POST", f"/commands/{segment(command)}/signatures", body)
     if output is OutputFormat.JSON:
         print_json(signed)
     else:
-        say(f"{command} is signed and on its way to {safe(signed['device_id'])}")
+        say(f"{command} is signed and sent to {safe(signed['device_id'])}")
 
 
 def _show(payload: bytes) -> None:
-    """From the bytes themselves: what the API says of them beside may be something else."""
-    order: dict[str, Any] = json.loads(payload)
-    params = " ".join(f"{name}={value}" for name, value in order["params"].items())
-    typer.echo(f"device   {safe(order['device_id'])}", err=True)
-    typer.echo(f"order    {safe(order['action'])} {safe(params)}{' (dry run)' if order['dry_run'] else ''}", err=True)
-    typer.echo(f"until    {safe(order['expires_at'])}", err=True)
+    """Prints what the signed bytes contain: other fields of the API's response could differ from them."""
+    content: dict[str, Any] = json.loads(payload)
+    params = " ".join(f"{name}={value}" for name, value in content["params"].items())
+    note(f"device   {safe(content['device_id'])}")
+    note(f"action   {safe(content['action'])} {safe(params)}{' (dry run)' if content['dry_run'] else ''}")
+    note(f"until    {safe(content['expires_at'])}")

@@ -1,4 +1,4 @@
-"""The files of a new installation: written once, never over something that is there."""
+"""Writes the files of a new installation; an existing file is never overwritten."""
 
 import json
 import os
@@ -22,7 +22,7 @@ _CONFIG_MODE: Final = 0o640
 
 @dataclass(frozen=True, slots=True)
 class InitAnswers:
-    """What `cordon init` was told; paths are absolute."""
+    """The options of `cordon init`; paths are absolute."""
 
     directory: Path
     store: Path
@@ -39,7 +39,7 @@ class InitAnswers:
 
 
 def config_text(answers: InitAnswers) -> str:
-    """The content of cordon.toml."""
+    """Returns the content of cordon.toml."""
     mqtt: dict[str, object] = {"servers": answers.mqtt, "client_id": answers.client_id}
     optional = {
         "ca": answers.mqtt_ca,
@@ -69,29 +69,29 @@ def _section(name: str, values: dict[str, object]) -> str:
 
 
 def _value(value: object) -> str:
-    # TOML's basic strings take JSON's escapes.
+    # JSON's escapes are valid in TOML's basic strings.
     if isinstance(value, tuple):
-        return json.dumps([str(one) for one in value])
+        return json.dumps([str(item) for item in value])
     return json.dumps(str(value))
 
 
 def make_directory(path: Path) -> None:
-    """The folder and those above it.
+    """Creates a folder and its parents.
 
     Raises:
-        CliError: not possible.
+        CliError: the folder cannot be created.
     """
     try:
         path.mkdir(mode=_DIRECTORY_MODE, parents=True, exist_ok=True)
     except OSError as e:
-        raise CliError(f"{path}: cannot be made: {e.strerror}", ExitCode.USAGE) from e
+        raise CliError(f"{path}: cannot be created: {e.strerror}", ExitCode.USAGE) from e
 
 
 def write_new(path: Path, content: str, mode: int = _SECRET_MODE) -> None:
-    """Write a file that is not there yet, whole or not at all.
+    """Writes a new file atomically.
 
     Raises:
-        CliError: it is there, or cannot be written.
+        CliError: the file exists, or cannot be written.
     """
     from controller.app.offline import write_new_file
 
@@ -102,10 +102,10 @@ def write_new(path: Path, content: str, mode: int = _SECRET_MODE) -> None:
 
 
 def write_config(path: Path, text: str) -> Settings:
-    """Write a configuration that can be used; one that cannot be is never written.
+    """Validates a configuration, then writes it.
 
     Raises:
-        CliError: it says something that cannot be, or cannot be written.
+        CliError: the configuration is invalid, or cannot be written.
     """
     descriptor, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".draft")
     try:
@@ -121,13 +121,13 @@ def write_config(path: Path, text: str) -> Settings:
 
 
 def copy_starter(paths: Sequence[Path]) -> list[Path]:
-    """Put the starter pack where a policy path holds nothing; returns the files that were made."""
+    """Copies the starter pack to each policy path without policies; returns the files that were created."""
     from controller.packs import pack_path
 
     made = []
     for path in paths:
         is_file = path.suffix in (".yaml", ".yml")
-        if path.is_file() or (path.is_dir() and any(one.suffix in (".yaml", ".yml") for one in path.iterdir())):
+        if path.is_file() or (path.is_dir() and any(file.suffix in (".yaml", ".yml") for file in path.iterdir())):
             continue
         target = path if is_file else path / f"{STARTER}.yaml"
         make_directory(target.parent)

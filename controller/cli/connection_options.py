@@ -1,4 +1,4 @@
-"""The options that every command talking to the API shares, and how they become a client."""
+"""The options that every command shares that talks to the API, and the client made from them."""
 
 import functools
 import inspect
@@ -16,7 +16,7 @@ from controller.ports.errors import SettingsError
 
 DEFAULT_URL: Final = "http://127.0.0.1:8480"
 DEFAULT_CONFIG: Final = Path("/etc/cordon/cordon.toml")
-TOKEN_FILE: Final = "operator.token"  # noqa: S105 - a file's name; beside cordon.toml
+TOKEN_FILE: Final = "operator.token"  # noqa: S105 - name of a file in the folder of cordon.toml
 _MAX_TOKEN_FILE: Final = 4096  # bytes
 _OTHERS: Final = 0o077
 _PANEL: Final = "Where the API is"
@@ -96,38 +96,40 @@ def connected(function: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-def endpoint_of(where: ConnectionOptions, environment: Mapping[str, str]) -> ApiEndpoint:
-    """The command line comes first, then the environment, then the configuration.
+def endpoint_of(options: ConnectionOptions, environment: Mapping[str, str]) -> ApiEndpoint:
+    """Returns the API's address and credentials: from the options, then the environment, then the configuration.
+
+    The token in the configuration's folder is used for the API of that configuration only.
 
     Raises:
-        CliError: a file that was named cannot be used.
+        CliError: a given file cannot be used.
     """
-    url = where.url or environment.get("CORDON_URL")
-    token = where.token or _read_token(where.token_file)
+    url = options.url or environment.get("CORDON_URL")
+    token = options.token or _read_token(options.token_file)
     token = token or environment.get("CORDON_TOKEN") or _read_token(_path(environment.get("CORDON_TOKEN_FILE")))
-    ca = where.ca or _path(environment.get("CORDON_CA"))
-    config = where.config or _path(environment.get("CORDON_CONFIG"))
+    ca = options.ca or _path(environment.get("CORDON_CA"))
+    config = options.config or _path(environment.get("CORDON_CONFIG"))
     if config is None and (url is None or token is None) and os.access(DEFAULT_CONFIG, os.R_OK):
         config = DEFAULT_CONFIG
     if config is not None:
-        found = _from_config(config)
-        beside = config.parent / TOKEN_FILE
+        configured = _from_config(config)
+        token_file = config.parent / TOKEN_FILE
         if url is None:
-            url, ca = found.url, ca or found.ca
-        if token is None and url == found.url and beside.exists():
-            token = _read_token(beside)
-    unsafe = where.unsafe_http or environment.get("CORDON_UNSAFE_HTTP", "").lower() in _TRUE
+            url, ca = configured.url, ca or configured.ca
+        if token is None and url == configured.url and token_file.exists():
+            token = _read_token(token_file)
+    unsafe = options.unsafe_http or environment.get("CORDON_UNSAFE_HTTP", "").lower() in _TRUE
     return ApiEndpoint(url or DEFAULT_URL, token, ca, unsafe)
 
 
 def _from_config(config: Path) -> ApiEndpoint:
-    from controller.service.settings.settings import load_settings  # pydantic takes a while to load
+    from controller.service.settings.settings import load_settings  # imported late: pydantic takes a while
 
     try:
         api = load_settings(config).api
     except SettingsError as e:
         raise CliError(str(e), ExitCode.USAGE) from e
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(api.host, api.host)  # noqa: S104 - listens anywhere: ask here
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(api.host, api.host)  # noqa: S104 - listens on all addresses
     shown = f"[{host}]" if ":" in host else host
     scheme = "http" if api.certificate is None else "https"
     return ApiEndpoint(f"{scheme}://{shown}:{api.port}", None)
@@ -151,5 +153,5 @@ def _read_token(path: Path | None) -> str | None:
         wide = f"{path} is open to others (mode {mode:04o}); mend it with: chmod 600 {path}"
         raise CliError(wide, ExitCode.USAGE)
     if not text:
-        raise CliError(f"{path}: there is no token in it", ExitCode.USAGE)
+        raise CliError(f"{path}: the file has no token", ExitCode.USAGE)
     return text

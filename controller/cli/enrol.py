@@ -1,4 +1,4 @@
-"""`cordon enrol`: tokens with which devices get their certificates."""
+"""`cordon enrol`: enrolment tokens, with which devices get their certificates."""
 
 from typing import Annotated, Final
 
@@ -9,52 +9,54 @@ from controller.cli.connection_options import connected
 from controller.cli.output import OutputFormat, OutputOption, ago, note, print_json, say, show
 
 _COLUMNS: Final = ("token id", "uses left", "expires", "device", "class", "by", "state")
-app = typer.Typer(help="Let devices get their certificates.", no_args_is_help=True)
+app = typer.Typer(help="Enrolment tokens of devices.", no_args_is_help=True)
 
 
 @app.command("token")
 @connected
 def token(
     client: ApiClient,
-    duration: Annotated[str, typer.Option("--for", help="how long it opens: 90s, 10m, 2h, 7d; at most 30d")] = "24h",
-    uses: Annotated[int, typer.Option("--uses", help="for so many devices", min=1)] = 1,
+    duration: Annotated[str, typer.Option("--for", help="lifetime: 90s, 10m, 2h, 7d; at most 30d")] = "24h",
+    uses: Annotated[int, typer.Option("--uses", help="number of devices that may use it", min=1)] = 1,
     device_class: Annotated[str, typer.Option("--class", help="class that the devices get")] = "",
-    device: Annotated[str | None, typer.Option("--device", help="for this device only")] = None,
+    device: Annotated[str | None, typer.Option("--device", help="only for this device")] = None,
     *,
     replace: Annotated[
-        bool, typer.Option("--replace", help="approve that a device which has, or had, a certificate gets another")
+        bool, typer.Option("--replace", help="permit a new certificate for a device that has, or had, one")
     ] = False,
     output: OutputOption = OutputFormat.TABLE,
 ) -> None:
-    """Make an enrolment token; it is shown here and never again."""
+    """Create an enrolment token; it is shown only now."""
     body = {"for": duration, "uses": uses, "class": device_class, "device_id": device, "replace": replace}
-    found = client.call("POST", "/enrolment/tokens", body)
+    created = client.call("POST", "/enrolment/tokens", body)
     if output is OutputFormat.JSON:
-        print_json(found)
+        print_json(created)
         return
-    note(f"enrolment token {found['kept']['token_id']}; only its SHA-256 is kept. On the device:")
-    note(f"  cordon-agent enrol --url https://CONTROLLER --token-file FILE --ca-fingerprint {found['ca_fingerprint']}")
-    say(found["token"])
+    note(f"enrolment token {created['kept']['token_id']}; only its SHA-256 is kept. On the device:")
+    note(
+        f"  cordon-agent enrol --url https://CONTROLLER --token-file FILE --ca-fingerprint {created['ca_fingerprint']}"
+    )
+    say(created["token"])
 
 
 @app.command("tokens")
 @connected
 def list_tokens(client: ApiClient, output: OutputOption = OutputFormat.TABLE) -> None:
-    """List the enrolment tokens; never what they are."""
-    found = client.get("/enrolment/tokens")["items"]
+    """List the enrolment tokens, without their secrets."""
+    tokens = client.get("/enrolment/tokens")["items"]
     rows = (
         (
-            one["token_id"],
-            one["uses_left"],
-            ago(one["expires_at"]),
-            one["device_id"] + (" (replaces)" if one["replaces"] else ""),
-            one["device_class"],
-            one["by"],
-            "over" if one["over"] else "open",
+            token["token_id"],
+            token["uses_left"],
+            ago(token["expires_at"]),
+            token["device_id"] + (" (replaces)" if token["replaces"] else ""),
+            token["device_class"],
+            token["by"],
+            "over" if token["over"] else "open",
         )
-        for one in found
+        for token in tokens
     )
-    show(output, found, _COLUMNS, rows, empty="there are no enrolment tokens")
+    show(output, tokens, _COLUMNS, rows, empty="there are no enrolment tokens")
 
 
 @app.command("withdraw")
@@ -62,6 +64,6 @@ def list_tokens(client: ApiClient, output: OutputOption = OutputFormat.TABLE) ->
 def withdraw(
     client: ApiClient, token_id: Annotated[str, typer.Argument(metavar="TOKEN-ID", show_default=False)]
 ) -> None:
-    """Withdraw an enrolment token: it opens nothing any more."""
+    """Withdraw an enrolment token: it is no longer accepted."""
     client.call("DELETE", f"/enrolment/tokens/{segment(token_id)}")
-    note(f"enrolment token {token_id} opens nothing any more")
+    note(f"enrolment token {token_id} is withdrawn")

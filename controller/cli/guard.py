@@ -1,4 +1,4 @@
-"""`cordon guard`: how much policies may contain at once, what waits for an operator, and what becomes of it."""
+"""`cordon guard`: shows the blast radius, and approves or dismisses deferred containments."""
 
 from typing import Annotated, Any, Final
 
@@ -12,41 +12,43 @@ from controller.cli.output import OutputFormat, OutputOption, ago, note, print_j
 
 _COLUMNS: Final = ("device", "why", "asks for", "since", "because of")
 _PAGE: Final = 1000  # rows
-app = typer.Typer(help="What waits for an operator, and why.", no_args_is_help=True)
-HeldDevicesArgument = Annotated[list[str] | None, typer.Argument(metavar="[DEVICE]...", help="devices that wait")]
+app = typer.Typer(help="Containments that wait for an operator.", no_args_is_help=True)
+HeldDevicesArgument = Annotated[
+    list[str] | None, typer.Argument(metavar="[DEVICE]...", help="devices whose containment waits")
+]
 AllHeldOption = Annotated[bool, typer.Option("--all", help="all that wait because of the blast radius")]
 GuardReasonOption = Annotated[
-    str, typer.Option("--reason", "-r", help="why; it is kept in the record", show_default=False)
+    str, typer.Option("--reason", "-r", help="why; it is kept in the audit log", show_default=False)
 ]
 EvenProtectedOption = Annotated[
-    bool, typer.Option("--even-protected", help="protected devices too, without being asked twice")
+    bool, typer.Option("--even-protected", help="protected devices too, without confirmation")
 ]
 
 
 @app.command("status")
 @connected
 def status(client: ApiClient, output: OutputOption = OutputFormat.TABLE) -> None:
-    """Show how much of the blast radius is used, and what waits."""
-    found = client.get("/guard", limit=_PAGE)
+    """Show how much of the blast radius is used, and the containments that wait."""
+    guard = client.get("/guard", limit=_PAGE)
     if output is OutputFormat.JSON:
-        print_json(found)
+        print_json(guard)
         return
-    bounds = [f"{found['max_percent']:g}% of the fleet"]
-    if found["max_devices"] is not None:
-        bounds.insert(0, f"{found['max_devices']} devices")
-    say(f"contained by policy in the last {found['window']}: {found['contained']} of {found['limit']}")
-    say(f"limit: {' and '.join(bounds)}; the fleet has {found['fleet']} devices")
-    say(f"by hand, without a second person: {found['left_by_hand']} more devices")
-    if found["reached"]:
-        say("REACHED: every further containment by policy waits until what waits is approved, dismissed or passes")
-    show(output, found, _COLUMNS, map(_row, found["items"]), empty="nothing waits")
-    if found["waiting"] > len(found["items"]):
-        note(f"the longest waiting {len(found['items'])} of {found['waiting']}")
+    limits = [f"{guard['max_percent']:g}% of the fleet"]
+    if guard["max_devices"] is not None:
+        limits.insert(0, f"{guard['max_devices']} devices")
+    say(f"contained by policy in the last {guard['window']}: {guard['contained']} of {guard['limit']}")
+    say(f"limit: {' and '.join(limits)}; the fleet has {guard['fleet']} devices")
+    say(f"you may contain without a second person: {guard['left_by_hand']} more devices")
+    if guard["reached"]:
+        say("REACHED: further containments by policy wait until those below are approved, dismissed or not required")
+    show(output, guard, _COLUMNS, map(_row, guard["items"]), empty="no containment waits")
+    if guard["waiting"] > len(guard["items"]):
+        note(f"the longest waiting {len(guard['items'])} of {guard['waiting']}")
 
 
-def _row(one: dict[str, Any]) -> tuple[object, ...]:
-    why = f"{one['why']} ({one['protected']})" if one["protected"] else one["why"]
-    return one["device_id"], why, one["level"], ago(one["since"]), ", ".join(one["causes"])
+def _row(held: dict[str, Any]) -> tuple[object, ...]:
+    why = f"{held['why']} ({held['protected']})" if held["protected"] else held["why"]
+    return held["device_id"], why, held["level"], ago(held["since"]), ", ".join(held["causes"])
 
 
 @app.command("approve")
@@ -59,12 +61,13 @@ def approve(
     even_protected: EvenProtectedOption = False,
     output: OutputOption = OutputFormat.TABLE,
 ) -> None:
-    """Contain what waits, as far as the devices still fail. Many at once need a second person."""
+    """Contain devices whose containment waits, if rules still require it. Many at once need a second person."""
     body = {**_selected(devices, every=every), "reason": reason}
-    found = confirm_protected(
-        lambda sure: client.call("POST", "/guard/approve", {**body, "even_protected": sure}), even_protected
-    )
-    print_decided(found, output)
+
+    def post(even_protected: bool) -> Any:
+        return client.call("POST", "/guard/approve", {**body, "even_protected": even_protected})
+
+    print_decided(confirm_protected(post, even_protected), output)
 
 
 @app.command("dismiss")
@@ -76,7 +79,7 @@ def dismiss(
     every: AllHeldOption = False,
     output: OutputOption = OutputFormat.TABLE,
 ) -> None:
-    """Leave what waits uncontained: until its causes pass, or more is asked for."""
+    """Drop containments that wait, until their causes pass or a stronger containment is required."""
     body = {**_selected(devices, every=every), "reason": reason}
     print_decided(client.call("POST", "/guard/dismiss", body), output)
 
@@ -87,25 +90,25 @@ def _selected(devices: list[str] | None, *, every: bool) -> dict[str, Any]:
     return {"all": True} if every else {"devices": devices}
 
 
-def print_decided(found: dict[str, Any], output: OutputFormat) -> None:
-    """What was decided for each device.
+def print_decided(decided: dict[str, Any], output: OutputFormat) -> None:
+    """Prints the decision about each device.
 
     Raises:
-        CliError: nothing was: a second person has to approve.
+        CliError: nothing was decided: a second person has to approve.
     """
     if output is OutputFormat.JSON:
-        print_json(found)
+        print_json(decided)
     else:
-        rows = ((one["device_id"], one["decision"], one["level"]) for one in found["items"])
-        if found["items"]:
-            show(output, found, ("device", "decided", "now"), rows)
-    if found.get("request"):
-        raise second_person(found["request"])
+        rows = ((one["device_id"], one["decision"], one["level"]) for one in decided["items"])
+        if decided["items"]:
+            show(output, decided, ("device", "decision", "now"), rows)
+    if decided.get("request"):
+        raise second_person(decided["request"])
 
 
 def second_person(request: dict[str, Any]) -> CliError:
-    """Why nothing happened yet, and what has to."""
+    """The error for a request that a second person has to approve."""
     return CliError(
         f"{len(request['devices'])} more devices are more than one person may contain: nothing was done yet. Another "
-        f"operator has to say `cordon approval approve {safe(request['request_id'])}` before {request['expires_at']}"
+        f"operator has to run `cordon approval approve {safe(request['request_id'])}` before {request['expires_at']}"
     )

@@ -1,4 +1,4 @@
-"""`cordon init`: all that a controller needs before its first start. A second run finds it and changes nothing."""
+"""`cordon init`: creates what a controller needs before its first start. What exists is never changed."""
 
 import asyncio
 import os
@@ -15,7 +15,7 @@ from controller.cli.connection_options import TOKEN_FILE
 from controller.cli.errors import CliError, ExitCode
 from controller.cli.output import safe, say
 
-if TYPE_CHECKING:  # loaded late: every `cordon --help` would wait for them
+if TYPE_CHECKING:  # imported late: every `cordon --help` would wait for them
     from controller.cli.config_files import InitAnswers
     from controller.ports.broker_setup import SettingChange
     from controller.service.settings.settings import Settings
@@ -30,7 +30,7 @@ _MQTT: Final = "MQTT"
 
 @dataclass(frozen=True, slots=True)
 class EmqxApiKeyOptions:
-    """What is known of EMQX's API key before anybody is asked."""
+    """The key of EMQX's API as given; `wanted`: the broker is to be set up."""
 
     key: str | None
     secret_file: Path | None
@@ -59,13 +59,11 @@ EmqxUrlsOption = Annotated[
 EmqxCaOption = Annotated[Path | None, _option("CA of that API's certificate", _EMQX)]
 EmqxKeyNameOption = Annotated[str | None, _option("API key; asked for when left out", _EMQX)]
 EmqxSecretOption = Annotated[Path | None, _option(f"file with its secret; also ${_SECRET_VARIABLE}", _EMQX)]
-NoBrokerOption = Annotated[
-    bool, typer.Option("--no-broker", help="leave the broker alone for now", rich_help_panel=_EMQX)
-]
+NoBrokerOption = Annotated[bool, typer.Option("--no-broker", help="do not set the broker up", rich_help_panel=_EMQX)]
 
 
 def init(
-    directory: Annotated[Path, typer.Option("--dir", help="where the configuration goes")] = DEFAULT_DIRECTORY,
+    directory: Annotated[Path, typer.Option("--dir", help="folder of the configuration")] = DEFAULT_DIRECTORY,
     store: StorePathOption = None,
     listen: Annotated[str, _option("host:port of Cordon's own API")] = "127.0.0.1:8480",
     mqtt: MqttUrlsOption = None,
@@ -80,13 +78,13 @@ def init(
     emqx_key: EmqxKeyNameOption = None,
     emqx_secret_file: EmqxSecretOption = None,
     no_broker: NoBrokerOption = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="change the broker's rules without asking")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="change the broker's settings without asking")] = False,
 ) -> None:
-    """Make configuration, signing key, policies, store and first token, and set the broker up.
+    """Create configuration, signing key, policies, store and first token, and set the broker up.
 
-    What is there already stays as it is. Changes to the broker are shown first, and made after you agreed.
+    Existing files stay as they are. Changes to the broker are shown first, and made after confirmation.
     """
-    from controller.cli.config_files import InitAnswers  # pydantic takes a while to load
+    from controller.cli.config_files import InitAnswers  # imported late: pydantic takes a while
 
     base = directory.absolute()
     default_store = DEFAULT_STORE if base == DEFAULT_DIRECTORY else base / "cordon.db"
@@ -118,11 +116,11 @@ def _init(answers: "InitAnswers", emqx_key: EmqxApiKeyOptions, *, yes: bool) -> 
     _emqx_key(settings.emqx.key_file, emqx_key, os.environ)
     token = _first_token(settings.store.path, answers.directory / TOKEN_FILE)
     if token is not None:
-        say("\nYour API token; the store keeps only its SHA-256, so this is the last time it is shown:")
+        say("\nYour API token; the store keeps only its SHA-256, so it is shown only now:")
         say(f"  {token}\n")
     if emqx_key.wanted:
         asyncio.run(_set_broker_up(settings, yes=yes))
-    say("\nLet your devices trust this controller: in their agent.toml, under [commands],")
+    say("\nMake your devices trust this controller: in their agent.toml, under [commands],")
     say(f'  controller_keys = ["{public_key}"]')
     say(f"Start the controller: cordon serve --config {answers.directory / 'cordon.toml'}")
 
@@ -135,10 +133,10 @@ def _config(answers: "InitAnswers") -> "Settings":
     path = answers.directory / CONFIG
     if path.exists():
         settings = load_settings(path)
-        _tell("there", path, "configuration: kept as it is, edit it to change something")
+        _report("there", path, "configuration: not changed, edit it to change something")
         return settings
     settings = write_config(path, config_text(answers))
-    _tell("made", path, "configuration")
+    _report("made", path, "configuration")
     return settings
 
 
@@ -148,7 +146,7 @@ def _signing_key(path: Path) -> str:
 
     is_new = not path.exists()
     key = create_signing_key(path) if is_new else load_signing_key(path)
-    _tell("made" if is_new else "there", path, "key that signs commands")
+    _report("made" if is_new else "there", path, "key that signs commands")
     return public_key_text(key.public_key())
 
 
@@ -157,11 +155,11 @@ def _policies(paths: Sequence[Path]) -> None:
 
     made = copy_starter(paths)
     for path in paths:
-        is_new = any(path in (one, one.parent) for one in made)
-        _tell("made" if is_new else "there", path, "policies" + (": the starter pack" if is_new else ""))
+        is_new = any(path in (file, file.parent) for file in made)
+        _report("made" if is_new else "there", path, "policies" + (": the starter pack" if is_new else ""))
 
 
-def _tell(state: str, path: Path, what: str) -> None:
+def _report(state: str, path: Path, what: str) -> None:
     say(f"{state:<6} {path}  ({what})")
 
 
@@ -169,10 +167,10 @@ def _emqx_key(path: Path, given: EmqxApiKeyOptions, environment: Mapping[str, st
     from controller.cli.config_files import write_new
 
     if path.exists():
-        _tell("there", path, "key of EMQX's API")
+        _report("there", path, "key of EMQX's API")
         return
     if given.key is None and not given.wanted:
-        _tell("absent", path, "put EMQX's API key there before you start: one line, key:secret, mode 0600")
+        _report("absent", path, "write EMQX's API key there before the start: one line, key:secret, mode 0600")
         return
     key = given.key or _ask("EMQX API key", "--emqx-key", hidden=False)
     if given.secret_file is not None:
@@ -181,39 +179,39 @@ def _emqx_key(path: Path, given: EmqxApiKeyOptions, environment: Mapping[str, st
         except (OSError, UnicodeDecodeError) as e:
             raise CliError(f"{given.secret_file}: the secret cannot be read: {e}", ExitCode.USAGE) from e
     else:
-        wanted = f"--emqx-secret-file or ${_SECRET_VARIABLE}"
-        secret = environment.get(_SECRET_VARIABLE) or _ask("EMQX API secret", wanted, hidden=True)
+        options = f"--emqx-secret-file or ${_SECRET_VARIABLE}"
+        secret = environment.get(_SECRET_VARIABLE) or _ask("EMQX API secret", options, hidden=True)
     if not key or not secret or ":" in key or not (key + secret).isprintable():
         raise CliError("EMQX's API key and secret are one line each, and the key has no colon", ExitCode.USAGE)
     write_new(path, f"{key}:{secret}\n")
-    _tell("made", path, "key of EMQX's API")
+    _report("made", path, "key of EMQX's API")
 
 
-def _ask(what: str, option: str, *, hidden: bool) -> str:
+def _ask(name: str, option: str, *, hidden: bool) -> str:
     if not sys.stdin.isatty():
-        raise CliError(f"{what} is missing: give {option}, or --no-broker to do this later", ExitCode.USAGE)
-    return str(typer.prompt(what, hide_input=hidden)).strip()
+        raise CliError(f"{name} is missing: give {option}, or --no-broker to do this later", ExitCode.USAGE)
+    return str(typer.prompt(name, hide_input=hidden)).strip()
 
 
 def _first_token(path: Path, token_file: Path) -> str | None:
-    """The first token straight into the store, because the API needs one; `None` when there are tokens."""
+    """Creates the first token in the store, because the API requires one; `None` when there are tokens."""
     from controller.api.auth import new_token
     from controller.cli.config_files import make_directory, write_new
 
     make_directory(path.parent)
     is_new = not path.exists()
     token = new_token()
-    if not asyncio.run(_keep_first(path, token, may_make=not token_file.exists())):
-        _tell("there", path, "store, with API tokens")
+    if not asyncio.run(_store_first_token(path, token, may_create=not token_file.exists())):
+        _report("there", path, "store, with API tokens")
         return None
-    _tell("made" if is_new else "there", path, "store")
+    _report("made" if is_new else "there", path, "store")
     write_new(token_file, token + "\n")
-    _tell("made", token_file, f"API token {FIRST_TOKEN!r}, used by every command with --config")
+    _report("made", token_file, f"API token {FIRST_TOKEN!r}, used by every command with --config")
     return token
 
 
-async def _keep_first(path: Path, token: str, *, may_make: bool) -> bool:
-    """Whether the store had no token and holds this one now."""
+async def _store_first_token(path: Path, token: str, *, may_create: bool) -> bool:
+    """Stores the token unless the store has one; returns whether it did."""
     from controller.api.auth import digest_of
     from controller.app.offline import open_store
     from controller.domain.scopes import ALL
@@ -222,8 +220,8 @@ async def _keep_first(path: Path, token: str, *, may_make: bool) -> bool:
     async with open_store(path) as store:
         if await store.tokens():
             return False
-        if not may_make:
-            text = f"{TOKEN_FILE} is there, but the store {path} knows no token: move that file away, run this again"
+        if not may_create:
+            text = f"{TOKEN_FILE} exists, but the store {path} has no token: move that file away and run this again"
             raise CliError(text)
         await store.put_token(ApiToken(FIRST_TOKEN, digest_of(token), time.time(), ALL))
     return True
@@ -233,34 +231,30 @@ async def _set_broker_up(settings: "Settings", *, yes: bool) -> None:
     from controller.app.offline import open_broker_setup
     from controller.ports.errors import BrokerError
 
-    where = ", ".join(settings.emqx.api)
+    addresses = ", ".join(settings.emqx.api)
     try:
-        async with open_broker_setup(settings) as desk:
-            plan = await desk.plan()
+        async with open_broker_setup(settings) as setup:
+            plan = await setup.plan()
             if not plan.changes:
-                say(f"there  {where}  (the broker has what devices and controller need)")
+                say(f"there  {addresses}  (the broker has the required settings)")
             else:
-                _show(plan.changes, where)
+                _show(plan.changes, addresses)
                 if not yes and not (sys.stdin.isatty() and typer.confirm("Write this to the broker?", default=False)):
-                    text = "the broker was left as it is: run this again, with --yes to agree beforehand"
-                    raise CliError(f"{text}, or with --no-broker to do it another way")
-                await desk.apply("operator:init")
-                say(f"made   {where}  (settings at the broker; `cordon broker setup --undo` takes them back)")
+                    text = "the broker was not changed: run this again with --yes, or with --no-broker to skip it"
+                    raise CliError(text)
+                await setup.apply("operator:init")
+                say(f"made   {addresses}  (settings at the broker; `cordon broker setup --undo` undoes them)")
             if plan.by_hand:
-                say(f"left   {where}  ({len(plan.by_hand)} more to look at: `cordon broker setup --plan`)")
+                say(f"left   {addresses}  ({len(plan.by_hand)} manual steps: `cordon broker setup --plan`)")
     except BrokerError as e:
         key = settings.emqx.key_file
-        mend = (
-            "once it answers"
-            if e.transient
-            else f"when that is mended; the key and secret in {key} are kept as they are"
-        )
-        text = f"the broker could not be set up: {e}\nEverything else is in place: run this again {mend}"
+        remedy = "when it answers" if e.transient else f"when that is fixed; key and secret in {key} are not changed"
+        text = f"the broker could not be set up: {e}\nEverything else is done: run this again {remedy}"
         raise CliError(text, ExitCode.UNREACHABLE if e.transient else ExitCode.FAILED) from e
 
 
-def _show(changes: "Sequence[SettingChange]", where: str) -> None:
-    say(f"\nAt the broker ({where}) this has to change:")
+def _show(changes: "Sequence[SettingChange]", addresses: str) -> None:
+    say(f"\nChanges at the broker ({addresses}):")
     for change in changes:
         say(f"\n  {change.what}")
         for mark, text in (("-", change.before), ("+", change.after)):

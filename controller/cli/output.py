@@ -1,4 +1,4 @@
-"""How answers reach people and programs: tables at a terminal, plain columns in a pipe, JSON where it is asked for."""
+"""Prints results: tables at a terminal, plain columns in a pipe, JSON with `--output json`."""
 
 import json
 import sys
@@ -10,15 +10,13 @@ from typing import Annotated, Any, Final, assert_never
 
 import typer
 
-_WIDE: Final = 200  # columns of a table that is not shown at a terminal
-# Categories of characters that move the cursor, reorder the line or show nothing (Zs is the ordinary space's).
+_WIDE: Final = 200  # characters of a column that is not printed at a terminal
+# Categories of characters that move the cursor, reorder the line or are invisible (the ordinary space is Zs).
 _UNSAFE: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 _MINUTE, _HOUR, _DAY = 60, 3600, 86_400  # seconds
 
 
 class OutputFormat(StrEnum):
-    """What a listing is printed as."""
-
     TABLE = "table"
     JSON = "json"
 
@@ -27,7 +25,7 @@ OutputOption = Annotated[OutputFormat, typer.Option("--output", "-o", help="tabl
 
 
 def safe(text: object) -> str:
-    """Text from a device or the broker, with everything a terminal could act on written as an escape."""
+    """Returns text from a device or the broker with every character that a terminal interprets escaped."""
     return "".join(_escape(c) if unicodedata.category(c) in _UNSAFE else c for c in str(text))
 
 
@@ -37,41 +35,41 @@ def _escape(character: str) -> str:
 
 
 def print_json(value: Any) -> None:
-    """One JSON value on standard output and nothing else; everything beyond ASCII is escaped."""
+    """Prints one JSON value in ASCII on standard output."""
     sys.stdout.write(json.dumps(value, indent=2 if sys.stdout.isatty() else None) + "\n")
 
 
 def say(text: str = "") -> None:
-    """A line for people."""
+    """Prints a line on standard output."""
     sys.stdout.write(text + "\n")
 
 
 def note(text: str) -> None:
-    """A line beside the answer: it must not end up in a pipe."""
+    """Prints a line on standard error, so that it does not get into a pipe."""
     sys.stderr.write(text + "\n")
 
 
 def show(
     output: OutputFormat, value: Any, columns: Sequence[str], rows: Iterable[Sequence[object]], *, empty: str = ""
 ) -> None:
-    """Print a listing: `value` as JSON, or `rows` under `columns`; `empty` is said when there is none."""
+    """Prints a listing: `value` as JSON, or `rows` under `columns`; without rows the text `empty`."""
     match output:
         case OutputFormat.JSON:
             print_json(value)
         case OutputFormat.TABLE:
-            made = [[safe(cell) for cell in row] for row in rows]
-            if not made and empty:
+            cells = [[safe(cell) for cell in row] for row in rows]
+            if not cells and empty:
                 note(empty)
             elif sys.stdout.isatty():
-                _rich_table(columns, made)
+                _rich_table(columns, cells)
             else:
-                _plain_table(columns, made)
+                _plain_table(columns, cells)
         case _:
             assert_never(output)
 
 
 def _rich_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    from rich.console import Console  # a terminal only: programs that read pipes should not wait for it
+    from rich.console import Console  # imported late: programs that read pipes would wait for it
     from rich.table import Table
     from rich.text import Text
 
@@ -84,7 +82,7 @@ def _rich_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 def _plain_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Columns apart by two blanks, so that both eyes and cut tools can read them."""
+    """Prints columns two spaces apart, for people and for `cut`."""
     lines = [tuple(columns), *(tuple(row) for row in rows)]
     widths = [min(_WIDE, max(len(line[index]) for line in lines)) for index in range(len(columns))]
     for line in lines:
@@ -107,12 +105,12 @@ STYLES: Final = {
 
 
 def parse_time(text: str) -> datetime:
-    """A time as the API writes it."""
+    """Parses a time as the API writes it."""
     return datetime.fromisoformat(text)
 
 
 def ago(text: str | None, now: datetime | None = None) -> str:
-    """How long something is past, roughly: `12s ago`, `in 5m`."""
+    """Formats a time relative to now: `12s ago`, `in 5m`."""
     if text is None:
         return "-"
     seconds = ((now or datetime.now(UTC)) - parse_time(text)).total_seconds()
@@ -121,7 +119,7 @@ def ago(text: str | None, now: datetime | None = None) -> str:
 
 
 def span(seconds: float) -> str:
-    """A duration, roughly."""
+    """Formats a duration in its largest unit."""
     if seconds < _MINUTE:
         return f"{seconds:.0f}s"
     if seconds < _HOUR:
@@ -132,5 +130,5 @@ def span(seconds: float) -> str:
 
 
 def exact(seconds: float) -> str:
-    """A duration as it was measured: 12 ms, 3.21 s."""
+    """Formats a measured duration: `12.0 ms`, `3.21 s`."""
     return f"{seconds * 1000:.1f} ms" if seconds < 1 else f"{seconds:.2f} s"

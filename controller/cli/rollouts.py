@@ -1,4 +1,4 @@
-"""`cordon rollout`: send an update through the rings, watch it, hold it, approve it, end it."""
+"""`cordon rollout`: starts, shows, pauses, approves and aborts rollouts of updates."""
 
 import re
 import sys
@@ -27,15 +27,17 @@ _RATE: Final = re.compile(r"^(\d{1,6}(?:\.\d+)?)/(s|sec|min|h)$")
 _PER_MINUTE: Final = {"s": 60.0, "sec": 60.0, "min": 1.0, "h": 1 / 60}
 _MAX_FILE: Final = 65_536  # bytes
 
-app = typer.Typer(help="Updates through rings: tested before production, stopped when they fail.", no_args_is_help=True)
-RolloutArgument = Annotated[str, typer.Argument(metavar="ROLLOUT", help="its id, such as r-0007", show_default=False)]
+app = typer.Typer(help="Rollouts of updates through rings, stopped when devices fail.", no_args_is_help=True)
+RolloutArgument = Annotated[
+    str, typer.Argument(metavar="ROLLOUT", help="id of the rollout, such as r-0007", show_default=False)
+]
 
 
 def parse_rings(text: str) -> list[dict[str, str]]:
-    """`test,canary=10%,fleet=rest` as rings: a name alone is a configured ring.
+    """Parses `test,canary=10%,fleet=rest`; a name alone is a configured ring.
 
     Raises:
-        CliError: a ring without a name.
+        CliError: a ring has no name.
     """
     rings = []
     for part in text.split(","):
@@ -47,15 +49,15 @@ def parse_rings(text: str) -> list[dict[str, str]]:
 
 
 def read_rings(path: Path) -> list[dict[str, str]]:
-    """The rings of a TOML file with `[[rings]]` tables of `name` and `select`.
+    """Reads a TOML file with `[[rings]]` tables of `name` and `select`.
 
     Raises:
-        CliError: it cannot be read, or says something else.
+        CliError: the file cannot be read or is invalid.
     """
     try:
         with path.open("rb") as file:
-            found = tomllib.loads(file.read(_MAX_FILE).decode())
-        return [{"name": str(one["name"]), "select": str(one["select"])} for one in found["rings"]]
+            content = tomllib.loads(file.read(_MAX_FILE).decode())
+        return [{"name": str(ring["name"]), "select": str(ring["select"])} for ring in content["rings"]]
     except OSError as e:
         raise CliError(f"{path}: cannot be read: {e.strerror}", ExitCode.USAGE) from e
     except (ValueError, KeyError, TypeError) as e:
@@ -64,10 +66,10 @@ def read_rings(path: Path) -> list[dict[str, str]]:
 
 
 def parse_share(text: str) -> float:
-    """`5%` as 0.05.
+    """Parses `5%` as 0.05.
 
     Raises:
-        CliError: another shape.
+        CliError: not a share.
     """
     try:
         share = float(text.removesuffix("%")) / 100
@@ -79,10 +81,10 @@ def parse_share(text: str) -> float:
 
 
 def parse_rate(text: str) -> float:
-    """`100/min` as orders a minute.
+    """Parses `100/min` as commands per minute.
 
     Raises:
-        CliError: another shape.
+        CliError: not a rate.
     """
     match = _RATE.fullmatch(text)
     if match is None or not float(match[1]):
@@ -94,35 +96,40 @@ def parse_rate(text: str) -> float:
 @connected
 def start(
     client: ApiClient,
-    target: Annotated[str, typer.Argument(help="NAME/VERSION, as `cordon update list` tells", show_default=False)],
+    target: Annotated[str, typer.Argument(help="NAME/VERSION, as `cordon update list` shows", show_default=False)],
     rings: Annotated[
         str | None,
         typer.Option(help="rings in order: NAME as configured, or NAME=tag:X, =class:X, =10%, =rest  [all configured]"),
     ] = None,
     rings_file: Annotated[Path | None, typer.Option(help="TOML with [[rings]] of name and select, instead")] = None,
-    only: Annotated[str | None, typer.Option(help="of these devices only: tag:X, class:X, id:PATTERN")] = None,
-    soak: Annotated[str | None, typer.Option(help="how long a ring has to stay good: 30m, 1h, 2d  [1h]")] = None,
+    only: Annotated[str | None, typer.Option(help="only these devices: tag:X, class:X, id:PATTERN")] = None,
+    soak: Annotated[
+        str | None, typer.Option(help="how long a ring has to stay below the threshold: 30m, 1h, 2d  [1h]")
+    ] = None,
     error_threshold: Annotated[
         str | None, typer.Option(help="stop above this share of those that received it  [5%]")
     ] = None,
-    min_sample: Annotated[int | None, typer.Option(min=1, help="devices that make a share meaningful  [10]")] = None,
-    timeout: Annotated[str | None, typer.Option(help="for one device, from its order on  [30m]")] = None,
-    window: Annotated[str | None, typer.Option(help="hours of the device's own day: 02:00-05:00  [any]")] = None,
-    rate: Annotated[str | None, typer.Option(help="orders at most: 100/min  [no limit]")] = None,
-    rollback_on_error: Annotated[
-        bool | None, typer.Option("--rollback-on-error/--no-rollback-on-error", help="go back when it stops itself")
+    min_sample: Annotated[
+        int | None, typer.Option(min=1, help="minimum number of devices for the threshold  [10]")
     ] = None,
-    reason: Annotated[str | None, typer.Option("--reason", "-r", help="why; it is kept in the record")] = None,
+    timeout: Annotated[str | None, typer.Option(help="for one device, from its command on  [30m]")] = None,
+    window: Annotated[str | None, typer.Option(help="hours of the device's local day: 02:00-05:00  [any]")] = None,
+    rate: Annotated[str | None, typer.Option(help="maximum rate of commands: 100/min  [no limit]")] = None,
+    rollback_on_error: Annotated[
+        bool | None,
+        typer.Option("--rollback-on-error/--no-rollback-on-error", help="roll back when it stops by itself"),
+    ] = None,
+    reason: Annotated[str | None, typer.Option("--reason", "-r", help="why; it is kept in the audit log")] = None,
     watch: Annotated[bool, typer.Option("--watch", help="show its progress until it ends")] = False,
     output: OutputOption = OutputFormat.TABLE,
 ) -> None:
-    """Begin a rollout. Exit status 1 with --watch unless it completed."""
+    """Start a rollout. Exit status 1 with --watch unless it completed."""
     if rings is not None and rings_file is not None:
         raise CliError("--rings and --rings-file exclude each other", ExitCode.USAGE)
-    wanted = parse_rings(rings) if rings is not None else read_rings(rings_file) if rings_file is not None else None
+    chosen = parse_rings(rings) if rings is not None else read_rings(rings_file) if rings_file is not None else None
     body: dict[str, Any] = {
         "target": target,
-        "rings": wanted,
+        "rings": chosen,
         "only": only,
         "soak": soak,
         "error_threshold": None if error_threshold is None else parse_share(error_threshold),
@@ -149,8 +156,8 @@ def list_rollouts(
     output: OutputOption = OutputFormat.TABLE,
 ) -> None:
     """List rollouts, newest first."""
-    found = client.get("/rollouts", limit=limit, open_only=open_only)["items"]
-    show(output, found, _COLUMNS, map(_row, found), empty="there is no rollout")
+    rollouts = client.get("/rollouts", limit=limit, open_only=open_only)["items"]
+    show(output, rollouts, _COLUMNS, map(_row, rollouts), empty="there is no rollout")
 
 
 @app.command("status")
@@ -163,19 +170,19 @@ def status(
     state: Annotated[str | None, typer.Option(help="only devices in this state, such as failed")] = None,
     output: OutputOption = OutputFormat.TABLE,
 ) -> None:
-    """Show how far a rollout is."""
+    """Show the progress of a rollout."""
     if watch:
         _watch(client, rollout, output)
         return
-    found = client.get(f"/rollouts/{segment(rollout)}")
+    details = client.get(f"/rollouts/{segment(rollout)}")
     if not devices and state is None:
-        _print(found, output)
+        _print(details, output)
         return
     members = list(client.pages(f"/rollouts/{segment(rollout)}/devices", state=state))
     if output is OutputFormat.JSON:
-        print_json({**found, "members": members})
+        print_json({**details, "members": members})
         return
-    _print(found, output)
+    _print(details, output)
     say()
     show(output, members, _DEVICES, map(_member, members), empty="no device is in that state")
 
@@ -183,21 +190,21 @@ def status(
 @app.command("pause")
 @connected
 def pause(client: ApiClient, rollout: RolloutArgument, output: OutputOption = OutputFormat.TABLE) -> None:
-    """Order nothing more until it is resumed; what is under way goes on."""
+    """Send no more commands until the rollout is resumed; devices that have started continue."""
     _print(client.call("POST", f"/rollouts/{segment(rollout)}/pause", {}), output)
 
 
 @app.command("resume")
 @connected
 def resume(client: ApiClient, rollout: RolloutArgument, output: OutputOption = OutputFormat.TABLE) -> None:
-    """Let a paused rollout go on."""
+    """Continue a paused rollout."""
     _print(client.call("POST", f"/rollouts/{segment(rollout)}/resume", {}), output)
 
 
 @app.command("approve")
 @connected
 def approve(client: ApiClient, rollout: RolloutArgument, output: OutputOption = OutputFormat.TABLE) -> None:
-    """Let the last ring begin; with another token than the one that started the rollout."""
+    """Approve the last ring; the token has to be another than the one that started the rollout."""
     _print(client.call("POST", f"/rollouts/{segment(rollout)}/approve", {}), output)
 
 
@@ -206,11 +213,11 @@ def approve(client: ApiClient, rollout: RolloutArgument, output: OutputOption = 
 def abort(
     client: ApiClient,
     rollout: RolloutArgument,
-    rollback: Annotated[bool, typer.Option("--rollback", help="devices that have it go back")] = False,
-    reason: Annotated[str | None, typer.Option("--reason", "-r", help="why; it is kept in the record")] = None,
+    rollback: Annotated[bool, typer.Option("--rollback", help="devices that have installed it revert")] = False,
+    reason: Annotated[str | None, typer.Option("--reason", "-r", help="why; it is kept in the audit log")] = None,
     output: OutputOption = OutputFormat.TABLE,
 ) -> None:
-    """End a rollout before its time; one that is over can still be rolled back."""
+    """End a rollout early; a rollout that has ended can still be rolled back."""
     body = {"rollback": rollback, **({} if reason is None else {"reason": reason})}
     _print(client.call("POST", f"/rollouts/{segment(rollout)}/abort", body), output)
 
@@ -264,7 +271,7 @@ def _print(rollout: dict[str, Any], output: OutputFormat) -> None:
     target = safe(f"{rollout['name']} {rollout['version']}")
     say(f"{rollout['rollout_id']}  {target}  {state_of(rollout)}  started {ago(rollout['created_at'])}")
     if rollout["soak_until"]:
-        say(f"  ring {rollout['ring']} has to stay good until {rollout['soak_until']}")
+        say(f"  ring {rollout['ring']} soaks until {rollout['soak_until']}")
     if rollout["why"]:
         say(f"  {safe(rollout['why'])}")
     if rollout["approved_by"]:
@@ -273,18 +280,18 @@ def _print(rollout: dict[str, Any], output: OutputFormat) -> None:
 
 
 def _watch(client: ApiClient, rollout_id: str, output: OutputFormat) -> None:
-    """Show every change until the end: lines beside the answer, which is the last state."""
+    """Prints each change on standard error until the rollout has ended, then its last state."""
     last = ""
     while True:
-        found = client.get(f"/rollouts/{segment(rollout_id)}")
-        line = progress_line(found)
+        rollout = client.get(f"/rollouts/{segment(rollout_id)}")
+        line = progress_line(rollout)
         if line != last:
             note(line)
             last = line
-        if found["state"] in _ENDS:
+        if rollout["state"] in _ENDS:
             break
         time.sleep(POLL)
     sys.stderr.flush()
-    _print(found, output)
-    if found["state"] != "completed":
-        raise CliError(f"{rollout_id} {found['state']}: {safe(found['why'])}")
+    _print(rollout, output)
+    if rollout["state"] != "completed":
+        raise CliError(f"{rollout_id} {rollout['state']}: {safe(rollout['why'])}")

@@ -1,4 +1,4 @@
-"""`cordon serve`: the controller itself."""
+"""`cordon serve`: runs the controller."""
 
 import json
 import sys
@@ -20,7 +20,7 @@ def serve(
 
     Logs go to standard error. When everything listens, one line of JSON with the API's address goes to standard output.
     """
-    from controller.app.run import run  # everything is loaded here, and only here
+    from controller.app.run import run  # imports everything
     from controller.service.settings.settings import load_settings
 
     raise typer.Exit(run(load_settings(config), ready=_ready, force=force))

@@ -1,4 +1,4 @@
-"""`cordon token`: who may use the API."""
+"""`cordon token`: creates, lists and revokes API tokens."""
 
 from typing import Annotated, Any, Final
 
@@ -11,15 +11,15 @@ from controller.domain.scopes import Scope
 
 _COLUMNS: Final = ("name", "made", "scopes", "until")
 NEVER: Final = "never"
-app = typer.Typer(help="Who may use the API.", no_args_is_help=True)
+app = typer.Typer(help="Tokens of the API.", no_args_is_help=True)
 TokenNameArgument = Annotated[
-    str, typer.Argument(metavar="NAME", help="stands in the record as operator:NAME", show_default=False)
+    str, typer.Argument(metavar="NAME", help="in the audit log as operator:NAME", show_default=False)
 ]
 
 
 ScopesOption = Annotated[
     list[Scope] | None,
-    typer.Option("--scope", help="what it may be used for; repeat for more", show_default="read"),
+    typer.Option("--scope", help="permission; repeat for more", show_default="read"),
 ]
 TokenLifetimeOption = Annotated[str, typer.Option("--for", metavar="DURATION", help="90d, 12h; `never` for no end")]
 
@@ -33,26 +33,25 @@ def create(
     duration: TokenLifetimeOption = "90d",
     output: OutputOption = OutputFormat.TABLE,
 ) -> None:
-    """Make a token; it is shown here and never again. It opens nothing that your own does not."""
-    wanted = [one.value for one in scopes or [Scope.READ]]
-    body: dict[str, object] = {"name": name, "scopes": wanted}
+    """Create a token; it is shown only now. It can have only scopes that your own token has."""
+    body: dict[str, object] = {"name": name, "scopes": [scope.value for scope in scopes or [Scope.READ]]}
     if duration != NEVER:
         body["for"] = duration
-    found = client.call("POST", "/tokens", body)
+    created = client.call("POST", "/tokens", body)
     if output is OutputFormat.JSON:
-        print_json(found)
+        print_json(created)
     else:
-        note(f"token {name} for {', '.join(found['scopes'])}; {_until(found)}")
-        note("only its SHA-256 is kept, so this is the last time it is shown:")
-        say(found["token"])
+        note(f"token {name} for {', '.join(created['scopes'])}; {_until(created)}")
+        note("only its SHA-256 is kept, so it is shown only now:")
+        say(created["token"])
 
 
 @app.command("list")
 @connected
 def list_tokens(client: ApiClient, output: OutputOption = OutputFormat.TABLE) -> None:
-    """List the tokens by name, what they are for and until when; never what they are."""
-    found = client.get("/tokens")["items"]
-    show(output, found, _COLUMNS, (_row(one) for one in found))
+    """List the tokens by name, with scopes and expiry, without their secrets."""
+    tokens = client.get("/tokens")["items"]
+    show(output, tokens, _COLUMNS, map(_row, tokens))
 
 
 def _row(token: dict[str, Any]) -> tuple[str, ...]:
@@ -68,6 +67,6 @@ def _until(token: dict[str, Any]) -> str:
 @app.command("revoke")
 @connected
 def revoke(client: ApiClient, name: TokenNameArgument) -> None:
-    """Withdraw a token at once; the last one that can make others stays."""
+    """Revoke a token at once; the last token that can create others cannot be revoked."""
     client.call("DELETE", f"/tokens/{segment(name)}")
-    note(f"token {name} opens nothing any more")
+    note(f"token {name} is revoked")

@@ -43,7 +43,7 @@ async def test_setup_audit_drift_ports_and_access(tmp_path: Path, emqx: StandInP
         plan = await answer(deployment, "broker", "setup", "--plan")
         assert plan["changes"] == [], "`cordon init` has done it"
         code, _, error = await cordon(deployment, "broker", "setup", "--apply", "--with-no-match")
-        assert (code, "agree with --yes" in error) == (1, True)
+        assert (code, "confirm with --yes" in error) == (1, True)
         made = await answer(deployment, "broker", "setup", "--apply", "--with-no-match", "--yes")
         assert [one["what"] for one in made["changes"]] == ["default when no rule matches"]
 

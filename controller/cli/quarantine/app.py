@@ -9,7 +9,7 @@ import typer
 from controller.api.client import ApiClient, segment
 from controller.cli.confirmation import confirm_protected
 from controller.cli.connection_options import connected
-from controller.cli.devices import proven_word
+from controller.cli.devices.app import proven_word
 from controller.cli.errors import CliError, ExitCode
 from controller.cli.guard import EvenProtectedOption, second_person
 from controller.cli.output import OutputFormat, OutputOption, ago, show

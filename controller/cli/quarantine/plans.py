@@ -1,4 +1,4 @@
-"""`cordon quarantine plan` and `receipt`: how a containment will be carried out, and how it was."""
+"""`cordon quarantine plan` and `receipt`: the calls of a containment, before and after it is carried out."""
 
 import json
 from enum import StrEnum
@@ -8,7 +8,7 @@ import typer
 
 from controller.api.client import ApiClient, segment
 from controller.cli.connection_options import connected
-from controller.cli.devices import DeviceArgument
+from controller.cli.devices.app import DeviceArgument
 from controller.cli.errors import ExitCode
 from controller.cli.output import OutputFormat, OutputOption, exact, note, print_json, safe, say
 
@@ -16,8 +16,6 @@ PlanDurationOption = Annotated[str | None, typer.Option("--for", help="90s, 10m,
 
 
 class PlanGoal(StrEnum):
-    """What is to be shown."""
-
     RESTRICT = "restrict"
     ISOLATE = "isolate"
     RELEASE = "release"
@@ -27,7 +25,7 @@ class PlanGoal(StrEnum):
 def plan(
     client: ApiClient,
     device: DeviceArgument,
-    goal: Annotated[PlanGoal, typer.Argument(help="what is to be done", show_default=False)],
+    goal: Annotated[PlanGoal, typer.Argument(help="the decision to plan", show_default=False)],
     duration: PlanDurationOption = None,
     kick: Annotated[bool, typer.Option("--kick", help="as `restrict --kick`")] = False,
     clear_retained: Annotated[bool, typer.Option("--clear-retained", help="as `isolate --clear-retained`")] = False,
@@ -35,25 +33,25 @@ def plan(
 ) -> None:
     """Show every call that a containment or a release would make now, and the reads that prove it."""
     query = {"goal": goal.value, "for": duration, "kick": kick, "clear_retained": clear_retained}
-    found = client.get(f"/quarantine/{segment(device)}/plan", **query)
+    planned = client.get(f"/quarantine/{segment(device)}/plan", **query)
     if output is OutputFormat.JSON:
-        print_json(found)
+        print_json(planned)
         return
-    say(f"{found['goal']} {safe(found['device_id'])}")
-    for number, stage in enumerate(found["stages"], 1):
+    say(f"{planned['goal']} {safe(planned['device_id'])}")
+    for number, stage in enumerate(planned["stages"], 1):
         say()
         say(f"{number}.{' only if nothing before it is missing' if stage['gated'] else ''}".rstrip())
-        for point in stage["acts"]:
-            _point("do", point)
-        for point in stage["looks"]:
-            _point("see", point)
+        for step in stage["acts"]:
+            _print_step("do", step)
+        for step in stage["looks"]:
+            _print_step("see", step)
         if stage["repeated"]:
-            say(f"   while it is not so: {', '.join(stage['repeated'])}; then look again")
+            say(f"   until that holds: {', '.join(stage['repeated'])}; then read again")
 
 
-def _point(verb: str, point: dict[str, Any]) -> None:
-    say(f"   {verb}: {point['what']}")
-    for call in point["calls"]:
+def _print_step(verb: str, step: dict[str, Any]) -> None:
+    say(f"   {verb}: {step['what']}")
+    for call in step["calls"]:
         where = f"  ({call['where']}{', ' if call['only'] else ''}{call['only']})"
         say(f"      {call['method']} {safe(call['path'])}{where}")
         if call["body"] is not None:
@@ -64,37 +62,39 @@ def _point(verb: str, point: dict[str, Any]) -> None:
 def receipt(
     client: ApiClient,
     device: DeviceArgument,
-    case: Annotated[str | None, typer.Option("--case", help="an earlier one; default: the newest")] = None,
+    case: Annotated[str | None, typer.Option("--case", help="id of an earlier case  [the newest]")] = None,
     output: OutputOption = OutputFormat.TABLE,
 ) -> None:
     """Show each call of a containment, what was observed on which node, and the seconds to the cut.
 
     Exit status 1 while the last decision is not proven yet.
     """
-    found = client.get(f"/quarantine/{segment(device)}/receipt", case_id=case)
+    case_receipt = client.get(f"/quarantine/{segment(device)}/receipt", case_id=case)
+    closed = case_receipt["closed"]
     if output is OutputFormat.JSON:
-        print_json(found)
+        print_json(case_receipt)
     else:
-        say(f"{safe(found['device_id'])}, case {found['case_id']}: {'proven' if found['closed'] else 'NOT PROVEN YET'}")
-        for deed in found["deeds"]:
-            _deed(deed)
-    if not found["closed"]:
+        name = f"{safe(case_receipt['device_id'])}, case {case_receipt['case_id']}"
+        say(f"{name}: {'proven' if closed else 'NOT PROVEN YET'}")
+        for decision in case_receipt["deeds"]:
+            _print_decision(decision)
+    if not closed:
         raise typer.Exit(ExitCode.FAILED)
 
 
-def _deed(deed: dict[str, Any]) -> None:
+def _print_decision(decision: dict[str, Any]) -> None:
     say()
-    say(f"{deed['decided_at']}  {deed['level']}, by {safe(deed['by'])} ({safe(deed['reason'])})")
-    say(f"   {safe(deed['text'])}")
-    if deed["seconds"] is not None:
-        say(f"   cut {exact(deed['seconds'])} after the report arrived, at {deed['cut_at']}")
-    if deed["proven_at"]:
-        say(f"   read back everywhere at {deed['proven_at']}")
-    for trouble in deed["troubles"]:
-        note(f"   in trouble: {safe(trouble)}")
-    if deed["refused"]:
-        note(f"   refused: {safe(deed['refused'])}")
-    for line in deed["lines"] or deed["attempted"]:
+    say(f"{decision['decided_at']}  {decision['level']}, by {safe(decision['by'])} ({safe(decision['reason'])})")
+    say(f"   {safe(decision['text'])}")
+    if decision["seconds"] is not None:
+        say(f"   cut {exact(decision['seconds'])} after the report arrived, at {decision['cut_at']}")
+    if decision["proven_at"]:
+        say(f"   read back everywhere at {decision['proven_at']}")
+    for trouble in decision["troubles"]:
+        note(f"   failed attempt: {safe(trouble)}")
+    if decision["refused"]:
+        note(f"   refused: {safe(decision['refused'])}")
+    for line in decision["lines"] or decision["attempted"]:
         where = f" at {safe(line['node'])}" if line["node"] else ""
         if line["call"]:
             say(f"   {safe(line['call'])}{where}: {safe(line['answer'])} ({exact(line['seconds'])})")

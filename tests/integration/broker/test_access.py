@@ -307,7 +307,7 @@ def test_lint_at_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[
     path = tmp_path / "fleet.yaml"
     path.write_text(example)
     assert main(["access", "lint", "--strict", str(path)]) == 0
-    assert "nothing to remark" in capsys.readouterr().err
+    assert "no remarks" in capsys.readouterr().err
     path.write_text(example.replace("fleet/broadcast", "+/broadcast"))
     assert main(["access", "lint", str(path)]) == 0
     assert main(["access", "lint", "--strict", str(path), "-o", "json"]) == 1

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from controller.app.adapters import signer
 from controller.cli.errors import CliError
-from controller.cli.operator_keys import new_key, open_key
+from controller.cli.keys.operator_keys import new_key, open_key
 from controller.domain.audit_kinds import AuditKind
 from device_agent.domain.command_verifier import CommandVerifier, SignaturePolicy
 from device_agent.domain.verdict import AcceptedCommand, RejectedCommand

@@ -1,4 +1,4 @@
-"""Policies checked and explained without a controller."""
+"""`cordon policy`: files are checked and results explained without a controller."""
 
 import io
 import json
@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from controller.cli.app import run_safely
-from controller.cli.event_explanation import print_standing
-from controller.cli.explanation import follows_text, response_text
+from controller.cli.policy.explanation import print_event_state, response_text
 from tests.support.api import report_message
 
 POLICY = """\
@@ -42,61 +41,61 @@ def policy(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def report(tmp_path: Path) -> Path:
-    """A report of a device that offers telnet and says nothing of its firewall."""
+    """A report of a device that offers telnet and does not report its firewall."""
     path = tmp_path / "report.json"
     path.write_bytes(report_message("edge-1", (22, 23), 1).payload)
     return path
 
 
-def test_check_of_good_ones(policy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_valid_policies_pass_the_check(policy: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_safely(["policy", "check", str(policy)]) == 0
     assert capsys.readouterr().out.startswith("ok: 1 policies, 2 rules, version ")
     assert run_safely(["policy", "check", str(policy.parent), "-o", "json"]) == 0
     assert json.loads(capsys.readouterr().out)["ok"] is True
 
 
-def test_check_tells_every_mistake_with_its_place(policy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_check_shows_every_mistake_with_its_line(policy: Path, capsys: pytest.CaptureFixture[str]) -> None:
     policy.write_text(POLICY.replace("listening_ports", "listening_prots").replace("medium", "mild"))
     assert run_safely(["policy", "check", str(policy)]) == 1
-    told = capsys.readouterr()
-    assert told.out == ""
-    assert f"{policy}:9:" in told.err
-    assert "listening_ports" in told.err
-    assert f"{policy}:15:" in told.err
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert f"{policy}:9:" in output.err
+    assert "listening_ports" in output.err
+    assert f"{policy}:15:" in output.err
     assert run_safely(["policy", "check", str(policy), "-o", "json"]) == 1
-    found = json.loads(capsys.readouterr().out)
-    assert [one["line"] for one in found["problems"]] == [9, 15]
+    checked = json.loads(capsys.readouterr().out)
+    assert [problem["line"] for problem in checked["problems"]] == [9, 15]
 
 
-def test_explain_a_report_in_a_file(policy: Path, report: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_report_in_a_file_is_explained(policy: Path, report: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_safely(["policy", "explain", "--report", str(report), "--policy", str(policy)]) == 0
-    page = capsys.readouterr().out
+    text = capsys.readouterr().out
     for part in (
         "edge-1: 2 rules by policies",
         "1 fail, 1 unknown",
         "fail          tests/no-telnet  Telnet is not offered  [high]",
         "listening_ports = 22, 23",
-        "to mend it: Stop it.",
-        "what follows: restricted + service.disable name=telnetd",
+        "fix: Stop it.",
+        "response: restricted + service.disable name=telnetd",
         "firewall_active = ?  (firewall: not reported)",
     ):
-        assert part in page
+        assert part in text
 
 
-def test_explain_from_standard_input_by_the_starter_pack(
+def test_a_report_on_standard_input_is_explained_by_the_starter_pack(
     report: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(report.read_bytes())))
     assert run_safely(["policy", "explain", "--report", "-", "-o", "json"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    results = {one["rule"]: one["result"] for one in found["items"]}
+    explained = json.loads(capsys.readouterr().out)
+    results = {rule["rule"]: rule["result"] for rule in explained["items"]}
     assert results["starter/no-telnet"] == "fail"
     assert results["starter/firewall-active"] == "unknown"
-    assert found["device_id"] == "edge-1"
+    assert explained["device_id"] == "edge-1"
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"kind": "full"}', b"\xff" * 10, b" " * (1024 * 1024 + 1)])
-def test_what_is_no_report(tmp_path: Path, content: bytes, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_invalid_report_is_a_usage_error(tmp_path: Path, content: bytes, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "bad.json"
     path.write_bytes(content)
     assert run_safely(["policy", "explain", "--report", str(path)]) == 2
@@ -104,7 +103,7 @@ def test_what_is_no_report(tmp_path: Path, content: bytes, capsys: pytest.Captur
 
 
 @pytest.mark.parametrize("argv", [[], ["edge-1", "--report", "x"], ["edge-1", "--policy", "x"]])
-def test_what_cannot_be_explained(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_explain_takes_a_device_or_a_report(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert run_safely(["policy", "explain", *argv]) == 2
     assert capsys.readouterr().err
 
@@ -126,36 +125,36 @@ def test_what_cannot_be_explained(argv: list[str], capsys: pytest.CaptureFixture
         ),
     ],
 )
-def test_responses_in_words(changes: dict[str, Any], text: str) -> None:
+def test_a_response_is_described(changes: dict[str, Any], text: str) -> None:
     base = {
         "contain": "none", "isolate_for": None, "remediate": None, "consecutive": 1, "grace": "0s",
         "passing": 1, "cool_down": "0s", "repeat": None,
     }  # fmt: skip
-    assert response_text({**base, **changes}) == text
-    assert follows_text({"mode": "shadow", "response": {**base, **changes}}) == f"shadow: {text}"
+    assert response_text({"mode": "enforce", "response": {**base, **changes}}) == text
+    assert response_text({"mode": "shadow", "response": {**base, **changes}}) == f"shadow: {text}"
 
 
-def test_a_report_in_a_file_is_tested_by_a_file(
+def test_a_report_is_judged_by_a_policy_file(
     policy: Path, report: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run_safely(["policy", "test", str(policy), str(report)]) == 1
     assert "fail          tests/no-telnet" in capsys.readouterr().out
-    good = tmp_path / "good.json"
-    good.write_bytes(report_message("edge-1", (22,), 1).payload)
-    assert run_safely(["policy", "test", str(policy), str(good)]) == 0
-    assert run_safely(["policy", "test", str(policy), str(good), "--strict"]) == 1
+    passing = tmp_path / "passing.json"
+    passing.write_bytes(report_message("edge-1", (22,), 1).payload)
+    assert run_safely(["policy", "test", str(policy), str(passing)]) == 0
+    assert run_safely(["policy", "test", str(policy), str(passing), "--strict"]) == 1
     capsys.readouterr()
     assert run_safely(["policy", "test", str(policy.parent), str(report), "-o", "json"]) == 1
-    found = json.loads(capsys.readouterr().out)
-    assert (found["ok"], found["counts"]) == (False, {"fail": 1, "unknown": 1})
+    judged = json.loads(capsys.readouterr().out)
+    assert (judged["ok"], judged["counts"]) == (False, {"fail": 1, "unknown": 1})
 
 
-def test_a_rule_that_cannot_be_evaluated_has_not_passed(policy: Path, report: Path) -> None:
+def test_a_rule_that_cannot_be_evaluated_fails_the_test(policy: Path, report: Path) -> None:
     policy.write_text(POLICY.replace("'!listening_ports.exists(p, p == 23)'", "listening_ports[40] == 1"))
     assert run_safely(["policy", "test", str(policy), str(report)]) == 1
 
 
-def test_class_and_tags_decide_what_applies(policy: Path, report: Path) -> None:
+def test_class_and_tags_select_the_policies(policy: Path, report: Path) -> None:
     policy.write_text(POLICY.replace("rules:", """applies_to: 'device.class == "lab" && "b" in device.tags'\nrules:"""))
     lab = ["--class", "lab", "--tag", "a", "--tag", "b"]
     assert run_safely(["policy", "test", str(policy), str(report)]) == 0
@@ -192,32 +191,33 @@ def event(tmp_path: Path) -> Path:
     return path
 
 
-def test_an_event_in_a_file_is_tested(policy: Path, event: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_event_is_judged_by_a_policy_file(policy: Path, event: Path, capsys: pytest.CaptureFixture[str]) -> None:
     policy.write_text(POLICY + EVENTS)
     assert run_safely(["policy", "test", str(policy), "--event", str(event)]) == 1
     text = capsys.readouterr().out
     assert "breaks 1 of 2 rules about events" in text
-    assert "what follows: restricted for 1h + rescan after 2 within 10m" in text
+    assert "response: restricted for 1h + rescan after 2 within 10m" in text
     assert "because: the event has no event.signature" in text
     event.write_text(event.read_text().replace("critical", "low"))
     assert run_safely(["policy", "test", str(policy), "--event", str(event), "-o", "json"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert (found["ok"], [one["result"] for one in found["items"]]) == (True, ["pass", "unknown"])
+    judged = json.loads(capsys.readouterr().out)
+    assert (judged["ok"], [rule["result"] for rule in judged["items"]]) == (True, ["pass", "unknown"])
 
 
 @pytest.mark.parametrize(
-    ("content", "says"), [("{", "not an event"), ('{"kind": "x"}', "not an event: device_id"), ("x" * 70_000, "larger")]
+    ("content", "message"),
+    [("{", "not an event"), ('{"kind": "x"}', "not an event: device_id"), ("x" * 70_000, "larger")],
 )
-def test_what_is_no_event(
-    policy: Path, event: Path, content: str, says: str, capsys: pytest.CaptureFixture[str]
+def test_an_invalid_event_is_a_usage_error(
+    policy: Path, event: Path, content: str, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     policy.write_text(POLICY + EVENTS)
     event.write_text(content)
     assert run_safely(["policy", "test", str(policy), "--event", str(event)]) == 2
-    assert says in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
-def test_testing_an_event_needs_rules_about_events(
+def test_an_event_is_judged_only_by_rules_about_events(
     policy: Path, event: Path, report: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run_safely(["policy", "test", str(policy), "--event", str(event)]) == 2
@@ -226,20 +226,20 @@ def test_testing_an_event_needs_rules_about_events(
     assert run_safely(["policy", "test", str(policy), str(report), "--event", str(event)]) == 2
 
 
-def test_how_events_stand_in_words(capsys: pytest.CaptureFixture[str]) -> None:
-    follows = {"contain": "none", "remediate": None, "count": 1, "within": "10m", "for": "1h"}
-    one = {
+def test_the_state_of_rules_about_events_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    response = {"contain": "none", "remediate": None, "count": 1, "within": "10m", "for": "1h"}
+    rule = {
         "rule": "p/a",
         "title": "A",
         "severity": "low",
         "when": "true",
         "mode": "enforce",
-        "response": follows,
+        "response": response,
         "until": "12:00",
     }
-    print_standing([{**one, "result": "fail", "detail": "1 of x"}, {**one, "result": "pass", "detail": ""}])
+    print_event_state([{**rule, "result": "fail", "detail": "1 of x"}, {**rule, "result": "pass", "detail": ""}])
     text = capsys.readouterr().out
     assert "2 rules about events, nothing seen for 1 of them" in text
     assert "until 12:00: finding for 1h" in text
-    print_standing([])
+    print_event_state([])
     assert capsys.readouterr().out == ""

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from controller.cli.device_view import print_portrait
-from controller.cli.timeline import TimelineEntry, lines_of
+from controller.cli.devices.timeline import TimelineEntry, timeline
+from controller.cli.devices.view import print_device
 from controller.domain.audit_kinds import AuditKind
 
 
@@ -24,7 +24,7 @@ def _entry(kind: str, actor: str = "cordon", *, alert: bool = False, **detail: A
 
 
 def _one(entry: dict[str, Any]) -> TimelineEntry:
-    (line,) = lines_of([entry])
+    (line,) = timeline([entry])
     return line
 
 
@@ -53,14 +53,14 @@ def _one(entry: dict[str, Any]) -> TimelineEntry:
             "60.7 ms from the report to the cut",
         ),
         (_entry(AuditKind.CONTAINMENT_FAILED, what="RestrictClient", trouble="no answer"),
-         "not proven yet (RestrictClient): no answer", "goes on trying"),
+         "not proven yet (RestrictClient): no answer", "will be retried"),
         (_entry(AuditKind.CONTAINMENT_STEPPED_DOWN, "operator:bob", reason="ok"),
          "stepped down to restricted: ok", "by operator:bob"),
         (_entry(AuditKind.CONTAINMENT_RELEASE_DECIDED, "policy", reason="a fresh report passes", contained_seconds=2.5),
          "released: a fresh report passes", "by policy, contained for 2.50 s"),
         (_entry(AuditKind.CONTAINMENT_RELEASE_PROVEN, steps=[]), "free again, read back at the broker", ""),
         (_entry(AuditKind.BROKER_DRIFT_FOUND, what="the ban is missing"), "the broker differed: the ban is missing",
-         "is being put right"),
+         "is being repaired"),
         (_entry(AuditKind.DEVICE_STALE, after_seconds=300.0), "silent for 300.00 s: stale", ""),
         (_entry(AuditKind.COMMAND_ISSUED, "policy", action="service.disable", params={"name": "telnetd"}, rule="p/t",
                 command_id="c"), "command service.disable name=telnetd", "repairs p/t, c"),
@@ -92,7 +92,7 @@ def test_calls_to_several_nodes_are_one_line_and_errors_are_told_once() -> None:
          "answer": f"http://n2:1: GET {path}: not there (404)"},
         {"what": "rules read back", "call": "", "node": "http://n1:1", "answer": "as wanted", "seconds": 0.0},
     ]  # fmt: skip
-    _, read, back = lines_of([_entry(AuditKind.CONTAINMENT_RELEASE_PROVEN, steps=steps)])
+    _, read, back = timeline([_entry(AuditKind.CONTAINMENT_RELEASE_PROVEN, steps=steps)])
     assert read.text.split() == ["read", "rules", "GET", ".../rules/clients/edge-1", "->", "not", "there", "(404)"]
     assert read.more == "[n1:1 1.6 ms] [n2:1 2.0 ms]"
     assert (back.text.split(), back.more, back.indent) == (["rules", "read", "back", "as", "wanted"], "[n1:1]", 1)
@@ -100,7 +100,7 @@ def test_calls_to_several_nodes_are_one_line_and_errors_are_told_once() -> None:
 
 def test_seconds_of_an_operators_containment_count_from_the_decision() -> None:
     lines = list(
-        lines_of(
+        timeline(
             [
                 _entry(AuditKind.CONTAINMENT_DECIDED, "operator:bob", level="isolated", reason="odd"),
                 _entry(AuditKind.CONTAINMENT_PROVEN, level="isolated", seconds=0.01, steps=[]),
@@ -135,7 +135,7 @@ def _device(**changes: Any) -> dict[str, Any]:
 
 
 def test_portrait_answers_why(capsys: pytest.CaptureFixture[str]) -> None:
-    print_portrait(_device())
+    print_device(_device())
     page = capsys.readouterr().out
     for part in (
         "edge-1  restricted",
@@ -149,7 +149,7 @@ def test_portrait_answers_why(capsys: pytest.CaptureFixture[str]) -> None:
         "fail    high     p/telnet  No telnet",
         "2 in a row: d\\x1b",
         "waived until 2026-12-01 by ada: old gate",
-        "shadow mode: nothing follows",
+        "shadow mode: no response",
         "Stop it.",
         "scheduled service.disable name=t  by policy, c",
         "10:00:00.123 • restricted: fails p/telnet",
@@ -166,6 +166,6 @@ def test_portrait_answers_why(capsys: pytest.CaptureFixture[str]) -> None:
     ],
 )
 def test_portrait_says_when_it_ends(capsys: pytest.CaptureFixture[str], changes: dict[str, Any], end: str) -> None:
-    print_portrait(_device(**changes))
+    print_device(_device(**changes))
     (line,) = [one for one in capsys.readouterr().out.splitlines() if one.startswith("  ends")]
     assert end in line

@@ -1,4 +1,4 @@
-"""`cordon devices`: the fleet, one device with the reasons for its state, and its labels."""
+"""`cordon devices`: lists the fleet, shows a device with the reasons for its state, sets labels."""
 
 from typing import Annotated, Any, Final
 
@@ -6,23 +6,22 @@ import typer
 
 from controller.api.client import ApiClient, segment
 from controller.cli.connection_options import connected
-from controller.cli.device_view import print_portrait
+from controller.cli.devices.view import print_device
 from controller.cli.errors import CliError, ExitCode
 from controller.cli.output import OutputFormat, OutputOption, ago, print_json, say, show
 
-MAX_TIMELINE: Final = 500  # lines; the API's bound
+MAX_TIMELINE: Final = 500  # audit lines; the API's limit
 app = typer.Typer(help="The fleet: list, show, label.", no_args_is_help=True)
 DeviceArgument = Annotated[str, typer.Argument(metavar="DEVICE", help="id of the device", show_default=False)]
 COLUMNS: Final = ("device", "containment", "proven", "seen", "fails", "unknown", "class")
 
 
 def proven_word(case: dict[str, Any]) -> str:
-    """Whether the broker holds the case, in a word; what troubles it is told by `devices show`."""
+    """Whether the broker was seen to hold the case; `devices show` has the trouble."""
     return "yes" if case["proven"] else "no, in trouble" if case["trouble"] else "not yet"
 
 
 def containment_row(device: dict[str, Any]) -> tuple[object, ...]:
-    """A line of the listing."""
     case, counts = device["case"], device["not_satisfied"]
     proven = "-" if case is None else proven_word(case)
     seen = ("stale, " if device["stale"] else "") + ago(device["last_seen"])
@@ -36,15 +35,15 @@ def containment_row(device: dict[str, Any]) -> tuple[object, ...]:
 def list_devices(
     client: ApiClient,
     level: Annotated[str | None, typer.Option(help="none, restricted or isolated")] = None,
-    stale: Annotated[bool | None, typer.Option("--stale/--fresh", help="silent ones only, or the others")] = None,
-    rule: Annotated[str | None, typer.Option(help="those that fail this rule")] = None,
+    stale: Annotated[bool | None, typer.Option("--stale/--fresh", help="only stale devices, or the others")] = None,
+    rule: Annotated[str | None, typer.Option(help="only devices that fail this rule")] = None,
     search: Annotated[str | None, typer.Option(help="part of id, class or a tag")] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="at most so many; all without it")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="maximum number  [all]")] = None,
     output: OutputOption = OutputFormat.TABLE,
 ) -> None:
-    """List devices with their containment and what they fail."""
-    found = list(client.pages("/devices", limit, level=level, stale=stale, rule=rule, search=search))
-    show(output, found, COLUMNS, map(containment_row, found), empty="no device fits")
+    """List devices with their containment and the rules they fail."""
+    devices = list(client.pages("/devices", limit, level=level, stale=stale, rule=rule, search=search))
+    show(output, devices, COLUMNS, map(containment_row, devices), empty="no device matches")
 
 
 @app.command("show")
@@ -52,15 +51,15 @@ def list_devices(
 def show_device(
     client: ApiClient,
     device: DeviceArgument,
-    lines: Annotated[int, typer.Option(min=0, max=MAX_TIMELINE, help="lines of the record")] = 100,
+    lines: Annotated[int, typer.Option(min=0, max=MAX_TIMELINE, help="audit lines")] = 100,
     output: OutputOption = OutputFormat.TABLE,
 ) -> None:
-    """Show a device, and why it is as it is: report, rule, decision, each call to the broker, what was read back."""
-    found = client.get(f"/devices/{segment(device)}", timeline=lines)
+    """Show a device and the reasons for its state: report, rules, decisions, calls to the broker, read-backs."""
+    details = client.get(f"/devices/{segment(device)}", timeline=lines)
     if output is OutputFormat.JSON:
-        print_json(found)
+        print_json(details)
     else:
-        print_portrait(found)
+        print_device(details)
 
 
 @app.command("label")
@@ -69,11 +68,11 @@ def label_device(
     client: ApiClient,
     device: DeviceArgument,
     device_class: Annotated[str | None, typer.Option("--class", help="device.class of the policies")] = None,
-    tag: Annotated[list[str] | None, typer.Option(help="device.tags of the policies; repeat, replaces all")] = None,
-    no_tags: Annotated[bool, typer.Option("--no-tags", help="take all tags away")] = False,
+    tag: Annotated[list[str] | None, typer.Option(help="device.tags of the policies; repeat; replaces all")] = None,
+    no_tags: Annotated[bool, typer.Option("--no-tags", help="remove all tags")] = False,
     output: OutputOption = OutputFormat.TABLE,
 ) -> None:
-    """Give a device a class and tags, which policies may refer to."""
+    """Set a device's class and tags, which policies can refer to."""
     if tag and no_tags:
         raise CliError("--tag and --no-tags contradict each other", ExitCode.USAGE)
     body: dict[str, Any] = {}
@@ -83,12 +82,12 @@ def label_device(
         body["tags"] = tag or []
     if not body:
         raise CliError("nothing to change: give --class, --tag or --no-tags", ExitCode.USAGE)
-    found = client.call("PUT", f"/devices/{segment(device)}/labels", body)
+    labelled = client.call("PUT", f"/devices/{segment(device)}/labels", body)
     if output is OutputFormat.JSON:
-        print_json(found)
+        print_json(labelled)
     else:
-        tags = ", ".join(found["tags"]) or "none"
-        say(f"{found['device_id']}: class {found['device_class'] or 'none'}, tags {tags}")
+        tags = ", ".join(labelled["tags"]) or "none"
+        say(f"{labelled['device_id']}: class {labelled['device_class'] or 'none'}, tags {tags}")
 
 
 @app.command("unsign")
@@ -96,12 +95,12 @@ def label_device(
 def unsign_device(
     client: ApiClient,
     device: DeviceArgument,
-    reason: Annotated[str, typer.Option("--reason", "-r", help="for the record")],
+    reason: Annotated[str, typer.Option("--reason", "-r", help="why; it is kept in the audit log")],
     output: OutputOption = OutputFormat.TABLE,
 ) -> None:
-    """Forget by which key a device signs, and take its reports without a signature until it signs again."""
-    found = client.call("POST", f"/devices/{segment(device)}/unsigned", {"reason": reason})
+    """Forget the key with which a device signs, and accept unsigned reports until it signs again."""
+    device_state = client.call("POST", f"/devices/{segment(device)}/unsigned", {"reason": reason})
     if output is OutputFormat.JSON:
-        print_json(found)
+        print_json(device_state)
     else:
-        say(f"{device}: reports without a signature are taken again")
+        say(f"{device}: unsigned reports are accepted again")

@@ -1,4 +1,4 @@
-"""`cordon broker ports`: what each EMQX node opens, who may reach it, firewall rules, and what can be reached."""
+"""`cordon broker ports`: the ports of each EMQX node, their peers, firewall rules, and reachability from here."""
 
 import socket
 from collections.abc import Callable, Sequence
@@ -10,8 +10,7 @@ import typer
 from controller.api.client import ApiClient
 from controller.cli.connection_options import connected
 from controller.cli.errors import CliError, ExitCode
-from controller.cli.output import OutputFormat as Plain
-from controller.cli.output import note, print_json, safe, say, show
+from controller.cli.output import OutputFormat, note, print_json, safe, say, show
 from controller.domain.broker.ports import (
     MAX_NODES,
     AllowedNetworks,
@@ -31,8 +30,6 @@ _COLUMNS: Final = ("node", "host", "port", "for", "who may reach it", "note")
 
 
 class PortsFormat(StrEnum):
-    """What the ports are printed as."""
-
     TABLE = "table"
     JSON = "json"
     NFTABLES = "nftables"
@@ -64,33 +61,33 @@ def ports(
         list[str] | None, _option("HOST=ADDRESS of a node's host, for nftables; else it is looked up")
     ] = None,
     probe: Annotated[
-        bool, _option("connect to each port from here, and tell what is reachable that should not be")
+        bool, _option("connect to each port from here, and show which are reachable that should not be")
     ] = False,
     output: Annotated[
         PortsFormat, typer.Option("--output", "-o", help="table, json, or a file for nft -f")
     ] = PortsFormat.TABLE,
 ) -> None:
-    """Show the ports that each node of the broker needs, and who has business there.
+    """Show the ports that each node of the broker needs, and which machines have to reach them.
 
-    Without --node-name they are those of the live cluster, as its API tells them. Exit status 1 when --probe reaches
+    Without --node-name they are those of the live cluster, as its API lists them. Exit status 1 when --probe reaches
     a port that should be closed to this machine, or two nodes of one host want the same port.
     """
     allowed = AllowedNetworks(tuple(operators or ()), tuple(devices or ()))
     try:
-        found = _by_name(node_name, docker) if node_name else _live(client(), docker)
-        reached = _probe(found) if probe else {}
-        _print(found, reached, allowed, address or (), output)
+        needed = _named_ports(node_name, docker) if node_name else _live_ports(client(), docker)
+        reached = _probe(needed) if probe else {}
+        _print(needed, reached, allowed, address or (), output)
     except PortsError as e:
         raise CliError(str(e), ExitCode.USAGE) from e
-    clashes = collisions(found)
-    for text in clashes:
+    conflicts = collisions(needed)
+    for text in conflicts:
         note(text)
-    if clashes or any(_verdict(one, reached) == _TOO_OPEN for one in found):
+    if conflicts or any(_verdict(port, reached) == _TOO_OPEN for port in needed):
         raise typer.Exit(ExitCode.FAILED)
 
 
 def _print(
-    found: Sequence[NodePort],
+    ports: Sequence[NodePort],
     reached: "PortReachability",
     allowed: AllowedNetworks,
     address: Sequence[str],
@@ -98,86 +95,89 @@ def _print(
 ) -> None:
     match output:
         case PortsFormat.NFTABLES:
-            say(nftables(found, _addresses(found, address), allowed).rstrip())
+            say(nftables(ports, _addresses(ports, address), allowed).rstrip())
             if not allowed.operators:
                 note("no --operators given: dashboard, API and plain listeners are closed to all other machines")
         case PortsFormat.JSON:
-            print_json([_row(one, reached) for one in found])
+            print_json([_row(port, reached) for port in ports])
         case PortsFormat.TABLE:
-            _table(found, reached)
+            _table(ports, reached)
         case _:
             assert_never(output)
 
 
-def _by_name(names: Sequence[str], docker: bool | None) -> list[NodePort]:
+def _named_ports(names: Sequence[str], docker: bool | None) -> list[NodePort]:
     if len(names) > MAX_NODES:
         raise PortsError(f"{len(names)} nodes are more than {MAX_NODES}")
     return [port for name in dict.fromkeys(names) for port in node_ports(name, docker=docker)]
 
 
-def _live(client: ApiClient, docker: bool | None) -> list[NodePort]:
-    found: list[NodePort] = []
-    told = client.get("/broker/ports")
-    if not told["nodes"]:
-        raise CliError(f"the broker names none of its nodes: give --node-name  {safe(told['unknown'])}".rstrip())
-    if told["unknown"]:
-        note(f"listeners as EMQX has them by default: {safe(told['unknown'])}")
-    for node in told["nodes"]:
+def _live_ports(client: ApiClient, docker: bool | None) -> list[NodePort]:
+    reported = client.get("/broker/ports")
+    if not reported["nodes"]:
+        raise CliError(f"the broker lists no nodes: give --node-name  {safe(reported['unknown'])}".rstrip())
+    if reported["unknown"]:
+        note(f"EMQX's default listeners are assumed: {safe(reported['unknown'])}")
+    ports: list[NodePort] = []
+    for node in reported["nodes"]:
         listening = None
         if node["listening"] is not None:
-            listening = [BrokerListener(PortUse(one["use"]), one["address"], one["port"]) for one in node["listening"]]
-        found += node_ports(node["node"], docker=docker, listening=listening)
-    return found
+            listening = [
+                BrokerListener(PortUse(listener["use"]), listener["address"], listener["port"])
+                for listener in node["listening"]
+            ]
+        ports += node_ports(node["node"], docker=docker, listening=listening)
+    return ports
 
 
-def _addresses(found: Sequence[NodePort], given: Sequence[str]) -> dict[str, str]:
+def _addresses(ports: Sequence[NodePort], given: Sequence[str]) -> dict[str, str]:
     addresses: dict[str, str] = {}
     for text in given:
         host, separator, address = text.partition("=")
         if not separator or not host or not address:
             raise PortsError(f"{text!r}: --address takes HOST=ADDRESS")
         addresses[host] = address
-    for host in {one.host for one in found} - addresses.keys():
+    for host in {port.host for port in ports} - addresses.keys():
         try:
             addresses[host] = str(socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0][4][0])
         except (OSError, UnicodeError):
-            continue  # the rules tell what is missing
+            continue  # `nftables` reports what is missing
     return addresses
 
 
 PortReachability = dict[tuple[str, int], bool]
 
 
-def _probe(found: Sequence[NodePort]) -> PortReachability:
+def _probe(ports: Sequence[NodePort]) -> PortReachability:
     from controller.app.offline import probe_ports
 
-    return probe_ports([(one.host, one.port) for one in found])
+    return probe_ports([(port.host, port.port) for port in ports])
 
 
-def _verdict(one: NodePort, reached: PortReachability) -> str:
+def _verdict(port: NodePort, reached: PortReachability) -> str:
     """Empty without a probe; devices' ports may be reached from anywhere, operators' from where Cordon runs."""
-    if (one.host, one.port) not in reached:
+    if (port.host, port.port) not in reached:
         return ""
-    if not reached[one.host, one.port]:
+    if not reached[port.host, port.port]:
         return "not reachable"
-    if one.peers is not PortPeers.CLUSTER:
+    if port.peers is not PortPeers.CLUSTER:
         return "reachable"
-    return "reachable, by loopback" if is_loopback(one.host) else _TOO_OPEN
+    return "reachable, by loopback" if is_loopback(port.host) else _TOO_OPEN
 
 
-def _row(one: NodePort, reached: PortReachability) -> dict[str, Any]:
-    row: dict[str, Any] = {"node": one.node, "host": one.host, "port": one.port, "protocol": "tcp"}
-    row |= {"use": one.use.value, "peers": one.peers.value, "note": one.note}
+def _row(port: NodePort, reached: PortReachability) -> dict[str, Any]:
+    row: dict[str, Any] = {"node": port.node, "host": port.host, "port": port.port, "protocol": "tcp"}
+    row |= {"use": port.use.value, "peers": port.peers.value, "note": port.note}
     if reached:
-        row |= {"reachable": reached.get((one.host, one.port)), "verdict": _verdict(one, reached)}
+        row |= {"reachable": reached.get((port.host, port.port)), "verdict": _verdict(port, reached)}
     return row
 
 
-def _table(found: Sequence[NodePort], reached: PortReachability) -> None:
+def _table(ports: Sequence[NodePort], reached: PortReachability) -> None:
     columns = (*_COLUMNS, "from here") if reached else _COLUMNS
     rows = [
-        (one.node, one.host, one.port, one.use.value, one.peers.value, one.note)
-        + ((_verdict(one, reached),) if reached else ())
-        for one in found
+        (port.node, port.host, port.port, port.use.value, port.peers.value, port.note)
+        + ((_verdict(port, reached),) if reached else ())
+        for port in ports
     ]
-    show(Plain.TABLE, found, columns, rows)
+    show(OutputFormat.TABLE, ports, columns, rows)

@@ -1,4 +1,4 @@
-"""What the commands about updates share: where the repository lies, where offline keys lie, whom to ask."""
+"""Options that the commands about updates share, and what they open: the repository, passphrases."""
 
 import os
 import sys
@@ -11,11 +11,11 @@ import typer
 from controller.cli.connection_options import DEFAULT_CONFIG
 from controller.cli.errors import CliError, ExitCode
 
-if TYPE_CHECKING:  # loaded late: every `cordon --help` would wait for it
+if TYPE_CHECKING:  # imported late: every `cordon --help` would wait for it
     from controller.app.offline import UpdatesFolder
 
 UpdatesConfigOption = Annotated[
-    Path | None, typer.Option("--config", envvar="CORDON_CONFIG", help="cordon.toml whose updates.folder is meant")
+    Path | None, typer.Option("--config", envvar="CORDON_CONFIG", help="cordon.toml with updates.folder")
 ]
 RepositoryOption = Annotated[
     Path | None, typer.Option("--repository", help="folder of the repository  [updates.folder of cordon.toml]")
@@ -30,12 +30,12 @@ TargetsPassphraseOption = Annotated[
     Path | None, typer.Option("--targets-passphrase-file", help="passphrase of the targets keys; asked for without it")
 ]
 
-UpdateFileArgument = Annotated[Path, typer.Argument(help="what devices get: a package, a script, an archive, an image")]
+UpdateFileArgument = Annotated[Path, typer.Argument(help="a package, a script, an archive, an image")]
 UpdateKindOption = Annotated[str, typer.Option("--kind", help="package, script, file or image")]
-UpdateVersionOption = Annotated[str, typer.Option("--version", help="of what is in the file")]
+UpdateVersionOption = Annotated[str, typer.Option("--version", help="version of the file")]
 DeviceClassesOption = Annotated[list[str], typer.Option("--for", help="device class; repeat it; '*' is every class")]
 UpdateNameOption = Annotated[
-    str | None, typer.Option("--name", help="what is updated  [the file's name up to the version]")
+    str | None, typer.Option("--name", help="name of the update  [the file's name up to the version]")
 ]
 InstallerOption = Annotated[
     str | None,
@@ -49,18 +49,20 @@ HealthCheckOption = Annotated[
     list[str] | None,
     typer.Option("--health", help="command:PROGRAM ARGS, service:UNIT, tcp:PORT, http:URL or no-broker; repeat it"),
 ]
-HealthTimeoutOption = Annotated[int, typer.Option("--health-timeout", min=1, max=3600, help="seconds until it counts")]
-RollbackOption = Annotated[str, typer.Option("--rollback", help="previous: go back when unhealthy; never: stay")]
+HealthTimeoutOption = Annotated[
+    int, typer.Option("--health-timeout", min=1, max=3600, help="seconds to become healthy")
+]
+RollbackOption = Annotated[str, typer.Option("--rollback", help="previous: revert when unhealthy; never: keep it")]
 RestartOption = Annotated[str, typer.Option("--restart", help="none, reboot, or service:UNIT")]
 ScriptArgumentsOption = Annotated[list[str] | None, typer.Option("--argument", help="of a script; repeat it")]
-InstallTimeoutOption = Annotated[int, typer.Option("--timeout", min=1, max=86_400, help="seconds to put it in place")]
+InstallTimeoutOption = Annotated[int, typer.Option("--timeout", min=1, max=86_400, help="seconds to install it")]
 
 
-def folder_of(repository: Path | None, config: Path | None) -> "UpdatesFolder":
-    """The repository that is meant.
+def open_folder(repository: Path | None, config: Path | None) -> "UpdatesFolder":
+    """The repository in the given folder, or in `updates.folder` of the configuration.
 
     Raises:
-        CliError: nothing says where it is.
+        CliError: neither is given.
     """
     from controller.app.offline import UpdatesFolder
 
@@ -68,17 +70,17 @@ def folder_of(repository: Path | None, config: Path | None) -> "UpdatesFolder":
         return UpdatesFolder(repository.absolute())
     path = config or (DEFAULT_CONFIG if os.access(DEFAULT_CONFIG, os.R_OK) else None)
     if path is None:
-        raise CliError("say where the repository is: --repository DIR, or --config cordon.toml", ExitCode.USAGE)
+        raise CliError("give --repository DIR, or --config cordon.toml", ExitCode.USAGE)
     from controller.service.settings.settings import load_settings  # pydantic takes a while to load
 
-    found = load_settings(path).updates.folder
-    if found is None:
+    folder = load_settings(path).updates.folder
+    if folder is None:
         raise CliError(f"{path} has no updates.folder: set it, or give --repository DIR", ExitCode.USAGE)
-    return UpdatesFolder(found)
+    return UpdatesFolder(folder)
 
 
-def asker(targets: Path | None = None, root: Path | None = None) -> Callable[[Path, bool], str]:
-    """Answers for a key file's passphrase: from the role's file, or from whoever sits at the terminal."""
+def passphrase_source(targets: Path | None = None, root: Path | None = None) -> Callable[[Path, bool], str]:
+    """Returns a function that gives the passphrase of a key file: from the role's file, or asked at the terminal."""
 
     def ask(path: Path, is_new: bool) -> str:
         file = root if path.name.startswith("root-") else targets

@@ -1,4 +1,4 @@
-"""The record of a device as a story: report, rule, decision, each call to the broker, what was read back, seconds."""
+"""Turns a device's audit lines into a timeline: reports, decisions, each call to the broker, each read-back."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -24,14 +24,14 @@ _STYLES: Final = {
 _COMMAND_ENDS: Final = frozenset(
     {AuditKind.COMMAND_SUCCEEDED, AuditKind.COMMAND_FAILED, AuditKind.COMMAND_EXPIRED, AuditKind.COMMAND_REJECTED}
 )
-_DATABASE: Final = "/authorization/sources/built_in_database"  # long, and the same in every call
-_MEASURABLE: Final = 0.0001  # seconds; less was no call
+_DATABASE: Final = "/authorization/sources/built_in_database"  # the same in every call, so it is abbreviated
+_MEASURABLE: Final = 0.0001  # seconds; below that nothing was called
 _MAX_TEXT: Final = 300  # characters of a detail
 
 
 @dataclass(frozen=True, slots=True)
 class TimelineEntry:
-    """A line of the story; `indent` 1 is a call that belongs to the line above."""
+    """A line of the timeline; `indent` 1: a call that belongs to the line above."""
 
     text: str
     more: str = ""
@@ -42,14 +42,14 @@ class TimelineEntry:
     style: str = ""
 
 
-def lines_of(record: Sequence[dict[str, Any]]) -> Iterator[TimelineEntry]:
-    """The story of `record`, whose lines come oldest first."""
-    by_hand = False
-    for entry in record:
+def timeline(entries: Sequence[dict[str, Any]]) -> Iterator[TimelineEntry]:
+    """Yields the timeline of audit lines, which come oldest first."""
+    by_operator = False
+    for entry in entries:
         if entry["kind"] in (AuditKind.CONTAINMENT_DECIDED, AuditKind.CONTAINMENT_ESCALATED):
-            by_hand = entry["actor"].startswith("operator:")
+            by_operator = entry["actor"].startswith("operator:")
         when = parse_time(entry["at"])
-        text, more = _told(entry, "the decision" if by_hand else "the report")
+        text, more = _described(entry, "the decision" if by_operator else "the report")
         yield TimelineEntry(
             safe(text),
             safe(more),
@@ -62,16 +62,16 @@ def lines_of(record: Sequence[dict[str, Any]]) -> Iterator[TimelineEntry]:
 
 
 def _calls(steps: Sequence[dict[str, Any]]) -> Iterator[TimelineEntry]:
-    """Each call to the broker and its answer; the same asked of several nodes is one line."""
-    for (what, call, answer), group in groupby(steps, _asked):
+    """Yields each call to the broker and its answer; equal calls to several nodes are one line."""
+    for (what, call, answer), group in groupby(steps, _step_key):
         nodes = " ".join(_node(step) for step in group).strip()
         yield TimelineEntry(safe(f"{what:<19} {call + ' -> ' if call else ''}{answer}"), safe(nodes), indent=1)
 
 
-def _asked(step: dict[str, Any]) -> tuple[str, str, str]:
+def _step_key(step: dict[str, Any]) -> tuple[str, str, str]:
     call = str(step.get("call", ""))
     answer = str(step.get("answer", ""))
-    # The text of an error names node and call once more.
+    # The text of an error repeats node and call.
     answer = answer.rpartition(f"{call}: ")[2] if call else answer
     return str(step.get("what", "")), call.replace(_DATABASE, "..."), answer
 
@@ -83,8 +83,8 @@ def _node(step: dict[str, Any]) -> str:
     return f"[{name}{took}]" if name else ""
 
 
-def _told(entry: dict[str, Any], since: str) -> tuple[str, str]:  # noqa: C901, PLR0912 - one flat table of sentences
-    """The line in words, and what stands beside it."""
+def _described(entry: dict[str, Any], since: str) -> tuple[str, str]:  # noqa: C901, PLR0912 - one flat table
+    """Returns the text of an audit line and additional information; `since`: what the seconds to the cut count from."""
     detail, kind, actor = entry["detail"], entry["kind"], entry["actor"]
     by = "" if actor in ("cordon", entry["device_id"]) else f"by {actor}"
     match kind:
@@ -93,8 +93,8 @@ def _told(entry: dict[str, Any], since: str) -> tuple[str, str]:  # noqa: C901, 
         case AuditKind.REPORT_POSTURE_CHANGED:
             worse = ", ".join(f"{key} {result}" for key, result in (detail.get("worse") or {}).items())
             better = ", ".join(detail.get("better") or ())
-            said = "; ".join(part for part in (worse, f"satisfied again: {better}" if better else "") if part)
-            return f"report {detail.get('seq')}: {said}", ""
+            changes = "; ".join(part for part in (worse, f"satisfied again: {better}" if better else "") if part)
+            return f"report {detail.get('seq')}: {changes}", ""
         case AuditKind.CONTAINMENT_DECIDED:
             until = detail.get("until")
             return f"{detail.get('level')}: {detail.get('reason')}", _join(by, f"until {until}" if until else "")
@@ -106,18 +106,19 @@ def _told(entry: dict[str, Any], since: str) -> tuple[str, str]:  # noqa: C901, 
             took = f"{exact(seconds)} from {since} to the cut" if isinstance(seconds, int | float) else ""
             return f"{detail.get('level')}, read back at the broker", took
         case AuditKind.CONTAINMENT_FAILED:
-            return f"not proven yet ({detail.get('what')}): {detail.get('trouble')}", "goes on trying"
+            return f"not proven yet ({detail.get('what')}): {detail.get('trouble')}", "will be retried"
         case AuditKind.CONTAINMENT_STEPPED_DOWN:
             return f"stepped down to restricted: {detail.get('reason')}", by
         case AuditKind.CONTAINMENT_RELEASE_DECIDED:
-            held = detail.get("contained_seconds")
-            return f"released: {detail.get('reason')}", _join(by, f"contained for {exact(held)}" if held else "")
+            seconds = detail.get("contained_seconds")
+            duration = f"contained for {exact(seconds)}" if seconds else ""
+            return f"released: {detail.get('reason')}", _join(by, duration)
         case AuditKind.CONTAINMENT_RELEASE_PROVEN:
             return "free again, read back at the broker", ""
         case AuditKind.BROKER_DRIFT_FOUND:
-            return f"the broker differed: {detail.get('what')}", "is being put right"
+            return f"the broker differed: {detail.get('what')}", "is being repaired"
         case AuditKind.DEVICE_STALE:
-            return f"silent for {exact(detail.get('after_seconds', 0.0))}: stale", ""
+            return f"stale: no message for {exact(detail.get('after_seconds', 0.0))}", ""
         case AuditKind.COMMAND_ISSUED:
             params = " ".join(f"{key}={value}" for key, value in (detail.get("params") or {}).items())
             rule = f"repairs {detail['rule']}" if detail.get("rule") else by

@@ -1,4 +1,4 @@
-"""Keys of people: Ed25519 under a passphrase, made and opened where the person sits."""
+"""Operators' keys: Ed25519 under a passphrase, created and opened on the operator's machine."""
 
 import os
 import sys
@@ -21,10 +21,10 @@ OperatorPassphraseFileOption = Annotated[
 
 
 def passphrase(path: Path | None, question: str, *, twice: bool = False) -> str:
-    """The passphrase.
+    """Returns the passphrase in the file, or asks for it at the terminal.
 
     Raises:
-        CliError: nobody to ask, or a file that cannot be used.
+        CliError: no terminal, or the file cannot be used.
     """
     if path is not None:
         try:
@@ -37,10 +37,10 @@ def passphrase(path: Path | None, question: str, *, twice: bool = False) -> str:
 
 
 def private_bytes(path: Path) -> bytes:
-    """A file that is for its owner only.
+    """Returns the content of a file that only its owner can read.
 
     Raises:
-        CliError: it cannot be read, or others can read it too.
+        CliError: the file cannot be read, or others can read it too.
     """
     try:
         with path.open("rb") as file:
@@ -55,10 +55,10 @@ def private_bytes(path: Path) -> bytes:
 
 
 def new_key(path: Path, secret: str) -> "Ed25519PrivateKey":
-    """Make a key and write it, mode 0600.
+    """Creates a key and writes it, mode 0600.
 
     Raises:
-        CliError: a passphrase that protects nothing, or a file that is there.
+        CliError: the passphrase is too short, or the file exists.
     """
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, PrivateFormat
@@ -68,7 +68,7 @@ def new_key(path: Path, secret: str) -> "Ed25519PrivateKey":
     if len(secret) < MIN_PASSPHRASE:
         raise CliError(f"a passphrase has at least {MIN_PASSPHRASE} characters", ExitCode.USAGE)
     if path.exists():
-        raise CliError(f"{path} is there already, and a key is never overwritten", ExitCode.USAGE)
+        raise CliError(f"{path} exists, and a key is never overwritten", ExitCode.USAGE)
     key = Ed25519PrivateKey.generate()
     pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(secret.encode()))
     write_new(path, pem.decode())
@@ -76,10 +76,10 @@ def new_key(path: Path, secret: str) -> "Ed25519PrivateKey":
 
 
 def open_key(path: Path, secret: str) -> "Ed25519PrivateKey":
-    """Open a key.
+    """Opens a key.
 
     Raises:
-        CliError: not a key, another passphrase, or others can read it.
+        CliError: not a key, the wrong passphrase, or others can read the file.
     """
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
@@ -87,7 +87,7 @@ def open_key(path: Path, secret: str) -> "Ed25519PrivateKey":
     try:
         key = load_pem_private_key(private_bytes(path), secret.encode())
     except (ValueError, TypeError) as e:
-        raise CliError(f"{path} cannot be opened: not a key under a passphrase, or another passphrase") from e
+        raise CliError(f"{path} cannot be opened: not a key under a passphrase, or the wrong passphrase") from e
     if not isinstance(key, Ed25519PrivateKey):
         raise CliError(f"{path} is not an Ed25519 key", ExitCode.USAGE)
     return key

@@ -1,4 +1,4 @@
-"""`cordon policy preview`: which devices would change containment, before the policies are loaded."""
+"""`cordon policy preview`: shows which devices would change containment if policies were loaded."""
 
 import sys
 from collections import Counter
@@ -12,10 +12,10 @@ from controller.cli.connection_options import connected
 from controller.cli.errors import CliError, ExitCode
 from controller.cli.output import OutputFormat, OutputOption, note, print_json, say, show
 
-MAX_LISTED: Final = 10_000  # devices that are listed one by one; the sums count all
+MAX_LISTED: Final = 10_000  # devices; the sums count all
 _COLUMNS: Final = ("device", "change", "from", "to", "because of")
 _MAX_FILE: Final = 1024 * 1024  # bytes
-_WORDS: Final = {
+_LABELS: Final = {
     "contained": "contained",
     "later": "contained later",
     "held": "held back",
@@ -28,13 +28,13 @@ def preview(
     client: ApiClient,
     files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="policy files or folders", show_default=False)],
     alone: Annotated[
-        bool, typer.Option("--alone", help="in place of all policies in force, not only of those of the same name")
+        bool, typer.Option("--alone", help="replace all policies in force, not only those of the same name")
     ] = False,
     output: OutputOption = OutputFormat.TABLE,
 ) -> None:
-    """Say which devices would change containment by these policies, judged by their stored reports.
+    """Show which devices would change containment by these policies, judged by their stored reports.
 
-    Nothing is kept and nothing comes into force. Exit status 1 when a reload would be refused: too much at once.
+    Nothing is stored or loaded. Exit status 1 when a reload would be refused: too much at once.
     """
     body = {"files": _texts(files), "alone": alone}
     changes: list[dict[str, Any]] = []
@@ -47,7 +47,7 @@ def preview(
     if sys.stderr.isatty():
         note("")
     if not last.get("done"):
-        raise CliError("the preview broke off: the controller's log may say why")
+        raise CliError("the preview ended early: the controller's log may show why")
     if output is OutputFormat.JSON:
         print_json({**last, "changes": changes})
     else:
@@ -59,20 +59,21 @@ def preview(
 def _print(changes: list[dict[str, Any]], last: dict[str, Any]) -> None:
     rows = [
         (
-            one["device_id"],
-            _WORDS[one["change"]] + (f" ({one['held']})" if one["held"] else ""),
-            one["before"],
-            one["after"],
-            ", ".join(one["causes"]),
+            change["device_id"],
+            _LABELS[change["change"]] + (f" ({change['held']})" if change["held"] else ""),
+            change["before"],
+            change["after"],
+            ", ".join(change["causes"]),
         )
-        for one in changes
+        for change in changes
     ]
     show(OutputFormat.TABLE, changes, _COLUMNS, rows, empty="no device would change containment")
     counts = Counter(last["counts"])
-    said = ", ".join(f"{counts[kind]} {word}" for kind, word in _WORDS.items() if counts[kind]) or "nothing changes"
-    say(f"{last['judged']} reports judged: {said}; at most {last['limit']} may be contained at once")
+    summary = ", ".join(f"{counts[kind]} {label}" for kind, label in _LABELS.items() if counts[kind])
+    limit = f"at most {last['limit']} may be contained at once"
+    say(f"{last['judged']} reports judged: {summary or 'nothing changes'}; {limit}")
     if last["stale"]:
-        say(f"{last['stale']} silent devices were left out: nothing is contained on what they said before")
+        say(f"{last['stale']} stale devices were omitted: nothing is contained because of an old report")
     if last["unread"]:
         say(f"{last['unread']} stored reports could not be read")
     if sum(counts.values()) > len(changes):
@@ -80,18 +81,23 @@ def _print(changes: list[dict[str, Any]], last: dict[str, Any]) -> None:
 
 
 def _texts(paths: list[Path]) -> list[dict[str, str]]:
-    found: list[dict[str, str]] = []
-    for path in paths:
-        inside = sorted(one for one in path.iterdir() if one.suffix in (".yaml", ".yml")) if path.is_dir() else [path]
-        if not inside:
-            raise CliError(f"{path}: no *.yaml in this folder", ExitCode.USAGE)
-        for one in inside:
-            try:
-                with one.open("rb") as file:
-                    text = file.read(_MAX_FILE + 1).decode("utf-8-sig")
-            except OSError as e:
-                raise CliError(f"{one}: cannot be read: {e.strerror}", ExitCode.USAGE) from e
-            except UnicodeDecodeError as e:
-                raise CliError(f"{one}: not UTF-8 text", ExitCode.USAGE) from e
-            found.append({"source": str(one), "text": text})
-    return found
+    return [{"source": str(file), "text": _read(file)} for path in paths for file in _files(path)]
+
+
+def _files(path: Path) -> list[Path]:
+    if not path.is_dir():
+        return [path]
+    files = sorted(file for file in path.iterdir() if file.suffix in (".yaml", ".yml"))
+    if not files:
+        raise CliError(f"{path}: no *.yaml in this folder", ExitCode.USAGE)
+    return files
+
+
+def _read(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return file.read(_MAX_FILE + 1).decode("utf-8-sig")
+    except OSError as e:
+        raise CliError(f"{path}: cannot be read: {e.strerror}", ExitCode.USAGE) from e
+    except UnicodeDecodeError as e:
+        raise CliError(f"{path}: not UTF-8 text", ExitCode.USAGE) from e

@@ -1,4 +1,4 @@
-"""`cordon policy`: check files before they are used, list what is in force, explain a result."""
+"""`cordon policy`: checks policy files, lists the rules in force, explains results."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -11,26 +11,18 @@ import typer
 from controller.api.client import ApiClient, segment
 from controller.cli.connection_options import connected
 from controller.cli.errors import CliError, ExitCode
-from controller.cli.event_explanation import (
-    event_follows_text,
-    explain_event_offline,
-    print_event_explanations,
-    print_standing,
-)
-from controller.cli.explanation import explain_offline, follows_text, print_explanations
 from controller.cli.output import OutputFormat, OutputOption, note, print_json, say, show
-from controller.cli.preview import preview
+from controller.cli.policy import explanation
+from controller.cli.policy.preview import preview
 
 
 class PolicySubject(StrEnum):
-    """What a policy judges."""
-
     DEVICE = "device"
     BROKER = "broker"
 
 
 _COLUMNS: Final = ("rule", "severity", "on failure", "title")
-app = typer.Typer(help="What devices are judged by.", no_args_is_help=True)
+app = typer.Typer(help="The policies by which devices are judged.", no_args_is_help=True)
 app.command("preview")(preview)
 
 
@@ -40,7 +32,7 @@ def check(
     subject: Annotated[PolicySubject, typer.Option(help="what the policies judge")] = PolicySubject.DEVICE,
     output: OutputOption = OutputFormat.TABLE,
 ) -> None:
-    """Check policy files without using them; every mistake is told with its place. Needs no controller."""
+    """Check policy files without using them; shows each mistake with its line. Needs no controller."""
     from controller.app.offline import read_policies  # the rule language takes a while to load
     from controller.domain.broker.facts import TYPES as BROKER_TYPES
     from controller.domain.policy.cel import CelEnvironment
@@ -54,7 +46,7 @@ def check(
     except PolicyError as e:
         if output is OutputFormat.JSON:
             names = ("source", "line", "column", "message")
-            problems = [{name: getattr(one, name) for name in names} for one in e.problems]
+            problems = [{name: getattr(problem, name) for name in names} for problem in e.problems]
             print_json({"ok": False, "problems": problems})
         else:
             note(str(e))
@@ -65,25 +57,18 @@ def check(
     else:
         say(f"ok: {len(policies)} policies, {rules} rules, version {version}")
         if not any(policy.rules for policy in policies):
-            note("only rules about events: use them beside policies that judge reports")
+            note("only rules about events: use them together with policies that judge reports")
 
 
 @app.command("list")
 @connected
 def list_policies(client: ApiClient, output: OutputOption = OutputFormat.TABLE) -> None:
     """List the rules in force."""
-    found = client.get("/policies")
-    rows = (
-        (rule["rule"], rule["severity"], follows_text(rule), rule["title"])
-        for policy in found["items"]
-        for rule in policy["rules"]
-    )
-    events = (
-        (rule["rule"], rule["severity"], event_follows_text(rule), f"event: {rule['title']}")
-        for policy in found["items"]
-        for rule in policy["events"]
-    )
-    show(output, found["items"], _COLUMNS, (*rows, *events))
+    policies = client.get("/policies")["items"]
+    rules = [(rule, str(rule["title"])) for policy in policies for rule in policy["rules"]]
+    rules += [(rule, f"event: {rule['title']}") for policy in policies for rule in policy["events"]]
+    rows = ((rule["rule"], rule["severity"], explanation.response_text(rule), title) for rule, title in rules)
+    show(output, policies, _COLUMNS, rows)
 
 
 @app.command("reload")
@@ -95,13 +80,14 @@ def reload_policies(
     ] = False,
     output: OutputOption = OutputFormat.TABLE,
 ) -> None:
-    """Read the policy files again; those in force stay if a file has a mistake, or if too much would be contained."""
-    found = client.call("POST", "/policies/reload" + ("?force=true" if force else ""))
+    """Read the policy files again. Those in force stay if a file has a mistake, or if too much would be contained."""
+    loaded = client.call("POST", "/policies/reload", force=force or None)
+    policies = loaded["items"]
     if output is OutputFormat.JSON:
-        print_json(found["items"])
+        print_json(policies)
     else:
-        rules = sum(len(policy["rules"]) + len(policy["events"]) for policy in found["items"])
-        say(f"in force: {len(found['items'])} policies, {rules} rules, version {found['version']}")
+        rules = sum(len(policy["rules"]) + len(policy["events"]) for policy in policies)
+        say(f"in force: {len(policies)} policies, {rules} rules, version {loaded['version']}")
 
 
 @app.command("explain")
@@ -118,23 +104,23 @@ def explain(
     all_rules: Annotated[bool, typer.Option("--all", help="rules that pass in full too")] = False,
     output: OutputOption = OutputFormat.TABLE,
 ) -> None:
-    """Say of every rule what it asked, of which facts, and what came out: of a device, or of a report in a file.
+    """Show for every rule its conditions, the facts and the result: of a device, or of a report in a file.
 
     With --report no controller is needed: cordon-agent report | cordon policy explain --report -
     """
     if (device is None) == (report is None):
         raise CliError("give a DEVICE or --report FILE", ExitCode.USAGE)
     if report is not None:
-        found = explain_offline(report, policy or [])
+        explained = explanation.explain_report(report, policy or [])
     else:
         if policy:
             raise CliError("--policy goes with --report: a device is judged by the policies in force", ExitCode.USAGE)
-        found = client().get(f"/devices/{segment(str(device))}/explain")
+        explained = client().get(f"/devices/{segment(str(device))}/explain")
     if output is OutputFormat.JSON:
-        print_json(found)
+        print_json(explained)
     else:
-        print_explanations(found, in_full=all_rules)
-        print_standing(found.get("events", []))
+        explanation.print_report(explained, in_full=all_rules)
+        explanation.print_event_state(explained.get("events", []))
 
 
 @app.command("test")
@@ -151,35 +137,34 @@ def judge_report(
     ] = None,
     device_class: Annotated[str, typer.Option("--class", help="judge as a device of this class")] = "",
     tag: Annotated[list[str] | None, typer.Option(help="judge as a device with this tag; may be repeated")] = None,
-    strict: Annotated[bool, typer.Option("--strict", help="what could not be found out counts as failed")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="unknown results count as failed")] = False,
     output: OutputOption = OutputFormat.TABLE,
 ) -> None:
     """Judge a report or an event in a file by a policy; exit status 1 when a rule fails. Needs no controller."""
     if (report is None) == (event is None):
         raise CliError("give a REPORT.json or --event EVENT.json", ExitCode.USAGE)
     if event is not None:
-        _judge_event(explain_event_offline(event, [_pack(pack)], device_class, tuple(tag or ())), output)
+        _judge_event(explanation.explain_event(event, [_pack(pack)], device_class, tuple(tag or ())), output)
         return
     assert report is not None
-    found = explain_offline(report, [_pack(pack)], device_class, tuple(tag or ()))
-    counts = Counter(str(one["result"]) for one in found["items"])
-    # A rule that cannot be evaluated has not been kept either.
+    explained = explanation.explain_report(report, [_pack(pack)], device_class, tuple(tag or ()))
+    counts = Counter(str(rule["result"]) for rule in explained["items"])
     bad = {"fail", "error", "unknown"} if strict else {"fail", "error"}
-    passed = not any(counts[word] for word in bad)
+    passed = not any(counts[result] for result in bad)
     if output is OutputFormat.JSON:
-        print_json({"ok": passed, "counts": dict(counts), **found})
+        print_json({"ok": passed, "counts": dict(counts), **explained})
     else:
-        print_explanations(found, in_full=False)
+        explanation.print_report(explained, in_full=False)
     if not passed:
         raise typer.Exit(ExitCode.FAILED)
 
 
-def _judge_event(found: dict[str, Any], output: OutputFormat) -> None:
-    broken = any(one["result"] == "fail" for one in found["items"])
+def _judge_event(explained: dict[str, Any], output: OutputFormat) -> None:
+    broken = any(rule["result"] == "fail" for rule in explained["items"])
     if output is OutputFormat.JSON:
-        print_json({"ok": not broken, **found})
+        print_json({"ok": not broken, **explained})
     else:
-        print_event_explanations(found)
+        explanation.print_event(explained)
     if broken:
         raise typer.Exit(ExitCode.FAILED)
 
@@ -193,4 +178,4 @@ def _pack(name: str) -> Path:
     try:
         return pack_path(name)
     except KeyError as e:
-        raise CliError(f"{name}: no file, and {e.args[0]}", ExitCode.USAGE) from e
+        raise CliError(f"{name}: not a file, and {e.args[0]}", ExitCode.USAGE) from e

@@ -1,4 +1,4 @@
-"""`cordon broker audit`: the broker judged by policies, as findings with severity and what to do."""
+"""`cordon broker audit`: judges the broker's settings by policies."""
 
 from collections import Counter
 from pathlib import Path
@@ -13,7 +13,7 @@ from controller.cli.output import OutputFormat, OutputOption, note, print_json, 
 
 _COLUMNS: Final = ("severity", "result", "rule", "title")
 _ORDER: Final = {name: place for place, name in enumerate(("critical", "high", "medium", "low", "info"))}
-_KEPT: Final = frozenset({"pass", "notapplicable", "notselected", "informational", "fixed"})
+_SATISFIED: Final = frozenset({"pass", "notapplicable", "notselected", "informational", "fixed"})
 _BAD: Final = frozenset({"fail", "error"})
 _MAX_PASSWORD: Final = 4096  # bytes of the file
 
@@ -22,50 +22,50 @@ _MAX_PASSWORD: Final = 4096  # bytes of the file
 def audit(
     client: ApiClient,
     dashboard_user: Annotated[
-        str | None, typer.Option(help="a dashboard user, who alone may read which API keys there are")
+        str | None, typer.Option(help="a dashboard user: only dashboard users may list API keys")
     ] = None,
     dashboard_password_file: Annotated[Path | None, typer.Option(help="file with that user's password")] = None,
-    every: Annotated[bool, typer.Option("--all", help="rules that are kept, too")] = False,
-    strict: Annotated[bool, typer.Option("--strict", help="what could not be found out counts as failed")] = False,
+    every: Annotated[bool, typer.Option("--all", help="satisfied rules too")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="unknown results count as failed")] = False,
     output: OutputOption = OutputFormat.TABLE,
 ) -> None:
-    """Judge the broker's own settings by policies, and say what is wrong and what to do about it.
+    """Judge the broker's own settings by policies, and show what is wrong and how to fix it.
 
     Exit status 1 when a rule fails or cannot be evaluated (with --strict also when something is unknown), 0 otherwise.
     What the API key may not read is unknown with its reason, never a pass.
     """
-    found = client.call("POST", "/broker/audit", _login(dashboard_user, dashboard_password_file))
-    items = sorted(found["items"], key=lambda one: (_ORDER.get(one["severity"], 9), one["rule"]))
-    shown = [one for one in items if every or one["result"] not in _KEPT]
+    report = client.call("POST", "/broker/audit", _login(dashboard_user, dashboard_password_file))
+    findings = sorted(report["items"], key=lambda finding: (_ORDER.get(finding["severity"], 9), finding["rule"]))
+    shown = [finding for finding in findings if every or finding["result"] not in _SATISFIED]
     bad = _BAD | {"unknown"} if strict else _BAD
-    failed = any(one["result"] in bad for one in items)
-    counts = Counter(str(one["result"]) for one in items)
+    failed = any(finding["result"] in bad for finding in findings)
+    counts = Counter(str(finding["result"]) for finding in findings)
     if output is OutputFormat.JSON:
         print_json(
-            {"ok": not failed, "at": found["at"], "policies": found["policies"], "counts": counts, "items": shown}
+            {"ok": not failed, "at": report["at"], "policies": report["policies"], "counts": counts, "items": shown}
         )
     else:
-        rows = [(one["severity"], one["result"], one["rule"], one["title"]) for one in shown]
-        show(output, shown, _COLUMNS, rows, empty="the broker keeps every rule")
-        for one in shown:
-            if one["result"] not in _KEPT:
-                _reasons(one)
+        rows = [(finding["severity"], finding["result"], finding["rule"], finding["title"]) for finding in shown]
+        show(output, shown, _COLUMNS, rows, empty="the broker satisfies every rule")
+        for finding in shown:
+            if finding["result"] not in _SATISFIED:
+                _print_reasons(finding)
         note(", ".join(f"{count} {result}" for result, count in sorted(counts.items())))
     if failed:
         raise typer.Exit(ExitCode.FAILED)
 
 
-def _reasons(one: dict[str, Any]) -> None:
-    say(f"\n{safe(one['rule'])}: {safe(one['title'])}")
-    if one["detail"]:
-        say(f"  {safe(one['detail'])}")
-    for fact in one["facts"]:
+def _print_reasons(finding: dict[str, Any]) -> None:
+    say(f"\n{safe(finding['rule'])}: {safe(finding['title'])}")
+    if finding["detail"]:
+        say(f"  {safe(finding['detail'])}")
+    for fact in finding["facts"]:
         if fact["value"] is not None:
             say(f"  {fact['name']} = {safe(fact['value'])}")
-    if one["why"]:
-        say(f"  why: {safe(one['why'])}")
-    if one["fix"] and one["result"] in _BAD:
-        say(f"  fix: {safe(one['fix'])}")
+    if finding["why"]:
+        say(f"  why: {safe(finding['why'])}")
+    if finding["fix"] and finding["result"] in _BAD:
+        say(f"  fix: {safe(finding['fix'])}")
 
 
 def _login(user: str | None, path: Path | None) -> dict[str, dict[str, str]]:

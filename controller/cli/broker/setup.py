@@ -1,4 +1,4 @@
-"""`cordon broker setup`: show what the broker lacks, make it so, take it back."""
+"""`cordon broker setup`: shows, applies and undoes the settings that Cordon needs at the broker."""
 
 import sys
 from collections.abc import Sequence
@@ -17,14 +17,14 @@ def setup(
     client: ApiClient,
     plan: Annotated[bool, typer.Option("--plan", help="show what would change, and write nothing")] = False,
     apply: Annotated[bool, typer.Option("--apply", help="make the changes after showing them")] = False,
-    undo: Annotated[bool, typer.Option("--undo", help="put back what was there before the first --apply")] = False,
+    undo: Annotated[bool, typer.Option("--undo", help="restore what was there before the first --apply")] = False,
     client_id: Annotated[
         bool, typer.Option("--with-client-id", help="take client ids from certificates, for all clients")
     ] = False,
     no_match: Annotated[
         bool, typer.Option("--with-no-match", help="deny what no rule allows, for all clients")
     ] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="do it without asking")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="write without asking")] = False,
     output: OutputOption = OutputFormat.TABLE,
 ) -> None:
     """Bring the broker to what Cordon needs: sources and their order, rules, the controller's user and limits.
@@ -35,33 +35,34 @@ def setup(
         raise CliError("give one of --plan, --apply, --undo", ExitCode.USAGE)
     options = {"client_id": client_id, "deny_unmatched": no_match}
     path = "/broker/setup/plan-undo" if undo else "/broker/setup/plan"
-    found = client.call("POST", path, None if undo else options)
+    planned = client.call("POST", path, None if undo else options)
     if output is OutputFormat.JSON and plan:
-        print_json(found)
+        print_json(planned)
     if output is OutputFormat.TABLE:
-        _show(found["changes"], "nothing has to change at the broker")
-        _show_by_hand(found["by_hand"])
+        _show_changes(planned["changes"])
+        _show_manual_steps(planned["by_hand"])
     if plan:
-        if found["changes"]:
+        if planned["changes"]:
             raise typer.Exit(ExitCode.FAILED)
         return
-    if found["changes"] and not yes and not (sys.stdin.isatty() and typer.confirm("Write this to the broker?")):
-        raise CliError("the broker was left as it is: agree with --yes")
-    if not found["changes"] and apply:
-        made: Any = {**found, "left": []}
+    if planned["changes"] and not yes and not (sys.stdin.isatty() and typer.confirm("Write this to the broker?")):
+        raise CliError("the broker was not changed: confirm with --yes")
+    if not planned["changes"] and apply:
+        result: Any = {**planned, "left": []}
     else:
-        made = client.call("POST", "/broker/setup/undo" if undo else "/broker/setup/apply", None if undo else options)
+        result = client.call("POST", "/broker/setup/undo" if undo else "/broker/setup/apply", None if undo else options)
     if output is OutputFormat.JSON:
-        print_json(made)
-    elif made["changes"]:
-        say(f"{'put back' if undo else 'made'}: {', '.join(safe(one['what']) for one in made['changes'])}")
-    for text in made["left"]:
+        print_json(result)
+    elif result["changes"]:
+        names = ", ".join(safe(change["what"]) for change in result["changes"])
+        say(f"{'restored' if undo else 'made'}: {names}")
+    for text in result["left"]:
         note(f"left: {safe(text)}")
 
 
-def _show(changes: Sequence[dict[str, str]], empty: str) -> None:
+def _show_changes(changes: Sequence[dict[str, str]]) -> None:
     if not changes:
-        say(empty)
+        say("nothing has to change at the broker")
     for change in changes:
         say(f"\n  {safe(change['what'])}")
         for mark, text in (("-", change["before"]), ("+", change["after"])):
@@ -71,10 +72,10 @@ def _show(changes: Sequence[dict[str, str]], empty: str) -> None:
             say(f"    ! {safe(change['danger'])}")
 
 
-def _show_by_hand(left: Sequence[dict[str, str]]) -> None:
-    if left:
+def _show_manual_steps(steps: Sequence[dict[str, str]]) -> None:
+    if steps:
         say("\nLeft to you, in the broker's own configuration:")
-    for one in left:
-        say(f"\n  {safe(one['what'])}: {safe(one['why'])}")
-        for line in one["configuration"].splitlines():
+    for step in steps:
+        say(f"\n  {safe(step['what'])}: {safe(step['why'])}")
+        for line in step["configuration"].splitlines():
             say(f"    {safe(line)}")

@@ -1,16 +1,16 @@
-"""One device on one page: what it is, what it fails, and the timeline of why it is contained."""
+"""Prints one device: its state, the rules it does not satisfy, and a timeline of its audit lines."""
 
 import sys
 from typing import Any, Final
 
+from controller.cli.devices.timeline import TimelineEntry, timeline
 from controller.cli.output import STYLES, ago, safe, say
-from controller.cli.timeline import TimelineEntry, lines_of
 
 _MARKS: Final = {"alert": "!", "step": "·", "line": "•"}
 
 
-def print_portrait(device: dict[str, Any]) -> None:
-    """Print the page: in colours at a terminal, the same text without them in a pipe."""
+def print_device(device: dict[str, Any]) -> None:
+    """Prints in colours at a terminal, the same text without them in a pipe."""
     _heading(device)
     _findings(device["findings"])
     _commands(device["commands"])
@@ -18,11 +18,11 @@ def print_portrait(device: dict[str, Any]) -> None:
         say()
         _title("Timeline (UTC)")
         day = ""
-        for line in lines_of(device["timeline"]):
+        for line in timeline(device["timeline"]):
             if line.day and line.day != day:
                 day = line.day
                 _paint([(f"  {day}", "bold")])
-            _timeline(line)
+            _print_entry(line)
 
 
 def _heading(device: dict[str, Any]) -> None:
@@ -36,11 +36,11 @@ def _heading(device: dict[str, Any]) -> None:
         _field("ends", _end(case))
     pending = device["pending"]
     if pending is not None:
-        waits = f"{pending['level']} for {', '.join(pending['causes'])}, {ago(pending['since'])}"
-        _field("waits", f"{waits}: {pending['why']}{' by ' + pending['by'] if pending['by'] else ''}")
-    presence = {True: "online", False: "offline", None: "never said"}[device["online"]]
-    silence = "stale: " if device["stale"] else ""
-    _field("seen", f"{silence}{ago(device['last_seen'])}, {presence}, known since {device['first_seen'][:10]}")
+        deferred = f"{pending['level']} for {', '.join(pending['causes'])}, {ago(pending['since'])}"
+        _field("waits", f"{deferred}: {pending['why']}{' by ' + pending['by'] if pending['by'] else ''}")
+    presence = {True: "online", False: "offline", None: "presence unknown"}[device["online"]]
+    stale = "stale: " if device["stale"] else ""
+    _field("seen", f"{stale}{ago(device['last_seen'])}, {presence}, known since {device['first_seen'][:10]}")
     report = device["report"]
     if report is None:
         _field("report", "none yet")
@@ -53,7 +53,7 @@ def _heading(device: dict[str, Any]) -> None:
     _field("rules", f"{device['satisfied']} satisfied" + (f", {counts}" if counts else ""))
     labels = [device["device_class"] and f"class {device['device_class']}", *device["tags"]]
     if any(labels):
-        _field("labels", ", ".join(one for one in labels if one))
+        _field("labels", ", ".join(label for label in labels if label))
 
 
 def _end(case: dict[str, Any]) -> str:
@@ -71,40 +71,41 @@ def _findings(findings: list[dict[str, Any]]) -> None:
         return
     say()
     _title("Rules that are not satisfied")
-    for one in findings:
-        severity = one["severity"] or ""
+    for finding in findings:
+        severity = finding["severity"] or ""
         _paint(
             [
-                (f"  {one['result']:<8}", STYLES.get(one["result"], "")),
+                (f"  {finding['result']:<8}", STYLES.get(finding["result"], "")),
                 (f"{severity:<9}", STYLES.get(severity, "")),
-                (safe(one["rule"]), "bold"),
-                (f"  {safe(one['title'])}", ""),
+                (safe(finding["rule"]), "bold"),
+                (f"  {safe(finding['title'])}", ""),
             ]
         )
-        detail = f": {safe(one['detail'])}" if one["detail"] else ""
-        _paint([(f"           since {ago(one['since'])}, {one['streak']} in a row{detail}", "dim")])
-        if one["waived"] is not None:
-            waived = one["waived"]
+        detail = f": {safe(finding['detail'])}" if finding["detail"] else ""
+        _paint([(f"           since {ago(finding['since'])}, {finding['streak']} in a row{detail}", "dim")])
+        if finding["waived"] is not None:
+            waived = finding["waived"]
             text = f"waived until {waived['expires_at']} by {safe(waived['owner'])}: {safe(waived['reason'])}"
             _paint([(f"           {text}", "yellow")])
-        if one["mode"] == "shadow":
-            _paint([("           shadow mode: nothing follows", "yellow")])
-        if one["result"] == "fail" and one["fix"]:
-            _paint([(f"           {safe(one['fix'])}", "dim")])
+        if finding["mode"] == "shadow":
+            _paint([("           shadow mode: no response", "yellow")])
+        if finding["result"] == "fail" and finding["fix"]:
+            _paint([(f"           {safe(finding['fix'])}", "dim")])
 
 
 def _commands(commands: list[dict[str, Any]]) -> None:
     if not commands:
         return
     say()
-    _title("Commands under way")
-    for one in commands:
-        params = " ".join(f"{key}={value}" for key, value in one["params"].items())
-        name = f"{safe(one['action'])} {safe(params)}".strip()
-        _paint([(f"  {one['state']:<10}", ""), (name, "bold"), (f"  by {safe(one['by'])}, {one['command_id']}", "dim")])
+    _title("Open commands")
+    for command in commands:
+        params = " ".join(f"{key}={value}" for key, value in command["params"].items())
+        name = f"{safe(command['action'])} {safe(params)}".strip()
+        origin = f"  by {safe(command['by'])}, {command['command_id']}"
+        _paint([(f"  {command['state']:<10}", ""), (name, "bold"), (origin, "dim")])
 
 
-def _timeline(line: TimelineEntry) -> None:
+def _print_entry(line: TimelineEntry) -> None:
     mark = _MARKS["alert"] if line.alert else _MARKS["step"] if line.indent else _MARKS["line"]
     style = "red" if line.alert else line.style
     parts = [(f"  {line.clock:<12} {'  ' * line.indent}{mark} ", style or "dim"), (line.text, style)]
@@ -122,11 +123,11 @@ def _title(text: str) -> None:
 
 
 def _paint(parts: list[tuple[str, str]], *, hang: bool = False) -> None:
-    """A line; with `hang` what does not fit goes on under the second part."""
+    """Prints a line of styled parts; with `hang` it wraps under the second part."""
     if not sys.stdout.isatty():
         say("".join(text for text, _ in parts).rstrip())
         return
-    from rich.console import Console  # a terminal only
+    from rich.console import Console  # only at a terminal
     from rich.table import Table
     from rich.text import Text
 
