@@ -103,21 +103,16 @@ def start(
     ] = None,
     rings_file: Annotated[Path | None, typer.Option(help="TOML with [[rings]] of name and select, instead")] = None,
     only: Annotated[str | None, typer.Option(help="only these devices: tag:X, class:X, id:PATTERN")] = None,
-    soak: Annotated[
-        str | None, typer.Option(help="how long a ring has to stay below the threshold: 30m, 1h, 2d  [1h]")
-    ] = None,
+    soak: Annotated[str | None, typer.Option(help="soak time of a ring: 30m, 1h, 2d  [1h]")] = None,
     error_threshold: Annotated[
         str | None, typer.Option(help="stop above this share of those that received it  [5%]")
     ] = None,
-    min_sample: Annotated[
-        int | None, typer.Option(min=1, help="minimum number of devices for the threshold  [10]")
-    ] = None,
+    min_sample: Annotated[int | None, typer.Option(min=1, help="fewest devices for the threshold  [10]")] = None,
     timeout: Annotated[str | None, typer.Option(help="for one device, from its command on  [30m]")] = None,
     window: Annotated[str | None, typer.Option(help="hours of the device's local day: 02:00-05:00  [any]")] = None,
     rate: Annotated[str | None, typer.Option(help="maximum rate of commands: 100/min  [no limit]")] = None,
     rollback_on_error: Annotated[
-        bool | None,
-        typer.Option("--rollback-on-error/--no-rollback-on-error", help="roll back when it stops by itself"),
+        bool | None, typer.Option("--rollback-on-error/--no-rollback-on-error", help="roll back if it stops by itself")
     ] = None,
     reason: Annotated[str | None, typer.Option("--reason", "-r", help="why; it is kept in the audit log")] = None,
     watch: Annotated[bool, typer.Option("--watch", help="show its progress until it ends")] = False,

@@ -257,7 +257,7 @@ def test_init_shows_what_it_would_write_and_writes_it_once(tmp_path: Path, capsy
             assert run_safely(argv) == 1
             told = capsys.readouterr()
             assert "+ allow publish cordon/v1/${clientid}/up/#" in told.out
-            assert "the broker was left as it is" in told.err
+            assert "the broker was not changed" in told.err
         assert run_safely([*argv, "--yes"]) == 0
         assert f"made   {emqx.api_urls[0]}" in capsys.readouterr().out
         assert run_safely(argv) == 0

@@ -1,4 +1,4 @@
-"""The guards from the command line, against the API on a real socket."""
+"""Guards, approvals, waivers and previews on the command line, against the API on a real socket."""
 
 import json
 import sys
@@ -39,31 +39,31 @@ rules:
 
 
 class Operator:
-    """Runs `cordon` with a token and reads what it says."""
+    """Runs `cordon` with a token and returns its output."""
 
     def __init__(self, url: str, capsys: pytest.CaptureFixture[str], token: str = TOKEN) -> None:
-        self._where = ["--url", url, "--token", token]
+        self._connection = ["--url", url, "--token", token]
         self._capsys = capsys
 
     def __call__(self, *argv: str, status: int = 0) -> str:
         self._capsys.readouterr()
-        code = run_safely([*argv, *self._where])
-        told = self._capsys.readouterr()
-        assert code == status, told.out + told.err
-        return told.out + told.err
+        code = run_safely([*argv, *self._connection])
+        output = self._capsys.readouterr()
+        assert code == status, output.out + output.err
+        return output.out + output.err
 
     def json(self, *argv: str, status: int = 0) -> Any:
         """The JSON of a command."""
         self._capsys.readouterr()
-        code = run_safely([*argv, *self._where, "-o", "json"])
-        told = self._capsys.readouterr()
-        assert code == status, told.out + told.err
-        return json.loads(told.out)
+        code = run_safely([*argv, *self._connection, "-o", "json"])
+        output = self._capsys.readouterr()
+        assert code == status, output.out + output.err
+        return json.loads(output.out)
 
 
 @pytest.fixture
 def api(tmp_path: Path) -> Iterator[ApiServer]:
-    """Seven devices, three of which fail; one is contained, two wait, one is protected."""
+    """Seven devices: three fail, of which one is contained and two are deferred; one is protected."""
     options: dict[str, Any] = {"guards": GUARDS, "by_hand": OperatorLimits(2, 3600.0, 7200.0)}
     with ApiServer(tmp_path / "cordon.db", FLEET, **options) as server:
         yield server
@@ -76,29 +76,29 @@ def cordon(api: ApiServer, capsys: pytest.CaptureFixture[str]) -> Operator:
 
 
 def _second(api: ApiServer, capsys: pytest.CaptureFixture[str]) -> Operator:
-    made = ApiClient(ApiEndpoint(api.url, TOKEN)).call(
+    token = ApiClient(ApiEndpoint(api.url, TOKEN)).call(
         "POST", "/tokens", {"name": "second", "scopes": ["read", "contain"]}
     )
-    return Operator(api.url, capsys, made["token"])
+    return Operator(api.url, capsys, token["token"])
 
 
-def test_what_waits_is_shown_let_through_and_dismissed(cordon: Operator) -> None:
+def test_deferred_containments_are_shown_approved_and_dismissed(cordon: Operator) -> None:
     text = cordon("guard", "status")
     assert "contained by policy in the last 10m: 1 of 1" in text
     assert "REACHED" in text
     assert "edge-2" in text
-    assert [one["device_id"] for one in cordon.json("guard", "status")["items"]] == ["edge-2", "edge-3"]
+    assert [held["device_id"] for held in cordon.json("guard", "status")["items"]] == ["edge-2", "edge-3"]
     assert "waits" in cordon("devices", "show", "edge-2")
     assert "restricted" in cordon("guard", "approve", "edge-2", "--reason", "sure")
     assert AuditKind.CONTAINMENT_DISMISSED in cordon("guard", "dismiss", "--all", "--reason", "no")
     text = cordon("guard", "status")
-    assert "nothing waits" in text
+    assert "no containment waits" in text
     assert "REACHED" not in text
     cordon("guard", "approve", "--reason", "who", status=2)
     cordon("guard", "dismiss", "edge-1", "--reason", "not waiting", status=1)
 
 
-def test_many_by_hand_need_another_operator(
+def test_many_containments_need_another_operator(
     api: ApiServer, cordon: Operator, capsys: pytest.CaptureFixture[str]
 ) -> None:
     text = cordon("quarantine", "restrict", "edge-4", "edge-5", "edge-6", "--reason", "worm", "--no-wait", status=1)
@@ -108,8 +108,8 @@ def test_many_by_hand_need_another_operator(
     cordon("approval", "approve", request["request_id"], status=1)
     second = _second(api, capsys)
     assert "edge-6" in second("approval", "approve", request["request_id"])
-    assert {one["device_id"] for one in cordon.json("quarantine", "list")} >= {"edge-4", "edge-5", "edge-6"}
-    assert "nothing waits for a second person" in cordon("approval", "list")
+    assert {device["device_id"] for device in cordon.json("quarantine", "list")} >= {"edge-4", "edge-5", "edge-6"}
+    assert "no request waits for a second person" in cordon("approval", "list")
     assert "approved by operator:second" in cordon("approval", "list", "--all")
 
 
@@ -120,7 +120,7 @@ def test_a_request_is_rejected(cordon: Operator) -> None:
     assert cordon.json("approval", "show", request["request_id"])["state"] == "rejected"
 
 
-def test_several_devices_at_once_and_by_tag(cordon: Operator) -> None:
+def test_devices_are_contained_by_name_and_tag_at_once(cordon: Operator) -> None:
     cordon("devices", "label", "edge-5", "--tag", "hall-3")
     text = cordon("quarantine", "restrict", "edge-4", "--tag", "hall-3", "--reason", "odd")
     assert [line.split() for line in text.splitlines()[1:]] == [
@@ -132,36 +132,36 @@ def test_several_devices_at_once_and_by_tag(cordon: Operator) -> None:
 
 
 def _answers(monkeypatch: pytest.MonkeyPatch, *answers: str) -> list[str]:
-    """A person at a terminal gives these answers; the questions are what was asked."""
-    asked: list[str] = []
-    left = list(answers)
+    """Gives these answers at a terminal; returns the list of questions."""
+    questions: list[str] = []
+    remaining = list(answers)
 
     def ask(text: str, **_options: Any) -> Any:
-        asked.append(text)
-        return left.pop(0)
+        questions.append(text)
+        return remaining.pop(0)
 
     monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
     monkeypatch.setattr(typer, "confirm", lambda text, **options: ask(text, **options) == "y")
     monkeypatch.setattr(typer, "prompt", ask)
-    return asked
+    return questions
 
 
-def test_a_protected_device_is_asked_about_twice(cordon: Operator, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_containing_a_protected_device_is_confirmed_twice(cordon: Operator, monkeypatch: pytest.MonkeyPatch) -> None:
     contain = ("quarantine", "restrict", "edge-7", "--reason", "sure", "--no-wait")
     assert "--even-protected" in cordon(*contain, status=1)
-    asked = _answers(monkeypatch, "n")
+    questions = _answers(monkeypatch, "n")
     cordon(*contain, status=1)
-    assert len(asked) == 1
+    assert len(questions) == 1
     _answers(monkeypatch, "y", "yes")
     cordon(*contain, status=1)
-    asked = _answers(monkeypatch, "y", "contain")
+    questions = _answers(monkeypatch, "y", "contain")
     assert "edge-7: restricted" in cordon(*contain)
-    assert len(asked) == 2
+    assert len(questions) == 2
     cordon("quarantine", "release", "edge-7", "--reason", "again", "--no-wait")
     assert "edge-7: restricted" in cordon(*contain, "--even-protected")
 
 
-def test_waivers(cordon: Operator) -> None:
+def test_a_waiver_is_added_listed_and_revoked(cordon: Operator) -> None:
     given = ("--owner", "J. Doe", "--reason", "until Friday", "--for", "1h")
     assert "p/telnet is waived for edge-2" in cordon("waiver", "add", "p/telnet", "--device", "edge-2", *given)
     (waiver,) = cordon.json("waiver", "list")
@@ -174,14 +174,14 @@ def test_waivers(cordon: Operator) -> None:
     assert cordon.json("waiver", "add", "p/*", "--where", "'lab' in device.tags", *given)["expression"]
 
 
-def test_a_preview_tells_changes_sums_and_whether_a_reload_is_refused(cordon: Operator, tmp_path: Path) -> None:
+def test_a_preview_shows_changes_sums_and_whether_a_reload_would_be_refused(cordon: Operator, tmp_path: Path) -> None:
     file = tmp_path / "p.yaml"
     file.write_text(POLICY)
     text = cordon("policy", "preview", str(file), status=1)
     assert "a reload would be refused" in text
     assert "7 reports judged" in text
-    found = cordon.json("policy", "preview", str(tmp_path), "--alone", status=1)
-    assert {one["device_id"] for one in found["changes"]} == {"edge-1", "edge-2", "edge-3"}
+    preview = cordon.json("policy", "preview", str(tmp_path), "--alone", status=1)
+    assert {change["device_id"] for change in preview["changes"]} == {"edge-1", "edge-2", "edge-3"}
     harmless = POLICY.replace("p == 22", "p == 1").replace("p == 23", "p == 1")
     file.write_text(harmless.replace("policy: p", "policy: q"))
     assert "no device would change containment" in cordon("policy", "preview", str(file))

@@ -1,4 +1,4 @@
-"""`cordon init` without a broker: what it makes, and that it never touches what is there."""
+"""`cordon init` without a broker: the files it creates, and that existing files stay as they are."""
 
 import contextlib
 import sqlite3
@@ -26,7 +26,7 @@ def secret(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def args(tmp_path: Path, secret: Path) -> list[str]:
-    """A first run that leaves the broker alone."""
+    """Arguments of a first run without a broker."""
     given = ["--emqx-key", "key", "--emqx-secret-file", str(secret), "--listen", "127.0.0.1:0"]
     return ["init", "--dir", str(tmp_path / "new" / "conf"), "--no-broker", *given]
 
@@ -36,7 +36,7 @@ def _contents(folder: Path) -> dict[str, bytes]:
 
 
 def _content(path: Path) -> bytes:
-    """What a file says; of the store, its rows: opening one changes bytes that mean nothing."""
+    """The content of a file; of the store its rows, because opening it changes other bytes."""
     if path.suffix != ".db":
         return path.read_bytes()
     with contextlib.closing(sqlite3.connect(path)) as connection:
@@ -49,7 +49,7 @@ def _tokens(folder: Path) -> list[tuple[str, str]]:
     return [(str(name), str(digest)) for name, digest in rows]
 
 
-def test_first_run_makes_everything(args: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_first_run_creates_everything(args: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_safely(args) == 0
     out = capsys.readouterr().out
     folder = tmp_path / "new" / "conf"
@@ -67,7 +67,7 @@ def test_first_run_makes_everything(args: list[str], tmp_path: Path, capsys: pyt
     assert run_safely(["policy", "check", str(folder / "policies")]) == 0
 
 
-def test_second_run_changes_nothing(args: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_second_run_changes_nothing(args: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_safely(args) == 0
     folder = tmp_path / "new" / "conf"
     token = (folder / "operator.token").read_text().strip()
@@ -82,7 +82,7 @@ def test_second_run_changes_nothing(args: list[str], tmp_path: Path, capsys: pyt
     assert keys[0] == keys[1]
 
 
-def test_what_is_missing_is_made_beside_what_is_there(args: list[str], tmp_path: Path) -> None:
+def test_only_missing_files_are_created(args: list[str], tmp_path: Path) -> None:
     assert run_safely(args) == 0
     folder = tmp_path / "new" / "conf"
     before = _contents(folder)
@@ -90,7 +90,7 @@ def test_what_is_missing_is_made_beside_what_is_there(args: list[str], tmp_path:
     starter.unlink()
     (folder / "policies" / "mine.yaml").write_text("mine")
     assert run_safely(args) == 0
-    assert not starter.exists()  # an operator's own policies are the operator's choice
+    assert not starter.exists()  # the operator has policies
     (folder / "policies" / "mine.yaml").unlink()
     (folder / "command-signing.key").unlink()
     assert run_safely(args) == 0
@@ -109,7 +109,7 @@ def test_what_is_missing_is_made_beside_what_is_there(args: list[str], tmp_path:
         (["--listen", "nowhere"], "listen"),
     ],
 )
-def test_a_configuration_that_cannot_be_is_never_written(
+def test_an_invalid_configuration_is_never_written(
     args: list[str], tmp_path: Path, more: list[str], text: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run_safely([*args, *more]) == 2
@@ -119,7 +119,7 @@ def test_a_configuration_that_cannot_be_is_never_written(
     assert _contents(tmp_path / "new") == {}
 
 
-def test_a_key_that_is_missing_is_asked_for_or_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_emqx_key_is_an_error_or_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "conf"
     assert not sys.stdin.isatty()
     assert run_safely(["init", "--dir", str(folder)]) == 2
@@ -130,7 +130,7 @@ def test_a_key_that_is_missing_is_asked_for_or_told(tmp_path: Path, capsys: pyte
 
 
 @pytest.mark.parametrize(("key", "content"), [("a:b", "x"), ("a", ""), ("a", "x\ny"), ("", "x")])
-def test_a_key_that_cannot_be(args: list[str], secret: Path, key: str, content: str, tmp_path: Path) -> None:
+def test_an_invalid_emqx_key_is_an_error(args: list[str], secret: Path, key: str, content: str, tmp_path: Path) -> None:
     secret.write_text(content)
     assert run_safely([*args, "--emqx-key", key]) == 2
     assert not (tmp_path / "new" / "conf" / "emqx.key").exists()
@@ -153,8 +153,10 @@ def test_a_token_file_of_another_store_is_not_overwritten(
     assert len(_tokens(folder)) == 1
 
 
-def test_a_broker_that_is_not_there(args: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    asked = [one for one in args if one != "--no-broker"]
-    assert run_safely([*asked, "--emqx", "http://127.0.0.1:1", "--yes"]) == 3
+def test_an_unreachable_broker_has_exit_status_3(
+    args: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with_broker = [argument for argument in args if argument != "--no-broker"]
+    assert run_safely([*with_broker, "--emqx", "http://127.0.0.1:1", "--yes"]) == 3
     assert "run this again" in capsys.readouterr().err
     assert (tmp_path / "new" / "conf" / "operator.token").exists()

@@ -1,4 +1,4 @@
-"""How answers reach people and programs."""
+"""Tables, JSON, escaping and times of the command line."""
 
 import json
 import os
@@ -28,12 +28,12 @@ NOW = datetime(2026, 11, 23, 10, 0, tzinfo=UTC)
         (None, "None"),
     ],
 )
-def test_safe_leaves_nothing_for_a_terminal_to_act_on(text: object, shown: str) -> None:
+def test_safe_escapes_what_a_terminal_interprets(text: object, shown: str) -> None:
     assert safe(text) == shown
 
 
 @given(st.text())
-def test_safe_text_is_printable_and_keeps_printable_text(text: str) -> None:
+def test_safe_text_is_printable_and_printable_text_stays(text: str) -> None:
     shown = safe(text)
     assert all(c.isprintable() or c.isspace() for c in shown)
     assert not set(shown) & {"\n", "\r", "\x1b", "\x9b"}
@@ -41,7 +41,7 @@ def test_safe_text_is_printable_and_keeps_printable_text(text: str) -> None:
         assert shown == text
 
 
-def test_json_is_ascii_and_nothing_else(capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_is_ascii(capsys: pytest.CaptureFixture[str]) -> None:
     print_json([{"device_id": "a", "text": "\x1b\u202e"}])
     out = capsys.readouterr().out
     assert out.isascii()
@@ -54,14 +54,14 @@ def test_a_table_in_a_pipe_is_plain_columns(capsys: pytest.CaptureFixture[str]) 
     assert capsys.readouterr().out == "device  level\nedge-1  none\ne\\x1b   isolated\n"
 
 
-def test_nothing_is_said_beside_the_answer(capsys: pytest.CaptureFixture[str]) -> None:
-    show(OutputFormat.TABLE, [], ("device",), [], empty="no device fits")
-    assert capsys.readouterr() == ("", "no device fits\n")
-    show(OutputFormat.JSON, [], ("device",), [], empty="no device fits")
+def test_an_empty_listing_says_so_on_standard_error_only(capsys: pytest.CaptureFixture[str]) -> None:
+    show(OutputFormat.TABLE, [], ("device",), [], empty="no device matches")
+    assert capsys.readouterr() == ("", "no device matches\n")
+    show(OutputFormat.JSON, [], ("device",), [], empty="no device matches")
     assert capsys.readouterr() == ("[]\n", "")
 
 
-def test_times_as_people_say_them() -> None:
+def test_times_are_relative_and_rounded() -> None:
     assert ago("2026-11-23T09:59:48.000Z", NOW) == "12s ago"
     assert ago("2026-11-23T10:05:00.000Z", NOW) == "in 5m"
     assert ago(None, NOW) == "-"
@@ -69,7 +69,7 @@ def test_times_as_people_say_them() -> None:
     assert [exact(seconds) for seconds in (0.0123, 1.5)] == ["12.3 ms", "1.50 s"]
 
 
-def test_at_a_terminal_there_are_colours_and_still_no_text_of_a_device_acts() -> None:
+def test_a_terminal_gets_colours_and_escaped_text() -> None:
     code = (
         "from controller.cli.output import OutputFormat, show;"
         "show(OutputFormat.TABLE, [], ('device', 'level'), [('e\\x1b[2J[red]', 'isolated')])"

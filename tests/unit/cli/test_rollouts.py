@@ -21,23 +21,24 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
         yield running
 
 
-def _run(server: ApiServer, *words: str) -> int:
-    return run_safely(["rollout", *words, "--url", server.url, "--token", TOKEN])
+def _run(server: ApiServer, *argv: str) -> int:
+    return run_safely(["rollout", *argv, "--url", server.url, "--token", TOKEN])
 
 
-def test_a_rollout_from_start_to_end(server: ApiServer, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_a_rollout_is_started_paused_resumed_and_aborted(
+    server: ApiServer, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     terms = ("--soak", "1h", "--error-threshold", "5%", "--min-sample", "10", "--timeout", "30m")
     more = ("--window", "02:00-05:00", "--rate", "100/min", "--reason", "patch day")
     assert _run(server, "start", "app/2.0", "--rings", "canary=40%,fleet=rest", *terms, *more, "-o", "json") == 0
-    made: dict[str, Any] = json.loads(capsys.readouterr().out)
-    assert [(ring["name"], ring["devices"]) for ring in made["rings"]] == [("canary", 2), ("fleet", 3)]
-    assert (made["terms"]["error_threshold"], made["terms"]["per_minute"]) == (0.05, 100.0)
-    rollout = made["rollout_id"]
+    created: dict[str, Any] = json.loads(capsys.readouterr().out)
+    assert [(ring["name"], ring["devices"]) for ring in created["rings"]] == [("canary", 2), ("fleet", 3)]
+    assert (created["terms"]["error_threshold"], created["terms"]["per_minute"]) == (0.05, 100.0)
+    rollout = created["rollout_id"]
     assert _run(server, "list", "--open") == 0
     assert "app/2.0" in capsys.readouterr().out
     assert _run(server, "status", rollout, "--devices", "--state", "pending") == 0
-    told = capsys.readouterr().out
-    assert told.count("edge-") == 5
+    assert capsys.readouterr().out.count("edge-") == 5
     assert _run(server, "pause", rollout) == 0
     assert "running (paused)" in capsys.readouterr().out
     assert _run(server, "resume", rollout) == 0
@@ -48,15 +49,14 @@ def test_a_rollout_from_start_to_end(server: ApiServer, capsys: pytest.CaptureFi
     assert _run(server, "abort", rollout, "--reason", "enough") == 0
     capsys.readouterr()
     assert _run(server, "status", rollout, "--watch") == 1
-    told_at_the_end = capsys.readouterr()
-    assert f"{rollout} aborted: canary 0/2; fleet 0/3" in told_at_the_end.err
+    assert f"{rollout} aborted: canary 0/2; fleet 0/3" in capsys.readouterr().err
     rings = tmp_path / "rings.toml"
     rings.write_text('[[rings]]\nname = "some"\nselect = "id:edge-[01]"\n')
     assert _run(server, "start", "app/2.0", "--rings-file", str(rings), "-o", "json") == 0
     assert json.loads(capsys.readouterr().out)["rings"][0]["devices"] == 2
 
 
-def test_what_is_written_wrong() -> None:
+def test_rings_shares_and_rates_are_parsed() -> None:
     assert parse_rings("test, canary=10%") == [{"name": "test"}, {"name": "canary", "select": "10%"}]
     assert parse_share("2.5%") == 0.025
     assert (parse_rate("2/s"), parse_rate("60/h")) == (120.0, 1.0)
@@ -68,7 +68,7 @@ def test_what_is_written_wrong() -> None:
             parse_rate(text)
 
 
-def test_a_file_of_rings_that_is_none(tmp_path: Path) -> None:
+def test_an_invalid_file_of_rings_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "rings.toml"
     with pytest.raises(CliError, match="cannot be read"):
         read_rings(path)
@@ -77,5 +77,5 @@ def test_a_file_of_rings_that_is_none(tmp_path: Path) -> None:
         read_rings(path)
 
 
-def test_rings_or_a_file(server: ApiServer) -> None:
+def test_rings_and_a_file_of_rings_exclude_each_other(server: ApiServer) -> None:
     assert _run(server, "start", "app/2.0", "--rings", "a=rest", "--rings-file", "x.toml") == 2

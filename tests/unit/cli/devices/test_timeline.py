@@ -1,4 +1,4 @@
-"""The record as a story."""
+"""Audit lines and the state of a device as people see them."""
 
 from typing import Any
 
@@ -61,7 +61,7 @@ def _one(entry: dict[str, Any]) -> TimelineEntry:
         (_entry(AuditKind.CONTAINMENT_RELEASE_PROVEN, steps=[]), "free again, read back at the broker", ""),
         (_entry(AuditKind.BROKER_DRIFT_FOUND, what="the ban is missing"), "the broker differed: the ban is missing",
          "is being repaired"),
-        (_entry(AuditKind.DEVICE_STALE, after_seconds=300.0), "silent for 300.00 s: stale", ""),
+        (_entry(AuditKind.DEVICE_STALE, after_seconds=300.0), "stale: no message for 300.00 s", ""),
         (_entry(AuditKind.COMMAND_ISSUED, "policy", action="service.disable", params={"name": "telnetd"}, rule="p/t",
                 command_id="c"), "command service.disable name=telnetd", "repairs p/t, c"),
         (_entry(AuditKind.COMMAND_SUCCEEDED, "edge-1", action="rescan", reason="", result={"was": "a", "is": "b"}),
@@ -72,7 +72,7 @@ def _one(entry: dict[str, Any]) -> TimelineEntry:
          "The sentence of device.event_reported.", "event_kind login_failed, summary root"),
     ],
 )  # fmt: skip
-def test_each_kind_in_words(entry: dict[str, Any], text: str, more: str) -> None:
+def test_each_kind_is_described(entry: dict[str, Any], text: str, more: str) -> None:
     line = _one(entry)
     assert (line.text, line.more) == (text, more)
     assert (line.day, line.clock) == ("2026-11-23", "10:00:00.123")
@@ -83,7 +83,7 @@ def test_text_of_a_device_is_escaped() -> None:
     assert "\x1b" not in line.text + line.more
 
 
-def test_calls_to_several_nodes_are_one_line_and_errors_are_told_once() -> None:
+def test_equal_calls_to_several_nodes_are_one_line() -> None:
     path = "/authorization/sources/built_in_database/rules/clients/edge-1"
     steps = [
         {"what": "read rules", "call": f"GET {path}", "node": "http://n1:1", "seconds": 0.0016,
@@ -98,7 +98,7 @@ def test_calls_to_several_nodes_are_one_line_and_errors_are_told_once() -> None:
     assert (back.text.split(), back.more, back.indent) == (["rules", "read", "back", "as", "wanted"], "[n1:1]", 1)
 
 
-def test_seconds_of_an_operators_containment_count_from_the_decision() -> None:
+def test_the_seconds_of_an_operators_containment_count_from_the_decision() -> None:
     lines = list(
         timeline(
             [
@@ -134,9 +134,9 @@ def _device(**changes: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def test_portrait_answers_why(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_device_is_printed_with_reasons_findings_commands_and_timeline(capsys: pytest.CaptureFixture[str]) -> None:
     print_device(_device())
-    page = capsys.readouterr().out
+    text = capsys.readouterr().out
     for part in (
         "edge-1  restricted",
         "why        fails p/telnet",
@@ -154,7 +154,7 @@ def test_portrait_answers_why(capsys: pytest.CaptureFixture[str]) -> None:
         "scheduled service.disable name=t  by policy, c",
         "10:00:00.123 • restricted: fails p/telnet",
     ):
-        assert part in page
+        assert part in text
 
 
 @pytest.mark.parametrize(
@@ -165,7 +165,9 @@ def test_portrait_answers_why(capsys: pytest.CaptureFixture[str]) -> None:
         ({"hold_until": "2026-11-23T12:00:00.000Z"}, "not before 2026-11-23T12:00:00.000Z"),
     ],
 )
-def test_portrait_says_when_it_ends(capsys: pytest.CaptureFixture[str], changes: dict[str, Any], end: str) -> None:
+def test_the_end_of_a_containment_is_printed(
+    capsys: pytest.CaptureFixture[str], changes: dict[str, Any], end: str
+) -> None:
     print_device(_device(**changes))
-    (line,) = [one for one in capsys.readouterr().out.splitlines() if one.startswith("  ends")]
+    (line,) = [text for text in capsys.readouterr().out.splitlines() if text.startswith("  ends")]
     assert end in line
