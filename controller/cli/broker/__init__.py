@@ -1,0 +1,1 @@
+"""`cordon broker`: nodes, drift, audit of settings, setup and ports of EMQX."""

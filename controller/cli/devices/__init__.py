@@ -1,0 +1,1 @@
+"""`cordon devices`: the fleet, one device with its timeline, labels."""

@@ -1,0 +1,1 @@
+"""`cordon keys`: command-signing keys and operators' keys."""

@@ -1,0 +1,1 @@
+"""`cordon policy`: checks, lists, previews and explains policies."""

@@ -1,0 +1,1 @@
+"""`cordon update`: the repository of signed updates, its keys and their options."""
