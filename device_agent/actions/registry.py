@@ -11,8 +11,7 @@ from device_agent.actions.mac import EnforceMac
 from device_agent.actions.package import UpgradePackage
 from device_agent.actions.password import SetPasswordPolicy
 from device_agent.actions.port import ClosePort
-from device_agent.actions.rescan import Rescan
-from device_agent.actions.scan_run import RunScan
+from device_agent.actions.scan_run import Rescan, RunScan
 from device_agent.actions.service import DisableService
 from device_agent.actions.source import DisableSource
 from device_agent.actions.ssh import SetSshOption

@@ -1,4 +1,4 @@
-"""`scan.run`: runs an installed hardening tool, whose result goes into the next report."""
+"""`rescan` and `scan.run`: a scan with a full report, and a run of a hardening tool whose result the scan reads."""
 
 import shutil
 from collections.abc import Mapping, Sequence
@@ -16,6 +16,30 @@ _REPORTS: Final = {"lynis": Path("/var/log/lynis-report.dat"), "openscap": Path(
 _CONTENT: Final = Path("/usr/share/xml/scap/ssg/content")
 _FINDINGS: Final = frozenset({0, 2})  # of oscap; 2: a rule failed
 _NEVER: Final = "never"
+
+
+class Rescan:
+    """`rescan`: does nothing itself: a scan and a full report follow every successful command."""
+
+    is_repeatable = True
+
+    def check(self, params: Params) -> None:
+        reject_unknown_params(params)
+
+    def plan(self, params: Params) -> ActionPlan:
+        del params
+        return ActionPlan(before={}, changes="scan and send a full report")
+
+    def apply(self, params: Params, before: Mapping[str, str]) -> None:
+        """Does nothing: the scan follows the command."""
+
+    def verify(self, params: Params, before: Mapping[str, str]) -> Verification:
+        del params, before
+        return Verification(is_reached=True)
+
+    def undo(self, params: Params, before: Mapping[str, str]) -> str:
+        del params, before
+        return "nothing to undo"
 
 
 class RunScan:

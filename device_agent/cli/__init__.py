@@ -1,4 +1,5 @@
-"""Commands of cordon-agent for the person at the device.
+"""The nouns of `cordon-agent` besides `run`, `launch` and `report`, which are in main.py.
 
-- `setup`: registers `doctor`, `install` and passphrases. `enrol`, `updates`, `do`: one command each.
+setup.py has `doctor`, `install` and `passphrase` (with doctor.py and install.py); do.py, enrol.py and updates.py have
+one noun each.
 """

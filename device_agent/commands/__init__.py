@@ -1,5 +1,5 @@
-"""Commands from the controller.
+"""Commands: verified, written to the journal, run, and answered.
 
-- `executor`: accepts, runs and answers them. `journal`: what survives a restart.
-- `keyring_verifier`: verification with the trusted keys. `lazy_loading`: loads all this with the first command.
+executor.py accepts and runs commands, journal.py is what survives a restart, keyring_verifier.py verifies signatures,
+lazy_loading.py keeps the memory of an idle agent small. The actions themselves are in `device_agent.actions`.
 """

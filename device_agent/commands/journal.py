@@ -13,7 +13,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from device_agent.errors import JournalError
-from device_agent.host.state_files import read_model, write_model
+from device_agent.host.files import read_model, write_model
 from schemas.base import MAX_COUNTER
 from schemas.commands import Command, CommandResult, CommandState
 

@@ -1,5 +1,6 @@
-"""Decisions of the agent, pure.
+"""Decisions of the agent as values: no clock, no I/O.
 
-- `command_verifier`, `verdict`: whether a command may run. `connection_policy`: where and when to connect.
-- `report`, `report_limits`, `delta`, `report_outbox`: what is reported, and again until it is confirmed.
+Incoming commands: command_verifier.py (whether a command may run), verdict.py (the result). Reports: report.py
+(full, delta, heartbeat), report_limits.py (size limits), report_outbox.py (pending reports and receipts).
+Connections: connection_policy.py (next server, protocol version, wait).
 """

@@ -1,10 +1,11 @@
-"""Reports as they are sent, from sections that were already sanitised, truncated and validated.
+"""Reports as they are sent (full, delta, heartbeat), from sections that are sanitised, truncated and validated.
 
 The shapes are those of `schemas.posture`; its models are not needed to write them, and cost a small device megabytes.
 """
 
+import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -13,6 +14,7 @@ from schemas.base import clean_text
 
 MAX_HEADER_BYTES: Final = 1024  # of a report besides its sections
 _MAX_REASON: Final = 200  # characters
+_HASH_BYTES: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,14 @@ class ReportSender:
     signing_key: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class DeltaBase:
+    """A report that the controller accepted: its digest, and a hash of each section as it was sent."""
+
+    digest: str
+    section_hashes: Mapping[str, bytes]
+
+
 def full_report(
     sender: ReportSender, seq: int, now: datetime, content: ReportContent, receipt: str | None = None
 ) -> bytes:
@@ -46,6 +56,27 @@ def full_report(
         more |= {"signing_key": sender.signing_key} | ({"receipt": receipt} if receipt else {})
     header = _header(sender, seq, now, content.digest, "full") | more
     return f'{_to_json(header)[:-1]},"sections":{content.sections}}}'.encode()
+
+
+def delta_base(full: bytes) -> DeltaBase:
+    """Returns what a later delta needs of a full report: a few hundred bytes."""
+    document = json.loads(full)
+    hashes = {name: _section_hash(section) for name, section in document["sections"].items()}
+    return DeltaBase(document["digest"], hashes)
+
+
+def make_delta(full: bytes, base: DeltaBase) -> bytes | None:
+    """Returns a report as a delta to `base`; None where that is impossible or saves nothing."""
+    document = json.loads(full)
+    sections: dict[str, Any] = document["sections"]
+    hashes = base.section_hashes
+    # A delta cannot express a missing section, and one to the same digest carries nothing.
+    if document["digest"] == base.digest or hashes.keys() - sections.keys():
+        return None
+    changed = {name: section for name, section in sections.items() if hashes.get(name) != _section_hash(section)}
+    document |= {"kind": "delta", "base": base.digest, "sections": changed}
+    delta = _to_json(document).encode()
+    return delta if len(delta) < len(full) else None
 
 
 def heartbeat(sender: ReportSender, seq: int, now: datetime, digest: str) -> bytes:
@@ -68,3 +99,7 @@ def _header(sender: ReportSender, seq: int, now: datetime, digest: str, kind: st
 
 def _to_json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def _section_hash(section: Any) -> bytes:
+    return hashlib.blake2b(json.dumps(section, sort_keys=True).encode(), digest_size=_HASH_BYTES).digest()

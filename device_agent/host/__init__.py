@@ -1,6 +1,6 @@
-"""The operating system, for collectors and actions: processes, files, services, packages.
+"""The operating system: files, processes, package managers, services, firewall.
 
-- `system`: the machine or a folder. `execute`: runs programs. `files`, `state_files`: bounded reads, durable writes.
-- `systemd`, `inetd`, `xinetd`, `nft`, `apt`, `packages`: one tool each. `login_records`, `intrusion_monitors`: logs.
-- `clock`, `memory`, `notify`, `certificate`, `os_release`: small helpers.
+system.py is the machine as a value (`System`), execute.py runs programs, files.py reads and writes files. By subject:
+apt.py and packages.py, systemd.py, inetd.py and xinetd.py, nft.py, certificate.py, login_records.py,
+intrusion_monitors.py, os_release.py. For the agent itself: clock.py, memory.py, notify.py (systemd).
 """

@@ -1,11 +1,16 @@
-"""Bounded reading of files, and atomic durable writes."""
+"""Bounded reading of files, atomic durable writes, and pydantic models as files of the state folder."""
 
 import os
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from device_agent.errors import JournalError
 
 MAX_FILE_BYTES: Final = 256 * 1024  # of a configuration file
 MAX_FILES: Final = 256  # of one folder
+_Model = TypeVar("_Model", bound=BaseModel)
 
 
 def text_of(path: Path, limit: int = MAX_FILE_BYTES) -> str:
@@ -95,3 +100,32 @@ def sync_file(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def read_model(path: Path, model: type[_Model], max_bytes: int, consequence: str = "") -> _Model | None:
+    """Returns the content of a file; None when there is no such file.
+
+    `consequence` says in the error what ignoring a damaged file would mean.
+
+    Raises:
+        JournalError: it is too large, cannot be read, or is damaged.
+    """
+    try:
+        if path.stat().st_size > max_bytes:
+            raise JournalError(f"{path} is larger than {max_bytes} bytes: not written by this agent")
+        return model.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except OSError as e:
+        raise JournalError(f"{path}: {e.strerror}") from e
+    except ValidationError as e:
+        reason = f"; {consequence}" if consequence else ""
+        raise JournalError(f"{path} is damaged{reason}: look at it, then move it away") from e
+
+
+def write_model(path: Path, content: BaseModel) -> None:
+    """Replaces a file; the content is on the disk when this returns (JournalError)."""
+    try:
+        write_whole(path, path.with_name(f".{path.name}.new"), content.model_dump_json().encode())
+    except OSError as e:
+        raise JournalError(f"{path}: {e.strerror}") from e

@@ -1,4 +1,4 @@
-"""Reports to the controller.
+"""Reports: reporter.py decides when which report is sent, report_store.py keeps sequence numbers and pending reports.
 
-- `reporter`: what is sent when. `report_store`: what survives a restart. `signer`: signatures.
+signer.py signs reports with the key of the device's certificate. The shapes of reports are in `domain/report.py`.
 """

@@ -8,7 +8,7 @@ from typing import Annotated, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from device_agent.domain.report_outbox import PendingReport, ReportOutbox
-from device_agent.host.state_files import read_model, write_model
+from device_agent.host.files import read_model, write_model
 from schemas.base import MAX_COUNTER
 
 _MAX_FILE_BYTES: Final = 8 * 1024 * 1024

@@ -9,8 +9,15 @@ from typing import TYPE_CHECKING, Final
 
 from pydantic import ValidationError
 
-from device_agent.domain.delta import DeltaBase, delta_base, make_delta
-from device_agent.domain.report import ReportContent, ReportSender, full_report, heartbeat
+from device_agent.domain.report import (
+    DeltaBase,
+    ReportContent,
+    ReportSender,
+    delta_base,
+    full_report,
+    heartbeat,
+    make_delta,
+)
 from device_agent.domain.report_outbox import PendingReport, ReportOutbox
 from device_agent.host.clock import Clock
 from device_agent.mqtt_client import Publish

@@ -8,7 +8,7 @@ from typing import Annotated, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from device_agent.errors import JournalError
-from device_agent.host.state_files import read_model, write_model
+from device_agent.host.files import read_model, write_model
 from schemas.updates import InstallerKind, InstallParams, UpdatePhase, UpdateRefusalCode, UpdateTarget
 
 _MAX_RECORD_BYTES: Final = 256 * 1024

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from device_agent.actions.base import ActionPlan, Params, RemediationAction, Verification
-from device_agent.actions.rescan import Rescan
+from device_agent.actions.scan_run import Rescan
 from device_agent.actions.trust import key_actions
 from device_agent.assembly import load_keyring
 from device_agent.collectors.base import Section

@@ -1,1 +1,1 @@
-"""How each kind of update is put in place, and back."""
+"""Installers, one for each kind of target; base.py has the interface. A new one is added in `updates/factory.py`."""

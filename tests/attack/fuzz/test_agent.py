@@ -13,7 +13,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given, settings
 
-from device_agent.actions.rescan import Rescan
+from device_agent.actions.scan_run import Rescan
 from device_agent.commands.executor import MAX_QUEUED_COMMANDS, CommandExecutor
 from device_agent.commands.journal import Journal
 from device_agent.domain.command_verifier import CommandVerifier

@@ -11,7 +11,7 @@ import pytest
 from device_agent.actions.base import ActionError, InvalidParamsError
 from device_agent.actions.package import UpgradePackage
 from device_agent.actions.registry import actions
-from device_agent.actions.rescan import Rescan
+from device_agent.actions.scan_run import Rescan
 from device_agent.actions.service import DisableService
 from device_agent.collectors.software import updates
 from device_agent.host import inetd

@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 
 from controller.service.ingest.delta import merge
-from device_agent.domain.delta import delta_base, make_delta
-from device_agent.domain.report import ReportSender, full_report
+from device_agent.domain.report import ReportSender, delta_base, full_report, make_delta
 from device_agent.domain.report_limits import normalise_findings, truncate_to_size
 from device_agent.domain.report_outbox import PendingReport, ReportOutbox
 from schemas.events import ReportReceipt
