@@ -1,5 +1,5 @@
-"""The nouns of `cordon-agent` besides `run`, `launch` and `report`, which are in main.py.
+"""The nouns of cordon-agent besides run, launch and report, which are in device_agent.main.
 
-setup.py has `doctor`, `install` and `passphrase` (with doctor.py and install.py); do.py, enrol.py and updates.py have
+`setup` has doctor, install and passphrase (with `doctor` and `install`); `do`, `enrol` and `updates` have
 one noun each.
 """

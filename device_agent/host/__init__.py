@@ -1,6 +1,6 @@
 """The operating system: files, processes, package managers, services, firewall.
 
-system.py is the machine as a value (`System`), execute.py runs programs, files.py reads and writes files. By subject:
-apt.py and packages.py, systemd.py, inetd.py and xinetd.py, nft.py, certificate.py, login_records.py,
-intrusion_monitors.py, os_release.py. For the agent itself: clock.py, memory.py, notify.py (systemd).
+`system` is the machine as a value (`System`), `execute` runs programs, `files` reads and writes files. By subject:
+`apt` and `packages`, `systemd`, `inetd` and `xinetd`, `nft`, `certificate`, `login_records`,
+`intrusion_monitors`, `os_release`. For the agent itself: `clock`, `memory`, `notify` (systemd).
 """

@@ -1,5 +1,5 @@
-"""The device's certificate: enrol.py gets the first one, renewal.py renews it over MQTT.
+"""The device's certificate: `enrol` gets the first one, `renewal` renews it over MQTT.
 
-store.py has the files of renewed pairs, credentials.py chooses the pair of each connection, keypair.py uses
-cryptography, certificate_child.py does so in a child process.
+`store` has the files of renewed pairs, `credentials` chooses the pair of each connection, `keypair` uses
+cryptography, `certificate_child` does so in a child process.
 """

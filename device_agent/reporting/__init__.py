@@ -1,4 +1,4 @@
-"""Reports: reporter.py decides when which report is sent, report_store.py keeps sequence numbers and pending reports.
+"""Reports: `reporter` decides when which report is sent, `report_store` keeps sequence numbers and pending reports.
 
-signer.py signs reports with the key of the device's certificate. The shapes of reports are in `domain/report.py`.
+`signer` signs reports with the key of the device's certificate. The shapes of reports are in the domain.
 """
