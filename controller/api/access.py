@@ -6,7 +6,7 @@ from fastapi import APIRouter, Depends
 from pydantic import Field, StringConstraints
 
 from controller.api.auth import CallerDep, scope
-from controller.api.context import ServicesDep, writable
+from controller.api.context import BrokerDep, FleetDep, require_device, writable
 from controller.api.errors import ApiError, problems
 from controller.api.fields import (
     Body,
@@ -21,7 +21,8 @@ from controller.api.fields import (
 from controller.domain.broker.access import AccessGrant
 from controller.domain.broker.access_lint import LintSeverity
 from controller.ports.policies import PolicyError
-from controller.service.broker.access_operations import AccessOperations, AccessRefusedError
+from controller.service.broker.access_operations import AccessRefusedError
+from controller.service.fleet_state import FleetState
 from schemas.base import DEVICE_ID_PATTERN
 from schemas.durations import parse_duration
 
@@ -97,17 +98,11 @@ class GrantList(View):
     items: tuple[GrantView, ...]
 
 
-def _grant(services: ServicesDep, grant: AccessGrant, ended_at: float | None) -> GrantView:
-    device = services.keeper.get(grant.device_id)
-    lasts = ended_at is None and grant.expires_at > services.keeper.clock.now()
+def _grant(fleet: FleetState, grant: AccessGrant, ended_at: float | None) -> GrantView:
+    device = fleet.get(grant.device_id)
+    lasts = ended_at is None and grant.expires_at > fleet.clock.now()
     in_force = lasts and device is not None and device.case is None
     return GrantView.of(grant, ended_at=ended_at, lasts=lasts, in_force=in_force)
-
-
-def _desk(services: ServicesDep) -> AccessOperations:
-    if services.access is None:
-        raise ApiError(409, "no_access_rules", "this controller gives out no access rules")
-    return services.access
 
 
 def _refused(error: PolicyError | AccessRefusedError) -> ApiError:
@@ -116,55 +111,57 @@ def _refused(error: PolicyError | AccessRefusedError) -> ApiError:
 
 
 @router.post("/plan", dependencies=[scope("read")], responses=problems(413))
-async def plan(services: ServicesDep, given: AccessTemplatesBody) -> AccessPlanView:
+async def plan(broker: BrokerDep, given: AccessTemplatesBody) -> AccessPlanView:
     """What these templates would change now; nothing is written."""
     try:
-        return AccessPlanView.of(await _desk(services).plan(given.templates))
+        return AccessPlanView.of(await broker.access.plan(given.templates))
     except PolicyError as e:
         raise _refused(e) from e
 
 
 @router.post("/apply", dependencies=[scope("policy"), Depends(writable)], responses=problems(413))
-async def apply(services: ServicesDep, caller: CallerDep, given: ApplyTemplatesBody) -> AccessPlanView:
+async def apply(broker: BrokerDep, caller: CallerDep, given: ApplyTemplatesBody) -> AccessPlanView:
     """Put the templates in force; what differs is written, contained devices wait for their release."""
     try:
-        return AccessPlanView.of(await _desk(services).apply(given.templates, caller, overwrite=given.overwrite))
+        return AccessPlanView.of(await broker.access.apply(given.templates, caller, overwrite=given.overwrite))
     except (PolicyError, AccessRefusedError) as e:
         raise _refused(e) from e
 
 
 @router.get("/diff", dependencies=[scope("read")])
-async def diff(services: ServicesDep) -> AccessPlanView:
+async def diff(broker: BrokerDep) -> AccessPlanView:
     """The rules at the broker against the templates and grants in force."""
-    return AccessPlanView.of(await _desk(services).diff())
+    return AccessPlanView.of(await broker.access.diff())
 
 
 @router.get("/grants", dependencies=[scope("read")])
-async def list_grants(services: ServicesDep, device_id: DeviceIdFilter = None, limit: PageLimit = 200) -> GrantList:
+async def list_grants(
+    fleet: FleetDep, broker: BrokerDep, device_id: DeviceIdFilter = None, limit: PageLimit = 200
+) -> GrantList:
     """Grants, newest first, ended ones too."""
-    found = await _desk(services).grants(device_id, limit)
-    return GrantList(items=tuple(_grant(services, one.grant, one.ended_at) for one in found))
+    found = await broker.access.grants(device_id, limit)
+    return GrantList(items=tuple(_grant(fleet, one.grant, one.ended_at) for one in found))
 
 
 @router.post("/grants", dependencies=[scope("policy"), Depends(writable)], responses=problems(404))
-async def grant(services: ServicesDep, caller: CallerDep, wanted: NewGrant) -> GrantView:
+async def grant(fleet: FleetDep, broker: BrokerDep, caller: CallerDep, wanted: NewGrant) -> GrantView:
     """Let a device do something for a time; it lapses by itself."""
-    services.device(wanted.device_id)
+    require_device(fleet, wanted.device_id)
     seconds = parse_duration(wanted.duration)
     try:
-        made: AccessGrant = await _desk(services).grant(
+        made: AccessGrant = await broker.access.grant(
             wanted.device_id, wanted.action, wanted.topic, seconds=seconds, reason=wanted.reason, actor=caller
         )
     except AccessRefusedError as e:
         raise _refused(e) from e
-    return _grant(services, made, None)
+    return _grant(fleet, made, None)
 
 
 @router.delete("/grants/{grant_id}", dependencies=[scope("policy"), Depends(writable)])
-async def revoke(services: ServicesDep, caller: CallerDep, grant_id: str) -> GrantView:
+async def revoke(fleet: FleetDep, broker: BrokerDep, caller: CallerDep, grant_id: str) -> GrantView:
     """End a grant now."""
     try:
-        ended = await _desk(services).revoke(grant_id, caller)
+        ended = await broker.access.revoke(grant_id, caller)
     except AccessRefusedError as e:
         raise _refused(e) from e
-    return _grant(services, ended, services.keeper.clock.now())
+    return _grant(fleet, ended, fleet.clock.now())

@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Path
 
 from controller.api.auth import CallerDep, scope
-from controller.api.context import Services, ServicesDep, writable
+from controller.api.context import ContainmentDep, ContainmentServices, writable
 from controller.api.errors import ApiError, problems
 from controller.api.fields import Body, ReasonText, View
 from controller.api.quarantine_views import ApprovalRequestView, DecisionView, answers, request_view
@@ -31,49 +31,49 @@ class ApprovalResultView(View):
     items: tuple[DecisionView, ...]
 
 
-def _view(services: Services, request_id: str) -> ApprovalRequestView:
-    request = services.guarding.requests.get(request_id)
+def _view(containment: ContainmentServices, request_id: str) -> ApprovalRequestView:
+    request = containment.operators.requests.get(request_id)
     if request is None:
         raise ApiError(404, "request_unknown", f"there is no request {request_id}")
-    return request_view(request, services.keeper.clock.now())
+    return request_view(request, containment.fleet.clock.now())
 
 
 @router.get("", dependencies=[scope("read")])
-async def list_requests(services: ServicesDep, state: ApprovalState | None = None) -> ApprovalRequestList:
+async def list_requests(containment: ContainmentDep, state: ApprovalState | None = None) -> ApprovalRequestList:
     """Requests, newest first."""
-    now = services.keeper.clock.now()
-    found = (request_view(one, now) for one in reversed(services.guarding.requests.values()))
+    now = containment.fleet.clock.now()
+    found = (request_view(one, now) for one in reversed(containment.operators.requests.values()))
     return ApprovalRequestList(items=tuple(one for one in found if state is None or one.state is state))
 
 
 @router.get("/{request_id}", dependencies=[scope("read")], responses=problems(404))
-async def show_request(services: ServicesDep, request_id: ApprovalRequestPath) -> ApprovalRequestView:
+async def show_request(containment: ContainmentDep, request_id: ApprovalRequestPath) -> ApprovalRequestView:
     """One request with all its devices."""
-    return _view(services, request_id)
+    return _view(containment, request_id)
 
 
 @router.post("/{request_id}/approve", dependencies=[scope("contain"), Depends(writable)], responses=problems(404, 409))
 async def approve_request(
-    services: ServicesDep, caller: CallerDep, request_id: ApprovalRequestPath, wait: WaitDep
+    containment: ContainmentDep, caller: CallerDep, request_id: ApprovalRequestPath, wait: WaitDep
 ) -> ApprovalResultView:
     """Carry out what another operator asked for."""
-    _view(services, request_id)
+    _view(containment, request_id)
     try:
-        outcomes = await services.guarding.approve(request_id, caller)
+        outcomes = await containment.operators.approve(request_id, caller)
     except ApprovalNotAllowedError as e:
         raise ApiError(409, "not_decidable", str(e)) from e
-    request = _view(services, request_id)
-    return ApprovalResultView(request=request, items=await answers(services, outcomes, wait))
+    request = _view(containment, request_id)
+    return ApprovalResultView(request=request, items=await answers(containment, outcomes, wait))
 
 
 @router.post("/{request_id}/reject", dependencies=[scope("contain"), Depends(writable)], responses=problems(404, 409))
 async def reject_request(
-    services: ServicesDep, caller: CallerDep, request_id: ApprovalRequestPath, body: RejectionBody
+    containment: ContainmentDep, caller: CallerDep, request_id: ApprovalRequestPath, body: RejectionBody
 ) -> ApprovalRequestView:
     """Say no, to another's request or to one's own."""
-    _view(services, request_id)
+    _view(containment, request_id)
     try:
-        await services.guarding.reject(request_id, caller, body.reason)
+        await containment.operators.reject(request_id, caller, body.reason)
     except ApprovalNotAllowedError as e:
         raise ApiError(409, "not_decidable", str(e)) from e
-    return _view(services, request_id)
+    return _view(containment, request_id)

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Query
 from pydantic import BeforeValidator, Field
 
 from controller.api.auth import scope
-from controller.api.context import ServicesDep
+from controller.api.context import StoreDep
 from controller.api.errors import ApiError, problems
 from controller.api.fields import DeviceIdFilter, PageLimit, SequenceQuery, TextFilter, View
 from controller.api.views import AuditEntryView
@@ -25,7 +25,7 @@ class AuditPage(View):
 
 @router.get("", dependencies=[scope("read")])
 async def list_audit(
-    services: ServicesDep,
+    store: StoreDep,
     device_id: DeviceIdFilter = None,
     case_id: TextFilter = None,
     kind: AuditKind | None = None,
@@ -35,7 +35,7 @@ async def list_audit(
     order: Literal["newest", "oldest"] = "newest",
 ) -> AuditPage:
     """Lines of the record."""
-    lines = await services.store.audit(
+    lines = await store.audit(
         device_id=device_id,
         case_id=case_id,
         kind=kind,
@@ -75,14 +75,14 @@ class AuditVerificationView(View):
 
 
 @router.get("/head", dependencies=[scope("read")])
-async def audit_head(services: ServicesDep) -> AuditHeadView:
+async def audit_head(store: StoreDep) -> AuditHeadView:
     """The end of the record's chain."""
-    return AuditHeadView.of(await services.store.audit_head())
+    return AuditHeadView.of(await store.audit_head())
 
 
 @router.get("/verify", dependencies=[scope("admin")])
 async def verify_audit(
-    services: ServicesDep,
+    store: StoreDep,
     head: Annotated[str | None, Query(pattern=r"^[0-9]{1,15}:[0-9a-f]{64}$", description="a head noted before")] = None,
 ) -> AuditVerificationView:
     """Look at every row of the record, in one snapshot; it reads them all, so it takes a while."""
@@ -90,4 +90,4 @@ async def verify_audit(
         noted = None if head is None else ChainHead.parse(head)
     except ValueError as e:
         raise ApiError(422, "invalid", str(e)) from e
-    return AuditVerificationView.of(await services.store.check_audit(noted))
+    return AuditVerificationView.of(await store.check_audit(noted))

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Final
 from fastapi import Depends, Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
-from controller.api.context import ServicesDep
+from controller.api.context import FleetDep, StoreDep
 from controller.api.errors import ApiError
 from controller.api.refusal_audit import RefusalAudit
 from controller.domain.audit_kinds import AuditKind
@@ -71,7 +71,8 @@ def match(presented: str, tokens: "list[ApiToken]") -> ApiToken | None:
 
 async def bearer(
     request: Request,
-    services: ServicesDep,
+    fleet: FleetDep,
+    store: StoreDep,
     credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_scheme)],
 ) -> ApiToken:
     """The token that was presented, known here and in force.
@@ -87,8 +88,8 @@ async def bearer(
         return checked
     found = None
     if credentials is not None and len(credentials.credentials) <= MAX_TOKEN:
-        found = match(credentials.credentials, list(await services.store.tokens()))
-        if found is not None and not found.is_over(services.keeper.clock.now()):
+        found = match(credentials.credentials, list(await store.tokens()))
+        if found is not None and not found.is_over(fleet.clock.now()):
             request.state.token = found
             return found
     raise await _refusal(request, found, presented=credentials is not None)

@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 from fastapi import APIRouter, Depends
 
 from controller.api.auth import scope
-from controller.api.context import ServicesDep, writable
+from controller.api.context import BrokerDep, MessagesDep, writable
 from controller.api.errors import problems
 from controller.api.fields import OptionalTimestamp, View
 from controller.domain.broker.inspection import LISTENERS, NODES, parse_listeners
@@ -88,20 +88,20 @@ class BrokerEndpoints(View):
 
 
 @router.get("", dependencies=[scope("read")])
-async def show_broker(services: ServicesDep) -> BrokerView:
+async def show_broker(broker: BrokerDep, messages: MessagesDep) -> BrokerView:
     """Ask every node of the broker now."""
-    nodes = await services.broker.ping()
+    nodes = await broker.control.ping()
     return BrokerView(
         nodes=tuple(BrokerNodeView(url=url, answers=answers, detail=detail) for url, answers, detail in nodes),
-        link=MqttConnectionView.of(services.messages.state),
-        comparison=ReconciliationView.of(services.reconciler),
+        link=MqttConnectionView.of(messages.state),
+        comparison=ReconciliationView.of(broker.reconciler),
     )
 
 
 @router.get("/ports", dependencies=[scope("read")])
-async def list_endpoints(services: ServicesDep) -> BrokerEndpoints:
+async def list_endpoints(broker: BrokerDep) -> BrokerEndpoints:
     """Nodes and listeners as the broker tells them now: what `cordon broker ports` reckons from."""
-    seen = await services.inspector.endpoints()
+    seen = await broker.inspector.endpoints()
     rows, listeners = seen.answers.get(NODES), seen.answers.get(LISTENERS)
     listening = None
     if listeners is not None:
@@ -122,14 +122,14 @@ def _dashboards(addresses: tuple[str, ...]) -> Iterator[BrokerListenerView]:
 
 
 @router.get("/drift", dependencies=[scope("read")])
-async def drift(services: ServicesDep) -> DriftList:
+async def drift(broker: BrokerDep) -> DriftList:
     """What the last comparisons found, without a new one."""
-    book = services.reconciler.book
+    book = broker.reconciler.book
     return DriftList(items=tuple(map(DriftView.of, book.open)), closed=tuple(map(DriftView.of, book.closed)))
 
 
 @router.post("/reconcile", dependencies=[scope("contain"), Depends(writable)])
-async def reconcile(services: ServicesDep) -> DriftList:
+async def reconcile(broker: BrokerDep) -> DriftList:
     """Compare every node of the broker with the store now, and put right what differs where that is safe."""
-    await services.reconciler.reconcile(everywhere=True)
-    return await drift(services)
+    await broker.reconciler.reconcile(everywhere=True)
+    return await drift(broker)

@@ -6,7 +6,7 @@ from fastapi import APIRouter
 from pydantic import Field, StringConstraints
 
 from controller.api.auth import scope
-from controller.api.context import ServicesDep
+from controller.api.context import BrokerDep
 from controller.api.errors import ApiError, problems
 from controller.api.fields import Body, UtcTimestamp, View
 from controller.api.policies import ExplanationView
@@ -38,11 +38,11 @@ class BrokerAuditView(View):
 
 
 @router.post("/audit", dependencies=[scope("policy")])
-async def audit(services: ServicesDep, wanted: BrokerAuditBody) -> BrokerAuditView:
+async def audit(broker: BrokerDep, wanted: BrokerAuditBody) -> BrokerAuditView:
     """Look at the broker now and judge it; admin/public is tried once, at most every ten minutes."""
     given = wanted.dashboard
     login = None if given is None else DashboardLogin(given.user, given.password)
     try:
-        return BrokerAuditView.of(await services.auditor.audit(login))
+        return BrokerAuditView.of(await broker.auditor.audit(login))
     except PolicyError as e:
         raise ApiError(422, "policy_mistake", str(e)) from e

@@ -3,10 +3,10 @@
 from fastapi import APIRouter, Depends
 
 from controller.api.auth import CallerDep, scope
-from controller.api.context import ServicesDep, writable
+from controller.api.context import BrokerDep, writable
 from controller.api.errors import ApiError, problems
 from controller.api.fields import Body, View
-from controller.service.broker.setup import NothingToUndoError, SetupOperations
+from controller.service.broker.setup import NothingToUndoError
 
 router = APIRouter(prefix="/broker/setup", tags=["broker"], responses=problems(401, 403, 409, 422, 429, 502, 503))
 
@@ -41,38 +41,32 @@ class SetupView(View):
     left: tuple[str, ...] = ()
 
 
-def _desk(services: ServicesDep) -> SetupOperations:
-    if services.setup is None:
-        raise ApiError(409, "no_setup", "this controller cannot set its broker up")
-    return services.setup
-
-
 @router.post("/plan", dependencies=[scope("read")])
-async def plan(services: ServicesDep, options: SetupOptions) -> SetupView:
+async def plan(broker: BrokerDep, options: SetupOptions) -> SetupView:
     """What a setup would change now; nothing is written."""
-    return SetupView.of(await _desk(services).plan(client_id=options.client_id, deny_unmatched=options.deny_unmatched))
+    return SetupView.of(await broker.setup.plan(client_id=options.client_id, deny_unmatched=options.deny_unmatched))
 
 
 @router.post("/apply", dependencies=[scope("admin"), Depends(writable)])
-async def apply(services: ServicesDep, caller: CallerDep, options: SetupOptions) -> SetupView:
+async def apply(broker: BrokerDep, caller: CallerDep, options: SetupOptions) -> SetupView:
     """Make the changes; what was before is kept for an undo."""
-    made = await _desk(services).apply(caller, client_id=options.client_id, deny_unmatched=options.deny_unmatched)
+    made = await broker.setup.apply(caller, client_id=options.client_id, deny_unmatched=options.deny_unmatched)
     return SetupView(changes=made)
 
 
 @router.post("/plan-undo", dependencies=[scope("read")])
-async def plan_undo(services: ServicesDep) -> SetupView:
+async def plan_undo(broker: BrokerDep) -> SetupView:
     """What an undo would change now; nothing is written."""
     try:
-        return SetupView(changes=await _desk(services).plan_undo())
+        return SetupView(changes=await broker.setup.plan_undo())
     except NothingToUndoError as e:
         raise ApiError(409, "nothing_to_undo", str(e)) from e
 
 
 @router.post("/undo", dependencies=[scope("admin"), Depends(writable)])
-async def undo(services: ServicesDep, caller: CallerDep) -> SetupView:
+async def undo(broker: BrokerDep, caller: CallerDep) -> SetupView:
     """Put the broker's settings back as they were before the first setup; `left` is what had to stay."""
-    desk = _desk(services)
+    desk = broker.setup
     try:
         changes = await desk.plan_undo()
         left = await desk.undo(caller)

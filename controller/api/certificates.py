@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Path, Query
 from pydantic import Field
 
 from controller.api.auth import CallerDep, scope
-from controller.api.context import Services, ServicesDep, writable
+from controller.api.context import ContainmentDep, ContainmentServices, FleetDep, IdentityDep, writable
 from controller.api.errors import ApiError, problems
 from controller.api.fields import (
     Body,
@@ -106,21 +106,22 @@ def _certificate(certificate: Certificate, now: float) -> CertificateView:
     return CertificateView.of(certificate, holds=certificate.is_valid(now))
 
 
-def identity_of(services: Services) -> IdentityServices:
+def identity_of(identity: IdentityServices | None) -> IdentityServices:
     """The authority's services.
 
     Raises:
         ApiError: 404, this controller has no authority.
     """
-    if services.identity is None:
+    if identity is None:
         text = "this controller has no certificate authority: make one with `cordon ca init`, and set authority.folder"
         raise ApiError(404, "no_authority", text)
-    return services.identity
+    return identity
 
 
 @router.get("", dependencies=[scope("read")])
 async def list_certificates(
-    services: ServicesDep,
+    fleet: FleetDep,
+    identity: IdentityDep,
     name: DeviceIdFilter = None,
     *,
     good: Annotated[bool, Query(description="leave out what is expired or revoked")] = False,
@@ -128,55 +129,67 @@ async def list_certificates(
     offset: PageOffset = 0,
 ) -> CertificatePage:
     """The registry, newest first."""
-    now, registry = services.keeper.clock.now(), identity_of(services).certificates.registry
+    now, registry = fleet.clock.now(), identity_of(identity).certificates.registry
     found, total = await registry.certificates(name=name, good_at=now if good else None, limit=limit, offset=offset)
     items = tuple(_certificate(one, now) for one in found)
     return CertificatePage(items=items, total=total, limit=limit, offset=offset)
 
 
 @router.get("/authority", dependencies=[scope("read")])
-async def show_authority(services: ServicesDep) -> AuthorityView:
+async def show_authority(identity: IdentityDep) -> AuthorityView:
     """The authority that issues, and its revocation lists."""
-    certificates = identity_of(services).certificates
+    certificates = identity_of(identity).certificates
     return AuthorityView.of(certificates.authority.info, lists=certificates.lists)
 
 
 @router.post("/publish", dependencies=[scope("identity"), Depends(writable)])
-async def publish(services: ServicesDep) -> CrlView:
+async def publish(identity: IdentityDep) -> CrlView:
     """Make the revocation list anew if something changed; its issuer and when the next one is due."""
-    return CrlView.of(await identity_of(services).certificates.publish())
+    return CrlView.of(await identity_of(identity).certificates.publish())
 
 
 @router.post("/serials/{serial}/revoke", dependencies=[scope("identity"), Depends(writable)])
 async def revoke_serial(
-    services: ServicesDep, caller: CallerDep, serial: SerialPath, body: RevocationBody, wait: WaitDep
+    containment: ContainmentDep,
+    identity: IdentityDep,
+    caller: CallerDep,
+    serial: SerialPath,
+    body: RevocationBody,
+    wait: WaitDep,
 ) -> RevocationResultView:
     """Withdraw one certificate, end its holder's session, and keep the holder out until it has a new one."""
-    revocation = identity_of(services).revocation
-    if await identity_of(services).certificates.registry.find(serial) is None:
+    revocation = identity_of(identity).revocation
+    if await identity_of(identity).certificates.registry.find(serial) is None:
         raise ApiError(404, "certificate_unknown", _UNKNOWN)
     done = await revocation.revoke([serial], caller, body.word, body.reason)
-    return await _revoked(services, done, wait)
+    return await _revoked(containment, done, wait)
 
 
 @router.post("/devices/{device_id}/revoke", dependencies=[scope("identity"), Depends(writable)])
 async def revoke_device(
-    services: ServicesDep, caller: CallerDep, device_id: DeviceIdPath, body: RevocationBody, wait: WaitDep
+    containment: ContainmentDep,
+    identity: IdentityDep,
+    caller: CallerDep,
+    device_id: DeviceIdPath,
+    body: RevocationBody,
+    wait: WaitDep,
 ) -> RevocationResultView:
     """Withdraw every certificate of a device, end its session, and keep it out until it has a new one."""
-    identity = identity_of(services)
+    identity = identity_of(identity)
     if not await identity.certificates.registry.of(device_id):
         raise ApiError(404, "certificate_unknown", f"no certificate of {device_id} is in the registry")
     done = await identity.revocation.revoke_device(device_id, caller, body.word, body.reason)
-    return await _revoked(services, done, wait)
+    return await _revoked(containment, done, wait)
 
 
-async def _revoked(services: Services, done: Sequence[Certificate], wait: RequestWait) -> RevocationResultView:
+async def _revoked(
+    containment: ContainmentServices, done: Sequence[Certificate], wait: RequestWait
+) -> RevocationResultView:
     """What was withdrawn, once every device among them is seen to be out or the wait is over."""
-    now = services.keeper.clock.now()
+    now = containment.fleet.clock.now()
     names = sorted({one.name for one in done if one.kind is CertificateKind.CLIENT})
-    waited = await wait.until({name: ProofWatch(partial(proof_in_force, services, name)) for name in names})
-    proofs = ((name, proof_in_force(services, name)) for name in names)
+    waited = await wait.until({name: ProofWatch(partial(proof_in_force, containment, name)) for name in names})
+    proofs = ((name, proof_in_force(containment, name)) for name in names)
     return RevocationResultView(
         items=tuple(_certificate(one, now) for one in done),
         devices=tuple(

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Path, Query
 from pydantic import AfterValidator, Field
 
 from controller.api.auth import CallerDep, scope
-from controller.api.context import Services, ServicesDep, writable
+from controller.api.context import FleetDep, StoreDep, require_device, writable
 from controller.api.errors import ApiError, problems
 from controller.api.fields import Body, DeviceIdFilter, DurationText, PageLimit, View
 from controller.api.views import CommandView
@@ -17,8 +17,9 @@ from controller.domain.commands import COMMAND_TTL, MAX_OPEN
 from controller.domain.device import OpenCommand
 from controller.domain.effects import CommandRecord
 from controller.domain.events import CommandCountersigned, CommandRequested
-from controller.ports.store import StoreWrites
+from controller.ports.store import Store, StoreWrites
 from controller.service.containment.enforcer import payload_of
+from controller.service.fleet_state import FleetState
 from controller.service.waiting import WaitEnd
 from schemas.base import DEVICE_ID_PATTERN
 from schemas.commands import COMMAND_PAYLOAD_TYPE, MAX_PARAMS, ActionName, CommandState, ParamName, ParamValue
@@ -65,56 +66,56 @@ class CommandPage(View):
 
 @router.get("", dependencies=[scope("read")])
 async def list_commands(
-    services: ServicesDep,
+    store: StoreDep,
     device_id: DeviceIdFilter = None,
     state: Annotated[CommandState | None, Query()] = None,
     limit: PageLimit = 100,
 ) -> CommandPage:
     """Commands, newest first."""
     wanted = None if state is None else state.value
-    records = await services.store.commands(device_id=device_id, state=wanted, limit=limit)
+    records = await store.commands(device_id=device_id, state=wanted, limit=limit)
     return CommandPage(items=tuple(CommandView.of(one) for one in records))
 
 
 @router.get("/{command_id}", dependencies=[scope("read")], responses=problems(404))
 async def show_command(
-    services: ServicesDep, _caller: CallerDep, command_id: CommandIdPath, wait: WaitDep
+    fleet: FleetDep, store: StoreDep, _caller: CallerDep, command_id: CommandIdPath, wait: WaitDep
 ) -> CommandResultView:
     """One command; with `wait`, once it has ended."""
-    return await _result(services, await _record(services, command_id), wait)
+    return await _result(fleet, store, await _record(store, command_id), wait)
 
 
-async def _record(services: Services, command_id: str) -> CommandRecord:
-    record = await services.store.command(command_id)
+async def _record(store: Store, command_id: str) -> CommandRecord:
+    record = await store.command(command_id)
     if record is None:
         raise ApiError(404, "command_unknown", f"there is no command {command_id}")
     return record
 
 
-async def _result(services: Services, record: CommandRecord, wait: RequestWait) -> CommandResultView:
+async def _result(fleet: FleetState, store: Store, record: CommandRecord, wait: RequestWait) -> CommandResultView:
     """The command as it is once it has ended or the wait is over."""
 
     def has_ended(_now: float) -> bool:
-        device = services.keeper.get(record.device_id)
+        device = fleet.get(record.device_id)
         return device is None or all(one.command_id != record.command_id for one in device.commands)
 
     waited = await wait.until({record.device_id: has_ended})
     if waited is WaitEnd.SETTLED:
-        await services.store.commit(StoreWrites())  # memory is ahead of the store: this returns after the command's end
+        await store.commit(StoreWrites())  # memory is ahead of the store: this returns after the command's end
     if waited is not WaitEnd.NO:
-        record = await _record(services, record.command_id)
+        record = await _record(store, record.command_id)
     return CommandResultView.of(record, waited=waited)
 
 
 @router.post("", status_code=201, dependencies=[scope("command"), Depends(writable)], responses=problems(404, 409))
 async def send_command(
-    services: ServicesDep, caller: CallerDep, command: NewCommand, wait: WaitDep
+    fleet: FleetDep, store: StoreDep, caller: CallerDep, command: NewCommand, wait: WaitDep
 ) -> CommandResultView:
     """Sign a command and send it; a device that is away gets it when it is back, until it expires."""
-    services.device(command.device_id)
+    require_device(fleet, command.device_id)
     ttl = COMMAND_TTL if command.within is None else parse_duration(command.within)
     event = CommandRequested(
-        services.keeper.new_id(),
+        fleet.new_id(),
         command.action,
         tuple(command.params.items()),
         caller,
@@ -122,11 +123,11 @@ async def send_command(
         command.dry_run,
         command.hold,
     )
-    outcome = await services.keeper.handle(command.device_id, event)
+    outcome = await fleet.apply_and_commit(command.device_id, event)
     if not outcome.commands:
         text = f"{command.device_id} has {MAX_OPEN} commands that have not ended: wait, or see `cordon command list`"
         raise ApiError(409, "too_many_open", text)
-    return await _result(services, outcome.commands[0], wait)
+    return await _result(fleet, store, outcome.commands[0], wait)
 
 
 class SigningPayloadView(View):
@@ -145,18 +146,18 @@ class NewSignature(Body):
     signature: Annotated[str, Field(pattern=r"^[A-Za-z0-9+/]{86}==$")]
 
 
-async def _open(services: Services, command_id: str) -> tuple[str, OpenCommand]:
-    record = await _record(services, command_id)
-    for one in services.device(record.device_id).commands:
+async def _open(fleet: FleetState, store: Store, command_id: str) -> tuple[str, OpenCommand]:
+    record = await _record(store, command_id)
+    for one in require_device(fleet, record.device_id).commands:
         if one.command_id == command_id:
             return record.device_id, one
     raise ApiError(409, "command_ended", f"the command {command_id} has ended: {record.state}")
 
 
 @router.get("/{command_id}/payload", dependencies=[scope("read")], responses=problems(404, 409))
-async def show_payload(services: ServicesDep, command_id: CommandIdPath) -> SigningPayloadView:
+async def show_payload(fleet: FleetDep, store: StoreDep, command_id: CommandIdPath) -> SigningPayloadView:
     """What an operator signs, as long as the command is open."""
-    device_id, found = await _open(services, command_id)
+    device_id, found = await _open(fleet, store, command_id)
     payload = base64.b64encode(payload_of(device_id, found)).decode()
     return SigningPayloadView(
         command_id=command_id, device_id=device_id, payload_type=COMMAND_PAYLOAD_TYPE, payload=payload
@@ -170,10 +171,10 @@ async def show_payload(services: ServicesDep, command_id: CommandIdPath) -> Sign
     responses=problems(404, 409),
 )
 async def sign_command(
-    services: ServicesDep, caller: CallerDep, command_id: CommandIdPath, body: NewSignature
+    fleet: FleetDep, store: StoreDep, caller: CallerDep, command_id: CommandIdPath, body: NewSignature
 ) -> CommandView:
     """Add an operator's signature, and send the command; whether the key counts, the device decides."""
-    device_id, found = await _open(services, command_id)
+    device_id, found = await _open(fleet, store, command_id)
     try:
         key = parse_public_key(body.key)
         key.verify(base64.b64decode(body.signature), to_be_signed(COMMAND_PAYLOAD_TYPE, payload_of(device_id, found)))
@@ -181,8 +182,8 @@ async def sign_command(
         raise ApiError(422, "signature_wrong", "the signature does not fit key and command") from e
     if len(found.signatures) >= MAX_OPERATORS:
         raise ApiError(409, "too_many_signatures", f"{MAX_OPERATORS} operators have signed it already")
-    event = CommandCountersigned(services.keeper.new_id(), command_id, key_id(key), body.signature, caller)
-    outcome = await services.keeper.handle(device_id, event)
+    event = CommandCountersigned(fleet.new_id(), command_id, key_id(key), body.signature, caller)
+    outcome = await fleet.apply_and_commit(device_id, event)
     if not outcome.commands:
         raise ApiError(409, "signed_already", "this key has signed it already, or the command has expired")
     return CommandView.of(outcome.commands[0])

@@ -1,4 +1,4 @@
-"""What every handler works with, put together once by the composition root."""
+"""The services behind the API, and the dependencies with which each router takes the ones that it needs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -35,72 +35,91 @@ RETRY_AFTER: Final = {"Retry-After": "5"}  # seconds
 
 
 class PolicyReloader(Protocol):
-    """Reads the policy files again."""
+    """Reads the policy files again and puts them in force."""
 
     async def __call__(self, *, force: bool = False) -> PolicySet:
-        """The policies in force now."""
+        """Returns the policies in force; `force`: also if they would contain more than the guards allow.
+
+        Raises:
+            ControllerError: nothing changed.
+        """
         ...
 
 
 class CandidatePolicyCompiler(Protocol):
-    """Makes a set of policies of texts (source and text), beside those in force or alone."""
+    """Compiles texts (source and text) to a set of policies, beside those in force or alone."""
 
     def __call__(self, texts: Sequence[tuple[str, str]], *, alone: bool) -> PolicySet:
-        """The set; nothing comes into force.
+        """Returns the set, which is not put in force.
 
         Raises:
-            PolicyError: anything wrong with a text.
+            PolicyError: a text has a mistake.
         """
         ...
 
 
 @dataclass(frozen=True, slots=True)
-class Services:
-    """The running controller as the API sees it.
+class PolicyServices:
+    reload: PolicyReloader
+    compile: CandidatePolicyCompiler
 
-    `started_at` is in Unix seconds. `reload_policies` reads the policy files again and puts them in force, or raises
-    `ControllerError` and changes nothing; with `force=True` also those that would contain more than the guards allow.
-    `identity` is absent where no authority is configured.
-    """
 
-    keeper: FleetState
-    store: Store
-    messages: Messages
+@dataclass(frozen=True, slots=True)
+class ContainmentServices:
+    """What decides about containments, and carries them out."""
+
+    fleet: FleetState
+    operators: OperatorActions
+    waivers: WaiverService
+    users: UserContainments
     outbox: Outbox
-    reconciler: Reconciler
-    ingest: Ingest
     broker: BrokerControl
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerServices:
+    """What looks after the broker itself."""
+
+    control: BrokerControl
     inspector: BrokerInspector
     auditor: BrokerAuditor
+    setup: SetupOperations
+    access: AccessOperations
+    reconciler: Reconciler
+
+
+@dataclass(frozen=True, slots=True)
+class RolloutServices:
+    """Rollouts, and the repository of updates where one is configured."""
+
+    operations: RolloutOperations
+    updates: UpdateRepository | None
+    refresher: MetadataRefresher | None
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """Everything that the API serves; `identity` is absent where no authority is configured.
+
+    `started_at` is in Unix seconds.
+    """
+
     settings: Settings
     started_at: float
-    reload_policies: PolicyReloader
-    guarding: OperatorActions
-    waiving: WaiverService
+    fleet: FleetState
+    store: Store
+    messages: Messages
+    ingest: Ingest
+    signing: ReportSigningServices
+    policies: PolicyServices
+    containment: ContainmentServices
+    broker: BrokerServices
+    rollouts: RolloutServices
     waiters: Waiters
-    candidate: CandidatePolicyCompiler
-    users: UserContainments | None = None
-    updates: UpdateRepository | None = None
-    rollouts: RolloutOperations | None = None
-    update_refresher: MetadataRefresher | None = None
-    identity: IdentityServices | None = None
-    setup: SetupOperations | None = None
-    signing: ReportSigningServices | None = None
-    access: AccessOperations | None = None
-
-    def device(self, device_id: str) -> Device:
-        """The device as it is now.
-
-        Raises:
-            ApiError: 404, it never reported.
-        """
-        device = self.keeper.get(device_id)
-        if device is None:
-            raise ApiError(404, "device_unknown", f"no device {device_id} has ever reported")
-        return device
+    identity: IdentityServices | None
 
 
-def services_of(request: Request) -> Services:
+async def services_of(request: Request) -> Services:
     """The services that the application was created with."""
     services = request.app.state.services
     assert isinstance(services, Services)
@@ -110,12 +129,80 @@ def services_of(request: Request) -> Services:
 ServicesDep = Annotated[Services, Depends(services_of)]
 
 
-def writable(services: ServicesDep) -> None:
-    """Refuse a decision that could not be kept: it has to be durable before it is acknowledged.
+async def _settings(services: ServicesDep) -> Settings:
+    return services.settings
+
+
+async def _fleet(services: ServicesDep) -> FleetState:
+    return services.fleet
+
+
+async def _store(services: ServicesDep) -> Store:
+    return services.store
+
+
+async def _policies(services: ServicesDep) -> PolicyServices:
+    return services.policies
+
+
+async def _containment(services: ServicesDep) -> ContainmentServices:
+    return services.containment
+
+
+async def _broker(services: ServicesDep) -> BrokerServices:
+    return services.broker
+
+
+async def _rollouts(services: ServicesDep) -> RolloutServices:
+    return services.rollouts
+
+
+async def _waiters(services: ServicesDep) -> Waiters:
+    return services.waiters
+
+
+async def _messages(services: ServicesDep) -> Messages:
+    return services.messages
+
+
+async def _signing(services: ServicesDep) -> ReportSigningServices:
+    return services.signing
+
+
+async def _identity(services: ServicesDep) -> IdentityServices | None:
+    return services.identity
+
+
+SettingsDep = Annotated[Settings, Depends(_settings)]
+FleetDep = Annotated[FleetState, Depends(_fleet)]
+StoreDep = Annotated[Store, Depends(_store)]
+PoliciesDep = Annotated[PolicyServices, Depends(_policies)]
+ContainmentDep = Annotated[ContainmentServices, Depends(_containment)]
+BrokerDep = Annotated[BrokerServices, Depends(_broker)]
+RolloutsDep = Annotated[RolloutServices, Depends(_rollouts)]
+WaitersDep = Annotated[Waiters, Depends(_waiters)]
+SigningDep = Annotated[ReportSigningServices, Depends(_signing)]
+MessagesDep = Annotated[Messages, Depends(_messages)]
+IdentityDep = Annotated[IdentityServices | None, Depends(_identity)]
+
+
+def require_device(fleet: FleetState, device_id: str) -> Device:
+    """The device as it is now.
+
+    Raises:
+        ApiError: 404, it never reported.
+    """
+    device = fleet.get(device_id)
+    if device is None:
+        raise ApiError(404, "device_unknown", f"no device {device_id} has ever reported")
+    return device
+
+
+async def writable(store: StoreDep) -> None:
+    """Refuses a decision that could not be stored: it must be durable before it is acknowledged.
 
     Raises:
         ApiError: 503, the store cannot write.
     """
-    health = services.store.health
-    if health.trouble:
-        raise ApiError(503, "store_not_writable", f"nothing can be decided now: {health.trouble}", RETRY_AFTER)
+    if store.health.trouble:
+        raise ApiError(503, "store_not_writable", f"nothing can be decided now: {store.health.trouble}", RETRY_AFTER)

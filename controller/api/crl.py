@@ -5,9 +5,10 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Response
 
 from controller.api.auth import public
-from controller.api.context import ServicesDep
+from controller.api.context import IdentityDep
 from controller.api.errors import ApiError, problems
 from controller.ports.certificates import PublishedCrl
+from controller.service.identity.services import IdentityServices
 
 router = APIRouter(
     prefix="/crl",
@@ -21,19 +22,19 @@ _PEM = {"content": {"application/x-pem-file": {}}, "description": "the list"}
 
 
 @router.get("/{issuer}.pem", response_class=Response, responses={200: _PEM})
-async def crl_pem(services: ServicesDep, issuer: IssuerPath) -> Response:
+async def crl_pem(identity: IdentityDep, issuer: IssuerPath) -> Response:
     """The list in PEM, as EMQX fetches it."""
-    return Response(_list(services, issuer).pem, media_type="application/x-pem-file")
+    return Response(_list(identity, issuer).pem, media_type="application/x-pem-file")
 
 
 @router.get("/{issuer}.crl", response_class=Response, responses={200: _DER})
-async def crl_der(services: ServicesDep, issuer: IssuerPath) -> Response:
+async def crl_der(identity: IdentityDep, issuer: IssuerPath) -> Response:
     """The list in DER, as RFC 5280 has it."""
-    return Response(_list(services, issuer).der, media_type="application/pkix-crl")
+    return Response(_list(identity, issuer).der, media_type="application/pkix-crl")
 
 
-def _list(services: ServicesDep, issuer: str) -> PublishedCrl:
-    found = None if services.identity is None else services.identity.certificates.served(issuer)
+def _list(identity: IdentityServices | None, issuer: str) -> PublishedCrl:
+    found = None if identity is None else identity.certificates.served(issuer)
     if found is None:
         raise ApiError(404, "crl_unknown", "this controller has no list of that issuer")
     return found

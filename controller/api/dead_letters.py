@@ -6,7 +6,7 @@ from fastapi import APIRouter
 from pydantic import BeforeValidator
 
 from controller.api.auth import scope
-from controller.api.context import ServicesDep
+from controller.api.context import StoreDep
 from controller.api.errors import problems
 from controller.api.fields import DeviceIdFilter, PageLimit, UtcTimestamp, View
 
@@ -36,8 +36,8 @@ class DeadLetterPage(View):
 
 @router.get("", dependencies=[scope("read")])
 async def list_dead_letters(
-    services: ServicesDep, device_id: DeviceIdFilter = None, limit: PageLimit = 100
+    store: StoreDep, device_id: DeviceIdFilter = None, limit: PageLimit = 100
 ) -> DeadLetterPage:
     """Refused messages, newest first."""
-    letters = await services.store.dead_letters(device_id=device_id, limit=limit)
+    letters = await store.dead_letters(device_id=device_id, limit=limit)
     return DeadLetterPage(items=tuple(DeadLetterView.of(one) for one in letters))

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Query
 from pydantic import Field, StringConstraints
 
 from controller.api.auth import CallerDep, scope
-from controller.api.context import ServicesDep, writable
+from controller.api.context import FleetDep, SigningDep, StoreDep, require_device, writable
 from controller.api.errors import ApiError, problems
 from controller.api.fields import (
     Body,
@@ -109,7 +109,7 @@ def _fails(device: Device, rule: str) -> bool:
 
 @router.get("", dependencies=[scope("read")])
 async def list_devices(
-    services: ServicesDep,
+    fleet: FleetDep,
     level: ContainmentLevel | None = None,
     stale: bool | None = None,
     rule: Annotated[TextFilter, Query(description="fails this rule: policy/rule or the rule alone")] = None,
@@ -119,29 +119,30 @@ async def list_devices(
 ) -> DevicePage:
     """Devices in the order of their ids."""
     found: list[str] = []
-    for number, device in enumerate(list(services.keeper.devices.values())):
+    for number, device in enumerate(list(fleet.devices.values())):
         if number % _AT_ONCE == _AT_ONCE - 1:
             await asyncio.sleep(0)
         if _matches(device, level, stale, rule, search):
             found.append(device.device_id)
     page = heapq.nsmallest(offset + limit, found)[offset:]
-    items = tuple(device_summary(services.device(one)) for one in page)
+    items = tuple(device_summary(require_device(fleet, one)) for one in page)
     return DevicePage(items=items, total=len(found), limit=limit, offset=offset)
 
 
 @router.get("/{device_id}", dependencies=[scope("read")], responses=problems(404))
 async def show_device(
-    services: ServicesDep,
+    fleet: FleetDep,
+    store: StoreDep,
     device_id: DeviceIdPath,
     timeline: Annotated[int, Query(ge=0, le=MAX_TIMELINE)] = 100,
 ) -> DeviceDetail:
     """One device, and why it is as it is."""
-    device, keeper = services.device(device_id), services.keeper
-    lines = await services.store.audit(device_id=device_id, limit=timeline) if timeline else ()
-    recent = await services.store.commands(device_id=device_id, limit=RECENT_COMMANDS)
+    device = require_device(fleet, device_id)
+    lines = await store.audit(device_id=device_id, limit=timeline) if timeline else ()
+    recent = await store.commands(device_id=device_id, limit=RECENT_COMMANDS)
     return _detail(
         device,
-        findings=findings(device, keeper.policies, keeper.guards.waivers, keeper.clock.now()),
+        findings=findings(device, fleet.policies, fleet.guards.waivers, fleet.clock.now()),
         recent_commands=tuple(CommandView.of(one) for one in recent),
         timeline=tuple(AuditEntryView.of(line) for line in reversed(lines)),
     )
@@ -170,10 +171,10 @@ def _detail(device: Device, **more: Any) -> DeviceDetail:
 
 
 @router.get("/{device_id}/report", dependencies=[scope("read")], responses=problems(404))
-async def show_report(services: ServicesDep, device_id: DeviceIdPath) -> ReportSections:
+async def show_report(fleet: FleetDep, store: StoreDep, device_id: DeviceIdPath) -> ReportSections:
     """The sections of the last full report, as this version reads them."""
-    services.device(device_id)
-    raw = await services.store.report(device_id)
+    require_device(fleet, device_id)
+    raw = await store.report(device_id)
     if raw is None:
         raise ApiError(404, "no_report", f"{device_id} has not sent a full report yet")
     return sections_of(raw)
@@ -181,14 +182,14 @@ async def show_report(services: ServicesDep, device_id: DeviceIdPath) -> ReportS
 
 @router.put("/{device_id}/labels", dependencies=[scope("policy"), Depends(writable)], responses=problems(404))
 async def label_device(
-    services: ServicesDep, caller: CallerDep, device_id: DeviceIdPath, labels: DeviceLabelsBody
+    fleet: FleetDep, caller: CallerDep, device_id: DeviceIdPath, labels: DeviceLabelsBody
 ) -> DeviceSummary:
     """Give a device its class and tags; it is judged by them with its next full report."""
-    device = services.device(device_id)
+    device = require_device(fleet, device_id)
     device_class = device.device_class if labels.device_class is None else labels.device_class
     tags = device.tags if labels.tags is None else tuple(dict.fromkeys(labels.tags))
-    event = DeviceLabelled(services.keeper.new_id(), device_class, tags, caller)
-    outcome = await services.keeper.handle(device_id, event)
+    event = DeviceLabelled(fleet.new_id(), device_class, tags, caller)
+    outcome = await fleet.apply_and_commit(device_id, event)
     return device_summary(outcome.device)
 
 
@@ -198,11 +199,9 @@ class SignatureExemptionBody(Body):
 
 @router.post("/{device_id}/unsigned", dependencies=[scope("identity"), Depends(writable)], responses=problems(404, 409))
 async def forgo_signature(
-    services: ServicesDep, caller: CallerDep, device_id: DeviceIdPath, body: SignatureExemptionBody
+    fleet: FleetDep, signing: SigningDep, caller: CallerDep, device_id: DeviceIdPath, body: SignatureExemptionBody
 ) -> DeviceSummary:
     """Forget by which key the device signs, and take its reports without a signature until it signs again."""
-    services.device(device_id)
-    if services.signing is None:
-        raise ApiError(409, "not_signing", "this controller verifies no reports")
-    await services.signing.forgo(services.keeper, device_id, caller, body.reason)
-    return device_summary(services.device(device_id))
+    require_device(fleet, device_id)
+    await signing.forgo(fleet, device_id, caller, body.reason)
+    return device_summary(require_device(fleet, device_id))

@@ -8,7 +8,7 @@ from starlette.concurrency import run_in_threadpool
 
 from controller.api.auth import CallerDep, FailedAttempts, public, scope
 from controller.api.certificates import identity_of
-from controller.api.context import ServicesDep, writable
+from controller.api.context import FleetDep, IdentityDep, RolloutsDep, RolloutServices, SettingsDep, writable
 from controller.api.errors import ApiError, problems
 from controller.api.fields import Body, DurationText, UtcTimestamp, View, to_datetime
 from controller.domain.audit_kinds import AuditKind
@@ -16,6 +16,7 @@ from controller.domain.identity.certificates import RENEW_AT
 from controller.domain.identity.enrolment import MAX_LIFE, MAX_USES
 from controller.ports.updates import UpdatesError
 from controller.service.identity.enrolment import EnrolmentRefusedError, EnrolmentTokenRequest
+from controller.service.settings.settings import Settings
 from schemas.base import DeviceId
 from schemas.durations import parse_duration
 from schemas.enrolment import EnrolRequest, EnrolResponse
@@ -64,10 +65,10 @@ class EnrolmentTokenList(View):
 
 
 @router.get("/tokens", dependencies=[scope("identity")], responses=_OPERATOR)
-async def list_enrolment_tokens(services: ServicesDep) -> EnrolmentTokenList:
+async def list_enrolment_tokens(fleet: FleetDep, identity: IdentityDep) -> EnrolmentTokenList:
     """All enrolment tokens, newest first; never what they are."""
-    now = services.keeper.clock.now()
-    found = await identity_of(services).certificates.registry.tokens()
+    now = fleet.clock.now()
+    found = await identity_of(identity).certificates.registry.tokens()
     return EnrolmentTokenList(items=tuple(EnrolmentTokenView.of(one, over=one.is_over(now)) for one in found))
 
 
@@ -78,10 +79,10 @@ async def list_enrolment_tokens(services: ServicesDep) -> EnrolmentTokenList:
     responses={**_OPERATOR, **problems(409)},
 )
 async def create_enrolment_token(
-    services: ServicesDep, caller: CallerDep, body: NewEnrolmentToken
+    fleet: FleetDep, identity: IdentityDep, caller: CallerDep, body: NewEnrolmentToken
 ) -> CreatedEnrolmentToken:
     """Make a token that devices enrol with."""
-    identity, lifetime = identity_of(services), parse_duration(body.duration)
+    identity, lifetime = identity_of(identity), parse_duration(body.duration)
     if lifetime > MAX_LIFE:
         raise ApiError(422, "invalid", "for: an enrolment token opens for at most 30d")
     if body.replace and body.device_id is None:
@@ -92,7 +93,7 @@ async def create_enrolment_token(
         raise ApiError(409, "too_many_tokens", f"there are {MAX_TOKENS} enrolment tokens already: withdraw some first")
     wanted = EnrolmentTokenRequest(body.uses, lifetime, caller, body.device_class, body.device_id or "", body.replace)
     secret, kept = await identity.enrolment.make_token(wanted)
-    view = EnrolmentTokenView.of(kept, over=kept.is_over(services.keeper.clock.now()))
+    view = EnrolmentTokenView.of(kept, over=kept.is_over(fleet.clock.now()))
     fingerprint = identity.certificates.authority.info.fingerprint
     return CreatedEnrolmentToken(token=secret, ca_fingerprint=fingerprint, kept=view)
 
@@ -101,10 +102,10 @@ async def create_enrolment_token(
     "/tokens/{token_id}", status_code=204, dependencies=[scope("identity"), Depends(writable)], responses=_OPERATOR
 )
 async def withdraw_enrolment_token(
-    services: ServicesDep, caller: CallerDep, token_id: Annotated[str, Path(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+    identity: IdentityDep, caller: CallerDep, token_id: Annotated[str, Path(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 ) -> None:
     """Withdraw a token: it opens nothing from now on."""
-    if not await identity_of(services).enrolment.withdraw(token_id, caller):
+    if not await identity_of(identity).enrolment.withdraw(token_id, caller):
         raise ApiError(404, "token_unknown", f"there is no enrolment token {token_id}")
 
 
@@ -114,9 +115,9 @@ async def withdraw_enrolment_token(
     response_class=Response,
     responses={**problems(404), 200: {"content": {"application/x-pem-file": {}}, "description": "the root"}},
 )
-async def root_certificate(services: ServicesDep) -> Response:
+async def root_certificate(identity: IdentityDep) -> Response:
     """The root certificate that everything of this installation is trusted by (PEM)."""
-    trust = identity_of(services).certificates.authority.trust
+    trust = identity_of(identity).certificates.authority.trust
     return Response(trust, media_type="application/x-pem-file")
 
 
@@ -125,16 +126,18 @@ async def root_certificate(services: ServicesDep) -> Response:
     dependencies=[public("devices that enrol: they bring an enrolment token in the body"), Depends(writable)],
     responses=problems(401, 403, 404, 409, 413, 422, 429, 503),
 )
-async def enrol(request: Request, services: ServicesDep, body: EnrolRequest) -> EnrolResponse:
+async def enrol(
+    request: Request, rollouts: RolloutsDep, identity: IdentityDep, settings: SettingsDep, body: EnrolRequest
+) -> EnrolResponse:
     """A certificate for a device that made its key itself."""
-    identity, peer = identity_of(services), request.client.host if request.client else ""
+    identity, peer = identity_of(identity), request.client.host if request.client else ""
     if request.url.scheme != "https" and peer not in _LOOPBACK:
         raise ApiError(403, "https_only", "enrolment needs https: give the API a certificate, or a proxy on its host")
     try:
         got = await identity.enrolment.enrol(body.token, body.device_id, body.csr, peer)
     except EnrolmentRefusedError as e:
         raise await _refusal(request, peer, e) from e
-    updates_url, updates_root = await _updates(services)
+    updates_url, updates_root = await _updates(rollouts, settings)
     renew_at = got.certificate.start + (got.certificate.end - got.certificate.start) * RENEW_AT
     return EnrolResponse(
         certificate=got.certificate.pem,
@@ -149,13 +152,13 @@ async def enrol(request: Request, services: ServicesDep, body: EnrolRequest) -> 
     )
 
 
-async def _updates(services: ServicesDep) -> tuple[str, str]:
+async def _updates(rollouts: RolloutServices, settings: Settings) -> tuple[str, str]:
     """Where a new device gets updates, and the root it verifies them by; without a repository it can do without."""
-    url = services.settings.updates.url
-    if services.updates is None or url is None:
+    url = settings.updates.url
+    if rollouts.updates is None or url is None:
         return "", ""
     try:
-        return url, (await run_in_threadpool(services.updates.root)).decode()
+        return url, (await run_in_threadpool(rollouts.updates.root)).decode()
     except UpdatesError:
         return "", ""
 

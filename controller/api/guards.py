@@ -6,7 +6,7 @@ from fastapi import APIRouter, Depends, Response
 from pydantic import Field
 
 from controller.api.auth import CallerDep, scope
-from controller.api.context import Services, ServicesDep, writable
+from controller.api.context import ContainmentDep, ContainmentServices, writable
 from controller.api.errors import ApiError, problems
 from controller.api.fields import Body, PageLimit, PageOffset, ReasonText, SecondsAsText, UtcTimestamp, View
 from controller.api.quarantine_views import BulkDecisionView, answers, decide, decision_view, request_view
@@ -15,6 +15,7 @@ from controller.domain.device import Device, HoldReason
 from controller.domain.guards.approvals import MAX_TARGETS, ApprovalKind, ApprovalRequest
 from controller.domain.policy.model import ContainmentLevel
 from controller.service.containment.operator_actions import OperatorRequest
+from controller.service.fleet_state import FleetState
 from schemas.base import DEVICE_ID_PATTERN
 
 MAX_NAMED: Final = 1000  # devices named in one request; all that wait have a word of their own
@@ -65,17 +66,17 @@ class GuardApprovalBody(HeldDeviceSelection):
     even_protected: bool = False
 
 
-def _waiting(services: Services, device: Device) -> HeldContainmentView:
+def _waiting(fleet: FleetState, device: Device) -> HeldContainmentView:
     pending = device.pending
     assert pending is not None
-    protected = services.keeper.guards.protection.protection_reason(device)
+    protected = fleet.guards.protection.protection_reason(device)
     return HeldContainmentView.of(pending, device_id=device.device_id, protected=protected)
 
 
-def _selected(services: Services, selection: HeldDeviceSelection) -> tuple[str, ...]:
+def _selected(containment: ContainmentServices, selection: HeldDeviceSelection) -> tuple[str, ...]:
     if selection.all == bool(selection.devices):
         raise ApiError(409, "selection", "name devices, or say `all` for those that wait because of the blast radius")
-    waiting = {one.device_id: one for one in services.guarding.held_devices()}
+    waiting = {one.device_id: one for one in containment.operators.held_devices()}
     if selection.all:
         chosen = [
             one.device_id for one in waiting.values() if one.pending and one.pending.why is HoldReason.BLAST_RADIUS
@@ -89,23 +90,23 @@ def _selected(services: Services, selection: HeldDeviceSelection) -> tuple[str, 
 
 @router.get("", dependencies=[scope("read")])
 async def show_guard(
-    services: ServicesDep, caller: CallerDep, limit: PageLimit = 100, offset: PageOffset = 0
+    containment: ContainmentDep, caller: CallerDep, limit: PageLimit = 100, offset: PageOffset = 0
 ) -> GuardView:
     """The blast radius now, and what waits for an operator, longest first."""
-    keeper, now = services.keeper, services.keeper.clock.now()
-    radius = keeper.guards.radius
-    waiting = services.guarding.held_devices()
+    fleet, now = containment.fleet, containment.fleet.clock.now()
+    radius = fleet.guards.radius
+    waiting = containment.operators.held_devices()
     return GuardView(
-        fleet=len(keeper.devices),
+        fleet=len(fleet.devices),
         contained=radius.used(now),
-        limit=radius.bounds.limit(len(keeper.devices)),
+        limit=radius.bounds.limit(len(fleet.devices)),
         max_devices=radius.bounds.max_devices,
         max_percent=radius.bounds.max_percent,
         window=radius.bounds.window,
         reached=radius.waiting > 0,
-        left_by_hand=services.guarding.remaining_allowance(caller),
+        left_by_hand=containment.operators.remaining_allowance(caller),
         waiting=len(waiting),
-        items=tuple(_waiting(services, one) for one in waiting[offset : offset + limit]),
+        items=tuple(_waiting(containment.fleet, one) for one in waiting[offset : offset + limit]),
     )
 
 
@@ -115,20 +116,20 @@ async def show_guard(
     responses={**problems(409), 202: {"model": BulkDecisionView, "description": "a second person has to approve"}},
 )
 async def approve(
-    services: ServicesDep, caller: CallerDep, body: GuardApprovalBody, response: Response, wait: WaitDep
+    containment: ContainmentDep, caller: CallerDep, body: GuardApprovalBody, response: Response, wait: WaitDep
 ) -> BulkDecisionView:
     """Contain what waits, as far as the devices still fail; many of them at once need a second person."""
-    devices = _selected(services, body)
+    devices = _selected(containment, body)
     wanted = OperatorRequest(ApprovalKind.LET_THROUGH, devices, caller, body.reason, even_protected=body.even_protected)
-    decided = await decide(services, wanted)
+    decided = await decide(containment, wanted)
     if isinstance(decided, ApprovalRequest):
         response.status_code = 202
-        return BulkDecisionView(request=request_view(decided, services.keeper.clock.now()))
-    return BulkDecisionView(items=await answers(services, decided, wait))
+        return BulkDecisionView(request=request_view(decided, containment.fleet.clock.now()))
+    return BulkDecisionView(items=await answers(containment, decided, wait))
 
 
 @router.post("/dismiss", dependencies=[scope("contain"), Depends(writable)], responses=problems(409))
-async def dismiss(services: ServicesDep, caller: CallerDep, body: HeldDeviceSelection) -> BulkDecisionView:
+async def dismiss(containment: ContainmentDep, caller: CallerDep, body: HeldDeviceSelection) -> BulkDecisionView:
     """Leave what waits uncontained until its causes pass."""
-    outcomes = await services.guarding.dismiss(_selected(services, body), caller, body.reason)
-    return BulkDecisionView(items=tuple(decision_view(services, one) for one in outcomes))
+    outcomes = await containment.operators.dismiss(_selected(containment, body), caller, body.reason)
+    return BulkDecisionView(items=tuple(decision_view(containment, one) for one in outcomes))

@@ -28,7 +28,7 @@ class ReadinessView(View):
 def reasons_against(services: Services, now: float) -> tuple[str, ...]:
     """Why the controller cannot do its work at `now` (Unix seconds)."""
     reasons = []
-    link, health, reconciler = services.messages.state, services.store.health, services.reconciler
+    link, health, reconciler = services.messages.state, services.store.health, services.broker.reconciler
     if not link.connected:
         reasons.append(f"MQTT link is down: {link.detail or 'not connected yet'}")
     if health.trouble:
@@ -38,7 +38,7 @@ def reasons_against(services: Services, now: float) -> tuple[str, ...]:
         reasons.append(f"broker API: {reconciler.trouble}")
     elif now - (reconciler.last_pass or services.started_at) > recent or reconciler.last_pass is None:
         reasons.append("broker API has not been read yet" if reconciler.last_pass is None else "broker API is slow")
-    if not services.keeper.policies.rules:
+    if not services.fleet.policies.rules:
         reasons.append("no policies are loaded")
     return tuple(reasons)
 
@@ -52,6 +52,6 @@ async def healthz() -> LivenessView:
 @router.get("/readyz", responses={503: {"model": ReadinessView, "description": "not ready"}})
 async def readyz(services: ServicesDep, response: Response) -> ReadinessView:
     """The MQTT link is up, the store can write, the broker was read lately, policies are loaded."""
-    reasons = reasons_against(services, services.keeper.clock.now())
+    reasons = reasons_against(services, services.fleet.clock.now())
     response.status_code = 503 if reasons else 200
     return ReadinessView(ready=not reasons, reasons=reasons)

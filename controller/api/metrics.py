@@ -64,7 +64,7 @@ class MetricsCollector(Collector):
     async def text(self) -> bytes:
         """The exposition."""
         devices: Counter[tuple[str, bool]] = Counter()
-        for number, device in enumerate(list(self._services.keeper.devices.values())):
+        for number, device in enumerate(list(self._services.fleet.devices.values())):
             if number % _AT_ONCE == _AT_ONCE - 1:
                 await asyncio.sleep(0)
             devices[device.level.value, device.stale] += 1
@@ -111,17 +111,17 @@ class MetricsCollector(Collector):
         yield family
 
     def _guards(self) -> Iterator[Metric]:
-        keeper = self._services.keeper
-        radius = keeper.guards.radius
+        fleet = self._services.fleet
+        radius = fleet.guards.radius
         waiting = "Devices whose containment waits because of the blast radius"
         yield GaugeMetricFamily("cordon_guard_waiting", waiting, radius.waiting)
         contained = "Devices contained by policy within the window"
-        yield GaugeMetricFamily("cordon_guard_contained", contained, radius.used(keeper.clock.now()))
+        yield GaugeMetricFamily("cordon_guard_contained", contained, radius.used(fleet.clock.now()))
         limit = "Devices that policies may contain within the window"
-        yield GaugeMetricFamily("cordon_guard_limit", limit, radius.bounds.limit(len(keeper.devices)))
+        yield GaugeMetricFamily("cordon_guard_limit", limit, radius.bounds.limit(len(fleet.devices)))
 
     def _work(self) -> Iterator[Metric]:
-        outbox, reconciler = self._services.outbox, self._services.reconciler
+        outbox, reconciler = self._services.containment.outbox, self._services.broker.reconciler
         yield GaugeMetricFamily("cordon_effects_pending", "Effects not carried out yet", outbox.queue.pending)
         troubled = "Devices whose next effect failed and is tried again"
         yield GaugeMetricFamily("cordon_effects_troubled_devices", troubled, outbox.queue.troubled)
@@ -139,22 +139,20 @@ class MetricsCollector(Collector):
         yield GaugeMetricFamily("cordon_start_timestamp_seconds", "When the controller started", started)
 
     def _rollouts(self) -> Iterator[Metric]:
-        desk = self._services.rollouts
-        if desk is None:
-            return
+        operations = self._services.rollouts.operations
         devices = GaugeMetricFamily(
             "cordon_rollout_devices", "Devices of rollouts that have not ended", labels=["rollout", "ring", "state"]
         )
-        for rollout in desk.open():
+        for rollout in operations.open():
             for ring in rollout.rings:
                 for state in ("waiting", "under_way", "confirmed", "errors"):
                     devices.add_metric([rollout.rollout_id, ring.name, state], getattr(ring, state))
         yield devices
         stopped = "Rollouts that stopped themselves since the start"
-        yield CounterMetricFamily("cordon_rollouts_stopped", stopped, desk.counts["stopped"])
+        yield CounterMetricFamily("cordon_rollouts_stopped", stopped, operations.counts["stopped"])
         orders = CounterMetricFamily("cordon_rollout_orders", "Updates ordered, and ordered back", labels=["what"])
         for what in ("orders", "returns"):
-            orders.add_metric([what], desk.counts[what])
+            orders.add_metric([what], operations.counts[what])
         yield orders
 
     def _store(self) -> Iterator[Metric]:
@@ -168,7 +166,7 @@ class MetricsCollector(Collector):
         yield GaugeMetricFamily("cordon_store_trouble", "Whether the store cannot write", trouble)
 
     def _updates(self) -> Iterator[Metric]:
-        refresher = self._services.update_refresher
+        refresher = self._services.rollouts.refresher
         if refresher is None:
             return
         trouble = "Whether the metadata of updates cannot be renewed"

@@ -6,7 +6,7 @@ from fastapi import APIRouter
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 
 from controller.api.auth import CallerDep, scope
-from controller.api.context import ServicesDep
+from controller.api.context import FleetDep, PoliciesDep, StoreDep, require_device
 from controller.api.errors import ApiError, problems
 from controller.api.fields import DeviceIdPath, OptionalTimestamp, Params, SecondsAsText, View
 from controller.domain.audit_kinds import AuditKind
@@ -190,39 +190,38 @@ def _policies(policies: PolicySet) -> PolicyList:
 
 
 @router.get("/policies", dependencies=[scope("read")])
-async def list_policies(services: ServicesDep) -> PolicyList:
+async def list_policies(fleet: FleetDep) -> PolicyList:
     """The policies in force."""
-    return _policies(services.keeper.policies)
+    return _policies(fleet.policies)
 
 
 @router.post("/policies/reload", dependencies=[scope("policy")], responses=problems(409))
-async def reload_policies(services: ServicesDep, caller: CallerDep, force: bool = False) -> PolicyList:
+async def reload_policies(fleet: FleetDep, policies: PoliciesDep, caller: CallerDep, force: bool = False) -> PolicyList:
     """Read the policy files again. With a mistake in any of them, those in force stay; also with policies that would
     contain more devices than the guards allow, unless `force` is given.
     """
-    before = services.keeper.policies.version
+    before = fleet.policies.version
     try:
-        fresh = await services.reload_policies(force=force)
+        fresh = await policies.reload(force=force)
     except PolicyError as e:
         raise ApiError(422, "policy_mistake", str(e)) from e
     except PolicyTooBroadError as e:
         raise ApiError(409, "policy_too_broad", str(e)) from e
-    after = services.keeper.policies.version
+    after = fleet.policies.version
     entry = AuditEntry(AuditKind.POLICY_RELOADED, "", caller, "", {"before": before, "after": after, "forced": force})
-    await services.keeper.record(entry)
+    await fleet.record(entry)
     return _policies(fresh)
 
 
 @router.get("/devices/{device_id}/explain", dependencies=[scope("read")], responses=problems(404))
-async def explain_device(services: ServicesDep, device_id: DeviceIdPath) -> DeviceExplanationView:
+async def explain_device(fleet: FleetDep, store: StoreDep, device_id: DeviceIdPath) -> DeviceExplanationView:
     """Every rule on the device's last full report: what was asked, of which facts, and what came out."""
-    device = services.device(device_id)
-    keeper = services.keeper
-    raw = await services.store.report(device_id)
+    device = require_device(fleet, device_id)
+    raw = await store.report(device_id)
     if raw is None:
         raise ApiError(404, "no_report", f"{device_id} has not sent a full report yet")
     facts = gather_facts(sections_of(raw), device_id, device.device_class, device.tags)
-    found = explain(keeper.policies, keeper.language, facts)
+    found = explain(fleet.policies, fleet.language, facts)
     items = tuple(ExplanationView.of(one) for one in found)
-    events = tuple(_event_standing(one) for one in explain_active_holds(keeper.policies, device))
-    return DeviceExplanationView(device_id=device_id, policies=keeper.policies.version, items=items, events=events)
+    events = tuple(_event_standing(one) for one in explain_active_holds(fleet.policies, device))
+    return DeviceExplanationView(device_id=device_id, policies=fleet.policies.version, items=items, events=events)

@@ -9,11 +9,13 @@ from fastapi.responses import StreamingResponse
 from pydantic import Field, StringConstraints
 
 from controller.api.auth import scope
-from controller.api.context import Services, ServicesDep
+from controller.api.context import FleetDep, PoliciesDep, StoreDep
 from controller.api.errors import ApiError, problems
 from controller.api.fields import Body, View
 from controller.domain.policy.model import PolicySet
 from controller.ports.policies import PolicyError
+from controller.ports.store import Store
+from controller.service.fleet_state import FleetState
 from controller.service.policy.preview import kind_of, preview
 
 MAX_FILES: Final = 100
@@ -56,21 +58,22 @@ class PreviewLine(View):
     response_class=StreamingResponse,
     responses={200: {"content": {_NDJSON: {}}, "description": "one `PreviewLine` in each line", "model": PreviewLine}},
 )
-async def preview_policies(services: ServicesDep, body: CandidatePolicies) -> StreamingResponse:
+async def preview_policies(
+    fleet: FleetDep, store: StoreDep, policies: PoliciesDep, body: CandidatePolicies
+) -> StreamingResponse:
     """Which devices' containment would change with their next word; nothing is kept and nothing comes into force."""
     try:
-        candidate = services.candidate(tuple((one.source, one.text) for one in body.files), alone=body.alone)
+        candidate = policies.compile(tuple((one.source, one.text) for one in body.files), alone=body.alone)
     except PolicyError as e:
         raise ApiError(409, "policy_mistake", str(e)) from e
-    return StreamingResponse(_lines(services, candidate), media_type=_NDJSON)
+    return StreamingResponse(_lines(fleet, store, candidate), media_type=_NDJSON)
 
 
-async def _lines(services: Services, candidate: PolicySet) -> AsyncIterator[bytes]:
-    keeper = services.keeper
+async def _lines(fleet: FleetState, store: Store, candidate: PolicySet) -> AsyncIterator[bytes]:
     last = PreviewLine(judged=0, reports=0, changes=(), done=True, version=candidate.policy_version)
-    async for page in preview(keeper, services.store, candidate):
+    async for page in preview(fleet, store, candidate):
         tally = page.tally
-        limit = keeper.guards.radius.bounds.limit(len(keeper.devices))
+        limit = fleet.guards.radius.bounds.limit(len(fleet.devices))
         changes = tuple(
             {
                 "device_id": one.device_id,
@@ -92,7 +95,7 @@ async def _lines(services: Services, candidate: PolicySet) -> AsyncIterator[byte
             stale=tally.stale,
             unread=tally.unread,
             limit=limit,
-            refused=not keeper.guards.radius.bounds.is_unlimited and tally.contains > limit,
+            refused=not fleet.guards.radius.bounds.is_unlimited and tally.contains > limit,
             version=candidate.policy_version,
         )
     yield _line(last)

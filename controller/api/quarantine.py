@@ -9,7 +9,7 @@ from fastapi import APIRouter, Depends, Response
 from pydantic import Field
 
 from controller.api.auth import CallerDep, scope
-from controller.api.context import Services, ServicesDep, writable
+from controller.api.context import ContainmentDep, ContainmentServices, FleetDep, require_device, writable
 from controller.api.devices import DeviceLabel, DevicePage
 from controller.api.errors import ApiError, problems
 from controller.api.fields import Body, DeviceIdPath, DurationText, PageLimit, PageOffset, ReasonText, View
@@ -61,17 +61,17 @@ class ReleaseBody(Body):
 
 @router.get("", dependencies=[scope("read")])
 async def list_contained(
-    services: ServicesDep, level: ContainmentLevel | None = None, limit: PageLimit = 100, offset: PageOffset = 0
+    fleet: FleetDep, level: ContainmentLevel | None = None, limit: PageLimit = 100, offset: PageOffset = 0
 ) -> DevicePage:
     """Devices that are restricted or isolated."""
     found: list[str] = []
-    for number, device in enumerate(list(services.keeper.devices.values())):
+    for number, device in enumerate(list(fleet.devices.values())):
         if number % _AT_ONCE == _AT_ONCE - 1:
             await asyncio.sleep(0)
         if device.case is not None and (level is None or device.level is level):
             found.append(device.device_id)
     page = heapq.nsmallest(offset + limit, found)[offset:]
-    items = tuple(device_summary(services.device(one)) for one in page)
+    items = tuple(device_summary(require_device(fleet, one)) for one in page)
     return DevicePage(items=items, total=len(found), limit=limit, offset=offset)
 
 
@@ -94,14 +94,14 @@ class BulkContainmentBody(ContainmentBody):
     responses={**problems(404, 409), 202: {"model": BulkDecisionView}},
 )
 async def contain_many(
-    services: ServicesDep, caller: CallerDep, body: BulkContainmentBody, response: Response, wait: WaitDep
+    containment: ContainmentDep, caller: CallerDep, body: BulkContainmentBody, response: Response, wait: WaitDep
 ) -> BulkDecisionView:
     """Restrict or isolate several at once: all of them in one decision, or none of them yet."""
     for device_id in body.devices:
-        services.device(device_id)
+        require_device(containment.fleet, device_id)
     chosen = [
         device.device_id
-        for device in services.keeper.devices.values()
+        for device in containment.fleet.devices.values()
         if (body.tag is not None and body.tag in device.tags)
         or (body.device_class is not None and body.device_class == device.device_class)
     ]
@@ -110,11 +110,11 @@ async def contain_many(
         raise ApiError(404, "no_devices_selected", "No device was named, has the tag or has the class.")
     if len(devices) > MAX_TARGETS:
         raise ApiError(409, "too_many_devices", f"{len(devices)} devices are more than {MAX_TARGETS} in one decision")
-    decided = await decide(services, await _wanted(services, devices, caller, body))
+    decided = await decide(containment, await _wanted(containment, devices, caller, body))
     if isinstance(decided, ApprovalRequest):
         response.status_code = 202
-        return BulkDecisionView(request=request_view(decided, services.keeper.clock.now()))
-    return BulkDecisionView(items=await answers(services, decided, wait))
+        return BulkDecisionView(request=request_view(decided, containment.fleet.clock.now()))
+    return BulkDecisionView(items=await answers(containment, decided, wait))
 
 
 @router.put(
@@ -123,26 +123,28 @@ async def contain_many(
     responses={**problems(404, 409), **_ASKED},
 )
 async def contain(
-    services: ServicesDep,
+    containment: ContainmentDep,
     caller: CallerDep,
     device_id: DeviceIdPath,
-    containment: ContainmentBody,
+    body: ContainmentBody,
     response: Response,
     wait: WaitDep,
 ) -> DecisionView | ApprovalRequiredView:
     """Restrict or isolate; a stronger containment in force stays."""
-    services.device(device_id)
-    decided = await decide(services, await _wanted(services, (device_id,), caller, containment))
+    require_device(containment.fleet, device_id)
+    decided = await decide(containment, await _wanted(containment, (device_id,), caller, body))
     if isinstance(decided, ApprovalRequest):
         response.status_code = 202
-        return ApprovalRequiredView(request=request_view(decided, services.keeper.clock.now()))
-    (view,) = await answers(services, decided, wait)
+        return ApprovalRequiredView(request=request_view(decided, containment.fleet.clock.now()))
+    (view,) = await answers(containment, decided, wait)
     return view
 
 
-async def _wanted(services: Services, devices: tuple[str, ...], caller: str, body: ContainmentBody) -> OperatorRequest:
+async def _wanted(
+    containment: ContainmentServices, devices: tuple[str, ...], caller: str, body: ContainmentBody
+) -> OperatorRequest:
     options = ContainmentOptions(kick=body.kick, clear_retained=body.clear_retained)
-    await check_options(services, body.level, options)
+    await check_options(containment, body.level, options)
     hold = None if body.duration is None else parse_duration(body.duration)
     return OperatorRequest(
         ApprovalKind.CONTAIN, devices, caller, body.reason, body.level, hold, body.even_protected, options
@@ -151,12 +153,12 @@ async def _wanted(services: Services, devices: tuple[str, ...], caller: str, bod
 
 @router.post("/{device_id}/release", dependencies=[scope("contain"), Depends(writable)], responses=problems(404))
 async def release(
-    services: ServicesDep, caller: CallerDep, device_id: DeviceIdPath, body: ReleaseBody, wait: WaitDep
+    containment: ContainmentDep, caller: CallerDep, device_id: DeviceIdPath, body: ReleaseBody, wait: WaitDep
 ) -> DecisionView:
     """End a containment: an isolation steps down to restricted, a restriction ends."""
-    services.device(device_id)
-    event = ReleaseOrdered(services.keeper.new_id(), caller, body.reason)
-    (view,) = await answers(services, [await services.keeper.handle(device_id, event)], wait)
+    require_device(containment.fleet, device_id)
+    event = ReleaseOrdered(containment.fleet.new_id(), caller, body.reason)
+    (view,) = await answers(containment, [await containment.fleet.apply_and_commit(device_id, event)], wait)
     return view
 
 
@@ -174,12 +176,12 @@ class DeviceProofView(View):
 
 @router.get("/{device_id}/proof", dependencies=[scope("read")], responses=problems(404))
 async def show_proof(
-    services: ServicesDep, _caller: CallerDep, device_id: DeviceIdPath, wait: WaitDep
+    containment: ContainmentDep, _caller: CallerDep, device_id: DeviceIdPath, wait: WaitDep
 ) -> DeviceProofView:
     """Whether the broker was read back and holds what was decided last; goes on with a wait that was too short."""
-    services.device(device_id)
-    waited = await wait.until({device_id: ProofWatch(partial(proof_in_force, services, device_id))})
-    device, proof = services.device(device_id), proof_in_force(services, device_id)
+    require_device(containment.fleet, device_id)
+    waited = await wait.until({device_id: ProofWatch(partial(proof_in_force, containment, device_id))})
+    device, proof = require_device(containment.fleet, device_id), proof_in_force(containment, device_id)
     return DeviceProofView(
         device_id=device_id,
         level=device.level,

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Depends, Query
 from pydantic import Field
 
 from controller.api.auth import CallerDep, scope
-from controller.api.context import Services, ServicesDep
+from controller.api.context import ContainmentDep, ContainmentServices, FleetDep, StoreDep, require_device
 from controller.api.errors import ApiError, problems
 from controller.api.fields import DeviceIdPath, DurationText, OptionalTimestamp, UtcTimestamp, View
 from controller.api.views import AuditText
@@ -20,6 +20,8 @@ from controller.domain.effects import NO_OPTIONS, ContainmentOptions
 from controller.domain.policy.model import ContainmentLevel
 from controller.ports.broker import ContainmentBroker, PlannedStage, PlanParameters
 from controller.ports.errors import BrokerError, BrokerRefusedError
+from controller.ports.store import Store
+from controller.service.fleet_state import FleetState
 from schemas.durations import parse_duration
 
 MAX_LINES: Final = 2000  # of the record that one receipt is read from
@@ -115,7 +117,7 @@ class ContainmentReceiptView(View):
     deeds: tuple[ReceiptDecisionView, ...]
 
 
-async def check_options(services: Services, level: ContainmentLevel, options: ContainmentOptions) -> None:
+async def check_options(containment: ContainmentServices, level: ContainmentLevel, options: ContainmentOptions) -> None:
     """Refuse what would be accepted and never done.
 
     Raises:
@@ -130,7 +132,7 @@ async def check_options(services: Services, level: ContainmentLevel, options: Co
         text = "`clear_retained` only applies to `isolated`: a connected device could publish the messages again."
         raise ApiError(422, "option_not_applicable", text)
     try:
-        if await services.broker.lists_retained():
+        if await containment.broker.lists_retained():
             return
     except BrokerError as e:
         raise ApiError(503, "broker_unreachable", f"cannot ask the broker for retained messages: {e}") from e
@@ -154,7 +156,8 @@ PlanQueryDep = Annotated[PlanQuery, Depends()]
 
 @router.get("/{device_id}/plan", dependencies=[scope("read")])
 async def show_plan(
-    services: ServicesDep,
+    containment: ContainmentDep,
+    store: StoreDep,
     _caller: CallerDep,
     device_id: DeviceIdPath,
     query: PlanQueryDep,
@@ -162,13 +165,16 @@ async def show_plan(
     clear_retained: bool = False,
 ) -> ContainmentPlanView:
     """The calls that a containment or release would make now; the device need not be known."""
-    device, options = services.keeper.get(device_id), ContainmentOptions(kick, clear_retained)
+    device, options = containment.fleet.get(device_id), ContainmentOptions(kick, clear_retained)
     case = None if device is None else device.case
-    return await plan_view(services, services.broker, Subject.client(device_id), case, query, options)
+    return await plan_view(
+        containment.fleet, store, containment.broker, Subject.client(device_id), case, query, options
+    )
 
 
 async def plan_view(
-    services: Services,
+    fleet: FleetState,
+    store: Store,
     broker: ContainmentBroker,
     subject: Subject,
     case: ContainmentCase | UserCase | None,
@@ -180,7 +186,7 @@ async def plan_view(
     Raises:
         ApiError: 422, not a name that Cordon acts on.
     """
-    goal, now, key = query.goal, services.keeper.clock.now(), str(subject)
+    goal, now, key = query.goal, fleet.clock.now(), str(subject)
     wanted = PlanParameters(
         goal,
         until=None if query.hold is None else now + query.hold,
@@ -190,8 +196,8 @@ async def plan_view(
     if case is not None:
         if goal is ContainmentGoal.RELEASE and case.level is ContainmentLevel.ISOLATED:
             goal = ContainmentGoal.END_ISOLATION
-        rules = await services.store.kept_rules(key, case.case_id) or ()
-        subscriptions = await services.store.kept_subscriptions(key, case.case_id)
+        rules = await store.kept_rules(key, case.case_id) or ()
+        subscriptions = await store.kept_subscriptions(key, case.case_id)
         wanted = replace(
             wanted, goal=goal, case=case.case_id, reason=case.reason, kept=rules, subscriptions=subscriptions
         )
@@ -205,33 +211,34 @@ async def plan_view(
 
 @router.get("/{device_id}/receipt", dependencies=[scope("read")])
 async def show_receipt(
-    services: ServicesDep,
+    fleet: FleetDep,
+    store: StoreDep,
     _caller: CallerDep,
     device_id: DeviceIdPath,
     case_id: Annotated[str | None, Query(pattern=_CASE_PATTERN)] = None,
 ) -> ContainmentReceiptView:
     """Each call of a case, what was observed on which node, and the seconds to the cut; the newest case by default."""
-    device = services.device(device_id)
+    device = require_device(fleet, device_id)
     if case_id is None:
-        case_id = device.case.case_id if device.case is not None else await _last_case(services, device_id)
-    return await read_receipt(services, device_id, case_id, shown=device_id)
+        case_id = device.case.case_id if device.case is not None else await _last_case(store, device_id)
+    return await read_receipt(store, device_id, case_id, shown=device_id)
 
 
-async def read_receipt(services: Services, device_id: str, case_id: str, *, shown: str) -> ContainmentReceiptView:
+async def read_receipt(store: Store, device_id: str, case_id: str, *, shown: str) -> ContainmentReceiptView:
     """The receipt of a case off the record; `shown` is whom it is about.
 
     Raises:
         ApiError: 404, the record has no such case.
     """
-    lines = await services.store.audit(device_id=device_id, case_id=case_id, limit=MAX_LINES, newest_first=False)
+    lines = await store.audit(device_id=device_id, case_id=case_id, limit=MAX_LINES, newest_first=False)
     receipt = receipt_of(shown, case_id, ((line.at, line.entry) for line in lines))
     if not receipt.deeds:
         raise ApiError(404, "no_receipt", f"the record has no case {case_id} of {shown}")
     return ContainmentReceiptView.of(receipt)
 
 
-async def _last_case(services: Services, device_id: str) -> str:
-    found = [line for kind in OPENING for line in await services.store.audit(device_id=device_id, kind=kind, limit=1)]
+async def _last_case(store: Store, device_id: str) -> str:
+    found = [line for kind in OPENING for line in await store.audit(device_id=device_id, kind=kind, limit=1)]
     if not found:
         raise ApiError(404, "no_receipt", f"the audit log has no containment of {device_id}")
     return max(found, key=lambda line: line.seq).entry.case_id

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from controller.api.context import Services
+from controller.api.context import ContainmentServices, require_device
 from controller.api.errors import ApiError
 from controller.api.fields import OptionalTimestamp, UtcTimestamp, View
 from controller.api.views import AuditText, CaseView
@@ -41,9 +41,9 @@ class DecisionView(View):
     waited: WaitEnd
 
 
-def decision_view(services: Services, outcome: StepOutcome, waited: WaitEnd = WaitEnd.NO) -> DecisionView:
+def decision_view(containment: ContainmentServices, outcome: StepOutcome, waited: WaitEnd = WaitEnd.NO) -> DecisionView:
     """Returns the decision with its proof now."""
-    device, proof = services.device(outcome.device.device_id), proof_of(services, outcome)
+    device, proof = require_device(containment.fleet, outcome.device.device_id), proof_of(containment, outcome)
     assert outcome.decision is not None  # every operator's request has one
     return DecisionView.of(
         device,
@@ -56,10 +56,12 @@ def decision_view(services: Services, outcome: StepOutcome, waited: WaitEnd = Wa
     )
 
 
-async def answers(services: Services, outcomes: Sequence[StepOutcome], wait: RequestWait) -> tuple[DecisionView, ...]:
+async def answers(
+    containment: ContainmentServices, outcomes: Sequence[StepOutcome], wait: RequestWait
+) -> tuple[DecisionView, ...]:
     """Returns the decisions once they are proven or the wait is over."""
-    waited = await wait.until({one.device.device_id: decision_watch(services, one) for one in outcomes})
-    return tuple(decision_view(services, outcome, waited) for outcome in outcomes)
+    waited = await wait.until({one.device.device_id: decision_watch(containment, one) for one in outcomes})
+    return tuple(decision_view(containment, outcome, waited) for outcome in outcomes)
 
 
 class ApprovalRequestView(View):
@@ -98,14 +100,14 @@ class BulkDecisionView(View):
     request: ApprovalRequestView | None = None
 
 
-async def decide(services: Services, wanted: OperatorRequest) -> Sequence[StepOutcome] | ApprovalRequest:
+async def decide(containment: ContainmentServices, wanted: OperatorRequest) -> Sequence[StepOutcome] | ApprovalRequest:
     """Carries out an operator's request, or records it for a second operator to approve.
 
     Raises:
         ApiError: 409, a device is protected, or too many requests are open.
     """
     try:
-        return await services.guarding.decide(wanted)
+        return await containment.operators.decide(wanted)
     except ProtectedDeviceError as e:
         raise ApiError(409, "device_protected", f"{e} (`even_protected`)") from e
     except TooManyApprovalRequestsError as e:

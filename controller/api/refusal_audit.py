@@ -20,10 +20,10 @@ _WAIT: Final = 1.0  # seconds an answer waits for its row; the row itself is not
 class RefusalAudit:
     """Writes one row for each kind of refusal of each peer a minute; the next one tells how many were left out."""
 
-    def __init__(self, keeper: FleetState) -> None:
-        self._keeper = keeper
+    def __init__(self, fleet: FleetState) -> None:
+        self._fleet = fleet
         self._told: OrderedDict[tuple[str, str], float] = OrderedDict()
-        self._began = keeper.clock.monotonic()
+        self._began = fleet.clock.monotonic()
         self._rows = 0
         self._left_out = 0
 
@@ -38,15 +38,15 @@ class RefusalAudit:
         if self._left_out:
             detail["more_refused_since_the_last_row"] = self._left_out
             self._left_out = 0
-        if self._keeper.store.health.trouble:
+        if self._fleet.store.health.trouble:
             return  # waiting for the disk would hold up every answer
         entry = AuditEntry(kind, "", actor, "", detail, alert)
         with contextlib.suppress(TimeoutError, StoreError):
             async with asyncio.timeout(_WAIT):
-                await self._keeper.record(entry)
+                await self._fleet.record(entry)
 
     def _due(self, kind: str, what: str, most: int) -> bool:
-        now = self._keeper.clock.monotonic()
+        now = self._fleet.clock.monotonic()
         if now - self._began >= WINDOW:
             self._began, self._rows = now, 0
         last = self._told.get((kind, what))

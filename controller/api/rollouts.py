@@ -6,7 +6,7 @@ from fastapi import APIRouter, Depends, Path, Query
 from pydantic import AfterValidator, Field, StringConstraints
 
 from controller.api.auth import CallerDep, scope
-from controller.api.context import Services, ServicesDep, writable
+from controller.api.context import RolloutsDep, RolloutServices, SettingsDep, writable
 from controller.api.errors import ApiError, problems
 from controller.api.fields import Body, DurationText, PageLimit, PageOffset, ReasonText, View
 from controller.api.rollout_views import RolloutMemberView, RolloutView, member_view, rollout_view
@@ -15,7 +15,7 @@ from controller.domain.rollout.model import MemberState, Rollout, RolloutError, 
 from controller.domain.rollout.rings import MAX_RINGS, MAX_SELECT, RolloutRing, parse_ring, parse_select
 from controller.domain.rollout.window import WINDOW_PATTERN, parse_window
 from controller.ports.rollouts import TargetError
-from controller.service.rollout.operations import RolloutOperations, RolloutRequest, UnknownRolloutError
+from controller.service.rollout.operations import RolloutRequest, UnknownRolloutError
 from controller.service.settings.rollouts import RolloutSettings
 from schemas.base import MAX_NAME
 from schemas.durations import parse_duration
@@ -87,17 +87,6 @@ class RolloutMemberPage(View):
     offset: int
 
 
-def desk_of(services: Services) -> RolloutOperations:
-    """Where rollouts are asked for.
-
-    Raises:
-        ApiError: 404, this controller runs without.
-    """
-    if services.rollouts is None:
-        raise ApiError(404, "rollouts_disabled", "This controller runs without rollouts.")
-    return services.rollouts
-
-
 def _refused(error: RolloutError | TargetError) -> ApiError:
     if isinstance(error, UnknownRolloutError):
         return ApiError(404, "rollout_unknown", str(error))
@@ -139,51 +128,51 @@ def terms_of(asked: NewRollout, settings: RolloutSettings) -> RolloutTerms:
 
 
 @router.post("", status_code=201, dependencies=[Depends(writable), scope("rollout")], responses=problems(404, 409))
-async def start(services: ServicesDep, caller: CallerDep, body: NewRollout) -> RolloutView:
+async def start(rollouts: RolloutsDep, settings: SettingsDep, caller: CallerDep, body: NewRollout) -> RolloutView:
     """Begin a rollout: its first ring is open when this returns."""
-    settings = services.settings.rollouts
+    terms = settings.rollouts
     try:
         asked = RolloutRequest(
             target=body.target,
-            rings=rings_of(body.rings, settings),
-            terms=terms_of(body, settings),
+            rings=rings_of(body.rings, terms),
+            terms=terms_of(body, terms),
             by=caller,
             reason=body.reason or "",
             only=None if body.only is None else parse_select(body.only),
-            is_trial=len(body.rings) == 1 and settings.is_trial(body.rings[0].name, body.rings[0].select),
+            is_trial=len(body.rings) == 1 and terms.is_trial(body.rings[0].name, body.rings[0].select),
         )
-        return rollout_view(await desk_of(services).start(asked))
+        return rollout_view(await rollouts.operations.start(asked))
     except (RolloutError, TargetError) as e:
         raise _refused(e) from e
 
 
 @router.get("", dependencies=[scope("read")])
 async def list_rollouts(
-    services: ServicesDep, limit: PageLimit = 100, open_only: Annotated[bool, Query()] = False
+    rollouts: RolloutsDep, limit: PageLimit = 100, open_only: Annotated[bool, Query()] = False
 ) -> RolloutPage:
     """Rollouts, newest first; with `open_only` those that have not ended."""
-    found = await desk_of(services).store.rollouts(limit=limit, is_open=open_only)
+    found = await rollouts.operations.store.rollouts(limit=limit, is_open=open_only)
     return RolloutPage(items=tuple(map(rollout_view, found)))
 
 
 @router.get("/{rollout_id}", dependencies=[scope("read")], responses=problems(404))
-async def show(services: ServicesDep, rollout_id: RolloutPath) -> RolloutView:
+async def show(rollouts: RolloutsDep, rollout_id: RolloutPath) -> RolloutView:
     """One rollout."""
-    return rollout_view(await _known(services, rollout_id))
+    return rollout_view(await _known(rollouts, rollout_id))
 
 
 @router.get("/{rollout_id}/devices", dependencies=[scope("read")], responses=problems(404))
 async def devices(
-    services: ServicesDep,
+    rollouts: RolloutsDep,
     rollout_id: RolloutPath,
     state: MemberState | None = None,
     limit: PageLimit = 100,
     offset: PageOffset = 0,
 ) -> RolloutMemberPage:
     """Its devices, ring by ring."""
-    rollout = await _known(services, rollout_id)
+    rollout = await _known(rollouts, rollout_id)
     word = None if state is None else state.value
-    members = await desk_of(services).store.members(rollout_id, state=word, limit=limit, offset=offset)
+    members = await rollouts.operations.store.members(rollout_id, state=word, limit=limit, offset=offset)
     # A tally has no sum for "unknown" or "skipped" alone: each is in two places.
     names = {"unknown": ("unknown", "lost"), "skipped": ("skipped", "had_it")}.get(word or "", (word or "total",))
     total = sum(getattr(ring, name) for ring in rollout.rings for name in names)
@@ -191,45 +180,45 @@ async def devices(
     return RolloutMemberPage(items=items, total=total, limit=limit, offset=offset)
 
 
-async def _known(services: Services, rollout_id: str) -> Rollout:
-    rollout = await desk_of(services).store.rollout(rollout_id)
+async def _known(rollouts: RolloutServices, rollout_id: str) -> Rollout:
+    rollout = await rollouts.operations.store.rollout(rollout_id)
     if rollout is None:
         raise ApiError(404, "rollout_unknown", f"there is no rollout {rollout_id}")
     return rollout
 
 
 @router.post("/{rollout_id}/pause", dependencies=[Depends(writable), scope("rollout")], responses=problems(404, 409))
-async def pause(services: ServicesDep, caller: CallerDep, rollout_id: RolloutPath) -> RolloutView:
+async def pause(rollouts: RolloutsDep, caller: CallerDep, rollout_id: RolloutPath) -> RolloutView:
     """Order nothing more until it is resumed; what is under way goes on."""
     try:
-        return rollout_view(await desk_of(services).pause(rollout_id, caller))
+        return rollout_view(await rollouts.operations.pause(rollout_id, caller))
     except RolloutError as e:
         raise _refused(e) from e
 
 
 @router.post("/{rollout_id}/resume", dependencies=[Depends(writable), scope("rollout")], responses=problems(404, 409))
-async def resume(services: ServicesDep, caller: CallerDep, rollout_id: RolloutPath) -> RolloutView:
+async def resume(rollouts: RolloutsDep, caller: CallerDep, rollout_id: RolloutPath) -> RolloutView:
     """End a pause."""
     try:
-        return rollout_view(await desk_of(services).resume(rollout_id, caller))
+        return rollout_view(await rollouts.operations.resume(rollout_id, caller))
     except RolloutError as e:
         raise _refused(e) from e
 
 
 @router.post("/{rollout_id}/approve", dependencies=[Depends(writable), scope("rollout")], responses=problems(404, 409))
-async def approve(services: ServicesDep, caller: CallerDep, rollout_id: RolloutPath) -> RolloutView:
+async def approve(rollouts: RolloutsDep, caller: CallerDep, rollout_id: RolloutPath) -> RolloutView:
     """Let the last ring begin: with another token than the one that started the rollout."""
     try:
-        return rollout_view(await desk_of(services).approve(rollout_id, caller))
+        return rollout_view(await rollouts.operations.approve(rollout_id, caller))
     except RolloutError as e:
         raise _refused(e) from e
 
 
 @router.post("/{rollout_id}/abort", dependencies=[Depends(writable), scope("rollout")], responses=problems(404, 409))
-async def abort(services: ServicesDep, caller: CallerDep, rollout_id: RolloutPath, body: AbortBody) -> RolloutView:
+async def abort(rollouts: RolloutsDep, caller: CallerDep, rollout_id: RolloutPath, body: AbortBody) -> RolloutView:
     """End it before its time. One that is over already can still be rolled back."""
     try:
-        desk = desk_of(services)
+        desk = rollouts.operations
         return rollout_view(await desk.abort(rollout_id, caller, revert=body.rollback, reason=body.reason or ""))
     except RolloutError as e:
         raise _refused(e) from e

@@ -79,9 +79,9 @@ def create_api(services: Services, durations: ContainmentDurations) -> FastAPI:
         redirect_slashes=False,
     )
     app.state.services = services
-    app.state.failures = FailedAttempts(services.keeper.clock.monotonic)
-    app.state.refusals = RefusalAudit(services.keeper)
-    app.state.enrolment_failures = FailedAttempts(services.keeper.clock.monotonic)
+    app.state.failures = FailedAttempts(services.fleet.clock.monotonic)
+    app.state.refusals = RefusalAudit(services.fleet)
+    app.state.enrolment_failures = FailedAttempts(services.fleet.clock.monotonic)
     app.state.metrics = MetricsCollector(services, durations)
     app.router.routes.extend(_routes())
     install(app)

@@ -6,13 +6,14 @@ from fastapi import APIRouter, Depends, Path
 from pydantic import Field
 
 from controller.api.auth import CallerDep, TokenDep, digest_of, new_token, scope
-from controller.api.context import Services, ServicesDep, writable
+from controller.api.context import FleetDep, StoreDep, writable
 from controller.api.errors import ApiError, problems
 from controller.api.fields import Body, DurationText, OptionalTimestamp, TokenName, UtcTimestamp, View
 from controller.domain.audit_kinds import AuditKind
 from controller.domain.effects import AuditEntry
 from controller.domain.scopes import ALL, Scope, ordered, scopes_exceeding
 from controller.ports.store import ApiToken
+from controller.service.fleet_state import FleetState
 from schemas.durations import parse_duration
 
 MAX_TOKENS: Final = 100
@@ -51,44 +52,46 @@ def _told(token: ApiToken) -> dict[str, object]:
     return {"name": token.name, "scopes": list(token.scopes), "expires_at": token.expires_at}
 
 
-async def _record(services: Services, kind: AuditKind, actor: str, detail: dict[str, object]) -> None:
-    await services.keeper.record(AuditEntry(kind, "", actor, "", detail))
+async def _record(fleet: FleetState, kind: AuditKind, actor: str, detail: dict[str, object]) -> None:
+    await fleet.record(AuditEntry(kind, "", actor, "", detail))
 
 
 @router.get("", dependencies=[scope("admin")])
-async def list_tokens(services: ServicesDep) -> ApiTokenList:
+async def list_tokens(fleet: FleetDep, store: StoreDep) -> ApiTokenList:
     """All tokens by name; never what they are."""
-    now = services.keeper.clock.now()
-    tokens = sorted(await services.store.tokens(), key=lambda one: one.name)
+    now = fleet.clock.now()
+    tokens = sorted(await store.tokens(), key=lambda one: one.name)
     return ApiTokenList(items=tuple(ApiTokenView.of(one, expired=one.is_over(now)) for one in tokens))
 
 
 @router.post("", status_code=201, dependencies=[scope("admin"), Depends(writable)], responses=problems(409))
-async def create_token(services: ServicesDep, caller: CallerDep, held: TokenDep, body: NewApiToken) -> CreatedApiToken:
+async def create_token(
+    fleet: FleetDep, store: StoreDep, caller: CallerDep, held: TokenDep, body: NewApiToken
+) -> CreatedApiToken:
     """Make a token for somebody; it opens nothing that the caller's own does not."""
     excess = scopes_exceeding(body.scopes, held.scopes)
     if excess:
         text = f"{held.name} has not the scope {', '.join(excess)} itself, and gives away no more than it has"
         raise ApiError(403, "scope_missing", text)
-    tokens = await services.store.tokens()
+    tokens = await store.tokens()
     if any(one.name == body.name for one in tokens):
         raise ApiError(409, "token_exists", f"there is a token {body.name} already: revoke it first")
     if len(tokens) >= MAX_TOKENS:
         raise ApiError(409, "too_many_tokens", f"there are {MAX_TOKENS} tokens already: revoke one first")
-    secret, now = new_token(), services.keeper.clock.now()
+    secret, now = new_token(), fleet.clock.now()
     end = None if body.duration is None else now + parse_duration(body.duration)
     token = ApiToken(body.name, digest_of(secret), now, ordered(body.scopes), end)
-    await services.store.put_token(token)
-    await _record(services, AuditKind.TOKEN_CREATED, caller, _told(token))
+    await store.put_token(token)
+    await _record(fleet, AuditKind.TOKEN_CREATED, caller, _told(token))
     return CreatedApiToken.of(token, expired=token.is_over(now), token=secret)
 
 
 @router.delete(
     "/{name}", status_code=204, dependencies=[scope("admin"), Depends(writable)], responses=problems(404, 409)
 )
-async def revoke_token(services: ServicesDep, caller: CallerDep, name: TokenPath) -> None:
+async def revoke_token(fleet: FleetDep, store: StoreDep, caller: CallerDep, name: TokenPath) -> None:
     """Withdraw a token: it opens nothing from now on. The last one that makes tokens stays, or nobody could get in."""
-    tokens = {one.name: one for one in await services.store.tokens()}
+    tokens = {one.name: one for one in await store.tokens()}
     gone = tokens.get(name)
     if gone is None:
         raise ApiError(404, "token_unknown", f"there is no token {name}")
@@ -96,5 +99,5 @@ async def revoke_token(services: ServicesDep, caller: CallerDep, name: TokenPath
     if Scope.ADMIN in gone.scopes and not any(Scope.ADMIN in one.scopes for one in others):
         text = f"{name} is the last token with the scope admin and no end: create another first"
         raise ApiError(409, "last_token", text)
-    await services.store.drop_token(name)
-    await _record(services, AuditKind.TOKEN_REVOKED, caller, _told(gone))
+    await store.drop_token(name)
+    await _record(fleet, AuditKind.TOKEN_REVOKED, caller, _told(gone))

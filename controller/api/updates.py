@@ -6,7 +6,7 @@ from fastapi import APIRouter, Path
 from starlette.concurrency import run_in_threadpool
 
 from controller.api.auth import scope
-from controller.api.context import Services, ServicesDep
+from controller.api.context import RolloutsDep, RolloutServices
 from controller.api.errors import ApiError, problems
 from controller.api.fields import UtcTimestamp, View
 from controller.ports.updates import NoRepositoryError, PublishedUpdate, UpdateRepository, UpdatesError
@@ -46,24 +46,24 @@ class RepositoryView(View):
     warnings: tuple[str, ...]
 
 
-def repository_of(services: Services) -> UpdateRepository:
+def repository_of(rollouts: RolloutServices) -> UpdateRepository:
     """The repository of this controller.
 
     Raises:
         ApiError: 404, none is configured.
     """
-    if services.updates is None:
+    if rollouts.updates is None:
         raise ApiError(404, "updates_not_set_up", "no repository of updates: set updates.folder in cordon.toml")
-    return services.updates
+    return rollouts.updates
 
 
-async def published(services: Services) -> tuple[PublishedUpdate, ...]:
+async def published(rollouts: RolloutServices) -> tuple[PublishedUpdate, ...]:
     """What is published.
 
     Raises:
         ApiError: 404 or 503, there is no repository that can be read.
     """
-    repository = repository_of(services)
+    repository = repository_of(rollouts)
     try:
         return await run_in_threadpool(repository.published)
     except NoRepositoryError as e:
@@ -73,20 +73,20 @@ async def published(services: Services) -> tuple[PublishedUpdate, ...]:
 
 
 @router.get("", dependencies=[scope("read")])
-async def list_updates(services: ServicesDep) -> UpdatePage:
+async def list_updates(rollouts: RolloutsDep) -> UpdatePage:
     """Every version that devices may install."""
-    return UpdatePage(items=tuple(UpdateView.of(one) for one in await published(services)))
+    return UpdatePage(items=tuple(UpdateView.of(one) for one in await published(rollouts)))
 
 
 @router.get("/status", dependencies=[scope("read")])
-async def status(services: ServicesDep) -> RepositoryView:
+async def status(rollouts: RolloutsDep) -> RepositoryView:
     """How long the signed metadata holds, and what stands in the way of renewing it."""
-    repository = repository_of(services)
+    repository = repository_of(rollouts)
     try:
         roles = await run_in_threadpool(repository.roles)
     except UpdatesError as e:
         raise ApiError(503, "updates_not_readable", str(e)) from e
-    refresher = services.update_refresher
+    refresher = rollouts.refresher
     return RepositoryView(
         roles=roles,
         trouble="" if refresher is None else refresher.trouble,
@@ -95,9 +95,9 @@ async def status(services: ServicesDep) -> RepositoryView:
 
 
 @router.get("/{name}/{version}", dependencies=[scope("read")])
-async def get_update(name: _Name, version: _Name, services: ServicesDep) -> UpdateView:
+async def get_update(name: _Name, version: _Name, rollouts: RolloutsDep) -> UpdateView:
     """One version."""
-    for one in await published(services):
+    for one in await published(rollouts):
         if (one.target.name, one.target.version) == (name, version):
             return UpdateView.of(one)
     raise ApiError(404, "update_unknown", f"{name} {version} is not published")

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Query
 from pydantic import Field
 
 from controller.api.auth import CallerDep, scope
-from controller.api.context import Services, ServicesDep, writable
+from controller.api.context import ContainmentDep, ContainmentServices, SettingsDep, StoreDep, writable
 from controller.api.errors import ApiError, problems
 from controller.api.fields import Body, DurationText, MqttUserName, OptionalTimestamp, ReasonText, UtcTimestamp, View
 from controller.api.quarantine_plans import (
@@ -35,6 +35,7 @@ from controller.service.containment.operator_actions import (
     SecondApproverRequiredError,
 )
 from controller.service.containment.users import TooManyUsersError, UserContainments
+from controller.service.settings.settings import Settings
 from controller.service.waiting import ProofWatch, WaitEnd, Watch
 from schemas.base import DEVICE_ID_PATTERN
 from schemas.durations import parse_duration
@@ -142,22 +143,17 @@ class SubjectDecisionView(View):
     request: ApprovalRequestView | None = None
 
 
-def _users(services: Services) -> tuple[UserContainments, ContainmentBroker]:
-    assert services.users is not None
-    return services.users, services.users.broker
-
-
 @router.get("", dependencies=[scope("read")])
-async def list_users(services: ServicesDep, _caller: CallerDep) -> UserList:
+async def list_users(containment: ContainmentDep, _caller: CallerDep) -> UserList:
     """Users that are contained, by name."""
-    users, _ = _users(services)
+    users = containment.users
     return UserList(items=tuple(users.cases[name] for name in sorted(users.cases)))
 
 
 @router.get("/sessions", dependencies=[scope("read")])
-async def show_user(services: ServicesDep, _caller: CallerDep, username: UserNameQuery) -> UserView:
+async def show_user(containment: ContainmentDep, _caller: CallerDep, username: UserNameQuery) -> UserView:
     """The sessions of a user now, on all nodes."""
-    users, broker = _users(services)
+    users, broker = containment.users, containment.users.broker
     _check(broker, username)
     sessions = await broker.sessions(username)
     case = users.cases.get(username)
@@ -166,39 +162,41 @@ async def show_user(services: ServicesDep, _caller: CallerDep, username: UserNam
 
 @router.get("/plan", dependencies=[scope("read")])
 async def show_plan(
-    services: ServicesDep, _caller: CallerDep, username: UserNameQuery, query: PlanQueryDep
+    containment: ContainmentDep, store: StoreDep, _caller: CallerDep, username: UserNameQuery, query: PlanQueryDep
 ) -> ContainmentPlanView:
     """The calls that a containment or release of the user would make now."""
-    users, broker = _users(services)
-    return await plan_view(services, broker, Subject.user(username), users.cases.get(username), query)
+    users, broker = containment.users, containment.users.broker
+    return await plan_view(containment.fleet, store, broker, Subject.user(username), users.cases.get(username), query)
 
 
 @router.get("/receipt", dependencies=[scope("read")])
-async def show_receipt(services: ServicesDep, _caller: CallerDep, username: UserNameQuery) -> ContainmentReceiptView:
+async def show_receipt(
+    containment: ContainmentDep, store: StoreDep, _caller: CallerDep, username: UserNameQuery
+) -> ContainmentReceiptView:
     """Each call of the user's case, what was observed on which node, and the seconds to the cut."""
-    users, _ = _users(services)
+    users = containment.users
     case = users.cases.get(username)
     if case is None:
         raise ApiError(404, "no_receipt", "The user is not contained; the audit log has its earlier cases.")
-    return await read_receipt(services, "", case.case_id, shown=str(case.subject))
+    return await read_receipt(store, "", case.case_id, shown=str(case.subject))
 
 
 @router.post("/contain", dependencies=[scope("contain"), Depends(writable)])
 async def contain_user(
-    services: ServicesDep, caller: CallerDep, body: UserContainmentBody, wait: WaitDep
+    containment: ContainmentDep, settings: SettingsDep, caller: CallerDep, body: UserContainmentBody, wait: WaitDep
 ) -> UserDecisionView:
     """Bans or restricts a user and cuts every session it has; later sessions are found and cut as well."""
-    decision = await _contain(services, caller, wait, {SubjectKind.USER}, body.username, body)
+    decision = await _contain(containment, settings, caller, wait, {SubjectKind.USER}, body.username, body)
     assert decision.user is not None
     return decision.user
 
 
 @router.post("/release", dependencies=[scope("contain"), Depends(writable)])
 async def release_user(
-    services: ServicesDep, caller: CallerDep, body: UserReleaseBody, wait: WaitDep
+    containment: ContainmentDep, caller: CallerDep, body: UserReleaseBody, wait: WaitDep
 ) -> UserDecisionView:
     """An isolation becomes a restriction, a restriction ends."""
-    decision = await _release(services, caller, wait, {SubjectKind.USER}, body.username, body.reason)
+    decision = await _release(containment, caller, wait, {SubjectKind.USER}, body.username, body.reason)
     if decision.user is None:
         raise ApiError(404, "user_not_contained", "The user is not contained.")
     return decision.user
@@ -206,23 +204,27 @@ async def release_user(
 
 @router.post("/certificates/contain", dependencies=[scope("contain"), Depends(writable)])
 async def contain_certificate(
-    services: ServicesDep, caller: CallerDep, body: CertificateContainmentBody, wait: WaitDep
+    containment: ContainmentDep,
+    settings: SettingsDep,
+    caller: CallerDep,
+    body: CertificateContainmentBody,
+    wait: WaitDep,
 ) -> SubjectDecisionView:
     """Contains what the broker takes this common name for; the device need not have reported."""
-    _, broker = _users(services)
+    broker = containment.users.broker
     kinds = await broker.named_by_certificate()
     if not kinds:
         text = "The broker names no client by certificate: set peer_cert_as_clientid or peer_cert_as_username to cn."
         raise ApiError(409, "certificate_names_nobody", text)
-    return await _contain(services, caller, wait, kinds, body.common_name, body)
+    return await _contain(containment, settings, caller, wait, kinds, body.common_name, body)
 
 
 @router.post("/certificates/release", dependencies=[scope("contain"), Depends(writable)])
 async def release_certificate(
-    services: ServicesDep, caller: CallerDep, body: CertificateReleaseBody, wait: WaitDep
+    containment: ContainmentDep, caller: CallerDep, body: CertificateReleaseBody, wait: WaitDep
 ) -> SubjectDecisionView:
     """An isolation becomes a restriction, a restriction ends."""
-    decision = await _release(services, caller, wait, set(SubjectKind), body.common_name, body.reason)
+    decision = await _release(containment, caller, wait, set(SubjectKind), body.common_name, body.reason)
     if decision.user is None and decision.device is None:
         text = "Neither a device nor a user of that common name is contained."
         raise ApiError(404, "certificate_not_contained", text)
@@ -230,7 +232,8 @@ async def release_certificate(
 
 
 async def _contain(
-    services: Services,
+    containment: ContainmentServices,
+    settings: Settings,
     caller: str,
     wait: RequestWait,
     kinds: Collection[SubjectKind],
@@ -240,68 +243,77 @@ async def _contain(
     """Contains the device of this client id, the user of this name, or both."""
     device: StepOutcome | ApprovalRequest | None = None
     if SubjectKind.CLIENT in kinds:
-        device = await _contain_device(services, caller, name, body)
-    user = await _contain_user(services, caller, name, body) if SubjectKind.USER in kinds else None
+        device = await _contain_device(containment, settings, caller, name, body)
+    user = await _contain_user(containment, settings, caller, name, body) if SubjectKind.USER in kinds else None
     request = None
     if isinstance(device, ApprovalRequest):
-        request, device = request_view(device, services.keeper.clock.now()), None
-    return await _answer(services, wait, device, user, request)
+        request, device = request_view(device, containment.fleet.clock.now()), None
+    return await _answer(containment, wait, device, user, request)
 
 
 async def _release(
-    services: Services, caller: str, wait: RequestWait, kinds: Collection[SubjectKind], name: str, reason: str
+    containment: ContainmentServices,
+    caller: str,
+    wait: RequestWait,
+    kinds: Collection[SubjectKind],
+    name: str,
+    reason: str,
 ) -> SubjectDecisionView:
-    users, _ = _users(services)
+    users = containment.users
     user = await users.release(name, by=caller, reason=reason) if SubjectKind.USER in kinds else None
     device = None
-    if SubjectKind.CLIENT in kinds and services.keeper.get(name) is not None:
-        device = await services.keeper.handle(name, ReleaseOrdered(services.keeper.new_id(), caller, reason))
-    return await _answer(services, wait, device, user)
+    if SubjectKind.CLIENT in kinds and containment.fleet.get(name) is not None:
+        device = await containment.fleet.apply_and_commit(
+            name, ReleaseOrdered(containment.fleet.new_id(), caller, reason)
+        )
+    return await _answer(containment, wait, device, user)
 
 
 async def _answer(
-    services: Services,
+    containment: ContainmentServices,
     wait: RequestWait,
     device: StepOutcome | None,
     user: UserCase | None,
     request: ApprovalRequestView | None = None,
 ) -> SubjectDecisionView:
     """The decisions, once they are proven or the wait is over."""
-    users, _ = _users(services)
+    users = containment.users
     watches: dict[str, Watch] = {}
     if device is not None:
-        watches[device.device.device_id] = decision_watch(services, device)
+        watches[device.device.device_id] = decision_watch(containment, device)
     if user is not None:
         watches[str(user.subject)] = ProofWatch(lambda: user_proof(user, users.cases.get(user.name)))
     waited = await wait.until(watches)
     return SubjectDecisionView(
-        device=None if device is None else decision_view(services, device, waited),
+        device=None if device is None else decision_view(containment, device, waited),
         user=None if user is None else _decision(users, user, waited),
         request=request,
     )
 
 
 async def _contain_device(
-    services: Services, caller: str, device_id: str, body: SubjectContainmentBody
+    containment: ContainmentServices, settings: Settings, caller: str, device_id: str, body: SubjectContainmentBody
 ) -> StepOutcome | ApprovalRequest:
     """As an operator contains any device; a device that never reported becomes known by it."""
-    if not re.fullmatch(DEVICE_ID_PATTERN, device_id) or device_id == services.settings.mqtt.client_id:
+    if not re.fullmatch(DEVICE_ID_PATTERN, device_id) or device_id == settings.mqtt.client_id:
         raise ApiError(422, "invalid_client_id", "The common name is not a client id that Cordon can act on.")
-    if services.keeper.get(device_id) is None:
-        await _spend(services, caller, (device_id,), even_protected=body.even_protected)
-        event = ContainmentOrdered(services.keeper.new_id(), body.level, caller, body.reason, body.hold)
-        return await services.keeper.handle(device_id, event)
+    if containment.fleet.get(device_id) is None:
+        await _spend(containment, caller, (device_id,), even_protected=body.even_protected)
+        event = ContainmentOrdered(containment.fleet.new_id(), body.level, caller, body.reason, body.hold)
+        return await containment.fleet.apply_and_commit(device_id, event)
     request = OperatorRequest(
         ApprovalKind.CONTAIN, (device_id,), caller, body.reason, body.level, body.hold, body.even_protected
     )
-    decided = await decide(services, request)
+    decided = await decide(containment, request)
     return decided if isinstance(decided, ApprovalRequest) else decided[0]
 
 
-async def _contain_user(services: Services, caller: str, username: str, body: SubjectContainmentBody) -> UserCase:
-    users, broker = _users(services)
+async def _contain_user(
+    containment: ContainmentServices, settings: Settings, caller: str, username: str, body: SubjectContainmentBody
+) -> UserCase:
+    users, broker = containment.users, containment.users.broker
     _check(broker, username)
-    mqtt = services.settings.mqtt
+    mqtt = settings.mqtt
     sessions = await broker.sessions(username)
     if username == mqtt.username or any(session.client_id == mqtt.client_id for session in sessions):
         text = "That is the user of Cordon's own MQTT connection: nothing was done."
@@ -309,32 +321,36 @@ async def _contain_user(services: Services, caller: str, username: str, body: Su
     if len(sessions) > body.max_sessions:
         text = f"The user has {len(sessions)} sessions, more than {body.max_sessions}: nothing was done."
         raise ApiError(409, "too_many_sessions", text)
-    _check_guards(services, caller, sessions, even_protected=body.even_protected)
+    _check_guards(containment, caller, sessions, even_protected=body.even_protected)
     counted = tuple(session.client_id for session in sessions) or (f"user:{username}",)
-    await _spend(services, caller, counted, even_protected=body.even_protected)
+    await _spend(containment, caller, counted, even_protected=body.even_protected)
     try:
         return await users.contain(username, body.level, by=caller, reason=body.reason, hold=body.hold)
     except TooManyUsersError as e:
         raise ApiError(409, "too_many_users", str(e)) from e
 
 
-def _check_guards(services: Services, caller: str, sessions: Sequence[MqttSession], *, even_protected: bool) -> None:
+def _check_guards(
+    containment: ContainmentServices, caller: str, sessions: Sequence[MqttSession], *, even_protected: bool
+) -> None:
     """Applies the guards of the devices of these sessions."""
-    alone = services.guarding.remaining_allowance(caller)
+    alone = containment.operators.remaining_allowance(caller)
     if len(sessions) > alone:
         text = f"that user has {len(sessions)} sessions, and {alone} more devices are what you may contain alone now"
         raise ApiError(409, "second_person_needed", f"{text}: contain them as devices, which asks for a second person")
-    known = [device for session in sessions if (device := services.keeper.get(session.client_id)) is not None]
-    protection = services.keeper.guards.protection
+    known = [device for session in sessions if (device := containment.fleet.get(session.client_id)) is not None]
+    protection = containment.fleet.guards.protection
     reasons = {device.device_id: why for device in known if (why := protection.protection_reason(device))}
     if reasons and not even_protected:
         raise ApiError(409, "device_protected", f"{ProtectedDeviceError(reasons)} (`even_protected`)")
 
 
-async def _spend(services: Services, caller: str, names: tuple[str, ...], *, even_protected: bool) -> None:
+async def _spend(
+    containment: ContainmentServices, caller: str, names: tuple[str, ...], *, even_protected: bool
+) -> None:
     """Counts these devices as contained by this person, who may contain only so many alone."""
     try:
-        await services.guarding.charge(caller, names, even_protected=even_protected)
+        await containment.operators.charge(caller, names, even_protected=even_protected)
     except ProtectedDeviceError as e:
         raise ApiError(409, "device_protected", f"{e} (`even_protected`)") from e
     except SecondApproverRequiredError as e:

@@ -8,7 +8,7 @@ from typing import Annotated, Final
 from fastapi import Depends, Query, Request
 
 from controller.api.auth import CallerDep
-from controller.api.context import Services, ServicesDep
+from controller.api.context import ContainmentServices, WaitersDep
 from controller.domain.containment.proof import DecisionProof, ProofState, device_proof, needs_proof
 from controller.domain.transition import StepOutcome
 from controller.service.waiting import ProofWatch, WaitEnd, Watch
@@ -22,9 +22,9 @@ WaitQuery = Annotated[
 class RequestWait:
     """The wait that one request asks for."""
 
-    def __init__(self, request: Request, services: ServicesDep, caller: CallerDep, wait: WaitQuery = 0.0) -> None:
+    def __init__(self, request: Request, waiters: WaitersDep, caller: CallerDep, wait: WaitQuery = 0.0) -> None:
         self._request = request
-        self._waiters = services.waiters
+        self._waiters = waiters
         self._caller = caller
         self._seconds = wait
 
@@ -48,9 +48,9 @@ class RequestWait:
 WaitDep = Annotated[RequestWait, Depends()]
 
 
-def proof_in_force(services: Services, device_id: str, case_id: str | None = None) -> DecisionProof:
+def proof_in_force(containment: ContainmentServices, device_id: str, case_id: str | None = None) -> DecisionProof:
     """The proof of what holds for a device; with `case_id` of the decision that left it in that case ("": in none)."""
-    device, queue = services.keeper.get(device_id), services.outbox.queue
+    device, queue = containment.fleet.get(device_id), containment.outbox.queue
     case = None if device is None else device.case
     if case_id is None:
         case_id = "" if case is None else case.case_id
@@ -58,15 +58,15 @@ def proof_in_force(services: Services, device_id: str, case_id: str | None = Non
     return device_proof(case_id, case, is_busy=busy, trouble=trouble)
 
 
-def proof_of(services: Services, outcome: StepOutcome) -> DecisionProof:
+def proof_of(containment: ContainmentServices, outcome: StepOutcome) -> DecisionProof:
     """The proof of a decision about a device, now."""
     assert outcome.decision is not None  # every operator's request has one
     if not needs_proof(outcome.decision):
         return DecisionProof(ProofState.NOT_REQUIRED)
     case = outcome.device.case
-    return proof_in_force(services, outcome.device.device_id, "" if case is None else case.case_id)
+    return proof_in_force(containment, outcome.device.device_id, "" if case is None else case.case_id)
 
 
-def decision_watch(services: Services, outcome: StepOutcome) -> Watch:
+def decision_watch(containment: ContainmentServices, outcome: StepOutcome) -> Watch:
     """The watch for the proof of a decision."""
-    return ProofWatch(partial(proof_of, services, outcome))
+    return ProofWatch(partial(proof_of, containment, outcome))

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Depends, Path
 from pydantic import AfterValidator, Field, StringConstraints
 
 from controller.api.auth import CallerDep, scope
-from controller.api.context import ServicesDep, writable
+from controller.api.context import ContainmentDep, writable
 from controller.api.errors import ApiError, problems
 from controller.api.fields import Body, DurationText, ReasonText, UtcTimestamp, View
 from controller.domain.policy.cel import MAX_EXPRESSION
@@ -60,13 +60,13 @@ class WaiverList(View):
 
 
 @router.get("", dependencies=[scope("read")])
-async def list_waivers(services: ServicesDep) -> WaiverList:
+async def list_waivers(containment: ContainmentDep) -> WaiverList:
     """Waivers in force, the next to end first; those that are over are in the record."""
-    return WaiverList(items=tuple(map(WaiverView.of, services.waiving.all())))
+    return WaiverList(items=tuple(map(WaiverView.of, containment.waivers.all())))
 
 
 @router.post("", status_code=201, dependencies=[scope("policy"), Depends(writable)], responses=problems(409))
-async def add_waiver(services: ServicesDep, caller: CallerDep, body: NewWaiverBody) -> WaiverView:
+async def add_waiver(containment: ContainmentDep, caller: CallerDep, body: NewWaiverBody) -> WaiverView:
     """Put a waiver in force. A device that it covers goes on failing the rule, and nothing follows from that."""
     new = WaiverRequest(
         body.rule,
@@ -79,7 +79,7 @@ async def add_waiver(services: ServicesDep, caller: CallerDep, body: NewWaiverBo
         body.expression or "",
     )
     try:
-        return WaiverView.of(await services.waiving.add(new))
+        return WaiverView.of(await containment.waivers.add(new))
     except WaiverError as e:
         raise ApiError(409, "waiver_mistake", str(e)) from e
 
@@ -87,9 +87,9 @@ async def add_waiver(services: ServicesDep, caller: CallerDep, body: NewWaiverBo
 @router.delete(
     "/{waiver_id}", status_code=204, dependencies=[scope("policy"), Depends(writable)], responses=problems(404)
 )
-async def revoke_waiver(services: ServicesDep, caller: CallerDep, waiver_id: WaiverId) -> None:
+async def revoke_waiver(containment: ContainmentDep, caller: CallerDep, waiver_id: WaiverId) -> None:
     """End a waiver before its time: what it covered is acted on at once."""
     try:
-        await services.waiving.revoke(waiver_id, caller)
+        await containment.waivers.revoke(waiver_id, caller)
     except KeyError as e:
         raise ApiError(404, "waiver_unknown", f"there is no waiver {waiver_id} in force") from e

@@ -1,6 +1,5 @@
 """Builds the services that look after the broker itself: access rules, setup, audit, comparison."""
 
-from dataclasses import dataclass
 from functools import cache
 
 from controller.adapters.access.templates import parse_templates
@@ -9,6 +8,7 @@ from controller.adapters.policies.loader import load_policies
 from controller.adapters.sqlite.access import SqliteAccessStore
 from controller.adapters.sqlite.broker_setup import SqliteSetupStore
 from controller.adapters.sqlite.store import SqliteStore
+from controller.api.context import BrokerServices
 from controller.app.adapters import Adapters
 from controller.domain.broker.facts import TYPES as BROKER_TYPES
 from controller.domain.policy.cel import CelEnvironment
@@ -25,16 +25,6 @@ from controller.service.containment.outbox import EffectQueue
 from controller.service.containment.reconciler import Reconciler
 from controller.service.fleet_state import FleetState
 from controller.service.settings.settings import Settings
-
-
-@dataclass(frozen=True, slots=True)
-class BrokerServices:
-    """The services that look after the broker."""
-
-    reconciler: Reconciler
-    auditor: BrokerAuditor
-    setup: SetupOperations
-    access: AccessOperations
 
 
 @cache
@@ -98,4 +88,11 @@ def broker_services(
         access,
         setup,
     )
-    return BrokerServices(reconciler, auditor(broker.inspector, settings), setup, AccessOperations(access, fleet))
+    return BrokerServices(
+        control=broker.control,
+        inspector=broker.inspector,
+        auditor=auditor(broker.inspector, settings),
+        setup=setup,
+        access=AccessOperations(access, fleet),
+        reconciler=reconciler,
+    )

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from controller.adapters.policies.loader import candidate_policies
 from controller.adapters.sqlite.rollouts import SqliteRolloutStore
-from controller.api.context import Services
+from controller.api.context import ContainmentServices, PolicyServices, RolloutServices, Services
 from controller.api.metrics import ContainmentDurations
 from controller.app.adapters import Adapters
 from controller.app.broker import access_rules, broker_services
@@ -75,39 +75,28 @@ async def build(
     """
     core = await _core(settings, adapters, policies, guards, listeners)
     fleet = core.fleet
-    operators, waivers = await _operator_services(settings, adapters, fleet)
     access = await access_rules(adapters, fleet, core.effects)
     signing = report_signing(settings, adapters, fleet)
     identity = await identity_services(settings, adapters, fleet, signing.keyring.changed)
     clones = _clone_monitor(settings, adapters, fleet)
-    watched = broker_services(settings, adapters, fleet, core.effects, access)
     engine, trigger = await _rollouts(settings, adapters, fleet, core.observations)
     activation = PolicyActivation(fleet, adapters.store, adapters.load_policies, adapters.log("app"))
     services = Services(
-        keeper=fleet,
-        store=adapters.store,
-        messages=adapters.messages,
-        outbox=_outbox(settings, adapters, fleet, core.effects, access),
-        reconciler=watched.reconciler,
-        ingest=_ingest(settings, adapters, fleet, signing, identity, clones),
-        broker=adapters.broker.control,
-        inspector=adapters.broker.inspector,
-        auditor=watched.auditor,
         settings=settings,
         started_at=adapters.clock.now(),
-        reload_policies=activation.reload,
-        guarding=operators,
-        waiving=waivers,
-        waiters=core.waiters,
-        candidate=partial(candidate_policies, fleet),
-        updates=adapters.updates,
-        rollouts=RolloutOperations(fleet, engine),
-        update_refresher=_refresher(settings, adapters),
-        identity=identity,
-        setup=watched.setup,
-        access=watched.access,
+        fleet=fleet,
+        store=adapters.store,
+        messages=adapters.messages,
+        ingest=_ingest(settings, adapters, fleet, signing, identity, clones),
         signing=signing,
-        users=await _users(settings, adapters, fleet),
+        policies=PolicyServices(activation.reload, partial(candidate_policies, fleet)),
+        containment=await _containment(settings, adapters, core, access),
+        broker=broker_services(settings, adapters, fleet, core.effects, access),
+        rollouts=RolloutServices(
+            RolloutOperations(fleet, engine), adapters.updates, _metadata_refresher(settings, adapters)
+        ),
+        waiters=core.waiters,
+        identity=identity,
     )
     loops = _loops(services, activation, (engine, trigger), clones, adapters.log)
     return Controller(services, activation, core.durations, loops)
@@ -147,18 +136,37 @@ async def _core(
     return _Core(fleet, effects, durations, observations, waiters)
 
 
-def _outbox(
-    settings: Settings, adapters: Adapters, fleet: FleetState, effects: EffectQueue, access: AccessRuleManager
-) -> Outbox:
+async def _containment(
+    settings: Settings, adapters: Adapters, core: _Core, access: AccessRuleManager
+) -> ContainmentServices:
+    """What decides and carries out, with the charges, requests, waivers and user cases of the store.
+
+    Raises:
+        SettingsError: `guards.protected_if` is no expression.
+    """
+    fleet, broker, log = core.fleet, adapters.broker.control, adapters.log
+    guards, snapshot = settings.guards, await adapters.store.guard_books()
+    fleet.load_charges((device, at) for ledger, device, at in snapshot.charges if not ledger)
+    try:
+        waivers = WaiverService(fleet, guards.protected_if)
+    except ExpressionError as e:
+        raise SettingsError(f"guards.protected_if: {e}") from e
+    waivers.load(snapshot)
+    limits = OperatorLimits(guards.by_hand, guards.by_hand_window, guards.request_expiry)
+    operators = OperatorActions(fleet, limits, log("guards"))
+    operators.load(snapshot)
     enforcer = Enforcer(
         fleet,
-        adapters.broker.control,
+        broker,
         adapters.messages,
         adapters.sign,
         access.rules_after,
         accept_claimed=settings.identity.unsafe_accept_claimed,
     )
-    return Outbox(fleet, effects, enforcer, adapters.log("outbox"), adapters.rand)
+    outbox = Outbox(fleet, core.effects, enforcer, log("outbox"), adapters.rand)
+    users = UserContainments(fleet, adapters.broker.users, settings.reconcile.every, log("users"))
+    await users.load()
+    return ContainmentServices(fleet, operators, waivers, users, outbox, broker)
 
 
 def _clone_monitor(settings: Settings, adapters: Adapters, fleet: FleetState) -> CloneMonitor | None:
@@ -198,27 +206,6 @@ def fleet_guards(settings: Settings) -> FleetGuards:
     )
 
 
-async def _operator_services(
-    settings: Settings, adapters: Adapters, fleet: FleetState
-) -> tuple[OperatorActions, WaiverService]:
-    """Operator actions and waivers, with the charges, requests and waivers of the store.
-
-    Raises:
-        SettingsError: `guards.protected_if` is no expression.
-    """
-    guards, snapshot = settings.guards, await adapters.store.guard_books()
-    fleet.load_charges((device, at) for ledger, device, at in snapshot.charges if not ledger)
-    try:
-        waivers = WaiverService(fleet, guards.protected_if)
-    except ExpressionError as e:
-        raise SettingsError(f"guards.protected_if: {e}") from e
-    waivers.load(snapshot)
-    limits = OperatorLimits(guards.by_hand, guards.by_hand_window, guards.request_expiry)
-    operators = OperatorActions(fleet, limits, adapters.log("guards"))
-    operators.load(snapshot)
-    return operators, waivers
-
-
 async def _rollouts(
     settings: Settings, adapters: Adapters, fleet: FleetState, observations: RolloutObservations
 ) -> tuple[RolloutEngine, RolloutTrigger]:
@@ -229,15 +216,7 @@ async def _rollouts(
     return engine, RolloutTrigger(fleet, RolloutOperations(fleet, engine), terms, log)
 
 
-async def _users(settings: Settings, adapters: Adapters, fleet: FleetState) -> UserContainments:
-    """Containment by user name, with the cases of the store."""
-    every, log = settings.reconcile.every, adapters.log("users")
-    users = UserContainments(fleet, adapters.broker.users, every, log)
-    await users.load()
-    return users
-
-
-def _refresher(settings: Settings, adapters: Adapters) -> MetadataRefresher | None:
+def _metadata_refresher(settings: Settings, adapters: Adapters) -> MetadataRefresher | None:
     if adapters.updates is None:
         return None
     return MetadataRefresher(adapters.updates, adapters.clock, settings.updates.refresh_every, adapters.log("updates"))
@@ -251,23 +230,23 @@ def _loops(
     log: Callable[[str], Log],
 ) -> tuple[tuple[str, BackgroundLoop], ...]:
     """What runs as long as the controller does; absent parts are left out."""
-    fleet, identity = services.keeper, services.identity
+    containment, broker, identity = services.containment, services.broker, services.identity
     engine, trigger = rollouts
     loops: tuple[tuple[str, BackgroundLoop | None], ...] = (
         ("link", services.messages),
         ("ingest", services.ingest),
         ("policies", activation),
-        ("guards", services.guarding),
-        ("waivers", services.waiving),
-        ("timers", DeviceTimers(fleet, services.settings.posture.stale_after)),
-        ("reconciler", services.reconciler),
+        ("guards", containment.operators),
+        ("waivers", containment.waivers),
+        ("timers", DeviceTimers(services.fleet, services.settings.posture.stale_after)),
+        ("reconciler", broker.reconciler),
         ("rollouts", engine),
         ("rollouts of policies", trigger),
-        ("access", None if services.access is None else services.access.access),
-        ("users", services.users),
-        ("outbox", services.outbox),
+        ("access", broker.access.access),
+        ("users", containment.users),
+        ("outbox", containment.outbox),
         ("housekeeping", StoreMaintenance(services.store, log("housekeeping"))),
-        ("update metadata", services.update_refresher),
+        ("update metadata", services.rollouts.refresher),
         ("certificates", None if identity is None else identity.certificates),
         ("revocation", None if identity is None else identity.revocation),
         ("renewals", None if identity is None else identity.renewals),

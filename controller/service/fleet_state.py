@@ -192,7 +192,7 @@ class FleetState:
         for listener in self._listeners:
             listener.on_commit(batch)
 
-    async def handle(self, device_id: str, event: DomainEvent, *, done: tuple[str, ...] = ()) -> StepOutcome:
+    async def apply_and_commit(self, device_id: str, event: DomainEvent, *, done: tuple[str, ...] = ()) -> StepOutcome:
         """Applies one event and commits it; `done` are ids of the effects that it ends.
 
         Raises:

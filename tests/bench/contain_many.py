@@ -68,7 +68,7 @@ class Side:
     emqx: StandInProcess
     broker: EmqxBroker
     store: SqliteStore
-    keeper: FleetState
+    fleet: FleetState
     outbox: Outbox
     tables: EmqxTables
     reconciler: Reconciler
@@ -78,22 +78,22 @@ class Side:
         begun = time.monotonic()
         async with asyncio.TaskGroup() as group:
             for name in names:
-                event = ContainmentOrdered(self.keeper.new_id(), level, "operator:bench", "bench", None)
-                group.create_task(self.keeper.handle(name, event))
+                event = ContainmentOrdered(self.fleet.new_id(), level, "operator:bench", "bench", None)
+                group.create_task(self.fleet.apply_and_commit(name, event))
         await self.until(lambda: all(self._is_proven(name, level) for name in names))
         return time.monotonic() - begun
 
     def _is_proven(self, name: str, level: ContainmentLevel) -> bool:
-        case = self.keeper.devices[name].case
+        case = self.fleet.devices[name].case
         return case is not None and case.proven_level is level
 
     async def let_out(self, names: Sequence[str]) -> None:
         """Free all of them, as an operator does."""
         for _ in range(2):  # an isolation steps down first
             for name in names:
-                if self.keeper.devices[name].case is not None:
-                    event = ReleaseOrdered(self.keeper.new_id(), "operator:bench", "bench")
-                    await self.keeper.handle(name, event)
+                if self.fleet.devices[name].case is not None:
+                    event = ReleaseOrdered(self.fleet.new_id(), "operator:bench", "bench")
+                    await self.fleet.apply_and_commit(name, event)
             await self.until(lambda: not self.outbox.queue.pending)
 
     async def until(self, true: Callable[[], bool]) -> None:
@@ -133,8 +133,10 @@ async def cordon(folder: Path, emqx: StandInProcess) -> AsyncIterator[Side]:
             )
             services = (await build(settings, adapters, policies, NO_GUARDS)).services
             async with asyncio.TaskGroup() as group:
-                running = group.create_task(services.outbox.run())
-                yield Side(emqx, broker, store, services.keeper, services.outbox, tables, services.reconciler)
+                running = group.create_task(services.containment.outbox.run())
+                yield Side(
+                    emqx, broker, store, services.fleet, services.containment.outbox, tables, services.broker.reconciler
+                )
                 running.cancel()
     finally:
         await store.close()
@@ -226,7 +228,7 @@ async def compare(side: Side, goal: ContainmentGoal, devices: int, rounds: int) 
 
 async def one_drifted_row(side: Side, bans: int) -> tuple[float, float, int]:
     """Seconds of a pass with nothing to do; seconds and requests until a row that was deleted is found and back."""
-    now = side.keeper.clock.now()
+    now = side.fleet.clock.now()
     names = [f"drift-{n}" for n in range(bans)]
     rules = [{"clientid": name, "rules": [rule_body(rule) for rule in restriction(name)]} for name in names]
     async with httpx.AsyncClient(auth=(side.emqx.key, side.emqx.secret), timeout=60, trust_env=False) as client:
@@ -243,7 +245,7 @@ async def one_drifted_row(side: Side, bans: int) -> tuple[float, float, int]:
                  proven_level=ContainmentLevel.ISOLATED, proven_at=now)
             for name in names
         ]  # fmt: skip
-        side.keeper.load(Device(name, now, now, case=one_case) for name, one_case in zip(names, case, strict=True))
+        side.fleet.load(Device(name, now, now, case=one_case) for name, one_case in zip(names, case, strict=True))
         begun = time.monotonic()
         assert await side.reconciler.reconcile() == []
         quiet = time.monotonic() - begun

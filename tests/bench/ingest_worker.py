@@ -48,15 +48,15 @@ class _NoEffects:
         assert not batch.effects
 
 
-async def _keeper(path: Path) -> tuple[SqliteStore, FleetState]:
+async def _fleet(path: Path) -> tuple[SqliteStore, FleetState]:
     clock = SystemClock()
     language = CelEnvironment(TYPES)
     policies = load_policies([Path(str(files("controller.packs"))) / "starter.yaml"], language)
     store = await open_store(path, now=clock.now, log=_quiet)
-    keeper = FleetState(store, policies, language, clock, UlidGenerator(), (_NoEffects(),))
-    keeper.load(await store.devices())
+    fleet = FleetState(store, policies, language, clock, UlidGenerator(), (_NoEffects(),))
+    fleet.load(await store.devices())
     tune_gc()
-    return store, keeper
+    return store, fleet
 
 
 class _Bridge:
@@ -114,16 +114,16 @@ class _Nobody:
         return bool(topic and payload and expiry_seconds)
 
 
-async def _growth(keeper: FleetState, devices: int) -> float:
+async def _growth(fleet: FleetState, devices: int) -> float:
     """Microseconds of CPU for a changed report; the fleet is there after the first pass."""
     nobody: Any = _Nobody()
-    ingest = Ingest(nobody, keeper, _quiet)
+    ingest = Ingest(nobody, fleet, _quiet)
     kernels = (Reports(41), Reports(42))
-    if not keeper.devices:
+    if not fleet.devices:
         for start in range(0, devices, BATCH):
             numbers = range(start, min(devices, start + BATCH))
             await ingest.take([_message(kernels[1].full(number, 1), number) for number in numbers])
-    sequence = 1 + max(device.report_seq for device in keeper.devices.values())
+    sequence = 1 + max(device.report_seq for device in fleet.devices.values())
     batches = []
     for start in range(0, GROWTH_REPORTS, BATCH):
         batch = []
@@ -161,15 +161,15 @@ async def _serve(argv: list[str]) -> None:
 
         await _lines(bare)
         return
-    store, keeper = await _keeper(Path(argv[2]))
+    store, fleet = await _fleet(Path(argv[2]))
     bridge: Any = _Bridge()
-    ingest = Ingest(bridge, keeper, _quiet)
+    ingest = Ingest(bridge, fleet, _quiet)
 
     async def cordon(word: str, rest: str) -> str:
         if word == "rss":
             return f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.1f}"
         if word == "run":
-            return f"{await _growth(keeper, int(argv[1])):.2f}"
+            return f"{await _growth(fleet, int(argv[1])):.2f}"
         return f"{await _drain(int(argv[1]), bridge, ingest, int(rest)):.1f}"
 
     await _lines(cordon)

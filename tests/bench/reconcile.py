@@ -82,7 +82,7 @@ async def _measure(size: int, one_in: int) -> dict[str, Any]:
             world(Path(folder) / "c.db") as place,
         ):
             devices = [_device(number, place.clock.at, one_in) for number in range(size)]
-            place.keeper.load(devices)
+            place.fleet.load(devices)
             await _fill(emqx, broker, devices)
             tables = EmqxTables(broker.api)
             managed = {one.device_id: _OWN for one in devices}
@@ -96,7 +96,7 @@ async def _passes(
     rounds = []
     for _ in range(3):
         tables.requests, cpu, wall = 0, time.process_time(), time.perf_counter()
-        found = await comparison.compare(node, tables, place.keeper, managed, lambda _one: False)
+        found = await comparison.compare(node, tables, place.fleet, managed, lambda _one: False)
         assert found.suspects == (), found.suspects[:3]
         rounds.append((time.process_time() - cpu, time.perf_counter() - wall))
     requests = tables.requests
@@ -104,7 +104,7 @@ async def _passes(
     drifted = "edge-10"
     await lift_ban(broker.api, drifted)
     begun = time.perf_counter()
-    (suspect,) = (await comparison.compare(node, tables, place.keeper, managed, lambda _one: False)).suspects
+    (suspect,) = (await comparison.compare(node, tables, place.fleet, managed, lambda _one: False)).suspects
     assert (suspect.device.device_id, suspect.what) == (drifted, "the ban is missing")
     seen = time.perf_counter() - begun
     proof = await broker.isolate(Subject.client(drifted), _nothing, case="case-10", reason="bench", until=None)

@@ -41,7 +41,7 @@ async def test_a_node_killed_in_the_middle_of_a_containment(tmp_path: Path) -> N
             it.place.store.keep_rules = keep_and_kill  # type: ignore[method-assign]  # between two calls of a sequence
             await it.place.ingest.take([incoming("edge-1", full("edge-1", 1, 23))])
             await _settled(it)
-            case = it.place.keeper.devices["edge-1"].case
+            case = it.place.fleet.devices["edge-1"].case
             assert case is not None
             assert (case.level, case.proven_level, case.trouble) == (
                 ContainmentLevel.RESTRICTED,

@@ -32,13 +32,13 @@ def set_clock(place: World, by: float) -> None:
 
 
 async def beat(place: World, seq: int) -> None:
-    digest = place.keeper.devices[DEVICES[0]].digest
+    digest = place.fleet.devices[DEVICES[0]].digest
     at = place.clock.monotonic()
     await place.ingest.take([incoming(name, heartbeat(name, seq, digest), at=at) for name in DEVICES])
 
 
 def stale(place: World) -> int:
-    return sum(device.stale for device in place.keeper.devices.values())
+    return sum(device.stale for device in place.fleet.devices.values())
 
 
 @pytest.mark.parametrize("jump", [DAY, -DAY, 400 * DAY])
@@ -97,7 +97,7 @@ async def test_after_a_jump_back_an_isolation_lasts_longer_and_an_operator_can_e
     await place.timers.tick()
     assert place.level("edge-0") is ContainmentLevel.ISOLATED
     assert await place.reconciler.reconcile() == []
-    await place.keeper.handle("edge-0", ReleaseOrdered(place.keeper.new_id(), "op", "clock was wrong"))
+    await place.fleet.apply_and_commit("edge-0", ReleaseOrdered(place.fleet.new_id(), "op", "clock was wrong"))
     await place.drain()
     assert place.level("edge-0") is ContainmentLevel.RESTRICTED
 
@@ -107,12 +107,14 @@ async def test_command_counters_and_ids_grow_through_jumps_in_both_directions(pl
     for jump in (0.0, DAY, -2 * DAY, DAY):
         set_clock(place, jump)
         place.clock.at += 1.0
-        keeper = place.keeper
-        await keeper.handle("edge-0", CommandRequested(keeper.new_id(), "rescan", (), "op", 600.0, dry_run=False))
+        fleet = place.fleet
+        await fleet.apply_and_commit(
+            "edge-0", CommandRequested(fleet.new_id(), "rescan", (), "op", 600.0, dry_run=False)
+        )
         await place.drain()
         sent = [raw for topic, raw in place.link.sent if topic == down("edge-0", DownChannel.COMMAND)]
         counters.append(json.loads(sent[-1].removeprefix(b"signed:"))["counter"])
-        ids.append(keeper.new_id())
+        ids.append(fleet.new_id())
     assert counters == sorted(set(counters))
     assert ids == sorted(set(ids))
 

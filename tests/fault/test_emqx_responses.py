@@ -41,8 +41,8 @@ async def release(at: Site) -> None:
 
 
 async def end_isolation(at: Site) -> None:
-    keeper = at.place.keeper
-    await keeper.handle("dev", ReleaseOrdered(keeper.new_id(), "op", "enough"))
+    fleet = at.place.fleet
+    await fleet.apply_and_commit("dev", ReleaseOrdered(fleet.new_id(), "op", "enough"))
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,7 @@ async def test_a_call_that_goes_wrong(tmp_path: Path, name: str, call: str, faul
         if kinds:
             assert await proofs(at, scenario.proof) == before
             assert await at.alerts("dev") == [AuditKind.CONTAINMENT_FAILED]
-            case = at.place.keeper.devices["dev"].case
+            case = at.place.fleet.devices["dev"].case
             assert case is None or case.trouble
         else:
             # The call was not needed, or another node, or a repeat, answered: then it has to hold now.
@@ -165,7 +165,7 @@ async def test_a_call_that_goes_wrong(tmp_path: Path, name: str, call: str, faul
         assert holds(emqx, scenario)
         assert await proofs(at, scenario.proof) == before + 1
         assert await at.place.store.effects() == []
-        device = at.place.keeper.devices["dev"]
+        device = at.place.fleet.devices["dev"]
         if device.case is not None:
             assert (device.case.trouble, device.case.proven_level) == ("", device.case.level)
 
@@ -179,7 +179,7 @@ async def test_without_a_restart_it_is_tried_again_by_itself(tmp_path: Path) -> 
         async with asyncio.timeout(10):
             while at.outbox.counts["retried"] < 3:
                 await asyncio.sleep(0.01)
-        case = at.place.keeper.devices["dev"].case
+        case = at.place.fleet.devices["dev"].case
         assert case is not None
         assert "503" in case.trouble
         emqx.fault = None

@@ -37,12 +37,12 @@ async def _report(place: World, device: str, seq: int, *ports: int) -> None:
 
 
 async def _beat(place: World, device: str, seq: int) -> None:
-    digest = place.keeper.devices[device].digest
+    digest = place.fleet.devices[device].digest
     await place.ingest.take([incoming(device, heartbeat(device, seq, digest), at=place.clock.monotonic())])
 
 
 def _waits(place: World, device: str) -> bool:
-    return place.keeper.devices[device].pending is not None
+    return place.fleet.devices[device].pending is not None
 
 
 async def test_a_grace_period_that_ended_while_the_controller_was_down_contains_nobody(tmp_path: Path) -> None:
@@ -111,7 +111,7 @@ async def test_facts_that_other_policies_judged_contain_nobody_when_time_passes(
     async with world(tmp_path / "c.db", _policies(), guards=GUARDS) as place:
         await _report(place, "edge-1", 1, SLOW)
         other = PolicySet(_policies().policies, "v2")
-        place.keeper.set_policies(other)
+        place.fleet.set_policies(other)
         place.clock.at += 121.0
         await place.timers.tick()
         assert place.level("edge-1") is ContainmentLevel.NONE
@@ -155,7 +155,7 @@ async def test_while_the_brokers_api_is_away_nothing_changes_there_and_then_what
         await _report(place, "edge-3", 1, 23)  # fails
         await place.drain()
         assert broker.rules_held == {"edge-1": restriction("edge-1")}
-        case = place.keeper.devices["edge-3"].case
+        case = place.fleet.devices["edge-3"].case
         assert case is not None
         assert (case.proven_level, case.trouble) == (ContainmentLevel.NONE, "away")
         alerts = [one.entry for one in await place.store.audit(alerts_only=True)]

@@ -43,7 +43,7 @@ async def test_a_fleet_comes_back_to_a_broker_that_was_away(tmp_path: Path) -> N
         options = plain(broker.port, protocol="5", backoff_floor_seconds=0.3, backoff_ceiling_seconds=3.0)
         async with world(tmp_path / "c.db") as place, running(options) as link, asyncio.TaskGroup() as group:
             await link.connected()
-            ingest = Ingest(link.link, place.keeper, lambda event, fields: None)
+            ingest = Ingest(link.link, place.fleet, lambda event, fields: None)
             reading = group.create_task(ingest.run())
             with SimulatedFleet(settings, seen.append) as fleet:
                 await eventually(lambda: accepted() == DEVICES, "the whole fleet accepted", WAIT_SECONDS)
@@ -70,4 +70,4 @@ async def test_a_fleet_comes_back_to_a_broker_that_was_away(tmp_path: Path) -> N
     assert max(waits) <= 3.0
     assert len(of(ObservationKind.UNREACHABLE)) < DEVICES * 40  # bounded attempts while it was away
     assert growth < MAX_GROWTH
-    assert not any(device.stale for device in place.keeper.devices.values())
+    assert not any(device.stale for device in place.fleet.devices.values())

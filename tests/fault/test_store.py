@@ -39,7 +39,7 @@ async def test_reports_wait_unacknowledged_and_are_all_kept_in_the_end(tmp_path:
         assert place.broker.calls == ["grade edge-1", "restrict edge-1"]
         assert [event for event, _ in place.logged] == ["store cannot write", "store writes again"]
     async with world(path) as place:
-        assert {name: place.level(name) for name in place.keeper.devices} == {
+        assert {name: place.level(name) for name in place.fleet.devices} == {
             "edge-1": ContainmentLevel.RESTRICTED,
             **others,
         }
@@ -51,10 +51,10 @@ async def test_an_operators_containment_waits_too_and_is_carried_out_once(tmp_pa
     path = tmp_path / "c.db"
     async with world(path) as place, asyncio.TaskGroup() as group:
         await place.ingest.take([incoming("edge-1", full("edge-1", 1, 22))])
-        keeper = place.keeper
-        contained = ContainmentOrdered(keeper.new_id(), ContainmentLevel.ISOLATED, "op", "by hand", None)
+        fleet = place.fleet
+        contained = ContainmentOrdered(fleet.new_id(), ContainmentLevel.ISOLATED, "op", "by hand", None)
         async with fault(place, path):
-            handling = group.create_task(keeper.handle("edge-1", contained))
+            handling = group.create_task(fleet.apply_and_commit("edge-1", contained))
             await eventually(lambda: words in place.store.health.trouble)
             await place.drain()
             assert place.broker.calls == []
@@ -79,7 +79,7 @@ async def test_a_kill_while_the_store_cannot_write_leaves_nothing_promised_and_n
         # What a machine that lost power now would find.
         await asyncio.to_thread(shutil.copy, path, tmp_path / "copy.db")
     async with world(tmp_path / "copy.db") as place:
-        assert place.keeper.devices == {}
+        assert place.fleet.devices == {}
         await place.ingest.take([message])  # the broker delivers it again
         await place.drain()
         assert place.level("edge-1") is ContainmentLevel.RESTRICTED

@@ -166,7 +166,7 @@ class Fleet:
             path, baseline(), guards=guards, clock=self.clock, broker=self.broker, listeners=(self,), settings=limits
         )
         self.place = await self._stack.enter_async_context(made)
-        self.guarding, self.waiving = self.place.services.guarding, self.place.services.waiving
+        self.guarding, self.waiving = self.place.services.containment.operators, self.place.services.containment.waivers
 
     def on_commit(self, batch: UnitOfWork) -> None:
         """Keeps every audit entry for the invariants."""
@@ -184,7 +184,7 @@ class Fleet:
         async def killed(batch: UnitOfWork) -> None:
             raise _KilledError
 
-        self.place.keeper.enqueue_commit = killed  # type: ignore[method-assign]  # nothing is stored
+        self.place.fleet.enqueue_commit = killed  # type: ignore[method-assign]  # nothing is stored
         with contextlib.suppress(_KilledError):
             self.report(device_id, *ports)
         self.restart()
@@ -202,7 +202,7 @@ class Fleet:
     def heartbeat(self, device_id: str) -> None:
         """Sends a heartbeat with the last digest."""
         self._seq += 1
-        digest = self.place.keeper.devices[device_id].digest
+        digest = self.place.fleet.devices[device_id].digest
         self.run(
             self.place.ingest.take([incoming(device_id, heartbeat(device_id, self._seq, digest), at=self._moment())])
         )

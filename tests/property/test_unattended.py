@@ -72,12 +72,12 @@ class Unattended(RuleBasedStateMachine):
 
         `reporter`: the device that sent a message; `requested`: the devices that an operator named.
         """
-        before = dict(self.fleet.place.keeper.devices)
+        before = dict(self.fleet.place.fleet.devices)
         self.was_held_back = any(
             state.pending is not None and state.pending.why is HoldReason.BLAST_RADIUS for state in before.values()
         )
         act()
-        for device_id, after in self.fleet.place.keeper.devices.items():
+        for device_id, after in self.fleet.place.fleet.devices.items():
             self._check(action, before[device_id], after, fresh=device_id == reporter, named=device_id in requested)
 
     def _check(self, action: str, before: Device, after: Device, *, fresh: bool, named: bool) -> None:
@@ -142,7 +142,7 @@ class Unattended(RuleBasedStateMachine):
     @rule(device=devices, ports=some_ports)
     def impostor_reports_and_the_device_returns(self, device: str, ports: tuple[int, ...]) -> None:
         """At a broker without authentication an impostor's report contains no device."""
-        broker, case = self.fleet.broker, self.fleet.place.keeper.devices[device].case
+        broker, case = self.fleet.broker, self.fleet.place.fleet.devices[device].case
         before = broker.rules_held.get(device), broker.bans_held.get(device)
         self.report(device, ports)
         self.fleet.reconnect(device)
@@ -249,9 +249,11 @@ class Unattended(RuleBasedStateMachine):
 
     @rule(device=devices)
     def operator_releases(self, device: str) -> None:
-        keeper = self.fleet.place.keeper
-        event = ReleaseOrdered(keeper.new_id(), "operator:ada", "r")
-        self.perform("released by hand", lambda: self.fleet.run(keeper.handle(device, event)), requested=(device,))
+        fleet = self.fleet.place.fleet
+        event = ReleaseOrdered(fleet.new_id(), "operator:ada", "r")
+        self.perform(
+            "released by hand", lambda: self.fleet.run(fleet.apply_and_commit(device, event)), requested=(device,)
+        )
 
     @rule(lasting=st.sampled_from([100.0, 1000.0]))
     def operator_waives(self, lasting: float) -> None:
@@ -278,7 +280,7 @@ class Unattended(RuleBasedStateMachine):
     @invariant()
     def contained_device_is_proven_failing_or_in_progress(self) -> None:
         place = self.fleet.place
-        for device in place.keeper.devices.values():
+        for device in place.fleet.devices.values():
             case = device.case
             if case is None:
                 continue
@@ -287,7 +289,7 @@ class Unattended(RuleBasedStateMachine):
 
     @invariant()
     def proofs_and_failures_are_audited_and_failures_alert(self) -> None:
-        for device in self.fleet.place.keeper.devices.values():
+        for device in self.fleet.place.fleet.devices.values():
             case = device.case
             if case is None or not (case.trouble or case.proven_level is case.level):
                 continue
@@ -299,7 +301,7 @@ class Unattended(RuleBasedStateMachine):
     @invariant()
     def broker_holds_what_was_proven(self) -> None:
         place = self.fleet.place
-        for device in place.keeper.devices.values():
+        for device in place.fleet.devices.values():
             if device.case is not None and device.case.proven_level is not ContainmentLevel.NONE:
                 assert place.broker.rules_held.get(device.device_id) == restriction(device.device_id)
 
@@ -312,13 +314,13 @@ class Unattended(RuleBasedStateMachine):
 
     @invariant()
     def pending_containments_have_an_alert(self) -> None:
-        keeper = self.fleet.place.keeper
+        fleet = self.fleet.place.fleet
         waiting = [
             one
-            for one in keeper.devices.values()
+            for one in fleet.devices.values()
             if one.pending is not None and one.pending.why is HoldReason.BLAST_RADIUS
         ]
-        assert keeper.guards.radius.waiting == len(waiting)
+        assert fleet.guards.radius.waiting == len(waiting)
         reached = [at for at, entry in self.fleet.audit if entry.kind == AuditKind.GUARD_BLAST_RADIUS_REACHED]
         for one in waiting:
             assert one.pending is not None
@@ -329,7 +331,7 @@ class Unattended(RuleBasedStateMachine):
         """A passed deadline changes something, or is not due again until another event."""
         place = self.fleet.place
         self.perform("time", lambda: self.fleet.run(place.timers.tick()))
-        assert place.keeper.due_devices(self.fleet.clock.at, 10) == []
+        assert place.fleet.due_devices(self.fleet.clock.at, 10) == []
 
 
 TestUnattended = Unattended.TestCase

@@ -125,12 +125,12 @@ class World:
         return self.controller.services
 
     @property
-    def keeper(self) -> FleetState:
-        return self.services.keeper
+    def fleet(self) -> FleetState:
+        return self.services.fleet
 
     @property
     def outbox(self) -> Outbox:
-        return self.services.outbox
+        return self.services.containment.outbox
 
     @property
     def ingest(self) -> Ingest:
@@ -138,11 +138,10 @@ class World:
 
     @property
     def reconciler(self) -> Reconciler:
-        return self.services.reconciler
+        return self.services.broker.reconciler
 
     @property
     def signing(self) -> ReportSigningServices:
-        assert self.services.signing is not None
         return self.services.signing
 
     @property
@@ -169,7 +168,7 @@ class World:
 
     def level(self, device_id: str) -> ContainmentLevel:
         """How far the device is cut off, as decided."""
-        return self.keeper.devices[device_id].level
+        return self.fleet.devices[device_id].level
 
     async def audited(self, device_id: str) -> list[str]:
         """Kinds of the device's record, oldest first."""
@@ -220,7 +219,7 @@ async def world(
             targets=targets or PublishedTargets(updates),
         )
         controller = await build(configured, adapters, chosen, guards, *listeners)
-        await controller.services.outbox.resume()
+        await controller.services.containment.outbox.resume()
         yield World(clock, broker, tables, setup, inspector, users, link, store, controller, logged)
     finally:
         await store.close()

@@ -74,8 +74,8 @@ class Fleet:
 
     async def label(self, device_id: str, *tags: str, device_class: str = "") -> None:
         """An operator gives a device tags."""
-        keeper = self.world.keeper
-        await keeper.handle(device_id, DeviceLabelled(keeper.new_id(), device_class, tags, "operator:test"))
+        state = self.world.fleet
+        await state.apply_and_commit(device_id, DeviceLabelled(state.new_id(), device_class, tags, "operator:test"))
 
     async def go(self, seconds: float = 0.0) -> None:
         """Time passes, and everything that can be done is done."""
@@ -146,8 +146,7 @@ class Fleet:
 async def fleet(path: Path, policy_set: PolicySet | None = None, **settings: Any) -> AsyncIterator[Fleet]:
     """A controller with rollouts on the store at `path`; opening it again is a restart."""
     async with world(path, policy_set, targets=FakeTargets(), settings={"rollouts": settings}) as made:
-        desk = made.services.rollouts
-        assert desk is not None
+        desk = made.services.rollouts.operations
         yield Fleet(made, made.loop(RolloutEngine), desk)
 
 

@@ -152,7 +152,7 @@ class Enforcer:
         """Makes the evidence durable first, where no later session could be authenticated."""
         if await self._broker.allows_unauthenticated():
             event = ev.ReporterAuthenticated(self._fleet.new_id(), effect.case_id, evidence, heard_at)
-            await self._fleet.handle(effect.device_id, event)
+            await self._fleet.apply_and_commit(effect.device_id, event)
         return evidence
 
     async def _is_banned_by_cordon(self, effect: ContainmentEffect) -> bool:

@@ -178,7 +178,7 @@ class Outbox:
 
     async def _finish(self, effect: Effect, result: EffectDone) -> None:
         if result.event is not None:
-            await self._fleet.handle(effect.device_id, result.event, done=(effect.effect_id,))
+            await self._fleet.apply_and_commit(effect.device_id, result.event, done=(effect.effect_id,))
         else:
             await self._fleet.discard_effects((effect.effect_id,))
         self.counts["done"] += 1
@@ -190,6 +190,6 @@ class Outbox:
         if attempts == 1:
             self._log("effect will be retried", {**effect_fields(effect), "trouble": result.trouble})
             if result.event is not None:
-                await self._fleet.handle(effect.device_id, result.event)
+                await self._fleet.apply_and_commit(effect.device_id, result.event)
         pause = RETRY.ceiling(attempts - 1) * (0.5 + self._rand() / 2)
         self.queue.retry_in(effect.device_id, pause)

@@ -218,7 +218,7 @@ class Reconciler:
         if what == comparison.ACCESS_ALTERED:
             return
         case_id = "" if case is None else case.case_id
-        await fleet.handle(device_id, DriftDetected(fleet.new_id(), case_id, what))
+        await fleet.apply_and_commit(device_id, DriftDetected(fleet.new_id(), case_id, what))
         self.repaired += 1
         effect_id = f"drift-{fleet.new_id()}"
         if what == comparison.ACCESS_MISSING:

@@ -89,6 +89,6 @@ class CloneMonitor:
             self._fleet.new_id(), suspicion.how, suspicion.peers, suspicion.times, str(getattr(grade, "value", grade))
         )
         try:
-            await self._fleet.handle(suspicion.device_id, event)
+            await self._fleet.apply_and_commit(suspicion.device_id, event)
         except StoreError as e:
             self._log("suspicion not recorded", {"device": suspicion.device_id, "error": str(e)})

@@ -146,7 +146,9 @@ class EnrolmentService:
         known = self._fleet.get(name)
         if token.device_class and (known is None or known.device_class != token.device_class):
             tags = () if known is None else known.tags
-            await self._fleet.handle(name, DeviceLabelled(self._fleet.new_id(), token.device_class, tags, token.by))
+            await self._fleet.apply_and_commit(
+                name, DeviceLabelled(self._fleet.new_id(), token.device_class, tags, token.by)
+            )
         self._certificates.changed.set()
         self._certificates.on_changed(name)
         authority = self._certificates.authority

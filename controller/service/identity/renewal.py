@@ -88,7 +88,7 @@ class RenewalService:
         if given.serial == made.serial and any(one.origin == given.origin for one in held):
             # One key was followed by two: a copy of the device renews too, or its disk was set back.
             how = "its certificate was renewed twice, for two keys"
-            await self._fleet.handle(device_id, CloneSuspected(self._fleet.new_id(), how, (), 2, "proven"))
+            await self._fleet.apply_and_commit(device_id, CloneSuspected(self._fleet.new_id(), how, (), 2, "proven"))
         return RenewResponse(request=digest, certificate=given.pem, chain=certificates.authority.chain)
 
     def _check(

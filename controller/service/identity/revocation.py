@@ -67,7 +67,7 @@ class RevocationService:
         return done
 
     async def _throw_out(self, name: str, serials: tuple[str, ...], by: str, why: str) -> StepOutcome:
-        return await self._fleet.handle(name, CertificateRevoked(self._fleet.new_id(), serials, by, why))
+        return await self._fleet.apply_and_commit(name, CertificateRevoked(self._fleet.new_id(), serials, by, why))
 
     async def round(self) -> None:
         """Bring every device of which a certificate was revoked to where the registry says it is."""
@@ -81,7 +81,7 @@ class RevocationService:
             elif device is not None and is_held and self._may_return(device, standing, now):
                 assert standing.newest is not None
                 event = CertificateRenewed(self._fleet.new_id(), standing.newest)
-                await self._fleet.handle(standing.name, event)
+                await self._fleet.apply_and_commit(standing.name, event)
 
     def _may_return(self, device: Device, standing: RevocationStatus, now: float) -> bool:
         """Only once the old session was seen gone, and the broker has had time to fetch the list."""

@@ -209,6 +209,6 @@ class ReportSigningServices:
 
     async def forgo(self, fleet: FleetState, device_id: str, by: str, reason: str) -> None:
         """Forget the key of a first contact, and take reports without a signature again."""
-        await fleet.handle(device_id, SignatureRequirementLifted(fleet.new_id(), by, reason))
+        await fleet.apply_and_commit(device_id, SignatureRequirementLifted(fleet.new_id(), by, reason))
         await self.keyring.forget(device_id)
         self.seals.forget(device_id)

@@ -62,7 +62,7 @@ async def run(path: Path, inputs: int, seed: int, told: Iterator[None] | None = 
                 next(told)
         tally.growth = resident_bytes() - warm
         tally.letters = (await place.store.counts())["dead_letters"]
-        tally.devices = len(place.keeper.devices)
+        tally.devices = len(place.fleet.devices)
         _bounds(place, tally)
     return tally
 
@@ -109,7 +109,7 @@ def _answers(place: World, batch: list[Hostile], number: int, tally: Tally) -> N
         expected = {"v": 1, "seq": number, "verdict": "accepted", "digest": digest}
         if said.pop(name, None) != [expected]:
             raise BreachError(f"{name} was not answered as it should be: {down(name, DownChannel.RECEIPT)}")
-        if place.keeper.devices[name].level is not ContainmentLevel.NONE:
+        if place.fleet.devices[name].level is not ContainmentLevel.NONE:
             raise BreachError(f"{name} was contained by what others sent")
     for one in batch:
         verdict = check_answer(one, said.pop(one.device_id, []))

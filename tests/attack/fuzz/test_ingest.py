@@ -72,7 +72,7 @@ async def test_ten_thousand_unknown_devices_at_once(tmp_path: Path) -> None:
 
 async def test_ten_thousand_unknown_devices_where_there_is_room_for_ten(tmp_path: Path) -> None:
     async with world(tmp_path / "c.db") as place:
-        place.keeper._max_devices = 10
+        place.fleet._max_devices = 10
         for begin in range(0, UNKNOWN, 500):
             names = [f"new-{number:05d}" for number in range(begin, begin + 500)]
             await place.ingest.take([incoming(name, full(name, 1, 22)) for name in names])

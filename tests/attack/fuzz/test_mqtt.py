@@ -40,7 +40,7 @@ async def test_hostile_messages_over_a_broker_end_neither_link_nor_ingest(tmp_pa
     with Mosquitto(extra_conf=NO_LIMITS) as broker:
         async with world(tmp_path / "c.db") as place, running(plain(broker.port, protocol="5")) as link:
             await link.connected()
-            ingest = Ingest(link.link, place.keeper, lambda event, fields: place.logged.append((event, dict(fields))))
+            ingest = Ingest(link.link, place.fleet, lambda event, fields: place.logged.append((event, dict(fields))))
             publisher = paho.Client(CallbackAPIVersion.VERSION2, "attacker", protocol=MQTTProtocolVersion.MQTTv5)
             publisher.max_queued_messages_set(0)
             publisher.on_message = lambda _c, _d, message: answers.append(json.loads(message.payload))

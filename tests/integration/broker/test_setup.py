@@ -47,9 +47,8 @@ class Harness:
     def reconciler(self) -> Reconciler:
         """One of a controller that has just started."""
         one = self.world
-        assert one.services.access is not None
-        managed = one.services.access.access
-        return Reconciler(one.keeper, one.tables, one.outbox.queue, 5.0, lambda _text, _more: None, managed, self.desk)
+        managed = one.services.broker.access.access
+        return Reconciler(one.fleet, one.tables, one.outbox.queue, 5.0, lambda _text, _more: None, managed, self.desk)
 
 
 @pytest.fixture
@@ -59,7 +58,7 @@ async def harness(tmp_path: Path) -> AsyncIterator[Harness]:
         emqx.configure({"sources": [FILE, {"type": "built_in_database"}]})
         broker = await stack.enter_async_context(open_emqx(emqx.api_urls, emqx.key, emqx.secret, clock=SystemClock()))
         one = await stack.enter_async_context(world(tmp_path / "c.db"))
-        desk = SetupOperations(EmqxSetup(broker.api), SqliteSetupStore(one.store), one.keeper.record, one.clock, WANTED)
+        desk = SetupOperations(EmqxSetup(broker.api), SqliteSetupStore(one.store), one.fleet.record, one.clock, WANTED)
         yield Harness(emqx, broker, one, desk)
 
 

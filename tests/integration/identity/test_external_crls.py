@@ -35,7 +35,7 @@ class Scenario:
     def follow(self, place: str, issuers: Path) -> None:
         self.lists = ExternalCrlRefresher(
             X509ExternalCrls(issuers), (place,), 60.0, self.identity.certificates.registry, self.identity.revocation,
-            self.world.keeper, lambda _event, _fields: None,
+            self.world.fleet, lambda _event, _fields: None,
         )  # fmt: skip
 
     def publish(self, *revoked: Certificate, number: int = 1, now: float = START, life: float = DAY) -> bytes:
@@ -45,7 +45,7 @@ class Scenario:
         return made.der
 
     def out(self) -> bool:
-        device = self.world.keeper.get("edge-1")
+        device = self.world.fleet.get("edge-1")
         return device is not None and device.level is ContainmentLevel.ISOLATED
 
     async def alerts(self) -> list[str]:

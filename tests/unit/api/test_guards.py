@@ -83,10 +83,10 @@ async def test_the_budget_and_what_waits_survive_a_kill(tmp_path: Path) -> None:
         for device in FLEET:
             await one.report(device, ports=(23,) if device != "edge-5" else ())
     async with world(path, guards=GUARDS) as place:
-        assert set(place.keeper.guards.radius.charged) == {"edge-1", "edge-2"}
-        assert place.keeper.guards.radius.waiting == 2
-        assert place.keeper.guards.fleet == 5
-        assert [device for device in FLEET if place.keeper.devices[device].pending] == ["edge-3", "edge-4"]
+        assert set(place.fleet.guards.radius.charged) == {"edge-1", "edge-2"}
+        assert place.fleet.guards.radius.waiting == 2
+        assert place.fleet.guards.fleet == 5
+        assert [device for device in FLEET if place.fleet.devices[device].pending] == ["edge-3", "edge-4"]
 
 
 async def test_selections_that_are_none(guarded: Api) -> None:
@@ -113,7 +113,7 @@ async def test_more_than_one_person_may_contain_waits_for_another(guarded: Api) 
     assert approved["request"]["state"] == "approved"
     assert approved["request"]["decided_by"] == "operator:second"
     assert _levels(guarded) == ["restricted"] * 3 + ["none"] * 2
-    case = guarded.world.keeper.devices["edge-1"].case
+    case = guarded.world.fleet.devices["edge-1"].case
     assert case is not None
     assert case.by == "operator:tests with operator:second"
     await _second(guarded, "POST", f"{path}/approve", 409)
@@ -142,7 +142,7 @@ async def test_a_request_ends_by_itself_in_nothing(guarded: Api) -> None:
     guarded.world.clock.at += 7200
     answer = await _second(guarded, "POST", f"/approvals/{request['request_id']}/approve", 409)
     assert "expired" in answer["error"]["message"]
-    await guarded.services.guarding.expire()
+    await guarded.services.containment.operators.expire()
     assert (await guarded.json("GET", f"{BASE}/approvals/{request['request_id']}"))["state"] == "expired"
     assert AuditKind.APPROVAL_EXPIRED in [one.entry.kind for one in await guarded.world.store.audit()]
     assert _levels(guarded) == ["none"] * 5
@@ -203,7 +203,7 @@ async def test_protection_by_an_expression_over_facts(tmp_path: Path) -> None:
         await one.report("edge-2", ports=(23,))
         assert one.world.level("edge-1") is ContainmentLevel.NONE
         assert one.world.level("edge-2") is ContainmentLevel.RESTRICTED
-        assert one.world.keeper.devices["edge-1"].predicates == ("protected",)
+        assert one.world.fleet.devices["edge-1"].predicates == ("protected",)
     async with open_api(tmp_path / "d.db", protected_if="reboot_required") as one:
         await one.report("edge-1", ports=(23,))
         assert one.world.level("edge-1") is ContainmentLevel.NONE, "what cannot be answered protects"
@@ -223,7 +223,7 @@ async def test_a_waiver_from_its_grant_to_its_end(guarded: Api) -> None:
     guarded.world.clock.at += 3600
     await guarded.world.timers.tick()
     assert guarded.world.level("edge-1") is ContainmentLevel.RESTRICTED, "it bites by itself"
-    await guarded.services.waiving.expire()
+    await guarded.services.containment.waivers.expire()
     assert (await guarded.json("GET", f"{BASE}/waivers"))["items"] == []
     assert (await guarded.world.store.guard_books()).waivers == ()
 
@@ -256,7 +256,7 @@ async def test_a_waiver_by_expression_survives_a_restart(tmp_path: Path) -> None
         await one.report("edge-1", ports=(23,), seq=4)
         assert one.world.level("edge-1") is ContainmentLevel.RESTRICTED
         await one.json("DELETE", f"{BASE}/waivers/{made['waiver_id']}", 204)
-        assert one.world.keeper.policies.predicates == ()
+        assert one.world.fleet.policies.predicates == ()
 
 
 @pytest.mark.parametrize(
@@ -275,11 +275,11 @@ async def test_a_waiver_by_expression_survives_a_restart(tmp_path: Path) -> None
 async def test_what_is_no_waiver(guarded: Api, changes: dict[str, str]) -> None:
     response = await guarded.client.post(f"{BASE}/waivers", json={**WAIVER, **changes})
     assert response.status_code in (409, 422), response.text
-    assert guarded.services.waiving.all() == []
+    assert guarded.services.containment.waivers.all() == []
 
 
 async def test_users_and_certificates_count_with_what_they_cut(guarded: Api) -> None:
-    guarding = guarded.services.guarding
+    guarding = guarded.services.containment.operators
     await guarding.charge("operator:tests", ("edge-1", "edge-2"))
     assert (await guarded.json("GET", f"{BASE}/guard"))["left_by_hand"] == 0
     with pytest.raises(SecondApproverRequiredError, match="more than one person"):

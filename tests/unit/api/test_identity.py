@@ -65,7 +65,7 @@ async def test_a_device_enrols_with_a_token(api: Api) -> None:
     leaf.verify_directly_issued_by(x509.load_pem_x509_certificate(got["chain"].encode()))
     assert got["controller_keys"] == list(COMMAND_KEYS)
     assert got["servers"] == ["mqtts://b:8883"]
-    assert api.world.keeper.devices["edge-1"].device_class == "sensor"
+    assert api.world.fleet.devices["edge-1"].device_class == "sensor"
     assert await kinds(api) == [AuditKind.ENROLMENT_COMPLETED, AuditKind.DEVICE_LABELLED, AuditKind.CERTIFICATE_ISSUED]
     page = await api.json("GET", f"{BASE}/certificates?name=edge-1&good=true")
     assert [one["serial"] for one in page["items"]] == [f"{leaf.serial_number:x}"]
@@ -80,7 +80,7 @@ async def test_a_device_that_enrols_is_told_where_updates_come_from_and_by_which
     updates = settings.updates.model_copy(update={"url": "https://updates.example:8443"})
     api.app.state.services = replace(
         api.services,
-        updates=TufUpdateRepository(made.folder.base),
+        rollouts=replace(api.services.rollouts, updates=TufUpdateRepository(made.folder.base)),
         settings=settings.model_copy(update={"updates": updates}),
     )
     got = EnrolResponse.model_validate(await enrol(api, await token(api)))
@@ -315,7 +315,7 @@ async def test_a_certificate_that_ends_without_a_renewal_is_one_alert(api: Api) 
     again = CertificateService(
         certificates.authority,
         registry,
-        world.keeper,
+        world.fleet,
         certificates.settings,
         lambda _text, _more: None,
         lambda _name: None,

@@ -74,7 +74,7 @@ async def test_a_failure_nobody_foresaw_tells_nothing_of_its_inside(
     def broken(_self: object, device_id: str) -> None:
         raise RuntimeError(f"secret of {device_id}")
 
-    monkeypatch.setattr(type(api.world.keeper), "get", broken)
+    monkeypatch.setattr(type(api.world.fleet), "get", broken)
     answer = await api.json("GET", "/api/v1/devices/edge-1", 500)
     assert answer["error"]["code"] == "internal"
     assert "secret" not in answer["error"]["message"]

@@ -36,7 +36,7 @@ async def test_the_plan_of_a_release_is_of_the_case_in_force(api: Api) -> None:
     await api.world.drain()
     assert (await api.json("GET", f"{BASE}/plan?goal=release"))["goal"] == "end isolation"
     await api.json("POST", f"{BASE}/release", body={"reason": "fine"})
-    case = api.world.keeper.devices["edge-1"].case
+    case = api.world.fleet.devices["edge-1"].case
     assert case is not None
     cut = (SavedSubscription("fleet/news", 1, session="s"),)
     await api.world.store.keep_subscriptions("edge-1", case.case_id, cut, 1.0)
@@ -82,7 +82,7 @@ async def test_an_option_that_would_not_be_done_is_refused(
     api.world.broker.can_list_retained = False
     await api.report("edge-1")
     assert (await api.json("PUT", BASE, status, {"reason": "no", **body}))["error"]["code"] == code
-    assert api.world.keeper.devices["edge-1"].case is None
+    assert api.world.fleet.devices["edge-1"].case is None
 
 
 async def test_options_reach_the_broker_also_after_a_failed_attempt(api: Api) -> None:

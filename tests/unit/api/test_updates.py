@@ -1,7 +1,6 @@
 """The API about updates, and the server that hands them to devices."""
 
 import base64
-from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -9,8 +8,6 @@ import pytest
 
 from controller.adapters.tuf_repository.repository import TufUpdateRepository
 from controller.api.downloads import BandwidthLimiter, DownloadThrottle, create_downloads
-from controller.api.metrics import ContainmentDurations, MetricsCollector
-from controller.service.maintenance import MetadataRefresher
 from tests.support.api import api
 from tests.support.updates import Repository, repository
 
@@ -23,12 +20,12 @@ def made(tmp_path: Path) -> Repository:
 
 
 async def test_published_versions_and_roles_are_told(tmp_path: Path, made: Repository) -> None:
-    async with api(tmp_path / "cordon.db") as it:
+    async with api(tmp_path / "none.db") as it:
         assert (await it.json("GET", "/api/v1/updates", 404))["error"]["code"] == "updates_not_set_up"
-        product = TufUpdateRepository(made.folder.base)
-        refresher = MetadataRefresher(product, it.world.clock, 600.0, lambda *_: None)
+    async with api(tmp_path / "cordon.db", updates=TufUpdateRepository(made.folder.base)) as it:
+        refresher = it.services.rollouts.refresher
+        assert refresher is not None
         refresher.trouble = "the key is gone"
-        it.app.state.services = replace(it.services, updates=product, update_refresher=refresher)
         (one,) = (await it.json("GET", "/api/v1/updates"))["items"]
         assert (one["path"], one["target"]["version"]) == ("edge-app/1.0/content.bin", "1.0")
         assert await it.json("GET", "/api/v1/updates/edge-app/1.0") == one
@@ -36,15 +33,13 @@ async def test_published_versions_and_roles_are_told(tmp_path: Path, made: Repos
         status = await it.json("GET", "/api/v1/updates/status")
         assert [role["role"] for role in status["roles"]] == ["root", "targets", "snapshot", "timestamp"]
         assert status["trouble"] == "the key is gone"
-        it.app.state.metrics = MetricsCollector(it.app.state.services, ContainmentDurations())
         measured = (await it.client.get("/metrics")).text
         assert "cordon_update_metadata_trouble 1.0" in measured
         assert "cordon_update_metadata_warnings 0.0" in measured
 
 
 async def test_a_folder_without_a_repository_is_said_to_be_so(tmp_path: Path) -> None:
-    async with api(tmp_path / "cordon.db") as it:
-        it.app.state.services = replace(it.services, updates=TufUpdateRepository(tmp_path / "none"))
+    async with api(tmp_path / "cordon.db", updates=TufUpdateRepository(tmp_path / "none")) as it:
         assert "cordon update init" in (await it.json("GET", "/api/v1/updates", 404))["error"]["message"]
         assert (await it.json("GET", "/api/v1/updates/status", 503))["error"]["code"] == "updates_not_readable"
 

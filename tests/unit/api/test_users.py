@@ -27,8 +27,7 @@ async def test_contain_show_and_release(api: Api) -> None:
     decided = await _isolate(api, 200, **{"for": "2h"})
     assert (decided["level"], decided["proven"], decided["by"]) == ("isolated", False, "operator:tests")
     assert decided["until"] == "2027-01-15T10:00:00.000Z"
-    assert api.services.users is not None
-    await api.services.users.tick()
+    await api.services.containment.users.tick()
     assert (await api.json("GET", BASE))["items"][0]["proven"]
     receipt = await api.json("GET", f"{BASE}/receipt?username=lab")
     assert (receipt["device_id"], receipt["closed"], receipt["deeds"][0]["lines"][0]["call"]) == (
@@ -38,7 +37,7 @@ async def test_contain_show_and_release(api: Api) -> None:
     down = await api.json("POST", f"{BASE}/release", body={"username": "lab", "reason": "found"})
     assert down["level"] == "restricted"
     await api.json("POST", f"{BASE}/release", body={"username": "lab", "reason": "found"})
-    await api.services.users.tick()
+    await api.services.containment.users.tick()
     assert (await api.json("GET", BASE))["items"] == []
     await api.json("POST", f"{BASE}/release", 404, {"username": "lab", "reason": "found"})
 
@@ -47,8 +46,7 @@ async def test_a_user_with_many_sessions_needs_max_sessions(api: Api) -> None:
     api.users.live["lab"] = [f"d{n}" for n in range(11)]
     refused = await _isolate(api, 409)
     assert refused["error"]["code"] == "too_many_sessions"
-    assert api.services.users is not None
-    assert api.services.users.cases == {}
+    assert api.services.containment.users.cases == {}
     assert (await _isolate(api, max_sessions=11))["level"] == "isolated"
 
 
@@ -84,7 +82,7 @@ async def test_a_certificate_is_contained_as_what_the_broker_names_by_it(api: Ap
 
 
 async def test_more_sessions_than_the_own_limit_need_a_second_person(api: Api) -> None:
-    most = api.services.guarding.limits.most
+    most = api.services.containment.operators.limits.most
     api.users.live["lab"] = [f"d{n}" for n in range(most + 1)]
     refused = await _isolate(api, 409, max_sessions=1_000_000)
     assert refused["error"]["code"] == "second_person_needed"
@@ -94,7 +92,7 @@ async def test_a_protected_device_among_the_sessions_needs_even_protected(api: A
     await api.report("edge-1")
     await api.json("PUT", "/api/v1/devices/edge-1/labels", body={"tags": ["infrastructure"]})
     protection = ProtectionRules(tags=frozenset({"infrastructure"}))
-    api.world.keeper.guards = replace(api.world.keeper.guards, protection=protection)
+    api.world.fleet.guards = replace(api.world.fleet.guards, protection=protection)
     api.users.live["lab"] = ["edge-1"]
     assert (await _isolate(api, 409))["error"]["code"] == "device_protected"
     certificate = {"common_name": "edge-1", "level": "isolated", "reason": "stolen"}

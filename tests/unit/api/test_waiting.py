@@ -80,7 +80,7 @@ async def test_a_release_is_pending_until_the_broker_was_read_back(api: Api) -> 
 
 
 async def test_decisions_about_users_are_answered_when_they_are_proven(working: Api) -> None:
-    users = working.services.users
+    users = working.services.containment.users
     assert users is not None
     async with asyncio.TaskGroup() as group:
         loop = group.create_task(users.run())
@@ -179,7 +179,7 @@ async def test_a_client_that_is_gone_frees_its_place(api: Api) -> None:
         await gone.wait()
         return {"type": "http.disconnect"}
 
-    wait = RequestWait(Request({"type": "http"}, receive), api.services, "operator:tests", 20.0)
+    wait = RequestWait(Request({"type": "http"}, receive), api.world.waiters, "operator:tests", 20.0)
     async with asyncio.TaskGroup() as group:
         end = group.create_task(wait.until({"edge-1": lambda _now: False}))
         await _waiting(api)

@@ -33,7 +33,7 @@ async def test_one_case_is_one_thread_through_the_log(tmp_path: Path) -> None:
         place.broker.fails = [BrokerUnreachableError("no node answered")]
         await place.ingest.take([incoming("edge-1", full("edge-1", 1, 23)), incoming("edge-2", full("edge-2", 1))])
         await place.drain()
-        case = place.keeper.devices["edge-1"].case
+        case = place.fleet.devices["edge-1"].case
         assert case is not None
         place.outbox.queue.retry_now("edge-1")
         await place.drain()
@@ -98,6 +98,6 @@ def test_a_line_is_one_json_object_whatever_a_device_wrote() -> None:
 async def test_entries_that_follow_from_no_event_reach_the_listeners(tmp_path: Path) -> None:
     lines: list[str] = []
     async with world(tmp_path / "c.db", listeners=(AuditLogger(lambda event, _fields: lines.append(event)),)) as place:
-        await place.keeper.record(AuditEntry(AuditKind.TOKEN_CREATED, "", "operator:ada"))
+        await place.fleet.record(AuditEntry(AuditKind.TOKEN_CREATED, "", "operator:ada"))
         (line,) = await place.store.audit()
     assert (lines, line.entry.kind, line.at) == (["token.created"], AuditKind.TOKEN_CREATED, place.clock.at)

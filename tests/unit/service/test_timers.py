@@ -12,12 +12,12 @@ async def test_silence_is_noticed_and_never_frees_or_contains(tmp_path: Path) ->
     async with world(tmp_path / "c.db") as place:
         await place.ingest.take([incoming("edge-1", full("edge-1", 1, 23)), incoming("edge-2", full("edge-2", 1, 22))])
         place.clock.at += 200
-        digest = place.keeper.devices["edge-2"].digest
+        digest = place.fleet.devices["edge-2"].digest
         await place.ingest.take([incoming("edge-2", heartbeat("edge-2", 2, digest), at=200.0)])
         place.clock.at += 101
         await place.timers.tick()
-        assert not place.keeper.devices["edge-2"].stale
-        assert place.keeper.devices["edge-1"].stale
+        assert not place.fleet.devices["edge-2"].stale
+        assert place.fleet.devices["edge-1"].stale
         assert place.level("edge-1") == ContainmentLevel.RESTRICTED
         await place.timers.tick()
         assert (await place.audited("edge-1")).count(AuditKind.DEVICE_STALE) == 1
@@ -29,10 +29,10 @@ async def test_a_restart_calls_nobody_silent_before_it_listened_long_enough(tmp_
     async with world(tmp_path / "c.db") as place:
         place.clock.at += 299
         await place.timers.tick()
-        assert not place.keeper.devices["edge-1"].stale
+        assert not place.fleet.devices["edge-1"].stale
         place.clock.at += 2
         await place.timers.tick()
-        assert place.keeper.devices["edge-1"].stale
+        assert place.fleet.devices["edge-1"].stale
 
 
 async def test_an_isolation_steps_down_when_its_time_is_over(tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ async def test_a_claim_followed_by_the_victims_session_contains_nobody(tmp_path:
         place.broker.connected["edge-1"] = START + 1  # the impostor is gone, the victim is back
         await place.drain()
         assert (place.broker.rules_held, place.broker.bans_held) == ({}, {})
-        assert place.keeper.devices["edge-1"].case is None
+        assert place.fleet.devices["edge-1"].case is None
         assert place.outbox.queue.pending == 0
         (line,) = await place.store.audit(kind=AuditKind.CONTAINMENT_REFUSED)
         assert line.entry.alert
@@ -42,7 +42,7 @@ async def test_a_claim_followed_by_the_victims_session_contains_nobody(tmp_path:
         await place.timers.tick()
         await hear(place, heartbeat("edge-1", 2, "sha256:" + "0" * 64))
         await place.drain()
-        assert place.keeper.devices["edge-1"].case is None
+        assert place.fleet.devices["edge-1"].case is None
 
 
 async def test_the_device_that_came_back_is_judged_by_its_next_word(tmp_path: Path) -> None:
@@ -52,10 +52,10 @@ async def test_the_device_that_came_back_is_judged_by_its_next_word(tmp_path: Pa
         place.broker.connected["edge-1"] = START + 1
         await place.drain()
         place.clock.at += LATER_PAUSE
-        await hear(place, heartbeat("edge-1", 2, place.keeper.devices["edge-1"].digest))
+        await hear(place, heartbeat("edge-1", 2, place.fleet.devices["edge-1"].digest))
         await place.drain()
         assert place.broker.rules_held["edge-1"] == restriction("edge-1")
-        case = place.keeper.devices["edge-1"].case
+        case = place.fleet.devices["edge-1"].case
         assert case is not None
         assert case.evidence is Evidence.MUTUAL_TLS
 
@@ -72,7 +72,7 @@ async def test_whose_session_is_gone_and_another_comes_is_not_contained_for_the_
         place.outbox.queue.retry_now("edge-1")
         await place.drain()
         assert place.broker.bans_held == {}
-        assert place.keeper.devices["edge-1"].case is None
+        assert place.fleet.devices["edge-1"].case is None
 
 
 async def test_flapping_is_no_way_out_where_everybody_proves_who_they_are(tmp_path: Path) -> None:
@@ -94,7 +94,7 @@ async def test_what_may_have_waited_at_the_broker_is_nobodys_word_where_it_matte
         place.link.resumed_at = place.clock.monotonic()
         await hear(place, full("edge-1", 1, 23))
         await place.drain()
-        assert (place.keeper.devices["edge-1"].case is None) is is_open
+        assert (place.fleet.devices["edge-1"].case is None) is is_open
         place.clock.at += BACKLOG_SECONDS
         await hear(place, full("edge-1", 2, 23, 24))
         await place.drain()
@@ -118,7 +118,7 @@ async def test_who_was_vouched_for_does_not_escape_by_coming_back_during_the_cut
             await place.drain()
     assert broker.bans_held["edge-1"].is_ours
     async with world(tmp_path / "c.db", broker=broker, clock=clock) as place:
-        case = place.keeper.devices["edge-1"].case
+        case = place.fleet.devices["edge-1"].case
         assert case is not None
         assert case.proven_level is ContainmentLevel.ISOLATED
 
@@ -127,17 +127,19 @@ async def test_who_was_vouched_for_does_not_escape_by_coming_back_during_the_cut
 async def test_an_isolation_that_never_was_gives_the_clients_own_rules_back(tmp_path: Path, by_hand: bool) -> None:
     async with world(tmp_path / "c.db") as place:
         place.broker.rules_held["edge-1"] = OWN
-        new = place.keeper.new_id
+        new = place.fleet.new_id
         place.broker.fails = [BrokerUnreachableError("no node answered")]
         if by_hand:
-            await place.keeper.handle("edge-1", ContainmentOrdered(new(), ContainmentLevel.ISOLATED, "op", "why", None))
+            await place.fleet.apply_and_commit(
+                "edge-1", ContainmentOrdered(new(), ContainmentLevel.ISOLATED, "op", "why", None)
+            )
         else:
             await hear(place, full("edge-1", 1, 2375))
         await place.drain()
         assert place.broker.bans_held == {}
-        await place.keeper.handle("edge-1", ReleaseOrdered(new(), "op", "never mind"))
+        await place.fleet.apply_and_commit("edge-1", ReleaseOrdered(new(), "op", "never mind"))
         await place.drain()
         assert place.broker.rules_held["edge-1"] == restriction("edge-1")
-        await place.keeper.handle("edge-1", ReleaseOrdered(new(), "op", ""))
+        await place.fleet.apply_and_commit("edge-1", ReleaseOrdered(new(), "op", ""))
         await place.drain()
         assert place.broker.rules_held["edge-1"] == OWN

@@ -55,10 +55,14 @@ async def test_commands_that_hang_hold_no_containment_up(tmp_path: Path, monkeyp
 
     async with world(tmp_path / "c.db") as place:
         monkeypatch.setattr(MemoryLink, "publish_confirmed", never)
-        new = place.keeper.new_id
+        new = place.fleet.new_id
         for number in range(SENDING + CONTAINING + 1):
-            await place.keeper.handle(f"busy-{number}", CommandRequested(new(), "rescan", (), "op", 60.0, False))
-        await place.keeper.handle("edge-1", ContainmentOrdered(new(), ContainmentLevel.ISOLATED, "op", "why", None))
+            await place.fleet.apply_and_commit(
+                f"busy-{number}", CommandRequested(new(), "rescan", (), "op", 60.0, False)
+            )
+        await place.fleet.apply_and_commit(
+            "edge-1", ContainmentOrdered(new(), ContainmentLevel.ISOLATED, "op", "why", None)
+        )
         async with asyncio.timeout(20), asyncio.TaskGroup() as group:
             running = group.create_task(place.outbox.run())
             while place.outbox.queue.is_busy("edge-1"):
@@ -72,7 +76,7 @@ async def test_a_proof_that_does_not_hold_is_no_containment(tmp_path: Path) -> N
         place.broker.misses = 1
         await place.ingest.take([incoming("edge-1", full("edge-1", 1, 23))])
         await place.drain()
-        case = place.keeper.devices["edge-1"].case
+        case = place.fleet.devices["edge-1"].case
         assert case is not None
         assert (case.proven_level, case.trouble) == (ContainmentLevel.NONE, "read back and not there")
         assert place.outbox.queue.pending == 2
@@ -81,11 +85,13 @@ async def test_a_proof_that_does_not_hold_is_no_containment(tmp_path: Path) -> N
 async def test_a_release_overtakes_a_containment_that_was_never_possible(tmp_path: Path) -> None:
     async with world(tmp_path / "c.db") as place:
         place.broker.fails = [BrokerUnreachableError("away")]
-        new = place.keeper.new_id
-        await place.keeper.handle("edge-1", ContainmentOrdered(new(), ContainmentLevel.ISOLATED, "op", "why", None))
+        new = place.fleet.new_id
+        await place.fleet.apply_and_commit(
+            "edge-1", ContainmentOrdered(new(), ContainmentLevel.ISOLATED, "op", "why", None)
+        )
         await place.drain()
-        await place.keeper.handle("edge-1", ReleaseOrdered(new(), "op", "never mind"))
-        await place.keeper.handle("edge-1", ReleaseOrdered(new(), "op", "really"))
+        await place.fleet.apply_and_commit("edge-1", ReleaseOrdered(new(), "op", "never mind"))
+        await place.fleet.apply_and_commit("edge-1", ReleaseOrdered(new(), "op", "really"))
         await place.drain()
         assert place.broker.calls == ["isolate edge-1", "release edge-1"]
         assert place.outbox.queue.pending == 0
@@ -94,13 +100,17 @@ async def test_a_release_overtakes_a_containment_that_was_never_possible(tmp_pat
 async def test_rules_of_before_survive_a_case_that_follows_at_once(tmp_path: Path) -> None:
     async with world(tmp_path / "c.db") as place:
         place.broker.rules_held["edge-1"] = (ANYONE,)
-        new = place.keeper.new_id
-        await place.keeper.handle("edge-1", ContainmentOrdered(new(), ContainmentLevel.RESTRICTED, "op", "one", None))
+        new = place.fleet.new_id
+        await place.fleet.apply_and_commit(
+            "edge-1", ContainmentOrdered(new(), ContainmentLevel.RESTRICTED, "op", "one", None)
+        )
         await place.drain()
-        await place.keeper.handle("edge-1", ReleaseOrdered(new(), "op", ""))
-        await place.keeper.handle("edge-1", ContainmentOrdered(new(), ContainmentLevel.RESTRICTED, "op", "two", None))
+        await place.fleet.apply_and_commit("edge-1", ReleaseOrdered(new(), "op", ""))
+        await place.fleet.apply_and_commit(
+            "edge-1", ContainmentOrdered(new(), ContainmentLevel.RESTRICTED, "op", "two", None)
+        )
         await place.drain()
-        await place.keeper.handle("edge-1", ReleaseOrdered(new(), "op", ""))
+        await place.fleet.apply_and_commit("edge-1", ReleaseOrdered(new(), "op", ""))
         await place.drain()
         assert place.broker.rules_held["edge-1"] == (ANYONE,)
 
@@ -110,12 +120,12 @@ async def test_nobody_is_contained_on_a_claim(tmp_path: Path) -> None:
         place.broker.grades["edge-1"] = AuthStrength.CLAIMED
         await place.ingest.take([incoming("edge-1", full("edge-1", 1, 23))])
         await place.drain()
-        device = place.keeper.devices["edge-1"]
+        device = place.fleet.devices["edge-1"]
         assert device.case is None
         assert place.broker.rules_held == {}
         assert AuditKind.CONTAINMENT_REFUSED in await place.audited("edge-1")
         await place.ingest.take([incoming("edge-1", full("edge-1", 2, 23, 24))])
-        assert place.keeper.devices["edge-1"].case is None
+        assert place.fleet.devices["edge-1"].case is None
 
 
 async def test_a_device_that_our_own_ban_keeps_out_is_isolated_further(tmp_path: Path) -> None:
@@ -140,8 +150,8 @@ async def test_a_session_that_is_gone_for_another_reason_proves_nothing(tmp_path
 async def test_an_operator_needs_nobodys_word(tmp_path: Path) -> None:
     async with world(tmp_path / "c.db") as place:
         place.broker.grades["edge-1"] = AuthStrength.CLAIMED
-        event = ContainmentOrdered(place.keeper.new_id(), ContainmentLevel.ISOLATED, "op", "stolen", None)
-        await place.keeper.handle("edge-1", event)
+        event = ContainmentOrdered(place.fleet.new_id(), ContainmentLevel.ISOLATED, "op", "stolen", None)
+        await place.fleet.apply_and_commit("edge-1", event)
         await place.drain()
         assert place.broker.bans_held["edge-1"].by == f"cordon/{event.event_id}"
 
@@ -154,7 +164,7 @@ async def test_a_command_for_a_device_that_is_away_waits_until_it_is_back(tmp_pa
         assert place.outbox.queue.pending == 0
         place.link.confirm = None
         before = len(place.link.sent)
-        await place.keeper.handle("edge-1", StatusChanged(place.keeper.new_id(), True, "boot"))
+        await place.fleet.apply_and_commit("edge-1", StatusChanged(place.fleet.new_id(), True, "boot"))
         await place.drain()
         assert len(place.link.sent) == before + 1
 
@@ -165,7 +175,7 @@ async def test_how_the_identity_was_proved_is_in_case_and_record(tmp_path: Path)
             place.broker.grades["edge-1"] = grade
             await place.ingest.take([incoming("edge-1", full("edge-1", 1, 23))])
             await place.drain()
-            case = place.keeper.devices["edge-1"].case
+            case = place.fleet.devices["edge-1"].case
             assert case is not None
             assert case.evidence is evidence
             (line,) = await place.store.audit(kind=AuditKind.CONTAINMENT_PROVEN)

@@ -16,7 +16,7 @@ HAD = (AccessRule("fleet/#", "allow", "all"),)
 
 
 async def users_of(place: World, broker: MemoryUsers) -> UserContainments:
-    users = UserContainments(place.keeper, broker, 5.0, lambda *_: None)
+    users = UserContainments(place.fleet, broker, 5.0, lambda *_: None)
     await users.load()
     return users
 

@@ -25,7 +25,7 @@ def presence(
 @pytest.fixture
 async def one(tmp_path: Path) -> AsyncIterator[World]:
     async with world(tmp_path / "cordon.db") as made:
-        made.keeper.devices["d1"] = Device("d1", first_seen=0.0, last_seen=0.0)
+        made.fleet.devices["d1"] = Device("d1", first_seen=0.0, last_seen=0.0)
         yield made
 
 

@@ -76,7 +76,7 @@ async def test_who_proves_the_present_key_gets_a_new_certificate(scenario: Scena
     leaf.verify_directly_issued_by(x509.load_pem_x509_certificate(answer.chain.encode()))
     found = await scenario.identity.certificates.registry.of(DEVICE)
     assert [one.origin for one in found] == ["token:t1", f"renewal:{scenario.present.serial}"]
-    assert "edge-1" not in scenario.world.keeper.devices  # asking for a certificate is no report
+    assert "edge-1" not in scenario.world.fleet.devices  # asking for a certificate is no report
 
 
 async def test_asking_again_gets_the_same_certificate(scenario: Scenario) -> None:

@@ -35,7 +35,7 @@ async def test_the_whole_is_kept_and_judged(tmp_path: Path) -> None:
         assert json.loads(stored)["sections"] == NEW
         assert place.ingest.counts["deltas"] == 1
         assert await _take(place, heartbeat("edge-1", 3, digest_of(NEW)), delta(4, NEW, OLD)) == ["accepted"]
-        assert place.keeper.devices["edge-1"].digest == digest_of(OLD)
+        assert place.fleet.devices["edge-1"].digest == digest_of(OLD)
 
 
 async def test_a_delta_in_the_batch_of_its_base(tmp_path: Path) -> None:
@@ -61,9 +61,9 @@ async def test_another_base_is_not_guessed_at(tmp_path: Path) -> None:
 async def test_one_that_comes_twice_is_taken_once_and_an_older_one_is_refused(tmp_path: Path) -> None:
     async with world(tmp_path / "c.db") as place:
         await _take(place, full("edge-1", 1, 22), delta(2, OLD, NEW))
-        streak = place.keeper.devices["edge-1"].rules["p/telnet"].streak
+        streak = place.fleet.devices["edge-1"].rules["p/telnet"].streak
         assert await _take(place, delta(2, OLD, NEW)) == ["accepted"]
-        assert place.keeper.devices["edge-1"].rules["p/telnet"].streak == streak
+        assert place.fleet.devices["edge-1"].rules["p/telnet"].streak == streak
         await _take(place, full("edge-1", 5, 22))
         assert await _take(place, delta(4, OLD, NEW)) == ["rejected"]
         assert receipts_sent(place, "edge-1")[-1]["reason"] == "stale_sequence"

@@ -25,7 +25,7 @@ async def test_a_report_is_kept_then_acknowledged_then_answered(tmp_path: Path) 
         digest = digest_of(reports.sections(22))
         assert receipts_sent(place, "edge-1") == [{"v": 1, "seq": 7, "verdict": "accepted", "digest": digest}]
     async with world(tmp_path / "c.db") as place:
-        device = place.keeper.get("edge-1")
+        device = place.fleet.get("edge-1")
         assert device is not None
         assert (device.report_seq, device.digest) == (7, digest)
         assert await place.store.report("edge-1") == message.payload
@@ -46,7 +46,7 @@ async def test_one_bad_message_harms_no_other_and_is_told_why(tmp_path: Path) ->
             "v": 1, "seq": 1, "verdict": "rejected", "digest": None, "reason": "wrong_device",
             "detail": "payload and topic name different devices",
         }  # fmt: skip
-        assert set(place.keeper.devices) == {"edge-2"}
+        assert set(place.fleet.devices) == {"edge-2"}
         letters = await place.store.dead_letters()
         assert sorted(letter.reason for letter in letters) == ["malformed", "wrong_device"]
 
@@ -79,7 +79,7 @@ async def test_a_retained_report_is_no_news(tmp_path: Path) -> None:
     async with world(tmp_path / "c.db") as place:
         await place.ingest.take([incoming("edge-1", full("edge-1", 1, 22), retain=True)])
         assert receipts_sent(place, "edge-1")[0]["reason"] == "invalid"
-        assert not place.keeper.devices
+        assert not place.fleet.devices
 
 
 async def test_a_heartbeat_of_another_posture_asks_for_all_of_it(tmp_path: Path) -> None:
@@ -102,8 +102,8 @@ async def test_new_policies_judge_the_stored_report_at_the_next_heartbeat(tmp_pa
         assert place.level("edge-1") == ContainmentLevel.NONE
         strict = policies(rule("telnet", TELNET, check="!listening_ports.exists(p, p == 23)"))
         object.__setattr__(strict, "version", "v2")
-        place.keeper.set_policies(strict)
-        digest = place.keeper.devices["edge-1"].digest
+        place.fleet.set_policies(strict)
+        digest = place.fleet.devices["edge-1"].digest
         await place.ingest.take([incoming("edge-1", heartbeat("edge-1", 2, digest))])
         assert place.level("edge-1") == ContainmentLevel.RESTRICTED
 
@@ -140,10 +140,10 @@ async def test_violation_repair_and_release(tmp_path: Path) -> None:
 
 async def test_the_fleet_is_bounded(tmp_path: Path) -> None:
     async with world(tmp_path / "c.db") as place:
-        place.keeper._max_devices = 1
+        place.fleet._max_devices = 1
         await place.ingest.take([incoming(name, full(name, 1, 22)) for name in ("edge-1", "edge-2")])
         assert receipts_sent(place, "edge-2")[0]["reason"] == "too_many"
-        assert set(place.keeper.devices) == {"edge-1"}
+        assert set(place.fleet.devices) == {"edge-1"}
 
 
 async def test_receipts_that_cannot_be_sent_are_counted(tmp_path: Path) -> None:
@@ -157,7 +157,7 @@ async def test_the_same_report_again_counts_again_without_being_read_again(tmp_p
     async with world(tmp_path / "c.db") as place:
         for seq in (1, 2, 3):
             await place.ingest.take([incoming("edge-1", full("edge-1", seq, 23))])
-        device = place.keeper.devices["edge-1"]
+        device = place.fleet.devices["edge-1"]
         assert (device.report_seq, device.rules["p/telnet"].streak, device.satisfied) == (3, 3, 1)
         assert [one["seq"] for one in receipts_sent(place, "edge-1")] == [1, 2, 3]
 
@@ -170,7 +170,7 @@ async def test_two_reports_in_one_batch_are_each_judged_for_what_they_say(tmp_pa
         )
         await place.ingest.take([incoming("edge-1", full("edge-1", 4, 22, 23))])
         assert place.level("edge-1") is ContainmentLevel.RESTRICTED
-        assert "p/telnet" in place.keeper.devices["edge-1"].rules
+        assert "p/telnet" in place.fleet.devices["edge-1"].rules
 
 
 async def test_labels_are_facts_too(tmp_path: Path) -> None:
@@ -181,7 +181,7 @@ async def test_labels_are_facts_too(tmp_path: Path) -> None:
     lab = rule("no-lab", RuleResponse(contain=ContainmentLevel.RESTRICTED), check='device.class != "lab"')
     async with world(tmp_path / "c.db", policies(lab)) as place:
         await place.ingest.take([incoming("edge-1", full("edge-1", 1, 22))])
-        await place.keeper.handle("edge-1", DeviceLabelled(place.keeper.new_id(), "lab", (), "op"))
+        await place.fleet.apply_and_commit("edge-1", DeviceLabelled(place.fleet.new_id(), "lab", (), "op"))
         await place.ingest.take([incoming("edge-1", full("edge-1", 2, 22))])
         assert place.level("edge-1") is ContainmentLevel.RESTRICTED
 
@@ -197,14 +197,14 @@ async def test_a_refused_event_is_told_as_such(tmp_path: Path) -> None:
 async def test_an_event_is_judged_and_contains_over_a_restart(tmp_path: Path) -> None:
     attack = {"v": 1, "device_id": "edge-1", "kind": "intrusion.snort", "severity": "critical", "at": reports.SENT_AT}
     async with world(tmp_path / "c.db") as place:
-        place.keeper.set_policies(with_events(place.keeper.policies))
+        place.fleet.set_policies(with_events(place.fleet.policies))
         await place.ingest.take([incoming("edge-1", full("edge-1", 1, 22))])
         await place.ingest.take([incoming("edge-1", json.dumps(attack).encode(), UpChannel.EVENT)])
         await place.drain()
         assert place.level("edge-1") is ContainmentLevel.RESTRICTED
         assert place.broker.calls[-1].startswith("restrict edge-1")
     async with world(tmp_path / "c.db") as place:
-        device = place.keeper.devices["edge-1"]
+        device = place.fleet.devices["edge-1"]
         assert device.rules["p/attack"].until == device.rules["p/attack"].since + 3600
 
 

@@ -68,7 +68,7 @@ async def test_what_is_decided_ahead_is_told_in_order_and_only_once_it_is_on_dis
         messages = link.feed(*(full("edge-1", number + 1, 22) for number in range(ahead + 2)))
         place.link.sent = link.sent
         async with asyncio.TaskGroup() as group:
-            working = group.create_task(Ingest(link, place.keeper, lambda *_: None).run())
+            working = group.create_task(Ingest(link, place.fleet, lambda *_: None).run())
             await _until(disk.asked, ahead)
             for _ in range(20):
                 await asyncio.sleep(0)
@@ -91,7 +91,7 @@ async def test_a_delta_on_a_report_that_is_not_on_disk_yet(tmp_path: Path) -> No
         link.feed(full("edge-1", 1, 22), delta(2, OLD, NEW), heartbeat("edge-1", 3, digest_of(NEW)))
         place.link.sent = link.sent
         async with asyncio.TaskGroup() as group:
-            working = group.create_task(Ingest(link, place.keeper, lambda *_: None).run())
+            working = group.create_task(Ingest(link, place.fleet, lambda *_: None).run())
             await _until(disk.asked, 3)
             for number in range(3):
                 await disk.finish(number)
@@ -111,7 +111,7 @@ async def test_what_cannot_be_kept_ends_the_ingest_without_an_acknowledgement(tm
 
         async def work() -> None:
             async with asyncio.TaskGroup() as group:
-                group.create_task(Ingest(link, place.keeper, lambda *_: None).run())
+                group.create_task(Ingest(link, place.fleet, lambda *_: None).run())
                 await _until(disk.asked, 1)
                 disk.asked[0][1].set_exception(StoreError("cannot be kept"))
 
@@ -130,8 +130,8 @@ async def test_a_report_that_repeats_is_kept_without_a_decision(tmp_path: Path) 
         assert receipts_sent(place, "edge-1")[-1]["reason"] == "stale_sequence"
         assert await place.audited("edge-1") == [AuditKind.REPORT_FIRST_ACCEPTED]
     async with world(tmp_path / "c.db") as place:
-        assert place.keeper.devices["edge-1"].report_seq == 3
-        assert place.keeper.devices["edge-1"].reported_at > 0
+        assert place.fleet.devices["edge-1"].report_seq == 3
+        assert place.fleet.devices["edge-1"].reported_at > 0
 
 
 def test_the_usual_receipt_is_what_the_model_says() -> None:

@@ -125,14 +125,14 @@ async def test_a_flood_of_bad_messages_is_answered_and_kept_within_bounds(tmp_pa
         assert len(await place.store.dead_letters(device_id="noisy")) <= ANSWER_BURST
         assert len(place.link.acknowledged) == 4000
         assert place.ingest.counts["received"] == 4000
-        assert "noisy" not in place.keeper.devices
+        assert "noisy" not in place.fleet.devices
 
 
 async def test_a_flood_of_reports_costs_the_device_neither_status_nor_result(tmp_path: Path) -> None:
     async with world(tmp_path / "c.db") as place:
         await place.ingest.take([incoming("edge-1", full("edge-1", 1, 23))])
         await place.drain()
-        (command,) = place.keeper.devices["edge-1"].commands
+        (command,) = place.fleet.devices["edge-1"].commands
         flood = [incoming("edge-1", full("edge-1", seq, 23)) for seq in range(2, 400)]
         result = {"v": 1, "command_id": command.command_id, "state": "succeeded", "at": reports.SENT_AT}
         tail = [
@@ -140,8 +140,8 @@ async def test_a_flood_of_reports_costs_the_device_neither_status_nor_result(tmp
             incoming("edge-1", json.dumps(result).encode(), UpChannel.RESULT),
         ]
         await place.ingest.take([*flood, *tail])
-        assert place.keeper.devices["edge-1"].online is True
-        assert command.command_id not in {one.command_id for one in place.keeper.devices["edge-1"].commands}
+        assert place.fleet.devices["edge-1"].online is True
+        assert command.command_id not in {one.command_id for one in place.fleet.devices["edge-1"].commands}
 
 
 async def test_a_status_that_waited_is_taken_although_nothing_else_arrives(tmp_path: Path) -> None:
@@ -153,7 +153,7 @@ async def test_a_status_that_waited_is_taken_although_nothing_else_arrives(tmp_p
         assert lines < 20
         place.clock.at += 60.0
         await place.ingest.take(())
-        assert place.keeper.devices["edge-1"].online is False
+        assert place.fleet.devices["edge-1"].online is False
 
 
 async def test_an_honest_backlog_after_an_outage_is_read_completely(tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ async def test_a_first_proven_contact_brings_the_key(tmp_path: Path, key: Privat
             AuditKind.REPORT_FIRST_ACCEPTED,
             AuditKind.REPORT_SIGNING_STARTED,
         ]
-        assert place.keeper.devices["edge-1"].signs
+        assert place.fleet.devices["edge-1"].signs
         assert place.ingest.counts["signed"] == 1
     async with world(tmp_path / "c.db") as place:  # the key is kept, and so is that it signs
         assert await verdicts(place, full("edge-1", 9, 22)) == [("rejected", "unsigned")]
@@ -77,7 +77,7 @@ async def test_a_contact_that_is_not_proven_brings_none(tmp_path: Path, grade: A
         await verdicts(place, device.full(1, START, 22))
         await place.signing.keyring.drain()
         assert await verdicts(place, device.full(1, START, 22)) == [("rejected", "bad_signature")]
-        assert "edge-1" not in place.keeper.devices
+        assert "edge-1" not in place.fleet.devices
         assert await kinds(place) == [AuditKind.KEY_REGISTRATION_REFUSED, AuditKind.REPORT_REJECTED]
 
 
@@ -128,10 +128,10 @@ async def test_the_last_report_again_is_told_again_and_no_sign_of_life(tmp_path:
     device = Signing()
     async with world(tmp_path / "c.db") as place:
         await register_signing_key(place, device)
-        seen = place.keeper.devices["edge-1"].last_seen
+        seen = place.fleet.devices["edge-1"].last_seen
         place.clock.at += 100
         assert await verdicts(place, device.full(1, START, 22)) == [("accepted", None)]
-        assert place.keeper.devices["edge-1"].last_seen == seen
+        assert place.fleet.devices["edge-1"].last_seen == seen
 
 
 async def test_heartbeats_and_a_gap(tmp_path: Path) -> None:
@@ -141,7 +141,7 @@ async def test_heartbeats_and_a_gap(tmp_path: Path) -> None:
         assert await verdicts(place, device.beat(2, START, 22), device.beat(2, START, 22)) == [("rejected", "replayed")]
         assert await verdicts(place, device.beat(7, START, 22)) == []
         assert await verdicts(place, device.beat(5, START, 22)) == []  # late, and new
-        assert place.keeper.devices["edge-1"].gaps == 1
+        assert place.fleet.devices["edge-1"].gaps == 1
         (line,) = await place.store.audit(kind=AuditKind.REPORT_SEQUENCE_GAP_FOUND)
         assert line.entry.detail == {"missing": 4, "before": 7}
         assert place.ingest.counts["missing"] == 4
@@ -151,7 +151,7 @@ async def test_who_signed_once_is_not_believed_without_until_an_operator_says_so
     async with world(tmp_path / "c.db") as place:
         await register_signing_key(place, Signing())
         assert await verdicts(place, full("edge-1", 2, 22)) == [("rejected", "unsigned")]
-        await place.signing.forgo(place.keeper, "edge-1", "operator:ada", "new key")
+        await place.signing.forgo(place.fleet, "edge-1", "operator:ada", "new key")
         assert await verdicts(place, full("edge-1", 3, 22)) == [("accepted", None)]
         assert AuditKind.REPORT_SIGNING_WAIVED in await kinds(place)
 
@@ -159,7 +159,7 @@ async def test_who_signed_once_is_not_believed_without_until_an_operator_says_so
 async def test_a_class_that_must_sign(tmp_path: Path) -> None:
     async with world(tmp_path / "c.db") as place:
         seals = ReportSignatureVerifier(
-            place.signing.keyring, place.keeper.get, SignatureRequirements(must_sign=frozenset({"*"}))
+            place.signing.keyring, place.fleet.get, SignatureRequirements(must_sign=frozenset({"*"}))
         )
         place.ingest._seals = seals
         assert await verdicts(place, full("edge-1", 1, 22)) == [("rejected", "unsigned")]

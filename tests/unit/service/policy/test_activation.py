@@ -56,27 +56,27 @@ def _gate(place: World, fresh: PolicySet | PolicyError) -> PolicyActivation:
         return fresh
 
     return PolicyActivation(
-        place.keeper, place.store, load, lambda event, fields: place.logged.append((event, dict(fields)))
+        place.fleet, place.store, load, lambda event, fields: place.logged.append((event, dict(fields)))
     )
 
 
 async def _foreseen(place: World, candidate: PolicySet) -> tuple[list[ContainmentPreview], Any]:
     changes: list[ContainmentPreview] = []
     tally: Any = None
-    async for page in preview(place.keeper, place.store, candidate):
+    async for page in preview(place.fleet, place.store, candidate):
         changes += page.changes
         tally = page.tally
     return changes, tally
 
 
 async def test_a_preview_is_what_comes_true(place: World) -> None:
-    before = dict(place.keeper.devices)
+    before = dict(place.fleet.devices)
     changes, tally = await _foreseen(place, _forbids(8080))
     assert [(one.device_id, one.after, one.causes) for one in changes] == [
         (one, ContainmentLevel.RESTRICTED, ("p/no-8080",)) for one in FLEET[17:]
     ]
     assert (tally.judged, tally.reports, tally.contains) == (20, 20, 3)
-    assert place.keeper.devices == before, "nothing is kept"
+    assert place.fleet.devices == before, "nothing is kept"
     await _gate(place, _forbids(8080)).reload()
     for one in FLEET:
         await place.ingest.take([incoming(one, full(one, 2, 22, *((8080,) if one >= "edge-017" else ())))])
@@ -89,7 +89,7 @@ async def test_what_comes_later_what_is_held_and_what_is_released(place: World) 
     assert [kind_of(one) for one in changes] == ["later"] * 3
     assert tally.contains == 3
     assert (await _foreseen(place, _forbids(8080, shadow=True)))[0] == []
-    place.keeper.guards = FleetGuards(GUARDS.radius, protection=ProtectionRules(frozenset({FLEET[17]})))
+    place.fleet.guards = FleetGuards(GUARDS.radius, protection=ProtectionRules(frozenset({FLEET[17]})))
     changes, tally = await _foreseen(place, _forbids(8080))
     assert [kind_of(one) for one in changes] == ["held", "contained", "contained"]
     await _gate(place, _forbids(8080)).reload()
@@ -106,13 +106,13 @@ async def test_silent_devices_are_left_out(place: World) -> None:
 
 
 async def test_a_reload_that_contains_too_much_is_refused_unless_forced(place: World) -> None:
-    in_force = place.keeper.policies
+    in_force = place.fleet.policies
     with pytest.raises(PolicyTooBroadError, match=r"20 of 20 devices.*lets 5 be.*edge-000, .*--force"):
         await _gate(place, _forbids(22)).reload()
-    assert place.keeper.policies is in_force
-    assert await _gate(place, _forbids(8080)).reload() is place.keeper.policies
+    assert place.fleet.policies is in_force
+    assert await _gate(place, _forbids(8080)).reload() is place.fleet.policies
     await _gate(place, _forbids(22)).reload(force=True)
-    assert place.keeper.policies.version == _forbids(22).version
+    assert place.fleet.policies.version == _forbids(22).version
     for one in FLEET:
         await place.ingest.take([incoming(one, full(one, 2, 22, 99))])
     assert sum(place.level(one) is ContainmentLevel.RESTRICTED for one in FLEET) == 5, (
@@ -123,7 +123,7 @@ async def test_a_reload_that_contains_too_much_is_refused_unless_forced(place: W
 async def test_a_start_with_other_policies_that_contain_too_much_is_refused(place: World) -> None:
     await _gate(place, _forbids(1)).start()
     assert await place.store.accepted_policies() == _forbids(1).version
-    place.keeper.set_policies(_forbids(22))
+    place.fleet.set_policies(_forbids(22))
     with pytest.raises(PolicyTooBroadError, match="cordon serve --force"):
         await _gate(place, _forbids(22)).start()
     await _gate(place, _forbids(22)).start(force=True)
@@ -141,7 +141,7 @@ async def test_a_signal_reloads_and_what_is_refused_changes_nothing(place: World
             while not any(event.startswith(f"policies {word}") for event, _ in place.logged):
                 await asyncio.sleep(0)
             running.cancel()
-        assert place.keeper.policies.version == _forbids(8080).version
+        assert place.fleet.policies.version == _forbids(8080).version
 
 
 TEXT = """

@@ -172,9 +172,9 @@ async def test_a_device_that_comes_back_gets_its_turn(tmp_path: Path) -> None:
 async def test_restricted_devices_get_it_isolated_ones_do_not(tmp_path: Path) -> None:
     async with fleet(tmp_path / "db") as made:
         await people(made)
-        keeper = made.world.keeper
-        await keeper.handle("c1", ContainmentOrdered("x1", ContainmentLevel.RESTRICTED, BY, "test", None))
-        await keeper.handle("c2", ContainmentOrdered("x2", ContainmentLevel.ISOLATED, BY, "test", None))
+        state = made.world.fleet
+        await state.apply_and_commit("c1", ContainmentOrdered("x1", ContainmentLevel.RESTRICTED, BY, "test", None))
+        await state.apply_and_commit("c2", ContainmentOrdered("x2", ContainmentLevel.ISOLATED, BY, "test", None))
         await made.start()
         await made.install("t1")
         await made.go(61.0)
@@ -188,11 +188,11 @@ async def test_an_order_not_begun_is_taken_back_at_the_end(tmp_path: Path) -> No
     async with fleet(tmp_path / "db") as made:
         await people(made)
         await made.start()
-        assert made.world.keeper.devices["t1"].commands
+        assert made.world.fleet.devices["t1"].commands
         await made.desk.abort("r-0001", BY, revert=False)
         await made.go()
         assert (await made.now()).state is RolloutState.ABORTED
-        assert not made.world.keeper.devices["t1"].commands
+        assert not made.world.fleet.devices["t1"].commands
         sent = len(made.world.link.sent)
         await made.status("t1", "online")
         await made.go()

@@ -113,7 +113,7 @@ def prepared(root: Path, **files: tuple[bytes, int]) -> Path:
         (folder / name).write_bytes(content)
         (folder / name).chmod(mode)
         os.utime(folder / name, (NOW.timestamp(), NOW.timestamp() - 40 * 86400))
-    (root / "etc/passwd").write_text(f"keeper:x:{os.getuid()}:{os.getgid()}::/:/bin/sh\nbroken\n:::\n")
+    (root / "etc/passwd").write_text(f"fleet:x:{os.getuid()}:{os.getgid()}::/:/bin/sh\nbroken\n:::\n")
     (root / "etc/group").write_text(f"keepers:x:{os.getgid()}:\n")
     for place in (folder, folder.parent, folder.parent.parent, root):
         place.chmod(0o755)
@@ -140,10 +140,10 @@ def test_who_owns_and_may_read_a_key(tmp_path: Path) -> None:
         "bits": 0,
         "protected": True,
         "age_days": 40,
-        "owner": "keeper",
+        "owner": "fleet",
         "group": "keepers",
         "mode": "0600",
-        "folder_owner": "keeper",
+        "folder_owner": "fleet",
         "folder_group": "keepers",
         "folder_mode": "0755",
         "readable_by": [],

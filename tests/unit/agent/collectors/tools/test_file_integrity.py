@@ -33,7 +33,7 @@ class Device:
         self.put("/etc/passwd", "root:x:0:0\n")
         self.put("/etc/app.conf", "a=1\n")
         self.put("/opt/app/run", "#!/bin/sh\n")
-        self.keeper = self.made()
+        self.fleet = self.made()
 
     def made(self, *, is_baseline_owner: bool = True) -> IntegrityCollector:
         wanted = IntegritySettings.model_validate(self.options)
@@ -42,10 +42,10 @@ class Device:
     def put(self, place: str, text: str) -> Path:
         return put(self.root, place, text)
 
-    def look(self, keeper: IntegrityCollector | None = None, *, later: float = 600.0) -> dict[str, Any]:
+    def look(self, fleet: IntegrityCollector | None = None, *, later: float = 600.0) -> dict[str, Any]:
         self.now += later
         section: dict[str, Any] = normalise_findings(
-            {"integrity": dict((keeper or self.keeper)(System(self.root)))}
+            {"integrity": dict((fleet or self.fleet)(System(self.root)))}
         ).sections["integrity"]
         return section
 
@@ -110,7 +110,7 @@ def test_content_is_read_again_once_a_day_whatever_the_metadata_says(tmp_path: P
     raw = json.loads(state.read_text())
     raw["files"]["/etc/passwd"][1] = "0" * 64
     state.write_text(json.dumps(raw))
-    device.keeper = device.made()
+    device.fleet = device.made()
     assert device.changes() == {}
     assert device.changes(later=90_000.0) == {"/etc/passwd": "content"}
 
@@ -118,7 +118,7 @@ def test_content_is_read_again_once_a_day_whatever_the_metadata_says(tmp_path: P
 def test_a_new_baseline_is_taken_by_command_and_put_back_by_undo(device: Device) -> None:
     device.put("/etc/passwd", "changed\n")
     assert device.changes() == {"/etc/passwd": "content"}
-    action = RebaselineIntegrity(device.keeper, System(device.root))
+    action = RebaselineIntegrity(device.fleet, System(device.root))
     with pytest.raises(InvalidParamsError):
         action.check({"path": "/etc"})
     action.check({})
@@ -139,7 +139,7 @@ def test_a_damaged_baseline_is_unknown_until_a_new_one_is_ordered(device: Device
     (device.state / "integrity.json").write_text("{}")
     with pytest.raises(FactsUnavailableError, match=r"damaged.*integrity\.rebaseline"):
         device.look()
-    action = RebaselineIntegrity(device.keeper, System(device.root))
+    action = RebaselineIntegrity(device.fleet, System(device.root))
     assert action.plan({}).is_needed
     action.apply({}, {})
     assert action.verify({}, {}).is_reached
@@ -158,7 +158,7 @@ def test_only_the_running_agent_takes_a_baseline(tmp_path: Path) -> None:
 def test_what_the_configuration_newly_watches_is_no_change(device: Device) -> None:
     device.put("/srv/data", "x")
     device.options["paths"] = ["/etc", "/srv"]
-    device.keeper = device.made()
+    device.fleet = device.made()
     section = device.look()
     assert (section["changed"], section["roots"]) == (0, ["/etc", "/srv"])
     device.put("/srv/data", "y")
@@ -198,8 +198,8 @@ def test_what_cannot_be_read_is_counted_and_no_change(device: Device) -> None:
 
 
 def test_the_usual_paths_of_this_machine_fit_a_report(tmp_path: Path) -> None:
-    keeper = IntegrityCollector(IntegritySettings(), tmp_path, is_baseline_owner=True)
-    section = normalise_findings({"integrity": dict(keeper(System()))}).sections["integrity"]
+    fleet = IntegrityCollector(IntegritySettings(), tmp_path, is_baseline_owner=True)
+    section = normalise_findings({"integrity": dict(fleet(System()))}).sections["integrity"]
     assert (section["state"], section["changed"]) == ("ok", 0)
     assert section["files"] > 5
     assert load(tmp_path / "integrity.json") is not None
