@@ -3,7 +3,7 @@
 `make bench-rollout`, or `python -m tests.bench.rollout [--machine 1000,10000] [--rounds 3] [--mqtt 1000]
 [--store-in FOLDER]`.
 
-First without a network: fleet state, outbox, ingest and rollouts of a controller in this process, on a store with FULL sync,
+First without a network: state, outbox, ingest and rollouts of a controller in this process, on a store with FULL sync,
 and devices that answer every order at once with a result and a report. Processor time is what the process used, less
 what making the answers took; each size is played in rounds that alternate, and the best of each counts. Then with real
 processes: stand-in, controller and simulated devices over TLS, until the last ring is through.
