@@ -56,7 +56,7 @@ class Messages(Protocol):
         """Queues a QoS 1 message; `False` if it was not, because the queue is full or the connection is down."""
         ...
 
-    def tell(self, topic: str, payload: bytes, *, expiry_seconds: int | None = None) -> bool:
+    def publish_nowait(self, topic: str, payload: bytes, *, expiry_seconds: int | None = None) -> bool:
         """Sends a QoS 0 message, which may be lost; `False` if the connection is down or congested."""
         ...
 

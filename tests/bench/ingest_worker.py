@@ -70,8 +70,8 @@ class _Bridge:
     def acknowledge(self, messages: Sequence[IncomingMessage]) -> None:
         self.link.acknowledge(messages)
 
-    def tell(self, topic: str, payload: bytes, *, expiry_seconds: int | None = None) -> bool:
-        return self.link.tell(topic, payload, expiry_seconds=expiry_seconds)
+    def publish_nowait(self, topic: str, payload: bytes, *, expiry_seconds: int | None = None) -> bool:
+        return self.link.publish_nowait(topic, payload, expiry_seconds=expiry_seconds)
 
 
 async def _drain(port: int, bridge: _Bridge, ingest: Ingest, messages: int) -> float:
@@ -110,7 +110,7 @@ class _Nobody:
     def acknowledge(self, messages: Sequence[IncomingMessage]) -> None:
         pass
 
-    def tell(self, topic: str, payload: bytes, *, expiry_seconds: int | None = None) -> bool:
+    def publish_nowait(self, topic: str, payload: bytes, *, expiry_seconds: int | None = None) -> bool:
         return bool(topic and payload and expiry_seconds)
 
 

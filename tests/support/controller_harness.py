@@ -81,7 +81,7 @@ class MemoryLink:
             self.sent.append((topic, payload))
         return self.takes
 
-    def tell(self, topic: str, payload: bytes, *, expiry_seconds: int | None = None) -> bool:
+    def publish_nowait(self, topic: str, payload: bytes, *, expiry_seconds: int | None = None) -> bool:
         return self.publish(topic, payload, expiry_seconds=expiry_seconds)
 
     async def publish_confirmed(self, topic: str, payload: bytes, *, expiry_seconds: int | None = None) -> None:

@@ -1,8 +1,8 @@
-"""The socket as paho sees it: reads and writes gathered, because a system call for each byte costs more than MQTT does.
+"""A buffered socket under paho.
 
-paho asks for one byte, then one or two, then the rest of a packet, and sends each packet by itself. This stands between
-it and the socket: one large read serves many packets, and what is sent in one turn of the loop leaves in one write.
-It knows where packets end, so that paho is given whole ones only, and only those that nobody took before it.
+paho reads one byte, then one or two, then the rest of a packet, and sends each packet by itself; these system calls
+cost more than MQTT itself. Here one large read serves many packets, and everything sent in one iteration of the loop
+leaves in one write. paho gets whole packets only, and only those that were not consumed before.
 """
 
 import contextlib
@@ -15,35 +15,35 @@ from controller.adapters.mqtt.packets import packet_end
 from schemas.broker_address import BrokerAddress
 
 READ_BYTES: Final = 64 * 1024
-MAX_READ_BYTES: Final = 1024 * 1024  # asked for at once, of a packet that is larger
+MAX_READ_BYTES: Final = 1024 * 1024  # per read of a larger packet
 
 
 class BufferedSocket:
     """A connected socket with buffers on both sides; paho's `SocketLike`.
 
     Attributes:
-        starved: there is no whole packet; the loop's reader will tell when there is more.
-        trouble: why reading or writing failed, in the words of the system; None after an orderly end.
-        ended: the other side closed.
+        starved: there is no whole packet; the loop's reader reports further data.
+        trouble: why reading or writing failed; None after an orderly end.
+        ended: the other side closed the connection.
     """
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
         self._in = b""
         self._at = 0
-        self._granted = 0  # up to where paho may read
+        self._allowed = 0  # up to where paho may read
         self._out = bytearray()
         self.starved = False
         self.ended = False
         self.trouble: OSError | None = None
 
     def packet(self) -> tuple[bytes, int, int] | None:
-        """The buffer, where the next whole packet begins in it, and where it ends; None when there is none.
+        """Returns the buffer, and start and end of the next whole packet in it; None without one.
 
-        Its caller says `took`, or has paho read it after `grant`.
+        The caller consumes the packet, or allows paho to read it.
 
         Raises:
-            ValueError: what comes is not MQTT.
+            ValueError: the data is not MQTT.
         """
         while True:
             end = packet_end(self._in, self._at)
@@ -53,16 +53,16 @@ class BufferedSocket:
             if not self._fill(missing):
                 return None
 
-    def took(self, end: int) -> None:
-        """The packet up to `end` was read."""
+    def consume(self, end: int) -> None:
+        """Marks the packet up to `end` as read."""
         self._at = end
 
-    def grant(self, end: int) -> None:
-        """The packet up to `end` is for paho."""
-        self._granted = end
+    def allow(self, end: int) -> None:
+        """Lets paho read the packet up to `end`."""
+        self._allowed = end
 
     def _fill(self, missing: int) -> bool:
-        """Read once, behind what is left; False when nothing came."""
+        """Reads once and appends to the unread rest; False when nothing came."""
         try:
             more = self._sock.recv(max(READ_BYTES, min(missing, MAX_READ_BYTES)))
         except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
@@ -75,19 +75,19 @@ class BufferedSocket:
             self.ended = True
             return False
         self._in = self._in[self._at :] + more
-        self._at = self._granted = 0
+        self._at = self._allowed = 0
         return True
 
     def recv(self, buffer_size: int) -> bytes:
-        """Up to that many bytes of a packet that was granted; for paho.
+        """Returns up to `buffer_size` bytes of an allowed packet, for paho.
 
         Raises:
-            BlockingIOError: nothing there now.
+            BlockingIOError: no allowed bytes.
             OSError: the connection is broken.
         """
         at = self._at
-        if at < self._granted:
-            self._at = min(at + buffer_size, self._granted)
+        if at < self._allowed:
+            self._at = min(at + buffer_size, self._allowed)
             return self._in[at : self._at]
         if self.trouble is not None:
             raise self.trouble
@@ -96,17 +96,17 @@ class BufferedSocket:
         raise BlockingIOError
 
     def send(self, buffer: bytes | bytearray) -> int:
-        """Take all of it; `flush` sends it."""
+        """Buffers everything; `flush` sends."""
         self._out += buffer
         return len(buffer)
 
     @property
     def unsent(self) -> int:
-        """Bytes that are gathered and not sent."""
+        """Buffered bytes that were not sent."""
         return len(self._out)
 
     def flush(self) -> bool:
-        """Send what is gathered; False when the socket takes no more for now.
+        """Sends the buffer; False when the socket accepts no more for now.
 
         Raises:
             OSError: the connection is broken.
@@ -123,23 +123,21 @@ class BufferedSocket:
         return True
 
     def close(self) -> None:
-        """Send what the socket still takes (paho closes right behind its DISCONNECT), then close."""
+        """Sends what the socket accepts (paho closes right after its DISCONNECT), then closes."""
         if self._sock.fileno() >= 0:
             with contextlib.suppress(OSError):
                 self.flush()
         self._sock.close()
 
     def fileno(self) -> int:
-        """The socket's number, for the loop."""
         return self._sock.fileno()
 
     def setblocking(self, flag: bool) -> None:
-        """As the socket's."""
         self._sock.setblocking(flag)
 
 
 def open_wire(server: BrokerAddress, options: MqttOptions) -> BufferedSocket:
-    """Resolve, connect and shake hands; blocks, so it runs in a thread.
+    """Resolves the name, connects, and does the TLS handshake; blocks, so it runs in a thread.
 
     Raises:
         OSError: no connection, no trust, or a key file that cannot be read.
@@ -147,7 +145,7 @@ def open_wire(server: BrokerAddress, options: MqttOptions) -> BufferedSocket:
     context = tls_context(options) if server.tls else None
     sock = socket.create_connection((server.host, server.port), timeout=options.connect_timeout_seconds)
     try:
-        # What belongs together is gathered here already; waiting for more would only delay it.
+        # Data is already gathered in the buffer.
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return BufferedSocket(sock if context is None else context.wrap_socket(sock, server_hostname=server.host))
     except BaseException:
@@ -156,7 +154,7 @@ def open_wire(server: BrokerAddress, options: MqttOptions) -> BufferedSocket:
 
 
 def tls_context(options: MqttOptions) -> ssl.SSLContext:
-    """Trust and identity from the files as they are now: renewed certificates count at the next connection.
+    """Returns a context from the files as they are now, so that the next connection uses renewed certificates.
 
     Raises:
         OSError: a file is missing or holds no certificate or key.
@@ -168,6 +166,6 @@ def tls_context(options: MqttOptions) -> ssl.SSLContext:
     context = ssl.create_default_context(cafile=options.ca)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     if options.certificate is not None:
-        # Without the callable a protected key would make OpenSSL ask at the terminal.
+        # Without the callable OpenSSL would ask for the passphrase of an encrypted key at the terminal.
         context.load_cert_chain(options.certificate, options.key, password=lambda: b"")
     return context

@@ -1,7 +1,6 @@
-"""One connection, from the first lookup to its end: paho speaks MQTT, the loop owns the socket.
+"""One MQTT connection: paho encodes and decodes, the event loop owns the socket.
 
-A connection is never reused: what a failed or abandoned attempt left behind in a client or in a thread is then
-nobody's state.
+A connection is never reused, so state that a failed attempt left in a client or thread affects no later connection.
 """
 
 import asyncio
@@ -12,7 +11,6 @@ from time import monotonic
 from typing import Any, Final, TypeVar
 
 from paho.mqtt import client as paho
-from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from controller.adapters.mqtt.buffered_socket import BufferedSocket, open_wire
@@ -21,24 +19,30 @@ from controller.adapters.mqtt.options import MqttOptions
 from controller.adapters.mqtt.outbox import OutgoingMessage, PublishQueue
 from controller.adapters.mqtt.packets import InboundPublish, as_publish, publish_packet
 from controller.adapters.mqtt.paho_client import MqttVersion, PahoClient
-from controller.adapters.mqtt.reason_codes import Disconnection, DisconnectKind, disconnected, network_words, refused
+from controller.adapters.mqtt.reason_codes import (
+    Disconnection,
+    DisconnectKind,
+    connack_reason,
+    describe_network_error,
+    disconnect_reason,
+)
 from controller.ports.log import Log
 from schemas.broker_address import BrokerAddress
 
 _T = TypeVar("_T")
 MISC_SECONDS: Final = 1.0
-# Packets handled in one turn of the loop before others get theirs; about 5 ms.
-READ_BUDGET: Final = 500
+READ_BUDGET: Final = 500  # packets per iteration of the loop; about 5 ms
 CLOSE_SECONDS: Final = 2.0
-MAX_UNSENT: Final = 4 * 1024 * 1024  # bytes that wait for a broker that is slow to read, before more is refused
+MAX_UNSENT: Final = 4 * 1024 * 1024  # bytes buffered for a broker that reads slowly, before `publish_nowait` refuses
 _PINGREQ: Final = b"\xc0\x00"
 _KEEPALIVE_TIMEOUT: Final = 141
 _FIRST_FAILURE: Final = 128
-_UNANSWERED: Final = "the server did not answer the CONNECT in time"
+_NO_CONNACK: Final = "the server did not answer the CONNECT in time"
+_NO_SUBACK: Final = "the broker did not answer the SUBSCRIBE in time"
 
 
 class ConnectionClosedError(Exception):
-    """The connection could not be made, or is over; carries why."""
+    """The connection failed or ended; `end` says why."""
 
     def __init__(self, end: Disconnection) -> None:
         super().__init__(end.detail)
@@ -46,7 +50,7 @@ class ConnectionClosedError(Exception):
 
 
 class MqttConnection:
-    """Connects, subscribes, reads, writes, and says in `ended` why it is over."""
+    """Connects, subscribes, reads and writes; `ended` is resolved with the reason when it is over."""
 
     def __init__(
         self,
@@ -58,7 +62,6 @@ class MqttConnection:
         outbox: PublishQueue,
         log: Log,
     ) -> None:
-        """Describe it; nothing happens before `open`. Made on the loop's thread."""
         self._server = server
         self._options = options
         self._inbox = inbox
@@ -86,34 +89,33 @@ class MqttConnection:
         self._refusals_logged: set[int] = set()
 
     async def open(self, executor: Executor) -> bool:
-        """Connect and subscribe; tells whether the broker had kept the session.
+        """Connects and subscribes; returns whether the broker had kept the session.
 
         Raises:
-            ConnectionClosedError: it did not come to that.
+            ConnectionClosedError: the broker did not accept, or was silent for too long.
         """
         limit = self._options.connect_timeout_seconds
         try:
             try:
-                # Twice: the socket and the TLS handshake have the limit each; the name lookup has none of its own.
+                # The socket and the TLS handshake have this limit each; the name lookup has none of its own.
                 async with asyncio.timeout(2 * limit):
                     await self._loop.run_in_executor(executor, self._client.dial, self._server)
             except (OSError, ValueError) as error:  # TimeoutError is one of them
-                raise ConnectionClosedError(Disconnection(DisconnectKind.UNREACHABLE, network_words(error))) from error
+                raise ConnectionClosedError(
+                    Disconnection(DisconnectKind.UNREACHABLE, describe_network_error(error))
+                ) from error
             self._attach()
-            present = await self._answer(self._connack, Disconnection(DisconnectKind.SILENT, _UNANSWERED))
-            self._client.ask_for(self._options.subscriptions)
+            present = await self._wait_for(self._connack, Disconnection(DisconnectKind.SILENT, _NO_CONNACK))
+            self._client.subscribe_all(self._options.subscriptions)
             self._want_flush()
-            await self._answer(
-                self._suback,
-                Disconnection(DisconnectKind.UNREACHABLE, "the broker did not answer the SUBSCRIBE in time"),
-            )
+            await self._wait_for(self._suback, Disconnection(DisconnectKind.UNREACHABLE, _NO_SUBACK))
         except BaseException:
             self.abandon()
             raise
         return present
 
     async def close(self) -> None:
-        """Say goodbye (DISCONNECT 0: the session stays, no will) and wait for it to leave, a bounded time."""
+        """Sends DISCONNECT 0 (the session stays, no will) and waits at most `CLOSE_SECONDS` for it to leave."""
         if not self.ended.done():
             self._flush()
             with contextlib.suppress(TimeoutError):
@@ -125,7 +127,7 @@ class MqttConnection:
         self.abandon()
 
     def abandon(self) -> None:
-        """Drop everything at once; also what a thread may still bring."""
+        """Closes at once, also a socket that a thread may still open."""
         self._end(Disconnection(DisconnectKind.DROPPED, "closed by this side"))
         with self._lock:
             self._abandoned = True
@@ -135,13 +137,13 @@ class MqttConnection:
             wire.close()
 
     def acknowledge(self, packets: bytes) -> None:
-        """Send PUBACKs; they leave together at the end of this turn of the loop, and none before the CONNACK."""
+        """Sends PUBACKs, together at the end of this iteration of the loop; none before the CONNACK."""
         if packets and self._established and self._wire is not None:
             self._wire.send(packets)
             self._want_flush()
 
-    def tell(self, topic: str, payload: bytes, expiry_seconds: int | None) -> bool:
-        """Send at QoS 0 from the CONNACK on; False when that is not there yet, or the broker is slow to read."""
+    def publish_nowait(self, topic: str, payload: bytes, expiry_seconds: int | None) -> bool:
+        """Sends at QoS 0; False before the CONNACK, or when the broker reads too slowly."""
         wire = self._wire
         if not self._established or wire is None or wire.unsent > MAX_UNSENT:
             return False
@@ -150,25 +152,23 @@ class MqttConnection:
         return True
 
     def resume(self) -> None:
-        """Something was taken from the inbox: read on if reading had stopped."""
+        """Resumes reading that stopped because the inbox was full."""
         if self._reading or not self._established or self.ended.done():
             return
-        if self._wire is not None and self._inbox.roomy:
+        if self._wire is not None and self._inbox.has_room:
             self._reading = True
             self._loop.add_reader(self._wire.fileno(), self._on_readable)
             self._read_more()
 
-    # -- connecting ------------------------------------------------------------------------------------------------
-
     def _open_wire(self) -> BufferedSocket:
-        """Runs in a thread: nothing of the loop may be touched here."""
+        """Runs in a thread: uses nothing of the loop."""
         wire = open_wire(self._server, self._options)
         with self._lock:
             if not self._abandoned:
                 self._wire = wire
                 return wire
         wire.close()
-        raise ConnectionAbortedError("nobody waits for this connection any more")
+        raise ConnectionAbortedError("the connection was abandoned")
 
     def _attach(self) -> None:
         assert self._wire is not None
@@ -186,17 +186,17 @@ class MqttConnection:
         self._want_flush()
         self._read_more()
 
-    async def _answer(self, answer: asyncio.Future[_T], silence: Disconnection) -> _T:
+    async def _wait_for(self, answer: asyncio.Future[_T], timed_out: Disconnection) -> _T:
         limit = self._options.connect_timeout_seconds
         either: set[asyncio.Future[Any]] = {answer, self.ended}
         await asyncio.wait(either, timeout=limit, return_when=asyncio.FIRST_COMPLETED)
         if self.ended.done():
             raise ConnectionClosedError(self.ended.result())
         if not answer.done():
-            raise ConnectionClosedError(silence)
+            raise ConnectionClosedError(timed_out)
         return answer.result()
 
-    # -- the loop's side -------------------------------------------------------------------------------------------
+    # Called by the loop.
 
     def _on_readable(self) -> None:
         self._more_scheduled = False
@@ -209,26 +209,26 @@ class MqttConnection:
             for _ in range(READ_BUDGET):
                 if not self._read_packet(wire, now):
                     return
-        except Exception as error:  # noqa: BLE001 - whatever cannot be read ends the connection, never the loop
+        except Exception as error:  # noqa: BLE001 - an unreadable packet ends the connection, not the loop
             self._fail(f"the server sent something unreadable: {type(error).__name__}: {error}")
             return
         self._read_more()
 
     def _read_packet(self, wire: BufferedSocket, now: float) -> bool:
-        """One packet, by us if it is a plain message, else by paho; whether there may be another."""
+        """Handles one packet: a plain PUBLISH here, any other by paho. Returns whether there may be another."""
         found = wire.packet()
         if found is None:
             if not wire.starved:
-                self._client.loop_read()  # paho finds out that it is over
+                self._client.loop_read()  # paho reports the end of the connection
             return False
         message = as_publish(*found, five=self._five) if self._established else None
-        if message is None:  # also one at QoS 2, which is ours when its broker released it
-            wire.grant(found[2])
+        if message is None:  # also a PUBLISH at QoS 2, which is delivered when the broker released it
+            wire.allow(found[2])
             self._client.loop_read()
             if self.ended.done():
                 return False
         else:
-            wire.took(found[2])
+            wire.consume(found[2])
             self._deliver(message, now)
         if not self._inbox.full:
             return True
@@ -240,11 +240,11 @@ class MqttConnection:
         try:
             topic = message.topic.decode()
         except UnicodeDecodeError:
-            topic = ""  # nobody's topic: rejected above, and acknowledged, so that it does not come again for ever
+            topic = ""  # ingest rejects and acknowledges it, so that the broker does not deliver it again
         self._inbox.put(topic, message, now)
 
     def _read_more(self) -> None:
-        """Look again in the next turn: what the wire has buffered the loop's reader does not know of."""
+        """Reads in the next iteration: the loop's reader does not see what the socket has buffered already."""
         if not self._more_scheduled:
             self._more_scheduled = True
             self._loop.call_soon(self._on_readable)
@@ -266,7 +266,7 @@ class MqttConnection:
                     return
             blocked = not wire.flush()
         except OSError as error:
-            self._fail(f"the connection broke: {network_words(error)}")
+            self._fail(f"the connection broke: {describe_network_error(error)}")
             return
         if blocked == self._blocked:
             return
@@ -286,7 +286,7 @@ class MqttConnection:
         if self._reading and wire.starved:
             self._client.loop_misc()
         elif self._loop.time() - self._pinged_at >= self._options.keepalive_seconds / 2:
-            # paho would take its unread PINGRESP for a dead server; the broker still has to hear from us.
+            # With an unread PINGRESP, paho would consider the server dead; the broker still needs a PINGREQ.
             self._pinged_at = self._loop.time()
             wire.send(_PINGREQ)
             self._want_flush()
@@ -299,9 +299,8 @@ class MqttConnection:
         if self.ended.done():
             return
         if not self._established and end.kind is DisconnectKind.DROPPED:
-            end = Disconnection(
-                DisconnectKind.SILENT, f"{end.detail}, before the CONNECT was answered", end.reason_code
-            )
+            detail = f"{end.detail}, before the CONNECT was answered"
+            end = Disconnection(DisconnectKind.SILENT, detail, end.reason_code)
         self.ended.set_result(end)
         self._detach()
 
@@ -316,23 +315,18 @@ class MqttConnection:
         self._drained.set()
 
     def _release(self) -> None:
-        """Nothing of paho calls us any more."""
+        """Removes every callback from paho."""
         client = self._client
         client.on_connect = client.on_disconnect = client.on_subscribe = client.on_message = client.on_publish = None
         client.on_socket_close = client.on_socket_register_write = None
 
-    # -- paho's side -----------------------------------------------------------------------------------------------
+    # Called by paho.
 
     def _on_connect(
-        self,
-        _client: paho.Client,
-        _userdata: object,
-        flags: paho.ConnectFlags,
-        reason: ReasonCode,
-        properties: Properties | None,
+        self, _client: object, _userdata: object, flags: paho.ConnectFlags, reason: ReasonCode, properties: object
     ) -> None:
         if reason.is_failure:
-            self._end(refused(reason.value, reason.getName()))
+            self._end(connack_reason(reason.value, reason.getName()))
             return
         self._established = True
         self.window = min(self._options.max_inflight, getattr(properties, "ReceiveMaximum", self._options.max_inflight))
@@ -342,18 +336,15 @@ class MqttConnection:
             self._connack.set_result(flags.session_present)
 
     def _on_disconnect(
-        self,
-        _client: paho.Client,
-        _userdata: object,
-        flags: paho.DisconnectFlags,
-        reason: ReasonCode,
-        _properties: Properties | None,
+        self, _client: object, _userdata: object, flags: paho.DisconnectFlags, reason: ReasonCode, _properties: object
     ) -> None:
         wire = self._wire
         if flags.is_disconnect_packet_from_server:
-            self._end(disconnected(reason.value, reason.getName()))
+            self._end(disconnect_reason(reason.value, reason.getName()))
         elif wire is not None and wire.trouble is not None:
-            self._end(Disconnection(DisconnectKind.DROPPED, f"the connection broke: {network_words(wire.trouble)}"))
+            self._end(
+                Disconnection(DisconnectKind.DROPPED, f"the connection broke: {describe_network_error(wire.trouble)}")
+            )
         elif wire is not None and wire.ended:
             self._end(Disconnection(DisconnectKind.DROPPED, "the server closed the connection"))
         elif reason.value == _KEEPALIVE_TIMEOUT:
@@ -362,49 +353,39 @@ class MqttConnection:
             self._end(Disconnection(DisconnectKind.DROPPED, "the server broke the protocol"))
 
     def _on_subscribe(
-        self,
-        _client: paho.Client,
-        _userdata: object,
-        _packet_id: int,
-        reasons: list[ReasonCode],
-        _properties: Properties | None,
+        self, _client: object, _userdata: object, _packet_id: int, reasons: list[ReasonCode], _properties: object
     ) -> None:
         for topic, reason in zip(self._options.subscriptions, reasons, strict=False):
             if reason.value >= _FIRST_FAILURE:
-                words = f"the broker refused the subscription to {topic}: {reason.getName()} (reason {reason.value})"
-                self._end(Disconnection(DisconnectKind.REFUSED, words, reason.value))
+                detail = f"the broker refused the subscription to {topic}: {reason.getName()} (reason {reason.value})"
+                self._end(Disconnection(DisconnectKind.REFUSED, detail, reason.value))
                 return
         if not self._suback.done():
             self._suback.set_result(None)
 
-    def _on_message(self, _client: paho.Client, _userdata: object, message: paho.MQTTMessage) -> None:
-        raw = getattr(message, "_topic", b"")  # its property raises for what is no text
+    def _on_message(self, _client: object, _userdata: object, message: paho.MQTTMessage) -> None:
+        raw = getattr(message, "_topic", b"")  # the property raises for invalid UTF-8
         arrived = InboundPublish(raw, bytes(message.payload), message.qos, message.retain, message.dup, message.mid)
         self._deliver(arrived, monotonic())
 
     def _on_publish(
-        self,
-        _client: paho.Client,
-        _userdata: object,
-        packet_id: int,
-        reason: ReasonCode,
-        _properties: Properties | None,
+        self, _client: object, _userdata: object, packet_id: int, reason: ReasonCode, _properties: object
     ) -> None:
         code = reason.value
         if code >= _FIRST_FAILURE and code not in self._refusals_logged:
-            self._refusals_logged.add(code)  # once for each connection: a missing right would fill the log
+            self._refusals_logged.add(code)  # once per connection: a missing permission would fill the log
             self._log("mqtt_publish_refused", {"reason_code": code, "reason": reason.getName()})
-        self._outbox.settled(packet_id, code, reason.getName(), self._loop.time())
+        self._outbox.on_acknowledged(packet_id, code, reason.getName(), self._loop.time())
 
-    def send(self, letter: OutgoingMessage) -> int | None:
-        """Publish at QoS 1; gives the packet id, or None when paho takes nothing now.
+    def send(self, message: OutgoingMessage) -> int | None:
+        """Publishes at QoS 1; returns the packet id, or None when paho accepts nothing now.
 
         Raises:
-            ValueError: it can never be sent.
+            ValueError: the message can never be sent.
         """
-        expiry = None if letter.deadline is None else letter.deadline - self._loop.time()
+        expiry = None if message.deadline is None else message.deadline - self._loop.time()
         try:
-            return self._client.post(letter.topic, letter.payload, expiry)
+            return self._client.publish_packet(message.topic, message.payload, expiry)
         except ValueError as error:
-            self._log("mqtt_publish_impossible", {"topic": letter.topic, "reason": str(error)})
+            self._log("mqtt_publish_impossible", {"topic": message.topic, "reason": str(error)})
             raise

@@ -1,4 +1,4 @@
-"""What arrived and what is still owed a PUBACK: kept in the order received, whatever order the answers come in."""
+"""Received messages and outstanding PUBACKs, in the order of arrival, in whatever order they are acknowledged."""
 
 import asyncio
 from collections import deque
@@ -14,37 +14,36 @@ _ACK: Final = {1: b"\x40\x02", 2: b"\x70\x02"}  # PUBACK; PUBCOMP for a broker t
 
 
 class Inbox:
-    """Messages between the socket and `receive`, and the acknowledgements between `acknowledge` and the socket.
+    """Buffers messages between the socket and `receive`, and PUBACKs between `acknowledge` and the socket.
 
-    A ticket counts the deliveries of this process, so packet ids that the broker uses again cannot be confused.
+    A ticket counts the deliveries of this process, because the broker reuses packet ids.
     """
 
     def __init__(self, most: int, most_bytes: int) -> None:
-        """Take the bounds in messages and in payload bytes at which `full` turns true."""
+        """`most` messages or `most_bytes` of payload fill it."""
         self._most = most
         self._most_bytes = most_bytes
         self._waiting: deque[IncomingMessage] = deque()
         self._waiting_bytes = 0
         self._arrived = asyncio.Event()
-        # The PUBACK packet of each delivery not yet answered, in the order received; the first one's ticket.
+        # The PUBACK of each unacknowledged delivery in the order of arrival; `_first` is the first one's ticket.
         self._owed: deque[bytes] = deque()
         self._first = 0
         self._next = 0
-        # Answers that came before those of earlier deliveries.
-        self._early: set[int] = set()
+        self._early: set[int] = set()  # acknowledged before an earlier delivery
 
     @property
     def full(self) -> bool:
-        """Reading has to stop until something was taken."""
+        """Whether reading has to stop."""
         return len(self._waiting) >= self._most or self._waiting_bytes >= self._most_bytes
 
     @property
-    def roomy(self) -> bool:
-        """Enough was taken for reading to go on without stopping again at once."""
+    def has_room(self) -> bool:
+        """Whether it is at most half full, so that reading can resume."""
         return len(self._waiting) * 2 <= self._most and self._waiting_bytes * 2 <= self._most_bytes
 
     def begin(self, *, session_present: bool) -> None:
-        """Start a connection: earlier tickets are void, and what a kept session will deliver again is dropped here."""
+        """Starts a connection: earlier tickets become void, and messages that a kept session redelivers are dropped."""
         self._owed.clear()
         self._early.clear()
         self._first = self._next
@@ -53,7 +52,7 @@ class Inbox:
             self._waiting_bytes = sum(len(message.payload) for message in self._waiting)
 
     def put(self, topic: str, message: InboundPublish, now: float) -> None:
-        """Add one delivery that arrived `now` (monotonic seconds); `topic` is given apart because decoding may fail."""
+        """Adds a delivery that arrived at `now` (monotonic seconds); `topic` is decoded by the caller."""
         ticket = NO_TICKET
         _, payload, qos, retain, dup, packet_id = message
         if qos:
@@ -66,7 +65,7 @@ class Inbox:
             self._arrived.set()
 
     async def take(self, most: int) -> Sequence[IncomingMessage]:
-        """Wait for one, then take up to `most`."""
+        """Waits for a message, then returns up to `most`."""
         while not self._waiting:
             self._arrived.clear()
             await self._arrived.wait()
@@ -81,7 +80,7 @@ class Inbox:
         return taken
 
     def settle(self, messages: Sequence[IncomingMessage]) -> bytes:
-        """Give the PUBACK packets that may leave now: no packet overtakes an earlier one's [MQTT-4.6.0-2]."""
+        """Returns the PUBACKs that may be sent now, in the order of arrival [MQTT-4.6.0-2]."""
         due: list[bytes] = []
         for message in messages:
             ticket = message.ticket

@@ -1,4 +1,4 @@
-"""The controller's link to the broker: one subscription that survives restarts, and messages out."""
+"""The controller's MQTT session with the broker: reconnects, receives and publishes."""
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
@@ -18,10 +18,9 @@ from controller.ports.messages import ConnectionState, IncomingMessage
 from schemas.backoff import Backoff
 from schemas.broker_address import BrokerAddress
 
-# A server that once answered only 3.1.1 is asked for MQTT 5 again after this long: it may have been slow, or upgraded.
+# How long a server that accepted only 3.1.1 is not tried with MQTT 5: it may have been slow, or gets upgraded.
 FALLBACK_KEPT_SECONDS: Final = 3600.0
-# Attempts whose name lookup hangs hold a thread until the resolver gives up.
-_DIAL_THREADS: Final = 4
+_DIAL_THREADS: Final = 4  # an attempt whose name lookup hangs holds a thread until the resolver times out
 _WORKED_ONCE: Final = {DisconnectKind.DROPPED, DisconnectKind.TAKEN_OVER}
 
 
@@ -35,7 +34,7 @@ class PahoMessages:
         rand: Callable[[], float],
         log: Callable[[str, Mapping[str, object]], None],
     ) -> None:
-        """Take the settings, randomness in [0, 1) for the back-off, and where events of the link are told."""
+        """`rand`: draws from [0, 1) for the back-off; `log`: receives events of the connection."""
         self._options = options
         self._log = log
         self._servers = tuple(BrokerAddress.parse(url) for url in options.servers)
@@ -49,48 +48,48 @@ class PahoMessages:
 
     @property
     def state(self) -> ConnectionState:
-        """The link as it is now; `since` is the loop's time in seconds."""
+        """The state of the connection; `since` is the loop's time in seconds."""
         return self._state
 
     async def run(self) -> NoReturn:
-        """Connect, stay connected, until cancelled; then disconnect, within a bounded time."""
+        """Stays connected until cancelled, then disconnects within a bounded time."""
         executor = ThreadPoolExecutor(_DIAL_THREADS, thread_name_prefix="mqtt-connect")
         try:
             await self._keep_connected(executor)
         finally:
             self._outbox.detach("the link was stopped")
-            self._tell(connected=False, detail="stopped")
+            self._update(connected=False, detail="stopped")
             executor.shutdown(wait=False, cancel_futures=True)
 
     async def receive(self, most: int) -> Sequence[IncomingMessage]:
-        """Wait for at least one message, then take what has arrived, in order, at most `most`."""
+        """Waits for a message, then returns what has arrived, in order, at most `most`."""
         messages = await self._inbox.take(most)
         if self._connection is not None:
             self._connection.resume()
         return messages
 
     def acknowledge(self, messages: Sequence[IncomingMessage]) -> None:
-        """Send the PUBACKs, in the order received; tickets of an earlier connection are void and ignored."""
+        """Sends the PUBACKs in the order of arrival; tickets of an earlier connection are ignored."""
         packets = self._inbox.settle(messages)
         if self._connection is not None:
             self._connection.acknowledge(packets)
 
     def publish(self, topic: str, payload: bytes, *, expiry_seconds: int | None = None) -> bool:
-        """Queue a QoS 1 message; `False` when the bounded queue is full or the link is down: nothing was queued.
+        """Queues a QoS 1 message; False, without queueing, when the queue is full or the connection is down.
 
-        What was queued outlives a reconnect, and may then be delivered twice.
+        A queued message survives a reconnect, and may then be delivered twice.
         """
         return self._offer(OutgoingMessage(topic, payload), expiry_seconds)
 
-    def tell(self, topic: str, payload: bytes, *, expiry_seconds: int | None = None) -> bool:
-        """Send at QoS 0, at most once; `False` when the link is down or clogged: nothing was sent."""
-        return self._connection is not None and self._connection.tell(topic, payload, expiry_seconds)
+    def publish_nowait(self, topic: str, payload: bytes, *, expiry_seconds: int | None = None) -> bool:
+        """Sends at QoS 0, at most once; False, without sending, when the connection is down or too slow."""
+        return self._connection is not None and self._connection.publish_nowait(topic, payload, expiry_seconds)
 
     async def publish_confirmed(self, topic: str, payload: bytes, *, expiry_seconds: int | None = None) -> None:
-        """Publish at QoS 1 and wait for the broker's PUBACK.
+        """Publishes at QoS 1 and waits for the broker's PUBACK.
 
         Raises:
-            NoSubscriberError: the broker took it and nobody is subscribed (MQTT 5 only).
+            NoSubscriberError: the broker accepted it and has no subscriber (MQTT 5 only).
             MessagesError: not connected, queue full, refused (MQTT 5 reason >= 128), or no PUBACK in time.
         """
         if not self._outbox.attached:
@@ -105,12 +104,12 @@ class PahoMessages:
         except TimeoutError as error:
             raise MessagesError(f"no PUBACK within {limit:g} s") from error
 
-    def _offer(self, letter: OutgoingMessage, expiry_seconds: int | None) -> bool:
+    def _offer(self, message: OutgoingMessage, expiry_seconds: int | None) -> bool:
         now = asyncio.get_running_loop().time()
         if expiry_seconds is not None:
-            letter.deadline = now + expiry_seconds
-        # A kept session's messages come before the SUBACK: their receipts wait for the moment it is there.
-        return self._outbox.offer(letter, now, opening=self._connection is not None)
+            message.deadline = now + expiry_seconds
+        # Messages of a kept session arrive before the SUBACK; their receipts are queued until then.
+        return self._outbox.enqueue(message, now, opening=self._connection is not None)
 
     async def _keep_connected(self, executor: Executor) -> NoReturn:
         at = 0
@@ -120,19 +119,19 @@ class PahoMessages:
             end = await self._serve(server, executor)
             if end.kind in _WORKED_ONCE:
                 failed_in_a_row = 0
-                if self._backoff.in_trouble:
-                    at += 1  # a node that drops us again and again is left for another
+                if self._backoff.is_failing:
+                    at += 1  # try another node than one that drops the connection repeatedly
             else:
                 at += 1
                 failed_in_a_row += 1
                 if failed_in_a_row % len(self._servers):
-                    continue  # the next address may answer right now; waiting comes after all were tried
+                    continue  # wait only after every address was tried
             seconds = self._backoff.next(end.kind)
             self._log("mqtt_waiting", {"seconds": round(seconds, 3), "after": str(end.kind)})
             await asyncio.sleep(seconds)
 
     async def _serve(self, server: BrokerAddress, executor: Executor) -> Disconnection:
-        """Use one server until the connection ends, in MQTT 5 or, where that is allowed and needed, in 3.1.1."""
+        """Uses one server until the connection ends, with MQTT 5 or, where `protocol` allows it, with 3.1.1."""
         loop = asyncio.get_running_loop()
         chosen = self._options.protocol
         fallen_back = self._fallback_until.get(server, 0.0) > loop.time()
@@ -151,7 +150,7 @@ class PahoMessages:
             server, version, options=self._options, inbox=self._inbox, outbox=self._outbox, log=self._log
         )
         if not self._state.server:
-            self._tell(connected=False, server=str(server), protocol=version, detail="connecting")
+            self._update(connected=False, server=str(server), protocol=version, detail="connecting")
         try:
             # Messages of a kept session arrive before the SUBACK; `receive` and `acknowledge` work from then on.
             self._connection = connection
@@ -159,24 +158,24 @@ class PahoMessages:
             present = await connection.open(executor)
             began = loop.time()
             self._outbox.attach(connection.send, connection.window, began)
-            self._tell(connected=True, server=str(server), protocol=version, detail="connected")
+            self._update(connected=True, server=str(server), protocol=version, detail="connected")
             if present:
                 self._state = replace(self._state, resumed_at=opening)
             self._log("mqtt_connected", {"server": str(server), "protocol": version, "session_present": present})
             end = await asyncio.shield(connection.ended)
-            self._backoff.lived(loop.time() - began)
+            self._backoff.reset_after(loop.time() - began)
         except ConnectionClosedError as error:
             end = error.end
         finally:
             self._connection = None
             await connection.close()
         self._outbox.detach(end.detail)
-        self._tell(connected=False, server=str(server), protocol=version, detail=end.detail)
+        self._update(connected=False, server=str(server), protocol=version, detail=end.detail)
         fields = {"server": str(server), "protocol": version, "reason": end.detail, "reason_code": end.reason_code}
         self._log("mqtt_lost" if end.kind in _WORKED_ONCE else "mqtt_failed", fields)
         return end
 
-    def _tell(self, *, connected: bool, detail: str, server: str | None = None, protocol: str | None = None) -> None:
+    def _update(self, *, connected: bool, detail: str, server: str | None = None, protocol: str | None = None) -> None:
         before = self._state
         since = before.since
         if connected != before.connected or not before.since:

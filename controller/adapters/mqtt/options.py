@@ -1,4 +1,4 @@
-"""What the MQTT link is told once, checked when it is built, so that a mistake shows at start and not at night."""
+"""Options of the MQTT connection, validated when they are created."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,23 +15,22 @@ MAX_CLIENT_ID: Final = 256  # characters
 
 @dataclass(frozen=True, slots=True)
 class MqttOptions:
-    """The link's settings, with every limit of what may pile up in memory.
+    """Settings of the connection and the bounds of its buffers.
 
-    Of those after `receive_maximum`, `cordon.toml` decides only the subscriptions; the rest are constants that tests
-    shorten.
+    Of those after `receive_maximum`, `cordon.toml` sets only the subscriptions; tests shorten the others.
 
     Attributes:
-        servers: tried in turn, `mqtt://host:port` or `mqtts://host:port`.
-        protocol: `auto` prefers MQTT 5 and falls back to 3.1.1, also when nothing answers the MQTT 5 CONNECT.
-        ca: authorities to trust, PEM; the system's when absent. Read again at each connection, as are the next two.
-        session_expiry_seconds: how long the broker keeps the session while the link is away; 0 ends it with the link.
-        receive_maximum: messages the broker may have in flight to us, unacknowledged (MQTT 5), and how many wait here
-            to be received before reading stops (any protocol; paho may still hand over `max_inflight` more).
-        max_waiting_bytes: payload bytes that may wait here before reading stops.
+        servers: tried in order, `mqtt://host:port` or `mqtts://host:port`.
+        protocol: `auto` prefers MQTT 5 and falls back to 3.1.1, also without an answer to the MQTT 5 CONNECT.
+        ca: trusted authorities, PEM; the system's when absent. Read at each connection, as are the next two.
+        session_expiry_seconds: how long the broker keeps the session without a connection; 0 ends it then.
+        receive_maximum: unacknowledged messages from the broker (MQTT 5), and messages in the inbox before reading
+            stops (any protocol; paho may still deliver `max_inflight` more).
+        max_waiting_bytes: payload bytes in the inbox before reading stops.
         max_packet_bytes: the largest packet the broker may send (MQTT 5; it drops larger ones).
-        max_queued: outgoing messages that wait for their turn or for their PUBACK.
-        max_inflight: outgoing messages on their way at once; cut to what the broker says it takes.
-        refused_wait_seconds: about how long to wait after the broker said no, or another client took the id.
+        max_queued: outgoing messages, queued or in flight.
+        max_inflight: outgoing messages in flight; reduced to the broker's receive maximum.
+        refused_wait_seconds: about how long to wait after the broker refused, or another client took the id.
     """
 
     servers: tuple[str, ...]
@@ -62,7 +61,7 @@ class MqttOptions:
         for url in self.servers:
             BrokerAddress.parse(url)
         if not 1 <= len(self.client_id) <= MAX_CLIENT_ID:
-            raise ValueError("a client id is needed: the session at the broker hangs on it")
+            raise ValueError("a client id is needed: it identifies the session at the broker")
         if (self.certificate is None) != (self.key is None):
             raise ValueError("certificate and key come together")
         if self.password is not None and self.username is None:
@@ -77,7 +76,7 @@ class MqttOptions:
         if not 0 < self.backoff_floor_seconds <= self.backoff_ceiling_seconds:
             raise ValueError("back-off runs from a floor above zero to a ceiling not below it")
         if not self.subscriptions:
-            raise ValueError("a link without a subscription would hear nothing")
+            raise ValueError("a subscription is needed")
         if min(self.max_queued, self.max_inflight, self.max_packet_bytes, self.max_waiting_bytes) < 1:
             raise ValueError("limits are at least 1")
         if min(self.connect_timeout_seconds, self.confirm_timeout_seconds, self.refused_wait_seconds) <= 0:

@@ -1,4 +1,4 @@
-"""Outgoing messages: bounded, at most a window of them on their way, carried over when a connection ends."""
+"""Outgoing QoS 1 messages: a bounded queue with a window in flight, which survives a reconnect."""
 
 import asyncio
 from collections import deque
@@ -13,7 +13,7 @@ _FIRST_FAILURE = 128
 
 @dataclass(slots=True, eq=False)
 class OutgoingMessage:
-    """One message on its way out; `deadline` in monotonic seconds; `waiter` is told how it ended."""
+    """A message to publish; `deadline` in monotonic seconds; `waiter` is resolved with the result."""
 
     topic: str
     payload: bytes
@@ -21,88 +21,88 @@ class OutgoingMessage:
     waiter: asyncio.Future[None] | None = None
 
     @property
-    def given_up(self) -> bool:
-        """Somebody waited for it and does not any more."""
+    def is_expired(self) -> bool:
+        """Whether its waiter has gone."""
         return self.waiter is not None and self.waiter.done()
 
 
-# Hands a letter to the connection and gives its packet id, or None when it cannot be taken now.
-# Raises ValueError for what can never be sent.
+# Publishes a message and returns its packet id, or None when it cannot be accepted now.
+# Raises ValueError for a message that can never be sent.
 PublishSender = Callable[[OutgoingMessage], int | None]
 
 
 class PublishQueue:
-    """The queue and the window; `Connection` does the sending."""
+    """The queue and the window; `MqttConnection` sends."""
 
     def __init__(self, most: int) -> None:
-        """Take the bound: letters queued and under way together."""
+        """`most`: messages queued and in flight together."""
         self._most = most
         self._queue: deque[OutgoingMessage] = deque()
-        self._under_way: dict[int, OutgoingMessage] = {}
+        self._in_flight: dict[int, OutgoingMessage] = {}
         self._send: PublishSender | None = None
         self._window = 0
 
     def __len__(self) -> int:
-        return len(self._queue) + len(self._under_way)
+        return len(self._queue) + len(self._in_flight)
 
     @property
     def attached(self) -> bool:
-        """A connection is up to send on."""
+        """Whether a connection is up."""
         return self._send is not None
 
-    def offer(self, letter: OutgoingMessage, now: float, *, opening: bool = False) -> bool:
-        """Queue it and send what may be sent; False when the queue is full, or nothing is connected or `opening`."""
+    def enqueue(self, message: OutgoingMessage, now: float, *, opening: bool = False) -> bool:
+        """Queues a message and sends; False when the queue is full, or no connection is up or `opening`."""
         if (self._send is None and not opening) or len(self) >= self._most:
             return False
-        self._queue.append(letter)
-        self.pump(now)
+        self._queue.append(message)
+        self.flush(now)
         return True
 
     def attach(self, send: PublishSender, window: int, now: float) -> None:
-        """A connection is up and takes `window` messages at once."""
+        """Starts to send on a connection with `window` messages in flight."""
         self._send, self._window = send, window
-        self.pump(now)
+        self.flush(now)
 
     def detach(self, reason: str) -> None:
-        """The connection is gone: who waits is told, the rest goes out again, in its order, on the next one."""
+        """Ends sending: messages with a waiter fail, the others are sent again, in order, on the next connection."""
         self._send = None
-        letters = [*self._under_way.values(), *self._queue]
-        self._under_way.clear()
-        self._queue = deque(letter for letter in letters if letter.waiter is None)
-        for letter in letters:
-            if letter.waiter is not None and not letter.waiter.done():
-                letter.waiter.set_exception(MessagesError(f"no PUBACK: {reason}"))
+        messages = [*self._in_flight.values(), *self._queue]
+        self._in_flight.clear()
+        self._queue = deque(message for message in messages if message.waiter is None)
+        for message in messages:
+            if message.waiter is not None and not message.waiter.done():
+                message.waiter.set_exception(MessagesError(f"no PUBACK: {reason}"))
 
-    def settled(self, packet_id: int, code: int, name: str, now: float) -> None:
-        """The broker's PUBACK came."""
-        letter = self._under_way.pop(packet_id, None)
-        if letter is not None and letter.waiter is not None and not letter.waiter.done():
+    def on_acknowledged(self, packet_id: int, code: int, name: str, now: float) -> None:
+        """Resolves the message that a PUBACK acknowledges."""
+        message = self._in_flight.pop(packet_id, None)
+        if message is not None and message.waiter is not None and not message.waiter.done():
             if code == _NO_SUBSCRIBER:
-                letter.waiter.set_exception(NoSubscriberError(f"nobody has subscribed to {letter.topic}"))
+                message.waiter.set_exception(NoSubscriberError(f"nobody has subscribed to {message.topic}"))
             elif code >= _FIRST_FAILURE:
-                error = MessagesError(f"the broker refused the message to {letter.topic}: {name} (reason {code})")
-                letter.waiter.set_exception(error)
+                error = MessagesError(f"the broker refused the message to {message.topic}: {name} (reason {code})")
+                message.waiter.set_exception(error)
             else:
-                letter.waiter.set_result(None)
-        self.pump(now)
+                message.waiter.set_result(None)
+        self.flush(now)
 
-    def pump(self, now: float) -> None:
-        """Send from the queue while the window has room."""
-        while self._queue and self._send is not None and len(self._under_way) < self._window:
-            letter = self._queue[0]
-            if letter.given_up or (letter.deadline is not None and letter.deadline <= now):
+    def flush(self, now: float) -> None:
+        """Sends from the queue while the window has room."""
+        while self._queue and self._send is not None and len(self._in_flight) < self._window:
+            message = self._queue[0]
+            if message.is_expired or (message.deadline is not None and message.deadline <= now):
                 self._queue.popleft()
-                if letter.waiter is not None and not letter.waiter.done():
-                    letter.waiter.set_exception(MessagesError(f"the message to {letter.topic} expired unsent"))
+                if message.waiter is not None and not message.waiter.done():
+                    message.waiter.set_exception(MessagesError(f"the message to {message.topic} expired unsent"))
                 continue
             try:
-                packet_id = self._send(letter)
+                packet_id = self._send(message)
             except ValueError as error:
                 self._queue.popleft()
-                if letter.waiter is not None and not letter.waiter.done():
-                    letter.waiter.set_exception(MessagesError(f"cannot be sent to {letter.topic!r}: {error}"))
+                if message.waiter is not None and not message.waiter.done():
+                    message.waiter.set_exception(MessagesError(f"cannot be sent to {message.topic!r}: {error}"))
                 continue
             if packet_id is None:
                 return
             self._queue.popleft()
-            self._under_way[packet_id] = letter
+            self._in_flight[packet_id] = message

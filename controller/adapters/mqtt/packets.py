@@ -1,7 +1,6 @@
-"""The one packet we read and write ourselves: the PUBLISH, one in for every report and one out for its receipt.
+"""Encoding and decoding of PUBLISH, the packet of every report and every receipt; paho handles every other packet.
 
-paho makes an object with a lock for each message and one for its properties; here nothing has to be remembered.
-Whatever is not a plain PUBLISH is paho's.
+paho creates an object with a lock for each message and another for its properties, which costs more.
 """
 
 from functools import lru_cache
@@ -17,7 +16,7 @@ _MAX_REMAINING: Final = 268_435_455  # four bytes of seven bits [MQTT-1.5.5]
 
 
 def publish_packet(topic: str, payload: bytes, expiry_seconds: int | None, *, five: bool) -> bytes:
-    """A PUBLISH at QoS 0 without retain; 3.1.1 (`five` is false) has no properties and knows no expiry.
+    """Returns a PUBLISH at QoS 0 without retain; 3.1.1 (`five` is false) has no properties, so no expiry.
 
     Raises:
         ValueError: the topic or all of it is too long for MQTT.
@@ -48,7 +47,7 @@ def _header(remaining: int) -> bytes:
 
 
 class InboundPublish(NamedTuple):
-    """A PUBLISH at QoS 0 or 1 as it came; `topic` is not decoded yet."""
+    """A received PUBLISH at QoS 0 or 1; `topic` is not decoded."""
 
     topic: bytes
     payload: bytes
@@ -59,7 +58,7 @@ class InboundPublish(NamedTuple):
 
 
 def packet_end(data: bytes, at: int) -> int | None:
-    """Where the packet that begins at `at` ends, which may be behind what is there; None while that is not told yet.
+    """Returns the end of the packet that begins at `at`, which may be after `data`; None if its length is incomplete.
 
     Raises:
         ValueError: its length has more than four bytes [MQTT-1.5.5-1].
@@ -77,7 +76,7 @@ def packet_end(data: bytes, at: int) -> int | None:
 
 
 def as_publish(data: bytes, at: int, end: int, *, five: bool) -> InboundPublish | None:
-    """The whole packet `data[at:end]`, or None: another packet, at QoS 2, or malformed, which paho says better."""
+    """Returns the PUBLISH `data[at:end]`; None if it is another packet, at QoS 2, or malformed: paho handles those."""
     first = data[at]
     qos = first >> 1 & 3
     if first >> 4 != _PUBLISH or qos > 1:
@@ -101,7 +100,7 @@ def as_publish(data: bytes, at: int, end: int, *, five: bool) -> InboundPublish 
 
 
 def _behind_properties(data: bytes, at: int, end: int) -> int:
-    """Nothing in them matters to us: no topic alias was offered."""
+    """Skips the properties; none matters, as the client offers no topic alias."""
     if data[at] < 0x80:
         return at + 1 + data[at]
     length = shift = 0

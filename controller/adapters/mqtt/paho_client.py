@@ -1,4 +1,4 @@
-"""paho with our socket under it, and the MQTT 5 properties we send: what differs between the versions is here."""
+"""paho over a `BufferedSocket`; handles the differences between MQTT 5 and 3.1.1."""
 
 from collections.abc import Callable
 from functools import lru_cache
@@ -24,14 +24,14 @@ _PUBLISH_OVERHEAD: Final = 32  # bytes: fixed header, lengths, packet id, messag
 
 
 class PahoClient(paho.Client):
-    """One MQTT session on one socket, which `opener` makes; `_create_socket` is where paho would make its own."""
+    """A paho client whose socket `opener` creates."""
 
     def __init__(self, opener: Callable[[], BufferedSocket], options: MqttOptions, version: MqttVersion) -> None:
         self._five = version == "5"
         super().__init__(
             CallbackAPIVersion.VERSION2,
             client_id=options.client_id,
-            # 3.1.1 has no expiry: a session that is to end with the connection has to be a clean one.
+            # 3.1.1 has no expiry: a session that ends with the connection has to be a clean session.
             clean_session=None if self._five else options.session_expiry_seconds == 0,
             protocol=MQTTProtocolVersion.MQTTv5 if self._five else MQTTProtocolVersion.MQTTv311,
             reconnect_on_failure=False,
@@ -39,10 +39,9 @@ class PahoClient(paho.Client):
         )
         self._opener = opener
         self._options = options
-        # What the broker's CONNACK says it takes, in bytes.
-        self.max_packet: int | None = None
+        self.max_packet: int | None = None  # bytes, from the CONNACK
         self.max_queued_messages_set(options.max_queued)
-        self.max_inflight_messages_set(0)  # the outbox keeps the window, which the broker's CONNACK sets
+        self.max_inflight_messages_set(0)  # the publish queue keeps the window
         if options.username is not None:
             self.username_pw_set(options.username, options.password)
 
@@ -50,7 +49,7 @@ class PahoClient(paho.Client):
         return self._opener()
 
     def dial(self, server: BrokerAddress) -> None:
-        """Open the socket and write the CONNECT into its buffer; blocks.
+        """Opens the socket and writes the CONNECT into its buffer; blocks.
 
         Raises:
             OSError: no connection.
@@ -69,25 +68,25 @@ class PahoClient(paho.Client):
             properties=properties,
         )
 
-    def ask_for(self, topics: tuple[str, ...]) -> None:
-        """Subscribe at QoS 1; what is retained comes when a subscription is new, not again after each reconnect."""
+    def subscribe_all(self, topics: tuple[str, ...]) -> None:
+        """Subscribes at QoS 1; MQTT 5 delivers retained messages only when the subscription is new."""
         if self._five:
             five = SubscribeOptions(qos=1, retainHandling=SubscribeOptions.RETAIN_SEND_IF_NEW_SUB)
             self.subscribe([(topic, five) for topic in topics])
         else:
             self.subscribe([(topic, 1) for topic in topics])
 
-    def post(self, topic: str, payload: bytes, expiry_seconds: float | None) -> int | None:
-        """Publish at QoS 1; gives the packet id, or None when nothing is taken now. 3.1.1 knows no expiry.
+    def publish_packet(self, topic: str, payload: bytes, expiry_seconds: float | None) -> int | None:
+        """Publishes at QoS 1; returns the packet id, or None when paho accepts nothing now. 3.1.1 has no expiry.
 
         Raises:
-            ValueError: it can never be sent.
+            ValueError: the message can never be sent.
         """
         if not topic:
             raise ValueError("the topic is empty")
         size = len(payload) + len(topic.encode()) + _PUBLISH_OVERHEAD
         if self.max_packet is not None and size > self.max_packet:
-            raise ValueError(f"{size} bytes, the broker takes {self.max_packet}")
+            raise ValueError(f"{size} bytes, the broker accepts {self.max_packet}")
         properties = None
         if expiry_seconds is not None and self._five:
             properties = _expiring(max(1, round(expiry_seconds)))
@@ -96,7 +95,7 @@ class PahoClient(paho.Client):
 
 
 class _Packed(Properties):
-    """Properties of a PUBLISH that are encoded once: a receipt goes out for every report, all with much the same."""
+    """Properties of a PUBLISH, encoded once: the receipts of all reports have nearly the same."""
 
     _encoded: bytes
 
@@ -107,7 +106,6 @@ class _Packed(Properties):
         object.__setattr__(self, "_encoded", super().pack())  # type: ignore[no-untyped-call]
 
     def pack(self) -> bytes:
-        """What the properties are on the wire."""
         return self._encoded
 
 

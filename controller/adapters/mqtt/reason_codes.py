@@ -1,4 +1,4 @@
-"""Turns what ended or prevented a connection into words an operator can act on, and into what to do next."""
+"""Classifies and describes why a connection ended or could not be made."""
 
 import socket
 import ssl
@@ -8,19 +8,19 @@ from typing import Final
 
 
 class DisconnectKind(StrEnum):
-    """What kind of end it was, as far as the next step differs."""
+    """Ends of a connection that need different next steps."""
 
     UNREACHABLE = "unreachable"  # no connection, or it ended before the broker answered
-    SILENT = "silent"  # connected, but CONNECT was not answered: perhaps the protocol is not spoken there
-    UNSUPPORTED = "unsupported"  # the broker says it does not speak this protocol
-    REFUSED = "refused"  # the broker says no: trying soon again does not help
-    TAKEN_OVER = "taken_over"  # another client came with our id: coming back at once would start a tug of war
-    DROPPED = "dropped"  # it worked, and then it ended
+    SILENT = "silent"  # no CONNACK: the server may not support this protocol version
+    UNSUPPORTED = "unsupported"  # the broker does not support this protocol version
+    REFUSED = "refused"  # the broker refuses: an early retry does not help
+    TAKEN_OVER = "taken_over"  # by another client with the same id: an immediate reconnect would repeat it
+    DROPPED = "dropped"  # an established connection ended
 
 
 @dataclass(frozen=True, slots=True)
 class Disconnection:
-    """Why a connection, or the attempt to make one, is over."""
+    """The end of a connection or of an attempt."""
 
     kind: DisconnectKind
     detail: str
@@ -65,30 +65,30 @@ _DISCONNECT_WORDS: Final[dict[int, tuple[DisconnectKind, str]]] = {
 }
 
 
-def refused(code: int, name: str) -> Disconnection:
-    """Read a CONNACK that says no."""
+def connack_reason(code: int, name: str) -> Disconnection:
+    """Returns the meaning of a CONNACK with a failure code."""
     kind, words = _CONNECT_WORDS.get(code, (DisconnectKind.REFUSED, f"the broker refused the connection: {name}"))
     return Disconnection(kind, f"{words} (reason {code})", code)
 
 
-def disconnected(code: int, name: str) -> Disconnection:
-    """Read a DISCONNECT from the broker."""
+def disconnect_reason(code: int, name: str) -> Disconnection:
+    """Returns the meaning of the broker's DISCONNECT."""
     kind, words = _DISCONNECT_WORDS.get(code, (DisconnectKind.DROPPED, f"the broker disconnected us: {name}"))
     return Disconnection(kind, f"{words} (reason {code})", code)
 
 
-def _openssl_words(error: ssl.SSLError) -> str:
-    reason: str | None = getattr(error, "reason", None)  # only errors that OpenSSL itself raised have one
+def _describe_tls_error(error: ssl.SSLError) -> str:
+    reason: str | None = getattr(error, "reason", None)  # only errors raised by OpenSSL have it
     return (reason or error.strerror or str(error)).replace("_", " ").lower()
 
 
-def network_words(error: Exception) -> str:
-    """Say what went wrong below MQTT: names, sockets, TLS, key files."""
+def describe_network_error(error: Exception) -> str:
+    """Describes an error below MQTT: name lookup, socket, TLS, key files."""
     match error:
         case ssl.SSLCertVerificationError():
             return f"the server's certificate is not trusted: {getattr(error, 'verify_message', error)}"
         case ssl.SSLError():
-            return f"TLS failed: {_openssl_words(error)}"
+            return f"TLS failed: {_describe_tls_error(error)}"
         case socket.gaierror():
             return "the host name could not be resolved"
         case TimeoutError():

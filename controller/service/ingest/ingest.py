@@ -376,7 +376,7 @@ class Ingest:
 
     def _answer(self, receipt: SendReceipt) -> None:
         topic = down(receipt.device_id, DownChannel.RECEIPT)
-        if not self._messages.tell(topic, receipt_json(receipt), expiry_seconds=RECEIPT_EXPIRY):
+        if not self._messages.publish_nowait(topic, receipt_json(receipt), expiry_seconds=RECEIPT_EXPIRY):
             self.counts["receipts_not_sent"] += 1
 
 

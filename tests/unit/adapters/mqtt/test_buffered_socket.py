@@ -15,7 +15,12 @@ from controller.adapters.mqtt.backoff import STABLE_SECONDS, ReconnectBackoff
 from controller.adapters.mqtt.buffered_socket import BufferedSocket, open_wire, tls_context
 from controller.adapters.mqtt.options import MqttOptions
 from controller.adapters.mqtt.packets import publish_packet
-from controller.adapters.mqtt.reason_codes import DisconnectKind, disconnected, network_words, refused
+from controller.adapters.mqtt.reason_codes import (
+    DisconnectKind,
+    connack_reason,
+    describe_network_error,
+    disconnect_reason,
+)
 from schemas.backoff import Backoff
 from schemas.broker_address import BrokerAddress
 
@@ -80,9 +85,9 @@ def test_password_is_not_shown() -> None:
 def test_backoff_doubles_to_its_ceiling_and_starts_again_after_a_good_connection() -> None:
     backoff = ReconnectBackoff(Backoff(1.0, 10.0), 40.0, lambda: 0.5)
     assert [backoff.next(DisconnectKind.UNREACHABLE) for _ in range(6)] == [0.5, 1.0, 2.0, 4.0, 5.0, 5.0]
-    backoff.lived(STABLE_SECONDS / 2)
+    backoff.reset_after(STABLE_SECONDS / 2)
     assert backoff.next(DisconnectKind.DROPPED) == 5.0
-    backoff.lived(STABLE_SECONDS)
+    backoff.reset_after(STABLE_SECONDS)
     assert backoff.next(DisconnectKind.DROPPED) == 0.5
 
 
@@ -101,10 +106,10 @@ def test_a_no_waits_longer(kind: DisconnectKind) -> None:
 
 
 def test_unknown_codes_keep_the_name_of_the_library() -> None:
-    assert refused(200, "Odd").kind is DisconnectKind.REFUSED
-    assert "Odd" in refused(200, "Odd").detail
-    assert disconnected(200, "Odd").kind is DisconnectKind.DROPPED
-    assert "Odd" in disconnected(200, "Odd").detail
+    assert connack_reason(200, "Odd").kind is DisconnectKind.REFUSED
+    assert "Odd" in connack_reason(200, "Odd").detail
+    assert disconnect_reason(200, "Odd").kind is DisconnectKind.DROPPED
+    assert "Odd" in disconnect_reason(200, "Odd").detail
 
 
 @pytest.mark.parametrize(
@@ -120,8 +125,8 @@ def test_unknown_codes_keep_the_name_of_the_library() -> None:
         (RuntimeError("odd"), "RuntimeError: odd"),
     ],
 )
-def test_network_words(error: Exception, words: str) -> None:
-    assert words in network_words(error)
+def test_network_errors_are_described(error: Exception, words: str) -> None:
+    assert words in describe_network_error(error)
 
 
 @pytest.fixture
@@ -141,18 +146,18 @@ def test_one_read_serves_many(pair: tuple[BufferedSocket, socket.socket]) -> Non
     assert data[start:end] == b"\xd0\x00"
     with pytest.raises(BlockingIOError):
         wire.recv(1)  # not granted
-    wire.grant(end)
+    wire.allow(end)
     assert [wire.recv(1), wire.recv(9)] == [b"\xd0", b"\x00"]
     data, start, end = wire.packet() or (b"", 0, 0)
     assert data[start:end] == b"\x40\x02\x00\x07"
-    wire.took(end)
+    wire.consume(end)
     before = wire.starved
     assert wire.packet() is None
     assert (before, wire.starved) == (False, True)
     there.sendall(b"\x00")
     data, start, end = wire.packet() or (b"", 0, 0)
     assert data[start:end] == b"\xd0\x00"
-    wire.took(end)
+    wire.consume(end)
     there.close()
     assert wire.packet() is None
     assert wire.recv(1) == b""
@@ -173,7 +178,7 @@ def test_packets_are_found_however_they_are_cut(bodies: list[bytes], piece: int)
             while (one := wire.packet()) is not None:
                 data, start, end = one
                 found.append(data[start:end])
-                wire.took(end)
+                wire.consume(end)
         assert found == packets
 
 

@@ -106,8 +106,8 @@ async def test_is_full_at_either_bound_and_roomy_at_half(most: int, most_bytes: 
     for n in range(4):
         assert not inbox.full
         inbox.put("t", message(n + 1, bytes(10)), 0.0)
-    seen = [(inbox.full, inbox.roomy)]
+    seen = [(inbox.full, inbox.has_room)]
     for _ in range(4):
         await inbox.take(1)
-        seen.append((inbox.full, inbox.roomy))
+        seen.append((inbox.full, inbox.has_room))
     assert seen == [(True, False), (False, False), (False, True), (False, True), (False, True)]

@@ -34,16 +34,16 @@ def future() -> asyncio.Future[None]:
 
 def test_nothing_is_taken_without_a_connection() -> None:
     outbox = PublishQueue(10)
-    assert not outbox.offer(letter("a"), 0)
+    assert not outbox.enqueue(letter("a"), 0)
     assert len(outbox) == 0
 
 
 def test_window_and_bound_hold() -> None:
     outbox, sender = PublishQueue(3), Sender()
     outbox.attach(sender, 2, 0)
-    assert [outbox.offer(letter(topic), 0) for topic in "abcd"] == [True, True, True, False]
+    assert [outbox.enqueue(letter(topic), 0) for topic in "abcd"] == [True, True, True, False]
     assert sender.sent == ["a", "b"]
-    outbox.settled(1, 0, "", 0)
+    outbox.on_acknowledged(1, 0, "", 0)
     assert sender.sent == ["a", "b", "c"]
     assert len(outbox) == 2
 
@@ -52,7 +52,7 @@ def test_unacknowledged_goes_first_on_the_next_connection() -> None:
     outbox, sender = PublishQueue(10), Sender()
     outbox.attach(sender, 2, 0)
     for topic in "abc":
-        outbox.offer(letter(topic), 0)
+        outbox.enqueue(letter(topic), 0)
     outbox.detach("cut")
     again = Sender()
     outbox.attach(again, 10, 0)
@@ -62,7 +62,7 @@ def test_unacknowledged_goes_first_on_the_next_connection() -> None:
 async def test_who_waits_is_told_and_nothing_is_sent_twice_for_them() -> None:
     outbox, waiter = PublishQueue(10), future()
     outbox.attach(Sender(), 2, 0)
-    outbox.offer(letter("a", waiter=waiter), 0)
+    outbox.enqueue(letter("a", waiter=waiter), 0)
     outbox.detach("the cable was cut")
     with pytest.raises(MessagesError, match="the cable was cut"):
         await waiter
@@ -75,8 +75,8 @@ async def test_who_waits_is_told_and_nothing_is_sent_twice_for_them() -> None:
 async def test_reason_codes_reach_who_waits(code: int, error: type[Exception] | None) -> None:
     outbox, waiter = PublishQueue(10), future()
     outbox.attach(Sender(), 2, 0)
-    outbox.offer(letter("a", waiter=waiter), 0)
-    outbox.settled(1, code, "words", 0)
+    outbox.enqueue(letter("a", waiter=waiter), 0)
+    outbox.on_acknowledged(1, code, "words", 0)
     if error is None:
         assert waiter.result() is None
     else:
@@ -87,14 +87,14 @@ async def test_given_up_expired_and_impossible_letters_are_passed_over() -> None
     outbox, sender = PublishQueue(10), Sender()
     outbox.attach(sender, 1, 0)
     given_up, expired, impossible = future(), future(), future()
-    outbox.offer(letter("first"), 0)
-    outbox.offer(letter("given up", waiter=given_up), 0)
-    outbox.offer(letter("late", waiter=expired, deadline=5), 0)
-    outbox.offer(letter("bad", waiter=impossible), 0)
-    outbox.offer(letter("bad"), 0)
-    outbox.offer(letter("last"), 0)
+    outbox.enqueue(letter("first"), 0)
+    outbox.enqueue(letter("given up", waiter=given_up), 0)
+    outbox.enqueue(letter("late", waiter=expired, deadline=5), 0)
+    outbox.enqueue(letter("bad", waiter=impossible), 0)
+    outbox.enqueue(letter("bad"), 0)
+    outbox.enqueue(letter("last"), 0)
     given_up.cancel()
-    outbox.settled(1, 0, "", 10)
+    outbox.on_acknowledged(1, 0, "", 10)
     assert sender.sent == ["first", "last"]
     assert "expired" in str(expired.exception())
     assert "cannot" in str(impossible.exception())
@@ -103,13 +103,13 @@ async def test_given_up_expired_and_impossible_letters_are_passed_over() -> None
 def test_waits_while_the_connection_takes_nothing() -> None:
     outbox, sender = PublishQueue(10), Sender(taking=False)
     outbox.attach(sender, 5, 0)
-    assert outbox.offer(letter("a"), 0)
+    assert outbox.enqueue(letter("a"), 0)
     sender.taking = True
-    outbox.pump(0)
+    outbox.flush(0)
     assert sender.sent == ["a"]
 
 
 def test_unknown_puback_is_ignored() -> None:
     outbox = PublishQueue(10)
-    outbox.settled(9, 0, "", 0)
+    outbox.on_acknowledged(9, 0, "", 0)
     assert len(outbox) == 0
