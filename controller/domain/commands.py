@@ -92,11 +92,7 @@ def on_command_countersigned(transition: Transition, event: CommandCountersigned
     signed = evolve(command, held=False, signatures=(*command.signatures, (event.keyid, event.signature)))
     _replace(transition, command, signed)
     transition.add_audit(
-        AuditKind.COMMAND_COUNTERSIGNED,
-        event.by,
-        command_id=command.command_id,
-        action=command.action,
-        key=event.keyid,
+        AuditKind.COMMAND_COUNTERSIGNED, event.by, command_id=command.command_id, action=command.action, key=event.keyid
     )
     _record_command(transition, signed, CommandState.SCHEDULED, "")
     _send(transition, signed)

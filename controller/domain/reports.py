@@ -5,13 +5,7 @@ from controller.domain.audit_kinds import AuditKind
 from controller.domain.containment import admission, cases, challenge, report_signatures, response
 from controller.domain.device import Device, RuleState
 from controller.domain.effects import SendReceipt
-from controller.domain.events import (
-    DeviceLabelled,
-    DeviceWentStale,
-    HeartbeatReceived,
-    PostureReported,
-    StatusChanged,
-)
+from controller.domain.events import DeviceLabelled, DeviceWentStale, HeartbeatReceived, PostureReported, StatusChanged
 from controller.domain.identity import clones
 from controller.domain.policy.model import PolicySet
 from controller.domain.transition import Transition
@@ -144,11 +138,7 @@ def on_device_labelled(transition: Transition, event: DeviceLabelled) -> None:
     before = {"device_class": transition.device.device_class, "tags": list(transition.device.tags)}
     transition.update_device(device_class=event.device_class, tags=event.tags)
     transition.add_audit(
-        AuditKind.DEVICE_LABELLED,
-        event.by,
-        device_class=event.device_class,
-        tags=list(event.tags),
-        before=before,
+        AuditKind.DEVICE_LABELLED, event.by, device_class=event.device_class, tags=list(event.tags), before=before
     )
 
 

@@ -263,10 +263,7 @@ def emit_containment(
 def close_case(transition: Transition, case: ContainmentCase, actor: str, reason: str) -> None:
     """Releases the device."""
     transition.add_audit(
-        AuditKind.CONTAINMENT_RELEASE_DECIDED,
-        actor,
-        reason=reason,
-        contained_seconds=transition.now - case.opened_at,
+        AuditKind.CONTAINMENT_RELEASE_DECIDED, actor, reason=reason, contained_seconds=transition.now - case.opened_at
     )
     device_id = transition.device.device_id
     transition.effects.append(ReleaseClient(transition.next_effect_id(), device_id, case.case_id))

@@ -36,11 +36,7 @@ CATALOGUE: Final[dict[str, tuple[str, str, str]]] = {
     "openssl_package_version": ("string", "openssl", "version of that package; compare with older()"),
     "openssl_package_scheme": ("string", "openssl", "scheme of that version: deb, rpm, apk"),
     "openssl_library_version": ("string", "openssl", "version of the library that the openssl program uses"),
-    "stale_openssl_processes": (
-        "list(string)",
-        "openssl",
-        "running programs that use a replaced libssl or libcrypto",
-    ),
+    "stale_openssl_processes": ("list(string)", "openssl", "running programs that use a replaced libssl or libcrypto"),
     "openssl_min_protocol": ("string", "openssl", "MinProtocol of openssl.cnf, or empty"),
     "openssl_cipher_string": ("string", "openssl", "CipherString of openssl.cnf, or empty"),
     "openssl_security_level": ("int", "openssl", "security level of openssl.cnf"),
