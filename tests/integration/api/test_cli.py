@@ -261,7 +261,7 @@ def test_init_shows_what_it_would_write_and_writes_it_once(tmp_path: Path, capsy
         assert run_safely([*argv, "--yes"]) == 0
         assert f"made   {emqx.api_urls[0]}" in capsys.readouterr().out
         assert run_safely(argv) == 0
-        assert "has what devices and controller need" in capsys.readouterr().out
+        assert "the broker has the required settings" in capsys.readouterr().out
         (tmp_path / "conf" / "emqx.key").write_text("cordon:wrong")
         assert run_safely(argv) == 1
         assert "could not be set up" in capsys.readouterr().err
