@@ -1,4 +1,4 @@
-"""The broker under test, the recording it is held against, and the traces a test leaves there."""
+"""The broker under test, the recording that it is compared with, and the cleanup after a test."""
 
 import json
 import re
@@ -43,7 +43,7 @@ ERRORS = _load("errors")
 
 
 def same_shape(recorded: Any, actual: Any, where: str = "body") -> None:
-    """Demand the recorded keys and types; values may differ."""
+    """Requires the recorded keys and types; values may differ."""
     if isinstance(recorded, dict):
         assert isinstance(actual, dict), f"{where}: {actual!r}"
         assert set(actual) == set(recorded), f"{where}: keys differ: {set(actual) ^ set(recorded)}"
@@ -64,7 +64,7 @@ def same_shape(recorded: Any, actual: Any, where: str = "body") -> None:
 
 
 def answers_as(name: str, response: httpx.Response) -> Any:
-    """Demand the recorded status, type and shape; returns the body."""
+    """Requires the recorded status, type and shape; returns the body."""
     recorded = ANSWERS[name]
     assert response.status_code == recorded.status, f"{name}: {response.status_code} {response.text}"
     if recorded.status == 204:
@@ -77,7 +77,7 @@ def answers_as(name: str, response: httpx.Response) -> Any:
 
 
 def fails_as(name: str, response: httpx.Response, replace: Mapping[str, str] | None = None) -> None:
-    """Demand exactly the recorded error, with the recorded names replaced by those of this run."""
+    """Requires exactly the recorded error, with the recorded names replaced by those of this run."""
     recorded = ERRORS[name]
     assert response.status_code == recorded.status, f"{name}: {response.status_code} {response.text}"
     assert (response.headers.get("content-type") or "").startswith(recorded.content_type or ""), name
@@ -131,7 +131,7 @@ class Broker:
 
 @dataclass(slots=True)
 class Lab:
-    """One test's hold on the broker: what it makes through here is removed afterwards."""
+    """One test's access to the broker: removes afterwards what the test made through it."""
 
     broker: Broker
     prefix: str
@@ -170,7 +170,7 @@ class Lab:
         """The API of a node; of the first one where there are fewer."""
         return self.apis[node % len(self.apis)]
 
-    # what leaves traces -------------------------------------------------------------------------------------------
+    # Calls that are undone after the test
 
     def ban(self, kind: str, who: str, *, node: int = 0, **fields: Any) -> httpx.Response:
         """POST a ban."""
@@ -180,7 +180,7 @@ class Lab:
         return self.api_of(node).post("/banned", json=body)
 
     def owns(self, kind: Literal["clientid", "username"], who: str) -> None:
-        """Remember to remove the rows that Cordon makes for this client or user."""
+        """Registers the rows that Cordon makes for this client or user for removal."""
         self._bans.add((kind, who))
         self._rules.add(("clients" if kind == "clientid" else "users", who))
 
@@ -233,7 +233,7 @@ class Lab:
         return self.api.post(USERS, json={"user_id": name, "password": password, "is_superuser": False})
 
     def retains(self, topic: str) -> str:
-        """Remember to clear a retained message."""
+        """Registers a retained message for removal."""
         self._retained.add(topic)
         return topic
 
@@ -242,10 +242,10 @@ class Lab:
         return self.api.delete(f"/clients/{clientid}")
 
     def clear_cache(self, clientid: str) -> httpx.Response:
-        """Forget the access decisions for a client."""
+        """Clears the cache of access decisions of a client."""
         return self.api.delete(f"/clients/{clientid}/authorization/cache")
 
-    # waiting for a cluster ----------------------------------------------------------------------------------------
+    # Waiting for a cluster
 
     def until_known(self, clientid: str, *, connected: bool = True) -> None:
         """Wait until the API knows the client in this state."""
@@ -270,7 +270,7 @@ class Lab:
         wait_for(listed, f"{clientid} subscribed to {topic}")
 
     def clean(self) -> None:
-        """Leave the broker as it was found."""
+        """Removes everything that the test made."""
         for topic in self._retained:
             self.api.post("/publish", json={"topic": topic, "payload": "", "retain": True})
         for probe in self.probes:

@@ -60,7 +60,7 @@ def test_the_settings_cordon_reads(lab: Lab) -> None:
 
 
 def test_every_recorded_exchange_is_used_by_a_test() -> None:
-    """A recording that no test names would be a promise nobody checks."""
+    """A recording that no test uses would not be checked."""
     text = "".join(path.read_text() for path in Path(__file__).parent.glob("test_*.py"))
     unused = [name for name in (*ANSWERS, *ERRORS) if f'"{name}"' not in text]
     assert unused == []

@@ -1,4 +1,4 @@
-"""Bans: who is refused, who is cut, and what the list says."""
+"""Bans: refused connections, disconnects, and the listing."""
 
 import json
 import time

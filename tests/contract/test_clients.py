@@ -146,7 +146,7 @@ def test_passwords(lab: Lab) -> None:
         assert lab.probe(f"pw{code}", endpoint=endpoint).connect().code == code
     unknown = Endpoint(base.host, base.port, lab.name("nobody"), "x")
     assert lab.probe("unknown", endpoint=unknown).connect().code == 135
-    # versions of EMQX differ in whether no password is a wrong one
+    # Versions of EMQX differ in whether a missing password is a wrong one.
     assert lab.probe("anonymous", endpoint=Endpoint(base.host, base.port)).connect().code in (134, 135)
     listed = answers_as("list users", lab.api.get(_users(), params={"limit": 10000, "page": 1}))
     assert user in [row["user_id"] for row in listed["data"]]

@@ -1,4 +1,4 @@
-"""Containment as Cordon does it, by its own adapter, held against the broker: what it proves, a device must feel."""
+"""Containment by Cordon's own adapter at the broker under test: a device must observe what the proof says."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 
 def over(lab: Lab, work: Callable[[EmqxBroker], Awaitable[T]]) -> T:
-    """Run `work` with Cordon's adapter over every API address of the broker under test."""
+    """Runs `work` with Cordon's adapter over every API address of the broker under test."""
 
     async def run() -> T:
         one = lab.broker
@@ -37,25 +37,25 @@ def over(lab: Lab, work: Callable[[EmqxBroker], Awaitable[T]]) -> T:
     return asyncio.run(run())
 
 
-async def keep_nothing(_rules: AccessRules) -> None:
-    """For tests that look at the broker, not at what is kept."""
+async def save_nothing(_rules: AccessRules) -> None:
+    """For tests of the broker's state only."""
 
 
 def isolate(lab: Lab, who: str, **more: Any) -> Proof:
-    """Isolate until it is lifted; the rows are removed after the test."""
+    """Isolates without end; the rows are removed after the test."""
     lab.owns("clientid", who)
     options: dict[str, Any] = {"case": lab.prefix, "reason": "contract", "until": None, **more}
-    return over(lab, lambda broker: broker.isolate(Subject.client(who), keep_nothing, **options))
+    return over(lab, lambda broker: broker.isolate(Subject.client(who), save_nothing, **options))
 
 
 def restrict(lab: Lab, who: str, **more: Any) -> Proof:
-    """Restrict; the rules are removed after the test."""
+    """Restricts; the rules are removed after the test."""
     lab.owns("clientid", who)
-    return over(lab, lambda broker: broker.restrict(Subject.client(who), keep_nothing, **more))
+    return over(lab, lambda broker: broker.restrict(Subject.client(who), save_nothing, **more))
 
 
 def own_user(lab: Lab) -> Endpoint:
-    """An endpoint with a user of this test's own."""
+    """An endpoint with a user for this test."""
     base, user = lab.endpoint(), lab.name("user")
     if base.username is None:
         pytest.skip("the broker under test gives its clients no user name")
@@ -78,7 +78,7 @@ def test_an_isolated_user_loses_its_sessions_on_two_nodes(cluster: Lab) -> None:
         lab.until_known(device.clientid)
     proof = over(
         lab,
-        lambda broker: broker.isolate(Subject.user(name), keep_nothing, case=lab.prefix, reason="contract", until=None),
+        lambda broker: broker.isolate(Subject.user(name), save_nothing, case=lab.prefix, reason="contract", until=None),
     )
     assert proof.holds, proof.missing
     for device in devices:
@@ -109,7 +109,7 @@ def test_a_device_that_reconnects_at_once_over_other_nodes_ends_outside(cluster:
             assert proof.holds, proof.missing
             seen = len(device.connacks)
             wait_for(lambda so_far=seen: len(device.connacks) > so_far + 4, "more attempts")  # type: ignore[misc]
-            # One attempt may have been under way while the last look was taken.
+            # An attempt may have been under way during the last check.
             assert set(device.connacks[seen + 1 :]) == {BANNED}
             assert over(lab, partial(_release, who=device.client_id)).holds
     finally:
@@ -202,7 +202,7 @@ def test_the_restriction_holds_when_the_ban_is_lifted(lab: Lab) -> None:
     proof = isolate(lab, device.clientid)
     assert proof.holds, proof.missing
     assert device.ended().code == KICKED
-    assert over(lab, lambda broker: broker.end_isolation(Subject.client(device.clientid), keep_nothing)).holds
+    assert over(lab, lambda broker: broker.end_isolation(Subject.client(device.clientid), save_nothing)).holds
     again = lab.enter("dev")
     assert again.publish(f"{lab.prefix}/fleet") == DENIED
     assert again.publish(up(device.clientid, UpChannel.POSTURE)) in (0, 16)
@@ -225,7 +225,7 @@ def test_a_node_restarted_in_the_middle_of_a_containment(cluster: Lab) -> None:
             await asyncio.to_thread(restart, number)
 
     async def until_it_holds(broker: EmqxBroker) -> Proof:
-        """As the outbox does: again, until it is proven."""
+        """Retries until it is proven, as the outbox does."""
         loop = asyncio.get_running_loop()
         end = loop.time() + HELD_SECONDS
         while True:
@@ -244,7 +244,7 @@ def test_a_node_restarted_in_the_middle_of_a_containment(cluster: Lab) -> None:
     wait_for(partial(_has_rules, lab, number, who), "the restarted node has the rules", HELD_SECONDS)
     for node in range(len(lab.broker.endpoints)):
         wait_for(partial(_refuses, lab, node), f"node {node} refuses", HELD_SECONDS)
-    # Whatever the proof was taken from, once all nodes are back it is taken from all of them.
+    # Once all nodes are back, the proof is read from all of them.
     assert over(lab, until_it_holds).holds
 
 

@@ -167,7 +167,7 @@ def test_presence_of_a_take_over(lab: Lab, clean: bool, reason: str) -> None:
     _presence(watcher, "connected")
     lab.enter("twin", node=2, clean=clean)
     events = [watcher.message() for _ in range(2)]
-    # the two come from two nodes, so their order is not the broker's promise
+    # The two come from two nodes, so the broker does not guarantee their order.
     by_name = {m.topic.rsplit("/", 1)[1]: json.loads(m.payload) for m in events}
     assert by_name["disconnected"]["reason"] == reason
     assert set(by_name) == {"connected", "disconnected"}

@@ -1,4 +1,4 @@
-"""Who gets in by certificate, and as whom: on mosquitto, on the stand-in as far as it goes, and on a real EMQX."""
+"""Authentication by certificate, on mosquitto, on the stand-in as far as it supports it, and on a real EMQX."""
 
 import contextlib
 import secrets
@@ -33,7 +33,7 @@ def test_only_certificates_of_the_authority_are_admitted(gate: Gate) -> None:
 
 
 def test_the_client_id_is_taken_from_the_certificate(gate: Gate) -> None:
-    """Two that call themselves otherwise are one client: the second takes the session of the first."""
+    """Connections that claim other client ids are one client: the second takes over the session of the first."""
     issued = gate.files.issue(name())
     first = gate.probe(issued, name()).enter()
     second = gate.probe(issued, name()).enter()

@@ -1,4 +1,4 @@
-"""Access rules: when they bite, when they do not yet, and what they cover."""
+"""Access rules: when they take effect, and what they cover."""
 
 from itertools import product
 
@@ -8,7 +8,7 @@ from tests.contract.target import RULES, Lab, allow, answers_as, deny, fails_as
 
 
 def _three_rules(clientid: str) -> list[dict[str, object]]:
-    """What a restricted device is left with."""
+    """The rules of a restricted device."""
     return [
         allow(f"cordon/v1/{clientid}/up/#", "publish"),
         allow(f"cordon/v1/{clientid}/down/#", "subscribe"),

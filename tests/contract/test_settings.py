@@ -1,4 +1,4 @@
-"""Settings, sources and listings as setup, audit, drift and access rules rely on them; everything is put back."""
+"""Settings, sources and listings as setup, audit, drift and access rules use them; everything is restored."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -16,7 +16,7 @@ WHO = "nobody-of-the-contract"
 
 @pytest.fixture
 def zone(lab: Lab) -> Iterator[dict[str, Any]]:
-    """The section `mqtt` of the zone, put back afterwards."""
+    """The section `mqtt` of the zone, restored afterwards."""
     before: dict[str, Any] = lab.api.get(ZONE).json()["mqtt"]
     yield dict(before)
     assert lab.api.put(ZONE, json={"mqtt": before}).status_code == 200
@@ -24,7 +24,7 @@ def zone(lab: Lab) -> Iterator[dict[str, Any]]:
 
 @pytest.fixture
 def settings(lab: Lab) -> Iterator[dict[str, Any]]:
-    """The settings of authorization, put back afterwards."""
+    """The settings of authorization, restored afterwards."""
     before: dict[str, Any] = lab.api.get(SETTINGS).json()
     yield dict(before)
     assert lab.api.put(SETTINGS, json=before).status_code == 200
@@ -119,7 +119,7 @@ def test_every_listener_has_its_own_answer(lab: Lab) -> None:
 
 
 def test_a_wrong_dashboard_login_has_a_code_of_its_own(lab: Lab) -> None:
-    # Once, for a user that is nobody's: five in five minutes lock a user.
+    # Once, for an unknown user: five failures in five minutes lock a user.
     answer = httpx.post(
         f"{lab.broker.api_urls[0]}/api/v5/login",
         json={"username": WHO, "password": "not-the-password"},

@@ -1,4 +1,4 @@
-"""Brokers that let devices in by certificates of a test's own authority, and where their revocation lists come from."""
+"""Brokers that admit devices by certificates of a test's own authority, and the source of their CRLs."""
 
 import contextlib
 import os
@@ -32,7 +32,7 @@ _YEAR: Final = 365 * 86_400.0  # seconds that the server certificate of a real b
 
 @dataclass
 class Gate:
-    """A listener; `refresh` has it read the lists, `no_lists` says why it cannot (empty: it can)."""
+    """A listener; `refresh` makes it read the CRLs, `no_lists` says why it cannot (empty: it can)."""
 
     files: Files
     host: str
@@ -42,7 +42,7 @@ class Gate:
     probes: list[Probe] = field(default_factory=list)
 
     def probe(self, issued: Issued | None, claims: str) -> Probe:
-        """A client with this certificate, or none, that calls itself `claims`."""
+        """A client with this certificate, or none, that claims the client id `claims`."""
         self.probes.append(Probe(Endpoint(self.host, self.port, tls=self._context(issued)), claims))
         return self.probes[-1]
 
@@ -53,7 +53,7 @@ class Gate:
         return context
 
     def lets_in(self, issued: Issued | None, claims: str) -> bool:
-        """Whether a connection with it is accepted; a refused handshake is seen at once, as no MQTT client tells it."""
+        """Whether a connection with it is accepted; sees a refused handshake, which MQTT clients do not tell."""
         hello = b"\x00\x04MQTT\x05\x02\x00\x3c\x00" + len(claims).to_bytes(2, "big") + claims.encode()
         try:
             with (
@@ -68,14 +68,14 @@ class Gate:
         return answer[:1] == b"\x20" and answer[3:4] == b"\x00"
 
     def close(self) -> None:
-        """End what is still connected."""
+        """Disconnects the clients."""
         for probe in self.probes:
             probe.close()
 
 
 @contextlib.contextmanager
 def mosquitto_gate(where: Path) -> Iterator[Gate]:
-    """A real broker that reads lists from a file, when it is told to."""
+    """A real broker that reads CRLs from a file on a signal."""
     files = Files(where, time.time())
     conf = f"crlfile {files.lists}\nuse_identity_as_username true\nuse_username_as_clientid true"
     with Mosquitto(tls=_material(files, "127.0.0.1"), tls_conf=conf) as broker:  # type: ignore[arg-type]  # three paths
@@ -86,7 +86,7 @@ def mosquitto_gate(where: Path) -> Iterator[Gate]:
 
 @contextlib.contextmanager
 def standin_gate(where: Path) -> Iterator[Gate]:
-    """The stand-in, which looks at no lists."""
+    """The stand-in, which reads no CRLs."""
     files = Files(where, time.time())
     with StandInProcess(certs=_material(files, "127.0.0.1")) as emqx:  # type: ignore[arg-type]  # three paths
         host, port = emqx.tls[0]
@@ -97,7 +97,7 @@ def standin_gate(where: Path) -> Iterator[Gate]:
 
 @contextlib.contextmanager
 def emqx_gate() -> Iterator[Gate]:
-    """The real EMQX of the environment; it fetches lists from here, in its own time."""
+    """The real EMQX of the environment; it fetches CRLs from this process, in its own time."""
     missing = [name for name in (TLS, LISTS, FOLDER) if not os.environ.get(name)]
     if missing:
         pytest.skip(f"no EMQX with mutual TLS: set {', '.join(missing)} (CONTRIBUTING.md)")
@@ -117,7 +117,7 @@ def emqx_gate() -> Iterator[Gate]:
 
 
 def _wait_for_lists(gate: Gate) -> None:
-    """EMQX lets nobody in before it has the lists, and fetches them when the first one comes."""
+    """EMQX admits nobody before it has the CRLs, and fetches them at the first connection."""
     issued, deadline = gate.files.issue("ct-first"), time.monotonic() + _FIRST_LISTS
     while not gate.lets_in(issued, "ct-first"):
         if time.monotonic() > deadline:
@@ -126,7 +126,7 @@ def _wait_for_lists(gate: Gate) -> None:
 
 
 def _nothing() -> None:
-    """It reads lists in its own time, or never."""
+    """It reads CRLs in its own time, or never."""
 
 
 class _Material:
@@ -144,7 +144,7 @@ def _material(files: Files, host: str, life: float = 86_400.0) -> _Material:
 
 @contextlib.contextmanager
 def _serving(files: Files, lists: str) -> Iterator[None]:
-    """The lists at the address that stands in the certificates, as the controller serves them."""
+    """Serves the CRLs at the address in the certificates, as the controller does."""
     root = files.authority.root_revocations()
     assert root is not None
     served = {f"/crl/{root.name}.pem": root.pem}
@@ -159,7 +159,7 @@ def _serving(files: Files, lists: str) -> Iterator[None]:
             self.wfile.write(found or b"")
 
         def log_message(self, *_args: object) -> None:
-            """Nobody reads it."""
+            """Writes no log."""
 
     server = ThreadingHTTPServer(("", int(lists.rpartition(":")[2])), Lists)
     thread = Thread(target=server.serve_forever, daemon=True)

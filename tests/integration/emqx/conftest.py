@@ -14,13 +14,12 @@ USER = ("lab", "lab-password")
 
 
 @dataclass
-class Kept:
-    """Takes the place of the store: what `keep` was called with."""
+class SavedRules:
+    """Takes the place of the store: the rules that were saved."""
 
     calls: list[AccessRules] = field(default_factory=list)
 
     async def __call__(self, rules: AccessRules) -> None:
-        """Keep them."""
         self.calls.append(rules)
 
 
@@ -33,12 +32,11 @@ def emqx() -> Iterator[StandInProcess]:
 
 @pytest.fixture
 async def broker(emqx: StandInProcess) -> AsyncIterator[EmqxBroker]:
-    """The adapter over all three."""
+    """The adapter over all three nodes."""
     async with open_emqx(emqx.api_urls, emqx.key, emqx.secret, clock=SystemClock()) as opened:
         yield opened
 
 
 @pytest.fixture
-def kept() -> Kept:
-    """An empty store of rules."""
-    return Kept()
+def saved() -> SavedRules:
+    return SavedRules()

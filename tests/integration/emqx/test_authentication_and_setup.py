@@ -1,4 +1,4 @@
-"""Grades from the broker's own settings, and the setup it needs: shown, made once, taken back."""
+"""Authentication strength by the broker's settings, and its setup: planned, applied once, undone."""
 
 import asyncio
 import ssl
@@ -20,7 +20,7 @@ from controller.ports.broker_setup import DesiredSetup
 from controller.ports.broker_tables import AccessRule
 from controller.ports.errors import BrokerNotFoundError, BrokerRefusedError
 from schemas.topics import ALL_UP, PRESENCE, DownChannel, UpChannel, down, up
-from tests.integration.emqx.conftest import USER, Kept
+from tests.integration.emqx.conftest import USER, SavedRules
 from tests.support.certs import Certs
 from tests.support.emqx_calls import delete_rules, rules_of, write_rules
 from tests.support.mqtt_device import Device
@@ -39,7 +39,6 @@ class SavedStates:
     texts: list[str] = field(default_factory=list)
 
     async def __call__(self, before: str) -> None:
-        """Save it."""
         self.texts.append(before)
 
 
@@ -50,7 +49,7 @@ def certs(tmp_path_factory: pytest.TempPathFactory) -> Certs:
 
 @pytest.fixture(scope="module")
 def open_broker(certs: Certs) -> Iterator[StandInProcess]:
-    """A broker that asks nobody for a password, with a TLS listener that asks for certificates."""
+    """A broker without authentication chain, with a TLS listener that requires certificates."""
     with StandInProcess(nodes=1, certs=certs) as process:
         yield process
 
@@ -113,11 +112,11 @@ async def test_setup_is_planned_applied_once_and_undone(emqx: StandInProcess, br
     assert planned[0].after.endswith(planned[0].before)
     assert await setup.state(CONTROLLER) == before, "a plan writes nothing"
 
-    saved = SavedStates()
-    assert await setup.apply(WANTED, saved) == tuple(planned)
+    states = SavedStates()
+    assert await setup.apply(WANTED, states) == tuple(planned)
     assert await setup.changes(WANTED) == []
-    assert await setup.apply(WANTED, saved) == ()
-    assert saved.texts == [before], "an apply that changes nothing saves nothing"
+    assert await setup.apply(WANTED, states) == ()
+    assert states.texts == [before], "an apply that changes nothing saves nothing"
     assert await read_all_rules(broker.api) == rules_for_all() + theirs
     assert await rules_of(broker.api, CONTROLLER) == rules_for_controller() + mine
 
@@ -130,8 +129,8 @@ async def test_setup_is_planned_applied_once_and_undone(emqx: StandInProcess, br
 async def test_after_setup_a_device_uses_its_own_branch_and_the_controller_receives_all(
     emqx: StandInProcess, broker: EmqxBroker
 ) -> None:
-    setup, saved = EmqxSetup(broker.api), SavedStates()
-    await setup.apply(WANTED, saved)
+    setup, states = EmqxSetup(broker.api), SavedStates()
+    await setup.apply(WANTED, states)
     try:
         with Device("s-one", [emqx.mqtt[0]], user=USER) as one, Device(CONTROLLER, [emqx.mqtt[1]], user=USER) as boss:
             assert await asyncio.to_thread(boss.subscribe, ALL_UP) == 1
@@ -145,23 +144,23 @@ async def test_after_setup_a_device_uses_its_own_branch_and_the_controller_recei
             assert await asyncio.to_thread(one.subscribe, ALL_UP) == DENIED
             assert await asyncio.to_thread(one.publish, "fleet/telemetry") != DENIED
     finally:
-        assert await setup.undo(saved.texts[0]) == []
+        assert await setup.undo(states.texts[0]) == []
 
 
 async def test_a_restriction_that_the_broker_does_not_consult_is_no_proof(
-    open_broker: StandInProcess, kept: Kept, certs: Certs
+    open_broker: StandInProcess, saved: SavedRules, certs: Certs
 ) -> None:
     async with open_emqx(open_broker.api_urls, open_broker.key, open_broker.secret, clock=SystemClock()) as broker:
         source = (await broker.api.send(requests.read_sources()))[0]
         await broker.api.send(requests.write_source(source.model_copy(update={"enable": False})))
         try:
-            proof = await broker.restrict(Subject.client("s-off"), kept)
+            proof = await broker.restrict(Subject.client("s-off"), saved)
             assert not proof.holds
             assert "no effect" in proof.missing
             changes = await EmqxSetup(broker.api).apply(WANTED, SavedStates())
             assert changes[0].before == "built_in_database (off)"
             assert changes[0].after == "built_in_database"
-            assert (await broker.restrict(Subject.client("s-off"), kept)).holds
+            assert (await broker.restrict(Subject.client("s-off"), saved)).holds
         finally:
             await broker.api.send(requests.write_source(source))
             await broker.release(Subject.client("s-off"), ())
@@ -181,21 +180,21 @@ async def test_ping_returns_the_version_of_each_node(emqx: StandInProcess, broke
     assert all(up_now and version for _, up_now, version in seen)
 
 
-async def test_a_missing_database_is_added_and_removed_again(open_broker: StandInProcess, kept: Kept) -> None:
+async def test_a_missing_database_is_added_and_removed_again(open_broker: StandInProcess, saved: SavedRules) -> None:
     async with open_emqx(open_broker.api_urls, open_broker.key, open_broker.secret, clock=SystemClock()) as broker:
         await broker.api.send(requests.delete_source("built_in_database"))
         assert await broker.api.send(requests.read_sources()) == ()
         setup = EmqxSetup(broker.api)
         before = await setup.state(CONTROLLER)
         with pytest.raises(BrokerNotFoundError):
-            await broker.restrict(Subject.client("s-bare"), kept)
+            await broker.restrict(Subject.client("s-bare"), saved)
 
-        saved = SavedStates()
-        changes = await setup.apply(WANTED, saved)
+        states = SavedStates()
+        changes = await setup.apply(WANTED, states)
         assert len(changes) == 3
-        assert saved.texts == [before]
+        assert states.texts == [before]
         assert await setup.changes(WANTED) == []
-        assert (await broker.restrict(Subject.client("s-bare"), kept)).holds
+        assert (await broker.restrict(Subject.client("s-bare"), saved)).holds
 
         left = await setup.undo(before)
         assert left == ["the built-in database stays: s-bare has rules in it"]
@@ -205,15 +204,17 @@ async def test_a_missing_database_is_added_and_removed_again(open_broker: StandI
         await broker.api.send(requests.create_database())
 
 
-async def test_the_restriction_of_a_superuser_is_no_proof(emqx: StandInProcess, broker: EmqxBroker, kept: Kept) -> None:
+async def test_the_restriction_of_a_superuser_is_no_proof(
+    emqx: StandInProcess, broker: EmqxBroker, saved: SavedRules
+) -> None:
     chain = (await broker.api.send(requests.read_authenticators()))[0].id
     make_user(emqx, chain, {"user_id": "root", "password": "root-password", "is_superuser": True})
     with Device("s-super", [emqx.mqtt[0]], user=("root", "root-password")) as device:
-        proof = await broker.restrict(Subject.client("s-super"), kept)
+        proof = await broker.restrict(Subject.client("s-super"), saved)
         assert not proof.holds
         assert "superuser" in proof.missing
         assert await asyncio.to_thread(device.publish, "fleet/telemetry") != DENIED, "it does pass"
-        proof = await broker.isolate(Subject.client("s-super"), kept, case="c", reason="r", until=None)
+        proof = await broker.isolate(Subject.client("s-super"), saved, case="c", reason="r", until=None)
         assert proof.holds, proof.missing
         wait_for(lambda: device.disconnects != [], "the disconnect")
     await broker.release(Subject.client("s-super"), ())

@@ -1,4 +1,4 @@
-"""What a plan shows is what is done: every call that was made stands in the plan of the same intent."""
+"""A plan shows what is done: every call that is made is in the plan for the same parameters."""
 
 import time
 from dataclasses import replace
@@ -19,7 +19,7 @@ from controller.domain.containment.plan import (
 from controller.ports.broker import PlanParameters, SavedSubscription
 from controller.ports.broker_tables import AccessRule
 from controller.ports.errors import BrokerRefusedError
-from tests.integration.emqx.conftest import USER, Kept
+from tests.integration.emqx.conftest import USER, SavedRules
 from tests.integration.emqx.plans import calls_not_in_plan
 from tests.support.emqx_calls import ban_of, delete_rules, write_rules
 from tests.support.mqtt_device import Device
@@ -41,7 +41,7 @@ def test_a_client_has_every_action_and_check() -> None:
     assert set(CHECKS[SubjectKind.CLIENT]) == set(ContainmentCheck)
 
 
-async def test_only_planned_calls_are_made(emqx: StandInProcess, broker: EmqxBroker, kept: Kept) -> None:
+async def test_only_planned_calls_are_made(emqx: StandInProcess, broker: EmqxBroker, saved: SavedRules) -> None:
     had = (AccessRule("fleet/#", "allow", "all"),)
     intent = PlanParameters(ContainmentGoal.RESTRICT, case="c1", reason="r", until=time.time() + 60, kept=had)
     await write_rules(broker.api, DEVICE.name, had)
@@ -52,7 +52,7 @@ async def test_only_planned_calls_are_made(emqx: StandInProcess, broker: EmqxBro
         async def keep(subscriptions: tuple[SavedSubscription, ...]) -> None:
             cut.extend(subscriptions)
 
-        restricted = await broker.restrict(DEVICE, kept, save_subscriptions=keep)
+        restricted = await broker.restrict(DEVICE, saved, save_subscriptions=keep)
         assert restricted.holds, restricted.missing
         assert calls_not_in_plan(restricted, broker.planned(DEVICE, intent)) == set()
         assert [(one.topic, one.qos) for one in cut] == [("fleet/news", 1)]
@@ -62,18 +62,18 @@ async def test_only_planned_calls_are_made(emqx: StandInProcess, broker: EmqxBro
         out = replace(intent, goal=ContainmentGoal.RELEASE, subscriptions=tuple(cut))
         assert calls_not_in_plan(freed, broker.planned(DEVICE, out)) == set()
 
-        isolated = await broker.isolate(DEVICE, kept, case="c1", reason="r", until=intent.until)
+        isolated = await broker.isolate(DEVICE, saved, case="c1", reason="r", until=intent.until)
         assert isolated.holds, isolated.missing
         assert (
             calls_not_in_plan(isolated, broker.planned(DEVICE, replace(intent, goal=ContainmentGoal.ISOLATE))) == set()
         )
-    down = await broker.end_isolation(DEVICE, kept)
+    down = await broker.end_isolation(DEVICE, saved)
     assert calls_not_in_plan(down, broker.planned(DEVICE, replace(intent, goal=ContainmentGoal.END_ISOLATION))) == set()
     await broker.release(DEVICE, had)
     await delete_rules(broker.api, DEVICE.name)
 
 
-async def test_the_body_of_a_planned_ban_is_the_row_at_the_broker(broker: EmqxBroker, kept: Kept) -> None:
+async def test_the_body_of_a_planned_ban_is_the_row_at_the_broker(broker: EmqxBroker, saved: SavedRules) -> None:
     intent = PlanParameters(ContainmentGoal.ISOLATE, case="c9", reason="telnet\nis open", until=2_000_000_000.5)
     (act,) = broker.planned(Subject.client("p-ban"), intent)[0].acts
     (call,) = act[1]
@@ -85,7 +85,7 @@ async def test_the_body_of_a_planned_ban_is_the_row_at_the_broker(broker: EmqxBr
         "until": "2033-05-18T03:33:21Z",
     }
     proof = await broker.isolate(
-        Subject.client("p-ban"), kept, case="c9", reason="telnet\nis open", until=2_000_000_000.5
+        Subject.client("p-ban"), saved, case="c9", reason="telnet\nis open", until=2_000_000_000.5
     )
     assert proof.holds
     ban = await ban_of(broker.api, "p-ban")

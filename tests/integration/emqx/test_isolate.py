@@ -9,7 +9,7 @@ from controller.adapters.emqx.containment.broker import EmqxBroker
 from controller.domain.containment.plan import Subject
 from controller.ports.broker_tables import restriction
 from schemas.topics import DownChannel, UpChannel, down, up
-from tests.integration.emqx.conftest import USER, Kept
+from tests.integration.emqx.conftest import USER, SavedRules
 from tests.support.emqx_calls import add_ban, ban_of, delete_rules, lift_ban, publish, rules_of, session_of
 from tests.support.mqtt_device import Device
 from tests.support.standin import StandInProcess
@@ -20,13 +20,15 @@ DENIED: Final = 135
 
 
 async def test_the_socket_is_closed_and_every_node_refuses(
-    emqx: StandInProcess, broker: EmqxBroker, kept: Kept
+    emqx: StandInProcess, broker: EmqxBroker, saved: SavedRules
 ) -> None:
     until = time.time() + 600.5
     with Device("i-cut", [emqx.mqtt[2]], user=USER) as device:
         await asyncio.to_thread(device.subscribe, "fleet/news")
         before = time.time()
-        proof = await broker.isolate(Subject.client("i-cut"), kept, case="case-1", reason="telnet is open", until=until)
+        proof = await broker.isolate(
+            Subject.client("i-cut"), saved, case="case-1", reason="telnet is open", until=until
+        )
 
         assert proof.holds, proof.missing
         assert before <= proof.cut_at <= time.time()
@@ -41,15 +43,15 @@ async def test_the_socket_is_closed_and_every_node_refuses(
     assert (ban.by, ban.reason, ban.is_ours) == ("cordon/case-1", "telnet is open", True)
     assert ban.until == proof.ban_until
     assert await rules_of(broker.api, "i-cut") == restriction("i-cut")
-    assert kept.calls == [()]
+    assert saved.calls == [()]
 
-    again_proof = await broker.isolate(Subject.client("i-cut"), kept, case="case-1", reason="again", until=until + 50)
+    again_proof = await broker.isolate(Subject.client("i-cut"), saved, case="case-1", reason="again", until=until + 50)
     assert again_proof.holds
-    # EMQX cannot change a ban: ours with another end is replaced, while the rules below it hold.
+    # EMQX cannot change a ban: Cordon's own ban with another end is replaced, while the rules below it hold.
     assert again_proof.ban_until == proof.ban_until + 50
     assert await rules_of(broker.api, "i-cut") == restriction("i-cut")
 
-    ended = await broker.end_isolation(Subject.client("i-cut"), kept)
+    ended = await broker.end_isolation(Subject.client("i-cut"), saved)
     assert ended.holds, ended.missing
     with Device("i-cut", [emqx.mqtt[0]], user=USER) as back:
         assert back.connacks == [0]
@@ -59,8 +61,10 @@ async def test_the_socket_is_closed_and_every_node_refuses(
         assert await asyncio.to_thread(back.publish, "fleet/telemetry") != DENIED
 
 
-async def test_an_infinite_ban_is_released_with_the_rules(emqx: StandInProcess, broker: EmqxBroker, kept: Kept) -> None:
-    proof = await broker.isolate(Subject.client("i-ever"), kept, case="case-2", reason="r", until=None)
+async def test_an_infinite_ban_is_released_with_the_rules(
+    emqx: StandInProcess, broker: EmqxBroker, saved: SavedRules
+) -> None:
+    proof = await broker.isolate(Subject.client("i-ever"), saved, case="case-2", reason="r", until=None)
     assert proof.holds
     assert proof.ban_until is None
     assert [ban.until for ban in [b async for b in broker.bans()] if ban.who == "i-ever"] == [None]
@@ -69,17 +73,17 @@ async def test_an_infinite_ban_is_released_with_the_rules(emqx: StandInProcess, 
         assert device.connacks == [0]
 
 
-async def test_a_foreign_ban_is_never_touched(broker: EmqxBroker, kept: Kept) -> None:
+async def test_a_foreign_ban_is_never_touched(broker: EmqxBroker, saved: SavedRules) -> None:
     foreign = await add_ban(broker.api, "i-foreign", "somebody")
 
     proof = await broker.isolate(
-        Subject.client("i-foreign"), kept, case="case-3", reason="ours", until=time.time() + 60
+        Subject.client("i-foreign"), saved, case="case-3", reason="ours", until=time.time() + 60
     )
     assert proof.holds, proof.missing
     assert proof.ban_until is None
     assert any(step.what == "ban there already" and "somebody" in step.answer for step in proof.steps)
 
-    assert (await broker.end_isolation(Subject.client("i-foreign"), kept)).holds
+    assert (await broker.end_isolation(Subject.client("i-foreign"), saved)).holds
     assert await ban_of(broker.api, "i-foreign") == foreign
     released = await broker.release(Subject.client("i-foreign"), ())
     assert released.holds
@@ -93,14 +97,14 @@ def _more_connacks(device: Device, than: int) -> bool:
 
 
 async def test_a_client_that_reconnects_at_once_ends_outside(
-    emqx: StandInProcess, broker: EmqxBroker, kept: Kept
+    emqx: StandInProcess, broker: EmqxBroker, saved: SavedRules
 ) -> None:
     device = Device("i-fast", emqx.mqtt, user=USER, reconnects=True).connect()
     try:
         for round_number in range(5):
             wait_for(lambda: device.is_connected, "connected")
             proof = await broker.isolate(
-                Subject.client("i-fast"), kept, case=f"c{round_number}", reason="r", until=time.time() + 60
+                Subject.client("i-fast"), saved, case=f"c{round_number}", reason="r", until=time.time() + 60
             )
             assert proof.holds, proof.missing
             seen = len(device.connacks)
@@ -114,16 +118,16 @@ async def test_a_client_that_reconnects_at_once_ends_outside(
 
 
 async def test_a_waiting_session_is_gone_when_an_isolation_ends(
-    emqx: StandInProcess, broker: EmqxBroker, kept: Kept
+    emqx: StandInProcess, broker: EmqxBroker, saved: SavedRules
 ) -> None:
     device = Device("i-away", [emqx.mqtt[0]], user=USER, persistent=True).connect()
     try:
         await asyncio.to_thread(device.subscribe, "fleet/news")
         device.close()
-        proof = await broker.isolate(Subject.client("i-away"), kept, case="c", reason="r", until=time.time() + 60)
+        proof = await broker.isolate(Subject.client("i-away"), saved, case="c", reason="r", until=time.time() + 60)
         assert proof.holds, proof.missing
         await publish(broker.api, "fleet/news", b"while banned")
-        assert (await broker.end_isolation(Subject.client("i-away"), kept)).holds
+        assert (await broker.end_isolation(Subject.client("i-away"), saved)).holds
         device.connect()
         await publish(broker.api, "fleet/news", b"while restricted")
         assert await asyncio.to_thread(device.subscribe, down("i-away", DownChannel.COMMAND)) == 1
@@ -136,19 +140,21 @@ async def test_a_waiting_session_is_gone_when_an_isolation_ends(
 
 
 async def test_end_of_isolation_restores_a_restriction_that_was_lost(
-    emqx: StandInProcess, broker: EmqxBroker, kept: Kept
+    emqx: StandInProcess, broker: EmqxBroker, saved: SavedRules
 ) -> None:
-    await broker.isolate(Subject.client("i-lost"), kept, case="c", reason="r", until=None)
+    await broker.isolate(Subject.client("i-lost"), saved, case="c", reason="r", until=None)
     await delete_rules(broker.api, "i-lost")
-    proof = await broker.end_isolation(Subject.client("i-lost"), kept)
+    proof = await broker.end_isolation(Subject.client("i-lost"), saved)
     assert proof.holds, proof.missing
     assert any(step.what == "restriction was gone" for step in proof.steps)
     assert await rules_of(broker.api, "i-lost") == restriction("i-lost")
     await broker.release(Subject.client("i-lost"), ())
 
 
-async def test_an_expired_ban_leaves_the_restriction(emqx: StandInProcess, broker: EmqxBroker, kept: Kept) -> None:
-    await broker.isolate(Subject.client("i-short"), kept, case="c", reason="r", until=time.time() + 1)
+async def test_an_expired_ban_leaves_the_restriction(
+    emqx: StandInProcess, broker: EmqxBroker, saved: SavedRules
+) -> None:
+    await broker.isolate(Subject.client("i-short"), saved, case="c", reason="r", until=time.time() + 1)
     deadline = time.monotonic() + 10
     while True:
         with Device("i-short", [emqx.mqtt[1]], user=USER) as device:
@@ -157,7 +163,7 @@ async def test_an_expired_ban_leaves_the_restriction(emqx: StandInProcess, broke
                 break
         assert time.monotonic() < deadline
         await asyncio.sleep(0.1)
-    # The row is still listed, expired: a new isolation writes over it, a release takes it away.
-    proof = await broker.isolate(Subject.client("i-short"), kept, case="c2", reason="r", until=time.time() + 60)
+    # The expired row is still listed: a new isolation replaces it, a release deletes it.
+    proof = await broker.isolate(Subject.client("i-short"), saved, case="c2", reason="r", until=time.time() + 60)
     assert proof.holds, proof.missing
     assert (await broker.release(Subject.client("i-short"), ())).holds

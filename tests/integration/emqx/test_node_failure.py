@@ -1,4 +1,4 @@
-"""A node dies in the middle: the work goes on over the others, and the proof says which node was not asked and why."""
+"""A node dies in the middle: the plan continues over the others, and the proof says which node did not answer."""
 
 import asyncio
 import socket
@@ -12,7 +12,7 @@ from controller.adapters.system import SystemClock
 from controller.domain.containment.plan import Subject
 from controller.ports.broker_tables import AccessRules, restriction
 from controller.ports.errors import BrokerUnreachableError
-from tests.integration.emqx.conftest import USER, Kept
+from tests.integration.emqx.conftest import USER, SavedRules
 from tests.support.emqx_calls import rules_of
 from tests.support.mqtt_device import Device
 from tests.support.standin import StandInProcess
@@ -23,7 +23,7 @@ BANNED = 138
 
 @pytest.fixture
 def cluster() -> Iterator[StandInProcess]:
-    """Three nodes of this test's own: it kills some."""
+    """Three nodes for one test, which kills some."""
     with StandInProcess(nodes=3, users=[USER]) as process:
         yield process
 
@@ -47,14 +47,14 @@ async def test_a_node_killed_in_the_middle_of_a_restriction(cluster: StandInProc
 
 
 async def test_a_node_dead_from_the_start_is_excused_once_all_running_nodes_answered(
-    cluster: StandInProcess, kept: Kept
+    cluster: StandInProcess, saved: SavedRules
 ) -> None:
     cluster.kill_node(cluster.names[1])
     wait_for(lambda: not _listens(cluster.mqtt[1]), "the node to be gone")
     async with open_emqx(cluster.api_urls, cluster.key, cluster.secret, clock=SystemClock()) as broker:
         device = Device("n-dead", [cluster.mqtt[0], cluster.mqtt[2]], user=USER, reconnects=True).connect()
         try:
-            proof = await broker.isolate(Subject.client("n-dead"), kept, case="c", reason="r", until=time.time() + 60)
+            proof = await broker.isolate(Subject.client("n-dead"), saved, case="c", reason="r", until=time.time() + 60)
             assert proof.holds, proof.missing
             seen = len(device.connacks)
             wait_for(lambda: len(device.connacks) > seen + 4, "refused")
@@ -65,27 +65,29 @@ async def test_a_node_dead_from_the_start_is_excused_once_all_running_nodes_answ
         assert (await broker.release(Subject.client("n-dead"), ())).holds
 
 
-async def test_an_address_that_is_silent_while_its_node_runs_is_missing(cluster: StandInProcess, kept: Kept) -> None:
+async def test_an_address_that_is_silent_while_its_node_runs_is_missing(
+    cluster: StandInProcess, saved: SavedRules
+) -> None:
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))
         wrong = f"http://127.0.0.1:{nobody.getsockname()[1]}"
         addresses = [*cluster.api_urls[:2], wrong]
         async with open_emqx(addresses, cluster.key, cluster.secret, clock=SystemClock()) as broker:
-            proof = await broker.restrict(Subject.client("n-silent"), kept)
+            proof = await broker.restrict(Subject.client("n-silent"), saved)
             assert not proof.holds
             assert "no read-back from a running node" in proof.missing
             assert wrong in proof.missing
             assert await rules_of(broker.api, "n-silent") == restriction("n-silent")
 
 
-async def test_no_node_at_all_is_an_error_and_nothing_was_done(cluster: StandInProcess, kept: Kept) -> None:
+async def test_no_node_at_all_is_an_error_and_nothing_was_done(cluster: StandInProcess, saved: SavedRules) -> None:
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))
         wrong = f"http://127.0.0.1:{nobody.getsockname()[1]}"
         async with open_emqx([wrong], cluster.key, cluster.secret, clock=SystemClock()) as broker:
             with pytest.raises(BrokerUnreachableError):
-                await broker.restrict(Subject.client("n-none"), kept)
-            assert kept.calls == []
+                await broker.restrict(Subject.client("n-none"), saved)
+            assert saved.calls == []
 
 
 def _listens(where: tuple[str, int]) -> bool:

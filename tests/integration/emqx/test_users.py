@@ -1,4 +1,4 @@
-"""Users with live sessions on several nodes, seen from their devices, over the stand-in."""
+"""Users with sessions on several nodes, seen from their devices, over the stand-in."""
 
 import asyncio
 import time
@@ -11,7 +11,7 @@ from controller.domain.policy.model import ContainmentLevel
 from controller.ports.broker import PlanParameters
 from controller.ports.broker_tables import AccessRule, AccessRules
 from schemas.topics import DownChannel, UpChannel, down, up
-from tests.integration.emqx.conftest import USER, Kept
+from tests.integration.emqx.conftest import USER, SavedRules
 from tests.integration.emqx.plans import calls_not_in_plan
 from tests.support.emqx_calls import delete_rules, subscriptions_of, write_rules
 from tests.support.mqtt_device import Device
@@ -29,7 +29,7 @@ async def _rules(broker: EmqxBroker) -> AccessRules:
 
 
 async def test_a_banned_user_loses_its_sessions_on_every_node(
-    emqx: StandInProcess, broker: EmqxBroker, kept: Kept
+    emqx: StandInProcess, broker: EmqxBroker, saved: SavedRules
 ) -> None:
     devices = [Device(f"u-ban-{n}", [emqx.mqtt[n]], user=USER, reconnects=True).connect() for n in (0, 2)]
     away = Device("u-ban-away", [emqx.mqtt[1]], user=USER, persistent=True).connect()
@@ -37,7 +37,7 @@ async def test_a_banned_user_loses_its_sessions_on_every_node(
         await asyncio.to_thread(away.subscribe, "fleet/news")
         away.close()
         assert {one.client_id for one in await broker.sessions(NAME)} >= {"u-ban-0", "u-ban-2", "u-ban-away"}
-        proof = await broker.isolate(LAB, kept, case="c1", reason="stolen", until=time.time() + 60)
+        proof = await broker.isolate(LAB, saved, case="c1", reason="stolen", until=time.time() + 60)
         assert proof.holds, proof.missing
         assert calls_not_in_plan(proof, broker.planned(LAB, PlanParameters(ContainmentGoal.ISOLATE))) == set()
         for device in devices:
@@ -50,7 +50,7 @@ async def test_a_banned_user_loses_its_sessions_on_every_node(
     finally:
         for device in devices:
             device.close()
-    ended = await broker.end_isolation(LAB, kept)
+    ended = await broker.end_isolation(LAB, saved)
     assert ended.holds, ended.missing
     with Device("u-ban-0", [emqx.mqtt[1]], user=USER) as back:
         assert back.connacks == [0]
@@ -64,7 +64,7 @@ async def test_a_banned_user_loses_its_sessions_on_every_node(
 
 
 async def test_a_restricted_user_keeps_each_sessions_own_branch(
-    emqx: StandInProcess, broker: EmqxBroker, kept: Kept
+    emqx: StandInProcess, broker: EmqxBroker, saved: SavedRules
 ) -> None:
     had = (AccessRule("fleet/#", "allow", "all"),)
     await broker.api.send(requests.write_rules(LAB, had))
@@ -73,10 +73,10 @@ async def test_a_restricted_user_keeps_each_sessions_own_branch(
             assert await asyncio.to_thread(device.publish, "fleet/telemetry") in {0, NOBODY}
             assert await asyncio.to_thread(device.subscribe, "fleet/news") == 1
             assert await asyncio.to_thread(device.subscribe, down(device.client_id, DownChannel.COMMAND)) == 1
-        proof = await broker.restrict(LAB, kept)
+        proof = await broker.restrict(LAB, saved)
         assert proof.holds, proof.missing
         assert calls_not_in_plan(proof, broker.planned(LAB, PlanParameters(ContainmentGoal.RESTRICT))) == set()
-        assert kept.calls == [had]
+        assert saved.calls == [had]
         assert await _rules(broker) == restriction_of(LAB)
         for device in (one, two):
             assert device.disconnects == []
@@ -85,7 +85,7 @@ async def test_a_restricted_user_keeps_each_sessions_own_branch(
                 down(device.client_id, DownChannel.COMMAND),
             )
         assert await broker.missing(LAB, ContainmentLevel.RESTRICTED) == []
-        # Rules of a client go before its user's: the proof says so instead of pretending.
+        # EMQX consults a client's rules before its user's: the proof says so.
         await write_rules(broker.api, "u-r-1", had)
         assert any(
             "u-r-1: has rules of its own" in text for text in await broker.missing(LAB, ContainmentLevel.RESTRICTED)

@@ -1,4 +1,4 @@
-"""A real HTTP server that behaves badly: it sends the bytes it is given, late, in pieces, or not at all."""
+"""A real HTTP server that misbehaves: it sends given bytes, late, in pieces, or not at all."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -28,7 +28,7 @@ class BadServer:
     drip_seconds: float = 0.0
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Handle one connection, one request at a time."""
+        """Handles one connection, one request at a time."""
         try:
             while True:
                 head = (await reader.readuntil(b"\r\n\r\n")).decode()
@@ -62,7 +62,7 @@ class BadServer:
 
 @asynccontextmanager
 async def bad_server(answer: Callable[[str], bytes], *, drip_seconds: float = 0.0) -> AsyncIterator[BadServer]:
-    """A bad server on a free port for the length of the block."""
+    """Runs a bad server on a free port."""
     bad = BadServer(answer, drip_seconds=drip_seconds)
     server = await asyncio.start_server(bad.serve, "127.0.0.1", 0, limit=HEADER_BYTES)
     bad.base = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"

@@ -1,4 +1,4 @@
-"""Every call of the API against every kind of bad answer, and the paging of listings."""
+"""Every request against every kind of bad answer, the paging of listings, and names in paths."""
 
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -52,7 +52,7 @@ def sent(request: ApiRequest[Any]) -> Callable[[EmqxApi], Awaitable[Any]]:
     return lambda api: api.send(request)
 
 
-# The calls by name, and whether "not there" is an answer to it.
+# The calls by name, and whether "not found" is an answer to them.
 CALLS: dict[str, tuple[Callable[[EmqxApi], Awaitable[Any]], bool]] = {
     "read_nodes": (sent(requests.read_nodes()), False),
     "read_cluster": (sent(requests.read_cluster()), False),

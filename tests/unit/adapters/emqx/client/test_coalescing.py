@@ -1,4 +1,4 @@
-"""What sequences that run at once share: reads never older than their question, rules in bulk, each its own answer."""
+"""Requests that concurrent plans share: reads that began after the question, batches, an outcome for each caller."""
 
 import asyncio
 import json
@@ -21,7 +21,7 @@ from tests.support.scripted_emqx import Cluster, error
 
 
 class Reader:
-    """Counts its reads; each waits until it is let go."""
+    """Counts its reads; each waits until it may end."""
 
     def __init__(self) -> None:
         self.begun = 0
@@ -79,7 +79,7 @@ async def test_a_cancelled_reader_does_not_affect_the_others() -> None:
 
 
 def _bulk(cluster: Cluster, refusal: httpx.Response | None = None) -> list[int]:
-    """Answer bulk writes; how many clients each had."""
+    """Answers bulk writes; returns the sizes of the batches."""
     sizes: list[int] = []
 
     def answer(_base: str, method: str, path: str) -> httpx.Response | None:
@@ -118,7 +118,7 @@ async def test_concurrent_writes_are_batched_and_a_single_one_is_not() -> None:
     assert sum(sizes) in (249, 250)
     assert max(sizes) <= MAX_BATCH
     assert len(sizes) <= 4
-    # Each has its own receipt of the call that was made for many.
+    # Each writer has the step of the batch in its record.
     for record in records[1:]:
         assert record.steps
         assert record.steps[0].answer == "204"
@@ -141,7 +141,7 @@ async def test_a_failed_batch_fails_each_writer() -> None:
 
 
 def _sessions(cluster: Cluster, there: set[str], *, knows_several: bool = True) -> list[int]:
-    """Answer for several ids at once; how many each call asked for."""
+    """Answers reads of several ids; returns the sizes of the batches."""
     sizes: list[int] = []
     real = cluster.answer
 
@@ -173,7 +173,7 @@ async def test_a_batched_read_proves_absence_only_where_the_broker_supports_it(
     assert [row is not None for row in found] == [n % 2 == 0 for n in range(250)]
     assert max(sizes) <= MAX_BATCH
     alone = cluster.made("GET /clients/d")
-    # The first goes alone; where one call cannot tell of several, everybody it left out is asked for alone.
+    # The first read goes alone; without support for several ids, each id that was left out is read alone.
     assert alone == 1 if knows_several else alone > 200
     assert any(step.what == "read clients" for step in record.steps)
 

@@ -1,12 +1,12 @@
-"""Who goes first when more calls are wanted than EMQX should get at once."""
+"""The order of waiting calls."""
 
 import asyncio
 
 from controller.adapters.emqx.client.http import PrioritySemaphore
 
 
-class Line:
-    """Callers of one kind or the other, and the order in which they got their turn."""
+class Callers:
+    """Urgent and other callers, and the order in which they got a slot."""
 
     def __init__(self, at_once: int) -> None:
         self.slots = PrioritySemaphore(at_once)
@@ -25,29 +25,29 @@ async def _settle() -> None:
 
 
 async def test_urgent_waiters_go_first_each_queue_in_order() -> None:
-    line = Line(2)
+    callers = Callers(2)
     async with asyncio.TaskGroup() as group:
         for name in ("a", "b", "c", "D", "e", "F"):
-            group.create_task(line.call(name, urgent=name.isupper()))
+            group.create_task(callers.call(name, urgent=name.isupper()))
         await _settle()
-        assert line.order == ["a", "b"]
-        line.may_end.set()
-    assert line.order == ["a", "b", "D", "F", "c", "e"]
+        assert callers.order == ["a", "b"]
+        callers.may_end.set()
+    assert callers.order == ["a", "b", "D", "F", "c", "e"]
 
 
 async def test_a_cancelled_waiter_takes_no_slot() -> None:
-    line = Line(1)
+    callers = Callers(1)
     async with asyncio.TaskGroup() as group:
-        group.create_task(line.call("first", urgent=False))
+        group.create_task(callers.call("first", urgent=False))
         await _settle()
-        gone = [group.create_task(line.call("gone", urgent=urgent)) for urgent in (True, False)]
+        gone = [group.create_task(callers.call("gone", urgent=urgent)) for urgent in (True, False)]
         await _settle()
         for task in gone:
             task.cancel()
-        group.create_task(line.call("last", urgent=False))
+        group.create_task(callers.call("last", urgent=False))
         await _settle()
-        line.may_end.set()
-    assert line.order == ["first", "last"]
+        callers.may_end.set()
+    assert callers.order == ["first", "last"]
 
 
 async def test_a_waiter_cancelled_as_it_gets_its_slot_releases_it() -> None:

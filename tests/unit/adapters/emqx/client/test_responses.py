@@ -1,4 +1,4 @@
-"""Which answer means which error, with EMQX's recorded bodies."""
+"""The errors that answers map to, with EMQX's recorded bodies."""
 
 import pytest
 

@@ -55,7 +55,7 @@ def test_the_strength_follows_from_the_brokers_settings(
 
 
 def mixed(*, chain: bool = False) -> AuthSettings:
-    """A listener that asks for certificates beside one that asks for what the chain does."""
+    """A listener that requires certificates, and one with the authentication chain."""
     tls = TlsRow(verify="verify_peer", fail_if_no_peer_cert=True)
     rows = (ListenerRow(id="ssl:default", ssl_options=tls), ListenerRow(id="tcp:default"))
     return AuthSettings(chain, True, {row.id: row for row in rows})

@@ -1,4 +1,4 @@
-"""What is inside a device's branch, and in which order EMQX has to consult its sources."""
+"""The bounds of a device's branch, and the order of EMQX's sources."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Orders of events between the calls of a sequence: late tables, refilled caches, answers that got lost."""
+"""Events between the calls of a plan: late tables, refilled caches, lost answers."""
 
 from typing import Any
 
@@ -17,17 +17,17 @@ from tests.support.scripted_emqx import BASES, Cluster, error
 DEVICE = Subject.client("dev")
 
 
-class Store:
-    """Keeps rules, or fails to."""
+class RuleStore:
+    """Saves rules, or fails to."""
 
     def __init__(self, failure: Exception | None = None) -> None:
-        self.kept: list[AccessRules] = []
+        self.saved: list[AccessRules] = []
         self._failure = failure
 
     async def __call__(self, rules: AccessRules) -> None:
         if self._failure is not None:
             raise self._failure
-        self.kept.append(rules)
+        self.saved.append(rules)
 
 
 def allowed(topic: str, kind: str = "publish") -> dict[str, Any]:
@@ -36,7 +36,7 @@ def allowed(topic: str, kind: str = "publish") -> dict[str, Any]:
 
 @pytest.fixture
 def cluster(monkeypatch: pytest.MonkeyPatch) -> Cluster:
-    """As many looks as ever, with next to no time between them."""
+    """With the usual number of checks, and next to no time between them."""
     monkeypatch.setattr(
         "controller.adapters.emqx.containment.verification.WAITS_SECONDS", (0.001,) * len(WAITS_SECONDS)
     )
@@ -45,10 +45,10 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Cluster:
 
 async def test_the_read_back_waits_for_rules_that_reach_a_node_late(cluster: Cluster) -> None:
     cluster.before.append(lambda base, method, path: _set_lag(cluster, method, path))
-    proof = await cluster.broker().restrict(DEVICE, Store())
+    proof = await cluster.broker().restrict(DEVICE, RuleStore())
     assert proof.holds, proof.missing
-    looks = [step for step in proof.steps if step.what == "rules read back" and step.node == BASES[2]]
-    assert [step.answer == "as wanted" for step in looks] == [False, False, True]
+    reads = [step for step in proof.steps if step.what == "rules read back" and step.node == BASES[2]]
+    assert [step.answer == "as wanted" for step in reads] == [False, False, True]
 
 
 def _set_lag(cluster: Cluster, method: str, path: str) -> None:
@@ -67,7 +67,7 @@ async def test_a_refilled_cache_is_cleared_again(cluster: Cluster) -> None:
         return None
 
     cluster.before.append(refill)
-    proof = await cluster.broker().restrict(DEVICE, Store())
+    proof = await cluster.broker().restrict(DEVICE, RuleStore())
     assert proof.holds, proof.missing
     assert cluster.made("DELETE /clients/dev/authorization/cache") == 3
     assert cluster.cache == []
@@ -80,7 +80,7 @@ async def test_a_cache_that_stays_wrong_is_no_proof(cluster: Cluster) -> None:
         return None
 
     cluster.before.append(stubborn)
-    proof = await cluster.broker().restrict(DEVICE, Store())
+    proof = await cluster.broker().restrict(DEVICE, RuleStore())
     assert not proof.holds
     assert "its cache allows topics outside its branch" in proof.missing
     assert proof.cut_at > 0
@@ -94,7 +94,7 @@ async def test_cached_permissions_in_the_branch_may_stay(cluster: Cluster) -> No
         return None
 
     cluster.before.append(own)
-    proof = await cluster.broker().restrict(DEVICE, Store())
+    proof = await cluster.broker().restrict(DEVICE, RuleStore())
     assert proof.holds, proof.missing
     assert cluster.made("DELETE /clients/dev/authorization/cache") == 1
 
@@ -110,15 +110,15 @@ async def test_a_subscription_made_meanwhile_is_cut_by_the_next_restriction(clus
 
     cluster.before.append(slip)
     broker = cluster.broker()
-    assert (await broker.restrict(DEVICE, Store())).holds
-    # It slipped in behind the look at the subscriptions: the next restriction, or the reconciler's, finds it.
-    assert (await broker.restrict(DEVICE, Store())).holds
+    assert (await broker.restrict(DEVICE, RuleStore())).holds
+    # It was made after the check of the subscriptions: the next restriction, or the reconciler, finds it.
+    assert (await broker.restrict(DEVICE, RuleStore())).holds
     assert cluster.subscriptions == [own, "$share/g/" + own]
 
 
 async def test_many_subscriptions_are_cut_in_portions(cluster: Cluster) -> None:
     cluster.subscriptions = [f"fleet/{number}" for number in range(2 * SUBSCRIPTIONS_AT_ONCE + 1)]
-    proof = await cluster.broker().restrict(DEVICE, Store())
+    proof = await cluster.broker().restrict(DEVICE, RuleStore())
     assert proof.holds, proof.missing
     assert cluster.made("POST /clients/dev/unsubscribe/bulk") == 3
     assert cluster.subscriptions == []
@@ -127,13 +127,13 @@ async def test_many_subscriptions_are_cut_in_portions(cluster: Cluster) -> None:
 async def test_a_failing_store_stops_a_restriction_before_any_rule_is_written(cluster: Cluster) -> None:
     cluster.rules[BASES[0]]["dev"] = [{"topic": "a", "permission": "allow", "action": "all"}]
     with pytest.raises(OSError, match="full"):
-        await cluster.broker().restrict(DEVICE, Store(OSError("full")))
+        await cluster.broker().restrict(DEVICE, RuleStore(OSError("full")))
     assert cluster.made("PUT") == 0
 
 
 async def test_a_failing_store_leaves_an_isolation_banned(cluster: Cluster) -> None:
     with pytest.raises(OSError, match="full"):
-        await cluster.broker().isolate(DEVICE, Store(OSError("full")), case="c", reason="r", until=None)
+        await cluster.broker().isolate(DEVICE, RuleStore(OSError("full")), case="c", reason="r", until=None)
     assert cluster.bans["dev"]["by"] == "cordon/c"
     assert cluster.made("PUT") == 0
 
@@ -149,7 +149,7 @@ async def test_a_ban_whose_answer_was_lost_is_recognised(cluster: Cluster) -> No
         return None
 
     cluster.before.append(lose)
-    proof = await cluster.broker().isolate(DEVICE, Store(), case="c", reason="r", until=None)
+    proof = await cluster.broker().isolate(DEVICE, RuleStore(), case="c", reason="r", until=None)
     assert proof.holds, proof.missing
     assert cluster.made("POST /banned") == 2
     assert proof.cut_at == 6
@@ -165,21 +165,21 @@ async def test_a_client_is_kicked_until_it_is_gone(cluster: Cluster) -> None:
         return None
 
     cluster.before.append(come_back)
-    proof = await cluster.broker().isolate(DEVICE, Store(), case="c", reason="r", until=None)
+    proof = await cluster.broker().isolate(DEVICE, RuleStore(), case="c", reason="r", until=None)
     assert proof.holds, proof.missing
     assert cluster.made("DELETE /clients/dev") == 3
 
 
 async def test_a_session_that_waits_with_old_subscriptions_is_destroyed(cluster: Cluster) -> None:
     cluster.session, cluster.subscriptions = "away", ["fleet/#"]
-    proof = await cluster.broker().isolate(DEVICE, Store(), case="c", reason="r", until=None)
+    proof = await cluster.broker().isolate(DEVICE, RuleStore(), case="c", reason="r", until=None)
     assert proof.holds, proof.missing
     assert cluster.session == "none"
 
 
 async def test_a_waiting_session_with_allowed_subscriptions_is_left(cluster: Cluster) -> None:
     cluster.session, cluster.subscriptions = "away", [down("dev", DownChannel.COMMAND)]
-    proof = await cluster.broker().isolate(DEVICE, Store(), case="c", reason="r", until=None)
+    proof = await cluster.broker().isolate(DEVICE, RuleStore(), case="c", reason="r", until=None)
     assert proof.holds, proof.missing
     assert cluster.session == "away"
 
@@ -188,9 +188,9 @@ async def test_a_waiting_session_with_allowed_subscriptions_is_left(cluster: Clu
 async def test_a_ban_of_an_earlier_decision_is_replaced_under_the_rules(
     cluster: Cluster, case: str, until: float | None
 ) -> None:
-    await cluster.broker().isolate(DEVICE, Store(), case="old", reason="r", until=4e9)
+    await cluster.broker().isolate(DEVICE, RuleStore(), case="old", reason="r", until=4e9)
     before = len(cluster.calls)
-    proof = await cluster.broker().isolate(DEVICE, Store(), case=case, reason="r", until=until)
+    proof = await cluster.broker().isolate(DEVICE, RuleStore(), case=case, reason="r", until=until)
     assert proof.holds, proof.missing
     ban = await ban_of(cluster.broker().api, "dev")
     assert ban is not None
@@ -202,7 +202,7 @@ async def test_a_ban_of_an_earlier_decision_is_replaced_under_the_rules(
 
 async def test_an_identical_ban_is_left(cluster: Cluster) -> None:
     for until in (4e9, 4e9 + 0.4):
-        proof = await cluster.broker().isolate(DEVICE, Store(), case="c", reason="r", until=until)
+        proof = await cluster.broker().isolate(DEVICE, RuleStore(), case="c", reason="r", until=until)
         assert proof.holds, proof.missing
     assert cluster.made("DELETE /banned") == 0
 
@@ -213,7 +213,7 @@ async def test_a_ban_that_vanishes_is_no_proof(cluster: Cluster) -> None:
             cluster.bans.clear()
 
     cluster.before.append(vanish)
-    proof = await cluster.broker().isolate(DEVICE, Store(), case="c", reason="r", until=None)
+    proof = await cluster.broker().isolate(DEVICE, RuleStore(), case="c", reason="r", until=None)
     assert not proof.holds
     assert "no ban in force" in proof.missing
 
@@ -223,17 +223,17 @@ async def test_an_error_after_the_ban_is_in_the_proof_with_the_cut(cluster: Clus
         return error(403, "UNAUTHORIZED_ROLE") if path.startswith("/authorization") else None
 
     cluster.before.append(refuse)
-    proof = await cluster.broker().isolate(DEVICE, Store(), case="c", reason="r", until=None)
+    proof = await cluster.broker().isolate(DEVICE, RuleStore(), case="c", reason="r", until=None)
     assert not proof.holds
     assert "access_control" in proof.missing
     assert proof.cut_at > 0
     with pytest.raises(BrokerRefusedError, match="access_control"):
-        await cluster.broker().restrict(DEVICE, Store())
+        await cluster.broker().restrict(DEVICE, RuleStore())
 
 
 async def test_a_source_in_front_of_the_database_is_no_proof(cluster: Cluster) -> None:
     cluster.sources = [{"type": "file", "enable": True}, {"type": "built_in_database", "enable": True}]
-    proof = await cluster.broker().restrict(DEVICE, Store())
+    proof = await cluster.broker().restrict(DEVICE, RuleStore())
     assert not proof.holds
     assert "EMQX asks file before" in proof.missing
 
@@ -241,24 +241,24 @@ async def test_a_source_in_front_of_the_database_is_no_proof(cluster: Cluster) -
 async def test_a_silent_node_is_missing_until_the_cluster_lists_it_as_stopped(cluster: Cluster) -> None:
     broker = cluster.broker()
     await broker.ping()
-    looks = iter(range(100))
+    reads = iter(range(100))
 
     def notice(_base: str, method: str, path: str) -> None:
-        if path == "/nodes" and next(looks) == 2:
+        if path == "/nodes" and next(reads) == 2:
             cluster.stopped.add(BASES[1])
 
     cluster.silent.add(BASES[1])
     cluster.before.append(notice)
-    proof = await broker.restrict(DEVICE, Store())
+    proof = await broker.restrict(DEVICE, RuleStore())
     assert proof.holds, proof.missing
     assert any(step.what == "node not running" and "emqx@n2" in step.answer for step in proof.steps)
 
 
 async def test_a_silent_node_of_unknown_name_is_excused_if_all_running_nodes_answered(cluster: Cluster) -> None:
     cluster.silent.add(BASES[1])
-    assert not (await cluster.broker().restrict(DEVICE, Store())).holds
+    assert not (await cluster.broker().restrict(DEVICE, RuleStore())).holds
     cluster.stopped.add(BASES[1])
-    assert (await cluster.broker().restrict(DEVICE, Store())).holds
+    assert (await cluster.broker().restrict(DEVICE, RuleStore())).holds
 
 
 async def test_all_nodes_fall_silent_in_the_middle(cluster: Cluster) -> None:
@@ -274,22 +274,22 @@ async def test_limits_of_rules_of_newer_versions_survive_a_restriction(cluster: 
     narrow = {"topic": "a", "permission": "allow", "action": "all", "zone": "inner", "ipaddr": "10.0.0.0/8"}
     for table in cluster.rules.values():
         table["dev"] = [narrow]
-    store = Store()
+    store = RuleStore()
     broker = cluster.broker()
     assert (await broker.restrict(DEVICE, store)).holds
-    kept = store.kept[0]
-    assert kept == (AccessRule("a", "allow", "all", limits='{"ipaddr": "10.0.0.0/8", "zone": "inner"}'),)
-    assert (await broker.release(DEVICE, kept)).holds
+    saved = store.saved[0]
+    assert saved == (AccessRule("a", "allow", "all", limits='{"ipaddr": "10.0.0.0/8", "zone": "inner"}'),)
+    assert (await broker.release(DEVICE, saved)).holds
     assert cluster.rules[BASES[0]]["dev"] == [narrow]
 
 
 async def test_end_of_isolation_writes_lost_rules_before_it_lifts_the_ban(cluster: Cluster) -> None:
     broker = cluster.broker()
-    await broker.isolate(DEVICE, Store(), case="c", reason="r", until=None)
+    await broker.isolate(DEVICE, RuleStore(), case="c", reason="r", until=None)
     for table in cluster.rules.values():
         table.clear()
     cluster.calls.clear()
-    assert (await broker.end_isolation(DEVICE, Store())).holds
+    assert (await broker.end_isolation(DEVICE, RuleStore())).holds
     writes = [call for call in cluster.calls if call[0] != "GET"]
     assert [method for method, _ in writes] == ["PUT", "DELETE"]
     assert await rules_of(broker.api, "dev") == restriction("dev")
@@ -299,17 +299,17 @@ async def test_end_of_an_isolation_that_was_never_carried_out_saves_the_clients_
     own = {"topic": "fleet/#", "permission": "allow", "action": "all"}
     for table in cluster.rules.values():
         table["dev"] = [own]
-    store, broker = Store(), cluster.broker()
+    store, broker = RuleStore(), cluster.broker()
     assert (await broker.end_isolation(DEVICE, store)).holds
-    assert store.kept == [(AccessRule("fleet/#", "allow", "all"),)]
+    assert store.saved == [(AccessRule("fleet/#", "allow", "all"),)]
     assert await rules_of(broker.api, "dev") == restriction("dev")
     assert (await broker.end_isolation(DEVICE, store)).holds
-    assert len(store.kept) == 1, "the restriction's own rules are nobody's"
+    assert len(store.saved) == 1, "the restriction's own rules are nobody's"
 
 
 async def test_a_release_restores_the_rules_before_it_lifts_the_ban(cluster: Cluster) -> None:
     broker = cluster.broker()
-    await broker.isolate(DEVICE, Store(), case="c", reason="r", until=None)
+    await broker.isolate(DEVICE, RuleStore(), case="c", reason="r", until=None)
     cluster.calls.clear()
     assert (await broker.release(DEVICE, ())).holds
     writes = [path for method, path in cluster.calls if method == "DELETE"]
@@ -320,7 +320,7 @@ async def test_a_release_restores_the_rules_before_it_lifts_the_ban(cluster: Clu
 
 async def test_a_release_that_cannot_write_keeps_the_ban(cluster: Cluster) -> None:
     broker = cluster.broker()
-    await broker.isolate(DEVICE, Store(), case="c", reason="r", until=None)
+    await broker.isolate(DEVICE, RuleStore(), case="c", reason="r", until=None)
     cluster.before.append(
         lambda _base, method, path: error(500, "INTERNAL") if method == "DELETE" and "rules" in path else None
     )
@@ -330,7 +330,7 @@ async def test_a_release_that_cannot_write_keeps_the_ban(cluster: Cluster) -> No
 
 
 def _die_after(cluster: Cluster, method: str, beginning: str) -> None:
-    """Every node falls silent once a call like this was made."""
+    """Every node falls silent after such a call."""
 
     def knob(_base: str, made: str, path: str) -> None:
         if made == method and path.startswith(beginning):
@@ -341,7 +341,7 @@ def _die_after(cluster: Cluster, method: str, beginning: str) -> None:
 
 async def test_an_interrupted_restriction_reports_what_was_done_and_what_is_missing(cluster: Cluster) -> None:
     _die_after(cluster, "PUT", "/authorization")
-    proof = await cluster.broker().restrict(DEVICE, Store())
+    proof = await cluster.broker().restrict(DEVICE, RuleStore())
     assert not proof.holds
     assert all(base in proof.missing for base in BASES)
     assert any(step.what == "write rules" and step.answer == "204" for step in proof.steps)
@@ -351,9 +351,9 @@ async def test_an_interrupted_restriction_reports_what_was_done_and_what_is_miss
 @pytest.mark.parametrize("way", ["end_isolation", "release"])
 async def test_an_interrupted_release_is_no_proof(cluster: Cluster, way: str) -> None:
     broker = cluster.broker()
-    await broker.isolate(DEVICE, Store(), case="c", reason="r", until=None)
+    await broker.isolate(DEVICE, RuleStore(), case="c", reason="r", until=None)
     _die_after(cluster, "DELETE", "/banned")
-    proof = await (broker.end_isolation(DEVICE, Store()) if way == "end_isolation" else broker.release(DEVICE, ()))
+    proof = await (broker.end_isolation(DEVICE, RuleStore()) if way == "end_isolation" else broker.release(DEVICE, ()))
     assert not proof.holds
     assert any(step.what == "lift ban" and step.answer == "204" for step in proof.steps)
 
@@ -361,12 +361,14 @@ async def test_an_interrupted_release_is_no_proof(cluster: Cluster, way: str) ->
 @pytest.mark.parametrize("way", ["end_isolation", "release"])
 async def test_a_ban_is_not_lifted_while_a_node_lacks_the_rules(cluster: Cluster, way: str) -> None:
     broker = cluster.broker()
-    await broker.isolate(DEVICE, Store(), case="c", reason="r", until=None)
-    kept = (AccessRule("a", "allow", "all"),)
+    await broker.isolate(DEVICE, RuleStore(), case="c", reason="r", until=None)
+    saved = (AccessRule("a", "allow", "all"),)
     cluster.before.append(
         lambda base, method, path: error(404, "NOT_FOUND") if base == BASES[1] and "/rules/clients/" in path else None
     )
-    proof = await (broker.end_isolation(DEVICE, Store()) if way == "end_isolation" else broker.release(DEVICE, kept))
+    proof = await (
+        broker.end_isolation(DEVICE, RuleStore()) if way == "end_isolation" else broker.release(DEVICE, saved)
+    )
     assert not proof.holds
     assert BASES[1] in proof.missing
     assert "dev" in cluster.bans

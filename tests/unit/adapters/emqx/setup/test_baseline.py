@@ -24,7 +24,7 @@ _SOURCES = "/api/v5/authorization/sources"
 
 
 class Sources:
-    """The sources of one EMQX, with the moves it knows."""
+    """The sources of an EMQX that can move them."""
 
     def __init__(self, rows: list[SourceRow]) -> None:
         self.rows = rows
