@@ -1,7 +1,7 @@
-"""Keeps every device's rules at the broker what its template and its grants say; lapses grants; touches nobody else's.
+"""Access rules: keeps each device's rules at the broker as its template and grants say, and expires grants.
 
-What is about to be written is in the store before, so that after a crash it is known for Cordon's own. A device that
-is contained has the restriction's rules: nothing is written for it, and its release gives back what holds then.
+Rules are stored before they are written, so that after a crash they are known as Cordon's own; rules of others are
+never replaced. A contained device has the rules of the restriction; its release restores what its template says then.
 """
 
 import asyncio
@@ -29,25 +29,25 @@ from controller.ports.log import Log
 from controller.service.containment.outbox import EffectQueue
 from controller.service.fleet_state import FleetState
 
-EVERY: Final = 5.0  # seconds between two looks at all devices
-LATEST: Final = 0.05  # seconds after its end within which a grant is looked at
-AT_ONCE: Final = 16  # devices written side by side
+EVERY: Final = 5.0  # seconds between two passes over all devices
+LATEST: Final = 0.05  # seconds after its end within which a grant expires
+AT_ONCE: Final = 16  # devices written at a time
 BULK: Final = 100  # clients in one request; EMQX takes 14,000 clients a second so
-MANY: Final = 50  # devices from which on all rules are listed instead of read one by one
-YIELD: Final = 5000  # devices looked at before others get their turn
+MANY: Final = 50  # more devices than this: all rules are listed instead of read one by one
+YIELD: Final = 5000  # devices visited before the loop yields
 _ACTOR: Final = "access"
 
 TemplateParser = Callable[[str], AccessTemplates]
 
 
 def as_broker_rules(rules: CompiledRules) -> AccessRules:
-    """The same rules as the broker's port has them."""
+    """The same rules in the broker's form."""
     return tuple(AccessRule(one.topic, one.permission, one.action, one.qos, one.retain) for one in rules)
 
 
 @dataclass(slots=True)
 class _Due:
-    """A device whose rules are not what they should be; `wanted` of `None` takes away what Cordon gave."""
+    """A device whose rules differ from the desired ones; `wanted` of `None` removes the rules that Cordon wrote."""
 
     device: Device
     wanted: CompiledRules | None
@@ -55,7 +55,7 @@ class _Due:
 
 @dataclass(slots=True)
 class AccessState:
-    """What is in force. `foreign`: devices whose rules somebody else wrote; they are left until told otherwise."""
+    """What is in force. `foreign`: devices whose rules somebody else wrote; only an operator has them overwritten."""
 
     kept: StoredTemplates | None = None
     written: dict[str, WrittenRules] = field(default_factory=dict)
@@ -65,7 +65,7 @@ class AccessState:
 
 
 class AccessRuleManager:
-    """The one that writes access rules of devices outside of containment."""
+    """Writes the access rules of devices that are not contained."""
 
     def __init__(
         self,
@@ -76,7 +76,7 @@ class AccessRuleManager:
         parse: TemplateParser,
         log: Log,
     ) -> None:
-        """`parse` reads a file of templates; `load` has to be called before anything else."""
+        """`parse` reads the text of templates. Call `load` first."""
         self._fleet = fleet
         self._effects = effects
         self.broker = broker
@@ -92,10 +92,10 @@ class AccessRuleManager:
         self.trouble = ""
 
     async def load(self) -> None:
-        """Take up what the store holds."""
+        """Loads templates, written rules and grants at the start."""
         kept = await self.store.templates()
         self.state.kept = kept
-        self.use(NO_TEMPLATES if kept is None else self.parse(kept.text))
+        self.set_templates(NO_TEMPLATES if kept is None else self.parse(kept.text))
         self.state.written = dict(await self.store.written())
         for device_id, one in self.state.written.items():
             if one.done:
@@ -105,28 +105,26 @@ class AccessRuleManager:
 
     @property
     def templates(self) -> AccessTemplates:
-        """Those in force."""
         return self._compiler.templates
 
-    def use(self, templates: AccessTemplates) -> None:
-        """These are in force from now on."""
+    def set_templates(self, templates: AccessTemplates) -> None:
         self._compiler = AccessRuleCompiler(templates)
         self._wake.set()
 
     def wake(self) -> None:
-        """Something changed that should not wait for the next look."""
+        """Starts the next pass at once."""
         self._wake.set()
 
     async def run(self) -> None:
         """Until cancelled."""
         while True:
             self._wake.clear()
-            await self._look()
+            await self._run_pass()
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._pause()):
+                async with asyncio.timeout(self._seconds_to_next_pass()):
                     await self._wake.wait()
 
-    async def _look(self) -> None:
+    async def _run_pass(self) -> None:
         trouble = ""
         try:
             await self.tick()
@@ -136,34 +134,30 @@ class AccessRuleManager:
             self._log("access rules cannot be written", {"error": trouble})
         self.trouble = trouble
 
-    # For the reconciler
-
     def managed(self) -> Mapping[str, AccessRules]:
-        """The rules that were written for each device."""
+        """By device, the rules that were written; for the reconciler."""
         return self._managed
 
     def is_busy(self, device_id: str) -> bool:
-        """Whether what was written is not what is wanted: it is under way."""
+        """Whether the device's rules are about to be written."""
         device = self._fleet.get(device_id)
         return device is not None and self._is_due(device) is not None
 
     def rewrite(self, device_id: str) -> None:
-        """Write the device's rules once more: they went missing."""
+        """Writes the device's rules again, at the next pass."""
         known = self.state.written.get(device_id)
         if known is not None:
             self.state.written[device_id] = WrittenRules(known.rules, None, done=False)
             self.state.foreign.pop(device_id, None)
             self._wake.set()
 
-    # For containment
-
     async def rules_after(self, device_id: str, kept: AccessRules) -> AccessRules:
-        """What a release gives back: the template and the grants of now, where Cordon gives the device its rules.
+        """The rules that a release restores: of the template and grants in force, else those that were saved.
 
-        It is in the store as written before this returns: by the next look the grants may be others.
+        They are stored as written before this returns: by the next pass the grants may have changed.
         """
         device = self._fleet.get(device_id)
-        wanted = None if device is None else self.wanted(device)
+        wanted = None if device is None else self.desired_rules(device)
         if wanted is None:
             ours = self.state.written.get(device_id)
             return () if ours is not None and kept == self._rules(ours.rules) else kept
@@ -175,32 +169,28 @@ class AccessRuleManager:
         self.state.written[device_id] = begun
         return self._rules(wanted)
 
-    # What is wanted
-
-    def wanted(self, device: Device, compiler: AccessRuleCompiler | None = None) -> CompiledRules | None:
-        """The device's rules by its template and grants, `None` if Cordon gives it none."""
+    def desired_rules(self, device: Device, compiler: AccessRuleCompiler | None = None) -> CompiledRules | None:
+        """The device's rules by its template and grants; `None` if it has neither."""
         grants = self.state.grants.get(device.device_id, ())
         return (compiler or self._compiler).rules(device.device_class, grants, self._fleet.clock.now())
 
     def _is_due(self, device: Device) -> _Due | None:
         device_id = device.device_id
-        wanted, known = self.wanted(device), self.state.written.get(device_id)
+        wanted, known = self.desired_rules(device), self.state.written.get(device_id)
         if device_id in self.state.overwrite:
             return _Due(device, wanted)
         if device_id in self.state.foreign or (known is None and wanted is None):
             return None
         if known is not None and known.done and known.rules is not wanted and known.rules == wanted:
-            # Equal, and from now on the same object: comparing it costs nothing the next time.
+            # Keeps the same object, so that the next comparison costs nothing.
             known = self.state.written[device_id] = WrittenRules(wanted)
         settled = known is not None and known.done and known.rules is wanted
         return None if settled else _Due(device, wanted)
 
-    # Writing
-
     async def tick(self) -> None:
-        """Let grants lapse, then write what is due; devices that are contained or busy wait."""
+        """Expires grants, then writes what is due; contained and busy devices wait."""
         async with self._ticking:
-            await self._lapse()
+            await self._expire_grants()
             due: list[_Due] = []
             for number, device in enumerate(list(self._fleet.devices.values())):
                 if number % YIELD == YIELD - 1:
@@ -211,14 +201,14 @@ class AccessRuleManager:
             if due:
                 await self._write_all(due)
 
-    async def _lapse(self) -> None:
+    async def _expire_grants(self) -> None:
         now = self._fleet.clock.now()
         ended = [one for grants in self.state.grants.values() for one in grants if one.expires_at <= now]
         if ended:
-            await self.end(ended, _ACTOR, "its time is over")
+            await self.end(ended, _ACTOR, "expired")
 
     async def end(self, grants: Sequence[AccessGrant], actor: str, why: str) -> None:
-        """These grants are over, and kept as such before their rules go."""
+        """Ends grants in the store; their rules are removed at the next pass."""
         now = self._fleet.clock.now()
         await self.store.end_grants([one.grant_id for one in grants], now)
         gone = {one.grant_id for one in grants}
@@ -236,12 +226,12 @@ class AccessRuleManager:
         self._wake.set()
 
     async def _write_all(self, due: Sequence[_Due]) -> None:
-        actual = await self._actual(due)
+        actual = await self._current_rules(due)
         ready: list[_Due] = []
         for one in due:
             device_id = one.device.device_id
             if self._is_foreign(device_id, actual.get(device_id), one.wanted):
-                self._leave(device_id, actual[device_id])
+                self._skip_foreign(device_id, actual[device_id])
             else:
                 ready.append(one)
         if not ready:
@@ -254,7 +244,7 @@ class AccessRuleManager:
         }
         await self.store.begin(begun)
         known.update(begun)
-        single = await self._in_bulk([one for one in ready if one.device.device_id not in actual])
+        single = await self._write_bulk([one for one in ready if one.device.device_id not in actual])
         single += [one for one in ready if one.device.device_id in actual]
         turns = asyncio.Semaphore(AT_ONCE)
 
@@ -264,7 +254,7 @@ class AccessRuleManager:
             async with turns:
                 try:
                     await self._write(one, actual.get(one.device.device_id))
-                except BrokerError as e:  # one device's trouble must not stop the others; it stays due
+                except BrokerError as e:  # a failure of one device does not stop the others; it stays due
                     failed.append(f"{one.device.device_id}: {e}")
 
         async with asyncio.TaskGroup() as group:
@@ -273,7 +263,7 @@ class AccessRuleManager:
         if failed:
             raise BrokerError(f"{len(failed)} devices, the first one {failed[0]}")
 
-    async def _actual(self, due: Sequence[_Due]) -> Mapping[str, AccessRules]:
+    async def _current_rules(self, due: Sequence[_Due]) -> Mapping[str, AccessRules]:
         ids = {one.device.device_id for one in due}
         if len(ids) > MANY:
             return await self.broker.rules_of_all(ids)
@@ -289,17 +279,17 @@ class AccessRuleManager:
             ours += [known.rules, *([] if known.previous is None else [known.previous])]
         return actual != restriction(device_id) and all(actual != self._rules(one) for one in ours)
 
-    def _leave(self, device_id: str, rules: AccessRules) -> None:
+    def _skip_foreign(self, device_id: str, rules: AccessRules) -> None:
         known = self.state.written.get(device_id)
         if known is not None and not known.done:
             # The rules were changed at the broker: the reconciler reports drift.
             self.state.written[device_id] = WrittenRules(known.rules, known.previous)
         if device_id not in self.state.foreign:
             self.state.foreign[device_id] = rules
-            self._log("access rules of somebody else are left", {"device": device_id, "rules": len(rules)})
+            self._log("access rules of others are not replaced", {"device": device_id, "rules": len(rules)})
 
-    async def _in_bulk(self, new: Sequence[_Due]) -> list[_Due]:
-        """Devices without any rules, a hundred in one request; those that are alone with theirs are given back."""
+    async def _write_bulk(self, new: Sequence[_Due]) -> list[_Due]:
+        """Writes equal rules of devices without any, 100 in one request; returns the devices to write one by one."""
         left: list[_Due] = [one for one in new if one.wanted is None]
         giving = sorted((one for one in new if one.wanted is not None), key=lambda one: id(one.wanted))
         for _, group in groupby(giving, key=lambda one: id(one.wanted)):
@@ -315,8 +305,7 @@ class AccessRuleManager:
         wanted = some[0].wanted
         assert wanted is not None
         still = [one for one in some if self._may_write(one)]
-        # A row that was made meanwhile, as by a containment, refuses the whole request: nothing is written over, and
-        # the next look sees that row.
+        # A row that was made meanwhile, as by a containment, makes EMQX refuse the whole request: nothing is replaced.
         if not still or not await self.broker.add([one.device.device_id for one in still], self._rules(wanted)):
             return
         turns = asyncio.Semaphore(AT_ONCE)
@@ -349,7 +338,7 @@ class AccessRuleManager:
         if self._may_write(one):
             await self._finish([one])
         else:
-            await self._give_way(device_id)
+            await self._yield_to_containment(device_id)
 
     async def _finish(self, done: Sequence[_Due]) -> None:
         gone = [one.device.device_id for one in done if one.wanted is None]
@@ -369,8 +358,8 @@ class AccessRuleManager:
             self.state.foreign.pop(one.device.device_id, None)
             self.state.overwrite.discard(one.device.device_id)
 
-    async def _give_way(self, device_id: str) -> None:
-        """A containment was decided while the rules were written: its rules go over them, and it reads back anew."""
+    async def _yield_to_containment(self, device_id: str) -> None:
+        """Writes the restriction again if a containment was decided meanwhile, and has the outbox read it back."""
         present = self._fleet.get(device_id)
         if present is None or present.case is None:
             return
@@ -383,7 +372,7 @@ class AccessRuleManager:
             self._effects.enqueue(RestrictClient(effect_id, device_id, case.case_id, False))
 
     def _rules(self, rules: CompiledRules) -> AccessRules:
-        """The broker's form, made once for each set: the devices of a class share it."""
+        """The broker's form, made once per set: the devices of a class share it."""
         known = self._as_rules.get(id(rules))
         if known is not None and known[0] is rules:
             return known[1]
@@ -393,8 +382,8 @@ class AccessRuleManager:
         self._as_rules[id(rules)] = (rules, made)
         return made
 
-    def _pause(self) -> float:
-        """Seconds until the next look: the usual, or until the first grant lapses."""
+    def _seconds_to_next_pass(self) -> float:
+        """Seconds until the next pass: `EVERY`, or until the first grant expires."""
         ends = [one.expires_at for grants in self.state.grants.values() for one in grants]
         first = min(ends, default=float("inf")) - self._fleet.clock.now()
         return max(LATEST, min(EVERY, first + LATEST))

@@ -1,4 +1,4 @@
-"""What operators ask of access rules: lint, plan, apply, differences, grants."""
+"""Operations on access rules: lint, plan, apply, differences, grants."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -24,17 +24,17 @@ from controller.ports.errors import ControllerError
 from controller.service.broker.access import AccessRuleManager, as_broker_rules
 from controller.service.fleet_state import FleetState
 
-SHOWN: Final = 200  # devices told one by one
-MAX_GRANT: Final = 30 * 86_400.0  # seconds; what has to last longer belongs into a template
+SHOWN: Final = 200  # devices listed in a plan
+MAX_GRANT: Final = 30 * 86_400.0  # seconds; longer permissions belong in a template
 
 
 class AccessRefusedError(ControllerError):
-    """It was not done, and the text says why and what to do."""
+    """The operation was refused; the text says why and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
 class AccessChange:
-    """A device whose rules differ from what they should be; `state` says what becomes of it."""
+    """A device whose rules differ from the desired ones; `state` says what applying does."""
 
     device_id: str
     device_class: str
@@ -45,7 +45,7 @@ class AccessChange:
 
 @dataclass(frozen=True, slots=True)
 class AccessPlan:
-    """What applying would do. `counts` by state; `shown` the first of them."""
+    """The result of applying. `counts` by state; `shown`: the first changes."""
 
     remarks: tuple[LintFinding, ...]
     devices: int
@@ -58,7 +58,7 @@ class AccessPlan:
 
     @property
     def errors(self) -> tuple[LintFinding, ...]:
-        """What keeps it from being applied."""
+        """The findings that prevent applying."""
         return lint_errors(self.remarks)
 
 
@@ -66,30 +66,29 @@ class AccessOperations:
     """Over the fleet of access rules, which does the writing."""
 
     def __init__(self, access: AccessRuleManager, fleet: FleetState) -> None:
-        """Use these."""
         self.access = access
         self._fleet = fleet
 
     async def plan(self, text: str) -> AccessPlan:
-        """What applying these templates would change now; nothing is written.
+        """What applying these templates would change; nothing is written.
 
         Raises:
-            PolicyError: it is no file of templates.
+            PolicyError: the text is not valid.
         """
         templates = self.access.parse(text)
         return await self._compare(lint(templates), AccessRuleCompiler(templates))
 
     async def diff(self) -> AccessPlan:
-        """What differs at the broker from what is in force."""
+        """The differences between the broker and the templates in force."""
         return await self._compare(lint(self.access.templates))
 
     async def apply(self, text: str, actor: str, *, overwrite: bool) -> AccessPlan:
-        """Put the templates in force and write what differs; `overwrite` takes rules of somebody else as well.
+        """Puts the templates in force and writes what differs; `overwrite` also replaces rules of others.
 
         Raises:
-            PolicyError: it is no file of templates.
+            PolicyError: the text is not valid.
             AccessRefusedError: lint found errors.
-            BrokerError: written partly; the rest follows by itself once the broker answers.
+            BrokerError: not all rules are written; the rest is written once the broker answers.
         """
         plan = await self.plan(text)
         if plan.errors:
@@ -98,7 +97,7 @@ class AccessOperations:
         kept = StoredTemplates(text, now, actor)
         await access.store.put_templates(kept)
         access.state.kept = kept
-        access.use(access.parse(text))
+        access.set_templates(access.parse(text))
         taken = {"altered", "foreign"} if overwrite else {"altered"}
         access.state.foreign.clear()
         whole = await self._compare((), most=None)
@@ -114,10 +113,10 @@ class AccessOperations:
     async def grant(
         self, device_id: str, action: TopicAction, topic: str, *, seconds: float, reason: str, actor: str
     ) -> AccessGrant:
-        """Let the device do something for a time; while it is contained the grant waits, and its time runs.
+        """Permits a device something for a time, which also runs while the device is contained.
 
         Raises:
-            AccessRefusedError: a topic that may not be granted, or too many grants.
+            AccessRefusedError: the topic may not be granted, or there are too many grants.
         """
         refusals = [
             text for gravity, text in lint_rule(TopicRule("allow", action, topic)) if gravity is LintSeverity.ERROR
@@ -131,7 +130,7 @@ class AccessOperations:
         access, now = self.access, self._fleet.clock.now()
         held = access.state.grants.get(device_id, [])
         device = self._fleet.get(device_id)
-        rules = 0 if device is None else len(access.wanted(device) or ())
+        rules = 0 if device is None else len(access.desired_rules(device) or ())
         if len(held) >= MAX_GRANTS or rules >= MAX_RULES:
             raise AccessRefusedError(f"{device_id} has {len(held)} grants and {rules} rules: EMQX takes no more")
         grant = AccessGrant(self._fleet.new_id(), device_id, action, topic, reason, actor, now, now + seconds)
@@ -144,29 +143,29 @@ class AccessOperations:
         return grant
 
     async def revoke(self, grant_id: str, actor: str) -> AccessGrant:
-        """End a grant now.
+        """Ends a grant early.
 
         Raises:
-            AccessRefusedError: no such grant lasts.
+            AccessRefusedError: there is no such grant in force.
         """
         for grants in self.access.state.grants.values():
             for one in grants:
                 if one.grant_id == grant_id:
-                    await self.access.end([one], actor, "taken back")
+                    await self.access.end([one], actor, "revoked")
                     return one
-        raise AccessRefusedError(f"no grant {grant_id} lasts: it ended, or never was")
+        raise AccessRefusedError(f"there is no grant {grant_id} in force")
 
     async def grants(self, device_id: str | None, limit: int) -> Sequence[GrantRecord]:
-        """Grants, newest first, ended ones too."""
+        """Grants, newest first, with ended ones."""
         return await self.access.store.grants(device_id=device_id, limit=limit)
 
     async def _compare(
         self, remarks: Sequence[LintFinding], compiler: AccessRuleCompiler | None = None, *, most: int | None = SHOWN
     ) -> AccessPlan:
-        """Every device's rules at the broker against what they should be."""
+        """Compares every device's rules at the broker with the desired ones."""
         access = self.access
         devices = list(self._fleet.devices.values())
-        wants = {one.device_id: access.wanted(one, compiler) for one in devices}
+        wants = {one.device_id: access.desired_rules(one, compiler) for one in devices}
         concerned = [one for one in devices if wants[one.device_id] or one.device_id in access.state.written]
         actual = await access.broker.rules_of_all({one.device_id for one in concerned})
         counts: Counter[str] = Counter()
@@ -198,7 +197,7 @@ class AccessOperations:
 
 
 def texts(rules: Iterable[TopicRule | AccessRule]) -> tuple[str, ...]:
-    """Rules for an operator's eyes."""
+    """Rules as text for operators."""
     return tuple(one.text if isinstance(one, TopicRule) else _text(one) for one in rules)
 
 

@@ -65,7 +65,7 @@ class Harness:
         return await rules_of(self.broker.api, device_id)
 
     def template(self, device_id: str) -> AccessRules:
-        wanted = self.access.wanted(self.world.fleet.devices[device_id])
+        wanted = self.access.desired_rules(self.world.fleet.devices[device_id])
         assert wanted is not None
         return as_broker_rules(wanted)
 
