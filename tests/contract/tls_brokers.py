@@ -90,7 +90,7 @@ def standin_gate(where: Path) -> Iterator[Gate]:
     files = Files(where, time.time())
     with StandInProcess(certs=_material(files, "127.0.0.1")) as emqx:  # type: ignore[arg-type]  # three paths
         host, port = emqx.tls[0]
-        gate = Gate(files, host, port, _nothing, "the stand-in looks at no revocation lists")
+        gate = Gate(files, host, port, _nothing, "the stand-in checks no revocation lists")
         with contextlib.closing(gate):
             yield gate
 

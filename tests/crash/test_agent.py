@@ -8,6 +8,8 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.support.agent_process import AgentProcess, FakeController, broker_with_controller, write_config
 from tests.support.light_agent import STEPS
 from tests.support.waiting import wait_for
@@ -43,6 +45,8 @@ def _lines(folder: Path) -> int:
     return len(done.read_text().splitlines()) if done.exists() else 0
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_every_command_has_one_outcome_and_one_effect(tmp_path: Path) -> None:
     """Whatever step it dies in, the controller hears one and the same end, and nothing is done a second time."""
     with broker_with_controller() as (broker, controller):

@@ -12,7 +12,8 @@ DEVICES = 30
 SEED = 2026
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.slow
+@pytest.mark.timeout(600)
 async def test_invariants_hold_through_twenty_kills(tmp_path: Path) -> None:
     """Receipts, decisions, releases and the audit log hold after each kill, and nothing is left undone at the end."""
     print(f"seed {SEED}")

@@ -85,6 +85,7 @@ def _foreign_rows(emqx: StandInProcess) -> None:
             client.post(path, json=body).raise_for_status()
 
 
+@pytest.mark.slow
 def test_every_step_is_observed(home: Path) -> None:
     """With the stand-in: complete figures, and nothing left on the machine."""
     done = _run([*COMMAND, "--seed", "7"], home)
@@ -101,6 +102,7 @@ def test_every_step_is_observed(home: Path) -> None:
     assert _processes_of(home) == []
 
 
+@pytest.mark.slow
 def test_a_broker_in_use_is_left_as_found(home: Path, plain: StandInProcess) -> None:
     """With passwords at a broker that has rows of others: exactly these are there afterwards."""
     _foreign_rows(plain)
@@ -111,6 +113,7 @@ def test_a_broker_in_use_is_left_as_found(home: Path, plain: StandInProcess) -> 
     assert _state(plain) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_run_cleans_up(home: Path, plain: StandInProcess, number: signal.Signals) -> None:
     """Interrupted while a device is isolated: its ban, its rules, sessions and processes are removed."""
@@ -136,6 +139,7 @@ def test_an_interrupted_run_cleans_up(home: Path, plain: StandInProcess, number:
     assert _processes_of(home) == []
 
 
+@pytest.mark.slow
 def test_a_failed_step_is_reported(home: Path, plain: StandInProcess) -> None:
     """A wrong password: exit status 1, the step and the reason named, the broker as before."""
     before = _state(plain)
@@ -151,6 +155,7 @@ def test_a_failed_step_is_reported(home: Path, plain: StandInProcess) -> None:
     assert list(home.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_killed_controller_is_reported(home: Path) -> None:
     """Killed while a device is restricted: the result names it, and all other processes are stopped."""
     process = subprocess.Popen(

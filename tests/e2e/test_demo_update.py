@@ -6,11 +6,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 WAIT = 150.0  # seconds; the real agent looks at the packages of a real machine first
 ROOT = Path(__file__).resolve().parents[2]
 COMMAND = [sys.executable, "-m", "controller.main", "demo-update", "--fast", "--devices", "12", "--output", "json"]
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_a_good_and_a_bad_rollout(tmp_path: Path) -> None:
     home = tmp_path / "tmp"
     home.mkdir()

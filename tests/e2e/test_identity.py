@@ -30,6 +30,7 @@ def fleet(estate: Estate, prefix: str, count: int) -> list[EstateDevice]:
         return list(pool.map(lambda number: estate.device(f"{prefix}-{number}", token), range(count)))
 
 
+@pytest.mark.slow
 def test_many_enrol_at_once_renew_by_themselves_and_stay(estate: Estate) -> None:
     devices = fleet(estate, "many", DEVICES)
     assert len({load_leaf_certificate(one.answer.certificate.encode()).serial for one in devices}) == DEVICES

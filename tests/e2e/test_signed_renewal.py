@@ -30,6 +30,7 @@ def kinds(estate: Estate) -> list[str]:
     return [str(line["kind"]) for line in estate.client.get(f"/audit?device_id={NAME}&limit=200")["items"]]
 
 
+@pytest.mark.slow
 def test_signed_reports_follow_every_renewal(estate: Estate) -> None:
     device = estate.device(NAME, estate.token(), passphrase=PASSPHRASE)
     config = device.folder / "agent.toml"

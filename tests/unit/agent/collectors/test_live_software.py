@@ -8,7 +8,7 @@ from device_agent.domain.report import ReportSender, full_report
 from device_agent.domain.report_limits import normalise_findings, truncate_to_size
 from device_agent.host.system import System
 from schemas.base import MAX_POSTURE_BYTES
-from tests.support.unprivileged import somebody_else
+from tests.support.unprivileged import unprivileged
 
 MINE = {name: COLLECTORS[name] for name in ("updates", "sources", "openssl", "keys", "certificates")}
 
@@ -26,6 +26,6 @@ def test_an_unchanged_machine_keeps_its_digest_and_fits_a_report() -> None:
 
 def test_an_ordinary_user_gets_the_same_facts_or_reasons() -> None:
     whole = normalise_findings({"sources": MINE["sources"](System(is_root_user=True))}).sections["sources"]
-    with somebody_else():
+    with unprivileged():
         section = normalise_findings({"sources": MINE["sources"](System(is_root_user=False))}).sections["sources"]
     assert section == whole or section["state"] == "unknown" or section["problems"]

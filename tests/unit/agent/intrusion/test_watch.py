@@ -24,6 +24,7 @@ from schemas.events import DeviceEvent
 from schemas.topics import UpChannel
 from tests.support.clocks import ManualAgentClock
 from tests.support.root_folder import put
+from tests.support.unprivileged import unprivileged_folder
 
 EVE: Final = (
     '{"timestamp":"2026-11-23T10:00:00.123456+0000","flow_id":1,"in_iface":"eth0","event_type":"alert",'
@@ -354,9 +355,9 @@ def test_monitors_of_a_prepared_root_are_reported(tmp_path: Path) -> None:
     assert [monitor["path"] for monitor in _section(tmp_path, watch=["snort:/x"])["monitors"]] == ["/x"]
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_a_file_that_only_root_may_read_needs_root(tmp_path: Path) -> None:
-    put(tmp_path, "/var/log/suricata/eve.json").chmod(0)
-    (tmp_path / "proc").mkdir()
-    (monitor,) = _section(tmp_path)["monitors"]
+def test_a_file_that_only_root_may_read_needs_root() -> None:
+    with unprivileged_folder() as folder:
+        put(folder, "/var/log/suricata/eve.json").chmod(0)
+        (folder / "proc").mkdir()
+        (monitor,) = _section(folder)["monitors"]
     assert (monitor["readable"], monitor["reason"]) == (False, "needs root")

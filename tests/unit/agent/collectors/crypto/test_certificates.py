@@ -23,7 +23,7 @@ from device_agent.domain.report_limits import normalise_findings
 from device_agent.errors import FactsUnavailableError, NotApplicableError
 from device_agent.host.system import System
 from tests.support.pki import DAY, NOW, Authority, Issued, key_pem
-from tests.support.unprivileged import somebody_else
+from tests.support.unprivileged import unprivileged
 
 ROOT, OTHER = Authority("root"), Authority("elsewhere")
 MIDDLE = Authority("middle", ROOT)
@@ -324,7 +324,7 @@ def test_nothing_configured_and_nothing_there(tmp_path: Path) -> None:
 def test_a_closed_folder_needs_root(tmp_path: Path) -> None:
     (tmp_path / "certs").mkdir(mode=0)
     (tmp_path / "store.pem").write_bytes(ROOT.pem)
-    with somebody_else(), pytest.raises(FactsUnavailableError, match="needs root"):
+    with unprivileged(), pytest.raises(FactsUnavailableError, match="needs root"):
         CertificateCollector(CertificateOptions(paths=[Path("/certs")]))(System(tmp_path))
 
 

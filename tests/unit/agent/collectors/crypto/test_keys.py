@@ -21,7 +21,7 @@ from device_agent.domain.report_limits import normalise_findings
 from device_agent.errors import FactsUnavailableError, NotApplicableError
 from device_agent.host.system import System
 from tests.support.pki import NOW, Authority, key_pem
-from tests.support.unprivileged import somebody_else
+from tests.support.unprivileged import unprivileged
 
 RSA = rsa.generate_private_key(public_exponent=65537, key_size=2048)
 SHORT = rsa.generate_private_key(public_exponent=65537, key_size=1024)
@@ -202,7 +202,7 @@ def test_nowhere_to_look(tmp_path: Path) -> None:
 
 def test_a_closed_folder_needs_root(tmp_path: Path) -> None:
     prepared(tmp_path).chmod(0)
-    with somebody_else(), pytest.raises(FactsUnavailableError, match="needs root"):
+    with unprivileged(), pytest.raises(FactsUnavailableError, match="needs root"):
         KeyCollector([Path("/etc/ssl/private")])(System(tmp_path))
 
 

@@ -18,6 +18,7 @@ from device_agent.errors import FactsUnavailableError
 from device_agent.host.system import System
 from device_agent.settings import IntegritySettings
 from tests.support.root_folder import put
+from tests.support.unprivileged import unprivileged_folder
 
 START: Final = 1_790_000_000.0  # 2026-09-21
 
@@ -190,10 +191,12 @@ def test_links_are_not_followed_and_pipes_not_waited_for(device: Device, tmp_pat
     assert device.changes() == {"/etc/link": "added", "/etc/pipe": "added"}
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_what_cannot_be_read_is_counted_and_no_change(device: Device) -> None:
-    (device.root / "etc/passwd").chmod(0)
-    section = device.look()
+def test_what_cannot_be_read_is_counted_and_no_change() -> None:
+    with unprivileged_folder() as folder:
+        device = Device(folder)
+        device.look()
+        (device.root / "etc/passwd").chmod(0)
+        section = device.look()
     assert (section["unread"], section["changed"]) == (1, 0)
 
 

@@ -23,6 +23,7 @@ from device_agent.host.execute import ExecuteError, run
 from device_agent.host.system import System
 from device_agent.settings import ToolSettings
 from tests.support.root_folder import put
+from tests.support.unprivileged import unprivileged_folder
 
 HERE: Final = Path(__file__).parent
 BENCHMARK: Final = HERE / "openscap" / "benchmark.xml"
@@ -118,11 +119,11 @@ def test_more_findings_than_a_report_carries_are_cut_and_counted(tmp_path: Path)
     assert len(section["findings"]) + section["truncated"] == 505
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_a_report_of_root_needs_root(tmp_path: Path) -> None:
-    put(tmp_path, "/var/log/lynis-report.dat", report_text()).chmod(0)
-    with pytest.raises(FactsUnavailableError, match="needs root"):
-        _lynis(tmp_path)
+def test_a_report_of_root_needs_root() -> None:
+    with unprivileged_folder() as folder:
+        put(folder, "/var/log/lynis-report.dat", report_text()).chmod(0)
+        with pytest.raises(FactsUnavailableError, match="needs root"):
+            _lynis(folder)
 
 
 @given(st.lists(st.one_of(st.binary(max_size=200), st.sampled_from(REPORT.encode().splitlines(keepends=True)))))
