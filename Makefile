@@ -9,10 +9,15 @@ BIN := .venv/bin
 export PYTHON ?=
 # Options for `make demo`, such as ARGS="--devices 50 --output json".
 ARGS ?=
-# Options for `make test`, such as PYTEST_ARGS="tests/unit -k outbox".
+# Options for pytest, such as PYTEST_ARGS="tests/unit -k outbox".
 PYTEST_ARGS ?=
-# Test processes side by side; most tests wait for brokers, not for the processor. 0 runs them one after the other.
-WORKERS ?= 2
+# Test processes at the same time: most tests wait for brokers and disks rather than compute. 0: one after the other.
+WORKERS ?= 4
+# Suites that `make test` leaves out: each is a marker of pytest, and has a command `make test-...`.
+SUITES := slow
+empty :=
+QUICK := not ($(subst $(empty) $(empty), or ,$(SUITES)))
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 .PHONY: help
 help: ## say what there is
@@ -29,8 +34,12 @@ demo-update: ## two rollouts: a good one through three rings, a bad one that sto
 	@$(BIN)/cordon demo-update $(ARGS)
 
 .PHONY: test
-test: setup-dev setup-mosquitto ## run all tests; the end says what was skipped and why
-	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(PYTEST_ARGS)
+test: setup-dev setup-mosquitto ## all tests but the long ones, in under five minutes; the end lists what was skipped and why
+	@$(PYTEST) -m "$(QUICK)" $(PYTEST_ARGS)
+
+.PHONY: test-slow
+test-slow: setup-dev setup-mosquitto ## the long tests: kills, power loss, 100,000 hostile messages, the demonstrations
+	@$(PYTEST) -m slow $(PYTEST_ARGS)
 
 .PHONY: agent
 agent: setup-dev ## the device agent as one file, build/cordon-agent.pyz, for this Python and processor
@@ -76,7 +85,7 @@ format: setup-dev ## let ruff mend what it can and lay out the code
 	@$(BIN)/ruff format .
 
 .PHONY: check
-check: lint test ## lint and test
+check: lint test ## lint and the tests but the long ones
 
 .PHONY: clean
 clean: ## remove everything that was made here: environments, caches, fetched tools

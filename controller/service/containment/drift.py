@@ -31,6 +31,7 @@ class DriftEntry:
     node: str
     state: DriftState
     detail: str
+    case_id: str = ""
     since: float = 0.0
     until: float | None = None
 

@@ -205,9 +205,9 @@ class Reconciler:
         return DriftEntry(device_id, what, node, DriftState.REPAIRING, "written again, and read back")
 
     def _unknown_ban(self, ban: Ban) -> DriftEntry:
-        case = ban.by.removeprefix(BAN_MARK)
-        detail = f"it has Cordon's mark (case {case}), but the store has no such device: remove it if nobody needs it"
-        return DriftEntry(ban.who, "a ban of an unknown device", "", DriftState.ALERTED, detail)
+        detail = "it has Cordon's mark, but the store has no such device: remove it if nobody needs it"
+        case_id = ban.by.removeprefix(BAN_MARK)
+        return DriftEntry(ban.who, "a ban of an unknown device", "", DriftState.ALERTED, detail, case_id)
 
     async def _repair(self, device: Device, suspect: DriftCandidate) -> None:
         """Enqueues the effect of the case again: the outbox writes, reads back and records as the first time."""
@@ -258,7 +258,8 @@ class Reconciler:
             known = one.device_id if self._fleet.get(one.device_id) is not None else ""
             if not known and one.device_id:
                 detail["device"] = one.device_id
-            entries.append(AuditEntry(AuditKind.BROKER_DRIFT_FOUND, known, _ACTOR, detail=detail, alert=True))
+            kind = AuditKind.BROKER_DRIFT_FOUND
+            entries.append(AuditEntry(kind, known, _ACTOR, one.case_id, detail=detail, alert=True))
         if entries:
             await self._fleet.record(*entries)
 
