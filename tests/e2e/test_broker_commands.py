@@ -67,7 +67,7 @@ async def test_setup_audit_drift_ports_and_access(tmp_path: Path, emqx: StandInP
         assert await rules_of(api, CONTROLLER_ID) != ()
         code, out, error = await cordon(deployment, "broker", "setup", "--undo", "--yes")
         assert code == 0, error
-        assert "put back" in out
+        assert "restored: " in out
         assert await rules_of(api, CONTROLLER_ID) == ()
 
 
