@@ -28,7 +28,7 @@ class PersistLogs(FileAction):
     def desired_files(self, params: Params) -> FileContents:
         """Returns a drop-in file; journald takes the last one in order of name."""
         del params
-        if not any(self._system.path(place).exists() for place in _JOURNALD):
+        if not any(self._system.path(path).exists() for path in _JOURNALD):
             raise ActionError("there is no journald here: this system logs in another way")
         return {_DROP_IN: "[Journal]\nStorage=persistent\n"}
 

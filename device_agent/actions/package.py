@@ -126,11 +126,11 @@ class UpgradePackage:
         try:
             if scheme_of(self._system) == "deb":
                 done = run(apt_get(self._system, "-s", "-o", "Debug::NoLocking=1", "dist-upgrade"))
-                return sorted({one.name for one in upgrades(done.out) if one.is_security})
+                return sorted({package.name for package in upgrades(done.out) if package.is_security})
             out = run(["dnf", "-q", "updateinfo", "list", "--updates", "--security"], seconds=_UPDATE_SECONDS).out
         except ExecuteError as e:
             raise ActionError(str(e)) from e
-        return sorted({one.name for one in dnf_security(out, {})[0]})
+        return sorted({package.name for package in dnf_security(out, {})[0]})
 
     @staticmethod
     def _has_program(scheme: str) -> bool:

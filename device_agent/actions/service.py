@@ -140,16 +140,16 @@ class DisableService:
         if name.startswith(("inetd:", "xinetd:")) or manager is None:
             return {}
         candidates = [name] if name.endswith(_KINDS) else [name + kind for kind in _KINDS]
-        found: dict[str, Mapping[str, str]] = {}
+        loaded: dict[str, Mapping[str, str]] = {}
         try:
             for unit in candidates:
                 shown = manager.show(unit, *_SHOWN)
                 if shown["LoadState"] == "loaded":
-                    found[unit] = shown
-                    found |= {other: manager.show(other, *_SHOWN) for other in shown["TriggeredBy"].split()}
+                    loaded[unit] = shown
+                    loaded |= {other: manager.show(other, *_SHOWN) for other in shown["TriggeredBy"].split()}
         except ExecuteError as e:
             raise ActionError(str(e)) from e
-        return found
+        return loaded
 
     def _manager(self) -> ServiceManager | None:
         return self._given if self._given is not None else service_manager(self._system)

@@ -54,16 +54,16 @@ class DisableSource(FileAction):
         return f"disable {params['source']} in {', '.join(paths)}"
 
     def _files(self) -> list[tuple[str, str]]:
-        found = []
-        for place, suffix, kind in _SOURCE_FILES:
-            path = self._system.path(place)
+        files = []
+        for name, suffix, kind in _SOURCE_FILES:
+            path = self._system.path(name)
             if suffix and path.is_dir():
-                found += [(f"{place}/{file.name}", kind) for file in sorted(path.iterdir()) if file.suffix == suffix]
+                files += [(f"{name}/{file.name}", kind) for file in sorted(path.iterdir()) if file.suffix == suffix]
             elif not suffix and path.is_file():
-                found.append((place, kind))
-        if len(found) > _MAX_FILES:
+                files.append((name, kind))
+        if len(files) > _MAX_FILES:
             raise ActionError(f"more than {_MAX_FILES} files of package sources")
-        return found
+        return files
 
 
 def _matches_source(word: str, source: str) -> bool:

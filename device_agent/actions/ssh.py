@@ -99,8 +99,8 @@ class SetSshOption(FileAction):
     def activate(self, params: Params) -> None:
         """Reloads a running server; a server that starts for each connection reads the file anyway."""
         del params
-        place = self._effective_options().get("pidfile", "none")
-        file = self._system.path(place) if self._system.is_live else self._system.root.joinpath(place)
+        name = self._effective_options().get("pidfile", "none")
+        file = self._system.path(name) if self._system.is_live else self._system.root.joinpath(name)
         with contextlib.suppress(OSError, ValueError):
             pid = int(file.read_text()[:16])
             if self._is_server(pid):

@@ -1,4 +1,4 @@
-"""The agent with the real firewall actions, as a process for a network namespace; everything else is the real one.
+"""The real agent with the real firewall actions, as a process in a network namespace.
 
 `python -m tests.integration.agent.firewall_agent CONFIG [apply]`. Its table's copies are kept beside CONFIG. With
 `apply` it kills itself as kill -9 does, right after the rules were loaded.

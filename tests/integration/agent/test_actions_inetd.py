@@ -1,4 +1,4 @@
-"""A running inetd, reached over the network, that is told to offer a service no more and then again."""
+"""`service.disable` for a service of a running inetd, checked over the network."""
 
 import json
 import os
@@ -14,7 +14,7 @@ from tests.support.mosquitto import free_port
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
-# Runs in a mount namespace of its own, where /etc is a copy: a real inetd, reached over the network, and the action.
+# Runs in a mount namespace with a copy of /etc: a real inetd, reached over the network, and the action.
 _INETD: Final = """
 import json, os, signal, socket, subprocess, sys, time
 from device_agent.actions.service import DisableService
@@ -57,7 +57,7 @@ print(json.dumps([told, dict(plan.was), verified.is_reached, open("/etc/inetd.co
 @needs_root
 @pytest.mark.skipif(shutil.which("inetd") is None, reason="needs inetd (Debian: openbsd-inetd)")
 @pytest.mark.skipif(shutil.which("unshare") is None, reason="needs unshare: /etc is not touched")
-def test_a_running_inetd_stops_offering_a_service_and_offers_it_again(tmp_path: Path) -> None:
+def test_a_service_of_a_running_inetd_is_disabled_and_restored(tmp_path: Path) -> None:
     shutil.copytree(
         "/etc", tmp_path / "etc", symlinks=True, ignore=shutil.ignore_patterns("ssl", "shadow*", "alternatives")
     )

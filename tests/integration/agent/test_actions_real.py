@@ -1,4 +1,4 @@
-"""Actions on real parts of a system: a running sshd, unit files by the real systemctl, sockets of the kernel."""
+"""Actions on real parts of a system: a running sshd, unit files with systemctl, sockets of the kernel."""
 
 import contextlib
 import os
@@ -35,7 +35,7 @@ needs_systemctl = pytest.mark.skipif(shutil.which("systemctl") is None, reason="
 
 @pytest.fixture
 def ssh_root(tmp_path: Path) -> Path:
-    """A root with the configuration of an SSH server of its own."""
+    """A root with the configuration of a separate SSH server."""
     folder = tmp_path / "etc/ssh"
     folder.mkdir(parents=True)
     key = folder / "host_key"
@@ -50,7 +50,7 @@ def ssh_root(tmp_path: Path) -> Path:
 
 @contextlib.contextmanager
 def running_sshd(root: Path) -> Iterator[int]:
-    """A real sshd on that configuration; yields its port."""
+    """Runs sshd with that configuration; yields its port."""
     config = root / "etc/ssh/sshd_config"
     port = int(config.read_text().split("Port ")[1].split()[0])
     assert SSHD is not None
@@ -71,7 +71,7 @@ def _banner(port: int) -> bytes:
 
 
 def _methods(port: int) -> str:
-    """How the running server would let somebody in, as it says to a client."""
+    """Returns the authentication methods that the running server offers."""
     argv = ["ssh", "-v", "-p", str(port), "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=no"]
     argv += ["-o", "UserKnownHostsFile=/dev/null", "-o", "PreferredAuthentications=none", "nobody@127.0.0.1", "true"]
     said = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=30).stderr
@@ -81,7 +81,7 @@ def _methods(port: int) -> str:
 
 @needs_root
 @needs_sshd
-def test_a_running_sshd_takes_no_passwords_any_more_and_again(ssh_root: Path) -> None:
+def test_password_authentication_of_a_running_sshd_is_disabled_and_restored(ssh_root: Path) -> None:
     config = ssh_root / "etc/ssh/sshd_config"
     before = config.read_text()
     action, params = SetSshOption(System(ssh_root)), {"option": "PasswordAuthentication", "value": "no"}
@@ -102,7 +102,7 @@ def test_a_running_sshd_takes_no_passwords_any_more_and_again(ssh_root: Path) ->
 
 @needs_root
 @needs_sshd
-def test_several_options_stand_in_one_block_and_the_last_word_counts(ssh_root: Path) -> None:
+def test_several_options_share_a_block_and_the_last_value_wins(ssh_root: Path) -> None:
     action = SetSshOption(System(ssh_root))
     for option, value in (
         ("MaxAuthTries", 3),
@@ -122,7 +122,7 @@ def test_several_options_stand_in_one_block_and_the_last_word_counts(ssh_root: P
 
 @needs_root
 @needs_sshd
-def test_what_sshd_refuses_never_becomes_its_configuration(ssh_root: Path) -> None:
+def test_a_configuration_that_sshd_refuses_is_not_written(ssh_root: Path) -> None:
     config = ssh_root / "etc/ssh/sshd_config"
     action, params = SetSshOption(System(ssh_root)), {"option": "MaxAuthTries", "value": "3"}
     plan = action.plan(params)
@@ -145,13 +145,13 @@ def test_what_sshd_refuses_never_becomes_its_configuration(ssh_root: Path) -> No
         ("", "yes"),
     ],
 )
-def test_ssh_options_that_are_not_set(option: str, value: Any) -> None:
+def test_unsafe_ssh_options_are_refused(option: str, value: Any) -> None:
     with pytest.raises(InvalidParamsError):
         SetSshOption(System()).check({"option": option, **({} if value is None else {"value": value})})
 
 
 class RecordedSystemd:
-    """systemd as one was recorded: enabling is done by the real `systemctl --root`, what runs is remembered here."""
+    """A recorded systemd: `systemctl --root` enables units, this object remembers which of them run."""
 
     def __init__(self, root: Path, recorded: Mapping[str, Mapping[str, str]]) -> None:
         self._files = OfflineUnitFiles(System(root))
@@ -180,7 +180,7 @@ class RecordedSystemd:
 
 @pytest.fixture
 def unit_root(tmp_path: Path) -> Path:
-    """A root with unit files of a telnet server, of what needs it, and of auditd."""
+    """A root with unit files of a telnet server, its dependents, and auditd."""
     folder = tmp_path / "usr/lib/systemd/system"
     folder.mkdir(parents=True)
     (tmp_path / "etc/systemd/system").mkdir(parents=True)
@@ -214,7 +214,7 @@ def test_units_below_a_root_are_disabled_by_the_real_systemctl(unit_root: Path) 
 
 @needs_systemctl
 @pytest.mark.recorded_fake
-def test_what_would_stop_with_a_service_is_named_and_nothing_is_done(unit_root: Path) -> None:
+def test_a_service_that_others_require_is_not_disabled(unit_root: Path) -> None:
     systemd = RecordedSystemd(
         unit_root,
         {
@@ -236,7 +236,7 @@ def test_what_would_stop_with_a_service_is_named_and_nothing_is_done(unit_root: 
 
 @needs_systemctl
 @pytest.mark.recorded_fake
-def test_a_service_is_stopped_after_what_triggers_it_and_put_back_when_that_fails(unit_root: Path) -> None:
+def test_triggers_are_stopped_before_their_service_and_a_failure_is_undone(unit_root: Path) -> None:
     systemd = RecordedSystemd(unit_root, {"telnetd.service": {"TriggeredBy": "telnetd.socket"}, "telnetd.socket": {}})
     action, params = DisableService(System(unit_root), systemd), {"name": "telnetd.service"}
     plan = action.plan(params)
@@ -254,7 +254,7 @@ def test_a_service_is_stopped_after_what_triggers_it_and_put_back_when_that_fail
 
 
 @needs_systemctl
-def test_auditd_starts_by_itself(unit_root: Path) -> None:
+def test_auditd_is_enabled_and_started(unit_root: Path) -> None:
     action = EnableAudit(System(unit_root))
     plan = action.plan({})
     action.apply({}, plan.before)
@@ -270,7 +270,7 @@ def test_auditd_starts_by_itself(unit_root: Path) -> None:
 
 @needs_systemctl
 @pytest.mark.recorded_fake
-def test_a_port_is_closed_by_the_service_behind_it(unit_root: Path) -> None:
+def test_a_port_is_closed_by_disabling_its_service(unit_root: Path) -> None:
     listener = socket.create_server(("127.0.0.1", 0))
     port = listener.getsockname()[1]
     net, process = unit_root / "proc/net", unit_root / "proc/77"
@@ -298,7 +298,7 @@ def test_a_port_is_closed_by_the_service_behind_it(unit_root: Path) -> None:
 
 
 @needs_root
-def test_a_tool_that_is_not_installed_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_tool_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     action = RunScan(System(is_root_user=True))
     action.check({"tool": "lynis"})
@@ -310,7 +310,7 @@ def test_a_tool_that_is_not_installed_is_not_run(tmp_path: Path, monkeypatch: py
 
 @needs_root
 @pytest.mark.recorded_fake
-def test_a_scan_counts_when_its_report_is_a_new_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tool_run_succeeds_only_with_a_new_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program = tmp_path / "lynis"
     program.write_text(f"#!{sys.executable}\nimport sys\nopen(sys.argv[-1], 'w').write('report_version_major=1')\n")
     program.chmod(0o755)
@@ -331,7 +331,7 @@ def test_a_scan_counts_when_its_report_is_a_new_one(tmp_path: Path, monkeypatch:
 
 @needs_root
 @pytest.mark.skipif(shutil.which("lynis") is None, reason="needs lynis (Debian: lynis)")
-def test_the_real_lynis_runs_although_an_earlier_run_was_killed(tmp_path: Path) -> None:
+def test_lynis_runs_after_a_killed_run(tmp_path: Path) -> None:
     options = ["--tests", "KRNL-5820", "--plugindir", str(tmp_path), "--log-file", str(tmp_path / "lynis.log")]
     report = tmp_path / "report.dat"
     action, params = RunScan(System(is_root_user=True), {"lynis": report}, options), {"tool": "lynis"}
@@ -348,14 +348,14 @@ def test_the_real_lynis_runs_although_an_earlier_run_was_killed(tmp_path: Path) 
 
 @pytest.mark.recorded_fake
 @pytest.mark.skipif(shutil.which("aa-enforce") is None, reason="needs aa-enforce (Debian: apparmor-utils)")
-def test_the_real_aa_enforce_takes_the_names_that_the_kernel_gives(tmp_path: Path) -> None:
+def test_aa_enforce_accepts_the_profile_names_of_the_kernel(tmp_path: Path) -> None:
     profiles = tmp_path / "profiles"
     shutil.copytree("/etc/apparmor.d", profiles)
     body = "#include <tunables/global>\n{} flags=(complain) {{\n  /etc/passwd r,\n{}}}\n"
     child = "  profile child flags=(complain) {\n    /etc/group r,\n  }\n"
     (profiles / "usr.bin.demo").write_text(body.format("/usr/bin/demo", ""))
     (profiles / "named").write_text(body.format("profile named /usr/bin/named", child))
-    # What stands for the kernel's list: it is changed by loading profiles, which needs AppArmor in the kernel.
+    # Stands for the list in the kernel, which only changes with AppArmor in the kernel.
     listed = tmp_path / "root/sys/kernel/security/apparmor/profiles"
     listed.parent.mkdir(parents=True)
     listed.write_text("/usr/bin/demo (complain)\nnamed (complain)\nnamed//child (complain)\n/usr/bin/man (enforce)\n")

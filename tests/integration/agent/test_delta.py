@@ -1,4 +1,4 @@
-"""Deltas over a real broker: from a real agent, to controllers that read them and to one that does not."""
+"""Deltas over a real broker, to controllers that support them and to one that does not."""
 
 from pathlib import Path
 
@@ -9,12 +9,12 @@ from tests.support.waiting import wait_for
 def _quick(tmp_path: Path, controller: FakeController, port: int) -> Path:
     config = write_config(tmp_path, [f"mqtt://127.0.0.1:{port}"], keys=controller.public_key)
     config.write_text(config.read_text().replace('scan_every = "1h"', 'scan_every = "200ms"'))
-    # Long enough for a delta to be worth it: a report of one short section is as short itself.
+    # Long enough that a delta is shorter than the report.
     (tmp_path / "more.txt").write_text("yes")
     return config
 
 
-def test_only_what_changed_travels_until_all_is_asked_for(tmp_path: Path) -> None:
+def test_deltas_are_sent_until_a_full_report_is_requested(tmp_path: Path) -> None:
     with broker_with_controller() as (broker, controller):
         controller.reads_deltas = True
         with AgentProcess(_quick(tmp_path, controller, broker.port)) as agent:

@@ -1,4 +1,4 @@
-"""The real dnf and rpm on a root of its own, with a signed repository: what waits, since when, and upgrading it."""
+"""dnf and rpm on a separate root with a signed repository: pending updates, their dates, and upgrades."""
 
 import os
 import shutil
@@ -53,9 +53,9 @@ gpgkey=file://{key}
 
 
 class LiveRoot(System):
-    """A root whose own dnf and rpm answer, as on the running machine."""
+    """A root on which dnf and rpm run as on the running machine."""
 
-    is_live = True  # as a machine that is its own root
+    is_live = True  # although its root is a folder
 
 
 def _run(*argv: str | Path, **more: Any) -> str:
@@ -66,7 +66,7 @@ def _run(*argv: str | Path, **more: Any) -> str:
 
 @dataclass(frozen=True)
 class Fedora:
-    """A root with dnf's configuration, a signed repository, and the key that signs."""
+    """A root with the configuration of dnf, a signed repository, and its signing key."""
 
     folder: Path
 
@@ -103,7 +103,7 @@ class Fedora:
         self.gpg("--detach-sign", "--armor", "--output", signature, self.repo / "repodata/repomd.xml")
 
     def lists(self) -> None:
-        """Fetch them, as the device's own timer would."""
+        """Fetches the metadata, as the timer of the device does."""
         _run("dnf", "-q", "-y", "makecache")
 
 
@@ -146,7 +146,7 @@ def section(fedora: Fedora) -> dict[str, Any]:
     return found
 
 
-def test_what_waits_and_since_when_and_the_upgrade_of_it(fedora: Fedora) -> None:
+def test_pending_updates_with_their_dates_are_reported_and_installed(fedora: Fedora) -> None:
     assert [str(one) for one in inventory.packages(fedora.system, "rpm")] == ["demo 0:1.0-1", "other 0:1.0-1"]
     fedora.lists()
     found = section(fedora)
@@ -164,20 +164,20 @@ def test_what_waits_and_since_when_and_the_upgrade_of_it(fedora: Fedora) -> None
     named = action.plan({"name": "other"})
     action.apply({"name": "other"}, named.before)
     assert action.verify({"name": "other"}, named.before).after == {"is": "0:2.0-1"}
-    time.sleep(1.1)  # dnf's caches are told apart by whole seconds
+    time.sleep(1.1)  # dnf distinguishes its caches by whole seconds
     found = section(fedora)
     assert (found["pending"], found["security_pending"]) == (0, 0)
     with pytest.raises(ActionError, match="not installed"):
         action.plan({"name": "nothing"})
 
 
-def test_sources_as_the_collector_sees_them(fedora: Fedora) -> None:
+def test_package_sources_are_collected(fedora: Fedora) -> None:
     (entry,) = sources.collect(fedora.system)["entries"]
     assert entry["url"] == f"file://{fedora.repo}"
     assert entry["signed"]
 
 
-def test_a_package_that_nobody_signed_is_not_installed(fedora: Fedora) -> None:
+def test_an_unsigned_package_is_not_installed(fedora: Fedora) -> None:
     fedora.build("demo", "1.2")
     _run("rpmsign", "--delsign", fedora.repo / "noarch/demo-1.2-1.noarch.rpm")
     fedora.publish()

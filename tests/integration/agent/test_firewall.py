@@ -1,4 +1,4 @@
-"""The firewall of a device in a network namespace of its own, with a real broker outside of it."""
+"""The firewall of a device in a network namespace, with a real broker outside."""
 
 import contextlib
 import os
@@ -27,7 +27,7 @@ _TOOLS: Final = ("ip", "nft")
 _MISSING: Final = [name for name in _TOOLS if shutil.which(name) is None]
 
 
-def _why_not() -> str:
+def _skip_reason() -> str:
     if os.geteuid() != 0:
         return "needs root: network namespaces"
     if _MISSING:
@@ -37,9 +37,9 @@ def _why_not() -> str:
     return "" if made.returncode == 0 else f"no network namespaces here: {made.stderr.strip()}"
 
 
-_WHY_NOT: Final = _why_not()
+_WHY_NOT: Final = _skip_reason()
 needs_namespaces = pytest.mark.skipif(bool(_WHY_NOT), reason=_WHY_NOT or "they are here")
-# Every packet past the connection table: what is established is not known, so that closing the firewall cuts it.
+# Disables connection tracking: no connection is established, so that closing the firewall cuts existing ones.
 _NO_TRACKING: Final = """table inet raw {
  chain in { type filter hook prerouting priority raw; notrack
  }
@@ -62,7 +62,7 @@ class _Agent(AgentProcess):
 
 @dataclass
 class Harness:
-    """A device in its namespace, the broker outside, and a controller that hears it."""
+    """A device in a namespace, the broker and a controller outside."""
 
     namespace: str
     address: str
@@ -71,26 +71,26 @@ class Harness:
     controller: FakeController
 
     def inside(self, *argv: str, given: str = "") -> str:
-        """Run a program where the device is."""
+        """Runs a program in the namespace of the device."""
         full = ["ip", "netns", "exec", self.namespace, *argv]
         return subprocess.run(full, input=given, capture_output=True, text=True, check=False, timeout=30).stdout
 
     def table(self) -> str:
-        """Our table as the kernel has it; empty when it has none."""
+        """Returns the agent's table in the kernel, empty without one."""
         return self.inside("nft", "list", "table", "inet", "cordon")
 
     def order(self, action: str, command_id: str, **params: Any) -> None:
-        """Send a command."""
+        """Sends a command."""
         self.controller.command(self.controller.envelope(action, command_id=command_id, **params))
 
     def end(self, command_id: str) -> dict[str, Any]:
-        """How it ended."""
+        """Returns the final result of a command."""
         return wait_for(lambda: [one for one in self.controller.ends() if one["command_id"] == command_id], command_id)[
             0
         ]
 
     def answers(self, port: int) -> bool:
-        """Whether the device answers on a port, seen from outside."""
+        """Returns whether the device answers on a port, from outside."""
         with socket.socket() as probe:
             probe.settimeout(1.0)
             return probe.connect_ex((self.address, port)) == 0
@@ -102,7 +102,7 @@ def _ip(*words: str) -> None:
 
 @contextlib.contextmanager
 def _namespace(number: int) -> Iterator[tuple[str, str, str]]:
-    """A namespace with a cable to ours: its name, our address, its address."""
+    """Yields a connected namespace: its name, the outer address, the inner address."""
     name, ours, theirs = f"cordon-{number}", f"10.213.{number % 250}.1", f"10.213.{number % 250}.2"
     _ip("netns", "add", name)
     try:
@@ -120,7 +120,7 @@ def _namespace(number: int) -> Iterator[tuple[str, str, str]]:
 
 @pytest.fixture
 def harness(tmp_path: Path) -> Iterator[Harness]:
-    """All of it, with the agent online."""
+    """The device with its agent online."""
     with contextlib.ExitStack() as stack:
         name, ours, theirs = stack.enter_context(_namespace(os.getpid() % 10_000))
         port = free_port()
@@ -155,7 +155,7 @@ def _listener(harness: Harness, *ports: int) -> Iterator[None]:
 
 
 @needs_namespaces
-def test_the_firewall_filters_and_stays_once_the_broker_was_reached(harness: Harness) -> None:
+def test_the_firewall_filters_and_is_permanent_once_the_broker_was_reached(harness: Harness) -> None:
     with _listener(harness, 2200, 2300):
         assert harness.answers(2200)
         assert harness.answers(2300)
@@ -180,7 +180,7 @@ def test_the_firewall_filters_and_stays_once_the_broker_was_reached(harness: Har
         assert not harness.answers(2200)
         harness.order("firewall.deny", "again", port=2200)
         assert harness.end("again")["reason"] == "nothing to do"
-    # After a start of the machine the kernel is empty: the agent brings back what was kept.
+    # After a boot the kernel has no rules: the agent loads the saved ones.
     harness.inside("nft", "flush", "ruleset")
     code = (
         "import sys; from pathlib import Path; from device_agent.actions.firewall import Table;"
@@ -193,7 +193,7 @@ def test_the_firewall_filters_and_stays_once_the_broker_was_reached(harness: Har
 
 
 @needs_namespaces
-def test_what_cuts_the_device_off_is_undone_by_itself(harness: Harness) -> None:
+def test_a_change_that_cuts_the_device_off_is_undone(harness: Harness) -> None:
     harness.inside("nft", "-f", "-", given=_NO_TRACKING)
     harness.order("firewall.enable", "cut", within=6)
     wait_for(lambda: "policy drop" in harness.table(), "the rules in the kernel")
@@ -207,7 +207,7 @@ def test_what_cuts_the_device_off_is_undone_by_itself(harness: Harness) -> None:
 
 
 @needs_namespaces
-def test_the_agent_killed_with_the_device_cut_off_is_helped_by_the_dead_mans_hand(harness: Harness) -> None:
+def test_the_dead_man_timer_restores_the_rules_when_the_agent_was_killed(harness: Harness) -> None:
     harness.agent.end(signal.SIGTERM)
     harness.agent.die_at = "apply"
     harness.agent.start()
@@ -226,7 +226,7 @@ def test_the_agent_killed_with_the_device_cut_off_is_helped_by_the_dead_mans_han
 
 
 @needs_namespaces
-def test_the_agent_killed_with_the_broker_in_reach_proves_it_after_its_restart(harness: Harness) -> None:
+def test_a_killed_agent_confirms_the_rules_after_its_restart(harness: Harness) -> None:
     harness.agent.end(signal.SIGTERM)
     harness.agent.die_at = "apply"
     harness.agent.start()
@@ -257,12 +257,12 @@ def test_the_agent_killed_with_the_broker_in_reach_proves_it_after_its_restart(h
         ("allow", {"port": 22, "allow": "22/tcp"}),
     ],
 )
-def test_what_is_no_rule_is_refused(verb: str, params: dict[str, Any]) -> None:
+def test_invalid_rules_are_refused(verb: str, params: dict[str, Any]) -> None:
     with pytest.raises(InvalidParamsError):
         ChangeFirewall(System(), verb).check(params)
 
 
-def test_only_the_running_system_has_a_firewall(tmp_path: Path) -> None:
+def test_prepared_roots_have_no_firewall(tmp_path: Path) -> None:
     action = ChangeFirewall(System(tmp_path), "deny", FirewallTable(tmp_path / "run", tmp_path / "rules"))
     with pytest.raises(ActionError, match="only the running system"):
         action.plan({"port": 23})
@@ -273,12 +273,12 @@ def test_only_the_running_system_has_a_firewall(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "out", ["", "{", "[]", '{"nftables": 7}', '{"nftables": [{"rule": {"expr": []}}]}', '{"nftables": []}']
 )
-def test_a_table_that_is_not_ours_is_not_taken_for_one(out: str) -> None:
+def test_a_foreign_table_is_an_error(out: str) -> None:
     with pytest.raises(ValueError, match=r".+"):
         nft.parse(out)
 
 
-def test_rules_in_words() -> None:
+def test_rules_are_described_and_rendered() -> None:
     rules = NftRules().with_denied(frozenset({("tcp", 23)})).with_allowed(frozenset({("tcp", 22), ("udp", 53)}))
     assert str(rules) == "open, allow 22/tcp 53/udp, deny 23/tcp"
     assert str(rules.with_denied(frozenset({("tcp", 22)}))) == "open, allow 53/udp, deny 22/tcp 23/tcp"

@@ -1,4 +1,4 @@
-"""An agent killed in the middle of a command: the outcome is told once it is back, and nothing is done twice."""
+"""An agent killed during a command: after its restart the result is published, and nothing is done twice."""
 
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from tests.support.waiting import wait_for
         ("finish", "test.once", "succeeded", "", 1),
     ],
 )
-def test_the_outcome_is_told_after_a_kill_at_each_step(
+def test_the_result_is_published_after_a_kill_at_each_step(
     tmp_path: Path, step: str, action: str, state: str, reason: str, lines: int
 ) -> None:
     with broker_with_controller() as (broker, controller):
@@ -39,7 +39,7 @@ def test_the_outcome_is_told_after_a_kill_at_each_step(
             agent.start()
             end = wait_for(controller.ends, "the outcome")[0]
             assert (end["command_id"], end["state"], end["reason"]) == ("kill-me", state, reason)
-            # The controller sends again what it has no end of; it hears the same end and nothing runs.
+            # The controller repeats a command without a result: it gets the same result and nothing runs.
             known = len(controller.ends())
             controller.command(envelope)
             wait_for(lambda: len(controller.ends()) > known, "the outcome, told again")
@@ -48,7 +48,7 @@ def test_the_outcome_is_told_after_a_kill_at_each_step(
             assert (len(done.read_text().splitlines()) if done.exists() else 0) == lines
 
 
-def test_a_counter_is_never_taken_twice_even_after_a_kill(tmp_path: Path) -> None:
+def test_a_counter_is_accepted_only_once_even_after_a_kill(tmp_path: Path) -> None:
     with broker_with_controller() as (broker, controller):
         config = write_config(tmp_path, [f"mqtt://127.0.0.1:{broker.port}"], keys=controller.public_key)
         old = controller.envelope("test.append", command_id="older")

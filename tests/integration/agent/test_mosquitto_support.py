@@ -1,4 +1,4 @@
-"""The broker fixture itself: what other tests stand on."""
+"""The broker fixture of other tests."""
 
 import ssl
 import threading
@@ -41,12 +41,12 @@ def test_plain_and_tls_listeners_answer(tmp_path: Path) -> None:
         assert "edge-1" in broker.log
 
 
-def test_the_tls_listener_wants_a_certificate(tmp_path: Path) -> None:
+def test_the_tls_listener_requires_a_certificate(tmp_path: Path) -> None:
     certs = Certs(tmp_path)
     with Mosquitto(tls=certs) as broker:
         client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id="nobody", protocol=mqtt.MQTTv5)
         client.tls_set(ca_certs=str(certs.ca))
-        # TLS 1.3 tells the client only after the handshake, on the first read.
+        # In TLS 1.3 the client learns of it only after the handshake, with the first read.
         try:
             client.connect(broker.host, broker.tls_port)
             code = next(rc for rc in iter(client.loop, None) if rc != mqtt.MQTT_ERR_SUCCESS)
@@ -55,7 +55,7 @@ def test_the_tls_listener_wants_a_certificate(tmp_path: Path) -> None:
         assert code != mqtt.MQTT_ERR_SUCCESS
 
 
-def test_it_restarts_on_the_same_port() -> None:
+def test_the_broker_restarts_on_the_same_port() -> None:
     with Mosquitto(persistence=True) as broker:
         port = broker.port
         broker.stop()

@@ -1,4 +1,4 @@
-"""How the agent reaches a broker: fallback between protocols, servers in turn, outages, brokers not to be trusted."""
+"""The connection to brokers: protocol fallback, several servers, outages, untrusted and faulty brokers."""
 
 import socket
 import threading
@@ -14,7 +14,7 @@ from tests.support.waiting import wait_for
 
 
 class _Scripted:
-    """A TCP server in front of a broker that deals with a CONNECT of MQTT 5 in its own way and passes 3.1.1 on."""
+    """A TCP server before a broker that answers an MQTT 5 CONNECT itself and forwards MQTT 3.1.1."""
 
     def __init__(self, broker_port: int, answer: bytes | None) -> None:
         self._broker_port = broker_port
@@ -73,7 +73,7 @@ class _Scripted:
         pytest.param(b"\x20\x03\x00\x84\x00", id="refuses as a broker of 5 does"),
     ],
 )
-def test_falls_back_to_3_1_1(tmp_path: Path, answer: bytes | None) -> None:
+def test_the_client_falls_back_to_3_1_1(tmp_path: Path, answer: bytes | None) -> None:
     with broker_with_controller() as (broker, controller):
         old = _Scripted(broker.port, answer)
         try:
@@ -98,7 +98,7 @@ def test_falls_back_to_3_1_1(tmp_path: Path, answer: bytes | None) -> None:
     ],
     ids=repr,
 )
-def test_garbage_from_a_broker_does_not_end_the_agent(tmp_path: Path, garbage: bytes) -> None:
+def test_invalid_packets_from_a_broker_do_not_end_the_agent(tmp_path: Path, garbage: bytes) -> None:
     with broker_with_controller() as (broker, controller):
         strange = _Scripted(broker.port, garbage)
         try:
@@ -112,7 +112,7 @@ def test_garbage_from_a_broker_does_not_end_the_agent(tmp_path: Path, garbage: b
             strange.close()
 
 
-def test_garbage_as_receipt_or_command_is_survived(tmp_path: Path) -> None:
+def test_invalid_receipts_and_commands_do_not_end_the_agent(tmp_path: Path) -> None:
     with broker_with_controller() as (broker, controller):
         config = write_config(tmp_path, [f"mqtt://127.0.0.1:{broker.port}"], keys=controller.public_key)
         with AgentProcess(config) as agent:
@@ -134,7 +134,7 @@ def test_servers_are_tried_in_turn(tmp_path: Path) -> None:
             wait_for(controller.full, "a report through the second server")
 
 
-def test_a_wrong_authority_is_refused_and_said_clearly(tmp_path: Path) -> None:
+def test_a_broker_of_another_authority_is_refused_and_logged(tmp_path: Path) -> None:
     certs, others = Certs(tmp_path / "certs"), Certs(tmp_path / "others")
     with Mosquitto(tls=certs) as broker:
         config = write_config(tmp_path, [f"mqtts://127.0.0.1:{broker.tls_port}"], certs=others)
@@ -155,7 +155,7 @@ def test_refused_connections_are_repeated_with_growing_waits(tmp_path: Path) -> 
         assert "Not authorized (135)" in agent.log
 
 
-def test_through_an_outage_what_is_owed_is_bounded_and_what_was_dropped_is_told(tmp_path: Path) -> None:
+def test_pending_reports_are_bounded_during_an_outage_and_drops_are_reported(tmp_path: Path) -> None:
     with broker_with_controller() as (broker, controller), Proxy(broker.port) as proxy:
         config = write_config(tmp_path, [f"mqtt://127.0.0.1:{proxy.port}"])
         config.write_text(config.read_text().replace('scan_every = "1h"', 'scan_every = "100ms"'))
@@ -168,7 +168,7 @@ def test_through_an_outage_what_is_owed_is_bounded_and_what_was_dropped_is_told(
             owed = tmp_path / "state" / "reports.json"
             for number in range(MAX_PENDING_REPORTS + 3):
                 (tmp_path / "posture.txt").write_text(f"changed-{number}")
-                wait_for(lambda n=number: f"changed-{n}\\" in owed.read_text(), f"change {number} to be written down")  # type: ignore[misc]  # bound now
+                wait_for(lambda n=number: f"changed-{n}\\" in owed.read_text(), f"change {number} to be saved")  # type: ignore[misc]  # bound now
             proxy.is_open = True
             event = wait_for(lambda: controller.of("event"), "the event about dropped reports")[0]
             assert (event["kind"], event["count"]) == ("reports_dropped", 3)
@@ -180,7 +180,7 @@ def test_through_an_outage_what_is_owed_is_bounded_and_what_was_dropped_is_told(
             assert agent.status is None
 
 
-def test_a_broker_that_restarts_is_found_again(tmp_path: Path) -> None:
+def test_the_client_reconnects_after_a_broker_restart(tmp_path: Path) -> None:
     with broker_with_controller(persistence=True) as (broker, controller):
         config = write_config(tmp_path, [f"mqtt://127.0.0.1:{broker.port}"])
         with AgentProcess(config) as agent:

@@ -1,4 +1,4 @@
-"""`cordon-agent run` as a real process, on this machine, against a real broker."""
+"""`cordon-agent run` as a process with a real broker."""
 
 import json
 import os
@@ -22,7 +22,7 @@ from tests.support.certs import Certs
 from tests.support.waiting import wait_for
 
 
-def test_its_own_report_over_tls_then_heartbeats_then_goodbye(tmp_path: Path) -> None:
+def test_a_report_then_heartbeats_then_the_offline_status_over_tls(tmp_path: Path) -> None:
     certs = Certs(tmp_path / "certs")
     with broker_with_controller(certs) as (broker, controller):
         config = write_config(tmp_path, [f"mqtts://127.0.0.1:{broker.tls_port}"], certs=certs)
@@ -45,7 +45,7 @@ def test_its_own_report_over_tls_then_heartbeats_then_goodbye(tmp_path: Path) ->
         assert "Traceback" not in agent.log
 
 
-def test_killed_its_will_says_offline_and_stays(tmp_path: Path) -> None:
+def test_after_a_kill_the_will_is_retained_as_offline(tmp_path: Path) -> None:
     with broker_with_controller() as (broker, controller):
         with AgentProcess(write_config(tmp_path, [f"mqtt://127.0.0.1:{broker.port}"])) as agent:
             wait_for(controller.full, "a full report")
@@ -57,7 +57,7 @@ def test_killed_its_will_says_offline_and_stays(tmp_path: Path) -> None:
             assert (topic, status["state"], is_retained) == (f"cordon/v1/{DEVICE}/up/status", "offline", True)
 
 
-def test_a_report_is_kept_and_sent_again_until_its_receipt(tmp_path: Path) -> None:
+def test_a_report_is_sent_again_until_its_receipt(tmp_path: Path) -> None:
     with broker_with_controller() as (broker, controller):
         controller.verdict = None
         with AgentProcess(write_config(tmp_path, [f"mqtt://127.0.0.1:{broker.port}"])) as agent:
@@ -77,7 +77,7 @@ def test_a_report_is_kept_and_sent_again_until_its_receipt(tmp_path: Path) -> No
             assert max(sequence) > first["seq"]
 
 
-def test_a_dropped_socket_has_the_report_sent_again(tmp_path: Path) -> None:
+def test_a_report_is_sent_again_after_a_lost_connection(tmp_path: Path) -> None:
     with broker_with_controller() as (broker, controller), Proxy(broker.port) as proxy:
         controller.verdict = None
         config = write_config(tmp_path, [f"mqtt://127.0.0.1:{proxy.port}"], report="")
@@ -90,7 +90,7 @@ def test_a_dropped_socket_has_the_report_sent_again(tmp_path: Path) -> None:
             assert proxy.accepted >= 2
 
 
-def test_resend_full_makes_a_new_report_and_rescan_too(tmp_path: Path) -> None:
+def test_resend_full_and_rescan_cause_a_new_full_report(tmp_path: Path) -> None:
     with broker_with_controller() as (broker, controller):
         config = write_config(tmp_path, [f"mqtt://127.0.0.1:{broker.port}"], keys=controller.public_key)
         with AgentProcess(config):
@@ -114,13 +114,13 @@ def test_a_rejected_report_is_not_repeated(tmp_path: Path) -> None:
             wait_for(lambda: "rejected report" in agent.log, "the rejection in the log")
             assert "sections.os.id" in agent.log
             count = len(controller.full())
-            # A command proves that the agent went on meanwhile; its rescan is what brings the next report.
+            # The command shows that the agent continued; its rescan causes the next report.
             controller.command(controller.envelope("rescan"))
             wait_for(lambda: len(controller.full()) > count, "a new report after the next scan")
             assert all(report["seq"] != first["seq"] for report in controller.full()[count:])
 
 
-def test_commands_are_answered_and_forged_ones_told_of(tmp_path: Path) -> None:
+def test_commands_get_results_and_forged_commands_are_reported(tmp_path: Path) -> None:
     with broker_with_controller() as (broker, controller):
         config = write_config(tmp_path, [f"mqtt://127.0.0.1:{broker.port}"], keys=controller.public_key)
         with AgentProcess(config):
@@ -141,7 +141,7 @@ def test_commands_are_answered_and_forged_ones_told_of(tmp_path: Path) -> None:
             wait_for(lambda: len(controller.full()) == 2, "the report of the one rescan that ran")
 
 
-def test_commands_wait_at_the_broker_for_an_agent_that_is_away(tmp_path: Path) -> None:
+def test_the_broker_keeps_commands_for_an_absent_agent(tmp_path: Path) -> None:
     with broker_with_controller() as (broker, controller), Proxy(broker.port) as proxy:
         config = write_config(tmp_path, [f"mqtt://127.0.0.1:{proxy.port}"], keys=controller.public_key)
         with AgentProcess(config):
@@ -156,7 +156,7 @@ def test_commands_wait_at_the_broker_for_an_agent_that_is_away(tmp_path: Path) -
             assert (end["command_id"], end["state"]) == ("waited", "succeeded")
 
 
-def test_two_agents_do_not_share_a_state_folder(tmp_path: Path) -> None:
+def test_a_second_agent_cannot_use_the_state_folder(tmp_path: Path) -> None:
     with broker_with_controller() as (broker, controller):
         config = write_config(tmp_path, [f"mqtt://127.0.0.1:{broker.port}"])
         with AgentProcess(config):
@@ -169,7 +169,7 @@ def test_two_agents_do_not_share_a_state_folder(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("protocol", ["5", "3.1.1"])
-def test_either_protocol(tmp_path: Path, protocol: str) -> None:
+def test_both_protocol_versions_work(tmp_path: Path, protocol: str) -> None:
     certs = Certs(tmp_path / "certs")
     with broker_with_controller(certs) as (broker, controller):
         url = f"mqtts://127.0.0.1:{broker.tls_port}"
@@ -180,7 +180,7 @@ def test_either_protocol(tmp_path: Path, protocol: str) -> None:
         assert f"as {DEVICE} ({level}, c0" in broker.log
 
 
-def test_report_prints_one_report_without_broker_or_configuration() -> None:
+def test_report_needs_no_broker_and_no_configuration() -> None:
     argv = [sys.executable, "-m", "device_agent.main", "report"]
     done = subprocess.run(argv, capture_output=True, text=True, check=True, timeout=100)
     report = REPORT.validate_python(json.loads(done.stdout))
@@ -189,7 +189,7 @@ def test_report_prints_one_report_without_broker_or_configuration() -> None:
     assert done.stderr == ""
 
 
-def test_memory_of_a_running_agent_stays_small(tmp_path: Path) -> None:
+def test_the_memory_of_a_running_agent_stays_small(tmp_path: Path) -> None:
     with broker_with_controller() as (broker, controller):
         config = write_config(tmp_path, [f"mqtt://127.0.0.1:{broker.port}"])
         with AgentProcess(config, is_light=False) as agent:

@@ -1,4 +1,4 @@
-"""A real agent that signs its reports with the key of its certificate, over TLS to a real broker."""
+"""An agent that signs its reports with the key of its certificate, over TLS to a real broker."""
 
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,8 @@ from tests.support.mosquitto import Mosquitto
 from tests.support.waiting import wait_for
 
 
-class Ears(FakeController):
-    """Opens envelopes before it reads what is in them."""
+class EnvelopeController(FakeController):
+    """A controller that opens signed envelopes."""
 
     sealed: list[UnverifiedReport]
     plain = 0
@@ -37,10 +37,10 @@ class Ears(FakeController):
         super()._heard(client, data, message)
 
 
-def test_every_report_is_signed_by_the_key_of_the_certificate(tmp_path: Path) -> None:
+def test_every_report_is_signed_with_the_key_of_the_certificate(tmp_path: Path) -> None:
     certs = Certs(tmp_path / "certs")
     with Mosquitto(tls=certs) as broker:
-        ears = Ears(broker.host, broker.port)
+        ears = EnvelopeController(broker.host, broker.port)
         ears.sealed = []
         with ears:
             servers = [f"mqtts://127.0.0.1:{broker.tls_port}"]

@@ -1,4 +1,4 @@
-"""The whole agent as a process: alerts become events, watched files are re-baselined by command, reload and stop."""
+"""The whole agent as a process: alerts become events, a command takes a new baseline, reload and stop."""
 
 import re
 import signal
@@ -19,7 +19,7 @@ ALERT: Final = (
 
 
 class Systemd:
-    """The other end of NOTIFY_SOCKET."""
+    """The service manager at NOTIFY_SOCKET."""
 
     def __init__(self, path: Path) -> None:
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -58,18 +58,18 @@ def _integrity(controller: Any) -> dict[str, Any]:
 
 
 def _reloaded(agent: AgentProcess, systemd: Systemd, config: Path, text: str) -> str:
-    """What systemd hears after the agent was told to take this configuration."""
+    """Returns the notification of systemd after a reload of this configuration."""
     config.write_text(text)
     agent.send(signal.SIGHUP)
     assert "MONOTONIC_USEC=" in systemd.until("RELOADING=1")
     return systemd.until("READY=1")
 
 
-def test_events_baseline_reload_and_stop(tmp_path: Path, systemd: Systemd) -> None:
+def test_alerts_baselines_reload_and_stop_of_the_whole_agent(tmp_path: Path, systemd: Systemd) -> None:
     eve, files = tmp_path / "eve.json", tmp_path / "files"
     files.mkdir()
     (files / "a").write_text("as it was")
-    eve.write_text(ALERT)  # older than the agent: no news
+    eve.write_text(ALERT)  # older than the agent: no event
     with broker_with_controller() as (broker, controller):
         config = _config(tmp_path, broker.port, controller.public_key, eve, files)
         with AgentProcess(config, is_light=False) as agent:
@@ -89,7 +89,7 @@ def test_events_baseline_reload_and_stop(tmp_path: Path, systemd: Systemd) -> No
             wait_for(lambda: _integrity(controller)["changed"] == 1, "the change")
             assert _integrity(controller)["changes"][0]["path"] == str(files / "a")
             controller.command(controller.envelope("integrity.rebaseline"))
-            # How the first one ended may be told twice.
+            # The result of the first command may be published twice.
             own = controller.ends()[0]["command_id"]
             ends = lambda: [one for one in controller.ends() if one["command_id"] != own]  # noqa: E731
             end = wait_for(ends, "the end of the command")[0]

@@ -1,4 +1,4 @@
-"""A repository, a server that hands it out, and a device that trusts its first root."""
+"""A repository, its server, and a device that trusts its first root."""
 
 from collections.abc import Iterator
 from pathlib import Path

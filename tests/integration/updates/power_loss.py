@@ -1,10 +1,10 @@
-"""Kills a device at every step of an update, as a power loss would, and looks what the next start makes of it.
+"""Kills a device at every step of an update, as a power loss would, and checks the state after the next start.
 
-`python -m tests.integration.updates.power_loss [--most N] [--twice]`: for each story it counts the steps of a run that
-nobody disturbs: named ones, and everything that touches a file or starts a program below the device's folder. Then it
-runs the story once for each step in a process of its own that gets SIGKILL there, starts it again, and looks at what is
-there.
-What a disk loses that had not been synced is not played: the product syncs before it renames.
+`python -m tests.integration.updates.power_loss [--most N] [--twice]`: for each scenario it counts the steps of an
+undisturbed run: crash points, and every file access and program start below the device's folder. Then it runs the
+scenario once for each step in a separate process that gets SIGKILL there, starts the device again, and checks the
+installed version. Data that a disk loses because it was not synced is not simulated: the product syncs before it
+renames.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from tests.support.update_device import UpdateDevice
 from tests.support.update_server import UpdateServer
 from tests.support.updates import Repository, archive, order, repository
 
-# What Python tells before it touches a file, a folder, a link or another program.
+# Audit events of Python before it accesses a file, a folder, a link or another program.
 _EVENTS: Final = frozenset(
     {
         "open",
@@ -43,40 +43,40 @@ _EVENTS: Final = frozenset(
     }
 )
 CHECK: Final = {"command": ["bin/check"], "seconds": 1, "broker": False}
-_ENDED, _TELLS_OTHERWISE = 0, 7
-# Killing a process loses nothing that was written, so that a slow disk would only cost time.
-PLACE: Final = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+_SUCCEEDED, _FAILED = 0, 7
+# A killed process loses no written data, so a slow disk would only cost time.
+FOLDER: Final = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 
 
 def app(version: str, *, healthy: bool = True) -> bytes:
-    """A file set of several files that all have to be of one version."""
+    """Returns a file set of several files, all of the same version."""
     files = {f"data/{number}": f"{version} {number}\n" * 400 for number in range(3)}
     files["bin/check"] = f"#!/bin/sh\nexit {0 if healthy else 3}\n"
     return archive({**files, "version": version}, executable=("bin/check",))
 
 
 @dataclass(frozen=True, slots=True)
-class Story:
-    """One update; `ends` are the versions that may be there when all is over."""
+class Scenario:
+    """One update; `ends` are the versions that may be installed in the end."""
 
     name: str
     before: tuple[str, ...]
-    wanted: str
+    version: str
     healthy: bool
     ends: frozenset[str]
-    goes_back: bool = False
+    is_rollback: bool = False
 
 
-STORIES: Final = (
-    Story("first install", (), "1.0", healthy=True, ends=frozenset({"1.0"})),
-    Story("update", ("1.0",), "1.1", healthy=True, ends=frozenset({"1.1"})),
-    Story("unhealthy update", ("1.0",), "1.1", healthy=False, ends=frozenset({"1.0"})),
-    Story("going back", ("1.0", "1.1"), "1.1", healthy=True, ends=frozenset({"1.0"}), goes_back=True),
+SCENARIOS: Final = (
+    Scenario("first install", (), "1.0", healthy=True, ends=frozenset({"1.0"})),
+    Scenario("update", ("1.0",), "1.1", healthy=True, ends=frozenset({"1.1"})),
+    Scenario("unhealthy update", ("1.0",), "1.1", healthy=False, ends=frozenset({"1.0"})),
+    Scenario("rollback", ("1.0", "1.1"), "1.1", healthy=True, ends=frozenset({"1.0"}), is_rollback=True),
 )
 
 
 class Killer:
-    """Counts steps, and sends SIGKILL at the one that it was told; 0: never."""
+    """Counts steps, and sends SIGKILL at step `at`; 0: never."""
 
     def __init__(self, at: int, below: Path, log: Path | None = None) -> None:
         self.count = 0
@@ -85,72 +85,71 @@ class Killer:
         self._log: list[str] = []
         self._path = log
         self._mutex = threading.Lock()
-        sys.addaudithook(self._heard)
+        sys.addaudithook(self._on_audit_event)
 
     def step(self, name: str) -> None:
-        """One step."""
         with self._mutex:
             self.count += 1
             self._log.append(name)
             if self.count == self._at:
                 os.kill(os.getpid(), signal.SIGKILL)
 
-    def _heard(self, event: str, arguments: tuple[Any, ...]) -> None:
+    def _on_audit_event(self, event: str, arguments: tuple[Any, ...]) -> None:
         if event in _EVENTS and arguments and str(arguments[0]).startswith(self._below):
             self.step(f"{event} {arguments[0]}")
 
     def write(self) -> None:
-        """The steps of a whole run, for the parent."""
+        """Writes the steps of the run, for the parent process."""
         if self._path is not None:
             self._path.write_text(json.dumps(self._log))
 
 
 class Harness:
-    """One story's repository, server, and a device as it is before."""
+    """The repository and server of one scenario, and the device before the update."""
 
-    def __init__(self, base: Path, story: Story) -> None:
-        self.story = story
+    def __init__(self, base: Path, scenario: Scenario) -> None:
+        self.scenario = scenario
         self.base = base
         self.made: Repository = repository(base / "repository")
         self.key = Ed25519PrivateKey.generate()
         self.server = UpdateServer(self.made.served)
         orders: list[InstallParams] = []
-        for version in (*story.before, story.wanted):
-            if version not in {one.version for one in orders}:
-                healthy = story.healthy or version != story.wanted
-                found = self.made.publish("edge-app", version, app(version, healthy=healthy), health=CHECK)
-                orders.append(order(found))
+        for version in (*scenario.before, scenario.version):
+            if version not in {former.version for former in orders}:
+                healthy = scenario.healthy or version != scenario.version
+                published = self.made.publish("edge-app", version, app(version, healthy=healthy), health=CHECK)
+                orders.append(order(published))
         self.order = orders[-1]
         self.template = base / "template"
-        self.orders_before = orders[: len(story.before)]
+        self.orders_before = orders[: len(scenario.before)]
 
     def prepare(self) -> None:
-        """The device as it is before, in a process of its own like all others."""
-        assert _in_a_process(self._prepare) == _ENDED
+        """Prepares the device in a separate process, as all runs are."""
+        assert _run_in_fork(self._prepare) == _SUCCEEDED
 
-    def play(self, kill_at: int, log: Path | None = None) -> int:
-        """The story from its beginning in `work`, killed at a step; the exit status, -9 when it was."""
+    def run(self, kill_at: int, log: Path | None = None) -> int:
+        """Runs the scenario in `work` with a kill at a step; returns the exit status, -9 after the kill."""
         work = self.base / "work"
         shutil.rmtree(work, ignore_errors=True)
         shutil.copytree(self.template, work, symlinks=True)
-        return _in_a_process(lambda: self._go(kill_at, is_first=True, log=log))
+        return _run_in_fork(lambda: self._run_device(kill_at, is_first=True, log=log))
 
-    def again(self, kill_at: int = 0) -> int:
-        """The next start."""
-        return _in_a_process(lambda: self._go(kill_at, is_first=False))
+    def restart(self, kill_at: int = 0) -> int:
+        """Starts the device again."""
+        return _run_in_fork(lambda: self._run_device(kill_at, is_first=False))
 
-    def complaint(self) -> str:
-        """What is wrong with what is there; empty: one whole version that may be there, and told so."""
+    def problem(self) -> str:
+        """Returns what is wrong; empty when one complete permitted version is installed and reported."""
         current = self.base / "work/state/updates/sets/edge-app/current"
         version = (current / "version").read_text() if current.exists() else ""
-        if version not in self.story.ends:
-            return f"version {version or 'none'} is there, not one of {sorted(self.story.ends)}"
+        if version not in self.scenario.ends:
+            return f"version {version or 'none'} is installed, not one of {sorted(self.scenario.ends)}"
         for number in range(3):
             if (current / f"data/{number}").read_text() != f"{version} {number}\n" * 400:
                 return f"data/{number} is not of version {version}"
-        told = json.loads((self.base / "told.json").read_text())
-        if (told["version"], told["health"]) != (version, "ok"):
-            return f"the report tells {told}, and {version} is there"
+        reported = json.loads((self.base / "report.json").read_text())
+        if (reported["version"], reported["health"]) != (version, "ok"):
+            return f"the report says {reported}, but {version} is installed"
         return ""
 
     def _device(self, base: Path) -> UpdateDevice:
@@ -158,40 +157,39 @@ class Harness:
 
     def _prepare(self) -> int:
         device = self._device(self.template)
-        for one in self.orders_before:
-            assert device.install(one).state is CommandState.SUCCEEDED
+        for former in self.orders_before:
+            assert device.install(former).state is CommandState.SUCCEEDED
         device.stop()
-        return _ENDED
+        return _SUCCEEDED
 
-    def _go(self, kill_at: int, *, is_first: bool, log: Path | None = None) -> int:
+    def _run_device(self, kill_at: int, *, is_first: bool, log: Path | None = None) -> int:
         killer = Killer(kill_at, self.base / "work", log)
         work = self.base / "work"
         device = UpdateDevice(work, self.server.url, self.made.first_root, key=self.key, step=killer.step)
-        # A device that was killed before it took the order hears it again, as the controller would send it.
-        if device.journal.entry("story") is None:
-            story = self.story
+        # The controller sends a command again that the device was killed before accepting.
+        if device.journal.entry("update") is None:
+            scenario = self.scenario
             params = (
-                RollbackParams(name="edge-app", version=story.wanted).params()
-                if story.goes_back
+                RollbackParams(name="edge-app", version=scenario.version).params()
+                if scenario.is_rollback
                 else self.order.params()
             )
-            device.send(ROLL_BACK if story.goes_back else INSTALL, params, command_id="story", counter=1000)
+            device.send(ROLL_BACK if scenario.is_rollback else INSTALL, params, command_id="update", counter=1000)
             device.ended()
         elif not is_first and device.journal.unfinished():
             device.ended()
         device.stop()
         killer.write()
-        told = self.base / "told.json"
-        told.write_text(device.entry().model_dump_json())
-        return _ENDED
+        (self.base / "report.json").write_text(device.entry().model_dump_json())
+        return _SUCCEEDED
 
 
-def _in_a_process(work: Callable[[], int]) -> int:
-    """Run it in a fork of this process, which has loaded everything; the exit status, negative for a signal."""
+def _run_in_fork(work: Callable[[], int]) -> int:
+    """Runs `work` in a fork, where all modules are loaded; returns the exit status, negative for a signal."""
     sys.stdout.flush()
     child = os.fork()
     if child == 0:
-        status = _TELLS_OTHERWISE
+        status = _FAILED
         try:
             status = work()
         except BaseException as e:  # noqa: BLE001 - a fork must never go on as its parent
@@ -201,38 +199,38 @@ def _in_a_process(work: Callable[[], int]) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-def _served(harness: Harness) -> int:
-    """The server as a process, so that this one has a single thread when it forks."""
+def _fork_server(harness: Harness) -> int:
+    """Runs the server in a process, so that this process has a single thread when it forks."""
     child = os.fork()
     if child == 0:
         harness.server._server.serve_forever(0.05)
     return child
 
 
-def failures(story: Story, base: Path, most: int, *, twice: bool = False) -> Iterator[str]:
-    """Play a story with a kill at each step, or at `most` of them spread over the whole; what went wrong."""
-    harness = Harness(base, story)
-    server = _served(harness)
+def failures(scenario: Scenario, base: Path, most: int, *, twice: bool = False) -> Iterator[str]:
+    """Runs a scenario with a kill at each step, or at `most` evenly spread steps; yields the failures."""
+    harness = Harness(base, scenario)
+    server = _fork_server(harness)
     try:
         harness.prepare()
         steps = base / "steps.json"
-        if harness.play(0, steps) != _ENDED or harness.complaint():
-            yield f"{story.name}: undisturbed: {harness.complaint()}"
+        if harness.run(0, steps) != _SUCCEEDED or harness.problem():
+            yield f"{scenario.name}: undisturbed: {harness.problem()}"
             return
         names = json.loads(steps.read_text())
         chosen = range(1, len(names) + 1, max(1, -(-len(names) // most)) if most else 1)
-        sys.stdout.write(f"{story.name}: {len(names)} steps, killed at {len(chosen)}\n")
+        sys.stdout.write(f"{scenario.name}: {len(names)} steps, killed at {len(chosen)}\n")
         for kill_at in chosen:
-            if harness.play(kill_at) != -signal.SIGKILL:
-                yield f"{story.name}: step {kill_at} was not reached again"
+            if harness.run(kill_at) != -signal.SIGKILL:
+                yield f"{scenario.name}: step {kill_at} was not reached again"
                 continue
             if twice:
                 # The recovery is killed too, early and late.
-                harness.again(1 + kill_at % 17)
-            if (status := harness.again()) != _ENDED:
-                yield f"{story.name}: killed at {kill_at} ({names[kill_at - 1]}): the next start ended with {status}"
-            elif wrong := harness.complaint():
-                yield f"{story.name}: killed at {kill_at} ({names[kill_at - 1]}): {wrong}"
+                harness.restart(1 + kill_at % 17)
+            if (status := harness.restart()) != _SUCCEEDED:
+                yield f"{scenario.name}: killed at {kill_at} ({names[kill_at - 1]}): the next start ended with {status}"
+            elif problem := harness.problem():
+                yield f"{scenario.name}: killed at {kill_at} ({names[kill_at - 1]}): {problem}"
     finally:
         os.kill(server, signal.SIGKILL)
         os.waitpid(server, 0)
@@ -240,18 +238,18 @@ def failures(story: Story, base: Path, most: int, *, twice: bool = False) -> Ite
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Play all stories; 0 when every kill ended in a whole version."""
+    """Runs all scenarios; returns 0 when every kill ended in a complete version."""
     parser = argparse.ArgumentParser(prog="python -m tests.integration.updates.power_loss", description=__doc__)
-    parser.add_argument("--most", type=int, default=0, help="kill at so many steps of each story; 0: at each")
+    parser.add_argument("--most", type=int, default=0, help="kill at so many steps of each scenario; 0: at each")
     parser.add_argument("--twice", action="store_true", help="kill the recovery too")
     arguments = parser.parse_args(argv)
     count = 0
-    for story in STORIES:
-        with tempfile.TemporaryDirectory(dir=PLACE) as base:
-            for wrong in failures(story, Path(base), arguments.most, twice=arguments.twice):
+    for scenario in SCENARIOS:
+        with tempfile.TemporaryDirectory(dir=FOLDER) as base:
+            for failure in failures(scenario, Path(base), arguments.most, twice=arguments.twice):
                 count += 1
-                sys.stdout.write(f"FAILED {wrong}\n")
-    sys.stdout.write("every kill ended in a whole version\n" if not count else f"{count} failures\n")
+                sys.stdout.write(f"FAILED {failure}\n")
+    sys.stdout.write("every kill ended in a complete version\n" if not count else f"{count} failures\n")
     return 1 if count else 0
 
 

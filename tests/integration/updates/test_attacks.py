@@ -1,4 +1,4 @@
-"""A malicious repository: every attack is refused, what is installed stays, and the controller hears the reason.
+"""A malicious repository: every attack is refused and reported, and the installed version stays.
 
 The attacker owns the server, and where a test says so the online keys, or fewer offline keys than have to sign.
 """
@@ -31,7 +31,7 @@ def app(version: str) -> bytes:
 
 
 class Scenario:
-    """A device with version 1.0 installed and 1.1 published; what an attacker then does is up to the test."""
+    """A device with version 1.0 installed and 1.1 published, before an attack."""
 
     def __init__(self, made: Repository, server: UpdateServer, device: UpdateDevice) -> None:
         self.made, self.server, self.device = made, server, device
@@ -46,7 +46,7 @@ class Scenario:
         return load_online(self.made.folder.online, role)
 
     def forge(self, role: str, change: Callable[[Any], None], signers: list[CryptoSigner], name: str = "") -> None:
-        """The newest metadata of a role, one version further, changed and signed by the attacker."""
+        """Returns the next version of a role's metadata, changed and signed by the attacker."""
         metadata: Metadata[Any] = Metadata.from_file(str(self._newest(role)))
         metadata.signed.version += 1
         change(metadata.signed)
@@ -57,7 +57,7 @@ class Scenario:
         self.server.replace[f"/metadata/{name or file}"] = metadata.to_bytes()
 
     def forge_snapshot(self, targets_version: int) -> None:
-        """With both online keys: a snapshot that names this version of the targets role."""
+        """With both online keys: publishes a snapshot with this version of the targets role."""
 
         def snapshot(signed: Snapshot) -> None:
             signed.meta["targets.json"] = MetaFile(version=targets_version)
@@ -69,11 +69,11 @@ class Scenario:
         self.forge("timestamp", timestamp, [self.online("timestamp")])
 
     def version(self, role: str) -> int:
-        """The newest that is published."""
+        """Returns the newest published metadata."""
         return self.made.folder.versions(role)[-1]
 
     def refused(self, code: str, found: PublishedUpdate | None = None, phase: str = "refused") -> None:
-        """The order for 1.1 is refused, the reason told, and 1.0 untouched."""
+        """Asserts that the order for 1.1 is refused with a reported reason, and 1.0 is untouched."""
         before = {path: path.read_bytes() for path in self.device.current.rglob("*") if path.is_file()}
         seconds = 600.0 + max(0.0, self.device.clock.shift.total_seconds())
         result = self.device.install(order(found or self.next, seconds=seconds))
@@ -86,7 +86,7 @@ class Scenario:
         assert {path: path.read_bytes() for path in self.device.current.rglob("*") if path.is_file()} == before
 
     def heals(self) -> None:
-        """Once the attacker is gone the update goes through."""
+        """Asserts that the update succeeds after the attack."""
         for knob in (self.server.replace, self.server.missing, self.server.endless, self.server.slow):
             knob.clear()
         assert self.device.install(order(self.next)).detail["phase"] == "confirmed"
@@ -103,7 +103,7 @@ def scenario(made: Repository, server: UpdateServer, device: UpdateDevice) -> Sc
     return Scenario(made, server, device)
 
 
-def test_rollback_to_metadata_of_before(scenario: Scenario) -> None:
+def test_rollback_to_older_metadata(scenario: Scenario) -> None:
     assert scenario.device.install(order(scenario.next)).detail["phase"] == "confirmed"
     scenario.device.go_back("edge-app", "1.1")
     scenario.server.replace["/metadata/timestamp.json"] = scenario.old["timestamp.json"]
@@ -115,7 +115,7 @@ def test_rollback_of_the_targets_role_with_stolen_online_keys(scenario: Scenario
     scenario.refused("rollback")
 
 
-def test_freeze_by_metadata_that_has_ended(scenario: Scenario) -> None:
+def test_freeze_by_expired_metadata(scenario: Scenario) -> None:
     def ended(signed: Timestamp) -> None:
         signed.expires = datetime.now(UTC).replace(microsecond=0) - timedelta(hours=1)
 
@@ -123,10 +123,10 @@ def test_freeze_by_metadata_that_has_ended(scenario: Scenario) -> None:
     scenario.refused("freeze")
 
 
-def test_freeze_by_serving_the_same_for_ever(scenario: Scenario, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_freeze_by_repeating_old_metadata(scenario: Scenario, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, content in scenario.old.items():
         scenario.server.replace[f"/metadata/{name}"] = content
-    scenario.refused("not_found")  # while it holds, only what is old can be had
+    scenario.refused("not_found")  # while it is valid, only old targets are available
     _shift(scenario.device, timedelta(days=2), monkeypatch)
     scenario.refused("freeze")
 
@@ -145,7 +145,7 @@ def test_mix_and_match_of_targets_roles(scenario: Scenario) -> None:
     scenario.heals()
 
 
-def test_another_content_of_the_same_length(scenario: Scenario) -> None:
+def test_other_content_of_the_same_length(scenario: Scenario) -> None:
     content = bytearray(app("1.1"))
     content[-1] ^= 1
     scenario.server.replace["content.tar.gz"] = bytes(content).ljust(scenario.next.length, b"\0")[
@@ -155,20 +155,20 @@ def test_another_content_of_the_same_length(scenario: Scenario) -> None:
     scenario.heals()
 
 
-def test_a_content_that_is_too_short(scenario: Scenario) -> None:
+def test_content_that_is_too_short(scenario: Scenario) -> None:
     scenario.server.replace["content.tar.gz"] = b"short"
     scenario.refused("wrong_length")
     scenario.heals()
 
 
-def test_a_content_that_is_too_long(scenario: Scenario) -> None:
+def test_content_that_is_too_long(scenario: Scenario) -> None:
     scenario.server.replace["content.tar.gz"] = b"x" * (scenario.next.length + 1)
     scenario.refused("endless_data")
     scenario.heals()
 
 
 @pytest.mark.parametrize("path", ["timestamp.json", "snapshot.json", "targets.json", "2.root.json", "content.tar.gz"])
-def test_data_without_end(scenario: Scenario, path: str) -> None:
+def test_endless_data(scenario: Scenario, path: str) -> None:
     scenario.server.endless.add(path)
     scenario.refused("endless_data")
     kept = [one for one in (scenario.device.settings.agent.state_dir / "updates").rglob("*") if one.is_file()]
@@ -193,7 +193,7 @@ def _faster(source: Any) -> Any:
     return replace(source, min_bytes_per_second=1000.0)
 
 
-def test_a_target_that_no_targets_key_signed(scenario: Scenario) -> None:
+def test_a_target_without_a_signature_of_a_targets_key(scenario: Scenario) -> None:
     stranger = CryptoSigner.generate_ed25519()
     scenario.forge("targets", lambda _signed: None, [stranger])
     scenario.forge_snapshot(targets_version=scenario.version("targets") + 1)
@@ -202,7 +202,7 @@ def test_a_target_that_no_targets_key_signed(scenario: Scenario) -> None:
 
 @pytest.fixture
 def guarded(tmp_path: Path) -> Iterator[Scenario]:
-    """A repository whose targets role two keys have to sign."""
+    """A repository whose targets role needs two signatures."""
     made = repository(tmp_path / "guarded", targets=RoleKeyPlan(2, 2))
     with UpdateServer(made.served) as server:
         device = UpdateDevice(tmp_path / "guarded-device", server.url, made.first_root)
@@ -210,20 +210,20 @@ def guarded(tmp_path: Path) -> Iterator[Scenario]:
         device.stop()
 
 
-def test_fewer_stolen_targets_keys_than_have_to_sign(guarded: Scenario) -> None:
+def test_fewer_stolen_targets_keys_than_the_threshold(guarded: Scenario) -> None:
     root = guarded.made.folder.root().signed
     (stolen,) = load_offline(guarded.made.keys, "targets", root.roles["targets"].keyids, 1, ask)
 
     def evil(signed: Targets) -> None:
         signed.targets["edge-app/1.1/content.tar.gz"].length += 1
 
-    # One signature of the stolen key, and the same one again: a key counts once.
+    # The signature of the stolen key twice: a key counts once.
     guarded.forge("targets", evil, [stolen, stolen])
     guarded.forge_snapshot(targets_version=guarded.version("targets") + 1)
     guarded.refused("bad_signature")
 
 
-def test_a_root_that_the_old_root_did_not_sign(scenario: Scenario) -> None:
+def test_a_root_without_signatures_of_the_old_root(scenario: Scenario) -> None:
     mine = [CryptoSigner.generate_ed25519() for _ in range(2)]
 
     def take_over(signed: Root) -> None:
@@ -238,7 +238,7 @@ def test_a_root_that_the_old_root_did_not_sign(scenario: Scenario) -> None:
     scenario.refused("bad_signature")
 
 
-def test_a_root_with_fewer_old_signatures_than_its_threshold(scenario: Scenario) -> None:
+def test_a_root_with_fewer_old_signatures_than_the_threshold(scenario: Scenario) -> None:
     root = scenario.made.folder.root().signed
     (stolen,) = load_offline(scenario.made.keys, "root", root.roles["root"].keyids, 1, ask)
     mine = CryptoSigner.generate_ed25519()
@@ -252,7 +252,7 @@ def test_a_root_with_fewer_old_signatures_than_its_threshold(scenario: Scenario)
     scenario.refused("bad_signature")
 
 
-def test_a_root_that_leaves_versions_out(scenario: Scenario) -> None:
+def test_a_root_that_skips_versions(scenario: Scenario) -> None:
     root = scenario.made.folder.root().signed
     signers = load_offline(scenario.made.keys, "root", root.roles["root"].keyids, 2, ask)
 
@@ -272,19 +272,19 @@ def test_a_root_that_leaves_versions_out(scenario: Scenario) -> None:
         ("content.tar.gz", "not_found"),
     ],
 )
-def test_deleted_files(scenario: Scenario, path: str, code: str) -> None:
+def test_missing_files_of_the_repository(scenario: Scenario, path: str, code: str) -> None:
     scenario.server.missing.add(path)
     scenario.refused(code)
     scenario.heals()
 
 
-def test_metadata_that_is_none(scenario: Scenario) -> None:
+def test_invalid_metadata(scenario: Scenario) -> None:
     scenario.server.replace["/metadata/timestamp.json"] = b'{"signed": []}'
     scenario.refused("bad_metadata")
     scenario.heals()
 
 
-def test_what_the_device_remembers_is_kept_twice(scenario: Scenario) -> None:
+def test_deleting_the_cache_or_the_high_water_mark_enables_no_rollback(scenario: Scenario) -> None:
     assert scenario.device.install(order(scenario.next)).detail["phase"] == "confirmed"
     scenario.device.go_back("edge-app", "1.1")
     cache = scenario.device.settings.agent.state_dir / "updates/tuf"
@@ -295,7 +295,7 @@ def test_what_the_device_remembers_is_kept_twice(scenario: Scenario) -> None:
     scenario.refused("rollback")
 
 
-def test_versions_counted_up_by_a_stolen_online_key_heal_with_its_rotation(scenario: Scenario) -> None:
+def test_rotating_a_stolen_online_key_repairs_increased_versions(scenario: Scenario) -> None:
     def far(signed: Timestamp) -> None:
         signed.version = 1_000_000
 
@@ -308,14 +308,14 @@ def test_versions_counted_up_by_a_stolen_online_key_heal_with_its_rotation(scena
     assert scenario.device.install(order(fresh)).detail["phase"] == "confirmed"
 
 
-def test_a_clock_that_was_set_back(scenario: Scenario) -> None:
+def test_a_clock_that_was_set_back_is_detected(scenario: Scenario) -> None:
     scenario.device.clock.shift = -timedelta(days=3)
     scenario.refused("clock")
     scenario.device.clock.shift = timedelta()
     scenario.heals()
 
 
-def test_a_clock_that_was_set_forward(scenario: Scenario, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_clock_that_was_set_forward_expires_metadata(scenario: Scenario, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         _shift(scenario.device, timedelta(days=30), patch)
         scenario.refused("freeze")
@@ -324,7 +324,7 @@ def test_a_clock_that_was_set_forward(scenario: Scenario, monkeypatch: pytest.Mo
 
 
 def _shift(device: UpdateDevice, by: timedelta, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The machine's clock, for the agent and for python-tuf, which reads it by itself."""
+    """The clock of the machine, for the agent and for python-tuf, which reads it directly."""
 
     class Shifted(datetime):
         @classmethod
@@ -336,13 +336,13 @@ def _shift(device: UpdateDevice, by: timedelta, monkeypatch: pytest.MonkeyPatch)
     device.clock.shift = by
 
 
-def test_a_server_that_is_away_fails_and_refuses_nothing(scenario: Scenario) -> None:
+def test_an_unreachable_server_is_a_failure_and_no_refusal(scenario: Scenario) -> None:
     scenario.server._server.shutdown()
     scenario.server._server.server_close()
     scenario.refused("unreachable", phase="failed")
 
 
-def test_an_archive_that_leaves_its_folder(scenario: Scenario) -> None:
+def test_an_archive_with_paths_outside_its_folder(scenario: Scenario) -> None:
     content = archive({"version": "1.1", "../../../outside": "x"})
     evil = scenario.made.publish("edge-app", "1.3", content, installed_bytes=100)
     result = scenario.device.install(order(evil))

@@ -1,4 +1,4 @@
-"""File sets on a device: offered, verified, swapped, looked at, confirmed; or put back, with the reason told."""
+"""File sets on a device: verified, installed, checked, confirmed; or rolled back with a reported reason."""
 
 import json
 import os
@@ -32,9 +32,7 @@ def installed(made: Repository, device: UpdateDevice, version: str = "1.0", **pa
     assert result.state is CommandState.SUCCEEDED, result
 
 
-def test_an_update_goes_through_all_its_phases_and_the_next_report_confirms_it(
-    made: Repository, device: UpdateDevice
-) -> None:
+def test_an_update_passes_all_phases_and_the_next_report_confirms_it(made: Repository, device: UpdateDevice) -> None:
     result = device.install(order(made.publish("edge-app", "1.0", app("1.0"), health=CHECK)))
     assert (result.state, result.detail["phase"]) == (CommandState.SUCCEEDED, "confirmed")
     told = list(dict.fromkeys(device.phases()))
@@ -47,7 +45,7 @@ def test_an_update_goes_through_all_its_phases_and_the_next_report_confirms_it(
     assert (section.device_class, section.hardware, section.root_version) == ("gateway", ("rpi4",), 1)
 
 
-def test_the_next_version_takes_its_place_and_only_one_before_is_kept(made: Repository, device: UpdateDevice) -> None:
+def test_only_the_previous_version_is_stored(made: Repository, device: UpdateDevice) -> None:
     for version in ("1.0", "1.1", "1.2"):
         installed(made, device, version)
     assert (device.entry().version, device.entry().previous) == ("1.2", "1.1")
@@ -56,7 +54,7 @@ def test_the_next_version_takes_its_place_and_only_one_before_is_kept(made: Repo
     assert device.results[-1].detail["before"] == "1.1"
 
 
-def test_an_unhealthy_version_is_put_back_by_itself(made: Repository, device: UpdateDevice) -> None:
+def test_an_unhealthy_version_is_rolled_back(made: Repository, device: UpdateDevice) -> None:
     installed(made, device)
     bad = made.publish("edge-app", "1.1", app("1.1", healthy=False), health=CHECK)
     result = device.install(order(bad))
@@ -71,14 +69,14 @@ def test_an_unhealthy_version_is_put_back_by_itself(made: Repository, device: Up
     assert (device.current / "version").read_text() == "1.0"
 
 
-def test_a_first_version_that_is_unhealthy_is_taken_away_again(made: Repository, device: UpdateDevice) -> None:
+def test_an_unhealthy_first_version_is_removed(made: Repository, device: UpdateDevice) -> None:
     result = device.install(order(made.publish("edge-app", "1.0", app("1.0", healthy=False), health=CHECK)))
     assert result.detail["phase"] == "rolled_back"
     assert not device.current.exists()
     assert device.entry().version == ""
 
 
-def test_a_version_with_which_the_broker_is_not_reached_is_put_back(made: Repository, device: UpdateDevice) -> None:
+def test_a_version_that_does_not_reach_the_broker_is_rolled_back(made: Repository, device: UpdateDevice) -> None:
     installed(made, device)
     device.broker = False
     result = device.install(order(made.publish("edge-app", "1.1", app("1.1"), health=CHECK)))
@@ -86,7 +84,7 @@ def test_a_version_with_which_the_broker_is_not_reached_is_put_back(made: Reposi
     assert device.entry().version == "1.0"
 
 
-def test_where_there_is_no_way_back_a_broken_version_stays_and_is_told(made: Repository, device: UpdateDevice) -> None:
+def test_without_rollback_a_broken_version_stays_and_is_reported(made: Repository, device: UpdateDevice) -> None:
     installed(made, device)
     bad = made.publish("edge-app", "1.1", app("1.1", healthy=False), health=CHECK, rollback="never")
     result = device.install(order(bad))
@@ -94,14 +92,14 @@ def test_where_there_is_no_way_back_a_broken_version_stays_and_is_told(made: Rep
     assert device.entry().outcome is UpdatePhase.BROKEN
 
 
-def test_the_same_version_again_is_nothing_to_do(made: Repository, device: UpdateDevice) -> None:
+def test_installing_the_same_version_again_changes_nothing(made: Repository, device: UpdateDevice) -> None:
     found = made.publish("edge-app", "1.0", app("1.0"), health=CHECK)
     assert device.install(order(found)).state is CommandState.SUCCEEDED
     again = device.install(order(found))
     assert (again.state, again.reason, again.detail["phase"]) == (CommandState.SUCCEEDED, "nothing to do", "confirmed")
 
 
-def test_going_back_is_ordered_once(made: Repository, device: UpdateDevice) -> None:
+def test_a_rollback_is_done_once(made: Repository, device: UpdateDevice) -> None:
     installed(made, device, "1.0")
     installed(made, device, "1.1")
     result = device.go_back("edge-app", "1.1")
@@ -112,7 +110,7 @@ def test_going_back_is_ordered_once(made: Repository, device: UpdateDevice) -> N
     assert device.entry().version == "1.0"
 
 
-def test_a_broken_download_goes_on_where_it_was(made: Repository, device: UpdateDevice, server: UpdateServer) -> None:
+def test_an_interrupted_download_is_resumed(made: Repository, device: UpdateDevice, server: UpdateServer) -> None:
     found = made.publish("edge-app", "1.0", bytes(range(256)) * 2000, file="data.bin")
     server.cut["data.bin"] = (100_000, 2)
     assert device.install(order(found)).state is CommandState.SUCCEEDED
@@ -123,7 +121,7 @@ def test_a_broken_download_goes_on_where_it_was(made: Repository, device: Update
     assert (device.current / "data.bin").stat().st_size == found.length
 
 
-def test_a_server_without_ranges_and_a_damaged_part_cost_only_time(
+def test_a_damaged_part_is_downloaded_again_also_without_ranges(
     made: Repository, device: UpdateDevice, server: UpdateServer
 ) -> None:
     found = made.publish("edge-app", "1.0", bytes(range(256)) * 2000, file="data.bin")
@@ -149,7 +147,7 @@ def test_a_server_without_ranges_and_a_damaged_part_cost_only_time(
         ({"kind": "image", "installer": "hook"}, "not_for_this_device"),
     ],
 )
-def test_what_is_not_for_this_device_is_refused_before_anything_is_fetched(
+def test_targets_for_other_devices_are_refused_before_the_download(
     made: Repository, device: UpdateDevice, server: UpdateServer, parts: dict[str, Any], code: str
 ) -> None:
     installed(made, device)
@@ -160,13 +158,15 @@ def test_what_is_not_for_this_device_is_refused_before_anything_is_fetched(
     assert device.entry().version == "1.0"
 
 
-def test_what_has_no_room_is_refused(made: Repository, device: UpdateDevice, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_update_without_free_space_is_refused(
+    made: Repository, device: UpdateDevice, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(requirements, "SPARE_BYTES", 2**60)
     result = device.install(order(made.publish("edge-app", "1.0", app("1.0"))))
     assert (result.detail["phase"], result.detail["reason_code"]) == ("refused", "no_space")
 
 
-def test_order_and_signed_metadata_have_to_agree(made: Repository, device: UpdateDevice) -> None:
+def test_order_and_signed_metadata_have_to_match(made: Repository, device: UpdateDevice) -> None:
     found = made.publish("edge-app", "1.0", app("1.0"))
     result = device.install(order(found, sha256="00" * 32))
     assert (result.detail["phase"], result.detail["reason_code"]) == ("refused", "mismatch")
@@ -175,12 +175,12 @@ def test_order_and_signed_metadata_have_to_agree(made: Repository, device: Updat
     assert (result.detail["phase"], result.detail["reason_code"]) == ("refused", "not_found")
 
 
-def test_an_order_after_its_deadline_installs_nothing(made: Repository, device: UpdateDevice) -> None:
+def test_an_order_after_its_deadline_fails(made: Repository, device: UpdateDevice) -> None:
     result = device.install(order(made.publish("edge-app", "1.0", app("1.0")), seconds=-1))
     assert (result.detail["phase"], result.detail["reason_code"]) == ("failed", "deadline")
 
 
-def test_a_person_at_the_device_is_asked(made: Repository, device: UpdateDevice) -> None:
+def test_the_consent_of_a_person_is_required(made: Repository, device: UpdateDevice) -> None:
     found = made.publish("edge-app", "1.0", app("1.0"), health=CHECK)
     agree = device.step
     answers = [False, True]
@@ -201,7 +201,7 @@ def test_a_person_at_the_device_is_asked(made: Repository, device: UpdateDevice)
     assert not device.updater.consent.record_answer("edge-app", agreed=True)
 
 
-def test_files_that_were_changed_afterwards_are_no_longer_that_version(made: Repository, device: UpdateDevice) -> None:
+def test_changed_files_are_not_reported_as_the_version(made: Repository, device: UpdateDevice) -> None:
     installed(made, device)
     (device.current / "version").write_text("1.0 and more")
     entry = device.entry()
@@ -209,7 +209,9 @@ def test_files_that_were_changed_afterwards_are_no_longer_that_version(made: Rep
     assert "was changed" in entry.health_reason
 
 
-def test_a_version_that_falls_ill_later_is_told_so(made: Repository, device: UpdateDevice, tmp_path: Path) -> None:
+def test_a_version_that_becomes_unhealthy_later_is_reported(
+    made: Repository, device: UpdateDevice, tmp_path: Path
+) -> None:
     sign_of_life = tmp_path / "alive"
     sign_of_life.touch()
     script = f"#!/bin/sh\ntest -e {sign_of_life}\n"
@@ -220,7 +222,7 @@ def test_a_version_that_falls_ill_later_is_told_so(made: Repository, device: Upd
     assert device.entry().health == "failed"
 
 
-def test_rotated_keys_are_followed_through_the_chain_of_roots(made: Repository, device: UpdateDevice) -> None:
+def test_rotated_root_keys_are_followed(made: Repository, device: UpdateDevice) -> None:
     installed(made, device)
     for role in ("targets", "root", "timestamp", "snapshot", "root"):
         rotate(made.folder, made.keys, role, None, ask, made.at)
@@ -228,9 +230,7 @@ def test_rotated_keys_are_followed_through_the_chain_of_roots(made: Repository, 
     assert device.section().root_version == 6
 
 
-def test_an_orderly_stop_in_the_middle_goes_on_at_the_next_start(
-    made: Repository, device: UpdateDevice, server: UpdateServer
-) -> None:
+def test_an_update_continues_after_a_stop(made: Repository, device: UpdateDevice, server: UpdateServer) -> None:
     found = made.publish("edge-app", "1.0", bytes(range(256)) * 4000, file="data.bin")
     seen: list[int] = []
 
@@ -250,7 +250,7 @@ def test_an_orderly_stop_in_the_middle_goes_on_at_the_next_start(
     assert server.asked[-1][1].startswith("bytes=")
 
 
-def test_the_journal_of_an_update_holds_no_more_than_it_says(made: Repository, device: UpdateDevice) -> None:
+def test_the_journal_of_an_update_has_no_extra_data(made: Repository, device: UpdateDevice) -> None:
     installed(made, device)
     records = device.settings.agent.state_dir / "updates/records/edge-app.json"
     kept = json.loads(records.read_text())
@@ -258,9 +258,7 @@ def test_the_journal_of_an_update_holds_no_more_than_it_says(made: Repository, d
     assert kept["outcome"] == "confirmed"
 
 
-def test_what_no_command_asks_for_any_more_is_put_back_at_the_next_start(
-    made: Repository, device: UpdateDevice
-) -> None:
+def test_an_update_without_its_command_is_rolled_back_at_the_next_start(made: Repository, device: UpdateDevice) -> None:
     installed(made, device)
     found = made.publish("edge-app", "1.1", app("1.1"), health=CHECK)
 
@@ -276,7 +274,7 @@ def test_what_no_command_asks_for_any_more_is_put_back_at_the_next_start(
     assert (device.current / "version").read_text() == "1.1"
     (device.settings.agent.state_dir / "commands.json").unlink()
     device.step = lambda _name: None
-    device.start()  # its commands settle what is left over, in their own thread
+    device.start()  # its command thread recovers interrupted updates
     deadline = time.monotonic() + 60
     while device.entry().outcome != "rolled_back":
         assert time.monotonic() < deadline
@@ -286,7 +284,7 @@ def test_what_no_command_asks_for_any_more_is_put_back_at_the_next_start(
     assert (entry.version, entry.outcome, entry.attempted) == ("1.0", "rolled_back", "1.1")
 
 
-def test_a_damaged_record_costs_only_its_own_name(made: Repository, device: UpdateDevice) -> None:
+def test_a_damaged_record_affects_only_its_own_name(made: Repository, device: UpdateDevice) -> None:
     installed(made, device)
     records = device.settings.agent.state_dir / "updates/records"
     (records / "other.json").write_text("{")
@@ -298,9 +296,7 @@ def test_a_damaged_record_costs_only_its_own_name(made: Repository, device: Upda
     installed(made, device, "1.1")
 
 
-def test_what_was_refused_leaves_no_download_behind(
-    made: Repository, device: UpdateDevice, server: UpdateServer
-) -> None:
+def test_a_refused_update_leaves_no_download(made: Repository, device: UpdateDevice, server: UpdateServer) -> None:
     found = made.publish("edge-app", "1.0", app("1.0"))
     server.replace["content.tar.gz"] = b"x" * found.length
     assert device.install(order(found)).detail["reason_code"] == "wrong_hash"
@@ -310,7 +306,7 @@ def test_what_was_refused_leaves_no_download_behind(
     assert [path for path in downloads.rglob("*") if path.is_file()] == []
 
 
-def test_a_file_set_can_be_read_whatever_the_agents_mask(made: Repository, device: UpdateDevice) -> None:
+def test_a_file_set_is_readable_whatever_the_umask(made: Repository, device: UpdateDevice) -> None:
     before = os.umask(0o077)
     try:
         installed(made, device)

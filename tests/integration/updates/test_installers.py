@@ -1,4 +1,4 @@
-"""Scripts, images and packages: put in place by kind, and put back, also when power was lost in the middle."""
+"""Scripts, images and packages: installed and rolled back, also after a power loss."""
 
 import os
 import shutil
@@ -32,7 +32,7 @@ def publish_script(made: Repository, version: str, log: Path, *, status: int = 0
     return made.publish("tune", version, content.encode(), file="tune.sh", **script)
 
 
-def test_a_script_runs_once_and_tells_its_step(made: Repository, device: UpdateDevice, tmp_path: Path) -> None:
+def test_a_script_runs_once_per_step(made: Repository, device: UpdateDevice, tmp_path: Path) -> None:
     log = tmp_path / "log"
     result = device.install(order(publish_script(made, "1.0", log)))
     assert (result.state, result.detail["phase"]) == (CommandState.SUCCEEDED, "confirmed"), result
@@ -40,9 +40,7 @@ def test_a_script_runs_once_and_tells_its_step(made: Repository, device: UpdateD
     assert device.entry("tune").version == "1.0"
 
 
-def test_a_script_that_fails_or_takes_too_long_undoes_itself(
-    made: Repository, device: UpdateDevice, tmp_path: Path
-) -> None:
+def test_a_failed_or_slow_script_is_rolled_back(made: Repository, device: UpdateDevice, tmp_path: Path) -> None:
     log = tmp_path / "log"
     assert device.install(order(publish_script(made, "1.0", log))).state is CommandState.SUCCEEDED
     failed = device.install(order(publish_script(made, "1.1", log, status=4)))
@@ -57,7 +55,7 @@ def test_a_script_that_fails_or_takes_too_long_undoes_itself(
     assert "did not end within 1 s" in result.reason
 
 
-def test_a_script_that_was_interrupted_is_not_run_again_but_undone(
+def test_an_interrupted_script_is_rolled_back_and_not_repeated(
     made: Repository, device: UpdateDevice, tmp_path: Path
 ) -> None:
     log = tmp_path / "log"
@@ -91,7 +89,7 @@ esac
 
 
 class Machine:
-    """A machine with two slots that restarts when it is told to: the agent stops, and starts with a new boot id."""
+    """A machine with two slots; a reboot stops the agent and starts it with a new boot id."""
 
     def __init__(self, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         place.mkdir()
@@ -109,7 +107,7 @@ class Machine:
         monkeypatch.setattr(base.RebootControl, "reboot", lambda _machine: self.asked.release())
 
     def reboot(self) -> None:
-        """Once the agent asked for it."""
+        """Reboots once the agent requested it."""
         assert self.device is not None
         assert self.asked.acquire(timeout=60)
         self.device.stop()
@@ -134,7 +132,7 @@ def publish_image(made: Repository, version: str, **parts: Any) -> PublishedUpda
     return made.publish("system", version, b"image " + version.encode(), file="system.img", **image)
 
 
-def test_an_image_is_confirmed_after_the_restart_with_it(made: Repository, machine: Machine) -> None:
+def test_an_image_is_confirmed_after_its_reboot(made: Repository, machine: Machine) -> None:
     device = machine.device
     assert device is not None
     device.send("update.install", order(publish_image(made, "2.0")).params())
@@ -147,20 +145,20 @@ def test_an_image_is_confirmed_after_the_restart_with_it(made: Repository, machi
     assert "restarting" in device.phases()
 
 
-def test_an_image_with_which_the_broker_is_not_reached_is_put_back(made: Repository, machine: Machine) -> None:
+def test_an_image_that_does_not_reach_the_broker_is_rolled_back(made: Repository, machine: Machine) -> None:
     device = machine.device
     assert device is not None
     device.broker = False
     device.send("update.install", order(publish_image(made, "2.0", health={"seconds": 1})).params())
-    machine.reboot()  # into the new one, which reaches nobody
-    machine.reboot()  # and back
+    machine.reboot()  # the new version does not reach the broker
+    machine.reboot()  # the previous version again
     device.broker = True
     result = device.ended()
     assert (result.detail["phase"], result.detail["reason_code"]) == ("rolled_back", "broker"), result
     assert device.entry("system").version == "1.0"
 
 
-def test_an_image_that_does_not_start_was_left_by_the_boot_loader(made: Repository, machine: Machine) -> None:
+def test_an_image_that_does_not_boot_is_replaced_by_the_boot_loader(made: Repository, machine: Machine) -> None:
     device = machine.device
     assert device is not None
     machine.falls_back = True
@@ -193,7 +191,7 @@ def debian(tmp_path: Path, made: Repository, server: UpdateServer) -> Iterator[U
 
 
 @needs_dpkg
-def test_a_package_is_upgraded_with_what_it_needs_and_put_back_when_unhealthy(
+def test_a_package_is_upgraded_with_its_dependencies_and_rolled_back_when_unhealthy(
     made: Repository, debian: UpdateDevice, tmp_path: Path
 ) -> None:
     root = debian.system.root
@@ -220,7 +218,7 @@ def test_a_package_is_upgraded_with_what_it_needs_and_put_back_when_unhealthy(
 
 
 @needs_dpkg
-def test_a_package_that_is_not_what_was_signed_or_lacks_something_is_not_installed(
+def test_a_mismatching_or_incomplete_package_is_not_installed(
     made: Repository, debian: UpdateDevice, tmp_path: Path
 ) -> None:
     other = deb(tmp_path, "edge-tool", "9.0").read_bytes()
@@ -232,9 +230,7 @@ def test_a_package_that_is_not_what_was_signed_or_lacks_something_is_not_install
     assert not (debian.system.root / "usr/share/edge-tool").exists()
 
 
-def test_a_package_of_another_manager_is_not_for_this_device(
-    made: Repository, server: UpdateServer, tmp_path: Path
-) -> None:
+def test_a_package_of_another_manager_is_refused(made: Repository, server: UpdateServer, tmp_path: Path) -> None:
     device = UpdateDevice(tmp_path / "d", server.url, made.first_root, system=System(is_root_user=True))
     for word in (InstallerKind.DNF, InstallerKind.OPKG):
         parts = {"kind": "package", "installer": word.value}

@@ -1,4 +1,4 @@
-"""Power loss during an update: a real process killed at its steps always ends in one whole version."""
+"""Power loss during an update: after a kill at any step the next start ends with one complete version."""
 
 import subprocess
 import sys
@@ -19,8 +19,8 @@ SECONDS = 240.0
         pytest.param(["--most", "3", "--twice"], id="twice", marks=pytest.mark.slow),
     ],
 )
-def test_every_kill_ends_in_a_whole_version(more: list[str]) -> None:
-    # In a process with one thread: it forks. All steps: `make power-loss`.
+def test_every_kill_ends_in_a_complete_version(more: list[str]) -> None:
+    # A process with one thread, because it forks. All steps: `make power-loss`.
     done = subprocess.run(
         [sys.executable, "-m", "tests.integration.updates.power_loss", *more],
         cwd=ROOT,

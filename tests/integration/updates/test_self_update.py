@@ -1,4 +1,4 @@
-"""The agent updates itself: real processes in two slots, and the old one again when the new one does not come up."""
+"""Updates of the agent itself: processes in two slots, and the previous agent again when the new one fails."""
 
 import json
 import subprocess
@@ -27,7 +27,7 @@ from tests.support.update_server import UpdateServer
 from tests.support.updates import Repository, order
 from tests.support.waiting import wait_for
 
-# The agent of this work tree under another version; what is in the middle is what is wrong with it.
+# The agent of this work tree with another version; the middle part makes it fail.
 _MAIN = """import sys
 import device_agent
 device_agent.__version__ = {version!r}
@@ -39,14 +39,14 @@ raise SystemExit(main())
 
 
 def one_file(place: Path, version: str, wrong: str = "pass") -> bytes:
-    """A one-file agent that is quick to make."""
+    """Builds a one-file agent quickly."""
     with zipfile.ZipFile(place, "w") as archive:
         archive.writestr("__main__.py", _MAIN.format(version=version, wrong=wrong))
     return place.read_bytes()
 
 
 class Launched(AgentProcess):
-    """`cordon-agent launch`, started anew when it fails, as systemd does with Restart=on-failure."""
+    """`cordon-agent launch`, restarted when it fails, as by systemd with Restart=on-failure."""
 
     def __init__(self, config: Path) -> None:
         super().__init__(config, is_light=False)
@@ -54,7 +54,7 @@ class Launched(AgentProcess):
         self._over = threading.Event()
 
     def start(self) -> None:
-        """Start it, and again whenever it fails."""
+        """Starts the agent, and restarts it whenever it fails."""
         self._watch = threading.Thread(target=self._again, daemon=True)
         self._launch()
         self._watch.start()
@@ -130,9 +130,7 @@ def launched(tmp_path: Path, made: Repository, server: UpdateServer) -> Iterator
 AGENT: dict[str, Any] = {"kind": "file", "installer": "agent", "health": {"seconds": 20}}
 
 
-def test_a_new_agent_takes_over_and_a_broken_one_does_not(
-    tmp_path: Path, made: Repository, server: UpdateServer
-) -> None:
+def test_a_new_agent_takes_over_unless_it_is_broken(tmp_path: Path, made: Repository, server: UpdateServer) -> None:
     good = made.publish("cordon-agent", "9.9.1", one_file(tmp_path / "a.pyz", "9.9.1"), file="agent.pyz", **AGENT)
     dead = one_file(tmp_path / "b.pyz", "9.9.2", wrong="raise SystemExit(3)")
     bad = made.publish("cordon-agent", "9.9.2", dead, file="agent.pyz", **AGENT)
@@ -150,16 +148,16 @@ def test_a_new_agent_takes_over_and_a_broken_one_does_not(
 
         entry = wait_for(confirmed, "a report of the new agent that confirms it")[0]
         assert (entry["name"], entry["version"]) == ("cordon-agent", "9.9.1")
-        assert agent.starts == 1  # it became the new one by itself
+        assert agent.starts == 1  # the process replaced itself
         send(controller, order(bad), "bad")
         result = ended(controller, "bad")
         assert (result["state"], result["detail"]["phase"]) == ("failed", "rolled_back"), result
-        assert agent.starts == 4  # three tries, then the old one
+        assert agent.starts == 4  # three attempts, then the previous agent
         slots = SlotState.model_validate_json((tmp_path / "state/updates/agent/slots.json").read_bytes())
         assert (slots.versions[slots.active], slots.trial) == ("9.9.1", None)
 
 
-def test_an_agent_that_hangs_is_killed_by_the_alarm_and_the_one_before_runs(
+def test_the_alarm_kills_an_agent_that_hangs_and_the_previous_one_runs(
     tmp_path: Path, made: Repository, server: UpdateServer
 ) -> None:
     slots = tmp_path / "state/updates/agent"
@@ -173,7 +171,7 @@ def test_an_agent_that_hangs_is_killed_by_the_alarm_and_the_one_before_runs(
     assert json.loads((slots / "slots.json").read_text())["trial"] is None
 
 
-def test_an_agent_that_says_another_version_is_refused(
+def test_an_agent_with_another_version_is_refused(
     tmp_path: Path, made: Repository, device: UpdateDevice, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = made.publish("cordon-agent", "9.9.4", one_file(tmp_path / "a.pyz", "1.2.3"), file="agent.pyz", **AGENT)
@@ -187,7 +185,7 @@ def test_an_agent_that_says_another_version_is_refused(
 
 
 @pytest.mark.parametrize("damage", ["", "{", '{"active": "c"}'])
-def test_damaged_slots_start_the_agent_that_was_installed_by_hand(tmp_path: Path, damage: str) -> None:
+def test_with_damaged_slots_the_manually_installed_agent_runs(tmp_path: Path, damage: str) -> None:
     from device_agent.updates.slots import AgentSlots
 
     (tmp_path / "slots.json").write_text(damage)

@@ -15,7 +15,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert __version__ in capsys.readouterr().out
 
 
-def test_every_part_has_help(capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_noun_has_help(capsys: pytest.CaptureFixture[str]) -> None:
     for noun in ([], ["run"], ["report"], ["do"], ["simulate"]):
         with pytest.raises(SystemExit) as ended:
             main([*noun, "--help"])
@@ -23,20 +23,20 @@ def test_every_part_has_help(capsys: pytest.CaptureFixture[str]) -> None:
         assert "usage: cordon-agent" in capsys.readouterr().out
 
 
-def _complaint(argv: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
+def _error_line(argv: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
     status = main(argv)
-    said = capsys.readouterr().err.splitlines()
-    assert len(said) == 1
-    assert said[0].startswith("cordon-agent: ")
-    return status, said[0]
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("cordon-agent: ")
+    return status, lines[0]
 
 
 def test_a_wrong_configuration_is_status_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    status, said = _complaint(["run", "--config", str(tmp_path / "none.toml")], capsys)
-    assert (status, "none.toml: No such file" in said) == (2, True)
+    status, line = _error_line(["run", "--config", str(tmp_path / "none.toml")], capsys)
+    assert (status, "none.toml: No such file" in line) == (2, True)
     (tmp_path / "bad.toml").write_text("device_id = 7\n")
-    status, said = _complaint(["report", "--config", str(tmp_path / "bad.toml")], capsys)
-    assert (status, "bad.toml: device_id" in said) == (2, True)
+    status, line = _error_line(["report", "--config", str(tmp_path / "bad.toml")], capsys)
+    assert (status, "bad.toml: device_id" in line) == (2, True)
 
 
 def test_an_unusable_state_folder_is_status_3(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -46,16 +46,16 @@ def test_an_unusable_state_folder_is_status_3(tmp_path: Path, capsys: pytest.Cap
     config.write_text(
         f'device_id = "edge-1"\n[mqtt]\nservers = ["mqtt://127.0.0.1:1"]\n[agent]\nstate_dir = "{tmp_path}/state"\n'
     )
-    status, said = _complaint(["run", "--config", str(config)], capsys)
-    assert (status, "commands.json is damaged" in said) == (3, True)
+    status, line = _error_line(["run", "--config", str(config)], capsys)
+    assert (status, "commands.json is damaged" in line) == (3, True)
 
 
-def test_an_authority_that_is_none_is_status_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_invalid_authority_is_status_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "ca.pem").write_text("no certificate")
     config = tmp_path / "agent.toml"
     config.write_text(
         f'device_id = "edge-1"\n[mqtt]\nservers = ["mqtts://127.0.0.1:1"]\nca = "{tmp_path}/ca.pem"\n'
         f'[agent]\nstate_dir = "{tmp_path}/state"\n'
     )
-    status, said = _complaint(["run", "--config", str(config)], capsys)
-    assert (status, "certificate, key or ca cannot be used" in said) == (2, True)
+    status, line = _error_line(["run", "--config", str(config)], capsys)
+    assert (status, "certificate, key or ca cannot be used" in line) == (2, True)

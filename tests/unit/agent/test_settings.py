@@ -1,4 +1,4 @@
-"""The agent's configuration: what is read, and how an error names its place."""
+"""The agent's configuration: values, defaults, and errors that name file and key."""
 
 from pathlib import Path
 
@@ -23,7 +23,7 @@ def _load(folder: Path, text: str) -> str:
     return str(caught.value)
 
 
-def test_the_least_that_is_needed(tmp_path: Path) -> None:
+def test_a_minimal_configuration_gets_the_defaults(tmp_path: Path) -> None:
     path = tmp_path / "agent.toml"
     path.write_text(MINIMAL)
     settings = load(path)
@@ -33,7 +33,7 @@ def test_the_least_that_is_needed(tmp_path: Path) -> None:
     assert settings.agent.state_dir == DEFAULT_STATE_DIR
 
 
-def test_everything(tmp_path: Path) -> None:
+def test_a_full_configuration_is_read(tmp_path: Path) -> None:
     certs = Certs(tmp_path / "certs")
     cert, key = certs.client("edge-1")
     signer = public_key_text(Ed25519PrivateKey.generate().public_key())
@@ -69,51 +69,51 @@ def test_everything(tmp_path: Path) -> None:
         (MINIMAL + '[commands]\nallow = ["Rm -rf"]\n', "commands.allow.0"),
     ],
 )
-def test_errors_name_their_place(tmp_path: Path, text: str, key: str) -> None:
+def test_errors_name_file_and_key(tmp_path: Path, text: str, key: str) -> None:
     assert key in _load(tmp_path, text)
 
 
-def test_a_missing_file() -> None:
+def test_a_missing_file_is_an_error() -> None:
     with pytest.raises(SettingsError, match=r"/nowhere/agent\.toml: No such file"):
         load(Path("/nowhere/agent.toml"))
 
 
-def test_a_key_that_others_may_read_is_refused_with_what_mends_it(tmp_path: Path) -> None:
+def test_a_key_that_other_users_can_read_is_refused_with_the_fix(tmp_path: Path) -> None:
     cert, key = Certs(tmp_path / "certs").client("edge-1")
     key.chmod(0o640)
-    said = _load(tmp_path, MINIMAL + f'certificate = "{cert}"\nkey = "{key}"\n')
-    assert f"chmod 600 {key}" in said
-    assert "0640" in said
+    message = _load(tmp_path, MINIMAL + f'certificate = "{cert}"\nkey = "{key}"\n')
+    assert f"chmod 600 {key}" in message
+    assert "0640" in message
 
 
 def test_a_certificate_of_another_device_is_refused(tmp_path: Path) -> None:
     cert, key = Certs(tmp_path / "certs").client("edge-2")
-    said = _load(tmp_path, MINIMAL + f'certificate = "{cert}"\nkey = "{key}"\n')
-    assert "edge-2" in said
-    assert "edge-1" in said
+    message = _load(tmp_path, MINIMAL + f'certificate = "{cert}"\nkey = "{key}"\n')
+    assert "edge-2" in message
+    assert "edge-1" in message
 
 
-def test_a_server_is_only_an_address() -> None:
+def test_a_server_has_no_path_and_no_query() -> None:
     assert str(BrokerAddress.parse("mqtt://h:1")) == "mqtt://h:1"
     for text in ("h:1", "mqtt://", "mqtt://h/path", "mqtt://h?x=1"):
         with pytest.raises(ValueError, match="server"):
             BrokerAddress.parse(text)
 
 
-def test_the_host_name_makes_a_device_id() -> None:
+def test_the_host_name_is_a_valid_device_id() -> None:
     assert default_device_id()
 
 
-def test_an_unknown_action_in_the_allow_list_is_a_doubt_and_no_error() -> None:
-    chosen = Settings.model_validate(
+def test_an_unknown_action_in_the_allow_list_is_a_warning() -> None:
+    settings = Settings.model_validate(
         {"device_id": "d", "mqtt": {"servers": ["mqtt://b"]}, "commands": {"allow": ["rescan", "servce.disable"]}}
     )
-    (doubt,) = warnings(chosen)
-    assert doubt.startswith("commands.allow: there is no action 'servce.disable': did you mean 'service.disable'?")
-    assert doubt.endswith("it allows nothing")
+    (warning,) = warnings(settings)
+    assert warning.startswith("commands.allow: there is no action 'servce.disable': did you mean 'service.disable'?")
+    assert warning.endswith("it allows nothing")
 
 
-def test_a_configuration_that_others_can_change(tmp_path: Path) -> None:
+def test_a_configuration_that_other_users_can_write_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "agent.toml"
     path.write_text('device_id = "a"\n[mqtt]\nservers = ["mqtt://a:1"]\n')
     path.chmod(0o666)

@@ -1,4 +1,4 @@
-"""Actions: on prepared folders, with the real apt and dpkg where they are there."""
+"""Actions on prepared folders, with apt and dpkg where they are installed."""
 
 import os
 import shutil
@@ -33,14 +33,14 @@ def root(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("name", ["", "-x", "--now", "a b", "../x", "a/b", "x" * 129, "a\nb", 7, True, None])
-def test_unsafe_names_are_refused(name: Any) -> None:
+def test_unsafe_names_are_rejected(name: Any) -> None:
     params = {} if name is None else {"name": name}
     for action in (DisableService(System()), UpgradePackage(System())):
         with pytest.raises(InvalidParamsError):
             action.check(params)
 
 
-def test_parameters_that_an_action_does_not_know_are_refused() -> None:
+def test_unknown_parameters_are_rejected() -> None:
     for action in (DisableService(System()), UpgradePackage(System())):
         with pytest.raises(InvalidParamsError, match="force"):
             action.check({"name": "ok", "force": True})
@@ -51,7 +51,7 @@ def test_parameters_that_an_action_does_not_know_are_refused() -> None:
 
 
 @pytest.mark.parametrize("name", ["telnet", "telnetd", "in.telnetd", "inetd:telnet"])
-def test_an_inetd_entry_is_switched_off_and_on_again(root: Path, name: str) -> None:
+def test_an_inetd_entry_is_disabled_and_restored(root: Path, name: str) -> None:
     system, params = System(root), {"name": name}
     action = DisableService(system)
     plan = action.plan(params)
@@ -69,18 +69,18 @@ def test_an_inetd_entry_is_switched_off_and_on_again(root: Path, name: str) -> N
     assert (root / "etc/inetd.conf").read_text() == INETD
 
 
-def test_a_second_time_there_is_nothing_to_do(root: Path) -> None:
+def test_a_disabled_service_needs_no_action(root: Path) -> None:
     action = DisableService(System(root))
     action.apply({"name": "telnet"}, action.plan({"name": "telnet"}).before)
     assert not action.plan({"name": "telnet"}).is_needed
 
 
-def test_a_service_that_is_not_there(root: Path) -> None:
+def test_an_unknown_service_is_an_error(root: Path) -> None:
     with pytest.raises(ActionError, match="no service finger"):
         DisableService(System(root)).plan({"name": "finger"})
 
 
-def test_every_shipped_action_is_there() -> None:
+def test_the_registry_has_every_action() -> None:
     assert {
         "rescan", "service.disable", "port.close", "key.restrict", "package.upgrade", "source.disable",
         "firewall.enable", "firewall.allow", "firewall.deny", "password.policy", "account.lock", "ssh.set",
@@ -88,7 +88,7 @@ def test_every_shipped_action_is_there() -> None:
     } <= set(actions(System()))  # fmt: skip
 
 
-def test_package_upgrade_says_where_it_cannot(tmp_path: Path) -> None:
+def test_package_upgrade_is_refused_without_the_package_manager(tmp_path: Path) -> None:
     with pytest.raises(ActionError, match="cannot be upgraded"):
         UpgradePackage(System(tmp_path)).plan({"name": "openssl"})
     (tmp_path / "lib/apk/db").mkdir(parents=True)
@@ -114,7 +114,7 @@ def _deb(folder: Path, version: str) -> Path:
 
 
 def _debian_root(tmp_path: Path) -> Path:
-    """A root of its own for apt and dpkg, with version 1 installed and version 2 offered as a security update."""
+    """Returns a root for apt and dpkg, with version 1 installed and version 2 offered as a security update."""
     root, repository = tmp_path / "root", tmp_path / "repository"
     for folder in (
         "etc/apt/apt.conf.d", "etc/apt/preferences.d", "etc/apt/sources.list.d", "etc/apt/trusted.gpg.d",
@@ -146,7 +146,7 @@ def _debian_root(tmp_path: Path) -> Path:
 
 @pytest.mark.skipif(shutil.which("apt-get") is None, reason="needs apt-get and dpkg: a Debian system")
 @pytest.mark.skipif(os.geteuid() != 0, reason="dpkg changes roots only as root")
-def test_a_package_is_upgraded_by_the_real_apt(tmp_path: Path) -> None:
+def test_apt_upgrades_a_package(tmp_path: Path) -> None:
     system = System(_debian_root(tmp_path))
     action, params = UpgradePackage(system), {"name": "cordon-test"}
     plan = action.plan(params)
@@ -164,7 +164,7 @@ def test_a_package_is_upgraded_by_the_real_apt(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(shutil.which("apt-get") is None, reason="needs apt-get and dpkg: a Debian system")
 @pytest.mark.skipif(os.geteuid() != 0, reason="dpkg changes roots only as root")
-def test_security_updates_alone_are_installed_by_the_real_apt(tmp_path: Path) -> None:
+def test_apt_installs_security_updates_only(tmp_path: Path) -> None:
     system = System(_debian_root(tmp_path))
     action, params = UpgradePackage(system), {"security": True}
     plan = action.plan(params)
@@ -176,14 +176,14 @@ def test_security_updates_alone_are_installed_by_the_real_apt(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("params", [{}, {"security": False}, {"security": 1}, {"security": True, "name": "x"}])
-def test_an_upgrade_is_of_one_package_or_of_what_is_for_security(params: dict[str, Any]) -> None:
+def test_an_upgrade_needs_a_package_or_security_true(params: dict[str, Any]) -> None:
     with pytest.raises(InvalidParamsError):
         UpgradePackage(System()).check(params)
 
 
 @pytest.mark.skipif(shutil.which("apt-get") is None, reason="needs apt-get and dpkg: a Debian system")
 @pytest.mark.skipif(os.geteuid() != 0, reason="dpkg changes roots only as root")
-def test_a_pending_security_update_is_seen_by_the_real_apt(tmp_path: Path) -> None:
+def test_apt_reports_a_pending_security_update(tmp_path: Path) -> None:
     system = System(_debian_root(tmp_path))
     from device_agent.host.apt import apt_get
     from device_agent.host.execute import run

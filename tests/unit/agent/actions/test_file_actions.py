@@ -1,4 +1,4 @@
-"""Actions that change files: planned, applied, verified, undone, below prepared roots of several distributions."""
+"""Actions that change files: plan, apply, verify and undo on prepared roots of several distributions."""
 
 import json
 import os
@@ -30,7 +30,7 @@ daemon:*:19000:0:99999:7:::
 
 
 def tree(root: Path) -> dict[str, tuple[str, int]]:
-    """Everything below a root."""
+    """Returns content and mode of every file below a root."""
     return {
         str(path.relative_to(root)): (path.read_text(), stat.S_IMODE(path.stat().st_mode))
         for path in root.rglob("*")
@@ -63,7 +63,7 @@ def apply_and_undo(action: RemediationAction, params: dict[str, Any], root: Path
     return plan.before["was"], verification.after["is"]
 
 
-def test_limits_of_passwords(tmp_path: Path) -> None:
+def test_password_limits_are_set(tmp_path: Path) -> None:
     put(tmp_path, "/etc/login.defs", "# PASS_MAX_DAYS 1\nPASS_MAX_DAYS\t99999\nUMASK 022\nPASS_MAX_DAYS 9\n")
     put(tmp_path, "/etc/security/pwquality.conf", "# minlen = 8\nminclass=1\n", 0o600)
     params = {"max_days": 90, "min_length": 14, "min_classes": 3}
@@ -72,7 +72,7 @@ def test_limits_of_passwords(tmp_path: Path) -> None:
     assert now == "PASS_MAX_DAYS 90, minclass 3, PASS_MIN_LEN 14, minlen 14"
 
 
-def test_without_pwquality_nothing_is_made_that_would_only_look_like_it(tmp_path: Path) -> None:
+def test_without_pwquality_its_file_is_not_created(tmp_path: Path) -> None:
     put(tmp_path, "/etc/login.defs", "PASS_MIN_LEN 5\n")
     apply_and_undo(SetPasswordPolicy(System(tmp_path)), {"min_length": 14}, tmp_path)
     with pytest.raises(InvalidParamsError, match="needs pwquality"):
@@ -83,13 +83,13 @@ def test_without_pwquality_nothing_is_made_that_would_only_look_like_it(tmp_path
     "params",
     [{}, {"max_days": 0}, {"max_days": "90"}, {"max_days": True}, {"min_length": 5}, {"other": 1}, {"min_classes": 5}],
 )
-def test_limits_out_of_bounds_are_refused(tmp_path: Path, params: dict[str, Any]) -> None:
+def test_password_limits_out_of_bounds_are_refused(tmp_path: Path, params: dict[str, Any]) -> None:
     with pytest.raises(InvalidParamsError):
         SetPasswordPolicy(System(tmp_path)).check(params)
 
 
 @pytest.mark.parametrize(("name", "before"), [("pi", "open"), ("locked", "password locked"), ("daemon", "open")])
-def test_an_account_is_locked_and_its_hash_stays_where_it_is(tmp_path: Path, name: str, before: str) -> None:
+def test_a_locked_account_keeps_its_hash(tmp_path: Path, name: str, before: str) -> None:
     put(tmp_path, "/etc/shadow", SHADOW, 0o640)
     action = LockAccount(System(tmp_path))
     plan = action.plan({"name": name})
@@ -97,7 +97,7 @@ def test_an_account_is_locked_and_its_hash_stays_where_it_is(tmp_path: Path, nam
     assert apply_and_undo(action, {"name": name}, tmp_path) == (before, "locked")
 
 
-def test_accounts_that_are_not_locked(tmp_path: Path) -> None:
+def test_root_and_invalid_accounts_are_not_locked(tmp_path: Path) -> None:
     action = LockAccount(System(tmp_path))
     for name in ("root", "a b", "-x", "../x", "A:b", ""):
         with pytest.raises(InvalidParamsError):
@@ -120,7 +120,7 @@ def _key(root: Path, mode: int, folder: int) -> Path:
     ("mode", "params", "after"),
     [(0o644, {}, 0o600), (0o777, {}, 0o600), (0o644, {"keep_group": True}, 0o640), (0o444, {}, 0o400)],
 )
-def test_a_key_is_for_its_owner(tmp_path: Path, mode: int, params: dict[str, Any], after: int) -> None:
+def test_a_key_is_restricted_to_its_owner(tmp_path: Path, mode: int, params: dict[str, Any], after: int) -> None:
     path = _key(tmp_path, mode, 0o775)
     params = {"path": "/etc/ssl/private/device.key", **params}
     before, now = apply_and_undo(RestrictKey(System(tmp_path)), params, tmp_path)
@@ -145,13 +145,13 @@ def test_a_key_is_given_to_root(tmp_path: Path) -> None:
     assert path.stat().st_uid == 1234
 
 
-def test_only_keys_are_tightened(tmp_path: Path) -> None:
+def test_only_private_keys_are_restricted(tmp_path: Path) -> None:
     action = RestrictKey(System(tmp_path))
     put(tmp_path, "/etc/motd", "welcome")
     (tmp_path / "etc/link.key").symlink_to(_key(tmp_path, 0o644, 0o755))
-    for place, why in (("/etc/motd", "not a private key"), ("/etc/link.key", "symbolic"), ("/etc/none", "No such")):
-        with pytest.raises(ActionError, match=why):
-            action.plan({"path": place})
+    for path, reason in (("/etc/motd", "not a private key"), ("/etc/link.key", "symbolic"), ("/etc/none", "No such")):
+        with pytest.raises(ActionError, match=reason):
+            action.plan({"path": path})
     with pytest.raises(ActionError, match="not a private key"):
         action.plan({"path": "/etc"})
     for bad in ("etc/x", "/etc/../x", "/etc/x\n", "", 7):
@@ -176,7 +176,7 @@ SOURCES = {
 
 
 @pytest.mark.parametrize("shape", SOURCES)
-def test_a_package_source_is_switched_off_wherever_it_is_named(tmp_path: Path, shape: str) -> None:
+def test_a_package_source_is_disabled_in_every_file(tmp_path: Path, shape: str) -> None:
     for place, text in SOURCES[shape].items():
         put(tmp_path, place, text)
     action, params = DisableSource(System(tmp_path)), {"source": "http://x.example/d/"}
@@ -186,10 +186,10 @@ def test_a_package_source_is_switched_off_wherever_it_is_named(tmp_path: Path, s
     for place, text in SOURCES[shape].items():
         after = (tmp_path / place.lstrip("/")).read_text()
         kept = [line for line in text.splitlines() if "x.example" not in line and not line.startswith("enabled=")]
-        assert [line for line in kept if line not in after.splitlines()] == [], "others stay as they are"
+        assert [line for line in kept if line not in after.splitlines()] == [], "other lines do not change"
 
 
-def test_one_stanza_and_one_section_of_several(tmp_path: Path) -> None:
+def test_other_stanzas_and_sections_stay_enabled(tmp_path: Path) -> None:
     put(tmp_path, "/etc/apt/sources.list.d/x.sources", SOURCES["debian"]["/etc/apt/sources.list.d/x.sources"])
     put(tmp_path, "/etc/yum.repos.d/x.repo", SOURCES["fedora"]["/etc/yum.repos.d/x.repo"])
     action = DisableSource(System(tmp_path))
@@ -201,7 +201,7 @@ def test_one_stanza_and_one_section_of_several(tmp_path: Path) -> None:
     assert action.plan({"source": "main"}).changes == "disable main in /etc/yum.repos.d/x.repo"
 
 
-def test_a_source_that_is_not_there(tmp_path: Path) -> None:
+def test_an_unknown_package_source_is_an_error(tmp_path: Path) -> None:
     put(tmp_path, "/etc/apk/repositories", "https://a.example/main\n")
     with pytest.raises(ActionError, match="no package source"):
         DisableSource(System(tmp_path)).plan({"source": "http://x.example/d"})
@@ -210,7 +210,7 @@ def test_a_source_that_is_not_there(tmp_path: Path) -> None:
             DisableSource(System(tmp_path)).check({"source": bad})
 
 
-def test_the_journal_is_kept_on_the_disk(tmp_path: Path) -> None:
+def test_the_journal_is_made_persistent(tmp_path: Path) -> None:
     action = PersistLogs(System(tmp_path))
     with pytest.raises(ActionError, match="no journald"):
         action.plan({})
@@ -218,7 +218,7 @@ def test_the_journal_is_kept_on_the_disk(tmp_path: Path) -> None:
     assert apply_and_undo(action, {}, tmp_path) == ("as the distribution configures it", "persistent")
 
 
-def test_selinux_enforces_below_a_root(tmp_path: Path) -> None:
+def test_selinux_is_set_to_enforcing_below_a_root(tmp_path: Path) -> None:
     action = EnforceMac(System(tmp_path))
     with pytest.raises(ActionError, match="neither SELinux nor AppArmor"):
         action.plan({})
@@ -231,7 +231,7 @@ def test_selinux_enforces_below_a_root(tmp_path: Path) -> None:
         action.plan({})
 
 
-def test_what_is_too_large_or_no_text_is_not_changed(tmp_path: Path) -> None:
+def test_large_and_binary_files_are_not_changed(tmp_path: Path) -> None:
     put(tmp_path, "/etc/login.defs", "x" * (MAX_FILE_BYTES + 1))
     with pytest.raises(ActionError, match="larger than"):
         SetPasswordPolicy(System(tmp_path)).plan({"max_days": 90})
@@ -249,13 +249,13 @@ def test_a_link_is_not_followed_out_of_a_prepared_root(tmp_path: Path) -> None:
     assert outside.read_text() == "as it was"
 
 
-def test_options_in_files() -> None:
+def test_options_are_set_and_read() -> None:
     assert set_option("A 1\n#B 2\nA 3\n", "A", "9", " ") == "A 9\n#B 2\n"
     assert set_option("", "A", "9", "=") == "A=9\n"
     assert (option("x\nA = 5\n", "A"), option(None, "A"), option("#A 1", "A")) == ("5", "not set", "not set")
 
 
-def test_what_is_kept_for_undoing_is_named_so_that_it_never_travels(tmp_path: Path) -> None:
+def test_former_file_contents_stay_in_the_journal(tmp_path: Path) -> None:
     put(tmp_path, "/etc/login.defs", "PASS_MAX_DAYS 1\n")
     before = SetPasswordPolicy(System(tmp_path)).plan({"max_days": 90}).before
     assert [key for key, text in before.items() if "PASS_MAX_DAYS 1\\n" in text] == [JOURNAL_ONLY + "files"]
@@ -271,7 +271,7 @@ XINETD = {
 
 
 @pytest.mark.parametrize("name", ["telnet", "xinetd:telnet", "telnetd", "in.telnetd"])
-def test_a_service_of_xinetd_is_switched_off(tmp_path: Path, name: str) -> None:
+def test_an_xinetd_service_is_disabled(tmp_path: Path, name: str) -> None:
     for place, text in XINETD.items():
         put(tmp_path, place, text)
     action, params = DisableService(System(tmp_path)), {"name": name}

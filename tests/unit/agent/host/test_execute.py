@@ -1,4 +1,4 @@
-"""Programs are started without a shell, bounded in time and output."""
+"""Programs run without a shell, bounded in time and output."""
 
 import sys
 import time
@@ -9,41 +9,41 @@ import pytest
 from device_agent.host.execute import ExecuteError, run
 
 
-def test_output_status_and_language() -> None:
-    done = run(["sh", "-c", "echo out; echo err >&2; echo $LC_ALL $SECRET; exit 3"], ok=frozenset({3}))
-    assert (done.status, done.out, done.err) == (3, "out\nC\n", "err\n")
+def test_output_and_status_are_returned_in_the_c_locale() -> None:
+    result = run(["sh", "-c", "echo out; echo err >&2; echo $LC_ALL $SECRET; exit 3"], ok=frozenset({3}))
+    assert (result.status, result.out, result.err) == (3, "out\nC\n", "err\n")
 
 
-def test_only_the_named_environment_gets_through(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_named_variables_are_passed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SECRET", "x")
     assert "SECRET" not in run(["env"]).out
     assert "ADDED=1" in run(["env"], environment={"ADDED": "1"}).out
 
 
-def test_arguments_are_no_shell_text() -> None:
+def test_no_shell_interprets_arguments() -> None:
     assert run(["echo", "$(id); `id` | id"]).out == "$(id); `id` | id\n"
 
 
-def test_a_missing_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # A folder on the real PATH that this user may not enter would be another error.
+def test_a_missing_program_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # An inaccessible folder on the real PATH would cause another error.
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(ExecuteError, match="no-such-program is not installed"):
         run(["no-such-program"])
 
 
-def test_another_status_carries_the_last_words() -> None:
+def test_a_failure_has_the_last_line_of_output() -> None:
     with pytest.raises(ExecuteError, match="sh ended with status 4: last"):
         run(["sh", "-c", "echo first >&2; echo last >&2; exit 4"])
 
 
-def test_too_slow_is_killed_with_its_children() -> None:
-    begun = time.monotonic()
+def test_a_slow_program_is_killed_with_its_children() -> None:
+    started = time.monotonic()
     with pytest.raises(ExecuteError, match="did not end within"):
         run(["sh", "-c", "sleep 60 & echo $!; wait"], seconds=0.3)
-    assert time.monotonic() - begun < 30
+    assert time.monotonic() - started < 30
 
 
-def test_too_much_output_is_stopped() -> None:
+def test_a_program_with_too_much_output_is_killed() -> None:
     with pytest.raises(ExecuteError, match="wrote more than 1000 bytes"):
         run([sys.executable, "-c", "import sys\nwhile True: sys.stdout.write('x' * 4096)"], max_bytes=1000)
 
