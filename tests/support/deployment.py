@@ -2,10 +2,7 @@
 
 import asyncio
 import json
-import os
 import shutil
-import subprocess
-import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -18,6 +15,7 @@ from controller.adapters.system import SystemClock
 from controller.packs import pack_path
 from schemas.signing import public_key_text
 from tests.support.certs import Certs
+from tests.support.cli import cordon
 from tests.support.operator import OperatorClient
 from tests.support.processes import ModuleProcess
 from tests.support.simulated_fleet import SimulatedFleetProcess
@@ -126,7 +124,7 @@ async def open_deployment(
 
     `api` are other addresses by which it reaches the broker's API, `more` further TOML of its configuration.
     """
-    config = await asyncio.to_thread(_init, folder / "cordon", emqx, certs, tuple(api or emqx.api_urls))
+    config = await _init(folder / "cordon", emqx, certs, tuple(api or emqx.api_urls))
     shutil.copyfile(pack_path(pack), config.parent / "policies" / f"{pack}.yaml")
     with config.open("a") as file:
         file.write(_settings(timings) + more)
@@ -136,22 +134,24 @@ async def open_deployment(
         yield Deployment(folder, config, emqx, certs, timings, broker, stack, controller, operator)
 
 
-def _init(home: Path, emqx: StandInProcess, certs: Certs, api: Sequence[str]) -> Path:
+async def _init(home: Path, emqx: StandInProcess, certs: Certs, api: Sequence[str]) -> Path:
     """Runs `cordon init`; returns the path of cordon.toml."""
     (home / "policies").mkdir(parents=True)
+    secret = home / "emqx.secret"
+    secret.touch(mode=0o600)
+    secret.write_text(emqx.secret)
     certificate, key = certs.client(CONTROLLER_ID)
     argv = [
-        sys.executable, "-m", "controller.main", "init", "--dir", str(home), "--yes", "--listen", "127.0.0.1:0",
-        "--client-id", CONTROLLER_ID, "--emqx-key", emqx.key,
+        "init", "--dir", str(home), "--yes", "--listen", "127.0.0.1:0", "--client-id", CONTROLLER_ID,
+        "--emqx-key", emqx.key, "--emqx-secret-file", str(secret),
         "--mqtt-ca", str(certs.ca), "--mqtt-cert", str(certificate), "--mqtt-key", str(key),
     ]  # fmt: skip
     for url in api:
         argv += ["--emqx", url]
     for host, port in emqx.tls:
         argv += ["--mqtt", f"mqtts://{host}:{port}"]
-    environment = {**os.environ, "CORDON_EMQX_SECRET": emqx.secret}
-    done = subprocess.run(argv, env=environment, capture_output=True, text=True, check=False, timeout=START_SECONDS)
-    assert done.returncode == 0, done.stderr + done.stdout
+    status, out, error = await cordon(*argv)
+    assert status == 0, error + out
     return home / "cordon.toml"
 
 

@@ -205,7 +205,7 @@ LONG: Final = {
     "from": "Failed password for " + "from x " * 400_000,
     "open brackets": 'destination d { tcp("' * 100_000,
     "actions": 'action(type="omfwd" ' * 100_000,
-    "empty lines": "\n" * 3_000_000,
+    "empty lines": "\n" * 1_000_000,
     "inner spaces": "Port x" + " " * 3_000_000 + "y",
     "digits": "1" * 1_000_000,
     "times": "1m" * 1_000_000,
