@@ -15,7 +15,7 @@ from controller.domain.policy.model import ContainmentLevel
 from controller.ports.broker_tables import AccessRules, restriction
 from controller.ports.errors import BrokerUnreachableError
 from tests.support.emqx_calls import delete_rules, rules_of
-from tests.support.faulty_emqx import Site, site
+from tests.support.faulty_emqx import FaultyDeployment, faulty_deployment
 from tests.support.mosquitto import free_port
 from tests.support.mqtt_device import Device
 from tests.support.reports import full, incoming
@@ -30,7 +30,7 @@ async def test_a_node_killed_in_the_middle_of_a_containment(tmp_path: Path) -> N
     with StandInProcess(nodes=3) as emqx, Device("edge-1", [emqx.mqtt[2]]) as device:
         async with (
             open_emqx(emqx.api_urls, emqx.key, emqx.secret, clock=SystemClock()) as broker,
-            site(tmp_path / "c.db", broker) as it,
+            faulty_deployment(tmp_path / "c.db", broker) as it,
         ):
             ordinary = it.place.store.keep_rules
 
@@ -56,7 +56,7 @@ async def test_a_broker_that_lost_its_state_holds_it_again_within_seconds(tmp_pa
     ports = (free_port(), free_port())
     async with (
         open_emqx([f"http://127.0.0.1:{ports[1]}"], KEY, SECRET, clock=SystemClock()) as broker,
-        site(tmp_path / "c.db", broker) as at,
+        faulty_deployment(tmp_path / "c.db", broker) as at,
     ):
         async with stand_in(ports):
             await at.place.ingest.take(
@@ -89,7 +89,7 @@ async def test_rules_altered_by_hand_at_a_running_broker(tmp_path: Path) -> None
     with StandInProcess(nodes=2) as emqx:
         async with (
             open_emqx(emqx.api_urls, emqx.key, emqx.secret, clock=SystemClock()) as broker,
-            site(tmp_path / "c.db", broker) as at,
+            faulty_deployment(tmp_path / "c.db", broker) as at,
         ):
             await at.place.ingest.take([incoming("edge-1", full("edge-1", 1, 23))])
             await _settled(at)
@@ -100,7 +100,7 @@ async def test_rules_altered_by_hand_at_a_running_broker(tmp_path: Path) -> None
             assert await at.reconciler.reconcile() == []
 
 
-async def _settled(at: Site) -> None:
+async def _settled(at: FaultyDeployment) -> None:
     """Everything asked for is carried out, however many attempts it takes."""
     async with asyncio.TaskGroup() as group:
         working = group.create_task(at.outbox.run())

@@ -13,34 +13,34 @@ from controller.domain.audit_kinds import AuditKind
 from controller.domain.events import ReleaseOrdered
 from controller.domain.policy.model import ContainmentLevel
 from controller.ports.errors import BrokerError
-from tests.support.faulty_emqx import FAULTS, FaultyCluster, Site, site
+from tests.support.faulty_emqx import FAULTS, FaultyDeployment, FaultyEmqx, faulty_deployment
 from tests.support.reports import full, incoming
 
 RULES: Final = "/authorization/sources/built_in_database/rules/clients"
 WAITS: Final = (0.001,) * 4  # seconds between two looks; the scripted nodes need none
 
 
-async def report(at: Site, seq: int, port: int) -> None:
+async def report(at: FaultyDeployment, seq: int, port: int) -> None:
     await at.place.ingest.take([incoming("dev", full("dev", seq, port))])
 
 
-async def nothing(_at: Site) -> None:
+async def nothing(_at: FaultyDeployment) -> None:
     """The device is known and free."""
 
 
-async def restrict(at: Site) -> None:
+async def restrict(at: FaultyDeployment) -> None:
     await report(at, 1, 23)
 
 
-async def isolate(at: Site) -> None:
+async def isolate(at: FaultyDeployment) -> None:
     await report(at, 1, 2375)
 
 
-async def release(at: Site) -> None:
+async def release(at: FaultyDeployment) -> None:
     await report(at, 2, 22)
 
 
-async def end_isolation(at: Site) -> None:
+async def end_isolation(at: FaultyDeployment) -> None:
     fleet = at.place.fleet
     await fleet.apply_and_commit("dev", ReleaseOrdered(fleet.new_id(), "op", "enough"))
 
@@ -49,8 +49,8 @@ async def end_isolation(at: Site) -> None:
 class Scenario:
     """What is decided, out of which state, by which calls, and what the broker holds in the end."""
 
-    before: Callable[[Site], Awaitable[None]]
-    decide: Callable[[Site], Awaitable[None]]
+    before: Callable[[FaultyDeployment], Awaitable[None]]
+    decide: Callable[[FaultyDeployment], Awaitable[None]]
     calls: tuple[str, ...]
     restricted: bool
     banned: bool
@@ -103,19 +103,19 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(verification, "WAITS_SECONDS", WAITS)
 
 
-def cluster() -> FaultyCluster:
-    made = FaultyCluster()
+def cluster() -> FaultyEmqx:
+    made = FaultyEmqx()
     made.subscriptions = ["fleet/x"]
     return made
 
 
-def holds(emqx: FaultyCluster, scenario: Scenario) -> bool:
+def holds(emqx: FaultyEmqx, scenario: Scenario) -> bool:
     """Whether the broker holds what the scenario ends in."""
     rules = emqx.is_restricted("dev") if scenario.restricted else emqx.is_untouched("dev")
     return rules and ("dev" in emqx.bans) is scenario.banned
 
 
-async def proofs(at: Site, kind: str) -> int:
+async def proofs(at: FaultyDeployment, kind: str) -> int:
     """How often that was recorded."""
     return (await at.place.audited("dev")).count(kind)
 
@@ -123,7 +123,7 @@ async def proofs(at: Site, kind: str) -> int:
 @pytest.mark.parametrize("name", SCENARIOS)
 async def test_the_list_of_calls_is_complete(tmp_path: Path, name: str) -> None:
     scenario, emqx = SCENARIOS[name], cluster()
-    async with site(tmp_path / "c.db", emqx.broker()) as at:
+    async with faulty_deployment(tmp_path / "c.db", emqx.broker()) as at:
         await scenario.before(at)
         await at.outbox.drain()
         emqx.calls.clear()
@@ -137,7 +137,7 @@ async def test_the_list_of_calls_is_complete(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize(("name", "call", "fault"), CASES, ids=[" ".join(case) for case in CASES])
 async def test_a_call_that_goes_wrong(tmp_path: Path, name: str, call: str, fault: str) -> None:
     scenario, emqx = SCENARIOS[name], cluster()
-    async with site(tmp_path / "c.db", emqx.broker()) as at:
+    async with faulty_deployment(tmp_path / "c.db", emqx.broker()) as at:
         await scenario.before(at)
         await at.outbox.drain()
         before = await proofs(at, scenario.proof)
@@ -156,7 +156,7 @@ async def test_a_call_that_goes_wrong(tmp_path: Path, name: str, call: str, faul
             assert await proofs(at, scenario.proof) == before + 1
             assert holds(emqx, scenario) or (name, call, fault) == DECEIVED
     emqx.fault = None
-    async with site(tmp_path / "c.db", emqx.broker()) as at:
+    async with faulty_deployment(tmp_path / "c.db", emqx.broker()) as at:
         await at.outbox.drain()
         if (name, call, fault) == DECEIVED:
             assert [one.what for one in await at.reconciler.reconcile()] == ["the restriction was not removed"]
@@ -173,7 +173,7 @@ async def test_a_call_that_goes_wrong(tmp_path: Path, name: str, call: str, faul
 async def test_without_a_restart_it_is_tried_again_by_itself(tmp_path: Path) -> None:
     emqx = cluster()
     emqx.fault = (f"PUT {RULES}/dev", FAULTS["503"])
-    async with site(tmp_path / "c.db", emqx.broker()) as at, asyncio.TaskGroup() as group:
+    async with faulty_deployment(tmp_path / "c.db", emqx.broker()) as at, asyncio.TaskGroup() as group:
         working = group.create_task(at.outbox.run())
         await restrict(at)
         async with asyncio.timeout(10):
@@ -195,7 +195,7 @@ async def test_without_a_restart_it_is_tried_again_by_itself(tmp_path: Path) -> 
 @pytest.mark.parametrize("call", ["GET /banned", f"GET {RULES}"])
 async def test_a_comparison_that_cannot_read_repairs_nothing_and_says_so(tmp_path: Path, call: str, fault: str) -> None:
     emqx = cluster()
-    async with site(tmp_path / "c.db", emqx.broker()) as at:
+    async with faulty_deployment(tmp_path / "c.db", emqx.broker()) as at:
         await restrict(at)
         await at.outbox.drain()
         for table in emqx.rules.values():
@@ -212,7 +212,7 @@ async def test_a_comparison_that_cannot_read_repairs_nothing_and_says_so(tmp_pat
 
 async def test_rules_and_bans_altered_by_hand_are_put_right(tmp_path: Path) -> None:
     emqx = cluster()
-    async with site(tmp_path / "c.db", emqx.broker()) as at:
+    async with faulty_deployment(tmp_path / "c.db", emqx.broker()) as at:
         await isolate(at)
         await at.outbox.drain()
         emqx.bans.clear()

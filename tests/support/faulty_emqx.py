@@ -14,7 +14,7 @@ from controller.ports.broker_tables import restriction
 from controller.service.containment.outbox import Outbox
 from controller.service.containment.reconciler import Reconciler
 from tests.support.controller_harness import World, world
-from tests.support.scripted_emqx import BASES, Cluster, error
+from tests.support.scripted_emqx import BASES, ScriptedEmqx, error
 
 Strike = Callable[[httpx.Request, Callable[[httpx.Request], httpx.Response]], httpx.Response]
 Normal = Callable[[httpx.Request], httpx.Response]
@@ -70,7 +70,7 @@ FAULTS: Final[dict[str, Strike]] = {
 }
 
 
-class FaultyCluster(Cluster):
+class FaultyEmqx(ScriptedEmqx):
     """Three nodes; while `fault` is set, calls that begin with its text go wrong."""
 
     def __init__(self) -> None:
@@ -106,7 +106,7 @@ class FaultyCluster(Cluster):
 
 
 @dataclass(slots=True)
-class Site:
+class FaultyDeployment:
     """A controller of this cluster."""
 
     place: World
@@ -120,8 +120,8 @@ class Site:
 
 
 @contextlib.asynccontextmanager
-async def site(path: Path, broker: EmqxBroker) -> AsyncIterator[Site]:
+async def faulty_deployment(path: Path, broker: EmqxBroker) -> AsyncIterator[FaultyDeployment]:
     """A controller on the store at `path` with this broker; the same path again is a restart."""
     settings = {"identity": {"unsafe_accept_claimed": True}, "reconcile": {"every": "1s"}}
     async with world(path, emqx=broker, settings=settings) as place:
-        yield Site(place, place.outbox, place.reconciler)
+        yield FaultyDeployment(place, place.outbox, place.reconciler)

@@ -24,7 +24,7 @@ def error(status: int, code: str, message: str = "x") -> httpx.Response:
     return httpx.Response(status, json={"code": code, "message": message})
 
 
-class Cluster:
+class ScriptedEmqx:
     """Three nodes, one client `dev`."""
 
     def __init__(self) -> None:

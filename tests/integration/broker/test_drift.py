@@ -10,14 +10,14 @@ from controller.adapters.system import SystemClock
 from controller.ports.broker_tables import restriction
 from controller.service.containment.drift import DriftState
 from tests.support.emqx_calls import lift_ban, rules_of
-from tests.support.faulty_emqx import Site, site
+from tests.support.faulty_emqx import FaultyDeployment, faulty_deployment
 from tests.support.reports import full, incoming
 from tests.support.standin import StandInProcess
 
 FOREIGN = 300
 
 
-async def settled(at: Site) -> None:
+async def settled(at: FaultyDeployment) -> None:
     async with asyncio.timeout(20), asyncio.TaskGroup() as group:
         working = group.create_task(at.outbox.run())
         while at.outbox.queue.pending:
@@ -29,7 +29,7 @@ async def test_a_node_that_missed_rows_is_found_and_holds_them_again(tmp_path: P
     with StandInProcess(nodes=3) as emqx:
         async with (
             open_emqx(emqx.api_urls, emqx.key, emqx.secret, clock=SystemClock()) as broker,
-            site(tmp_path / "c.db", broker) as at,
+            faulty_deployment(tmp_path / "c.db", broker) as at,
         ):
             await at.place.ingest.take(
                 [incoming("edge-1", full("edge-1", 1, 23)), incoming("edge-2", full("edge-2", 1, 2375))]
@@ -52,7 +52,7 @@ async def test_foreign_bans_and_rules_are_read_over_and_left(tmp_path: Path) -> 
     with StandInProcess(nodes=1) as emqx:
         async with (
             open_emqx(emqx.api_urls, emqx.key, emqx.secret, clock=SystemClock()) as broker,
-            site(tmp_path / "c.db", broker) as at,
+            faulty_deployment(tmp_path / "c.db", broker) as at,
             httpx.AsyncClient(
                 base_url=f"{emqx.api_urls[0]}/api/v5", auth=(emqx.key, emqx.secret), trust_env=False
             ) as api,

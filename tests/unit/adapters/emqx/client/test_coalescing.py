@@ -17,7 +17,7 @@ from controller.adapters.emqx.containment.context import ProofRecorder
 from controller.domain.containment.plan import Subject
 from controller.ports.broker_tables import restriction
 from controller.ports.errors import BrokerError, BrokerRefusedError
-from tests.support.scripted_emqx import Cluster, error
+from tests.support.scripted_emqx import ScriptedEmqx, error
 
 
 class Reader:
@@ -78,7 +78,7 @@ async def test_a_cancelled_reader_does_not_affect_the_others() -> None:
     assert await other == 2
 
 
-def _bulk(cluster: Cluster, refusal: httpx.Response | None = None) -> list[int]:
+def _bulk(cluster: ScriptedEmqx, refusal: httpx.Response | None = None) -> list[int]:
     """Answers bulk writes; returns the sizes of the batches."""
     sizes: list[int] = []
 
@@ -109,7 +109,7 @@ async def _write(writer: BatchingRuleWriter, many: int) -> list[ProofRecorder]:
 
 
 async def test_concurrent_writes_are_batched_and_a_single_one_is_not() -> None:
-    cluster = Cluster()
+    cluster = ScriptedEmqx()
     sizes = _bulk(cluster)
     writer = BatchingRuleWriter(cluster.broker().api)
     (alone,) = await _write(writer, 1)
@@ -125,14 +125,14 @@ async def test_concurrent_writes_are_batched_and_a_single_one_is_not() -> None:
 
 
 async def test_a_conflicting_batch_is_written_one_by_one() -> None:
-    cluster = Cluster()
+    cluster = ScriptedEmqx()
     _bulk(cluster, error(409, "ALREADY_EXISTS"))
     await _write(BatchingRuleWriter(cluster.broker().api), 20)
     assert cluster.made("PUT") == 20
 
 
 async def test_a_failed_batch_fails_each_writer() -> None:
-    cluster = Cluster()
+    cluster = ScriptedEmqx()
     _bulk(cluster, error(403, "UNAUTHORIZED_ROLE"))
     writer = BatchingRuleWriter(cluster.broker().api)
     asked = [writer.write(Subject.client(f"d{n}"), (), ProofRecorder().add) for n in range(30)]
@@ -140,7 +140,7 @@ async def test_a_failed_batch_fails_each_writer() -> None:
     assert sum(isinstance(each, BrokerRefusedError) for each in found) >= 29
 
 
-def _sessions(cluster: Cluster, there: set[str], *, knows_several: bool = True) -> list[int]:
+def _sessions(cluster: ScriptedEmqx, there: set[str], *, knows_several: bool = True) -> list[int]:
     """Answers reads of several ids; returns the sizes of the batches."""
     sizes: list[int] = []
     real = cluster.answer
@@ -165,7 +165,7 @@ def _sessions(cluster: Cluster, there: set[str], *, knows_several: bool = True) 
 async def test_a_batched_read_proves_absence_only_where_the_broker_supports_it(
     knows_several: bool,
 ) -> None:
-    cluster, there = Cluster(), {f"d{n}" for n in range(0, 250, 2)}
+    cluster, there = ScriptedEmqx(), {f"d{n}" for n in range(0, 250, 2)}
     sizes = _sessions(cluster, there, knows_several=knows_several)
     shared = CoalescedRequests(cluster.broker().api)
     reader, record = shared.clients_at[""], ProofRecorder()
@@ -179,7 +179,7 @@ async def test_a_batched_read_proves_absence_only_where_the_broker_supports_it(
 
 
 async def test_a_cancelled_writer_is_not_written() -> None:
-    cluster = Cluster()
+    cluster = ScriptedEmqx()
     sizes = _bulk(cluster)
     writer = BatchingRuleWriter(cluster.broker().api)
     tasks = [

@@ -12,7 +12,7 @@ from controller.ports.broker_tables import AccessRule, AccessRules, restriction
 from controller.ports.errors import BrokerError, BrokerRefusedError, BrokerUnreachableError
 from schemas.topics import DownChannel, down
 from tests.support.emqx_calls import ban_of, rules_of
-from tests.support.scripted_emqx import BASES, Cluster, error
+from tests.support.scripted_emqx import BASES, ScriptedEmqx, error
 
 DEVICE = Subject.client("dev")
 
@@ -35,15 +35,15 @@ def allowed(topic: str, kind: str = "publish") -> dict[str, Any]:
 
 
 @pytest.fixture
-def cluster(monkeypatch: pytest.MonkeyPatch) -> Cluster:
+def cluster(monkeypatch: pytest.MonkeyPatch) -> ScriptedEmqx:
     """With the usual number of checks, and next to no time between them."""
     monkeypatch.setattr(
         "controller.adapters.emqx.containment.verification.WAITS_SECONDS", (0.001,) * len(WAITS_SECONDS)
     )
-    return Cluster()
+    return ScriptedEmqx()
 
 
-async def test_the_read_back_waits_for_rules_that_reach_a_node_late(cluster: Cluster) -> None:
+async def test_the_read_back_waits_for_rules_that_reach_a_node_late(cluster: ScriptedEmqx) -> None:
     cluster.before.append(lambda base, method, path: _set_lag(cluster, method, path))
     proof = await cluster.broker().restrict(DEVICE, RuleStore())
     assert proof.holds, proof.missing
@@ -51,12 +51,12 @@ async def test_the_read_back_waits_for_rules_that_reach_a_node_late(cluster: Clu
     assert [step.answer == "as wanted" for step in reads] == [False, False, True]
 
 
-def _set_lag(cluster: Cluster, method: str, path: str) -> None:
+def _set_lag(cluster: ScriptedEmqx, method: str, path: str) -> None:
     if method == "PUT" and "/rules/clients/" in path:
         cluster.lag[BASES[2]] = 2
 
 
-async def test_a_refilled_cache_is_cleared_again(cluster: Cluster) -> None:
+async def test_a_refilled_cache_is_cleared_again(cluster: ScriptedEmqx) -> None:
     cluster.cache = [allowed("fleet/telemetry")]
     refills = iter([[allowed("fleet/telemetry")], [allowed("fleet/news", "subscribe")]])
 
@@ -73,7 +73,7 @@ async def test_a_refilled_cache_is_cleared_again(cluster: Cluster) -> None:
     assert cluster.cache == []
 
 
-async def test_a_cache_that_stays_wrong_is_no_proof(cluster: Cluster) -> None:
+async def test_a_cache_that_stays_wrong_is_no_proof(cluster: ScriptedEmqx) -> None:
     def stubborn(_base: str, method: str, path: str) -> httpx.Response | None:
         if path.endswith("/authorization/cache"):
             return httpx.Response(204) if method == "DELETE" else httpx.Response(200, json=[allowed("fleet/x")])
@@ -86,7 +86,7 @@ async def test_a_cache_that_stays_wrong_is_no_proof(cluster: Cluster) -> None:
     assert proof.cut_at > 0
 
 
-async def test_cached_permissions_in_the_branch_may_stay(cluster: Cluster) -> None:
+async def test_cached_permissions_in_the_branch_may_stay(cluster: ScriptedEmqx) -> None:
     def own(_base: str, method: str, path: str) -> httpx.Response | None:
         if method == "DELETE" and path.endswith("/cache"):
             cluster.cache = [allowed("cordon/v1/dev/up/posture"), allowed("cordon/v1/dev/down/#", "subscribe")]
@@ -99,7 +99,7 @@ async def test_cached_permissions_in_the_branch_may_stay(cluster: Cluster) -> No
     assert cluster.made("DELETE /clients/dev/authorization/cache") == 1
 
 
-async def test_a_subscription_made_meanwhile_is_cut_by_the_next_restriction(cluster: Cluster) -> None:
+async def test_a_subscription_made_meanwhile_is_cut_by_the_next_restriction(cluster: ScriptedEmqx) -> None:
     own = down("dev", DownChannel.COMMAND)
     cluster.subscriptions = ["fleet/#", "$share/g/fleet/work", own, "$share/g/" + own]
     slipped = iter(["fleet/late"])
@@ -116,7 +116,7 @@ async def test_a_subscription_made_meanwhile_is_cut_by_the_next_restriction(clus
     assert cluster.subscriptions == [own, "$share/g/" + own]
 
 
-async def test_many_subscriptions_are_cut_in_portions(cluster: Cluster) -> None:
+async def test_many_subscriptions_are_cut_in_portions(cluster: ScriptedEmqx) -> None:
     cluster.subscriptions = [f"fleet/{number}" for number in range(2 * SUBSCRIPTIONS_AT_ONCE + 1)]
     proof = await cluster.broker().restrict(DEVICE, RuleStore())
     assert proof.holds, proof.missing
@@ -124,21 +124,21 @@ async def test_many_subscriptions_are_cut_in_portions(cluster: Cluster) -> None:
     assert cluster.subscriptions == []
 
 
-async def test_a_failing_store_stops_a_restriction_before_any_rule_is_written(cluster: Cluster) -> None:
+async def test_a_failing_store_stops_a_restriction_before_any_rule_is_written(cluster: ScriptedEmqx) -> None:
     cluster.rules[BASES[0]]["dev"] = [{"topic": "a", "permission": "allow", "action": "all"}]
     with pytest.raises(OSError, match="full"):
         await cluster.broker().restrict(DEVICE, RuleStore(OSError("full")))
     assert cluster.made("PUT") == 0
 
 
-async def test_a_failing_store_leaves_an_isolation_banned(cluster: Cluster) -> None:
+async def test_a_failing_store_leaves_an_isolation_banned(cluster: ScriptedEmqx) -> None:
     with pytest.raises(OSError, match="full"):
         await cluster.broker().isolate(DEVICE, RuleStore(OSError("full")), case="c", reason="r", until=None)
     assert cluster.bans["dev"]["by"] == "cordon/c"
     assert cluster.made("PUT") == 0
 
 
-async def test_a_ban_whose_answer_was_lost_is_recognised(cluster: Cluster) -> None:
+async def test_a_ban_whose_answer_was_lost_is_recognised(cluster: ScriptedEmqx) -> None:
     cluster.session = "none"  # the ban that was made cut it
     lost = iter([True])
 
@@ -155,7 +155,7 @@ async def test_a_ban_whose_answer_was_lost_is_recognised(cluster: Cluster) -> No
     assert proof.cut_at == 6
 
 
-async def test_a_client_is_kicked_until_it_is_gone(cluster: Cluster) -> None:
+async def test_a_client_is_kicked_until_it_is_gone(cluster: ScriptedEmqx) -> None:
     back = iter(["connected", "connected"])
 
     def come_back(_base: str, method: str, path: str) -> httpx.Response | None:
@@ -170,14 +170,14 @@ async def test_a_client_is_kicked_until_it_is_gone(cluster: Cluster) -> None:
     assert cluster.made("DELETE /clients/dev") == 3
 
 
-async def test_a_session_that_waits_with_old_subscriptions_is_destroyed(cluster: Cluster) -> None:
+async def test_a_session_that_waits_with_old_subscriptions_is_destroyed(cluster: ScriptedEmqx) -> None:
     cluster.session, cluster.subscriptions = "away", ["fleet/#"]
     proof = await cluster.broker().isolate(DEVICE, RuleStore(), case="c", reason="r", until=None)
     assert proof.holds, proof.missing
     assert cluster.session == "none"
 
 
-async def test_a_waiting_session_with_allowed_subscriptions_is_left(cluster: Cluster) -> None:
+async def test_a_waiting_session_with_allowed_subscriptions_is_left(cluster: ScriptedEmqx) -> None:
     cluster.session, cluster.subscriptions = "away", [down("dev", DownChannel.COMMAND)]
     proof = await cluster.broker().isolate(DEVICE, RuleStore(), case="c", reason="r", until=None)
     assert proof.holds, proof.missing
@@ -186,7 +186,7 @@ async def test_a_waiting_session_with_allowed_subscriptions_is_left(cluster: Clu
 
 @pytest.mark.parametrize(("case", "until"), [("new", 4e9), ("old", 4e9 + 600), ("old", None)])
 async def test_a_ban_of_an_earlier_decision_is_replaced_under_the_rules(
-    cluster: Cluster, case: str, until: float | None
+    cluster: ScriptedEmqx, case: str, until: float | None
 ) -> None:
     await cluster.broker().isolate(DEVICE, RuleStore(), case="old", reason="r", until=4e9)
     before = len(cluster.calls)
@@ -200,14 +200,14 @@ async def test_a_ban_of_an_earlier_decision_is_replaced_under_the_rules(
     assert len(read_back) > len(BASES)
 
 
-async def test_an_identical_ban_is_left(cluster: Cluster) -> None:
+async def test_an_identical_ban_is_left(cluster: ScriptedEmqx) -> None:
     for until in (4e9, 4e9 + 0.4):
         proof = await cluster.broker().isolate(DEVICE, RuleStore(), case="c", reason="r", until=until)
         assert proof.holds, proof.missing
     assert cluster.made("DELETE /banned") == 0
 
 
-async def test_a_ban_that_vanishes_is_no_proof(cluster: Cluster) -> None:
+async def test_a_ban_that_vanishes_is_no_proof(cluster: ScriptedEmqx) -> None:
     def vanish(_base: str, method: str, path: str) -> None:
         if method == "GET" and path == "/banned":
             cluster.bans.clear()
@@ -218,7 +218,7 @@ async def test_a_ban_that_vanishes_is_no_proof(cluster: Cluster) -> None:
     assert "no ban in force" in proof.missing
 
 
-async def test_an_error_after_the_ban_is_in_the_proof_with_the_cut(cluster: Cluster) -> None:
+async def test_an_error_after_the_ban_is_in_the_proof_with_the_cut(cluster: ScriptedEmqx) -> None:
     def refuse(_base: str, _method: str, path: str) -> httpx.Response | None:
         return error(403, "UNAUTHORIZED_ROLE") if path.startswith("/authorization") else None
 
@@ -231,14 +231,14 @@ async def test_an_error_after_the_ban_is_in_the_proof_with_the_cut(cluster: Clus
         await cluster.broker().restrict(DEVICE, RuleStore())
 
 
-async def test_a_source_in_front_of_the_database_is_no_proof(cluster: Cluster) -> None:
+async def test_a_source_in_front_of_the_database_is_no_proof(cluster: ScriptedEmqx) -> None:
     cluster.sources = [{"type": "file", "enable": True}, {"type": "built_in_database", "enable": True}]
     proof = await cluster.broker().restrict(DEVICE, RuleStore())
     assert not proof.holds
     assert "EMQX asks file before" in proof.missing
 
 
-async def test_a_silent_node_is_missing_until_the_cluster_lists_it_as_stopped(cluster: Cluster) -> None:
+async def test_a_silent_node_is_missing_until_the_cluster_lists_it_as_stopped(cluster: ScriptedEmqx) -> None:
     broker = cluster.broker()
     await broker.ping()
     reads = iter(range(100))
@@ -254,14 +254,14 @@ async def test_a_silent_node_is_missing_until_the_cluster_lists_it_as_stopped(cl
     assert any(step.what == "node not running" and "emqx@n2" in step.answer for step in proof.steps)
 
 
-async def test_a_silent_node_of_unknown_name_is_excused_if_all_running_nodes_answered(cluster: Cluster) -> None:
+async def test_a_silent_node_of_unknown_name_is_excused_if_all_running_nodes_answered(cluster: ScriptedEmqx) -> None:
     cluster.silent.add(BASES[1])
     assert not (await cluster.broker().restrict(DEVICE, RuleStore())).holds
     cluster.stopped.add(BASES[1])
     assert (await cluster.broker().restrict(DEVICE, RuleStore())).holds
 
 
-async def test_all_nodes_fall_silent_in_the_middle(cluster: Cluster) -> None:
+async def test_all_nodes_fall_silent_in_the_middle(cluster: ScriptedEmqx) -> None:
     async def then_all_die(_rules: AccessRules) -> None:
         cluster.silent.update(BASES)
 
@@ -270,7 +270,7 @@ async def test_all_nodes_fall_silent_in_the_middle(cluster: Cluster) -> None:
     assert all(base in str(caught.value) for base in BASES)
 
 
-async def test_limits_of_rules_of_newer_versions_survive_a_restriction(cluster: Cluster) -> None:
+async def test_limits_of_rules_of_newer_versions_survive_a_restriction(cluster: ScriptedEmqx) -> None:
     narrow = {"topic": "a", "permission": "allow", "action": "all", "zone": "inner", "ipaddr": "10.0.0.0/8"}
     for table in cluster.rules.values():
         table["dev"] = [narrow]
@@ -283,7 +283,7 @@ async def test_limits_of_rules_of_newer_versions_survive_a_restriction(cluster: 
     assert cluster.rules[BASES[0]]["dev"] == [narrow]
 
 
-async def test_end_of_isolation_writes_lost_rules_before_it_lifts_the_ban(cluster: Cluster) -> None:
+async def test_end_of_isolation_writes_lost_rules_before_it_lifts_the_ban(cluster: ScriptedEmqx) -> None:
     broker = cluster.broker()
     await broker.isolate(DEVICE, RuleStore(), case="c", reason="r", until=None)
     for table in cluster.rules.values():
@@ -295,7 +295,7 @@ async def test_end_of_isolation_writes_lost_rules_before_it_lifts_the_ban(cluste
     assert await rules_of(broker.api, "dev") == restriction("dev")
 
 
-async def test_end_of_an_isolation_that_was_never_carried_out_saves_the_clients_rules(cluster: Cluster) -> None:
+async def test_end_of_an_isolation_that_was_never_carried_out_saves_the_clients_rules(cluster: ScriptedEmqx) -> None:
     own = {"topic": "fleet/#", "permission": "allow", "action": "all"}
     for table in cluster.rules.values():
         table["dev"] = [own]
@@ -307,7 +307,7 @@ async def test_end_of_an_isolation_that_was_never_carried_out_saves_the_clients_
     assert len(store.saved) == 1, "the restriction's own rules are nobody's"
 
 
-async def test_a_release_restores_the_rules_before_it_lifts_the_ban(cluster: Cluster) -> None:
+async def test_a_release_restores_the_rules_before_it_lifts_the_ban(cluster: ScriptedEmqx) -> None:
     broker = cluster.broker()
     await broker.isolate(DEVICE, RuleStore(), case="c", reason="r", until=None)
     cluster.calls.clear()
@@ -318,7 +318,7 @@ async def test_a_release_restores_the_rules_before_it_lifts_the_ban(cluster: Clu
     assert cluster.bans == {}
 
 
-async def test_a_release_that_cannot_write_keeps_the_ban(cluster: Cluster) -> None:
+async def test_a_release_that_cannot_write_keeps_the_ban(cluster: ScriptedEmqx) -> None:
     broker = cluster.broker()
     await broker.isolate(DEVICE, RuleStore(), case="c", reason="r", until=None)
     cluster.before.append(
@@ -329,7 +329,7 @@ async def test_a_release_that_cannot_write_keeps_the_ban(cluster: Cluster) -> No
     assert "dev" in cluster.bans
 
 
-def _die_after(cluster: Cluster, method: str, beginning: str) -> None:
+def _die_after(cluster: ScriptedEmqx, method: str, beginning: str) -> None:
     """Every node falls silent after such a call."""
 
     def knob(_base: str, made: str, path: str) -> None:
@@ -339,7 +339,7 @@ def _die_after(cluster: Cluster, method: str, beginning: str) -> None:
     cluster.before.append(knob)
 
 
-async def test_an_interrupted_restriction_reports_what_was_done_and_what_is_missing(cluster: Cluster) -> None:
+async def test_an_interrupted_restriction_reports_what_was_done_and_what_is_missing(cluster: ScriptedEmqx) -> None:
     _die_after(cluster, "PUT", "/authorization")
     proof = await cluster.broker().restrict(DEVICE, RuleStore())
     assert not proof.holds
@@ -349,7 +349,7 @@ async def test_an_interrupted_restriction_reports_what_was_done_and_what_is_miss
 
 
 @pytest.mark.parametrize("way", ["end_isolation", "release"])
-async def test_an_interrupted_release_is_no_proof(cluster: Cluster, way: str) -> None:
+async def test_an_interrupted_release_is_no_proof(cluster: ScriptedEmqx, way: str) -> None:
     broker = cluster.broker()
     await broker.isolate(DEVICE, RuleStore(), case="c", reason="r", until=None)
     _die_after(cluster, "DELETE", "/banned")
@@ -359,7 +359,7 @@ async def test_an_interrupted_release_is_no_proof(cluster: Cluster, way: str) ->
 
 
 @pytest.mark.parametrize("way", ["end_isolation", "release"])
-async def test_a_ban_is_not_lifted_while_a_node_lacks_the_rules(cluster: Cluster, way: str) -> None:
+async def test_a_ban_is_not_lifted_while_a_node_lacks_the_rules(cluster: ScriptedEmqx, way: str) -> None:
     broker = cluster.broker()
     await broker.isolate(DEVICE, RuleStore(), case="c", reason="r", until=None)
     saved = (AccessRule("a", "allow", "all"),)
