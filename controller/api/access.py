@@ -1,4 +1,4 @@
-"""Access rules for the fleet: templates planned, applied and compared; grants for a time."""
+"""Access rules of devices: plan, apply and compare templates; temporary grants."""
 
 from typing import Annotated, Literal
 
@@ -38,7 +38,7 @@ class AccessTemplatesBody(Body):
 
 
 class ApplyTemplatesBody(AccessTemplatesBody):
-    """`overwrite`: also where somebody else wrote the device's rules."""
+    """`overwrite`: also replaces rules that Cordon did not write."""
 
     overwrite: bool = False
 
@@ -59,7 +59,7 @@ class AccessChangeView(View):
 
 
 class AccessPlanView(View):
-    """`counts` of devices by state; `items` the first of those that are not as they should be."""
+    """`counts` of devices by state; `items`: the first devices whose rules differ."""
 
     ok: Annotated[bool, Field(validation_alias="is_valid")]
     devices: int
@@ -69,7 +69,7 @@ class AccessPlanView(View):
 
 
 class NewGrant(Body):
-    """What the device may do besides its template, and for how long."""
+    """A permission in addition to the template, and its duration."""
 
     device_id: Annotated[str, StringConstraints(pattern=DEVICE_ID_PATTERN)]
     action: Literal["publish", "subscribe", "all"]
@@ -79,7 +79,7 @@ class NewGrant(Body):
 
 
 class GrantView(View):
-    """`lasts`: whether it has not ended; it is in force only while the device is not contained."""
+    """`lasts`: it has not ended; `in_force`: the device is not contained either."""
 
     grant_id: str
     device_id: str
@@ -112,7 +112,7 @@ def _refused(error: PolicyError | AccessRefusedError) -> ApiError:
 
 @router.post("/plan", dependencies=[scope("read")], responses=problems(413))
 async def plan(broker: BrokerDep, given: AccessTemplatesBody) -> AccessPlanView:
-    """What these templates would change now; nothing is written."""
+    """Returns what these templates would change; writes nothing."""
     try:
         return AccessPlanView.of(await broker.access.plan(given.templates))
     except PolicyError as e:
@@ -121,7 +121,7 @@ async def plan(broker: BrokerDep, given: AccessTemplatesBody) -> AccessPlanView:
 
 @router.post("/apply", dependencies=[scope("policy"), Depends(writable)], responses=problems(413))
 async def apply(broker: BrokerDep, caller: CallerDep, given: ApplyTemplatesBody) -> AccessPlanView:
-    """Put the templates in force; what differs is written, contained devices wait for their release."""
+    """Puts the templates in force and writes the differences; contained devices get theirs when they are released."""
     try:
         return AccessPlanView.of(await broker.access.apply(given.templates, caller, overwrite=given.overwrite))
     except (PolicyError, AccessRefusedError) as e:
@@ -130,7 +130,7 @@ async def apply(broker: BrokerDep, caller: CallerDep, given: ApplyTemplatesBody)
 
 @router.get("/diff", dependencies=[scope("read")])
 async def diff(broker: BrokerDep) -> AccessPlanView:
-    """The rules at the broker against the templates and grants in force."""
+    """Compares the rules at the broker with the templates and grants in force."""
     return AccessPlanView.of(await broker.access.diff())
 
 
@@ -138,14 +138,14 @@ async def diff(broker: BrokerDep) -> AccessPlanView:
 async def list_grants(
     fleet: FleetDep, broker: BrokerDep, device_id: DeviceIdFilter = None, limit: PageLimit = 200
 ) -> GrantList:
-    """Grants, newest first, ended ones too."""
+    """Lists grants, newest first, ended ones included."""
     found = await broker.access.grants(device_id, limit)
     return GrantList(items=tuple(_grant(fleet, one.grant, one.ended_at) for one in found))
 
 
 @router.post("/grants", dependencies=[scope("policy"), Depends(writable)], responses=problems(404))
 async def grant(fleet: FleetDep, broker: BrokerDep, caller: CallerDep, wanted: NewGrant) -> GrantView:
-    """Let a device do something for a time; it lapses by itself."""
+    """Adds a temporary permission."""
     require_device(fleet, wanted.device_id)
     seconds = parse_duration(wanted.duration)
     try:
@@ -159,7 +159,7 @@ async def grant(fleet: FleetDep, broker: BrokerDep, caller: CallerDep, wanted: N
 
 @router.delete("/grants/{grant_id}", dependencies=[scope("policy"), Depends(writable)])
 async def revoke(fleet: FleetDep, broker: BrokerDep, caller: CallerDep, grant_id: str) -> GrantView:
-    """End a grant now."""
+    """Ends a grant."""
     try:
         ended = await broker.access.revoke(grant_id, caller)
     except AccessRefusedError as e:

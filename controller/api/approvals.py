@@ -1,4 +1,4 @@
-"""Requests that wait for a second person: see them, approve another's, reject any."""
+"""Approval requests: list, approve, reject."""
 
 from typing import Annotated
 
@@ -25,7 +25,7 @@ class RejectionBody(Body):
 
 
 class ApprovalResultView(View):
-    """The request as it ended, and what was decided for each device."""
+    """The approved request, and the decision for each device."""
 
     request: ApprovalRequestView
     items: tuple[DecisionView, ...]
@@ -40,7 +40,7 @@ def _view(containment: ContainmentServices, request_id: str) -> ApprovalRequestV
 
 @router.get("", dependencies=[scope("read")])
 async def list_requests(containment: ContainmentDep, state: ApprovalState | None = None) -> ApprovalRequestList:
-    """Requests, newest first."""
+    """Lists requests, newest first."""
     now = containment.fleet.clock.now()
     found = (request_view(one, now) for one in reversed(containment.operators.requests.values()))
     return ApprovalRequestList(items=tuple(one for one in found if state is None or one.state is state))
@@ -48,7 +48,7 @@ async def list_requests(containment: ContainmentDep, state: ApprovalState | None
 
 @router.get("/{request_id}", dependencies=[scope("read")], responses=problems(404))
 async def show_request(containment: ContainmentDep, request_id: ApprovalRequestPath) -> ApprovalRequestView:
-    """One request with all its devices."""
+    """Returns a request with all its devices."""
     return _view(containment, request_id)
 
 
@@ -56,7 +56,7 @@ async def show_request(containment: ContainmentDep, request_id: ApprovalRequestP
 async def approve_request(
     containment: ContainmentDep, caller: CallerDep, request_id: ApprovalRequestPath, wait: WaitDep
 ) -> ApprovalResultView:
-    """Carry out what another operator asked for."""
+    """Approves and carries out another operator's request."""
     _view(containment, request_id)
     try:
         outcomes = await containment.operators.approve(request_id, caller)
@@ -70,7 +70,7 @@ async def approve_request(
 async def reject_request(
     containment: ContainmentDep, caller: CallerDep, request_id: ApprovalRequestPath, body: RejectionBody
 ) -> ApprovalRequestView:
-    """Say no, to another's request or to one's own."""
+    """Rejects another operator's request, or withdraws the caller's own."""
     _view(containment, request_id)
     try:
         await containment.operators.reject(request_id, caller, body.reason)

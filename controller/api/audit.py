@@ -1,4 +1,4 @@
-"""The record: what was seen, decided and done, and by whom."""
+"""The audit log: observations, decisions and actions with their actors."""
 
 from typing import Annotated, Literal
 
@@ -17,7 +17,7 @@ router = APIRouter(prefix="/audit", tags=["audit"], responses=problems(401, 422,
 
 
 class AuditPage(View):
-    """`next` is the `after` that goes on behind this page; absent when there was nothing more."""
+    """`next` is the `after` of the next page; null on the last page."""
 
     items: tuple[AuditEntryView, ...]
     next: int | None
@@ -34,7 +34,7 @@ async def list_audit(
     limit: PageLimit = 200,
     order: Literal["newest", "oldest"] = "newest",
 ) -> AuditPage:
-    """Lines of the record."""
+    """Lists audit entries."""
     lines = await store.audit(
         device_id=device_id,
         case_id=case_id,
@@ -49,7 +49,7 @@ async def list_audit(
 
 
 class AuditHeadView(View):
-    """The end of the chain: note it where nobody can change it who can change the store."""
+    """The end of the hash chain. Note it where nobody with access to the store can change it."""
 
     seq: int
     digest: Annotated[str, BeforeValidator(bytes.hex)]
@@ -57,7 +57,7 @@ class AuditHeadView(View):
 
 
 class ChainFlawView(View):
-    """What was done to the rows from `first` to `last`."""
+    """A change that was made to the rows from `first` to `last`."""
 
     what: str
     first: int
@@ -66,7 +66,7 @@ class ChainFlawView(View):
 
 
 class AuditVerificationView(View):
-    """`ok` when every row is as it was written; at most 100 flaws are told."""
+    """`ok`: every row is as it was written. Reports at most 100 flaws."""
 
     ok: Annotated[bool, Field(validation_alias="is_intact")]
     rows: int
@@ -76,7 +76,7 @@ class AuditVerificationView(View):
 
 @router.get("/head", dependencies=[scope("read")])
 async def audit_head(store: StoreDep) -> AuditHeadView:
-    """The end of the record's chain."""
+    """Returns the end of the audit log's hash chain."""
     return AuditHeadView.of(await store.audit_head())
 
 
@@ -85,7 +85,7 @@ async def verify_audit(
     store: StoreDep,
     head: Annotated[str | None, Query(pattern=r"^[0-9]{1,15}:[0-9a-f]{64}$", description="a head noted before")] = None,
 ) -> AuditVerificationView:
-    """Look at every row of the record, in one snapshot; it reads them all, so it takes a while."""
+    """Verifies every row of the audit log in one snapshot; takes seconds for a million rows."""
     try:
         noted = None if head is None else ChainHead.parse(head)
     except ValueError as e:

@@ -1,6 +1,6 @@
-"""Who may call, and for what: bearer tokens of which only the SHA-256 is kept, each with scopes and an end.
+"""Authentication and authorisation: bearer tokens with scopes and an expiry; the store has only their SHA-256.
 
-Every route says what it needs, with `scope` or, where nobody is asked for a token, with `public`; a test looks at all.
+Every route declares its `scope`, or `public` when it needs no token; a test checks all routes.
 """
 
 import hashlib
@@ -22,33 +22,33 @@ from controller.ports.store import ApiToken
 
 TOKEN_PREFIX: Final = "cordon_"  # noqa: S105 - lets scanners of repositories find one that leaked
 TOKEN_BYTES: Final = 32  # random
-MAX_TOKEN: Final = 256  # characters that are looked at
-MAX_FAILURES: Final = 20  # failed attempts of one peer within `WINDOW`, before it is told to wait
+MAX_TOKEN: Final = 256  # characters
+MAX_FAILURES: Final = 20  # failed attempts of a peer within `WINDOW`
 WINDOW: Final = 60.0  # seconds
-MAX_PEERS: Final = 1024  # peers remembered; the one that failed longest ago is forgotten first
+MAX_PEERS: Final = 1024  # peers; the one that failed longest ago is dropped first
 _CHALLENGE: Final = {"WWW-Authenticate": 'Bearer realm="cordon"'}
 _scheme = HTTPBearer(auto_error=False, description="A token made by `cordon init` or `cordon token create`.")
 
 
 def new_token() -> str:
-    """A token to show once; nothing of it is kept but `digest_of`."""
+    """Returns a new token, of which only `digest_of` is stored."""
     return TOKEN_PREFIX + secrets.token_urlsafe(TOKEN_BYTES)
 
 
 def digest_of(token: str) -> str:
-    """What the store keeps: SHA-256 in hex. A slow hash adds nothing to 256 random bits."""
+    """Returns the SHA-256 in hex. A slow hash adds nothing to 256 random bits."""
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 class FailedAttempts:
-    """Counts failed attempts of each peer. `monotonic` gives seconds."""
+    """Counts the failed attempts of each peer; `monotonic` returns seconds."""
 
     def __init__(self, monotonic: Callable[[], float]) -> None:
         self._monotonic = monotonic
         self._peers: OrderedDict[str, tuple[float, int]] = OrderedDict()
 
-    def note(self, peer: str) -> float:
-        """One more failure of `peer`; how many seconds it has to wait, 0 while it may try on."""
+    def record(self, peer: str) -> float:
+        """Counts a failure of `peer`; returns the seconds that it has to wait, 0 below the limit."""
         now = self._monotonic()
         began, count = self._peers.pop(peer, (now, 0))
         if now - began >= WINDOW:
@@ -60,7 +60,7 @@ class FailedAttempts:
 
 
 def match(presented: str, tokens: "list[ApiToken]") -> ApiToken | None:
-    """The token that was presented; every stored one is compared, in constant time."""
+    """Returns the stored token that matches; compares all of them in constant time."""
     digest = digest_of(presented)
     found = None
     for token in tokens:
@@ -75,10 +75,10 @@ async def bearer(
     store: StoreDep,
     credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_scheme)],
 ) -> ApiToken:
-    """The token that was presented, known here and in force.
+    """Returns the presented token, if it is stored and has not expired.
 
-    A valid token is let in whatever others behind the same address did: 256 random bits cannot be guessed, so the
-    limit only has to keep guessing cheap for us.
+    A valid token is accepted even if its address is over the limit of failures: 256 random bits cannot be guessed, so
+    the limit only bounds the cost of attempts.
 
     Raises:
         ApiError: 401 without a valid token, 429 after too many attempts.
@@ -99,20 +99,20 @@ async def _refusal(request: Request, expired: ApiToken | None, *, presented: boo
     failures = request.app.state.failures
     assert isinstance(failures, FailedAttempts)
     peer = request.client.host if request.client else ""
-    wait = failures.note(peer)
+    wait = failures.record(peer)
     refusals = _refusals(request)
     if wait:
-        await refusals.note(
+        await refusals.record(
             AuditKind.API_TOKEN_GUESSING_DETECTED, peer, f"over {MAX_FAILURES} attempts within a minute", alert=True
         )
         headers = {"Retry-After": str(int(wait) + 1)}
         text = "too many requests without a valid token: wait a minute"
         return ApiError(429, "too_many_attempts", text, headers)
     if expired is not None:
-        await refusals.note(AuditKind.API_ACCESS_REFUSED, peer, "expired token", actor=f"operator:{expired.name}")
-        text = f"the token {expired.name} has expired: have another made with `cordon token create`"
+        await refusals.record(AuditKind.API_ACCESS_REFUSED, peer, "expired token", actor=f"operator:{expired.name}")
+        text = f"the token {expired.name} has expired: create another with `cordon token create`"
         return ApiError(401, "token_expired", text, _CHALLENGE)
-    await refusals.note(AuditKind.API_ACCESS_REFUSED, peer, "unknown token" if presented else "no token")
+    await refusals.record(AuditKind.API_ACCESS_REFUSED, peer, "unknown token" if presented else "no token")
     if not presented:
         text = "this needs a token: send the header 'Authorization: Bearer cordon_...'"
         return ApiError(401, "token_missing", text, _CHALLENGE)
@@ -129,7 +129,7 @@ TokenDep = Annotated[ApiToken, Depends(bearer)]
 
 
 def caller(token: TokenDep) -> str:
-    """The actor for the record, `operator:<token name>`."""
+    """Returns the actor for audit entries, `operator:<token name>`."""
     return f"operator:{token.name}"
 
 
@@ -137,43 +137,43 @@ CallerDep = Annotated[str, Depends(caller)]
 
 
 class RequiresScope:
-    """The check that a token has one scope."""
+    """Checks that a token has a scope."""
 
     def __init__(self, wanted: Scope) -> None:
         self.scope = wanted
 
     async def __call__(self, request: Request, token: TokenDep) -> None:
-        """Let pass, or not.
+        """Checks the token of the request.
 
         Raises:
-            ApiError: 403, the token is for other work.
+            ApiError: 403, the token lacks the scope.
         """
         if self.scope in token.scopes:
             return
         reason = f"{request.method} {request.scope['route'].path} needs {self.scope.value}"
         peer = request.client.host if request.client else ""
-        await _refusals(request).note(AuditKind.API_ACCESS_REFUSED, peer, reason, actor=f"operator:{token.name}")
+        await _refusals(request).record(AuditKind.API_ACCESS_REFUSED, peer, reason, actor=f"operator:{token.name}")
         held = ", ".join(token.scopes) or "nothing"
         text = f"this needs a token with the scope {self.scope.value}; {token.name} has {held}"
         raise ApiError(403, "scope_missing", text)
 
 
 class PublicRoute:
-    """Marks a route that asks for no token, with the reason why that is right."""
+    """Marks a route that needs no token, with the reason."""
 
     def __init__(self, why: str) -> None:
         self.why = why
 
     def __call__(self) -> None:
-        """Nothing to check."""
+        pass
 
 
 def scope(wanted: str) -> Any:
-    """For `dependencies=[scope("contain")]` of a route: who calls needs this scope."""
+    """Requires a scope: `dependencies=[scope("contain")]` of a route."""
     needed = Scope(wanted)
     return Security(RequiresScope(needed), scopes=[needed.value])
 
 
 def public(why: str) -> Any:
-    """For `dependencies=[public("...")]` of a route that asks for no token."""
+    """Marks a route without a token: `dependencies=[public("reason")]`."""
     return Depends(PublicRoute(why))

@@ -1,4 +1,4 @@
-"""The broker: whether its nodes answer, and whether it holds what it should."""
+"""The broker: its nodes, and the comparison with the store."""
 
 from collections.abc import Iterator
 from urllib.parse import urlsplit
@@ -17,7 +17,7 @@ router = APIRouter(prefix="/broker", tags=["broker"], responses=problems(401, 42
 
 
 class BrokerNodeView(View):
-    """`detail` is its version, or why it does not answer."""
+    """`detail`: its version, or why it does not respond."""
 
     url: str
     answers: bool
@@ -34,7 +34,7 @@ class MqttConnectionView(View):
 
 
 class ReconciliationView(View):
-    """The comparison with the store; `repaired` counts since the start, `lacks` is for `cordon broker setup`."""
+    """The comparison with the store. `repaired`: since the start; `lacks`: settings that a broker setup adds."""
 
     last_pass: OptionalTimestamp
     trouble: str
@@ -49,7 +49,7 @@ class BrokerView(View):
 
 
 class DriftView(View):
-    """One difference; without a `device_id` it is one of the broker itself. `node` is where it was seen."""
+    """A difference at `node`; without a `device_id` it concerns the broker itself."""
 
     device_id: str
     what: str
@@ -61,14 +61,14 @@ class DriftView(View):
 
 
 class DriftList(View):
-    """What differs now, oldest first, and what differed since the start and does not any more, newest first."""
+    """Open differences, oldest first, and differences closed since the start, newest first."""
 
     items: tuple[DriftView, ...]
     closed: tuple[DriftView, ...]
 
 
 class BrokerListenerView(View):
-    """One port that is listened on; `address` is `*` for all."""
+    """A listening port; `address` is `*` for all addresses."""
 
     use: PortUse
     address: str
@@ -81,7 +81,7 @@ class NodeEndpoints(View):
 
 
 class BrokerEndpoints(View):
-    """The nodes of the broker; `unknown` says why they or their listeners are not told."""
+    """The nodes of the broker; `unknown`: why nodes or listeners are missing."""
 
     nodes: tuple[NodeEndpoints, ...]
     unknown: str
@@ -89,7 +89,7 @@ class BrokerEndpoints(View):
 
 @router.get("", dependencies=[scope("read")])
 async def show_broker(broker: BrokerDep, messages: MessagesDep) -> BrokerView:
-    """Ask every node of the broker now."""
+    """Queries every node of the broker."""
     nodes = await broker.control.ping()
     return BrokerView(
         nodes=tuple(BrokerNodeView(url=url, answers=answers, detail=detail) for url, answers, detail in nodes),
@@ -100,7 +100,7 @@ async def show_broker(broker: BrokerDep, messages: MessagesDep) -> BrokerView:
 
 @router.get("/ports", dependencies=[scope("read")])
 async def list_endpoints(broker: BrokerDep) -> BrokerEndpoints:
-    """Nodes and listeners as the broker tells them now: what `cordon broker ports` reckons from."""
+    """Returns nodes and listeners as the broker reports them, for `cordon broker ports`."""
     seen = await broker.inspector.endpoints()
     rows, listeners = seen.answers.get(NODES), seen.answers.get(LISTENERS)
     listening = None
@@ -114,7 +114,7 @@ async def list_endpoints(broker: BrokerDep) -> BrokerEndpoints:
 
 
 def _dashboards(addresses: tuple[str, ...]) -> Iterator[BrokerListenerView]:
-    """The ports of EMQX's API that Cordon itself uses; every node is taken to have the same."""
+    """Yields the ports of EMQX's API that Cordon uses; they are assumed to be the same on every node."""
     ports = {(urlsplit(base).scheme, urlsplit(base).port) for base in addresses}
     for scheme, port in sorted((scheme, port) for scheme, port in ports if port):
         use = PortUse.DASHBOARD_TLS if scheme == "https" else PortUse.DASHBOARD
@@ -123,13 +123,13 @@ def _dashboards(addresses: tuple[str, ...]) -> Iterator[BrokerListenerView]:
 
 @router.get("/drift", dependencies=[scope("read")])
 async def drift(broker: BrokerDep) -> DriftList:
-    """What the last comparisons found, without a new one."""
+    """Returns the results of past comparisons."""
     book = broker.reconciler.book
     return DriftList(items=tuple(map(DriftView.of, book.open)), closed=tuple(map(DriftView.of, book.closed)))
 
 
 @router.post("/reconcile", dependencies=[scope("contain"), Depends(writable)])
 async def reconcile(broker: BrokerDep) -> DriftList:
-    """Compare every node of the broker with the store now, and put right what differs where that is safe."""
+    """Compares every node of the broker with the store, and repairs differences where that is safe."""
     await broker.reconciler.reconcile(everywhere=True)
     return await drift(broker)

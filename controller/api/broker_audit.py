@@ -1,4 +1,4 @@
-"""The broker judged by policies: every rule with its result, its facts and what to do."""
+"""Evaluation of the broker by policies."""
 
 from typing import Annotated
 
@@ -19,7 +19,7 @@ router = APIRouter(prefix="/broker", tags=["broker"], responses=problems(401, 40
 
 
 class DashboardCredentials(Body):
-    """For what EMQX tells no API key: who else has one. Used for this audit and not kept."""
+    """A dashboard login, to list the API keys, which needs one. Used for this audit and not stored."""
 
     user: _Secret
     password: Annotated[_Secret, Field(repr=False)]
@@ -30,7 +30,7 @@ class BrokerAuditBody(Body):
 
 
 class BrokerAuditView(View):
-    """`policies` names the exact set that judged."""
+    """`policies` names the exact set of policies."""
 
     at: UtcTimestamp
     policies: str
@@ -39,7 +39,7 @@ class BrokerAuditView(View):
 
 @router.post("/audit", dependencies=[scope("policy")])
 async def audit(broker: BrokerDep, wanted: BrokerAuditBody) -> BrokerAuditView:
-    """Look at the broker now and judge it; admin/public is tried once, at most every ten minutes."""
+    """Evaluates the broker. The login admin/public is tried at most once in ten minutes."""
     given = wanted.dashboard
     login = None if given is None else DashboardLogin(given.user, given.password)
     try:

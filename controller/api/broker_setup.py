@@ -1,4 +1,4 @@
-"""The broker brought to what Cordon needs: shown, made, taken back."""
+"""Broker setup: plan, apply, undo."""
 
 from fastapi import APIRouter, Depends
 
@@ -12,14 +12,14 @@ router = APIRouter(prefix="/broker/setup", tags=["broker"], responses=problems(4
 
 
 class SetupOptions(Body):
-    """What changes the standing of devices, so is asked for by name."""
+    """Options that affect devices, so each has to be requested."""
 
     client_id: bool = False
     deny_unmatched: bool = False
 
 
 class SettingChangeView(View):
-    """`danger` says what making it could do to devices; empty where it cannot."""
+    """`danger`: how the change could affect devices; empty if it cannot."""
 
     what: str
     before: str
@@ -34,7 +34,7 @@ class ManualStepView(View):
 
 
 class SetupView(View):
-    """What would change, or was changed; and what only the broker's own configuration can change."""
+    """Planned or applied changes; `by_hand`: changes that only the broker's configuration can make."""
 
     changes: tuple[SettingChangeView, ...]
     by_hand: tuple[ManualStepView, ...] = ()
@@ -43,20 +43,20 @@ class SetupView(View):
 
 @router.post("/plan", dependencies=[scope("read")])
 async def plan(broker: BrokerDep, options: SetupOptions) -> SetupView:
-    """What a setup would change now; nothing is written."""
+    """Returns what a setup would change; writes nothing."""
     return SetupView.of(await broker.setup.plan(client_id=options.client_id, deny_unmatched=options.deny_unmatched))
 
 
 @router.post("/apply", dependencies=[scope("admin"), Depends(writable)])
 async def apply(broker: BrokerDep, caller: CallerDep, options: SetupOptions) -> SetupView:
-    """Make the changes; what was before is kept for an undo."""
+    """Applies the changes; the previous settings are stored for an undo."""
     made = await broker.setup.apply(caller, client_id=options.client_id, deny_unmatched=options.deny_unmatched)
     return SetupView(changes=made)
 
 
 @router.post("/plan-undo", dependencies=[scope("read")])
 async def plan_undo(broker: BrokerDep) -> SetupView:
-    """What an undo would change now; nothing is written."""
+    """Returns what an undo would change; writes nothing."""
     try:
         return SetupView(changes=await broker.setup.plan_undo())
     except NothingToUndoError as e:
@@ -65,7 +65,7 @@ async def plan_undo(broker: BrokerDep) -> SetupView:
 
 @router.post("/undo", dependencies=[scope("admin"), Depends(writable)])
 async def undo(broker: BrokerDep, caller: CallerDep) -> SetupView:
-    """Put the broker's settings back as they were before the first setup; `left` is what had to stay."""
+    """Restores the broker's settings from before the first setup; `left`: what could not be restored."""
     desk = broker.setup
     try:
         changes = await desk.plan_undo()

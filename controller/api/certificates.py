@@ -62,7 +62,7 @@ class CertificatePage(View):
 
 
 class AuthorityView(View):
-    """`fingerprint` is what `cordon-agent enrol --ca-fingerprint` is given."""
+    """`fingerprint`: for `cordon-agent enrol --ca-fingerprint`."""
 
     fingerprint: str
     subject: str
@@ -79,7 +79,7 @@ class CrlView(View):
 
 
 class RevokedDeviceView(View):
-    """How far it is proven that a device is out."""
+    """The proof that a device is isolated."""
 
     device_id: str
     proof: ProofState
@@ -88,7 +88,7 @@ class RevokedDeviceView(View):
 
 
 class RevocationResultView(View):
-    """What was withdrawn; each device among them is out until it has a new certificate."""
+    """The revoked certificates; their devices stay isolated until they have a new one."""
 
     items: tuple[CertificateView, ...]
     devices: tuple[RevokedDeviceView, ...]
@@ -96,7 +96,7 @@ class RevocationResultView(View):
 
 
 class RevocationBody(Body):
-    """`word` stands in the revocation list, `reason` in the record."""
+    """`word`: for the revocation list; `reason`: for the audit log."""
 
     reason: ReasonText
     word: Annotated[RevocationReason, Field(description="RFC 5280's reason")] = "unspecified"
@@ -107,7 +107,7 @@ def _certificate(certificate: Certificate, now: float) -> CertificateView:
 
 
 def identity_of(identity: IdentityServices | None) -> IdentityServices:
-    """The authority's services.
+    """Returns the services of the certificate authority.
 
     Raises:
         ApiError: 404, this controller has no authority.
@@ -128,7 +128,7 @@ async def list_certificates(
     limit: PageLimit = 100,
     offset: PageOffset = 0,
 ) -> CertificatePage:
-    """The registry, newest first."""
+    """Lists certificates, newest first."""
     now, registry = fleet.clock.now(), identity_of(identity).certificates.registry
     found, total = await registry.certificates(name=name, good_at=now if good else None, limit=limit, offset=offset)
     items = tuple(_certificate(one, now) for one in found)
@@ -137,14 +137,14 @@ async def list_certificates(
 
 @router.get("/authority", dependencies=[scope("read")])
 async def show_authority(identity: IdentityDep) -> AuthorityView:
-    """The authority that issues, and its revocation lists."""
+    """Returns the issuing authority and its revocation lists."""
     certificates = identity_of(identity).certificates
     return AuthorityView.of(certificates.authority.info, lists=certificates.lists)
 
 
 @router.post("/publish", dependencies=[scope("identity"), Depends(writable)])
 async def publish(identity: IdentityDep) -> CrlView:
-    """Make the revocation list anew if something changed; its issuer and when the next one is due."""
+    """Publishes a new revocation list if something changed; returns its issuer and next update."""
     return CrlView.of(await identity_of(identity).certificates.publish())
 
 
@@ -157,7 +157,7 @@ async def revoke_serial(
     body: RevocationBody,
     wait: WaitDep,
 ) -> RevocationResultView:
-    """Withdraw one certificate, end its holder's session, and keep the holder out until it has a new one."""
+    """Revokes a certificate and isolates its device until it has a new one."""
     revocation = identity_of(identity).revocation
     if await identity_of(identity).certificates.registry.find(serial) is None:
         raise ApiError(404, "certificate_unknown", _UNKNOWN)
@@ -174,7 +174,7 @@ async def revoke_device(
     body: RevocationBody,
     wait: WaitDep,
 ) -> RevocationResultView:
-    """Withdraw every certificate of a device, end its session, and keep it out until it has a new one."""
+    """Revokes every certificate of a device, and isolates it until it has a new one."""
     identity = identity_of(identity)
     if not await identity.certificates.registry.of(device_id):
         raise ApiError(404, "certificate_unknown", f"no certificate of {device_id} is in the registry")
@@ -185,7 +185,7 @@ async def revoke_device(
 async def _revoked(
     containment: ContainmentServices, done: Sequence[Certificate], wait: RequestWait
 ) -> RevocationResultView:
-    """What was withdrawn, once every device among them is seen to be out or the wait is over."""
+    """Returns the revoked certificates once every device is proven isolated or the wait is over."""
     now = containment.fleet.clock.now()
     names = sorted({one.name for one in done if one.kind is CertificateKind.CLIENT})
     waited = await wait.until({name: ProofWatch(partial(proof_in_force, containment, name)) for name in names})

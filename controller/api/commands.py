@@ -1,4 +1,4 @@
-"""Commands to devices: send one, and see how far each got."""
+"""Commands to devices."""
 
 import base64
 from typing import Annotated, Final
@@ -26,8 +26,8 @@ from schemas.commands import COMMAND_PAYLOAD_TYPE, MAX_PARAMS, ActionName, Comma
 from schemas.durations import parse_duration
 from schemas.signing import key_id, parse_public_key, to_be_signed
 
-MAX_OPERATORS: Final = 2  # signatures beside the controller's, of which there may be two
-MIN_TTL: Final = 5.0  # seconds; less is over before a device can have it
+MAX_OPERATORS: Final = 2  # signatures besides the controller's, which may be two
+MIN_TTL: Final = 5.0  # seconds; a shorter one expires before a device receives it
 MAX_TTL: Final = 86_400.0  # seconds
 CommandIdPath = Annotated[str, Path(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 
@@ -41,7 +41,7 @@ def _sensible(value: str) -> str:
 
 
 class NewCommand(Body):
-    """What to do on which device; without `within` it has ten minutes to begin."""
+    """An action for a device; `within`: how long the device may take to start it, ten minutes by default."""
 
     device_id: Annotated[str, Field(pattern=DEVICE_ID_PATTERN)]
     action: ActionName
@@ -71,7 +71,7 @@ async def list_commands(
     state: Annotated[CommandState | None, Query()] = None,
     limit: PageLimit = 100,
 ) -> CommandPage:
-    """Commands, newest first."""
+    """Lists commands, newest first."""
     wanted = None if state is None else state.value
     records = await store.commands(device_id=device_id, state=wanted, limit=limit)
     return CommandPage(items=tuple(CommandView.of(one) for one in records))
@@ -81,7 +81,7 @@ async def list_commands(
 async def show_command(
     fleet: FleetDep, store: StoreDep, _caller: CallerDep, command_id: CommandIdPath, wait: WaitDep
 ) -> CommandResultView:
-    """One command; with `wait`, once it has ended."""
+    """Returns a command; with `wait`, once it has ended."""
     return await _result(fleet, store, await _record(store, command_id), wait)
 
 
@@ -93,7 +93,7 @@ async def _record(store: Store, command_id: str) -> CommandRecord:
 
 
 async def _result(fleet: FleetState, store: Store, record: CommandRecord, wait: RequestWait) -> CommandResultView:
-    """The command as it is once it has ended or the wait is over."""
+    """Returns the command once it has ended or the wait is over."""
 
     def has_ended(_now: float) -> bool:
         device = fleet.get(record.device_id)
@@ -111,7 +111,7 @@ async def _result(fleet: FleetState, store: Store, record: CommandRecord, wait: 
 async def send_command(
     fleet: FleetDep, store: StoreDep, caller: CallerDep, command: NewCommand, wait: WaitDep
 ) -> CommandResultView:
-    """Sign a command and send it; a device that is away gets it when it is back, until it expires."""
+    """Signs and sends a command; an offline device receives it when it reconnects, until it expires."""
     require_device(fleet, command.device_id)
     ttl = COMMAND_TTL if command.within is None else parse_duration(command.within)
     event = CommandRequested(
@@ -131,7 +131,7 @@ async def send_command(
 
 
 class SigningPayloadView(View):
-    """The bytes that an operator signs (base64), and the type that goes into the signature (DSSE)."""
+    """The bytes that an operator signs (base64), and their DSSE payload type."""
 
     command_id: str
     device_id: str
@@ -156,7 +156,7 @@ async def _open(fleet: FleetState, store: Store, command_id: str) -> tuple[str, 
 
 @router.get("/{command_id}/payload", dependencies=[scope("read")], responses=problems(404, 409))
 async def show_payload(fleet: FleetDep, store: StoreDep, command_id: CommandIdPath) -> SigningPayloadView:
-    """What an operator signs, as long as the command is open."""
+    """Returns the payload that an operator signs, while the command is open."""
     device_id, found = await _open(fleet, store, command_id)
     payload = base64.b64encode(payload_of(device_id, found)).decode()
     return SigningPayloadView(
@@ -173,13 +173,13 @@ async def show_payload(fleet: FleetDep, store: StoreDep, command_id: CommandIdPa
 async def sign_command(
     fleet: FleetDep, store: StoreDep, caller: CallerDep, command_id: CommandIdPath, body: NewSignature
 ) -> CommandView:
-    """Add an operator's signature, and send the command; whether the key counts, the device decides."""
+    """Adds an operator's signature and sends the command; the device decides whether it trusts the key."""
     device_id, found = await _open(fleet, store, command_id)
     try:
         key = parse_public_key(body.key)
         key.verify(base64.b64decode(body.signature), to_be_signed(COMMAND_PAYLOAD_TYPE, payload_of(device_id, found)))
     except (ValueError, InvalidSignature) as e:
-        raise ApiError(422, "signature_wrong", "the signature does not fit key and command") from e
+        raise ApiError(422, "signature_wrong", "the signature is not of this key and command") from e
     if len(found.signatures) >= MAX_OPERATORS:
         raise ApiError(409, "too_many_signatures", f"{MAX_OPERATORS} operators have signed it already")
     event = CommandCountersigned(fleet.new_id(), command_id, key_id(key), body.signature, caller)

@@ -1,4 +1,4 @@
-"""Revocation lists for brokers and devices: whoever checks certificates has no token."""
+"""Certificate revocation lists for brokers and devices, without a token."""
 
 from typing import Annotated
 
@@ -23,13 +23,13 @@ _PEM = {"content": {"application/x-pem-file": {}}, "description": "the list"}
 
 @router.get("/{issuer}.pem", response_class=Response, responses={200: _PEM})
 async def crl_pem(identity: IdentityDep, issuer: IssuerPath) -> Response:
-    """The list in PEM, as EMQX fetches it."""
+    """Returns the list in PEM, as EMQX fetches it."""
     return Response(_list(identity, issuer).pem, media_type="application/x-pem-file")
 
 
 @router.get("/{issuer}.crl", response_class=Response, responses={200: _DER})
 async def crl_der(identity: IdentityDep, issuer: IssuerPath) -> Response:
-    """The list in DER, as RFC 5280 has it."""
+    """Returns the list in DER (RFC 5280)."""
     return Response(_list(identity, issuer).der, media_type="application/pkix-crl")
 
 

@@ -1,4 +1,4 @@
-"""Messages that were refused: what came, from whom, and what was wrong with it."""
+"""Rejected messages and why they were rejected."""
 
 from typing import Annotated
 
@@ -19,7 +19,7 @@ def _escaped(value: str | bytes) -> str:
 
 
 class DeadLetterView(View):
-    """`payload` is what was kept of `size` bytes; bytes that are no UTF-8 are written as escapes."""
+    """`payload`: the stored part of `size` bytes; invalid UTF-8 is escaped."""
 
     at: UtcTimestamp
     device_id: str
@@ -38,6 +38,6 @@ class DeadLetterPage(View):
 async def list_dead_letters(
     store: StoreDep, device_id: DeviceIdFilter = None, limit: PageLimit = 100
 ) -> DeadLetterPage:
-    """Refused messages, newest first."""
+    """Lists rejected messages, newest first."""
     letters = await store.dead_letters(device_id=device_id, limit=limit)
     return DeadLetterPage(items=tuple(DeadLetterView.of(one) for one in letters))

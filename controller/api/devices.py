@@ -1,4 +1,4 @@
-"""Devices: find them, look at one with the record of why it is as it is, label it."""
+"""Devices: list, show with timeline, label."""
 
 import asyncio
 import heapq
@@ -39,14 +39,14 @@ from schemas.posture import ReportSections, sections_of
 MAX_TIMELINE: Final = 500  # lines
 MAX_TAGS: Final = 32
 RECENT_COMMANDS: Final = 20
-_AT_ONCE: Final = 5000  # devices looked at before others get their turn
+_AT_ONCE: Final = 5000  # devices per iteration of the event loop
 
 router = APIRouter(prefix="/devices", tags=["devices"], responses=problems(401, 422, 429, 503))
 DeviceLabel = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._:/-]{1,64}$")]
 
 
 class DevicePage(View):
-    """`total` counts all that match."""
+    """`total` counts all matches."""
 
     items: tuple[DeviceSummary, ...]
     total: int
@@ -55,7 +55,7 @@ class DevicePage(View):
 
 
 class ReportView(View):
-    """The last full report that was accepted."""
+    """The last accepted full report."""
 
     seq: int
     digest: str
@@ -64,7 +64,7 @@ class ReportView(View):
 
 
 class DeviceDetail(DeviceSummary):
-    """Everything known of a device; `timeline` is the newest part of its record, oldest line first."""
+    """A device with its findings and commands; `timeline`: its latest audit entries, oldest first."""
 
     first_seen: UtcTimestamp
     boot_id: str
@@ -79,7 +79,7 @@ class DeviceDetail(DeviceSummary):
 
 
 class DeviceLabelsBody(Body):
-    """The class and tags that policies may refer to; what is left out stays as it is."""
+    """Class and tags for policies; an omitted one stays unchanged."""
 
     device_class: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._:/-]{0,64}$")] | None = None
     tags: Annotated[tuple[DeviceLabel, ...], Field(max_length=MAX_TAGS)] | None = None
@@ -117,7 +117,7 @@ async def list_devices(
     limit: PageLimit = 100,
     offset: PageOffset = 0,
 ) -> DevicePage:
-    """Devices in the order of their ids."""
+    """Lists devices by id."""
     found: list[str] = []
     for number, device in enumerate(list(fleet.devices.values())):
         if number % _AT_ONCE == _AT_ONCE - 1:
@@ -136,7 +136,7 @@ async def show_device(
     device_id: DeviceIdPath,
     timeline: Annotated[int, Query(ge=0, le=MAX_TIMELINE)] = 100,
 ) -> DeviceDetail:
-    """One device, and why it is as it is."""
+    """Returns a device with its findings and timeline."""
     device = require_device(fleet, device_id)
     lines = await store.audit(device_id=device_id, limit=timeline) if timeline else ()
     recent = await store.commands(device_id=device_id, limit=RECENT_COMMANDS)
@@ -172,7 +172,7 @@ def _detail(device: Device, **more: Any) -> DeviceDetail:
 
 @router.get("/{device_id}/report", dependencies=[scope("read")], responses=problems(404))
 async def show_report(fleet: FleetDep, store: StoreDep, device_id: DeviceIdPath) -> ReportSections:
-    """The sections of the last full report, as this version reads them."""
+    """Returns the sections of the last full report, as this version parses them."""
     require_device(fleet, device_id)
     raw = await store.report(device_id)
     if raw is None:
@@ -184,7 +184,7 @@ async def show_report(fleet: FleetDep, store: StoreDep, device_id: DeviceIdPath)
 async def label_device(
     fleet: FleetDep, caller: CallerDep, device_id: DeviceIdPath, labels: DeviceLabelsBody
 ) -> DeviceSummary:
-    """Give a device its class and tags; it is judged by them with its next full report."""
+    """Sets class and tags of a device; its next full report is evaluated with them."""
     device = require_device(fleet, device_id)
     device_class = device.device_class if labels.device_class is None else labels.device_class
     tags = device.tags if labels.tags is None else tuple(dict.fromkeys(labels.tags))
@@ -198,10 +198,10 @@ class SignatureExemptionBody(Body):
 
 
 @router.post("/{device_id}/unsigned", dependencies=[scope("identity"), Depends(writable)], responses=problems(404, 409))
-async def forgo_signature(
+async def lift_signature_requirement(
     fleet: FleetDep, signing: SigningDep, caller: CallerDep, device_id: DeviceIdPath, body: SignatureExemptionBody
 ) -> DeviceSummary:
-    """Forget by which key the device signs, and take its reports without a signature until it signs again."""
+    """Deletes the device's signing key, and accepts its unsigned reports until it signs again."""
     require_device(fleet, device_id)
     await signing.forgo(fleet, device_id, caller, body.reason)
     return device_summary(require_device(fleet, device_id))

@@ -1,4 +1,4 @@
-"""The API's reference as one page made from its OpenAPI description: no script, nothing loaded from elsewhere."""
+"""The API reference as one HTML page without scripts or external resources, from the OpenAPI description."""
 
 from html import escape
 from typing import Any, Final
@@ -20,12 +20,12 @@ _STYLE: Final = (
 
 @router.get("/api/docs", response_class=HTMLResponse)
 async def reference(request: Request) -> HTMLResponse:
-    """Every route with its parameters, body and answers."""
+    """Returns every route with its parameters, body and responses."""
     return HTMLResponse(page(request.app.openapi()))
 
 
 def page(openapi: dict[str, Any]) -> str:
-    """The reference of an OpenAPI description as HTML."""
+    """Returns the reference of an OpenAPI description as HTML."""
     groups: dict[str, list[str]] = {}
     for path, methods in openapi["paths"].items():
         for method, operation in methods.items():
@@ -76,7 +76,7 @@ def _row(*cells: str) -> str:
 
 
 def _kind(schema: dict[str, Any]) -> str:
-    """A type as HTML: links to models, alternatives with a bar."""
+    """Returns a type as HTML: links to models, alternatives separated by a bar."""
     if "$ref" in schema:
         name = escape(schema["$ref"].rpartition("/")[2])
         return f'<a href="#{name}">{name}</a>'

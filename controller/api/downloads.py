@@ -1,7 +1,6 @@
-"""What devices fetch updates from: the repository's folder over HTTP, with ranges, content hashes, bounded traffic.
+"""Serves the update repository over HTTP: ranges, content hashes, bounded traffic.
 
-It needs no token: everything in it is signed, and a device believes the signatures and not the server. Any web server
-can serve the same folder.
+It needs no token: everything in it is signed, and devices verify the signatures. Any web server can serve the folder.
 """
 
 import asyncio
@@ -18,21 +17,21 @@ from starlette.routing import Mount
 from starlette.staticfiles import NotModifiedResponse, StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-STALL: Final = 60.0  # seconds that a device may take nothing
+STALL: Final = 60.0  # seconds without progress
 _MIB: Final = 1024 * 1024
 _HASHED: Final = re.compile(r"^([0-9a-f]{64})\.")
 _VERSIONED: Final = re.compile(r"^\d+\.[a-z]+\.json$")
 
 
 class BandwidthLimiter:
-    """Shares so many bytes a second among all downloads; 0: no bound."""
+    """Shares a bandwidth in bytes per second among all downloads; 0: no limit."""
 
     def __init__(self, bytes_per_second: float) -> None:
         self._rate = bytes_per_second
         self._free = 0.0
 
     async def take(self, count: int) -> None:
-        """Wait until so many bytes may go."""
+        """Waits until so many bytes may be sent."""
         if self._rate <= 0 or count == 0:
             return
         now = asyncio.get_running_loop().time()
@@ -43,7 +42,7 @@ class BandwidthLimiter:
 
 
 class DownloadThrottle:
-    """Bounds how many downloads there are and how fast they go, and ends those that stand still."""
+    """Limits number and bandwidth of downloads, and ends stalled ones."""
 
     def __init__(self, app: ASGIApp, *, bandwidth: BandwidthLimiter, most: int, stall: float = STALL) -> None:
         self._app = app
@@ -53,7 +52,7 @@ class DownloadThrottle:
         self._active = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass it on, or say when to come again."""
+        """Serves the request, or responds 503 with Retry-After."""
         if scope["type"] != "http" or self._active >= self._most:
             busy = PlainTextResponse("too many downloads\n", 503, {"Retry-After": "30"})
             await busy(scope, receive, send)
@@ -69,13 +68,13 @@ class DownloadThrottle:
         try:
             await self._app(scope, receive, slowly)
         except TimeoutError:
-            return  # the connection is closed by the server; the device goes on where it was
+            return  # the server closes the connection; the device resumes the download
         finally:
             self._active -= 1
 
 
 class _Files(StaticFiles):
-    """Files whose entity tag is their content's hash, so that a broken download goes on with the same content."""
+    """Files whose entity tag is the hash of their content, so that a download resumes only with the same content."""
 
     def file_response(
         self, full_path: str | os.PathLike[str], stat_result: os.stat_result, scope: Scope, status_code: int = 200
@@ -88,7 +87,7 @@ class _Files(StaticFiles):
 
 
 def headers_of(name: str) -> dict[str, str]:
-    """Hash and time to keep of a file with this name: what is named after its content never changes."""
+    """Returns the caching headers of a file; a file that is named after its content never changes."""
     hashed = _HASHED.match(name)
     if hashed is not None:
         digest = base64.b64encode(bytes.fromhex(hashed[1])).decode()
@@ -103,7 +102,7 @@ def headers_of(name: str) -> dict[str, str]:
 
 
 def create_downloads(served: str | os.PathLike[str], *, mib_per_second: float, most: int) -> ASGIApp:
-    """The folder `repository/` as an application: `/metadata/` and `/targets/`, nothing else."""
+    """Returns an application that serves `/metadata/` and `/targets/` of the folder `repository/`."""
     routes = [
         Mount(f"/{part}", _Files(directory=Path(served) / part, check_dir=False)) for part in ("metadata", "targets")
     ]

@@ -1,4 +1,4 @@
-"""Enrolment: tokens for devices, made by operators; and the two calls of a device that has nothing but one."""
+"""Enrolment: tokens, managed by operators, and the two routes of a device that has only a token."""
 
 from typing import Annotated, Final
 
@@ -21,7 +21,7 @@ from schemas.base import DeviceId
 from schemas.durations import parse_duration
 from schemas.enrolment import EnrolRequest, EnrolResponse
 
-MAX_TOKENS: Final = 1000  # enrolment tokens at once
+MAX_TOKENS: Final = 1000  # enrolment tokens
 _LOOPBACK: Final = frozenset({"127.0.0.1", "::1"})
 _STATUS: Final = {"token_refused": 401, "id_taken": 409, "id_reserved": 409, "wrong_device": 403}
 
@@ -31,7 +31,7 @@ DeviceClassName = Annotated[str, StringConstraints(max_length=64, pattern=r"^[A-
 
 
 class NewEnrolmentToken(Body):
-    """`for` is how long it opens; `replace` approves that a device which has, or had, a certificate gets another."""
+    """`for`: lifetime; `replace`: approves another certificate for a device that has, or had, one."""
 
     duration: Annotated[DurationText, Field(alias="for", description="90s, 10m, 2h, 7d; at most 30d")] = "24h"
     uses: Annotated[int, Field(ge=1, le=MAX_USES)] = 1
@@ -53,7 +53,7 @@ class EnrolmentTokenView(View):
 
 
 class CreatedEnrolmentToken(View):
-    """`token` is shown here and never again; the device also needs `ca_fingerprint`."""
+    """`token` is shown only once; the device also needs `ca_fingerprint`."""
 
     token: str
     ca_fingerprint: str
@@ -66,7 +66,7 @@ class EnrolmentTokenList(View):
 
 @router.get("/tokens", dependencies=[scope("identity")], responses=_OPERATOR)
 async def list_enrolment_tokens(fleet: FleetDep, identity: IdentityDep) -> EnrolmentTokenList:
-    """All enrolment tokens, newest first; never what they are."""
+    """Lists enrolment tokens without their secrets, newest first."""
     now = fleet.clock.now()
     found = await identity_of(identity).certificates.registry.tokens()
     return EnrolmentTokenList(items=tuple(EnrolmentTokenView.of(one, over=one.is_over(now)) for one in found))
@@ -81,16 +81,16 @@ async def list_enrolment_tokens(fleet: FleetDep, identity: IdentityDep) -> Enrol
 async def create_enrolment_token(
     fleet: FleetDep, identity: IdentityDep, caller: CallerDep, body: NewEnrolmentToken
 ) -> CreatedEnrolmentToken:
-    """Make a token that devices enrol with."""
+    """Creates an enrolment token."""
     identity, lifetime = identity_of(identity), parse_duration(body.duration)
     if lifetime > MAX_LIFE:
-        raise ApiError(422, "invalid", "for: an enrolment token opens for at most 30d")
+        raise ApiError(422, "invalid", "for: an enrolment token is valid for at most 30d")
     if body.replace and body.device_id is None:
         raise ApiError(422, "invalid", "replace: approve one device by its id, with device_id")
     if body.device_id is not None and body.uses != 1:
         raise ApiError(422, "invalid", "uses: a token for one device is used once")
     if len(await identity.certificates.registry.tokens()) >= MAX_TOKENS:
-        raise ApiError(409, "too_many_tokens", f"there are {MAX_TOKENS} enrolment tokens already: withdraw some first")
+        raise ApiError(409, "too_many_tokens", f"there are {MAX_TOKENS} enrolment tokens already: revoke some first")
     wanted = EnrolmentTokenRequest(body.uses, lifetime, caller, body.device_class, body.device_id or "", body.replace)
     secret, kept = await identity.enrolment.make_token(wanted)
     view = EnrolmentTokenView.of(kept, over=kept.is_over(fleet.clock.now()))
@@ -104,7 +104,7 @@ async def create_enrolment_token(
 async def withdraw_enrolment_token(
     identity: IdentityDep, caller: CallerDep, token_id: Annotated[str, Path(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 ) -> None:
-    """Withdraw a token: it opens nothing from now on."""
+    """Revokes an enrolment token."""
     if not await identity_of(identity).enrolment.withdraw(token_id, caller):
         raise ApiError(404, "token_unknown", f"there is no enrolment token {token_id}")
 
@@ -116,7 +116,7 @@ async def withdraw_enrolment_token(
     responses={**problems(404), 200: {"content": {"application/x-pem-file": {}}, "description": "the root"}},
 )
 async def root_certificate(identity: IdentityDep) -> Response:
-    """The root certificate that everything of this installation is trusted by (PEM)."""
+    """Returns the root certificate (PEM)."""
     trust = identity_of(identity).certificates.authority.trust
     return Response(trust, media_type="application/x-pem-file")
 
@@ -129,7 +129,7 @@ async def root_certificate(identity: IdentityDep) -> Response:
 async def enrol(
     request: Request, rollouts: RolloutsDep, identity: IdentityDep, settings: SettingsDep, body: EnrolRequest
 ) -> EnrolResponse:
-    """A certificate for a device that made its key itself."""
+    """Issues a certificate for a device's own key."""
     identity, peer = identity_of(identity), request.client.host if request.client else ""
     if request.url.scheme != "https" and peer not in _LOOPBACK:
         raise ApiError(403, "https_only", "enrolment needs https: give the API a certificate, or a proxy on its host")
@@ -153,7 +153,7 @@ async def enrol(
 
 
 async def _updates(rollouts: RolloutServices, settings: Settings) -> tuple[str, str]:
-    """Where a new device gets updates, and the root it verifies them by; without a repository it can do without."""
+    """Returns the update URL and the TUF root for a new device; both empty without a repository."""
     url = settings.updates.url
     if rollouts.updates is None or url is None:
         return "", ""
@@ -164,18 +164,18 @@ async def _updates(rollouts: RolloutServices, settings: Settings) -> tuple[str, 
 
 
 async def _refusal(request: Request, peer: str, error: EnrolmentRefusedError) -> ApiError:
-    """The answer; a guesser is told to wait, and is on record."""
+    """Returns the error response, and audits and limits attempts to guess a token."""
     if error.code != "token_refused":
         return ApiError(_STATUS.get(error.code, 422), error.code, str(error))
     failures = request.app.state.enrolment_failures
     assert isinstance(failures, FailedAttempts)
-    wait = failures.note(peer)
+    wait = failures.record(peer)
     refusals = request.app.state.refusals
     if wait:
-        await refusals.note(
+        await refusals.record(
             AuditKind.ENROLMENT_TOKEN_GUESSING_DETECTED, peer, "too many unknown tokens within a minute", alert=True
         )
         headers = {"Retry-After": str(int(wait) + 1)}
         return ApiError(429, "too_many_attempts", "too many requests without a valid token: wait a minute", headers)
-    await refusals.note(AuditKind.ENROLMENT_REFUSED, peer, "unknown, used or expired token")
+    await refusals.record(AuditKind.ENROLMENT_REFUSED, peer, "unknown, used or expired token")
     return ApiError(401, error.code, str(error))

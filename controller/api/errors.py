@@ -1,4 +1,4 @@
-"""One shape for everything that goes wrong: `{"error": {"code", "message"}}`."""
+"""Error responses: `{"error": {"code", "message"}}`."""
 
 import logging
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 
 from controller.ports.errors import BrokerError, BrokerUnreachableError, ControllerError, StoreError
 
-_MAX_PROBLEMS: Final = 10  # problems of one request that are told
+_MAX_PROBLEMS: Final = 10  # problems in one response
 _CODES: Final = {
     400: "bad_request",
     404: "not_found",
@@ -20,17 +20,17 @@ _CODES: Final = {
     413: "body_too_large",
     415: "unsupported_media_type",
 }
-_WORDS: Final = {
-    400: "the request could not be read",
-    401: "a valid token is needed",
-    403: "the token is for other work: it lacks the scope",
-    404: "there is no such thing",
-    409: "it does not fit what is there",
+_MEANING: Final = {
+    400: "the request is malformed",
+    401: "no valid token",
+    403: "the token lacks the scope",
+    404: "not found",
+    409: "the request conflicts with the current state",
     413: "the body is too large",
-    422: "the request says something that cannot be",
+    422: "the request is invalid",
     429: "too many failed attempts",
     502: "the broker refused",
-    503: "not possible now",
+    503: "temporarily unavailable",
 }
 
 
@@ -40,13 +40,13 @@ class ErrorDetail(BaseModel):
 
 
 class ErrorBody(BaseModel):
-    """The body of every answer that is not a success."""
+    """The body of every error response."""
 
     error: ErrorDetail
 
 
 class ApiError(Exception):
-    """An answer other than success; `code` is for programs, `message` for people."""
+    """An error response; `code` is for programs, `message` for people."""
 
     def __init__(self, status: int, code: str, message: str, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(message)
@@ -57,14 +57,14 @@ class ApiError(Exception):
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The documented answers of a route besides success; one that asks for a token may find it too weak."""
+    """Returns the documented error responses of a route; 401 includes 403 for a missing scope."""
     scoped = (403,) if 401 in statuses else ()
-    # A body that is too large is refused before anybody looks which route it is for.
-    return {status: {"model": ErrorBody, "description": _WORDS[status]} for status in (400, 413, *statuses, *scoped)}
+    # A body that is too large is refused before routing.
+    return {status: {"model": ErrorBody, "description": _MEANING[status]} for status in (400, 413, *statuses, *scoped)}
 
 
 def answer(status: int, code: str, message: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
-    """The error as a response; text that is no Unicode (lone surrogates of a request) is replaced."""
+    """Returns an error response; lone surrogates in the text are replaced."""
     clean = message.encode("utf-8", "replace").decode()
     return JSONResponse({"error": {"code": code, "message": clean}}, status, dict(headers or {}))
 
@@ -100,11 +100,11 @@ async def _controller_error(_request: Request, error: Exception) -> JSONResponse
 
 async def _unexpected(request: Request, error: Exception) -> JSONResponse:
     logging.getLogger("controller.api").error("request failed: %s %s", request.method, request.url.path, exc_info=error)
-    return answer(500, "internal", "the controller failed at this; its log says why")
+    return answer(500, "internal", "internal error: see the controller's log")
 
 
 def install(app: FastAPI) -> None:
-    """Give every failure the one shape."""
+    """Registers the handlers that turn every exception into an error response."""
     app.add_exception_handler(ApiError, _api_error)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, _invalid)

@@ -1,4 +1,4 @@
-"""The guards: how much was contained automatically, what waits for an operator, and what becomes of it."""
+"""The guards: blast radius, and held containments, which an operator approves or dismisses."""
 
 from typing import Annotated, Final
 
@@ -18,13 +18,13 @@ from controller.service.containment.operator_actions import OperatorRequest
 from controller.service.fleet_state import FleetState
 from schemas.base import DEVICE_ID_PATTERN
 
-MAX_NAMED: Final = 1000  # devices named in one request; all that wait have a word of their own
+MAX_NAMED: Final = 1000  # devices in one request, unless `all`
 HeldDeviceId = Annotated[str, Field(pattern=DEVICE_ID_PATTERN)]
 router = APIRouter(prefix="/guard", tags=["guard"], responses=problems(401, 403, 422, 429, 503))
 
 
 class HeldContainmentView(View):
-    """A containment that policies ask for and a guard holds back."""
+    """A containment that a policy requires and a guard holds back."""
 
     device_id: str
     why: HoldReason
@@ -35,9 +35,9 @@ class HeldContainmentView(View):
 
 
 class GuardView(View):
-    """`contained` of `limit` devices within `window`; while anything waits, every further containment waits too.
+    """Devices `contained` within `window`, of at most `limit`; while one waits, further containments wait too.
 
-    `left_by_hand`: how many more devices the caller may contain without a second person.
+    `left_by_hand`: how many more devices the caller may contain without a second operator.
     """
 
     fleet: int
@@ -53,7 +53,7 @@ class GuardView(View):
 
 
 class HeldDeviceSelection(Body):
-    """The devices named, or all that wait because of the blast radius; and why."""
+    """The named devices, or all that wait because of the blast radius."""
 
     devices: Annotated[tuple[HeldDeviceId, ...], Field(max_length=MAX_NAMED)] = ()
     all: bool = False
@@ -61,7 +61,7 @@ class HeldDeviceSelection(Body):
 
 
 class GuardApprovalBody(HeldDeviceSelection):
-    """`even_protected`: protected devices too, if they are named."""
+    """`even_protected`: includes protected devices, if they are named."""
 
     even_protected: bool = False
 
@@ -75,16 +75,16 @@ def _waiting(fleet: FleetState, device: Device) -> HeldContainmentView:
 
 def _selected(containment: ContainmentServices, selection: HeldDeviceSelection) -> tuple[str, ...]:
     if selection.all == bool(selection.devices):
-        raise ApiError(409, "selection", "name devices, or say `all` for those that wait because of the blast radius")
+        raise ApiError(409, "selection", "name devices, or set `all` for those held by the blast radius")
     waiting = {one.device_id: one for one in containment.operators.held_devices()}
     if selection.all:
         chosen = [
             one.device_id for one in waiting.values() if one.pending and one.pending.why is HoldReason.BLAST_RADIUS
         ]
         return tuple(chosen[:MAX_TARGETS])
-    strangers = [one for one in selection.devices if one not in waiting]
-    if strangers:
-        raise ApiError(409, "not_waiting", f"nothing waits for {', '.join(strangers[:5])}: see `cordon guard status`")
+    not_held = [one for one in selection.devices if one not in waiting]
+    if not_held:
+        raise ApiError(409, "not_waiting", f"nothing waits for {', '.join(not_held[:5])}: see `cordon guard status`")
     return tuple(dict.fromkeys(selection.devices))
 
 
@@ -92,7 +92,7 @@ def _selected(containment: ContainmentServices, selection: HeldDeviceSelection) 
 async def show_guard(
     containment: ContainmentDep, caller: CallerDep, limit: PageLimit = 100, offset: PageOffset = 0
 ) -> GuardView:
-    """The blast radius now, and what waits for an operator, longest first."""
+    """Returns the blast radius and the held containments, oldest first."""
     fleet, now = containment.fleet, containment.fleet.clock.now()
     radius = fleet.guards.radius
     waiting = containment.operators.held_devices()
@@ -118,7 +118,7 @@ async def show_guard(
 async def approve(
     containment: ContainmentDep, caller: CallerDep, body: GuardApprovalBody, response: Response, wait: WaitDep
 ) -> BulkDecisionView:
-    """Contain what waits, as far as the devices still fail; many of them at once need a second person."""
+    """Carries out held containments, if the devices still fail; many at once need a second operator."""
     devices = _selected(containment, body)
     wanted = OperatorRequest(ApprovalKind.LET_THROUGH, devices, caller, body.reason, even_protected=body.even_protected)
     decided = await decide(containment, wanted)
@@ -130,6 +130,6 @@ async def approve(
 
 @router.post("/dismiss", dependencies=[scope("contain"), Depends(writable)], responses=problems(409))
 async def dismiss(containment: ContainmentDep, caller: CallerDep, body: HeldDeviceSelection) -> BulkDecisionView:
-    """Leave what waits uncontained until its causes pass."""
+    """Dismisses held containments until their causes pass."""
     outcomes = await containment.operators.dismiss(_selected(containment, body), caller, body.reason)
     return BulkDecisionView(items=tuple(decision_view(containment, one) for one in outcomes))

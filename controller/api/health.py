@@ -1,4 +1,4 @@
-"""Whether the process lives, and whether it can do its work: for supervisors and load balancers, without a token."""
+"""Liveness and readiness, for supervisors and load balancers, without a token."""
 
 from typing import Final, Literal
 
@@ -8,8 +8,8 @@ from controller.api.auth import public
 from controller.api.context import Services, ServicesDep
 from controller.api.fields import View
 
-MIN_RECENT: Final = 15.0  # seconds within which the broker has to have been read
-_PASSES: Final = 3  # comparisons that may be missed
+MIN_RECENT: Final = 15.0  # seconds since the broker was last read
+_PASSES: Final = 3  # missed comparisons
 
 router = APIRouter(tags=["health"], dependencies=[public("supervisors: whether it lives, no device is named")])
 
@@ -19,14 +19,14 @@ class LivenessView(View):
 
 
 class ReadinessView(View):
-    """`reasons` say what is missing; empty when ready."""
+    """`reasons`: why it is not ready."""
 
     ready: bool
     reasons: tuple[str, ...]
 
 
-def reasons_against(services: Services, now: float) -> tuple[str, ...]:
-    """Why the controller cannot do its work at `now` (Unix seconds)."""
+def not_ready_reasons(services: Services, now: float) -> tuple[str, ...]:
+    """Returns why the controller is not ready at `now` (Unix seconds)."""
     reasons = []
     link, health, reconciler = services.messages.state, services.store.health, services.broker.reconciler
     if not link.connected:
@@ -45,13 +45,13 @@ def reasons_against(services: Services, now: float) -> tuple[str, ...]:
 
 @router.get("/healthz")
 async def healthz() -> LivenessView:
-    """The process lives and answers."""
+    """Responds while the process runs."""
     return LivenessView()
 
 
 @router.get("/readyz", responses={503: {"model": ReadinessView, "description": "not ready"}})
 async def readyz(services: ServicesDep, response: Response) -> ReadinessView:
-    """The MQTT link is up, the store can write, the broker was read lately, policies are loaded."""
-    reasons = reasons_against(services, services.fleet.clock.now())
+    """Ready: MQTT is connected, the store is writable, the broker was read recently, policies are loaded."""
+    reasons = not_ready_reasons(services, services.fleet.clock.now())
     response.status_code = 503 if reasons else 200
     return ReadinessView(ready=not reasons, reasons=reasons)

@@ -1,4 +1,4 @@
-"""Prometheus metrics: counts of the whole, never a label by device."""
+"""Prometheus metrics: totals, without a label per device."""
 
 import asyncio
 from collections import Counter
@@ -17,7 +17,7 @@ from controller.domain.audit_kinds import AuditKind
 from controller.domain.policy.model import ContainmentLevel
 from controller.service.unit_of_work import UnitOfWork
 
-_AT_ONCE: Final = 5000  # devices counted before others get their turn
+_AT_ONCE: Final = 5000  # devices per iteration of the event loop
 _BUCKETS: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)  # seconds
 _REFUSED: Final = "refused:"
 
@@ -26,7 +26,7 @@ router = APIRouter(tags=["health"], dependencies=[public("scrapers: counts of th
 
 @dataclass(frozen=True, slots=True)
 class _Reading:
-    """What has to be awaited, read before the registry is asked."""
+    """Values that have to be awaited, read before the registry collects."""
 
     rows: dict[str, Any]
     devices: Counter[tuple[str, bool]]
@@ -52,7 +52,7 @@ class ContainmentDurations:
 
 
 class MetricsCollector(Collector):
-    """Reads the services when it is asked; only durations are counted as they happen."""
+    """Collects metrics from the services on request; only durations are observed as they happen."""
 
     def __init__(self, services: Services, durations: ContainmentDurations) -> None:
         self._services = services
@@ -62,7 +62,7 @@ class MetricsCollector(Collector):
         self.registry.register(self)
 
     async def text(self) -> bytes:
-        """The exposition."""
+        """Returns the exposition."""
         devices: Counter[tuple[str, bool]] = Counter()
         for number, device in enumerate(list(self._services.fleet.devices.values())):
             if number % _AT_ONCE == _AT_ONCE - 1:
@@ -72,7 +72,6 @@ class MetricsCollector(Collector):
         return generate_latest(self.registry)
 
     def collect(self) -> Iterator[Metric]:
-        """See prometheus-client."""
         yield from self._messages()
         yield from self._devices()
         yield from self._guards()
@@ -177,7 +176,7 @@ class MetricsCollector(Collector):
 
 @router.get("/metrics", response_class=Response)
 async def metrics(request: Request, _services: ServicesDep) -> Response:
-    """Metrics in Prometheus' text format."""
+    """Returns metrics in Prometheus' text format."""
     collector = request.app.state.metrics
     assert isinstance(collector, MetricsCollector)
     return Response(await collector.text(), media_type=CONTENT_TYPE_LATEST)

@@ -1,4 +1,4 @@
-"""What surrounds every request: a bound on its body, and headers that keep browsers from doing anything with it."""
+"""Middleware: limits request bodies, and adds security headers to responses."""
 
 from typing import Final
 
@@ -8,7 +8,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from controller.api.errors import answer
 
 MAX_BODY: Final = 64 * 1024  # bytes
-MAX_POLICY_BODY: Final = 2 * 1024 * 1024  # bytes; policy files to look at
+MAX_POLICY_BODY: Final = 2 * 1024 * 1024  # bytes; for policy files and templates
 _LARGER: Final = {
     "/api/v1/policies/preview": MAX_POLICY_BODY,
     "/api/v1/access/plan": MAX_POLICY_BODY,
@@ -24,13 +24,12 @@ _HEADERS: Final = (
 
 
 class RequestLimitMiddleware:
-    """ASGI middleware. A body that is too large is refused before it is read where its length is announced."""
+    """ASGI middleware; refuses a body by its Content-Length, or else when it exceeds the limit."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """See ASGI."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return

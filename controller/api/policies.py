@@ -1,4 +1,4 @@
-"""Policies: what devices are judged by, and why a rule says what it says of one device."""
+"""Policies in force, and explanations of their results."""
 
 from typing import Annotated
 
@@ -45,7 +45,7 @@ class RemedyView(View):
 
 
 class RepeatOffenderView(View):
-    """How much longer a device stays for each time it was contained `within` before."""
+    """The extension of a containment for each earlier one `within` a time."""
 
     within: SecondsAsText
     factor: float
@@ -53,7 +53,7 @@ class RepeatOffenderView(View):
 
 
 class ResponseView(View):
-    """What follows when a rule fails; released after `passing` reports that pass, for `cool_down`."""
+    """The response to a failing rule; release after `passing` passing reports over `cool_down`."""
 
     contain: ContainmentLevel
     isolate_for: str | None
@@ -86,7 +86,7 @@ class RuleView(View):
 
 
 class EventResponseView(View):
-    """What follows when events break a rule: after `count` of them within `within`, and for how long."""
+    """The response to events: after `count` of them `within` a time, and for how long."""
 
     contain: ContainmentLevel
     remediate: Annotated[RemedyView | None, Field(validation_alias="remedy")]
@@ -96,7 +96,7 @@ class EventResponseView(View):
 
 
 class EventRuleView(View):
-    """A rule about events; on a device with how it stands there (`until`: when that ends)."""
+    """A rule about events."""
 
     rule: str
     title: str
@@ -111,7 +111,7 @@ class EventRuleView(View):
 
 
 class EventStandingView(EventRuleView):
-    """A rule about events on one device: `fail` asks for something, `informational` still counts."""
+    """A rule about events on a device. `fail`: in effect, until `until`; `informational`: still counting."""
 
     result: RuleResult
     detail: str
@@ -128,14 +128,14 @@ class PolicyView(View):
 
 
 class PolicyList(View):
-    """`version` names this exact set; a device's `judged_by` refers to it."""
+    """`version` identifies this exact set; a device's `judged_by` refers to it."""
 
     version: str
     items: tuple[PolicyView, ...]
 
 
 class FactView(View):
-    """A fact that a rule refers to; `missing` says why there is no value, or that it is only a part."""
+    """A fact that a rule refers to; `missing`: why it has no value, or only part of it."""
 
     name: str
     value: str | None
@@ -143,7 +143,7 @@ class FactView(View):
 
 
 class ExplanationView(View):
-    """One rule on one device."""
+    """The result of a rule for a device."""
 
     rule: str
     title: str
@@ -191,14 +191,14 @@ def _policies(policies: PolicySet) -> PolicyList:
 
 @router.get("/policies", dependencies=[scope("read")])
 async def list_policies(fleet: FleetDep) -> PolicyList:
-    """The policies in force."""
+    """Returns the policies in force."""
     return _policies(fleet.policies)
 
 
 @router.post("/policies/reload", dependencies=[scope("policy")], responses=problems(409))
 async def reload_policies(fleet: FleetDep, policies: PoliciesDep, caller: CallerDep, force: bool = False) -> PolicyList:
-    """Read the policy files again. With a mistake in any of them, those in force stay; also with policies that would
-    contain more devices than the guards allow, unless `force` is given.
+    """Reloads the policy files. The policies in force stay if a file is invalid, or if the new ones would contain more
+    devices than the guards allow and `force` is not given.
     """
     before = fleet.policies.version
     try:
@@ -215,7 +215,7 @@ async def reload_policies(fleet: FleetDep, policies: PoliciesDep, caller: Caller
 
 @router.get("/devices/{device_id}/explain", dependencies=[scope("read")], responses=problems(404))
 async def explain_device(fleet: FleetDep, store: StoreDep, device_id: DeviceIdPath) -> DeviceExplanationView:
-    """Every rule on the device's last full report: what was asked, of which facts, and what came out."""
+    """Returns every rule with its facts and result for the device's last full report."""
     device = require_device(fleet, device_id)
     raw = await store.report(device_id)
     if raw is None:

@@ -1,4 +1,4 @@
-"""What policies would change, before they are in force: judged by the stored reports, told page by page."""
+"""Preview of policies that are not in force: evaluates the stored reports and streams the changes."""
 
 import json
 from collections.abc import AsyncIterator
@@ -24,21 +24,21 @@ router = APIRouter(tags=["policies"], responses=problems(401, 403, 409, 413, 422
 
 
 class PolicyText(Body):
-    """A policy file as its author has it; `source` is what mistakes name."""
+    """A policy file; `source` names it in problems."""
 
     source: Annotated[str, StringConstraints(min_length=1, max_length=500)]
     text: str
 
 
 class CandidatePolicies(Body):
-    """These beside the policies in force, in place of those of the same name; `alone`: in place of all of them."""
+    """Policies that replace those in force of the same name; `alone`: all of them."""
 
     files: Annotated[tuple[PolicyText, ...], Field(min_length=1, max_length=MAX_FILES)]
     alone: bool = False
 
 
 class PreviewLine(View):
-    """One line of the answer: progress with the changes found, and last `done` with the sums."""
+    """A line of the response: progress with changes, and at the end `done` with totals."""
 
     judged: int
     reports: int
@@ -61,7 +61,7 @@ class PreviewLine(View):
 async def preview_policies(
     fleet: FleetDep, store: StoreDep, policies: PoliciesDep, body: CandidatePolicies
 ) -> StreamingResponse:
-    """Which devices' containment would change with their next word; nothing is kept and nothing comes into force."""
+    """Returns which devices' containment would change with their next report; changes nothing."""
     try:
         candidate = policies.compile(tuple((one.source, one.text) for one in body.files), alone=body.alone)
     except PolicyError as e:

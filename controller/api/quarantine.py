@@ -1,4 +1,4 @@
-"""Quarantine by hand: restrict, isolate, release, and what is contained now."""
+"""Containment by operators: restrict, isolate, release, list."""
 
 import asyncio
 import heapq
@@ -36,15 +36,15 @@ from schemas.durations import parse_duration
 
 QuarantineDeviceId = Annotated[str, Field(pattern=DEVICE_ID_PATTERN)]
 MAX_NAMED: Final = 900  # devices; as many ids as fit into a request
-_AT_ONCE: Final = 5000  # devices looked at before others get their turn
+_AT_ONCE: Final = 5000  # devices per iteration of the event loop
 
 router = APIRouter(prefix="/quarantine", tags=["quarantine"], responses=problems(401, 422, 429, 503))
 
 
 class ContainmentBody(Body):
-    """How far, why, and for how long; without `for` until an operator releases it.
+    """Level, reason and duration of a containment; without `for` until an operator releases it.
 
-    `even_protected`: also a device that is protected from being contained.
+    `even_protected`: also contains a protected device.
     """
 
     level: Literal[ContainmentLevel.RESTRICTED, ContainmentLevel.ISOLATED]
@@ -63,7 +63,7 @@ class ReleaseBody(Body):
 async def list_contained(
     fleet: FleetDep, level: ContainmentLevel | None = None, limit: PageLimit = 100, offset: PageOffset = 0
 ) -> DevicePage:
-    """Devices that are restricted or isolated."""
+    """Lists restricted and isolated devices."""
     found: list[str] = []
     for number, device in enumerate(list(fleet.devices.values())):
         if number % _AT_ONCE == _AT_ONCE - 1:
@@ -81,7 +81,7 @@ _ASKED: Final[dict[int | str, dict[str, Any]]] = {
 
 
 class BulkContainmentBody(ContainmentBody):
-    """The devices named, and those with the tag or the class."""
+    """The named devices, and those with the tag or the class."""
 
     devices: Annotated[tuple[QuarantineDeviceId, ...], Field(max_length=MAX_NAMED)] = ()
     tag: DeviceLabel | None = None
@@ -96,7 +96,7 @@ class BulkContainmentBody(ContainmentBody):
 async def contain_many(
     containment: ContainmentDep, caller: CallerDep, body: BulkContainmentBody, response: Response, wait: WaitDep
 ) -> BulkDecisionView:
-    """Restrict or isolate several at once: all of them in one decision, or none of them yet."""
+    """Restricts or isolates several devices in one decision."""
     for device_id in body.devices:
         require_device(containment.fleet, device_id)
     chosen = [
@@ -130,7 +130,7 @@ async def contain(
     response: Response,
     wait: WaitDep,
 ) -> DecisionView | ApprovalRequiredView:
-    """Restrict or isolate; a stronger containment in force stays."""
+    """Restricts or isolates a device; a stronger containment in force stays."""
     require_device(containment.fleet, device_id)
     decided = await decide(containment, await _wanted(containment, (device_id,), caller, body))
     if isinstance(decided, ApprovalRequest):
@@ -155,7 +155,7 @@ async def _wanted(
 async def release(
     containment: ContainmentDep, caller: CallerDep, device_id: DeviceIdPath, body: ReleaseBody, wait: WaitDep
 ) -> DecisionView:
-    """End a containment: an isolation steps down to restricted, a restriction ends."""
+    """Releases a device: an isolation steps down to a restriction, a restriction ends."""
     require_device(containment.fleet, device_id)
     event = ReleaseOrdered(containment.fleet.new_id(), caller, body.reason)
     (view,) = await answers(containment, [await containment.fleet.apply_and_commit(device_id, event)], wait)
@@ -163,7 +163,7 @@ async def release(
 
 
 class DeviceProofView(View):
-    """What holds for a device now, and how far the broker was seen to hold it."""
+    """A device's containment in force and its proof."""
 
     device_id: str
     level: ContainmentLevel
@@ -178,7 +178,7 @@ class DeviceProofView(View):
 async def show_proof(
     containment: ContainmentDep, _caller: CallerDep, device_id: DeviceIdPath, wait: WaitDep
 ) -> DeviceProofView:
-    """Whether the broker was read back and holds what was decided last; goes on with a wait that was too short."""
+    """Returns the proof of the last decision; with `wait`, continues a wait that was too short."""
     require_device(containment.fleet, device_id)
     waited = await wait.until({device_id: ProofWatch(partial(proof_in_force, containment, device_id))})
     device, proof = require_device(containment.fleet, device_id), proof_in_force(containment, device_id)

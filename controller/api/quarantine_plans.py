@@ -1,4 +1,4 @@
-"""How a containment will be carried out, and the receipt of how it was."""
+"""Plans and receipts of containments."""
 
 from dataclasses import replace
 from typing import Annotated, Any, Final
@@ -24,7 +24,7 @@ from controller.ports.store import Store
 from controller.service.fleet_state import FleetState
 from schemas.durations import parse_duration
 
-MAX_LINES: Final = 2000  # of the record that one receipt is read from
+MAX_LINES: Final = 2000  # audit entries of one receipt
 _CASE_PATTERN: Final = r"^[A-Za-z0-9._:-]{1,128}$"
 _GOALS: Final = {
     "restrict": ContainmentGoal.RESTRICT,
@@ -36,7 +36,7 @@ router = APIRouter(prefix="/quarantine", tags=["quarantine"], responses=problems
 
 
 class PlannedCallView(View):
-    """A call as it will be made; what only the broker can tell stands in angle brackets."""
+    """A planned call; values that only the broker knows are in angle brackets."""
 
     method: str
     path: str
@@ -46,14 +46,14 @@ class PlannedCallView(View):
 
 
 class PlanStepView(View):
-    """An act, or a look that proves acts, with its calls."""
+    """A step or a check, with its calls."""
 
     what: str
     calls: tuple[PlannedCallView, ...]
 
 
 class PlanStageView(View):
-    """`gated`: nothing of it is done while something before it is missing. `repeated`: while a look shows otherwise."""
+    """`gated`: starts only when everything before it is proven. `repeated`: steps repeated until the checks pass."""
 
     acts: tuple[PlanStepView, ...]
     looks: tuple[PlanStepView, ...]
@@ -72,7 +72,7 @@ class PlanStageView(View):
 
 
 class ContainmentPlanView(View):
-    """What will be done, in order; nothing was asked of the broker."""
+    """The stages of a containment in order; the broker was not queried."""
 
     device_id: str
     goal: ContainmentGoal
@@ -80,7 +80,7 @@ class ContainmentPlanView(View):
 
 
 class ReceiptStepView(View):
-    """A call with its answer, or, where `call` is empty, what was observed at the node."""
+    """A call and its response, or, without `call`, an observation at the node."""
 
     what: str
     call: str
@@ -90,7 +90,7 @@ class ReceiptStepView(View):
 
 
 class ReceiptDecisionView(View):
-    """A decision and what became of it. `seconds`: from the report's arrival to the cut."""
+    """A decision and its result. `seconds`: from the arrival of the report to the disconnection."""
 
     decision: AuditKind
     text: Annotated[AuditText, Field(validation_alias="decision")]
@@ -109,7 +109,7 @@ class ReceiptDecisionView(View):
 
 
 class ContainmentReceiptView(View):
-    """`closed`: the last decision of the case was read back at the broker."""
+    """`closed`: the last decision of the case was read back from the broker."""
 
     device_id: str
     case_id: str
@@ -118,7 +118,7 @@ class ContainmentReceiptView(View):
 
 
 async def check_options(containment: ContainmentServices, level: ContainmentLevel, options: ContainmentOptions) -> None:
-    """Refuse what would be accepted and never done.
+    """Checks that the options can be carried out.
 
     Raises:
         ApiError: 422 for an option of the other level, 409 where the broker cannot do it, 503 where it does not answer.
@@ -140,7 +140,7 @@ async def check_options(containment: ContainmentServices, level: ContainmentLeve
 
 
 class PlanQuery:
-    """The goal of a plan, and how long an isolation lasts."""
+    """The goal of a plan, and the duration of an isolation."""
 
     def __init__(
         self,
@@ -164,7 +164,7 @@ async def show_plan(
     kick: bool = False,
     clear_retained: bool = False,
 ) -> ContainmentPlanView:
-    """The calls that a containment or release would make now; the device need not be known."""
+    """Returns the calls that a containment or release would make; the device may be unknown."""
     device, options = containment.fleet.get(device_id), ContainmentOptions(kick, clear_retained)
     case = None if device is None else device.case
     return await plan_view(
@@ -181,10 +181,10 @@ async def plan_view(
     query: PlanQuery,
     options: ContainmentOptions = NO_OPTIONS,
 ) -> ContainmentPlanView:
-    """The plan for a subject, with what is saved for its case in force.
+    """Returns the plan for a subject, with the saved state of its case in force.
 
     Raises:
-        ApiError: 422, not a name that Cordon acts on.
+        ApiError: 422, Cordon cannot act on the name.
     """
     goal, now, key = query.goal, fleet.clock.now(), str(subject)
     wanted = PlanParameters(
@@ -217,7 +217,7 @@ async def show_receipt(
     device_id: DeviceIdPath,
     case_id: Annotated[str | None, Query(pattern=_CASE_PATTERN)] = None,
 ) -> ContainmentReceiptView:
-    """Each call of a case, what was observed on which node, and the seconds to the cut; the newest case by default."""
+    """Returns the calls and observations of a case, the latest by default, and the seconds to the disconnection."""
     device = require_device(fleet, device_id)
     if case_id is None:
         case_id = device.case.case_id if device.case is not None else await _last_case(store, device_id)
@@ -225,15 +225,15 @@ async def show_receipt(
 
 
 async def read_receipt(store: Store, device_id: str, case_id: str, *, shown: str) -> ContainmentReceiptView:
-    """The receipt of a case off the record; `shown` is whom it is about.
+    """Returns the receipt of a case from the audit log; `shown`: its subject.
 
     Raises:
-        ApiError: 404, the record has no such case.
+        ApiError: 404, the audit log has no such case.
     """
     lines = await store.audit(device_id=device_id, case_id=case_id, limit=MAX_LINES, newest_first=False)
     receipt = receipt_of(shown, case_id, ((line.at, line.entry) for line in lines))
     if not receipt.deeds:
-        raise ApiError(404, "no_receipt", f"the record has no case {case_id} of {shown}")
+        raise ApiError(404, "no_receipt", f"the audit log has no case {case_id} of {shown}")
     return ContainmentReceiptView.of(receipt)
 
 

@@ -4,12 +4,12 @@ from typing import Any
 
 
 def state_of(rollout: dict[str, Any]) -> str:
-    """The state in a word."""
+    """Returns the state, and whether it is paused."""
     return f"{rollout['state']} (paused)" if rollout["paused"] else str(rollout["state"])
 
 
 def progress_line(rollout: dict[str, Any]) -> str:
-    """Where a rollout is, in one line."""
+    """Returns the progress of a rollout in one line."""
     rings = []
     for ring in rollout["rings"]:
         text = f"{ring['name']} {ring['confirmed'] + ring['had_it']}/{ring['devices']}"

@@ -1,4 +1,4 @@
-"""Rollouts: start one, see how far it is, hold it, approve it, end it."""
+"""Rollouts: start, list, pause, approve, abort."""
 
 from typing import Annotated, Any, Final
 
@@ -23,7 +23,7 @@ from schemas.durations import parse_duration
 MIN_TIMEOUT: Final = 1.0  # seconds
 MAX_TIMEOUT: Final = 604_800.0  # seconds
 MAX_SOAK: Final = 90 * 86_400.0  # seconds
-MAX_RATE: Final = 100_000.0  # orders a minute
+MAX_RATE: Final = 100_000.0  # commands per minute
 
 router = APIRouter(prefix="/rollouts", tags=["rollouts"], responses=problems(401, 422, 429, 503))
 RolloutPath = Annotated[str, Path(pattern=r"^[A-Za-z0-9_-]{1,64}$", description="id of the rollout")]
@@ -44,16 +44,16 @@ def _window(value: str) -> str:
 
 
 class NewRing(Body):
-    """A ring by name as it is configured, or with `select` one made for this rollout."""
+    """A configured ring by name, or with `select` a ring for this rollout."""
 
     name: Annotated[str, StringConstraints(max_length=32)]
     select: Annotated[str | None, Field(max_length=MAX_SELECT)] = None
 
 
 class NewRollout(Body):
-    """What goes out and on which terms; what is left out is as `[rollouts]` in the configuration says.
+    """Target and terms of a rollout; omitted terms come from `[rollouts]` in the configuration.
 
-    `target`: NAME/VERSION. `only`: for which devices at all. `window`: 02:00-05:00 in each device's time zone.
+    `target`: NAME/VERSION. `only`: restricts the devices. `window`: 02:00-05:00 in each device's time zone.
     """
 
     target: Annotated[str, StringConstraints(min_length=1, max_length=MAX_NAME)]
@@ -70,7 +70,7 @@ class NewRollout(Body):
 
 
 class AbortBody(Body):
-    """With `rollback` the devices that have it go back to the version before."""
+    """`rollback`: devices that have the target revert to their previous version."""
 
     rollback: bool = False
     reason: ReasonText | None = None
@@ -96,10 +96,10 @@ def _refused(error: RolloutError | TargetError) -> ApiError:
 
 
 def rings_of(asked: tuple[NewRing, ...], settings: RolloutSettings) -> tuple[RolloutRing, ...]:
-    """The rings that were asked for, all configured ones if none was.
+    """Returns the requested rings, or all configured rings if none was requested.
 
     Raises:
-        RolloutError: a name that is not configured, or a selection that makes no sense.
+        RolloutError: an unknown name, or an invalid selection.
     """
     known = {ring.name: ring.select for ring in settings.in_order}
     wanted = asked or tuple(NewRing(name=name) for name in known)
@@ -114,7 +114,7 @@ def rings_of(asked: tuple[NewRing, ...], settings: RolloutSettings) -> tuple[Rol
 
 
 def terms_of(asked: NewRollout, settings: RolloutSettings) -> RolloutTerms:
-    """The terms that were asked for, the configured ones where nothing was said."""
+    """Returns the requested terms, completed by the configured ones."""
     given: dict[str, Any] = {
         "soak": None if asked.soak is None else parse_duration(asked.soak),
         "error_threshold": asked.error_threshold,
@@ -129,7 +129,7 @@ def terms_of(asked: NewRollout, settings: RolloutSettings) -> RolloutTerms:
 
 @router.post("", status_code=201, dependencies=[Depends(writable), scope("rollout")], responses=problems(404, 409))
 async def start(rollouts: RolloutsDep, settings: SettingsDep, caller: CallerDep, body: NewRollout) -> RolloutView:
-    """Begin a rollout: its first ring is open when this returns."""
+    """Starts a rollout; its first ring is open when this returns."""
     terms = settings.rollouts
     try:
         asked = RolloutRequest(
@@ -150,14 +150,14 @@ async def start(rollouts: RolloutsDep, settings: SettingsDep, caller: CallerDep,
 async def list_rollouts(
     rollouts: RolloutsDep, limit: PageLimit = 100, open_only: Annotated[bool, Query()] = False
 ) -> RolloutPage:
-    """Rollouts, newest first; with `open_only` those that have not ended."""
+    """Lists rollouts, newest first; `open_only`: those that have not ended."""
     found = await rollouts.operations.store.rollouts(limit=limit, is_open=open_only)
     return RolloutPage(items=tuple(map(rollout_view, found)))
 
 
 @router.get("/{rollout_id}", dependencies=[scope("read")], responses=problems(404))
 async def show(rollouts: RolloutsDep, rollout_id: RolloutPath) -> RolloutView:
-    """One rollout."""
+    """Returns a rollout."""
     return rollout_view(await _known(rollouts, rollout_id))
 
 
@@ -169,7 +169,7 @@ async def devices(
     limit: PageLimit = 100,
     offset: PageOffset = 0,
 ) -> RolloutMemberPage:
-    """Its devices, ring by ring."""
+    """Lists the devices of a rollout by ring."""
     rollout = await _known(rollouts, rollout_id)
     word = None if state is None else state.value
     members = await rollouts.operations.store.members(rollout_id, state=word, limit=limit, offset=offset)
@@ -189,7 +189,7 @@ async def _known(rollouts: RolloutServices, rollout_id: str) -> Rollout:
 
 @router.post("/{rollout_id}/pause", dependencies=[Depends(writable), scope("rollout")], responses=problems(404, 409))
 async def pause(rollouts: RolloutsDep, caller: CallerDep, rollout_id: RolloutPath) -> RolloutView:
-    """Order nothing more until it is resumed; what is under way goes on."""
+    """Pauses a rollout; updates in progress continue."""
     try:
         return rollout_view(await rollouts.operations.pause(rollout_id, caller))
     except RolloutError as e:
@@ -198,7 +198,7 @@ async def pause(rollouts: RolloutsDep, caller: CallerDep, rollout_id: RolloutPat
 
 @router.post("/{rollout_id}/resume", dependencies=[Depends(writable), scope("rollout")], responses=problems(404, 409))
 async def resume(rollouts: RolloutsDep, caller: CallerDep, rollout_id: RolloutPath) -> RolloutView:
-    """End a pause."""
+    """Resumes a paused rollout."""
     try:
         return rollout_view(await rollouts.operations.resume(rollout_id, caller))
     except RolloutError as e:
@@ -207,7 +207,7 @@ async def resume(rollouts: RolloutsDep, caller: CallerDep, rollout_id: RolloutPa
 
 @router.post("/{rollout_id}/approve", dependencies=[Depends(writable), scope("rollout")], responses=problems(404, 409))
 async def approve(rollouts: RolloutsDep, caller: CallerDep, rollout_id: RolloutPath) -> RolloutView:
-    """Let the last ring begin: with another token than the one that started the rollout."""
+    """Approves the last ring, with another token than the one that started the rollout."""
     try:
         return rollout_view(await rollouts.operations.approve(rollout_id, caller))
     except RolloutError as e:
@@ -216,7 +216,7 @@ async def approve(rollouts: RolloutsDep, caller: CallerDep, rollout_id: RolloutP
 
 @router.post("/{rollout_id}/abort", dependencies=[Depends(writable), scope("rollout")], responses=problems(404, 409))
 async def abort(rollouts: RolloutsDep, caller: CallerDep, rollout_id: RolloutPath, body: AbortBody) -> RolloutView:
-    """End it before its time. One that is over already can still be rolled back."""
+    """Ends a rollout. One that has ended can still be rolled back."""
     try:
         desk = rollouts.operations
         return rollout_view(await desk.abort(rollout_id, caller, revert=body.rollback, reason=body.reason or ""))

@@ -68,13 +68,13 @@ _RESOURCES: Final = (
 
 
 def create_api(services: Services, durations: ContainmentDurations) -> FastAPI:
-    """The API as an ASGI application; it holds no state of its own but failed logins and metrics."""
+    """Returns the API as an ASGI application; its only own state is failed logins and metrics."""
     app = FastAPI(
         title="Cordon",
         version=API_VERSION,
         description="Judges device posture, contains violations at the broker, repairs and releases.",
         openapi_url="/api/openapi.json",
-        docs_url=None,  # the ready-made pages load their scripts from elsewhere
+        docs_url=None,  # FastAPI's pages load scripts from a CDN
         redoc_url=None,
         redirect_slashes=False,
     )
@@ -91,7 +91,7 @@ def create_api(services: Services, durations: ContainmentDurations) -> FastAPI:
 
 @cache
 def _routes() -> tuple[BaseRoute, ...]:
-    """All routes; they hold no state, and analysing them takes most of the time of making an application."""
+    """Returns all routes, which are stateless; building them takes most of the time of creating an application."""
     base = APIRouter(prefix=BASE)
     for resource in _RESOURCES:
         base.include_router(resource.router)
@@ -102,7 +102,7 @@ def _routes() -> tuple[BaseRoute, ...]:
 
 
 def create_list_server(services: Services) -> FastAPI:
-    """Revocation lists alone, for a listener without TLS."""
+    """Returns an application with the revocation lists only, for a listener without TLS."""
     app = FastAPI(title="Cordon revocation lists", openapi_url=None, docs_url=None, redoc_url=None)
     app.state.services = services
     app.include_router(crl.router)

@@ -1,4 +1,4 @@
-"""API tokens: made here, shown once, each for some work and some time, withdrawn at once."""
+"""API tokens: create, list, revoke."""
 
 from typing import Annotated, Final
 
@@ -23,7 +23,7 @@ TokenPath = Annotated[TokenName, Path(description="name of the token")]
 
 
 class NewApiToken(Body):
-    """What it may be used for and how long; without `for` until it is revoked."""
+    """Scopes and lifetime of a token; without `for` until it is revoked."""
 
     name: TokenName
     scopes: Annotated[tuple[Scope, ...], Field(min_length=1, max_length=len(ALL))] = (Scope.READ,)
@@ -43,12 +43,12 @@ class ApiTokenList(View):
 
 
 class CreatedApiToken(ApiTokenView):
-    """`token` is shown here and never again."""
+    """`token` is shown only once."""
 
     token: str
 
 
-def _told(token: ApiToken) -> dict[str, object]:
+def _audit_detail(token: ApiToken) -> dict[str, object]:
     return {"name": token.name, "scopes": list(token.scopes), "expires_at": token.expires_at}
 
 
@@ -58,7 +58,7 @@ async def _record(fleet: FleetState, kind: AuditKind, actor: str, detail: dict[s
 
 @router.get("", dependencies=[scope("admin")])
 async def list_tokens(fleet: FleetDep, store: StoreDep) -> ApiTokenList:
-    """All tokens by name; never what they are."""
+    """Lists tokens by name, without their secrets."""
     now = fleet.clock.now()
     tokens = sorted(await store.tokens(), key=lambda one: one.name)
     return ApiTokenList(items=tuple(ApiTokenView.of(one, expired=one.is_over(now)) for one in tokens))
@@ -68,10 +68,10 @@ async def list_tokens(fleet: FleetDep, store: StoreDep) -> ApiTokenList:
 async def create_token(
     fleet: FleetDep, store: StoreDep, caller: CallerDep, held: TokenDep, body: NewApiToken
 ) -> CreatedApiToken:
-    """Make a token for somebody; it opens nothing that the caller's own does not."""
+    """Creates a token, with scopes that the caller's token has."""
     excess = scopes_exceeding(body.scopes, held.scopes)
     if excess:
-        text = f"{held.name} has not the scope {', '.join(excess)} itself, and gives away no more than it has"
+        text = f"{held.name} lacks the scope {', '.join(excess)}, so it cannot give it to another token"
         raise ApiError(403, "scope_missing", text)
     tokens = await store.tokens()
     if any(one.name == body.name for one in tokens):
@@ -82,7 +82,7 @@ async def create_token(
     end = None if body.duration is None else now + parse_duration(body.duration)
     token = ApiToken(body.name, digest_of(secret), now, ordered(body.scopes), end)
     await store.put_token(token)
-    await _record(fleet, AuditKind.TOKEN_CREATED, caller, _told(token))
+    await _record(fleet, AuditKind.TOKEN_CREATED, caller, _audit_detail(token))
     return CreatedApiToken.of(token, expired=token.is_over(now), token=secret)
 
 
@@ -90,14 +90,14 @@ async def create_token(
     "/{name}", status_code=204, dependencies=[scope("admin"), Depends(writable)], responses=problems(404, 409)
 )
 async def revoke_token(fleet: FleetDep, store: StoreDep, caller: CallerDep, name: TokenPath) -> None:
-    """Withdraw a token: it opens nothing from now on. The last one that makes tokens stays, or nobody could get in."""
+    """Revokes a token, except the last one with the scope admin and no expiry."""
     tokens = {one.name: one for one in await store.tokens()}
     gone = tokens.get(name)
     if gone is None:
         raise ApiError(404, "token_unknown", f"there is no token {name}")
     others = (one for one in tokens.values() if one is not gone and one.expires_at is None)
     if Scope.ADMIN in gone.scopes and not any(Scope.ADMIN in one.scopes for one in others):
-        text = f"{name} is the last token with the scope admin and no end: create another first"
+        text = f"{name} is the last token with the scope admin and no expiry: create another first"
         raise ApiError(409, "last_token", text)
     await store.drop_token(name)
-    await _record(fleet, AuditKind.TOKEN_REVOKED, caller, _told(gone))
+    await _record(fleet, AuditKind.TOKEN_REVOKED, caller, _audit_detail(gone))

@@ -1,4 +1,4 @@
-"""Published updates, and whether the metadata that signs them stays valid."""
+"""Published updates, and the state of their signed metadata."""
 
 from typing import Annotated
 
@@ -18,7 +18,7 @@ _Name = Annotated[str, Path(max_length=64)]
 
 
 class UpdateView(View):
-    """One published version; `path`, `sha256` and `length` are what an order to install it names."""
+    """A published version; an install command names `path`, `sha256` and `length`."""
 
     path: str
     sha256: str
@@ -39,7 +39,7 @@ class MetadataRoleView(View):
 
 
 class RepositoryView(View):
-    """`trouble`: why the online roles cannot be signed; `warnings`: what offline keys have to do soon."""
+    """`trouble`: why the online roles cannot be signed; `warnings`: roles that offline keys have to sign soon."""
 
     roles: tuple[MetadataRoleView, ...]
     trouble: str
@@ -47,7 +47,7 @@ class RepositoryView(View):
 
 
 def repository_of(rollouts: RolloutServices) -> UpdateRepository:
-    """The repository of this controller.
+    """Returns the update repository.
 
     Raises:
         ApiError: 404, none is configured.
@@ -58,10 +58,10 @@ def repository_of(rollouts: RolloutServices) -> UpdateRepository:
 
 
 async def published(rollouts: RolloutServices) -> tuple[PublishedUpdate, ...]:
-    """What is published.
+    """Returns the published updates.
 
     Raises:
-        ApiError: 404 or 503, there is no repository that can be read.
+        ApiError: 404, there is no repository; 503, it cannot be read.
     """
     repository = repository_of(rollouts)
     try:
@@ -74,13 +74,13 @@ async def published(rollouts: RolloutServices) -> tuple[PublishedUpdate, ...]:
 
 @router.get("", dependencies=[scope("read")])
 async def list_updates(rollouts: RolloutsDep) -> UpdatePage:
-    """Every version that devices may install."""
+    """Lists every version that devices may install."""
     return UpdatePage(items=tuple(UpdateView.of(one) for one in await published(rollouts)))
 
 
 @router.get("/status", dependencies=[scope("read")])
 async def status(rollouts: RolloutsDep) -> RepositoryView:
-    """How long the signed metadata holds, and what stands in the way of renewing it."""
+    """Returns the expiry of the signed metadata, and problems with its renewal."""
     repository = repository_of(rollouts)
     try:
         roles = await run_in_threadpool(repository.roles)
@@ -96,7 +96,7 @@ async def status(rollouts: RolloutsDep) -> RepositoryView:
 
 @router.get("/{name}/{version}", dependencies=[scope("read")])
 async def get_update(name: _Name, version: _Name, rollouts: RolloutsDep) -> UpdateView:
-    """One version."""
+    """Returns a version."""
     for one in await published(rollouts):
         if (one.target.name, one.target.version) == (name, version):
             return UpdateView.of(one)

@@ -1,4 +1,4 @@
-"""The query `wait`: a decision is answered when it is proven or in trouble, or the time is over; it stands anyway."""
+"""The query parameter `wait`: the response waits until a decision is proven or in trouble, or the time is over."""
 
 import asyncio
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ WaitQuery = Annotated[
 
 
 class RequestWait:
-    """The wait that one request asks for."""
+    """The wait of a request."""
 
     def __init__(self, request: Request, waiters: WaitersDep, caller: CallerDep, wait: WaitQuery = 0.0) -> None:
         self._request = request
@@ -29,7 +29,7 @@ class RequestWait:
         self._seconds = wait
 
     async def until(self, watches: Mapping[str, Watch]) -> WaitEnd:
-        """Returns when all watches, by subject, are over, the time is, or the client has gone."""
+        """Waits until all watches, by subject, are over, the time is over, or the client has disconnected."""
         if not self._seconds:
             return WaitEnd.NO
         async with asyncio.TaskGroup() as group:
@@ -49,7 +49,7 @@ WaitDep = Annotated[RequestWait, Depends()]
 
 
 def proof_in_force(containment: ContainmentServices, device_id: str, case_id: str | None = None) -> DecisionProof:
-    """The proof of what holds for a device; with `case_id` of the decision that left it in that case ("": in none)."""
+    """Returns the proof for a device; with `case_id`, of the decision that left it in that case ("": in none)."""
     device, queue = containment.fleet.get(device_id), containment.outbox.queue
     case = None if device is None else device.case
     if case_id is None:
@@ -59,7 +59,7 @@ def proof_in_force(containment: ContainmentServices, device_id: str, case_id: st
 
 
 def proof_of(containment: ContainmentServices, outcome: StepOutcome) -> DecisionProof:
-    """The proof of a decision about a device, now."""
+    """Returns the proof of a decision about a device."""
     assert outcome.decision is not None  # every operator's request has one
     if not needs_proof(outcome.decision):
         return DecisionProof(ProofState.NOT_REQUIRED)
@@ -68,5 +68,5 @@ def proof_of(containment: ContainmentServices, outcome: StepOutcome) -> Decision
 
 
 def decision_watch(containment: ContainmentServices, outcome: StepOutcome) -> Watch:
-    """The watch for the proof of a decision."""
+    """Returns the watch for the proof of a decision."""
     return ProofWatch(partial(proof_of, containment, outcome))

@@ -1,4 +1,4 @@
-"""Waivers: exceptions from a rule with an owner, a reason and an end."""
+"""Waivers: exceptions from a rule with an owner, a reason and an expiry."""
 
 from typing import Annotated
 
@@ -29,7 +29,7 @@ def _some(value: str) -> str:
 
 
 class NewWaiverBody(Body):
-    """The rule (`policy/rule`, or `policy/*`), who answers for it, why, for how long, and one of the next three."""
+    """The rule (`policy/rule`, or `policy/*`), its responsible `owner`, and one of `device`, `tag` and `expression`."""
 
     rule: RuleKey
     owner: WaiverOwner
@@ -41,7 +41,7 @@ class NewWaiverBody(Body):
 
 
 class WaiverView(View):
-    """A waiver; one of `device`, `tag` and `expression` is not empty."""
+    """A waiver; exactly one of `device`, `tag` and `expression` is not empty."""
 
     waiver_id: str
     rule: str
@@ -61,13 +61,13 @@ class WaiverList(View):
 
 @router.get("", dependencies=[scope("read")])
 async def list_waivers(containment: ContainmentDep) -> WaiverList:
-    """Waivers in force, the next to end first; those that are over are in the record."""
+    """Lists waivers in force by expiry."""
     return WaiverList(items=tuple(map(WaiverView.of, containment.waivers.all())))
 
 
 @router.post("", status_code=201, dependencies=[scope("policy"), Depends(writable)], responses=problems(409))
 async def add_waiver(containment: ContainmentDep, caller: CallerDep, body: NewWaiverBody) -> WaiverView:
-    """Put a waiver in force. A device that it covers goes on failing the rule, and nothing follows from that."""
+    """Adds a waiver: covered devices still fail the rule, without a response."""
     new = WaiverRequest(
         body.rule,
         body.owner,
@@ -88,7 +88,7 @@ async def add_waiver(containment: ContainmentDep, caller: CallerDep, body: NewWa
     "/{waiver_id}", status_code=204, dependencies=[scope("policy"), Depends(writable)], responses=problems(404)
 )
 async def revoke_waiver(containment: ContainmentDep, caller: CallerDep, waiver_id: WaiverId) -> None:
-    """End a waiver before its time: what it covered is acted on at once."""
+    """Revokes a waiver; the response to the rules that it covered follows at once."""
     try:
         await containment.waivers.revoke(waiver_id, caller)
     except KeyError as e:

@@ -56,12 +56,12 @@ async def test_guessing_is_slowed_and_a_good_token_is_still_let_in(api: Api) -> 
 def test_failures_are_counted_for_each_peer_and_bounded() -> None:
     failures = FailedAttempts(lambda: 0.0)
     for _ in range(MAX_FAILURES):
-        assert failures.note("a") == 0.0
-    assert failures.note("a") == WINDOW
-    assert failures.note("b") == 0.0
+        assert failures.record("a") == 0.0
+    assert failures.record("a") == WINDOW
+    assert failures.record("b") == 0.0
     for number in range(MAX_PEERS):
-        failures.note(f"peer-{number}")
-    assert failures.note("a") == 0.0  # forgotten: memory is bounded, and guessing 256 bits stays hopeless
+        failures.record(f"peer-{number}")
+    assert failures.record("a") == 0.0  # forgotten: memory is bounded, and guessing 256 bits stays hopeless
 
 
 def test_tokens_are_long_random_and_kept_as_digests_only() -> None:

@@ -107,7 +107,7 @@ async def test_a_refusal_for_want_of_a_scope_is_recorded_once(api: Api) -> None:
 async def test_a_guesser_cannot_fill_the_record(api: Api) -> None:
     refusals = api.app.state.refusals
     for number in range(MAX_ROWS * 2):
-        await refusals.note(AuditKind.API_ACCESS_REFUSED, f"192.0.2.{number}", "unknown token")
+        await refusals.record(AuditKind.API_ACCESS_REFUSED, f"192.0.2.{number}", "unknown token")
     assert len(await api.world.store.audit(kind=AuditKind.API_ACCESS_REFUSED, limit=1000)) == MAX_ROWS
 
 

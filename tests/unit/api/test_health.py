@@ -3,7 +3,7 @@
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from controller.api.health import reasons_against
+from controller.api.health import not_ready_reasons
 from controller.ports.errors import (
     BrokerRefusedError,
     BrokerUnreachableError,
@@ -41,7 +41,7 @@ async def test_not_ready_without_link_or_store(api: Api, monkeypatch: pytest.Mon
     down = ConnectionState(False, "", "", 0.0, "refused")
     monkeypatch.setattr(type(api.world.link), "state", property(lambda _self: down))
     monkeypatch.setattr(type(api.world.store), "health", property(lambda _self: StoreHealth("disk full", 1.0)))
-    reasons = reasons_against(api.services, api.world.clock.at)
+    reasons = not_ready_reasons(api.services, api.world.clock.at)
     assert reasons == ("MQTT link is down: refused", "store cannot write: disk full")
     metrics = await _metrics(api)
     assert metrics["cordon_link_connected"][()] == 0
