@@ -85,7 +85,7 @@ def collect(system: System) -> Section:
         "resolved": resolved is not None,
         "ports": sorted({int(port) for port in ports if port.isdecimal() and 0 < int(port[:6]) <= 0xFFFF}),
         **section_of(values),
-        "weak_algorithms": _weak(resolved) if resolved is not None else None,
+        "weak_algorithms": weak_algorithms(resolved) if resolved is not None else None,
         "overrides": settings.overrides,
         "gaps": gaps.as_list(),
     }
@@ -171,7 +171,8 @@ def _included_files(system: System, value: str) -> list[Path]:
     return files[:MAX_FILES]
 
 
-def _weak(values: Mapping[str, str]) -> list[str]:
+def weak_algorithms(values: Mapping[str, str]) -> list[str]:
+    """Returns the weak ciphers, MACs, key exchanges and host keys among resolved settings."""
     names = {name for key in _ALGORITHMS for name in values.get(key, "").split(",")}
     return sorted(name for name in names if _WEAK.match(name))
 

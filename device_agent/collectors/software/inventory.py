@@ -36,11 +36,11 @@ def packages(system: System, scheme: str) -> list[InventoryPackage]:
         OSError, ExecuteError: the database cannot be read.
     """
     if scheme == "deb":
-        entries = _deb(system.path("/var/lib/dpkg/status"))
+        entries = read_dpkg(system.path("/var/lib/dpkg/status"))
     elif scheme == "apk":
-        entries = _apk(system.path("/lib/apk/db/installed"))
+        entries = read_apk(system.path("/lib/apk/db/installed"))
     elif scheme == "opkg":
-        entries = _opkg(system.path("/usr/lib/opkg/status"))
+        entries = read_opkg(system.path("/usr/lib/opkg/status"))
     else:
         if not system.is_live:
             raise FactsUnavailableError("rpm's database can be read on the running system only")
@@ -80,7 +80,8 @@ def _make_package(name: str, version: str, source: str, source_version: str) -> 
     )
 
 
-def _deb(path: Path) -> Iterator[InventoryPackage]:
+def read_dpkg(path: Path) -> Iterator[InventoryPackage]:
+    """Reads dpkg's `status` file."""
     for fields in stanzas(path, frozenset({"Package", "Status", "Version", "Source"})):
         if fields.get("Status", "").split()[-1:] != ["installed"]:
             continue
@@ -90,14 +91,16 @@ def _deb(path: Path) -> Iterator[InventoryPackage]:
             yield package
 
 
-def _apk(path: Path) -> Iterator[InventoryPackage]:
+def read_apk(path: Path) -> Iterator[InventoryPackage]:
+    """Reads apk's `installed` file."""
     for fields in stanzas(path, frozenset({"P", "V", "o"})):
         package = _make_package(fields.get("P", ""), fields.get("V", ""), fields.get("o", ""), "")
         if package is not None:
             yield package
 
 
-def _opkg(path: Path) -> Iterator[InventoryPackage]:
+def read_opkg(path: Path) -> Iterator[InventoryPackage]:
+    """Reads opkg's `status` file."""
     for fields in stanzas(path, frozenset({"Package", "Version", "Status"})):
         state = fields.get("Status", "installed").split()[-1:]
         package = _make_package(fields.get("Package", ""), fields.get("Version", ""), "", "")

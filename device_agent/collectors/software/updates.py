@@ -86,7 +86,7 @@ class UpdatesCollector:
             section["kernel_newest"], section["kernel_current"] = kernels.newest_and_current(system)
         section["reboot_required"] = _reboot_required(system, section.get("kernel_current"))
         with gaps.capture("security_pending"):
-            self._add_pending(section, self._query_manager(system, scheme, versions, now), now, gaps)
+            self.add_pending(section, self._query_manager(system, scheme, versions, now), now, gaps)
         section["problems"] = gaps.as_list()
         return section
 
@@ -100,7 +100,8 @@ class UpdatesCollector:
         self._cached = (key, now, updates)
         return updates
 
-    def _add_pending(self, section: dict[str, Any], updates: PendingUpdates, now: float, gaps: GapRecorder) -> None:
+    def add_pending(self, section: dict[str, Any], updates: PendingUpdates, now: float, gaps: GapRecorder) -> None:
+        """Adds the counts and ages of the pending updates at Unix time `now`."""
         section["pending"] = len(updates.all)
         if updates.security is None:
             gaps.add("security_pending", updates.reason)

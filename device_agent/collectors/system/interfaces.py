@@ -20,7 +20,7 @@ _ADDRESS_AT: Final = 20  # offset in an entry: after the name, and the family an
 
 def addresses(system: System) -> dict[str, str]:
     """Returns the interface of each address; IPv4 on the running machine only, no file lists it."""
-    interfaces = _ipv6(text_of(system.path("/proc/net/if_inet6")))
+    interfaces = parse_if_inet6(text_of(system.path("/proc/net/if_inet6")))
     if system.is_live:
         with contextlib.suppress(OSError):
             interfaces.update(_ipv4())
@@ -40,7 +40,8 @@ def interface_of(address: str, interfaces: Mapping[str, str]) -> str:
     return "lo" if effective.is_loopback else interfaces.get(str(effective), "")
 
 
-def _ipv6(text: str) -> dict[str, str]:
+def parse_if_inet6(text: str) -> dict[str, str]:
+    """Returns the interface of each address in `/proc/net/if_inet6`."""
     interfaces = {}
     for line in text.splitlines():
         fields = line.split()

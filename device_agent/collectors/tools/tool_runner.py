@@ -119,7 +119,7 @@ class ToolRunner(ToolStatus):
         try:
             self.paths.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             output.unlink(missing_ok=True)
-            argv = self._lynis(output) if tool == "lynis" else self._oscap(output)
+            argv = self.lynis_command(output) if tool == "lynis" else self._oscap_command(output)
             ok = _LYNIS_OK if tool == "lynis" else _OSCAP_OK
             run(argv, seconds=MAX_SECONDS, ok=ok, max_bytes=MAX_OUTPUT_BYTES, cancelled=self._stopping)
             output.chmod(0o600)
@@ -135,12 +135,13 @@ class ToolRunner(ToolStatus):
                 self._failed_at[tool] = time.monotonic()
 
     @staticmethod
-    def _lynis(output: Path) -> Sequence[str]:
+    def lynis_command(output: Path) -> Sequence[str]:
+        """Returns the command that writes a report to `output`."""
         # Not --cronjob: its pid file survives a killed run and blocks every later one.
         quiet = ("--quick", "--quiet", "--no-colors", "--no-log")
         return ["nice", "-n", "19", "lynis", "audit", "system", *quiet, "--report-file", str(output)]
 
-    def _oscap(self, output: Path) -> Sequence[str]:
+    def _oscap_command(self, output: Path) -> Sequence[str]:
         assert self._settings.openscap_content is not None
         profile = ["--profile", self._settings.openscap_profile] if self._settings.openscap_profile else []
         content = str(self._settings.openscap_content.absolute())

@@ -1,4 +1,4 @@
-"""Collectors: against this machine and against prepared folders."""
+"""Collectors and the scanner, on this machine and on prepared roots."""
 
 import json
 import os
@@ -28,7 +28,7 @@ from tests.support.root_folder import put
 LIVE = System(is_root_user=os.geteuid() == 0)
 
 
-def test_every_section_of_this_machine_is_found_or_says_why_not() -> None:
+def test_every_section_of_this_machine_has_facts_or_a_reason() -> None:
     sections = normalise_findings(Scanner(LIVE, COLLECTORS).scan()).sections
     assert set(sections) == set(COLLECTORS) >= {"os", "updates", "openssl", "sockets", "services", "firewall"}
     assert sections["os"]["state"] == "ok"
@@ -36,7 +36,7 @@ def test_every_section_of_this_machine_is_found_or_says_why_not() -> None:
         assert section["state"] == "ok" or section["reason"]
 
 
-def test_os_of_a_prepared_root(tmp_path: Path) -> None:
+def test_the_os_section_of_a_prepared_root(tmp_path: Path) -> None:
     with pytest.raises(FactsUnavailableError):
         os_release.collect(System(tmp_path))
     put(tmp_path, "/usr/lib/os-release", '# comment\nID=openwrt\nVERSION_ID="23.05"\n')
@@ -44,35 +44,35 @@ def test_os_of_a_prepared_root(tmp_path: Path) -> None:
     assert (section["id"], section["version"], section["kernel"]) == ("openwrt", "23.05", os.uname().release)
 
 
-def test_a_slow_or_broken_collector_costs_only_its_own_section() -> None:
+def test_a_slow_or_failing_collector_costs_only_its_own_section() -> None:
     release = threading.Event()
 
     def slow(_system: System) -> Section:
         release.wait(30)
         return {"state": "ok"}
 
-    def broken(_system: System) -> Section:
+    def failing(_system: System) -> Section:
         raise ZeroDivisionError("oops")
 
-    def shut(_system: System) -> Section:
+    def forbidden(_system: System) -> Section:
         raise PermissionError(13, "Permission denied", "/x")
 
-    def meaningless(_system: System) -> Section:
-        raise NotApplicableError("no such thing here")
+    def inapplicable(_system: System) -> Section:
+        raise NotApplicableError("not on this host")
 
     def good(_system: System) -> Section:
         return {"state": "ok"}
 
     collectors: dict[str, Collector] = {
-        "slow": slow, "broken": broken, "shut": shut, "meaningless": meaningless, "good": good
+        "slow": slow, "failing": failing, "forbidden": forbidden, "inapplicable": inapplicable, "good": good
     }  # fmt: skip
     scanner = Scanner(LIVE, collectors, seconds=0.3)
-    found = scanner.scan()
-    assert found["good"] == {"state": "ok"}
-    assert found["slow"] == {"state": "unknown", "reason": "not done within 0.3 s"}
-    assert found["broken"] == {"state": "unknown", "reason": "collector failed: ZeroDivisionError: oops"}
-    assert found["shut"] == {"state": "unknown", "reason": "/x: Permission denied"}
-    assert found["meaningless"]["state"] == "notapplicable"
+    sections = scanner.scan()
+    assert sections["good"] == {"state": "ok"}
+    assert sections["slow"] == {"state": "unknown", "reason": "not done within 0.3 s"}
+    assert sections["failing"] == {"state": "unknown", "reason": "collector failed: ZeroDivisionError: oops"}
+    assert sections["forbidden"] == {"state": "unknown", "reason": "/x: Permission denied"}
+    assert sections["inapplicable"]["state"] == "notapplicable"
     for _ in range(2):
         assert scanner.scan()["slow"]["reason"] == "still running since an earlier scan"
     assert sum(thread.name == "collect-slow" for thread in threading.enumerate()) == 1
@@ -83,28 +83,28 @@ def test_a_slow_or_broken_collector_costs_only_its_own_section() -> None:
     assert scanner.scan()["slow"] == {"state": "ok"}
 
 
-def test_what_a_collector_found_holds_for_its_time_unless_something_was_changed() -> None:
-    looks: list[str] = []
+def test_a_section_is_reused_for_its_interval_unless_a_rescan_is_forced() -> None:
+    calls: list[str] = []
 
-    def look(name: str) -> Collector:
+    def counting(name: str) -> Collector:
         def collect(_system: System) -> Section:
-            looks.append(name)
+            calls.append(name)
             if name == "closed":
                 raise FactsUnavailableError("needs root")
-            return {"state": "ok", "looks": len(looks)}
+            return {"state": "ok", "calls": len(calls)}
 
         return collect
 
-    collectors = {name: look(name) for name in ("often", "seldom", "closed")}
+    collectors = {name: counting(name) for name in ("often", "seldom", "closed")}
     scanner = Scanner(LIVE, collectors, every={"seldom": 3600.0, "closed": 3600.0})
     first, second = scanner.scan(), scanner.scan()
-    assert sorted(looks) == ["closed", "closed", "often", "often", "seldom"]
+    assert sorted(calls) == ["closed", "closed", "often", "often", "seldom"]
     assert first["seldom"] == second["seldom"]
     assert scanner.scan(force_rescan=True)["seldom"] != first["seldom"]
-    assert looks.count("seldom") == 2
+    assert calls.count("seldom") == 2
 
 
-def test_sockets_of_this_process_are_seen_with_its_name() -> None:
+def test_sockets_of_this_process_have_its_name() -> None:
     with socket.create_server(("127.0.0.1", 0)) as tcp, socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as udp:
         udp.bind(("::1", 0))
         entries = sockets.collect(LIVE)["listening"]
@@ -133,7 +133,7 @@ def test_sockets_that_do_not_listen_are_not_reported() -> None:
         assert client.getsockname()[1] not in ports
 
 
-def test_sockets_of_a_prepared_root(tmp_path: Path) -> None:
+def test_the_sockets_of_a_prepared_root(tmp_path: Path) -> None:
     with pytest.raises(FactsUnavailableError):
         sockets.collect(System(tmp_path))
     header = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n"
@@ -151,7 +151,7 @@ def test_sockets_of_a_prepared_root(tmp_path: Path) -> None:
 STATUS = "Package: openssl\nStatus: install ok installed\nVersion: 3.0.17-1~deb12u2\nArchitecture: amd64\n\n"
 
 
-def test_packages_of_prepared_roots(tmp_path: Path) -> None:
+def test_installed_packages_of_prepared_roots(tmp_path: Path) -> None:
     assert installed(System(tmp_path), "openssl") is None
     put(tmp_path / "apk", "/lib/apk/db/installed", "P:openssl\nV:3.1.4-r5\n\nP:zlib\nV:1.3-r2\n")
     assert installed(System(tmp_path / "apk"), "zlib") == InstalledPackage("zlib", "1.3-r2", "apk")
@@ -162,7 +162,7 @@ def test_packages_of_prepared_roots(tmp_path: Path) -> None:
     assert installed(System(tmp_path / "deb"), "other") is None
 
 
-def test_openssl_of_a_prepared_root_is_the_packages(tmp_path: Path) -> None:
+def test_openssl_of_a_prepared_root_is_that_of_its_package(tmp_path: Path) -> None:
     put(tmp_path, "/var/lib/dpkg/status", STATUS)
     section = openssl.collect(System(tmp_path))
     assert section["version"] == "3.0.17"
@@ -171,7 +171,7 @@ def test_openssl_of_a_prepared_root_is_the_packages(tmp_path: Path) -> None:
         openssl.collect(System(tmp_path / "nothing"))
 
 
-def test_what_apt_would_upgrade() -> None:
+def test_upgrades_are_parsed_from_a_simulation_of_apt() -> None:
     text = (
         "Inst base-files [12.4] (12.5 Debian:12.15/oldstable [amd64])\n"
         "Inst openssl [3.0.11-1] (3.0.17-1 Debian:12.15/stable, Debian-Security:12/stable-security [amd64]) []\n"
@@ -186,7 +186,7 @@ def test_what_apt_would_upgrade() -> None:
     ]
 
 
-def test_updates_say_why_they_cannot_be_told(tmp_path: Path) -> None:
+def test_updates_give_the_reason_for_missing_facts(tmp_path: Path) -> None:
     with pytest.raises(FactsUnavailableError, match="no known package manager"):
         updates.UpdatesCollector()(System(tmp_path))
     put(tmp_path / "deb", "/var/lib/dpkg/status", STATUS)
@@ -199,7 +199,7 @@ def test_updates_say_why_they_cannot_be_told(tmp_path: Path) -> None:
     assert "security_pending" not in section
 
 
-def test_services_of_a_prepared_root_with_inetd(tmp_path: Path) -> None:
+def test_the_services_of_a_prepared_root_with_inetd(tmp_path: Path) -> None:
     with pytest.raises(FactsUnavailableError, match="neither a usable systemctl"):
         services.collect(System(tmp_path))
     put(tmp_path, "/usr/lib/systemd/system/a.service", "[Service]\nExecStart=/bin/true\n[Install]\nWantedBy=b.target\n")
@@ -222,7 +222,7 @@ def test_services_of_a_prepared_root_with_inetd(tmp_path: Path) -> None:
     ]
 
 
-def test_firewall_without_root_is_unknown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_firewall_is_unknown_without_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tool = tmp_path / "nft"
     tool.write_text("#!/bin/sh\n")
     tool.chmod(0o755)
@@ -272,5 +272,7 @@ def _ruleset(policy: str, *, with_rule: bool) -> str:
         (firewall.parse_zone("public\n  target: default\n  services: ssh x\n  ports: \n"), True, "reject", 2),
     ],
 )  # fmt: skip
-def test_firewall_outputs(section: dict[str, object], active: bool, default: str, rules: int) -> None:
+def test_the_output_of_each_firewall_tool_gives_its_section(
+    section: dict[str, object], active: bool, default: str, rules: int
+) -> None:
     assert (section["active"], section["default_input"], section["rules"]) == (active, default, rules)

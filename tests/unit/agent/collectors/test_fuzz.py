@@ -1,4 +1,4 @@
-"""Damaged input: a partial section with reasons or an honest unknown, never an exception, never for long."""
+"""Malformed input gives a partial section with reasons or an unknown section, in bounded time, never an exception."""
 
 import contextlib
 import json
@@ -17,18 +17,19 @@ from device_agent.collectors.access.failed_logins import count_records, time_of
 from device_agent.collectors.base import Collector
 from device_agent.collectors.system import disk, firewall, inits, log_settings, mac, services, sockets
 from device_agent.collectors.system.firewall_ruleset import read_iptables, read_nft
-from device_agent.collectors.system.interfaces import _ipv6, interface_of
+from device_agent.collectors.system.interfaces import interface_of, parse_if_inet6
 from device_agent.collectors.system.mac import count_denials
 from device_agent.domain.report_limits import normalise_findings
 from device_agent.errors import FactsUnavailableError, NotApplicableError
 from device_agent.host import inetd, xinetd
 from device_agent.host.login_records import RECORD, WIDE_RECORD, count_lines
 from device_agent.host.system import System
+from tests.support.root_folder import put
 
-CALM: Final = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+FUZZ: Final = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 NOW: Final = 1_700_000_000.0
-# Pieces of every format, so that damage comes after a beginning that was understood.
-WORDS: Final = (
+# Fragments of every format, so that malformed parts follow valid ones.
+FRAGMENTS: Final = (
     "root:x:0:0::/root:/bin/sh", "ada:$6$x$y:1:0:99999:7:::", "::::::::", "service telnet", "{", "}", "disable = yes",
     "includedir /etc/xinetd.d", "include /etc/xinetd.conf", "Include *",
     "Match User x", "PermitRootLogin yes", "Port 22",
@@ -45,11 +46,13 @@ WORDS: Final = (
     "0: 00000000:0016 00000000:0000 0A 0:0 0:0 0 0 0 7 1", "0: zz:0016 0 0A 0 0 0 0 0 -1 1",
     "telnet stream tcp nowait root /usr/sbin/tcpd in.telnetd", 'DROPBEAR_OPTS="-s -p', "log_ip",
 )  # fmt: skip
-LINES: Final = st.one_of(st.sampled_from(WORDS), st.text(max_size=60), st.sampled_from(WORDS).map(lambda w: w[::-1]))
+LINES: Final = st.one_of(
+    st.sampled_from(FRAGMENTS), st.text(max_size=60), st.sampled_from(FRAGMENTS).map(lambda w: w[::-1])
+)
 TEXT: Final = st.lists(LINES, max_size=12).map("\n".join)
 BYTES: Final = st.one_of(TEXT.map(lambda text: text.encode(errors="replace")), st.binary(max_size=200))
 
-PLACES: Final[Mapping[str, tuple[Collector, tuple[str, ...]]]] = {
+FILES: Final[Mapping[str, tuple[Collector, tuple[str, ...]]]] = {
     "access": (
         account_security.collect,
         (
@@ -96,8 +99,8 @@ PLACES: Final[Mapping[str, tuple[Collector, tuple[str, ...]]]] = {
 }  # fmt: skip
 
 
-def look(collect: Collector, root: Path) -> Mapping[str, Any]:
-    """The section, or why there is none; anything else that is raised is a mistake."""
+def collect_or_reason(collect: Collector, root: Path) -> Mapping[str, Any]:
+    """Returns the section, or an unknown one with the reason; any other exception fails the test."""
     try:
         return collect(System(root, is_root_user=True))
     except FactsUnavailableError as e:
@@ -106,19 +109,17 @@ def look(collect: Collector, root: Path) -> Mapping[str, Any]:
         return {"state": "notapplicable", "reason": str(e)}
 
 
-@pytest.mark.parametrize("name", PLACES)
-@CALM
+@pytest.mark.parametrize("name", FILES)
+@FUZZ
 @given(data=st.data())
-def test_a_root_full_of_damage_gives_a_section_or_a_reason(name: str, data: st.DataObject) -> None:
-    collect, places = PLACES[name]
-    chosen = data.draw(st.dictionaries(st.sampled_from(places), BYTES, max_size=len(places)))
+def test_a_root_of_malformed_files_gives_a_section_or_a_reason(name: str, data: st.DataObject) -> None:
+    collect, paths = FILES[name]
+    chosen = data.draw(st.dictionaries(st.sampled_from(paths), BYTES, max_size=len(paths)))
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        for place, content in chosen.items():
-            path = root / place.lstrip("/")
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(content)
-        section = look(collect, root)
+        for path, content in chosen.items():
+            put(root, path, content)
+        section = collect_or_reason(collect, root)
         assert normalise_findings({name: section}).sections[name]["state"] == section["state"], section
 
 
@@ -146,21 +147,21 @@ JSON: Final = st.recursive(
 )  # fmt: skip
 
 
-@CALM
+@FUZZ
 @given(st.lists(JSON, max_size=8))
-def test_objects_of_nft(objects: list[Any]) -> None:
+def test_arbitrary_nft_objects_are_read(objects: list[Any]) -> None:
     chains, count = read_nft(objects)
     assert count >= 0
     assert all(isinstance(chain.covers("tcp", 22), bool) for chain in chains)
     firewall.rule_section("nftables", *firewall.parse_nft_ruleset(json.dumps({"nftables": objects})), frozenset({"ip"}))
 
 
-@CALM
+@FUZZ
 @given(st.one_of(JSON.map(json.dumps), st.text(max_size=200)))
-def test_what_nft_and_ubus_never_wrote(text: str) -> None:
-    for read in (firewall.parse_nft_ruleset, inits.parse_ubus_running):
-        with contextlib.suppress(ValueError, KeyError):  # what its caller turns into an unknown
-            read(text)
+def test_arbitrary_output_of_nft_and_ubus_raises_only_expected_errors(text: str) -> None:
+    for parse in (firewall.parse_nft_ruleset, inits.parse_ubus_running):
+        with contextlib.suppress(ValueError, KeyError):  # its caller reports the section as unknown
+            parse(text)
 
 
 PARSERS: Final[Mapping[str, Callable[[str], Any]]] = {
@@ -180,21 +181,21 @@ PARSERS: Final[Mapping[str, Callable[[str], Any]]] = {
     "failed": lambda text: count_lines(text.splitlines()),
     "denied": lambda text: count_denials(text.splitlines(), NOW),
     "time": lambda text: time_of(text, NOW),
-    "if_inet6": _ipv6,
+    "if_inet6": parse_if_inet6,
     "address": lambda text: interface_of(text, {}),
 }
 
 
 @pytest.mark.parametrize("name", PARSERS)
-@CALM
+@FUZZ
 @given(text=st.one_of(TEXT, st.text(max_size=300)))
-def test_any_text(name: str, text: str) -> None:
+def test_parsers_accept_any_text(name: str, text: str) -> None:
     PARSERS[name](text)
 
 
-@CALM
+@FUZZ
 @given(st.binary(max_size=2000), st.sampled_from([RECORD, WIDE_RECORD]))
-def test_any_bytes_as_btmp(content: bytes, packing: Any) -> None:
+def test_any_bytes_are_read_as_btmp(content: bytes, packing: Any) -> None:
     assert sum(count_records(content, packing, NOW).values()) <= len(content) // packing.size
 
 
@@ -212,18 +213,16 @@ LONG: Final = {
 }
 
 
-@pytest.mark.timeout(60)  # all of them together; a quadratic parser would need hours
+@pytest.mark.timeout(60)  # for all parsers together; a quadratic parser would need hours
 @pytest.mark.parametrize("kind", LONG)
-def test_large_texts_do_not_take_long(kind: str, tmp_path: Path) -> None:
+def test_large_texts_are_parsed_in_linear_time(kind: str, tmp_path: Path) -> None:
     text = LONG[kind]
     for name, parse in PARSERS.items():
-        if name not in {"rsyslog", "syslog-ng", "uci"}:  # they get a bounded part of a file, as below
+        if name not in {"rsyslog", "syslog-ng", "uci"}:  # their caller passes a bounded part of a file, as below
             parse(text)
-    for collect, places in PLACES.values():
-        for place in places:
-            path = tmp_path / place.lstrip("/")
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text)
-        assert look(collect, tmp_path)["state"] in {"ok", "unknown", "notapplicable"}
+    for collect, paths in FILES.values():
+        for path in paths:
+            put(tmp_path, path, text)
+        assert collect_or_reason(collect, tmp_path)["state"] in {"ok", "unknown", "notapplicable"}
     inetd.entries(System(tmp_path))
     xinetd.entries(System(tmp_path))

@@ -1,4 +1,4 @@
-"""The software sections of this machine: the same twice, small enough to send, honest without root."""
+"""The software sections of this machine: stable between scans, small enough to send, with reasons without root."""
 
 from datetime import UTC, datetime
 
@@ -10,13 +10,13 @@ from device_agent.host.system import System
 from schemas.base import MAX_POSTURE_BYTES
 from tests.support.unprivileged import unprivileged
 
-MINE = {name: COLLECTORS[name] for name in ("updates", "sources", "openssl", "keys", "certificates")}
+COLLECTED = {name: COLLECTORS[name] for name in ("updates", "sources", "openssl", "keys", "certificates")}
 
 
 def test_an_unchanged_machine_keeps_its_digest_and_fits_a_report() -> None:
-    first, second = (normalise_findings(Scanner(System(), MINE).scan()) for _ in range(2))
-    # A program that starts or ends in between with an old library may change this one.
-    for name in set(MINE) - {"openssl"}:
+    first, second = (normalise_findings(Scanner(System(), COLLECTED).scan()) for _ in range(2))
+    # A process with an old library may start or end between the scans.
+    for name in set(COLLECTED) - {"openssl"}:
         assert first.sections[name] == second.sections[name]
     now = datetime(2026, 11, 23, tzinfo=UTC)
     assert len(full_report(ReportSender("edge-1", "", ""), 1, now, truncate_to_size(first))) < MAX_POSTURE_BYTES
@@ -24,8 +24,8 @@ def test_an_unchanged_machine_keeps_its_digest_and_fits_a_report() -> None:
         assert section["state"] == "ok" or section["reason"]
 
 
-def test_an_ordinary_user_gets_the_same_facts_or_reasons() -> None:
-    whole = normalise_findings({"sources": MINE["sources"](System(is_root_user=True))}).sections["sources"]
+def test_an_unprivileged_user_gets_the_same_facts_or_reasons() -> None:
+    as_root = normalise_findings({"sources": COLLECTED["sources"](System(is_root_user=True))}).sections["sources"]
     with unprivileged():
-        section = normalise_findings({"sources": MINE["sources"](System(is_root_user=False))}).sections["sources"]
-    assert section == whole or section["state"] == "unknown" or section["problems"]
+        section = normalise_findings({"sources": COLLECTED["sources"](System(is_root_user=False))}).sections["sources"]
+    assert section == as_root or section["state"] == "unknown" or section["problems"]

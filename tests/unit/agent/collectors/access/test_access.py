@@ -1,4 +1,4 @@
-"""Accounts, password rules and guards against guessing, on roots of several distributions."""
+"""Accounts, password rules and lockout on roots of several distributions."""
 
 import struct
 import time
@@ -65,9 +65,9 @@ ALPINE = {
 OPENWRT = {"/etc/passwd": "root::0:0:root:/root:/bin/ash\n", "/etc/shadow": "root::0:0:99999:7:::\n"}
 
 
-def look(root: Path, **system: bool) -> dict[str, Any]:
+def collect_access(root: Path, **system: bool) -> dict[str, Any]:
     section = dict(account_security.collect(System(root, is_root_user=True, **system)))
-    # It is what the wire takes as well.
+    # The wire schema accepts it.
     assert normalise_findings({"access": section}).sections["access"]["state"] == "ok"
     return section
 
@@ -76,8 +76,8 @@ def fields(section: dict[str, Any], *names: str) -> tuple[Any, ...]:
     return tuple(section[name] for name in names)
 
 
-def test_a_well_kept_debian(tmp_path: Path) -> None:
-    section = look(put_all(tmp_path, GOOD_DEBIAN))
+def test_a_hardened_debian_root(tmp_path: Path) -> None:
+    section = collect_access(put_all(tmp_path, GOOD_DEBIAN))
     assert fields(section, "accounts", "password_accounts", "empty_passwords", "root_equals") == (3, 1, [], [])
     assert fields(section, "hash_algorithms", "weak_hashes", "never_expiring") == (["yescrypt"], [], [])
     assert fields(section, "max_days", "min_days", "warn_days", "new_hash") == (180, 1, 14, "yescrypt")
@@ -89,8 +89,8 @@ def test_a_well_kept_debian(tmp_path: Path) -> None:
     assert YESCRYPT not in str(section)
 
 
-def test_a_badly_kept_fedora(tmp_path: Path) -> None:
-    section = look(put_all(tmp_path, BAD_FEDORA))
+def test_a_weak_fedora_root(tmp_path: Path) -> None:
+    section = collect_access(put_all(tmp_path, BAD_FEDORA))
     assert fields(section, "empty_passwords", "root_equals", "weak_hashes") == (["guest"], ["toor"], ["ada", "root"])
     assert fields(section, "hash_algorithms", "never_expiring") == (["des", "md5"], ["ada", "root"])
     assert fields(section, "max_days", "new_hash", "accepts_empty") == (99999, "md5", True)
@@ -102,31 +102,31 @@ def test_a_badly_kept_fedora(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
-def test_alpine_and_openwrt_have_no_pam(tmp_path: Path) -> None:
-    section = look(put_all(tmp_path / "alpine", ALPINE))
+def test_alpine_and_openwrt_roots_without_pam(tmp_path: Path) -> None:
+    section = collect_access(put_all(tmp_path / "alpine", ALPINE))
     assert fields(section, "hash_algorithms", "quality_enforced", "minimum_length") == (["sha512"], False, None)
     assert section["sudo_without_password"] == ["doas :ops"]
     assert section["failed_logins"] is None
     assert {"accepts_empty: PAM is not installed", "max_days: no login.defs"} <= set(section["gaps"])
     assert "failed_logins: there is no btmp, auth log or journal" in section["gaps"]
-    assert look(put_all(tmp_path / "openwrt", OPENWRT))["empty_passwords"] == ["root"]
+    assert collect_access(put_all(tmp_path / "openwrt", OPENWRT))["empty_passwords"] == ["root"]
     with pytest.raises(FactsUnavailableError, match="no /etc/passwd"):
         account_security.collect(System(tmp_path / "nothing"))
 
 
-def test_what_is_closed_says_so_and_costs_only_its_own_fields(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreadable_file_costs_only_the_fields_that_need_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     put_all(tmp_path, GOOD_DEBIAN)
     closed = {tmp_path / "etc/shadow", tmp_path / "etc/sudoers", tmp_path / "var/log/auth.log"}
     original = Path.open
 
-    def denied(self: Path, *args: Any, **kwargs: Any) -> Any:
+    def raise_for_closed(self: Path, *args: Any, **kwargs: Any) -> Any:
         if self in closed:
             raise PermissionError(13, "Permission denied", str(self))
         return original(self, *args, **kwargs)
 
-    # Root reads everything, so that a mode of 0600 would show nothing where the tests run as root.
-    monkeypatch.setattr(Path, "open", denied)
-    section = look(tmp_path)
+    # A mode of 0600 would not keep root out, and tests may run as root.
+    monkeypatch.setattr(Path, "open", raise_for_closed)
+    section = collect_access(tmp_path)
     assert fields(section, "empty_passwords", "hash_algorithms", "sudo_without_password", "failed_logins") == (
         None, None, None, None,
     )  # fmt: skip
@@ -136,12 +136,12 @@ def test_what_is_closed_says_so_and_costs_only_its_own_fields(tmp_path: Path, mo
     )
 
 
-def test_fail2ban_guards_when_a_jail_for_logins_is_on(tmp_path: Path) -> None:
+def test_fail2ban_counts_as_lockout_only_with_an_enabled_login_jail(tmp_path: Path) -> None:
     put_all(tmp_path, ALPINE)
     put(tmp_path, "/etc/fail2ban/jail.conf", "[DEFAULT]\nmaxretry = 5\nbantime = 10m\n[sshd]\nport = ssh\n")
-    assert look(tmp_path)["lockout"] == []
+    assert collect_access(tmp_path)["lockout"] == []
     put(tmp_path, "/etc/fail2ban/jail.d/defaults-debian.conf", "[sshd]\nenabled = true\nbantime  = 1h\n")
-    section = look(tmp_path)
+    section = collect_access(tmp_path)
     assert fields(section, "lockout", "lockout_after", "lockout_seconds") == (["fail2ban"], 5, 3600)
 
 
@@ -153,7 +153,7 @@ def test_fail2ban_guards_when_a_jail_for_logins_is_on(tmp_path: Path) -> None:
         ("abJnggxhB/yWI", "des"), ("_J9..CCCCXBrJUJV154M", "bsdi-des"), ("$99$x", "unknown"), ("x", ""), ("NP", ""),
     ],
 )  # fmt: skip
-def test_algorithms_by_their_mark(hashed: str, name: str) -> None:
+def test_hash_algorithms_are_recognised_by_their_prefix(hashed: str, name: str) -> None:
     assert hash_algorithm(hashed) == name
 
 
@@ -161,15 +161,15 @@ NOW = 1_700_000_000.0
 
 
 @pytest.mark.parametrize("packing", [login_records.RECORD, login_records.WIDE_RECORD], ids=["narrow", "wide"])
-def test_records_of_btmp(packing: struct.Struct) -> None:
+def test_recent_btmp_records_are_counted_by_source(packing: struct.Struct) -> None:
     assert packing.size in (384, 400)
     recent, old = int(NOW) - 60, int(NOW) - 90_000
     records = [(recent, "192.0.2.9")] * 3 + [(old, "192.0.2.9"), (recent, "")]
     content = b"".join(btmp_record(at, host, packing) for at, host in records)
-    assert count_records(content + b"half a record", packing, NOW) == {"192.0.2.9": 3, "local": 1}
+    assert count_records(content + b"part of a record", packing, NOW) == {"192.0.2.9": 3, "local": 1}
 
 
-def test_lines_of_sshd_and_dropbear() -> None:
+def test_failed_logins_of_sshd_and_dropbear_are_counted_by_source() -> None:
     lines = [
         "Nov 14 22:00:00 box sshd[1]: Failed password for root from 192.0.2.1 port 22 ssh2",
         "Nov 14 22:00:00 box sshd[1]: Failed password for invalid user a from b from 192.0.2.2 port 22 ssh2",
@@ -181,7 +181,7 @@ def test_lines_of_sshd_and_dropbear() -> None:
     assert sum(count_lines(lines).values()) == 4
 
 
-def test_times_of_log_lines() -> None:
+def test_log_timestamps_are_parsed() -> None:
     assert time_of("2023-11-14T22:13:20.123456+00:00 box x", NOW) == NOW
     assert time_of("2023-11-14T23:13:20+01:00 box x", NOW) == NOW
     stamp = time.strftime("%b %e %H:%M:%S box x", time.localtime(NOW))
@@ -192,13 +192,13 @@ def test_times_of_log_lines() -> None:
         assert time_of(text, NOW) is None or isinstance(time_of(text, NOW), float)
 
 
-def test_sources_are_counted_coarsely_so_that_the_digest_holds_still(tmp_path: Path) -> None:
+def test_counts_per_source_are_rounded_so_that_the_digest_is_stable(tmp_path: Path) -> None:
     root = put_all(tmp_path, {"/var/log/auth.log": ""})
     line = "2023-11-14T22:13:00+00:00 box sshd[1]: Failed password for root from {} port 22 ssh2\n"
     text = line.format("192.0.2.1") * 12 + line.format("192.0.2.2") * 345 + line.format("192.0.2.3") * 3
     put(root, "/var/log/auth.log", text)
-    found = failed_logins.collect(System(root), NOW)
-    assert found == [{"source": "192.0.2.2", "at_least": 100}, {"source": "192.0.2.1", "at_least": 10}]
+    sources = failed_logins.collect(System(root), NOW)
+    assert sources == [{"source": "192.0.2.2", "at_least": 100}, {"source": "192.0.2.1", "at_least": 10}]
     put(root, "/var/log/auth.log", text + line.format("192.0.2.2") * 20)
-    assert failed_logins.collect(System(root), NOW) == found
+    assert failed_logins.collect(System(root), NOW) == sources
     assert failed_logins.collect(System(root), NOW + 2 * 86_400) == []

@@ -28,18 +28,18 @@ DEBIAN = {
 }
 
 
-def look(root: Path) -> dict[str, Any]:
+def collect_ssh(root: Path) -> dict[str, Any]:
     section = dict(ssh.collect(System(root, is_root_user=True)))
     assert normalise_findings({"ssh": section}).sections["ssh"]["state"] == "ok"
     return section
 
 
-def test_files_with_includes_and_match_blocks(tmp_path: Path) -> None:
-    section = look(put_all(tmp_path, DEBIAN))
+def test_includes_and_match_blocks_are_resolved_as_sshd_does(tmp_path: Path) -> None:
+    section = collect_ssh(put_all(tmp_path, DEBIAN))
     assert {key: section[key] for key in ("server", "resolved", "ports", "weak_algorithms")} == {
         "server": "openssh", "resolved": False, "ports": [22, 2222], "weak_algorithms": None,
     }  # fmt: skip
-    # The first value counts, as in sshd, and a Match block never decides for everybody.
+    # The first value counts, as in sshd; a Match block never applies to every user.
     assert (section["root_login"], section["password_login"], section["interactive_login"]) == ("no", False, False)
     assert (section["max_auth_tries"], section["login_grace_seconds"], section["x11_forwarding"]) == (3, 90, True)
     assert section["empty_passwords"] is False
@@ -50,55 +50,55 @@ def test_files_with_includes_and_match_blocks(tmp_path: Path) -> None:
     assert section["gaps"] == ["weak_algorithms: only the server itself knows the algorithms of its version"]
 
 
-def test_an_empty_file_means_the_defaults(tmp_path: Path) -> None:
-    section = look(put_all(tmp_path, {"/etc/ssh/sshd_config": ""}))
+def test_an_empty_file_gives_the_defaults(tmp_path: Path) -> None:
+    section = collect_ssh(put_all(tmp_path, {"/etc/ssh/sshd_config": ""}))
     assert (section["root_login"], section["password_login"], section["max_auth_tries"], section["ports"]) == (
         "prohibit-password", True, 6, [22],
     )  # fmt: skip
 
 
-def test_files_that_are_closed_leave_nothing_made_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreadable_file_leaves_the_settings_unknown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     put_all(tmp_path, DEBIAN)
     original = Path.open
 
-    def denied(self: Path, *args: Any, **kwargs: Any) -> Any:
+    def raise_for_closed(self: Path, *args: Any, **kwargs: Any) -> Any:
         if self.name == "sshd_config":
             raise PermissionError(13, "Permission denied", str(self))
         return original(self, *args, **kwargs)
 
-    monkeypatch.setattr(Path, "open", denied)
-    section = look(tmp_path)
+    monkeypatch.setattr(Path, "open", raise_for_closed)
+    section = collect_ssh(tmp_path)
     assert (section["root_login"], section["password_login"], section["ports"]) == ("unknown", None, [])
     assert "sshd_config: needs root" in section["gaps"]
 
 
-def test_files_that_include_each_other_end(tmp_path: Path) -> None:
+def test_circular_includes_end(tmp_path: Path) -> None:
     put_all(tmp_path, {"/etc/ssh/sshd_config": "Include sshd_config\nPermitRootLogin no\n"})
-    assert look(tmp_path)["root_login"] == "no"
+    assert collect_ssh(tmp_path)["root_login"] == "no"
 
 
-def test_dropbear_of_openwrt_alpine_and_debian(tmp_path: Path) -> None:
+def test_dropbear_settings_of_openwrt_alpine_and_debian(tmp_path: Path) -> None:
     program = {"/usr/sbin/dropbear": ""}
     uci = "config dropbear\n\toption PasswordAuth 'on'\n\toption RootPasswordAuth 'off'\n\toption Port         '22'\n"
-    section = look(put_all(tmp_path / "openwrt", {**program, "/etc/config/dropbear": uci}))
+    section = collect_ssh(put_all(tmp_path / "openwrt", {**program, "/etc/config/dropbear": uci}))
     assert (section["server"], section["password_login"], section["root_login"]) == (
         "dropbear", True, "prohibit-password",
     )  # fmt: skip
     assert section["ports"] == [22]
-    off = uci.replace("PasswordAuth 'on'", "PasswordAuth 'off'") + "\toption enable '1'\n\toption RootLogin '0'\n"
-    section = look(put_all(tmp_path / "closed", {**program, "/etc/config/dropbear": off}))
+    closed = uci.replace("PasswordAuth 'on'", "PasswordAuth 'off'") + "\toption enable '1'\n\toption RootLogin '0'\n"
+    section = collect_ssh(put_all(tmp_path / "closed", {**program, "/etc/config/dropbear": closed}))
     assert (section["password_login"], section["root_login"]) == (False, "no")
-    section = look(
+    section = collect_ssh(
         put_all(tmp_path / "alpine", {**program, "/etc/conf.d/dropbear": 'DROPBEAR_OPTS="-s -T 3 -p 2022"\n'})
     )
     assert (section["password_login"], section["max_auth_tries"], section["ports"]) == (False, 3, [2022])
     debian = {**program, "/etc/default/dropbear": 'DROPBEAR_PORT=23\nDROPBEAR_EXTRA_ARGS="-w -g"\n'}
-    section = look(put_all(tmp_path / "debian", debian))
+    section = collect_ssh(put_all(tmp_path / "debian", debian))
     assert (section["root_login"], section["ports"], section["max_auth_tries"]) == ("no", [23], 10)
     assert section["empty_passwords"] is None
 
 
-def test_no_server_is_no_section(tmp_path: Path) -> None:
+def test_a_host_without_an_ssh_server_has_no_section(tmp_path: Path) -> None:
     with pytest.raises(NotApplicableError):
         ssh.collect(System(tmp_path))
 
@@ -107,25 +107,25 @@ def test_no_server_is_no_section(tmp_path: Path) -> None:
     ("text", "seconds"),
     [("120", 120), ("2m", 120), ("1h30m", 5400), ("0", 0), ("", None), ("x", None), ("9" * 9 + "w", None)],
 )  # fmt: skip
-def test_times(text: str, seconds: int | None) -> None:
+def test_time_values_are_converted_to_seconds(text: str, seconds: int | None) -> None:
     assert seconds_of(text) == seconds
 
 
 def _sshd(config: Path) -> str:
-    """What the real sshd says of a file of settings."""
+    """Returns the settings that the installed sshd resolves from a configuration file."""
     program = shutil.which("sshd") or "/usr/sbin/sshd"
     if not Path(program).exists():
         pytest.skip("no sshd here")
     if os.geteuid() != 0:
         pytest.skip("sshd -T needs root")
-    Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)  # what its service makes before it starts
-    done = subprocess.run([program, "-T", "-f", str(config)], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)  # its service creates it before it starts
+    process = subprocess.run([program, "-T", "-f", str(config)], capture_output=True, text=True, check=False)
+    assert process.returncode == 0, process.stderr
+    return process.stdout
 
 
-def test_the_real_sshd_agrees_with_what_the_files_were_read_as(tmp_path: Path) -> None:
-    """The same file, resolved by sshd and read by us; not a copy of one another's defaults."""
+def test_the_files_are_read_as_the_installed_sshd_resolves_them(tmp_path: Path) -> None:
+    """Sshd itself resolves the same file, so that defaults are compared with an independent source."""
     key = tmp_path / "key"
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True)
     text = (
@@ -135,8 +135,8 @@ def test_the_real_sshd_agrees_with_what_the_files_were_read_as(tmp_path: Path) -
     )
     config = put(tmp_path, "/prepared/etc/ssh/sshd_config", text)
     resolved = parse_resolved(_sshd(config))
-    read = look(tmp_path / "prepared")
-    assert {key: read[key] for key in section_of(resolved)} == section_of(resolved)
-    assert [int(port) for port in resolved["port"].split()] == read["ports"]
-    assert ssh._weak(resolved) == ["hmac-sha1"]
-    assert read["overrides"] == ["Match User bob: passwordauthentication yes"]
+    section = collect_ssh(tmp_path / "prepared")
+    assert {key: section[key] for key in section_of(resolved)} == section_of(resolved)
+    assert [int(port) for port in resolved["port"].split()] == section["ports"]
+    assert ssh.weak_algorithms(resolved) == ["hmac-sha1"]
+    assert section["overrides"] == ["Match User bob: passwordauthentication yes"]

@@ -1,4 +1,4 @@
-"""Certificates: real ones, made here, each wrong in one way."""
+"""Certificates, generated with one defect each; chains, revocation lists and OCSP."""
 
 import base64
 import threading
@@ -29,29 +29,29 @@ ROOT, OTHER = Authority("root"), Authority("elsewhere")
 MIDDLE = Authority("middle", ROOT)
 
 
-def collect(tmp_path: Path, now: float = NOW.timestamp(), **wanted: Any) -> dict[str, Any]:
-    options = {"paths": [Path("/certs")], "trust_store": Path("/store.pem"), "device_id": "edge-1", **wanted}
+def collect(tmp_path: Path, now: float = NOW.timestamp(), **options: Any) -> dict[str, Any]:
+    all_options = {"paths": [Path("/certs")], "trust_store": Path("/store.pem"), "device_id": "edge-1", **options}
     (tmp_path / "certs").mkdir(exist_ok=True)
     if not (tmp_path / "store.pem").exists():
         (tmp_path / "store.pem").write_bytes(ROOT.pem)
-    section = dict(CertificateCollector(CertificateOptions(**options), clock=lambda: now)(System(tmp_path)))
+    section = dict(CertificateCollector(CertificateOptions(**all_options), clock=lambda: now)(System(tmp_path)))
     sent = normalise_findings({"certificates": section}).sections["certificates"]
     assert sent["state"] == "ok", sent
     return section
 
 
-def one(tmp_path: Path, content: bytes, **wanted: Any) -> dict[str, Any]:
+def collect_one(tmp_path: Path, content: bytes, **options: Any) -> dict[str, Any]:
     (tmp_path / "certs").mkdir(exist_ok=True)
     (tmp_path / "certs/edge.pem").write_bytes(content)
-    entries = collect(tmp_path, **wanted)["entries"]
-    found: dict[str, Any] = next(entry for entry in entries if entry["path"] == "/certs/edge.pem")
-    return found
+    entries = collect(tmp_path, **options)["entries"]
+    own: dict[str, Any] = next(entry for entry in entries if entry["path"] == "/certs/edge.pem")
+    return own
 
 
-def test_a_sound_certificate_with_its_chain(tmp_path: Path) -> None:
+def test_a_valid_certificate_with_its_chain(tmp_path: Path) -> None:
     device = MIDDLE.issue("edge-1")
     (tmp_path / "middle.crl").write_bytes(MIDDLE.crl())
-    entry = one(
+    entry = collect_one(
         tmp_path, device.pem + MIDDLE.pem, crl=[Path("/middle.crl")], device_certificate=Path("/certs/edge.pem")
     )
     assert entry == {
@@ -88,7 +88,7 @@ def test_a_sound_certificate_with_its_chain(tmp_path: Path) -> None:
         (OTHER.issue("edge-1"), {"chain": "untrusted", "reason": "none of the known authorities signed it"}),
         (OTHER.own, {"chain": "untrusted", "self_signed": True, "is_ca": True}),
         (Authority("edge-1", is_ca=False).own, {"chain": "untrusted", "self_signed": True, "is_ca": False}),
-        (Authority("root").issue("edge-1"), {"chain": "untrusted"}),  # the name of an authority, not its key
+        (Authority("root").issue("edge-1"), {"chain": "untrusted"}),  # the authority's name with another key
         (
             ROOT.issue("edge-1", rsa.generate_private_key(public_exponent=65537, key_size=1024)),
             {"kind": "rsa", "bits": 1024, "chain": "trusted"},
@@ -96,30 +96,30 @@ def test_a_sound_certificate_with_its_chain(tmp_path: Path) -> None:
         (ROOT.issue("edge-1", ed25519.Ed25519PrivateKey.generate()), {"kind": "ed25519", "chain": "trusted"}),
     ],
 )
-def test_what_is_wrong_with_a_certificate(tmp_path: Path, issued: Issued, expected: dict[str, Any]) -> None:
-    entry = one(tmp_path, issued.pem)
+def test_the_defect_of_a_certificate_is_reported(tmp_path: Path, issued: Issued, expected: dict[str, Any]) -> None:
+    entry = collect_one(tmp_path, issued.pem)
     reason = expected.pop("reason", "")
     assert {key: entry[key] for key in expected} == expected
     assert reason in entry["reason"]
 
 
-def test_whoever_is_no_authority_vouches_for_nobody(tmp_path: Path) -> None:
-    pretender = Authority("device", ROOT, is_ca=False)
-    entry = one(tmp_path, pretender.issue("edge-1").pem + pretender.pem)
+def test_a_certificate_that_is_not_a_ca_cannot_issue(tmp_path: Path) -> None:
+    not_a_ca = Authority("device", ROOT, is_ca=False)
+    entry = collect_one(tmp_path, not_a_ca.issue("edge-1").pem + not_a_ca.pem)
     assert entry["chain"] == "untrusted"
 
 
-def test_a_chain_that_the_verifier_does_not_take_is_not_called_untrusted(tmp_path: Path) -> None:
+def test_a_chain_with_unsupported_keys_is_not_checked_instead_of_untrusted(tmp_path: Path) -> None:
     edwards = Authority("edwards", key=ed25519.Ed25519PrivateKey.generate())
     (tmp_path / "store.pem").write_bytes(edwards.pem)
-    entry = one(tmp_path, edwards.issue("edge-1").pem)
+    entry = collect_one(tmp_path, edwards.issue("edge-1").pem)
     assert (entry["chain"], entry["reason"].split(";")[0]) == (
         "notchecked", "chains with Ed25519 or Ed448 keys cannot be verified"
     )  # fmt: skip
 
 
-def test_without_a_store_nothing_is_trusted_and_nothing_called_untrusted(tmp_path: Path) -> None:
-    assert one(tmp_path, ROOT.issue("edge-1").pem, trust_store=Path("/none.pem"))["chain"] == "notchecked"
+def test_chains_are_not_checked_without_a_trust_store(tmp_path: Path) -> None:
+    assert collect_one(tmp_path, ROOT.issue("edge-1").pem, trust_store=Path("/none.pem"))["chain"] == "notchecked"
     section = collect(tmp_path, trust_store=Path("/none.pem"))
     assert section["problems"] == ["trust_store: /none.pem is not a file"]
 
@@ -142,46 +142,46 @@ DEVICE = ROOT.issue("edge-1")
         ([], "notchecked", "notchecked"),
     ],
 )
-def test_revocation_lists(tmp_path: Path, lists: list[bytes], crl: str, revoked: str) -> None:
+def test_revocation_is_decided_by_the_valid_lists(tmp_path: Path, lists: list[bytes], crl: str, revoked: str) -> None:
     (tmp_path / "crls").mkdir()
     for number, content in enumerate(lists):
         (tmp_path / f"crls/{number}.pem").write_bytes(content)
-    entry = one(tmp_path, DEVICE.pem, crl=[Path("/crls")])
+    entry = collect_one(tmp_path, DEVICE.pem, crl=[Path("/crls")])
     assert (entry["crl"], entry["revoked"]) == (crl, revoked)
     assert bool(entry["reason"]) == (revoked == "notchecked")
 
 
-def test_a_list_that_covers_only_a_part_acquits_nobody(tmp_path: Path) -> None:
+def test_a_partial_revocation_list_does_not_clear_a_certificate(tmp_path: Path) -> None:
     builder = x509.CertificateRevocationListBuilder().issuer_name(ROOT.own.certificate.subject)
-    part = x509.IssuingDistributionPoint(None, None, False, True, None, False, False)
-    crl = builder.last_update(NOW - DAY).next_update(NOW + DAY).add_extension(part, critical=True)
+    partial = x509.IssuingDistributionPoint(None, None, False, True, None, False, False)
+    crl = builder.last_update(NOW - DAY).next_update(NOW + DAY).add_extension(partial, critical=True)
     pem = crl.sign(ROOT.own.key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
     (tmp_path / "part.crl").write_bytes(pem)
-    entry = one(tmp_path, DEVICE.pem, crl=[Path("/part.crl")])
+    entry = collect_one(tmp_path, DEVICE.pem, crl=[Path("/part.crl")])
     assert (entry["crl"], entry["revoked"]) == ("notchecked", "notchecked")
     assert "only a part" in entry["reason"]
 
 
 @contextmanager
-def served(answer: Any, status: int = 200) -> Iterator[str]:
-    """A web server that answers everything with what `answer` makes of the request's body."""
+def serve(response: Any, status: int = 200) -> Iterator[str]:
+    """A web server that answers each request with `response` of its body."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            self._say(b"")
+            self._answer(b"")
 
         def do_POST(self) -> None:
-            self._say(self.rfile.read(int(self.headers["Content-Length"])))
+            self._answer(self.rfile.read(int(self.headers["Content-Length"])))
 
-        def _say(self, body: bytes) -> None:
-            content = answer(body)
+        def _answer(self, body: bytes) -> None:
+            content = response(body)
             self.send_response(status)
             self.send_header("Content-Length", str(len(content)))
             self.send_header("Location", "/elsewhere")
             self.end_headers()
             self.wfile.write(content)
 
-        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the name it has there
+        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 -- the name of the parameter in the base class
             return
 
     with HTTPServer(("127.0.0.1", 0), Handler) as server:
@@ -194,26 +194,26 @@ def served(answer: Any, status: int = 200) -> Iterator[str]:
             thread.join()
 
 
-def test_a_list_from_an_address_is_fetched_once_an_hour_and_kept(tmp_path: Path) -> None:
-    asked: list[bytes] = []
+def test_a_downloaded_revocation_list_is_cached_for_an_hour_and_kept_when_the_server_fails(tmp_path: Path) -> None:
+    requests: list[bytes] = []
     now = [NOW.timestamp()]
 
-    def answer(body: bytes) -> bytes:
-        asked.append(body)
+    def respond(body: bytes) -> bytes:
+        requests.append(body)
         return ROOT.crl(DEVICE)
 
     (tmp_path / "certs").mkdir()
     (tmp_path / "certs/edge.pem").write_bytes(DEVICE.pem)
     (tmp_path / "store.pem").write_bytes(ROOT.pem)
-    with served(answer) as url:
-        wanted = CertificateOptions(paths=[Path("/certs")], trust_store=Path("/store.pem"), crl_urls=[url])
-        collector = CertificateCollector(wanted, clock=lambda: now[0])
+    with serve(respond) as url:
+        options = CertificateOptions(paths=[Path("/certs")], trust_store=Path("/store.pem"), crl_urls=[url])
+        collector = CertificateCollector(options, clock=lambda: now[0])
         for _ in range(3):
             assert collector(System(tmp_path))["entries"][0]["revoked"] == "yes"
-        assert len(asked) == 1
+        assert len(requests) == 1
         now[0] += 3601
         collector(System(tmp_path))
-        assert len(asked) == 2
+        assert len(requests) == 2
     now[0] += 3601
     section = collector(System(tmp_path))
     assert section["entries"][0]["revoked"] == "yes"
@@ -221,8 +221,8 @@ def test_a_list_from_an_address_is_fetched_once_an_hour_and_kept(tmp_path: Path)
 
 
 @pytest.mark.parametrize("status", [302, 404, 500])
-def test_an_answer_that_is_none(tmp_path: Path, status: int) -> None:
-    with served(lambda _body: ROOT.crl(), status) as url:
+def test_an_http_error_is_reported_as_a_problem(tmp_path: Path, status: int) -> None:
+    with serve(lambda _body: ROOT.crl(), status) as url:
         (tmp_path / "certs").mkdir()
         (tmp_path / "certs/edge.pem").write_bytes(DEVICE.pem)
         section = collect(tmp_path, crl_urls=[url])
@@ -267,37 +267,37 @@ NO_DELEGATE = ROOT.issue("responder", usage=ExtendedKeyUsageOID.SERVER_AUTH)
         (ocsp.OCSPCertStatus.GOOD, ROOT.own, {"end": NOW - timedelta(hours=1)}, "notchecked", "out of date"),
     ],
 )  # fmt: skip
-def test_ocsp(
+def test_ocsp_responses_are_checked(
     tmp_path: Path, status: ocsp.OCSPCertStatus, signer: Issued, options: dict[str, Any], expected: str, reason: str
 ) -> None:
-    asked: list[int] = []
+    requests: list[int] = []
 
-    def answer(body: bytes) -> bytes:
-        asked.append(ocsp.load_der_ocsp_request(body).serial_number)
+    def respond(body: bytes) -> bytes:
+        requests.append(ocsp.load_der_ocsp_request(body).serial_number)
         return _responder(status, device, signer, **options)
 
-    with served(answer) as url:
+    with serve(respond) as url:
         device = ROOT.issue("edge-1", responder=url)
-        assert one(tmp_path, device.pem)["ocsp"] == "notchecked"
-        assert asked == [], "asked without leave"
-        entry = one(tmp_path, device.pem, ocsp=True)
-    assert asked == [device.certificate.serial_number]
+        assert collect_one(tmp_path, device.pem)["ocsp"] == "notchecked"
+        assert requests == [], "requested although disabled"
+        entry = collect_one(tmp_path, device.pem, ocsp=True)
+    assert requests == [device.certificate.serial_number]
     assert entry["ocsp"] == expected
     assert reason in entry["reason"]
 
 
-def test_ocsp_answers_that_are_none(tmp_path: Path) -> None:
-    with served(lambda _body: b"nonsense") as url:
+def test_invalid_ocsp_responses_are_not_used(tmp_path: Path) -> None:
+    with serve(lambda _body: b"nonsense") as url:
         device = ROOT.issue("edge-1", responder=url)
-        assert "cannot be read" in one(tmp_path, device.pem, ocsp=True)["reason"]
-    assert "no answer" in one(tmp_path, device.pem, ocsp=True)["reason"]
-    with served(lambda _body: _responder(ocsp.OCSPCertStatus.GOOD, DEVICE, ROOT.own)) as url:
+        assert "cannot be read" in collect_one(tmp_path, device.pem, ocsp=True)["reason"]
+    assert "no answer" in collect_one(tmp_path, device.pem, ocsp=True)["reason"]
+    with serve(lambda _body: _responder(ocsp.OCSPCertStatus.GOOD, DEVICE, ROOT.own)) as url:
         device = ROOT.issue("edge-1", responder=url)
-        assert "another certificate" in one(tmp_path, device.pem, ocsp=True)["reason"]
-    assert "names no OCSP responder" in one(tmp_path, DEVICE.pem, ocsp=True)["reason"]
+        assert "another certificate" in collect_one(tmp_path, device.pem, ocsp=True)["reason"]
+    assert "names no OCSP responder" in collect_one(tmp_path, DEVICE.pem, ocsp=True)["reason"]
 
 
-def test_what_cannot_be_read_is_said(tmp_path: Path) -> None:
+def test_unreadable_certificates_are_reported_as_problems(tmp_path: Path) -> None:
     (tmp_path / "certs").mkdir()
     body = base64.b64encode(b"\x30\x03abc").decode()
     (tmp_path / "certs/bad.pem").write_text(f"-----BEGIN CERTIFICATE-----\n{body}\n-----END CERTIFICATE-----\n")
@@ -314,7 +314,7 @@ def test_what_cannot_be_read_is_said(tmp_path: Path) -> None:
     ]
 
 
-def test_nothing_configured_and_nothing_there(tmp_path: Path) -> None:
+def test_a_host_without_certificates_is_not_applicable(tmp_path: Path) -> None:
     with pytest.raises(NotApplicableError):
         CertificateCollector()(System(tmp_path))
     (tmp_path / "etc/cordon").mkdir(parents=True)
@@ -330,7 +330,7 @@ def test_a_closed_folder_needs_root(tmp_path: Path) -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(cut=st.integers(0, 1200), junk=st.binary(max_size=60), at=st.integers(0, 1200))
-def test_damaged_certificates_never_break_the_collector(
+def test_malformed_certificates_never_raise(
     tmp_path_factory: pytest.TempPathFactory, cut: int, junk: bytes, at: int
 ) -> None:
     folder = tmp_path_factory.mktemp("fuzz")

@@ -1,4 +1,4 @@
-"""Private keys: real ones of every kind and format, made here, under every kind of mode."""
+"""Private keys, generated in every kind and format, with several owners and file modes."""
 
 import os
 import shutil
@@ -66,16 +66,16 @@ DSA = dsa.generate_private_key(key_size=1024)
         (key_pem(RSA)[:900], KeyFormat("pkcs8")),
     ],
 )  # fmt: skip
-def test_a_key_by_its_format(content: bytes, expected: KeyFormat | None) -> None:
+def test_the_format_and_kind_of_a_key_are_recognised(content: bytes, expected: KeyFormat | None) -> None:
     assert key_format(content) == expected
 
 
-def test_der_files() -> None:
+def test_der_keys_are_recognised() -> None:
     form = serialization.PrivateFormat
     der = RSA.private_bytes(serialization.Encoding.DER, form.PKCS8, serialization.NoEncryption())
     assert key_format(der) == KeyFormat("pkcs8", "rsa", 2048, protected=False)
-    locked = RSA.private_bytes(serialization.Encoding.DER, form.PKCS8, serialization.BestAvailableEncryption(b"x"))
-    assert key_format(locked) == KeyFormat("pkcs8", protected=True)
+    encrypted = RSA.private_bytes(serialization.Encoding.DER, form.PKCS8, serialization.BestAvailableEncryption(b"x"))
+    assert key_format(encrypted) == KeyFormat("pkcs8", protected=True)
     store = pkcs12.serialize_key_and_certificates(b"n", RSA, None, None, serialization.BestAvailableEncryption(b"x"))
     assert key_format(store) == KeyFormat("pkcs12")
     assert key_format(Authority("x").own.certificate.public_bytes(serialization.Encoding.DER)) is None
@@ -91,32 +91,32 @@ def test_der_files() -> None:
         (["ecparam", "-name", "secp521r1", "-genkey"], ("ec", 521, False)),
     ],
 )
-def test_keys_of_the_real_openssl(arguments: list[str], expected: tuple[str, int, bool]) -> None:
+def test_keys_of_the_installed_openssl_are_recognised(arguments: list[str], expected: tuple[str, int, bool]) -> None:
     content = subprocess.run(["openssl", *arguments], capture_output=True, check=True, timeout=60).stdout
-    known = key_format(content)
-    assert known is not None
-    assert (known.kind, known.bits, known.protected) == expected
+    recognised = key_format(content)
+    assert recognised is not None
+    assert (recognised.kind, recognised.bits, recognised.protected) == expected
 
 
 @pytest.mark.skipif(shutil.which("ssh-keygen") is None, reason="no ssh-keygen here")
-def test_a_protected_key_of_the_real_ssh_keygen_tells_its_kind(tmp_path: Path) -> None:
+def test_the_kind_of_a_protected_ssh_key_is_recognised(tmp_path: Path) -> None:
     path = tmp_path / "id"
     argv = ["ssh-keygen", "-q", "-t", "rsa", "-b", "2048", "-N", "secret", "-f", str(path)]
     subprocess.run(argv, check=True, timeout=60)
     assert key_format(path.read_bytes()) == KeyFormat("openssh", "rsa", 2048, protected=True)
 
 
-def prepared(root: Path, **files: tuple[bytes, int]) -> Path:
+def prepare_keys(root: Path, **files: tuple[bytes, int]) -> Path:
     folder = root / "etc/ssl/private"
     folder.mkdir(parents=True)
     for name, (content, mode) in files.items():
         (folder / name).write_bytes(content)
         (folder / name).chmod(mode)
         os.utime(folder / name, (NOW.timestamp(), NOW.timestamp() - 40 * 86400))
-    (root / "etc/passwd").write_text(f"fleet:x:{os.getuid()}:{os.getgid()}::/:/bin/sh\nbroken\n:::\n")
-    (root / "etc/group").write_text(f"keepers:x:{os.getgid()}:\n")
-    for place in (folder, folder.parent, folder.parent.parent, root):
-        place.chmod(0o755)
+    (root / "etc/passwd").write_text(f"owner:x:{os.getuid()}:{os.getgid()}::/:/bin/sh\nbroken\n:::\n")
+    (root / "etc/group").write_text(f"owners:x:{os.getgid()}:\n")
+    for directory in (folder, folder.parent, folder.parent.parent, root):
+        directory.chmod(0o755)
     return folder
 
 
@@ -127,8 +127,10 @@ def collect(root: Path, *paths: str, now: float = NOW.timestamp()) -> dict[str, 
     return section
 
 
-def test_who_owns_and_may_read_a_key(tmp_path: Path) -> None:
-    folder = prepared(tmp_path, good=(key_pem(EC, "s"), 0o600), group=(key_pem(EC), 0o640), all=(key_pem(ED), 0o644))
+def test_owner_mode_and_readers_of_a_key(tmp_path: Path) -> None:
+    folder = prepare_keys(
+        tmp_path, good=(key_pem(EC, "s"), 0o600), group=(key_pem(EC), 0o640), all=(key_pem(ED), 0o644)
+    )
     section = collect(tmp_path)
     assert section["problems"] == []
     entries = {entry["path"].rpartition("/")[2]: entry for entry in section["entries"]}
@@ -140,11 +142,11 @@ def test_who_owns_and_may_read_a_key(tmp_path: Path) -> None:
         "bits": 0,
         "protected": True,
         "age_days": 40,
-        "owner": "fleet",
-        "group": "keepers",
+        "owner": "owner",
+        "group": "owners",
         "mode": "0600",
-        "folder_owner": "fleet",
-        "folder_group": "keepers",
+        "folder_owner": "owner",
+        "folder_group": "owners",
         "folder_mode": "0755",
         "readable_by": [],
         "replaceable_by": [],
@@ -152,15 +154,15 @@ def test_who_owns_and_may_read_a_key(tmp_path: Path) -> None:
     assert [entries[name]["readable_by"] for name in ("group", "all")] == [["group"], ["group", "others"]]
     folder.chmod(0o750)
     entries = {entry["path"].rpartition("/")[2]: entry for entry in collect(tmp_path)["entries"]}
-    assert entries["all"]["readable_by"] == ["group"], "others do not get into the folder"
+    assert entries["all"]["readable_by"] == ["group"], "others cannot enter the folder"
     folder.chmod(0o777)
     assert collect(tmp_path)["entries"][0]["replaceable_by"] == ["group", "others"]
     folder.chmod(0o1777)
     assert {tuple(entry["replaceable_by"]) for entry in collect(tmp_path)["entries"]} == {()}
 
 
-def test_ages_change_at_midnight_only(tmp_path: Path) -> None:
-    prepared(tmp_path, key=(key_pem(EC), 0o600))
+def test_ages_change_only_at_midnight(tmp_path: Path) -> None:
+    prepare_keys(tmp_path, key=(key_pem(EC), 0o600))
     midnight = NOW.timestamp() // 86400 * 86400
     ages = [collect(tmp_path, now=midnight + second)["entries"][0]["age_days"] for second in (-1, 0, 86399, 86400)]
     assert ages == [39, 40, 40, 41]
@@ -168,26 +170,26 @@ def test_ages_change_at_midnight_only(tmp_path: Path) -> None:
     assert days_between(0.0, 86399.9) == 0
 
 
-def test_no_content_of_a_key_is_ever_reported(tmp_path: Path) -> None:
-    prepared(tmp_path, key=(key_pem(RSA), 0o600))
+def test_the_content_of_a_key_is_never_reported(tmp_path: Path) -> None:
+    prepare_keys(tmp_path, key=(key_pem(RSA), 0o600))
     text = repr(collect(tmp_path))
     body = "".join(key_pem(RSA).decode().splitlines()[1:-1])
     assert not any(body[at : at + 12] in text for at in range(0, len(body) - 12, 4))
 
 
-def test_links_pipes_and_deep_folders(tmp_path: Path) -> None:
-    folder = prepared(tmp_path, key=(key_pem(EC), 0o600))
+def test_links_are_resolved_pipes_skipped_and_depth_limited(tmp_path: Path) -> None:
+    folder = prepare_keys(tmp_path, key=(key_pem(EC), 0o600))
     (tmp_path / "outside").write_bytes(key_pem(EC))
     os.mkfifo(folder / "pipe")
-    (folder / "again").symlink_to("key")
+    (folder / "alias").symlink_to("key")
     (folder / "out").symlink_to("/etc/hostname")
     (folder / "nowhere").symlink_to("missing")
-    (folder / "round").symlink_to(".")
+    (folder / "loop").symlink_to(".")
     (folder / "large").write_bytes(key_pem(EC) + b"x" * MAX_READ_BYTES)
     deep = folder.joinpath(*"abcdefgh")
     deep.mkdir(parents=True)
     section = collect(tmp_path)
-    assert [entry["path"].rpartition("/")[2] for entry in section["entries"]] == ["again", "large"]
+    assert [entry["path"].rpartition("/")[2] for entry in section["entries"]] == ["alias", "large"]
     assert section["problems"] == [
         "/etc/ssl/private/a/b/c/d/e/f/g: more than 6 folders deep",
         f"/etc/ssl/private/large: larger than {MAX_READ_BYTES} bytes, only the first were read",
@@ -195,13 +197,13 @@ def test_links_pipes_and_deep_folders(tmp_path: Path) -> None:
     assert collect(tmp_path, "/missing")["problems"] == ["/missing: No such file or directory"]
 
 
-def test_nowhere_to_look(tmp_path: Path) -> None:
+def test_a_host_without_key_folders_is_not_applicable(tmp_path: Path) -> None:
     with pytest.raises(NotApplicableError, match="no folder of keys"):
         collect(tmp_path)
 
 
 def test_a_closed_folder_needs_root(tmp_path: Path) -> None:
-    prepared(tmp_path).chmod(0)
+    prepare_keys(tmp_path).chmod(0)
     with unprivileged(), pytest.raises(FactsUnavailableError, match="needs root"):
         KeyCollector([Path("/etc/ssl/private")])(System(tmp_path))
 
@@ -214,19 +216,19 @@ DER = [RSA.private_bytes(
 
 @settings(max_examples=400, deadline=None)
 @given(st.sampled_from(SAMPLES + DER), st.integers(0, 2000), st.binary(max_size=40))
-def test_damaged_keys_never_break_it(sample: bytes, at: int, junk: bytes) -> None:
-    known = key_format(sample[:at] + junk + sample[at + len(junk) :])
-    assert known is None or (0 <= known.bits <= 65_536 and known.format)
+def test_malformed_keys_never_raise(sample: bytes, at: int, junk: bytes) -> None:
+    recognised = key_format(sample[:at] + junk + sample[at + len(junk) :])
+    assert recognised is None or (0 <= recognised.bits <= 65_536 and recognised.format)
 
 
 @settings(max_examples=200, deadline=None)
 @given(st.binary(max_size=400))
-def test_any_bytes(data: bytes) -> None:
+def test_any_bytes_are_read_without_an_error(data: bytes) -> None:
     key_format(data)
     key_format(b"\x30" + data)
     key_format(b"-----BEGIN PRIVATE KEY-----\n" + data)
 
 
-def test_a_flood_of_marks_takes_linear_time() -> None:
-    flood = b"-----BEGIN A-----\n" * 200_000
-    assert sum(1 for _ in pem_blocks(flood)) == 200_000
+def test_many_pem_markers_take_linear_time() -> None:
+    markers = b"-----BEGIN A-----\n" * 200_000
+    assert sum(1 for _ in pem_blocks(markers)) == 200_000

@@ -1,4 +1,4 @@
-"""OpenSSL: settings of prepared roots, programs with replaced libraries, TLS errors of a journal, this machine."""
+"""OpenSSL: settings of prepared roots, processes with replaced libraries, TLS errors in the journal, this machine."""
 
 import json
 import mmap
@@ -58,11 +58,11 @@ system_default = crypto_policy
 POLICY = "CipherString = @SECLEVEL=2:kEECDH\nTLS.MinProtocol = TLSv1.2\nTLS.MaxProtocol = TLSv1.3\nDTLS.Min = x\n"
 
 
-def config(root: Path, place: str = "/etc/ssl/openssl.cnf") -> dict[str, Any]:
-    return openssl_config.read_policy(System(root), place)
+def config(root: Path, path: str = "/etc/ssl/openssl.cnf") -> dict[str, Any]:
+    return openssl_config.read_policy(System(root), path)
 
 
-def test_debian(tmp_path: Path) -> None:
+def test_the_policy_of_debian(tmp_path: Path) -> None:
     text = DEBIAN % {"protocol": "TLSv1.2", "level": 2, "legacy": 0}
     put_all(tmp_path, {"etc/ssl/openssl.cnf": text.replace(",UnsafeLegacyRenegotiation", "")})
     assert config(tmp_path) == {
@@ -76,26 +76,26 @@ def test_debian(tmp_path: Path) -> None:
         "unsafe_options": [],
     }
     put_all(tmp_path, {"etc/ssl/openssl.cnf": DEBIAN % {"protocol": "TLSv1", "level": 0, "legacy": 1}})
-    bad = config(tmp_path)
-    assert (bad["min_protocol"], bad["security_level"], bad["legacy_provider"]) == ("TLSv1", 0, True)
-    assert bad["unsafe_options"] == ["UnsafeLegacyRenegotiation"]
+    weak = config(tmp_path)
+    assert (weak["min_protocol"], weak["security_level"], weak["legacy_provider"]) == ("TLSv1", 0, True)
+    assert weak["unsafe_options"] == ["UnsafeLegacyRenegotiation"]
 
 
-def test_fedora_with_its_policy_included(tmp_path: Path) -> None:
+def test_the_policy_of_fedora_with_an_included_file(tmp_path: Path) -> None:
     put_all(tmp_path, {"etc/pki/tls/openssl.cnf": FEDORA, "etc/crypto-policies/back-ends/opensslcnf.config": POLICY})
     assert openssl_config.config_path(System(tmp_path), "") == "/etc/pki/tls/openssl.cnf"
-    found = config(tmp_path, "/etc/pki/tls/openssl.cnf")
-    assert (found["min_protocol"], found["max_protocol"], found["security_level"]) == ("TLSv1.2", "TLSv1.3", 2)
-    assert found["fips"] is True
+    policy = config(tmp_path, "/etc/pki/tls/openssl.cnf")
+    assert (policy["min_protocol"], policy["max_protocol"], policy["security_level"]) == ("TLSv1.2", "TLSv1.3", 2)
+    assert policy["fips"] is True
 
 
-def test_alpine_says_nothing_and_is_left_open(tmp_path: Path) -> None:
+def test_the_policy_of_alpine_leaves_settings_unset(tmp_path: Path) -> None:
     put_all(tmp_path, {"etc/ssl/openssl.cnf": "[ca]\ndefault_ca = CA_default\n"})
-    found = config(tmp_path)
-    assert (found["min_protocol"], found["security_level"], found["cipher_string"]) == ("", None, "")
+    policy = config(tmp_path)
+    assert (policy["min_protocol"], policy["security_level"], policy["cipher_string"]) == ("", None, "")
 
 
-def test_variables_folders_and_circles(tmp_path: Path) -> None:
+def test_variables_included_folders_and_circular_includes(tmp_path: Path) -> None:
     put_all(
         tmp_path,
         {
@@ -110,7 +110,7 @@ def test_variables_folders_and_circles(tmp_path: Path) -> None:
     assert sections["default"]["openssl_conf"] == "init"
 
 
-def test_a_prepared_root(tmp_path: Path) -> None:
+def test_the_section_of_a_prepared_root(tmp_path: Path) -> None:
     put_all(tmp_path, {
         "lib/apk/db/installed": "P:openssl\nV:3.3.2-r0\n",
         "etc/ssl/openssl.cnf": DEBIAN % {"protocol": "TLSv1.2", "level": 1, "legacy": 0},
@@ -126,7 +126,7 @@ def test_a_prepared_root(tmp_path: Path) -> None:
     assert section["problems"] == ["tls_errors: only the running system has a journal"]
 
 
-def test_a_process_with_a_library_that_is_gone_is_seen(tmp_path: Path) -> None:
+def test_a_process_with_a_deleted_library_is_reported(tmp_path: Path) -> None:
     with pytest.raises(FactsUnavailableError, match="no list of processes"):
         stale_processes(System(tmp_path))
     library = tmp_path / "libcrypto.so.99"
@@ -140,26 +140,28 @@ def test_a_process_with_a_library_that_is_gone_is_seen(tmp_path: Path) -> None:
     assert own in after
 
 
-def test_processes_of_others_are_said_to_be_hidden(tmp_path: Path) -> None:
+def test_unreadable_processes_of_other_users_are_reported(tmp_path: Path) -> None:
     if Path("/proc/1/maps").exists() and shutil.which("setpriv") is None:
-        pytest.skip("no setpriv here to run as somebody else")
+        pytest.skip("setpriv is not installed")
     code = (
         "from pathlib import Path\nfrom device_agent.collectors.crypto.openssl import stale_processes\n"
         "from device_agent.host.system import System\nprint(stale_processes(System())[1])"
     )
     argv = ["setpriv", "--reuid=65534", "--clear-groups", sys.executable, "-c", code]
-    done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=60, cwd=Path.cwd())
-    if done.returncode != 0:
-        pytest.skip(f"cannot run as somebody else here: {done.stderr.splitlines()[-1] if done.stderr else ''}")
-    assert done.stdout.strip() == "True"
+    process = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=60, cwd=Path.cwd())
+    if process.returncode != 0:
+        pytest.skip(f"cannot run as another user: {process.stderr.splitlines()[-1] if process.stderr else ''}")
+    assert process.stdout.strip() == "True"
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="no openssl program here")
-def test_this_machine_as_openssl_itself_sees_it() -> None:
+def test_the_section_of_this_machine_matches_openssl() -> None:
     section = openssl.collect(System())
-    told = subprocess.run(["openssl", "version", "-v"], capture_output=True, text=True, check=True, timeout=60).stdout
-    assert told.startswith(f"OpenSSL {section['version']} ")
-    assert section["library"] in told
+    version = subprocess.run(
+        ["openssl", "version", "-v"], capture_output=True, text=True, check=True, timeout=60
+    ).stdout
+    assert version.startswith(f"OpenSSL {section['version']} ")
+    assert section["library"] in version
     folder = subprocess.run(["openssl", "version", "-d"], capture_output=True, text=True, check=True, timeout=60).stdout
     expected = Path(folder.partition('"')[2].rstrip('"\n')) / "openssl.cnf"
     assert expected.is_file() == ("config" in section)
@@ -169,7 +171,7 @@ def test_this_machine_as_openssl_itself_sees_it() -> None:
 
 
 @pytest.mark.parametrize(
-    ("message", "counts"),
+    ("message", "expected"),
     [
         ("error:0A000086:SSL routines::certificate verify failed", True),
         ("SSL_do_handshake() failed (SSL: error:1408F10B:SSL routines:ssl3_get_record:wrong version number)", True),
@@ -185,12 +187,12 @@ def test_this_machine_as_openssl_itself_sees_it() -> None:
         ([-1, 300, "x"], False),
     ],
 )
-def test_what_counts_as_a_tls_error(message: Any, counts: bool) -> None:
-    assert tls_errors.is_tls_error(json.dumps({"MESSAGE": message})) is counts
+def test_tls_errors_are_recognised_in_journal_messages(message: Any, expected: bool) -> None:
+    assert tls_errors.is_tls_error(json.dumps({"MESSAGE": message})) is expected
     assert tls_errors.is_tls_error(json.dumps({"MESSAGE": message, "SYSLOG_IDENTIFIER": "cordon-agent"})) is False
 
 
-def test_counts_become_words() -> None:
+def test_counts_are_reported_as_buckets() -> None:
     assert [tls_errors.bucket_label(n) for n in (0, 1, 9, 10, 99, 100)] == [
         "none",
         "few",
@@ -211,7 +213,7 @@ def test_counts_become_words() -> None:
         ("Failed\n", "", 1, "no journal"),
     ],
 )
-def test_a_journal(
+def test_tls_errors_are_counted_in_the_journal(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, err: str, out: str, status: int, expected: str
 ) -> None:
     program = tmp_path / "journalctl"
@@ -229,7 +231,7 @@ def test_a_journal(
 
 @settings(max_examples=200, deadline=None)
 @given(text=st.text(alphabet="[]=$:{}()#\\\n \"'.includeopsl_conf@SECLV9\x00é", max_size=300))
-def test_any_text_is_read_without_complaint(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
+def test_any_text_is_parsed_without_an_error(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
     root = tmp_path_factory.mktemp("fuzz")
     put_all(root, {"etc/ssl/openssl.cnf": "openssl_conf = i\n[i]\nssl_conf = s\n[s]\nsystem_default = d\n[d]\n" + text})
     config(root)

@@ -52,7 +52,7 @@ DEBIAN = {
 }
 
 
-def test_debian(tmp_path: Path) -> None:
+def test_sources_of_debian(tmp_path: Path) -> None:
     put_all(tmp_path, DEBIAN)
     section = collect(tmp_path)
     assert brief(section) == [
@@ -68,7 +68,7 @@ def test_debian(tmp_path: Path) -> None:
     assert section["problems"] == []
 
 
-def test_a_setting_of_apt_that_weakens_every_source(tmp_path: Path) -> None:
+def test_an_insecure_apt_setting_applies_to_every_source(tmp_path: Path) -> None:
     put_all(tmp_path, DEBIAN)
     conf = 'APT { Get { AllowUnauthenticated "true"; }; };\n// AllowWeak\nAcquire::AllowWeakRepositories "no";\n'
     put_all(tmp_path, {"etc/apt/apt.conf.d/99weak": conf, "etc/apt/apt.conf.d/99weak.dpkg-old": 'APT::X "1";'})
@@ -77,7 +77,7 @@ def test_a_setting_of_apt_that_weakens_every_source(tmp_path: Path) -> None:
     assert section["entries"][0]["flags"] == ["apt::get::allowunauthenticated=true"]
 
 
-def test_fedora(tmp_path: Path) -> None:
+def test_sources_of_fedora(tmp_path: Path) -> None:
     (tmp_path / "usr/lib/sysimage/rpm").mkdir(parents=True)
     repo = (
         "[fedora]\nname=Fedora\nmetalink=https://mirrors.example/metalink?repo=$releasever\nenabled=1\ngpgcheck=1\n"
@@ -96,7 +96,7 @@ def test_fedora(tmp_path: Path) -> None:
     assert brief(collect(tmp_path))[1] == ("off", "https", False, True, "", [])
 
 
-def test_alpine(tmp_path: Path) -> None:
+def test_sources_of_alpine(tmp_path: Path) -> None:
     text = (
         "https://dl-cdn.example/v3.20/main\n#http://off.example\n@edge http://dl-cdn.example/edge/main\n/media/apks\n"
     )
@@ -112,7 +112,7 @@ def test_alpine(tmp_path: Path) -> None:
     assert {entry["signed"] for entry in collect(tmp_path)["entries"]} == {False}
 
 
-def test_openwrt(tmp_path: Path) -> None:
+def test_sources_of_openwrt(tmp_path: Path) -> None:
     put_all(
         tmp_path,
         {
@@ -133,7 +133,7 @@ def test_openwrt(tmp_path: Path) -> None:
     }
 
 
-def test_no_manager_and_no_source(tmp_path: Path) -> None:
+def test_no_package_manager_or_no_source_is_explained(tmp_path: Path) -> None:
     with pytest.raises(FactsUnavailableError, match="no known package manager"):
         sources.collect(System(tmp_path))
     put_all(tmp_path, {"var/lib/dpkg/status": ""})
@@ -141,8 +141,8 @@ def test_no_manager_and_no_source(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(shutil.which("apt-get") is None or scheme_of(System()) != "deb", reason="this machine has no apt")
-def test_this_machine_as_apt_itself_sees_it() -> None:
-    # It prints what an update would fetch, also where none ever ran.
+def test_sources_of_this_machine_match_apt() -> None:
+    # --print-uris needs no earlier `apt-get update`.
     argv = ["apt-get", "update", "--print-uris"]
     out = subprocess.run(argv, capture_output=True, text=True, check=True, timeout=60).stdout
     fetched = {without_password(uri) for uri in re.findall(r"^'([^']+)'", out, re.MULTILINE)}
@@ -150,16 +150,16 @@ def test_this_machine_as_apt_itself_sees_it() -> None:
     used = {f"{without_password(entry['url']).rstrip('/')}/" for entry in entries if entry["enabled"]}
     assert [url for url in used if not any(uri.startswith(url) for uri in fetched)] == [], "apt does not know them"
     assert [uri for uri in fetched if not uri.startswith(tuple(used))] == [], "only apt knows them"
-    found = subprocess.run(["apt-config", "dump"], capture_output=True, text=True, check=True, timeout=60).stdout
+    config = subprocess.run(["apt-config", "dump"], capture_output=True, text=True, check=True, timeout=60).stdout
     for name in ("APT::Periodic::Unattended-Upgrade", "APT::Install-Recommends", "APT::Get::AllowUnauthenticated"):
-        match = re.search(rf'^{name} "(.*)";$', found, re.MULTILINE | re.IGNORECASE)
-        ours = apt_conf.settings(System()).get(name.lower())
-        assert ours is None or (match is not None and match[1] == ours)
+        match = re.search(rf'^{name} "(.*)";$', config, re.MULTILINE | re.IGNORECASE)
+        parsed = apt_conf.settings(System()).get(name.lower())
+        assert parsed is None or (match is not None and match[1] == parsed)
 
 
 @settings(max_examples=300, deadline=None)
 @given(st.text(alphabet='deb -src[]=:/.#\n\t"{};*aUIRsTy\x00é', max_size=300))
-def test_any_text_is_read_without_complaint(text: str) -> None:
+def test_any_text_is_parsed_without_an_error(text: str) -> None:
     for _, _, url, options in (*sources_apt.lines(text), *sources_apt.stanzas(text)):
         assert url
         assert isinstance(options, dict)
@@ -169,5 +169,5 @@ def test_any_text_is_read_without_complaint(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["/*" * 100_000, '"' * 200_001, "{" * 200_000, "a " * 100_000])
-def test_long_nonsense_takes_linear_time(text: str) -> None:
+def test_long_malformed_text_takes_linear_time(text: str) -> None:
     assert list(apt_conf.parse(text)) == []

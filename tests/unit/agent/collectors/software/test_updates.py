@@ -1,4 +1,4 @@
-"""Updates: prepared Debian, Fedora, Alpine and OpenWrt roots, what each manager says, and this machine."""
+"""Installed packages and pending updates: prepared roots, the output of each package manager, this machine."""
 
 import json
 import os
@@ -55,7 +55,7 @@ def collect(root: Path, **options: Any) -> dict[str, Any]:
     return section
 
 
-def test_what_is_installed_on_debian(tmp_path: Path) -> None:
+def test_installed_packages_of_debian(tmp_path: Path) -> None:
     section = collect(put_all(tmp_path, {"var/lib/dpkg/status": STATUS}))
     assert section["installed"] == [
         "libc6 2.36-9 glibc",
@@ -71,7 +71,7 @@ def test_what_is_installed_on_debian(tmp_path: Path) -> None:
     ]
 
 
-def test_what_is_installed_on_alpine_and_openwrt(tmp_path: Path) -> None:
+def test_installed_packages_of_alpine_and_openwrt(tmp_path: Path) -> None:
     apk = "C:Q1\nP:libssl3\nV:3.3.2-r0\no:openssl\n\nP:musl\nV:1.2.5-r0\no:musl\nF:lib\n"
     section = collect(put_all(tmp_path / "apk", {"lib/apk/db/installed": apk}))
     assert (section["manager"], section["installed"]) == ("apk", ["libssl3 3.3.2-r0 openssl", "musl 1.2.5-r0"])
@@ -82,7 +82,7 @@ def test_what_is_installed_on_alpine_and_openwrt(tmp_path: Path) -> None:
     assert (section["manager"], section["installed"]) == ("opkg", ["dnsmasq 2.90-1"])
 
 
-def test_what_is_installed_on_fedora() -> None:
+def test_installed_packages_of_fedora() -> None:
     text = (
         "openssl-libs\t1:3.2.1-2.fc40\topenssl-3.2.1-2.fc40.src.rpm\nbash\t0:5.2.26-3.fc40\tbash-5.2.26-3.fc40.src.rpm\n"
         "gpg-pubkey\t0:a-b\t(none)\nodd\t0:1-1\t(none)\nperl-x\t4:1.0-5.fc40\tperl-5.38-5.fc40.src.rpm\nbroken\n"
@@ -98,12 +98,13 @@ def test_what_is_installed_on_fedora() -> None:
 @pytest.mark.skipif(
     shutil.which("dpkg-query") is None or scheme_of(System()) != "deb", reason="this machine has no dpkg"
 )
-def test_what_is_installed_here_as_dpkg_itself_sees_it() -> None:
+def test_installed_packages_of_this_machine_match_dpkg() -> None:
     argv = ["dpkg-query", "-W", "-f", "${db:Status-Status}\t${Package}\t${Version}\t${source:Package}\n"]
     out = subprocess.run(argv, capture_output=True, text=True, check=True, timeout=60).stdout
     rows = [line.split("\t") for line in out.splitlines()]
-    told = {(row[1], row[2], row[3]) for row in rows if row[0] == "installed"}
-    assert {(one.name, one.version, one.source or one.name) for one in inventory.packages(System(), "deb")} == told
+    listed_by_dpkg = {(row[1], row[2], row[3]) for row in rows if row[0] == "installed"}
+    packages = inventory.packages(System(), "deb")
+    assert {(p.name, p.version, p.source or p.name) for p in packages} == listed_by_dpkg
 
 
 @pytest.mark.parametrize(
@@ -129,11 +130,11 @@ def test_unattended_upgrades_of_apt(tmp_path: Path, conf: str, program: bool, ma
     assert collect(tmp_path)["unattended"] is expected
 
 
-def test_unattended_upgrades_of_the_others(tmp_path: Path) -> None:
+def test_unattended_upgrades_of_dnf_and_apk(tmp_path: Path) -> None:
     system = System(tmp_path)
     assert unattended_upgrades.is_unattended(system, "rpm") is False
     put_all(tmp_path, {"etc/dnf/automatic.conf": "[commands]\napply_updates = yes\n"})
-    assert unattended_upgrades.is_unattended(system, "rpm") is False, "nothing starts it"
+    assert unattended_upgrades.is_unattended(system, "rpm") is False, "no timer starts it"
     wants = tmp_path / "etc/systemd/system/timers.target.wants"
     wants.mkdir(parents=True)
     (wants / "dnf-automatic.timer").symlink_to("/usr/lib/systemd/system/dnf-automatic.timer")
@@ -149,7 +150,7 @@ def test_unattended_upgrades_of_the_others(tmp_path: Path) -> None:
     assert unattended_upgrades.is_unattended(system, "apk") is True
 
 
-def test_kernels(tmp_path: Path) -> None:
+def test_installed_kernels_are_ordered_by_release(tmp_path: Path) -> None:
     with pytest.raises(FactsUnavailableError, match="no installed kernel"):
         kernels.newest_and_current(System(tmp_path))
     put_all(tmp_path, {f"boot/vmlinuz-{name}": "" for name in ("6.1.0-9-amd64", "6.1.0-41-amd64", "0-rescue-abc")})
@@ -168,19 +169,19 @@ def test_kernels(tmp_path: Path) -> None:
     ) > kernels.release_key("6.1.0")
 
 
-def test_the_running_kernel_here() -> None:
-    found = kernels.releases(System())
-    if not found:
+def test_the_running_kernel_of_this_machine() -> None:
+    releases = kernels.releases(System())
+    if not releases:
         with pytest.raises(FactsUnavailableError):
             kernels.newest_and_current(System())
         return
     newest, is_current = kernels.newest_and_current(System())
-    assert newest in found
+    assert newest in releases
     assert is_current in (True, False)
     assert is_current is False or newest == platform.release()
 
 
-def test_what_apt_lists() -> None:
+def test_upgradable_packages_are_parsed_from_apt_list() -> None:
     text = (
         "Listing...\n"
         "openssl/stable-security,stable 3.0.17-1~deb12u2 amd64 [upgradable from: 3.0.15-1~deb12u1]\n"
@@ -189,7 +190,7 @@ def test_what_apt_lists() -> None:
         "curl/jammy-security,now 7.88-2 amd64 [upgradable from: 7.88-1]\n"
         "vim/stable 2:9 amd64 [installed]\nnoise\n"
     )
-    assert [(one.name, one.old, one.new, one.is_security) for one in listed(text)] == [
+    assert [(u.name, u.old, u.new, u.is_security) for u in listed(text)] == [
         ("openssl", "3.0.15-1~deb12u1", "3.0.17-1~deb12u2", True),
         ("libc6", "2.36-9", "2.36-10", False),
         ("curl", "7.88-1", "7.88-2", True),
@@ -197,7 +198,7 @@ def test_what_apt_lists() -> None:
 
 
 def _kept_back(out: str) -> set[str]:
-    """What apt says it would not upgrade for want of something else."""
+    """Returns the packages that apt keeps back because of missing dependencies."""
     _, _, rest = out.partition("have been kept back:")
     return set(re.split(r"\n\S", rest, maxsplit=1)[0].split())
 
@@ -212,17 +213,17 @@ FEDORA-2024-90a1b2c3d4 security Moderate  vim-data-2:9.1.571-1.fc40.noarch   202
 """
 
 
-def test_what_dnf_says() -> None:
+def test_pending_updates_are_parsed_from_dnf() -> None:
     installed = {"openssl": "1:3.0.8-1.fc38"}
-    found, oldest = pending_updates.dnf_security(DNF4, installed)
-    assert found == (
+    updates, oldest = pending_updates.dnf_security(DNF4, installed)
+    assert updates == (
         PendingUpdate("openssl", "1:3.0.8-1.fc38", "1:3.0.9-2.fc38"),
         PendingUpdate("openssl-libs", "", "1:3.0.9-2.fc38"),
         PendingUpdate("python3-pip", "", "22.3.1-3.fc38"),
     )
     assert oldest is None
-    found, oldest = pending_updates.dnf_security(DNF5, {})
-    assert [one.name for one in found] == ["openssl-libs", "vim-data"]
+    updates, oldest = pending_updates.dnf_security(DNF5, {})
+    assert [update.name for update in updates] == ["openssl-libs", "vim-data"]
     assert oldest == datetime(2024, 6, 30, tzinfo=UTC)
     text = "\nopenssl.x86_64   1:3.0.9-2.fc38   updates\nObsoleting Packages\nold.x86_64  1-1  updates\n"
     assert pending_updates.dnf_updates(text, installed) == (
@@ -230,7 +231,7 @@ def test_what_dnf_says() -> None:
     )
 
 
-def test_what_apk_and_opkg_say() -> None:
+def test_pending_updates_are_parsed_from_apk_and_opkg() -> None:
     text = "libssl3-3.3.2-r1 x86_64 {openssl} (Apache-2.0) [upgradable from: libssl3-3.3.2-r0]\nWARNING: x\n"
     assert pending_updates.apk_upgrades(text) == (PendingUpdate("libssl3", "3.3.2-r0", "3.3.2-r1"),)
     assert pending_updates.opkg_upgrades("dnsmasq - 2.89-1 - 2.90-1\nnoise\n") == (
@@ -238,7 +239,7 @@ def test_what_apk_and_opkg_say() -> None:
     )
 
 
-def test_lists_that_are_missing_or_old_say_nothing(tmp_path: Path) -> None:
+def test_missing_or_old_package_lists_give_a_reason_instead_of_updates(tmp_path: Path) -> None:
     for scheme, database, index in (
         ("apk", "lib/apk/db/installed", "var/cache/apk/APKINDEX.0.tar.gz"),
         ("opkg", "usr/lib/opkg/status", "var/opkg-lists/base"),
@@ -254,41 +255,37 @@ def test_lists_that_are_missing_or_old_say_nothing(tmp_path: Path) -> None:
         assert "security_pending" not in section
 
 
-class Told(updates.UpdatesCollector):
-    """The collector with a manager's answer given to it."""
-
-    def section(self, found: PendingUpdates, now: float) -> tuple[dict[str, Any], list[str]]:
-        section: dict[str, Any] = {}
-        gaps = GapRecorder()
-        self._add_pending(section, found, now, gaps)
-        return section, gaps.as_list()
+def pending_section(state_dir: Path, pending: PendingUpdates, now: float) -> tuple[dict[str, Any], list[str]]:
+    section: dict[str, Any] = {}
+    gaps = GapRecorder()
+    updates.UpdatesCollector(state_dir).add_pending(section, pending, now, gaps)
+    return section, gaps.as_list()
 
 
-def test_since_when_an_update_waits(tmp_path: Path) -> None:
+def test_the_age_of_pending_updates_is_reported(tmp_path: Path) -> None:
     a, b = PendingUpdate("a", "1", "2"), PendingUpdate("b", "1", "2")
-    told = Told(tmp_path)
-    section, gaps = told.section(
-        PendingUpdates((a, b), (a,), reason="apt does not keep the age of an update"), 10 * DAY
-    )
+    pending = PendingUpdates((a, b), (a,), reason="apt does not keep the age of an update")
+    section, gaps = pending_section(tmp_path, pending, 10 * DAY)
     assert (section["pending"], section["security_pending"], section["seen_security_days"]) == (2, 1, 0)
     assert gaps == ["oldest_security_days: apt does not keep the age of an update"]
-    assert told.section(PendingUpdates((a, b), (a, b)), 13 * DAY)[0]["seen_security_days"] == 3
-    assert Told(tmp_path).section(PendingUpdates((b,), (b,)), 15 * DAY)[0]["seen_security_days"] == 2
-    assert told.section(PendingUpdates((a,), (a,)), 20 * DAY)[0]["seen_security_days"] == 0, "it was gone in between"
+    assert pending_section(tmp_path, PendingUpdates((a, b), (a, b)), 13 * DAY)[0]["seen_security_days"] == 3
+    assert pending_section(tmp_path, PendingUpdates((b,), (b,)), 15 * DAY)[0]["seen_security_days"] == 2
+    # `a` was not pending on day 15: its age starts again.
+    assert pending_section(tmp_path, PendingUpdates((a,), (a,)), 20 * DAY)[0]["seen_security_days"] == 0
     newer = PendingUpdate("a", "1", "3")
-    assert told.section(PendingUpdates((newer,), (newer,)), 25 * DAY)[0]["seen_security_days"] == 0
+    assert pending_section(tmp_path, PendingUpdates((newer,), (newer,)), 25 * DAY)[0]["seen_security_days"] == 0
     (tmp_path / "pending-updates.json").write_text('{"a 3": "x", ')
-    assert told.section(PendingUpdates((newer,), (newer,)), 26 * DAY)[0]["seen_security_days"] == 0
+    assert pending_section(tmp_path, PendingUpdates((newer,), (newer,)), 26 * DAY)[0]["seen_security_days"] == 0
     (tmp_path / "pending-updates.json").write_text(json.dumps({"a 3": "x"}))
-    assert told.section(PendingUpdates((newer,), (newer,)), 27 * DAY)[0]["seen_security_days"] == 0
+    assert pending_section(tmp_path, PendingUpdates((newer,), (newer,)), 27 * DAY)[0]["seen_security_days"] == 0
     issued = datetime.fromtimestamp(5 * DAY, UTC)
-    assert told.section(PendingUpdates((a,), (a,), issued), 30 * DAY)[0]["oldest_security_days"] == 25
-    section, gaps = told.section(PendingUpdates((a,), None, reason="apk does not tell"), DAY)
+    assert pending_section(tmp_path, PendingUpdates((a,), (a,), issued), 30 * DAY)[0]["oldest_security_days"] == 25
+    section, gaps = pending_section(tmp_path, PendingUpdates((a,), None, reason="apk has no advisories"), DAY)
     assert "security_pending" not in section
-    assert gaps == ["security_pending: apk does not tell"]
+    assert gaps == ["security_pending: apk has no advisories"]
 
 
-def test_what_waits_here_as_apt_itself_sees_it() -> None:
+def test_pending_updates_of_this_machine_match_apt() -> None:
     if scheme_of(System()) != "deb" or shutil.which("apt") is None:
         pytest.skip("this machine has no apt")
     section = updates.UpdatesCollector()(System())
@@ -297,21 +294,21 @@ def test_what_waits_here_as_apt_itself_sees_it() -> None:
     if section.get("pending") is None:
         assert any(problem.startswith("security_pending: the package lists") for problem in section["problems"])
         return
-    # What is held, or being phased in, waits as well; of whatever else is not installed apt says that it keeps it back.
+    # Held and phased updates are pending too; apt lists the others that it would not install as kept back.
     options = ("Debug::NoLocking=1", "APT::Ignore-Hold=1", "APT::Get::Always-Include-Phased-Updates=1")
     argv = ["apt-get", "-q", "-s", *(word for option in options for word in ("-o", option)), "dist-upgrade"]
     out = subprocess.run(argv, capture_output=True, text=True, check=True, timeout=100).stdout
-    told = {(one.name.partition(":")[0], one.old, one.new, one.is_security) for one in upgrades(out)}
-    found = pending_updates.list_pending_updates(System(), "deb", {})
-    assert found.security is not None
-    secure = set(found.security)
-    assert {(one.name, one.old, one.new, one in secure) for one in found.all} >= told
-    assert {one.name for one in found.all} - {one[0] for one in told} <= _kept_back(out)
-    assert (section["pending"], section["security_pending"]) == (len(found.all), len(secure))
+    by_apt = {(u.name.partition(":")[0], u.old, u.new, u.is_security) for u in upgrades(out)}
+    pending = pending_updates.list_pending_updates(System(), "deb", {})
+    assert pending.security is not None
+    security = set(pending.security)
+    assert {(u.name, u.old, u.new, u in security) for u in pending.all} >= by_apt
+    assert {update.name for update in pending.all} - {name for name, *_ in by_apt} <= _kept_back(out)
+    assert (section["pending"], section["security_pending"]) == (len(pending.all), len(security))
 
 
 @pytest.mark.skipif(shutil.which("apt") is None, reason="no apt here")
-def test_apt_is_asked_again_only_when_something_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_apt_is_queried_again_only_after_a_change_or_six_hours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = put_all(tmp_path / "root", {"var/lib/dpkg/status": STATUS, "var/lib/apt/lists/x_Packages": ""})
     calls = tmp_path / "calls"
     program = tmp_path / "bin/apt"
@@ -322,28 +319,28 @@ def test_apt_is_asked_again_only_when_something_changed(tmp_path: Path, monkeypa
     now = [(root / "var/lib/apt/lists").stat().st_mtime]
     collector = updates.UpdatesCollector(clock=lambda: now[0])
 
-    def asked_again() -> bool:
+    def queries_apt() -> bool:
         before = len(calls.read_text()) if calls.exists() else 0
         assert collector(System(root))["security_pending"] == 0
         return len(calls.read_text()) > before
 
-    assert asked_again()
-    assert not asked_again()
+    assert queries_apt()
+    assert not queries_apt()
     (root / "var/lib/dpkg/status").write_text(STATUS + "\n")
-    assert asked_again()
+    assert queries_apt()
     now[0] += 7 * 3600
-    assert asked_again()
-    assert not asked_again()
+    assert queries_apt()
+    assert not queries_apt()
 
 
 @settings(max_examples=200, deadline=None)
 @given(text=st.text(alphabet="PackgeVrsionSttu: \n\t-.[]()0123456789~oinld/\x00é", max_size=400))
-def test_any_text_is_read_without_complaint(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
+def test_any_text_is_parsed_without_an_error(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
     root = tmp_path_factory.mktemp("fuzz")
     path = root / "status"
     path.write_text("Package: a\n" + text)
-    for read in (inventory._deb, inventory._apk, inventory._opkg):
-        for package in read(path):
+    for parse in (inventory.read_dpkg, inventory.read_apk, inventory.read_opkg):
+        for package in parse(path):
             assert package.name
             assert "\n" not in str(package)
     list(inventory.rpm_lines(text))

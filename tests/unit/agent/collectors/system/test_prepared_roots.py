@@ -1,4 +1,4 @@
-"""Services, disk, confinement and logging on roots of several distributions, well kept and badly."""
+"""Services, disk, mandatory access control and logging on prepared roots of several distributions."""
 
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,8 @@ from tests.support.root_folder import put, put_all
 MOUNT = "{id} 1 {numbers} / {path} {options},relatime shared:1 - {kind} {source} rw\n"
 
 
-def look(name: str, collect: Collector, root: Path) -> dict[str, Any]:
-    section = dict(collect(System(root, is_root_user=True)))
+def collect(name: str, collector: Collector, root: Path) -> dict[str, Any]:
+    section = dict(collector(System(root, is_root_user=True)))
     assert normalise_findings({name: section}).sections[name]["state"] == "ok"
     return section
 
@@ -30,7 +30,7 @@ def mounts(*lines: tuple[str, str, str, str]) -> str:
     )
 
 
-def block(root: Path, name: str, numbers: str, *, uuid: str = "", dm: str = "", on: tuple[str, ...] = ()) -> None:
+def block(root: Path, name: str, numbers: str, *, uuid: str = "", dm: str = "", below: tuple[str, ...] = ()) -> None:
     folder = root / "sys/class/block" / name
     folder.mkdir(parents=True, exist_ok=True)
     (root / "sys/dev/block").mkdir(parents=True, exist_ok=True)
@@ -39,7 +39,7 @@ def block(root: Path, name: str, numbers: str, *, uuid: str = "", dm: str = "", 
         put(folder, "dm/uuid", uuid + "\n")
         put(folder, "dm/name", dm + "\n")
     (folder / "slaves").mkdir(exist_ok=True)
-    for slave in on:
+    for slave in below:
         (folder / "slaves" / slave).symlink_to(root / "sys/class/block" / slave)
 
 
@@ -53,17 +53,17 @@ def names(section: dict[str, Any]) -> dict[str, tuple[bool, bool]]:
 def test_services_of_alpine_openwrt_and_sysv(tmp_path: Path) -> None:
     alpine = put_all(tmp_path / "alpine", {"/etc/runlevels/default/sshd": "", "/run/openrc/started/sshd": ""})
     put_all(alpine, {"/etc/runlevels/boot/syslog": "", "/run/openrc/started/telnetd": ""})
-    section = look("services", services.collect, alpine)
+    section = collect("services", services.collect, alpine)
     assert section["init"] == "openrc"
     assert names(section) == {"sshd": (True, True), "syslog": (True, False), "telnetd": (False, True)}
     openwrt = put_all(tmp_path / "openwrt", {"/sbin/procd": "", "/etc/rc.d/S50uhttpd": "", "/etc/rc.d/K50uhttpd": ""})
-    section = look("services", services.collect, openwrt)
+    section = collect("services", services.collect, openwrt)
     assert (section["init"], names(section)) == ("procd", {"uhttpd": (True, False)})
     sysv = put_all(tmp_path / "sysv", {"/etc/init.d/rsyslog": "", "/etc/inittab": "id:3:initdefault:\n"})
     put_all(
         sysv, {"/etc/rc3.d/S01rsyslog": "", "/etc/rc3.d/README": "", "/run/rsyslog.pid": "77\n", "/proc/77/comm": ""}
     )
-    section = look("services", services.collect, sysv)
+    section = collect("services", services.collect, sysv)
     assert (section["init"], names(section)) == ("sysv", {"rsyslog": (True, True)})
     with pytest.raises(FactsUnavailableError):
         services.collect(System(tmp_path / "nothing"))
@@ -79,14 +79,14 @@ XINETD = {
 }
 
 
-def test_entries_of_xinetd(tmp_path: Path) -> None:
+def test_services_of_xinetd(tmp_path: Path) -> None:
     root = put_all(tmp_path, {**XINETD, "/etc/runlevels/default/xinetd": ""})
-    found = {entry.service: entry.program for entry in xinetd.entries(System(root))}
-    assert found == {"telnet": "in.telnetd", "daytime": ""}
-    section = look("services", services.collect, root)
+    programs = {entry.service: entry.program for entry in xinetd.entries(System(root))}
+    assert programs == {"telnet": "in.telnetd", "daytime": ""}
+    section = collect("services", services.collect, root)
     assert names(section)["xinetd:telnet"] == (True, False)
     put(root, "/proc/9/comm", "xinetd\n")
-    assert names(look("services", services.collect, root))["xinetd:telnet"] == (True, True)
+    assert names(collect("services", services.collect, root))["xinetd:telnet"] == (True, True)
     put(
         root,
         "/etc/xinetd.conf",
@@ -95,7 +95,7 @@ def test_entries_of_xinetd(tmp_path: Path) -> None:
     assert [entry.service for entry in xinetd.entries(System(root))] == ["finger"]
 
 
-def test_what_changed_is_told_for_a_day_and_never_after_the_first_look() -> None:
+def test_changes_are_reported_for_a_day_and_not_after_the_first_scan() -> None:
     now = [0.0]
     changes = ChangeTracker(lambda: now[0])
     assert changes.update(["b", "a"]) == ([], [])
@@ -106,12 +106,12 @@ def test_what_changed_is_told_for_a_day_and_never_after_the_first_look() -> None
     assert changes.update(["c", "a"]) == ([], [])
 
 
-def test_watched_services_tell_what_appeared(tmp_path: Path) -> None:
+def test_a_new_service_is_reported_as_appeared(tmp_path: Path) -> None:
     root = put_all(tmp_path, {"/etc/runlevels/default/sshd": ""})
     watched = services.ServicesCollector()
-    assert look("services", watched, root)["appeared"] == []
+    assert collect("services", watched, root)["appeared"] == []
     put(root, "/etc/runlevels/default/telnetd")
-    assert look("services", watched, root)["appeared"] == ["telnetd"]
+    assert collect("services", watched, root)["appeared"] == ["telnetd"]
 
 
 # --- Disk -----------------------------------------------------------------------------------------------------------
@@ -131,56 +131,56 @@ def test_root_on_lvm_on_luks_with_open_data_and_swap(tmp_path: Path) -> None:
     )
     for name, numbers in (("sda1", "8:1"), ("sda2", "8:2"), ("sdb1", "8:17")):
         block(tmp_path, name, numbers)
-    block(tmp_path, "dm-0", "252:0", uuid="CRYPT-LUKS2-0123-crypt", dm="crypt", on=("sda2",))
-    block(tmp_path, "dm-1", "252:1", uuid="LVM-abc", dm="vg-root", on=("dm-0",))
-    block(tmp_path, "dm-2", "252:2", uuid="CRYPT-PLAIN-swap", dm="swap", on=("sda2",))
-    section = look("disk", disk.collect, tmp_path)
+    block(tmp_path, "dm-0", "252:0", uuid="CRYPT-LUKS2-0123-crypt", dm="crypt", below=("sda2",))
+    block(tmp_path, "dm-1", "252:1", uuid="LVM-abc", dm="vg-root", below=("dm-0",))
+    block(tmp_path, "dm-2", "252:2", uuid="CRYPT-PLAIN-swap", dm="swap", below=("sda2",))
+    section = collect("disk", disk.collect, tmp_path)
     assert (section["root_encrypted"], section["data_encrypted"], section["swap"]) == (True, False, "encrypted")
-    told = {mount["path"]: (mount["encrypted"], mount["how"]) for mount in section["mounts"]}
-    assert told == {"/": (True, "luks2"), "/boot": (False, ""), "/srv/my data": (False, "")}
+    encryption = {mount["path"]: (mount["encrypted"], mount["how"]) for mount in section["mounts"]}
+    assert encryption == {"/": (True, "luks2"), "/boot": (False, ""), "/srv/my data": (False, "")}
     put(tmp_path, "/proc/swaps", "Filename Type Size Used Priority\n/srv/my\\040data/swap file 1 0 -2\n")
-    assert look("disk", disk.collect, tmp_path)["swap"] == "plain"
+    assert collect("disk", disk.collect, tmp_path)["swap"] == "plain"
     (tmp_path / "srv/my data/.fscrypt").mkdir(parents=True)
-    assert look("disk", disk.collect, tmp_path)["fscrypt"] == ["/srv/my data"]
+    assert collect("disk", disk.collect, tmp_path)["fscrypt"] == ["/srv/my data"]
 
 
-def test_verity_is_no_encryption_and_half_an_array_is_not_enough(tmp_path: Path) -> None:
+def test_verity_and_a_partly_encrypted_array_do_not_count_as_encrypted(tmp_path: Path) -> None:
     put(
         tmp_path,
         "/proc/self/mountinfo",
         mounts(("252:0", "/", "ext4", "/dev/dm-0"), ("9:0", "/data", "ext4", "/dev/md0")),
     )
     block(tmp_path, "sda1", "8:1")
-    block(tmp_path, "dm-0", "252:0", uuid="CRYPT-VERITY-abc-root", dm="root", on=("sda1",))
-    block(tmp_path, "dm-1", "252:9", uuid="CRYPT-LUKS1-abc-half", dm="half", on=("sda1",))
-    block(tmp_path, "md0", "9:0", on=("dm-1", "sda1"))
-    section = look("disk", disk.collect, tmp_path)
+    block(tmp_path, "dm-0", "252:0", uuid="CRYPT-VERITY-abc-root", dm="root", below=("sda1",))
+    block(tmp_path, "dm-1", "252:9", uuid="CRYPT-LUKS1-abc-half", dm="half", below=("sda1",))
+    block(tmp_path, "md0", "9:0", below=("dm-1", "sda1"))
+    section = collect("disk", disk.collect, tmp_path)
     assert (section["root_encrypted"], section["data_encrypted"], section["swap"]) == (False, False, "none")
 
 
-def test_btrfs_is_found_by_its_device_and_what_cannot_be_seen_is_unknown(tmp_path: Path) -> None:
+def test_btrfs_is_resolved_by_its_device_and_invisible_devices_are_unknown(tmp_path: Path) -> None:
     put(
         tmp_path,
         "/proc/self/mountinfo",
         mounts(("0:30", "/", "btrfs", "/dev/mapper/crypt"), ("0:31", "/x", "zfs", "pool")),
     )
     block(tmp_path, "sda1", "8:1")
-    block(tmp_path, "dm-0", "252:0", uuid="CRYPT-LUKS2-1-crypt", dm="crypt", on=("sda1",))
-    section = look("disk", disk.collect, tmp_path)
+    block(tmp_path, "dm-0", "252:0", uuid="CRYPT-LUKS2-1-crypt", dm="crypt", below=("sda1",))
+    section = collect("disk", disk.collect, tmp_path)
     assert (section["root_encrypted"], section["data_encrypted"]) == (True, None)
     assert section["gaps"] == ["/x: encryption of ZFS is not read"]
     container = put(tmp_path / "c", "/proc/self/mountinfo", mounts(("0:50", "/", "overlay", "overlay"))).parents[2]
-    section = look("disk", disk.collect, container)
+    section = collect("disk", disk.collect, container)
     assert section["root_encrypted"] is None
     assert section["gaps"] == ["/: the file system below an overlay is not visible from inside"]
     openwrt = mounts(("31:4", "/overlay", "jffs2", "/dev/mtdblock4"), ("0:20", "/", "overlay", "overlayfs:/overlay"))
-    section = look("disk", disk.collect, put(tmp_path / "w", "/proc/self/mountinfo", openwrt).parents[2])
+    section = collect("disk", disk.collect, put(tmp_path / "w", "/proc/self/mountinfo", openwrt).parents[2])
     assert section["data_encrypted"] is False
     with pytest.raises(FactsUnavailableError):
         disk.collect(System(tmp_path / "nothing"))
 
 
-# --- Confinement ----------------------------------------------------------------------------------------------------
+# --- Mandatory access control ---------------------------------------------------------------------------------------
 
 
 def test_selinux_of_fedora(tmp_path: Path) -> None:
@@ -188,10 +188,10 @@ def test_selinux_of_fedora(tmp_path: Path) -> None:
         "/sys/fs/selinux/enforce": "1", "/etc/selinux/config": "# x\nSELINUX=permissive\nSELINUXTYPE=targeted\n",
         "/var/log/audit/audit.log": "type=AVC msg=audit(1000000000.123:4): avc:  denied  { read } for pid=1\n" * 30,
     })  # fmt: skip
-    section = look("mac", mac.collect, tmp_path)
-    told = {key: section[key] for key in ("system", "mode", "configured", "policy", "denials")}
-    # Those refusals are of 2001.
-    assert told == {
+    section = collect("mac", mac.collect, tmp_path)
+    mode = {key: section[key] for key in ("system", "mode", "configured", "policy", "denials")}
+    # The denials in the log are of 2001.
+    assert mode == {
         "system": "selinux",
         "mode": "enforcing",
         "configured": "permissive",
@@ -199,7 +199,7 @@ def test_selinux_of_fedora(tmp_path: Path) -> None:
         "denials": 0,
     }
     off = put_all(tmp_path / "off", {"/etc/selinux/config": "SELINUX=disabled\n"})
-    section = look("mac", mac.collect, off)
+    section = collect("mac", mac.collect, off)
     assert (section["mode"], section["configured"], section["denials"]) == ("disabled", "disabled", None)
 
 
@@ -208,15 +208,15 @@ def test_apparmor_of_debian(tmp_path: Path) -> None:
         "/sys/module/apparmor/parameters/enabled": "Y\n",
         "/sys/kernel/security/apparmor/profiles": "a (enforce)\n/b (x) (complain)\nc (enforce)\nd (unconfined)\n",
     })  # fmt: skip
-    section = look("mac", mac.collect, tmp_path)
-    told = (section["mode"], section["enforced_profiles"], section["complaining_profiles"], section["denials"])
-    assert told == ("enforcing", 2, 1, None)
+    section = collect("mac", mac.collect, tmp_path)
+    profiles = (section["mode"], section["enforced_profiles"], section["complaining_profiles"], section["denials"])
+    assert profiles == ("enforcing", 2, 1, None)
     assert section["gaps"] == ["denials: there is no audit log, kernel log or journal"]
     idle = put_all(tmp_path / "idle", {"/sys/module/apparmor/parameters/enabled": "Y\n"})
-    section = look("mac", mac.collect, idle)
+    section = collect("mac", mac.collect, idle)
     assert (section["mode"], section["enforced_profiles"]) == ("unknown", None)
     off = put_all(tmp_path / "off", {"/sys/module/apparmor/parameters/enabled": "N\n"})
-    assert look("mac", mac.collect, off)["mode"] == "disabled"
+    assert collect("mac", mac.collect, off)["mode"] == "disabled"
     with pytest.raises(NotApplicableError, match="neither"):
         mac.collect(System(tmp_path / "nothing"))
     with pytest.raises(NotApplicableError, match="only lockdown,capability"):
@@ -247,7 +247,7 @@ def test_logging_of_debian_with_rsyslog(tmp_path: Path) -> None:
         "/etc/audit/rules.d/a.rules": "-D\n-b 8192\n-w /etc/passwd -p wa\n-a always,exit -S mount\n",
         "/usr/sbin/logrotate": "", "/etc/logrotate.conf": "",
     })  # fmt: skip
-    section = look("logging", log_settings.collect, tmp_path)
+    section = collect("logging", log_settings.collect, tmp_path)
     assert (section["journald"], section["syslog"], section["syslog_running"]) == ("persistent", "rsyslog", None)
     assert section["remote_targets"] == [
         "relp relp.example:514", "tcp [2001:db8::1]:6514", "tcp more.example:601", "tls logs.example:6514",
@@ -255,7 +255,7 @@ def test_logging_of_debian_with_rsyslog(tmp_path: Path) -> None:
     ]  # fmt: skip
     assert (section["audit"], section["audit_rules"], section["rotation"]) == ("unknown", 2, "logrotate")
     put_all(tmp_path, {"/proc/1/comm": "systemd\n", "/proc/2/comm": "rsyslogd\n", "/proc/3/comm": "auditd\n"})
-    section = look("logging", log_settings.collect, tmp_path)
+    section = collect("logging", log_settings.collect, tmp_path)
     assert (section["journald"], section["syslog_running"], section["audit"]) == ("none", True, "running")
 
 
@@ -264,36 +264,38 @@ def test_logging_of_smaller_systems(tmp_path: Path) -> None:
         "/sbin/logd": "",
         "/etc/config/system": "config system\n\toption log_ip '192.0.2.5'\n\toption log_proto 'tcp'\n",
     })  # fmt: skip
-    section = look("logging", log_settings.collect, openwrt)
-    told = (section["journald"], section["syslog"], section["remote_targets"], section["rotation"], section["audit"])
-    assert told == ("absent", "logd", ["tcp 192.0.2.5:514"], "logd", "absent")
+    section = collect("logging", log_settings.collect, openwrt)
+    logging = (section["journald"], section["syslog"], section["remote_targets"], section["rotation"], section["audit"])
+    assert logging == ("absent", "logd", ["tcp 192.0.2.5:514"], "logd", "absent")
     alpine = put_all(
         tmp_path / "alpine", {"/sbin/syslogd": "", "/etc/conf.d/syslog": 'SYSLOGD_OPTS="-t -R 192.0.2.6:514"\n'}
     )
-    section = look("logging", log_settings.collect, alpine)
+    section = collect("logging", log_settings.collect, alpine)
     assert (section["syslog"], section["remote_targets"]) == ("busybox", ["udp 192.0.2.6:514"])
     fedora = put_all(tmp_path / "fedora", {
         "/usr/lib/systemd/systemd-journald": "", "/var/log/journal/x/system.journal": "",
         "/usr/sbin/syslog-ng": "", "/etc/syslog-ng/syslog-ng.conf": SYSLOG_NG,
     })  # fmt: skip
-    section = look("logging", log_settings.collect, fedora)
+    section = collect("logging", log_settings.collect, fedora)
     assert (section["journald"], section["syslog"]) == ("persistent", "syslog-ng")
     assert section["remote_targets"] == ["tls ng.example:6514", "udp 192.0.2.9:514"]
-    section = look("logging", log_settings.collect, put_all(tmp_path / "bare", {"/lib/systemd/systemd-journald": ""}))
+    section = collect(
+        "logging", log_settings.collect, put_all(tmp_path / "bare", {"/lib/systemd/systemd-journald": ""})
+    )
     assert (section["journald"], section["syslog"], section["rotation"]) == ("volatile", "", "journald")
 
 
-# --- What they share ------------------------------------------------------------------------------------------------
+# --- Shared helpers ------------------------------------------------------------------------------------------------
 
 
-def test_counts_hold_still_and_gaps_have_reasons(tmp_path: Path) -> None:
+def test_counts_are_rounded_and_gaps_have_reasons(tmp_path: Path) -> None:
     assert [round_to_magnitude(n) for n in (-1, 0, 1, 9, 10, 99, 100, 12_345)] == [0, 0, 1, 1, 10, 10, 100, 10_000]
     gaps = GapRecorder()
     errors: dict[str, Exception] = {"a": PermissionError(13, "Permission denied"), "b": FactsUnavailableError("why")}
     for field, error in errors.items():
         with gaps.capture(field):
             _raise(error)
-    gaps.add("a", "not this")
+    gaps.add("a", "a later reason")
     assert gaps.as_list() == ["a: needs root", "b: why"]
     log = put(tmp_path, "/log", "first\nsecond\nthird\n")
     assert tail_of(log, 10) == "third\n"

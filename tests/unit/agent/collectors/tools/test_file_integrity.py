@@ -1,4 +1,4 @@
-"""Watched files: what changed is noticed, with when; bounds, damage, and taking a new baseline."""
+"""File integrity: kinds of change and their times, limits, damaged baselines, and accepting a new baseline."""
 
 import json
 import os
@@ -24,7 +24,7 @@ START: Final = 1_790_000_000.0  # 2026-09-21
 
 
 class Device:
-    """A prepared root, its state folder, and a clock that is turned by hand."""
+    """A prepared root with its state folder and a manual clock."""
 
     def __init__(self, folder: Path, **options: Any) -> None:
         self.root = folder / "root"
@@ -34,35 +34,35 @@ class Device:
         self.put("/etc/passwd", "root:x:0:0\n")
         self.put("/etc/app.conf", "a=1\n")
         self.put("/opt/app/run", "#!/bin/sh\n")
-        self.fleet = self.made()
+        self.collector = self.create_collector()
 
-    def made(self, *, is_baseline_owner: bool = True) -> IntegrityCollector:
-        wanted = IntegritySettings.model_validate(self.options)
-        return IntegrityCollector(wanted, self.state, is_baseline_owner=is_baseline_owner, now=lambda: self.now)
+    def create_collector(self, *, is_baseline_owner: bool = True) -> IntegrityCollector:
+        settings = IntegritySettings.model_validate(self.options)
+        return IntegrityCollector(settings, self.state, is_baseline_owner=is_baseline_owner, now=lambda: self.now)
 
-    def put(self, place: str, text: str) -> Path:
-        return put(self.root, place, text)
+    def put(self, path: str, text: str) -> Path:
+        return put(self.root, path, text)
 
-    def look(self, fleet: IntegrityCollector | None = None, *, later: float = 600.0) -> dict[str, Any]:
+    def scan(self, collector: IntegrityCollector | None = None, *, later: float = 600.0) -> dict[str, Any]:
         self.now += later
         section: dict[str, Any] = normalise_findings(
-            {"integrity": dict((fleet or self.fleet)(System(self.root)))}
+            {"integrity": dict((collector or self.collector)(System(self.root)))}
         ).sections["integrity"]
         return section
 
     def changes(self, **options: Any) -> dict[str, str]:
-        return {one["path"]: one["change"] for one in self.look(**options)["changes"]}
+        return {change["path"]: change["change"] for change in self.scan(**options)["changes"]}
 
 
 @pytest.fixture
 def device(tmp_path: Path) -> Device:
     device = Device(tmp_path)
-    first = device.look()
+    first = device.scan()
     assert (first["state"], first["changed"], first["complete"], first["files"]) == ("ok", 0, True, 5)
     return device
 
 
-def test_every_kind_of_change_is_noticed(device: Device) -> None:
+def test_every_kind_of_change_is_detected(device: Device) -> None:
     device.put("/etc/passwd", "root:x:0:0\nevil:x:0:0\n")
     device.put("/etc/new", "")
     (device.root / "etc/app.conf").unlink()
@@ -78,48 +78,48 @@ def test_every_kind_of_change_is_noticed(device: Device) -> None:
     assert device.changes()["/opt/app/run"] == "kind"
 
 
-def test_when_it_was_noticed_is_remembered_and_gone_when_it_is_put_back(device: Device) -> None:
+def test_the_time_of_detection_is_kept_until_the_file_is_restored(device: Device) -> None:
     path = device.put("/etc/passwd", "changed\n")
     os.utime(path, (0, START))
-    (noticed,) = device.look()["changes"]
-    assert noticed["seen_at"].startswith("2026-09-21T")
-    assert noticed["modified_at"].startswith("2026-09-21T")
-    (again,) = device.look(device.made(), later=7200)["changes"]
-    assert again == noticed
+    (change,) = device.scan()["changes"]
+    assert change["seen_at"].startswith("2026-09-21T")
+    assert change["modified_at"].startswith("2026-09-21T")
+    (repeated,) = device.scan(device.create_collector(), later=7200)["changes"]
+    assert repeated == change
     device.put("/etc/passwd", "root:x:0:0\n")
     assert device.changes() == {}
 
 
 def test_an_unchanged_device_has_an_unchanged_section(device: Device) -> None:
     device.put("/etc/passwd", "changed\n")
-    first = device.look()
-    assert device.look(later=5000.0) == first
-    assert device.look(device.made(), later=200_000.0) == first
+    first = device.scan()
+    assert device.scan(later=5000.0) == first
+    assert device.scan(device.create_collector(), later=200_000.0) == first
 
 
-def test_the_files_are_looked_at_when_it_is_time(device: Device) -> None:
+def test_files_are_scanned_at_the_configured_interval(device: Device) -> None:
     device.put("/etc/passwd", "changed\n")
     assert device.changes(later=60.0) == {}
     assert device.changes(later=540.0) == {"/etc/passwd": "content"}
 
 
-def test_content_is_read_again_once_a_day_whatever_the_metadata_says(tmp_path: Path) -> None:
+def test_content_is_read_again_once_a_day_even_when_the_metadata_is_unchanged(tmp_path: Path) -> None:
     device = Device(tmp_path)
-    device.look()
-    # As if the stamp had been forged: the baseline claims today's stamp for another content.
+    device.scan()
+    # As after forged time stamps: the baseline has the current metadata with another digest.
     state = device.state / "integrity.json"
     raw = json.loads(state.read_text())
     raw["files"]["/etc/passwd"][1] = "0" * 64
     state.write_text(json.dumps(raw))
-    device.fleet = device.made()
+    device.collector = device.create_collector()
     assert device.changes() == {}
     assert device.changes(later=90_000.0) == {"/etc/passwd": "content"}
 
 
-def test_a_new_baseline_is_taken_by_command_and_put_back_by_undo(device: Device) -> None:
+def test_a_command_accepts_a_new_baseline_and_undo_restores_the_old_one(device: Device) -> None:
     device.put("/etc/passwd", "changed\n")
     assert device.changes() == {"/etc/passwd": "content"}
-    action = RebaselineIntegrity(device.fleet, System(device.root))
+    action = RebaselineIntegrity(device.collector, System(device.root))
     with pytest.raises(InvalidParamsError):
         action.check({"path": "/etc"})
     action.check({})
@@ -136,54 +136,54 @@ def test_a_new_baseline_is_taken_by_command_and_put_back_by_undo(device: Device)
     assert action.undo({}, plan.before) == "there was no baseline before"
 
 
-def test_a_damaged_baseline_is_unknown_until_a_new_one_is_ordered(device: Device) -> None:
+def test_a_damaged_baseline_makes_the_section_unknown_until_a_new_one_is_accepted(device: Device) -> None:
     (device.state / "integrity.json").write_text("{}")
     with pytest.raises(FactsUnavailableError, match=r"damaged.*integrity\.rebaseline"):
-        device.look()
-    action = RebaselineIntegrity(device.fleet, System(device.root))
+        device.scan()
+    action = RebaselineIntegrity(device.collector, System(device.root))
     assert action.plan({}).is_needed
     action.apply({}, {})
     assert action.verify({}, {}).is_reached
 
 
-def test_only_the_running_agent_takes_a_baseline(tmp_path: Path) -> None:
+def test_only_the_running_agent_creates_a_baseline(tmp_path: Path) -> None:
     device = Device(tmp_path)
     with pytest.raises(FactsUnavailableError, match="no baseline yet"):
-        device.look(device.made(is_baseline_owner=False))
+        device.scan(device.create_collector(is_baseline_owner=False))
     assert not device.state.exists()
-    device.look()
+    device.scan()
     device.put("/etc/passwd", "changed\n")
-    assert device.look(device.made(is_baseline_owner=False))["changed"] == 1
+    assert device.scan(device.create_collector(is_baseline_owner=False))["changed"] == 1
 
 
-def test_what_the_configuration_newly_watches_is_no_change(device: Device) -> None:
+def test_newly_configured_paths_are_not_reported_as_changes(device: Device) -> None:
     device.put("/srv/data", "x")
     device.options["paths"] = ["/etc", "/srv"]
-    device.fleet = device.made()
-    section = device.look()
+    device.collector = device.create_collector()
+    section = device.scan()
     assert (section["changed"], section["roots"]) == (0, ["/etc", "/srv"])
     device.put("/srv/data", "y")
     assert device.changes() == {"/srv/data": "content"}
 
 
-def test_bounds_are_told(tmp_path: Path) -> None:
+def test_exceeded_limits_make_the_section_incomplete(tmp_path: Path) -> None:
     device = Device(tmp_path / "few", max_files=3)
-    section = device.look()
+    section = device.scan()
     assert (section["complete"], section["files"], section["changed"]) == (False, 3, 0)
     device = Device(tmp_path / "small", max_mib=1)
     (device.root / "etc/huge").write_bytes(bytes(2 * 1024 * 1024))
-    section = device.look()
+    section = device.scan()
     assert (section["complete"], section["changed"]) == (False, 0)
 
 
-def test_more_changes_than_a_report_carries_are_cut_and_counted(device: Device) -> None:
+def test_changes_beyond_the_limit_are_dropped_and_counted(device: Device) -> None:
     for number in range(300):
         device.put(f"/etc/extra/{number:03}", "")
-    section = device.look()
+    section = device.scan()
     assert (section["changed"], len(section["changes"]) + section["truncated"]) == (301, 301)
 
 
-def test_links_are_not_followed_and_pipes_not_waited_for(device: Device, tmp_path: Path) -> None:
+def test_links_are_not_followed_and_pipes_do_not_block(device: Device, tmp_path: Path) -> None:
     (tmp_path / "outside").mkdir()
     (tmp_path / "outside" / "secret").write_text("s")
     (device.root / "etc/link").symlink_to(tmp_path / "outside")
@@ -191,18 +191,18 @@ def test_links_are_not_followed_and_pipes_not_waited_for(device: Device, tmp_pat
     assert device.changes() == {"/etc/link": "added", "/etc/pipe": "added"}
 
 
-def test_what_cannot_be_read_is_counted_and_no_change() -> None:
+def test_an_unreadable_file_is_counted_and_not_reported_as_changed() -> None:
     with unprivileged_folder() as folder:
         device = Device(folder)
-        device.look()
+        device.scan()
         (device.root / "etc/passwd").chmod(0)
-        section = device.look()
+        section = device.scan()
     assert (section["unread"], section["changed"]) == (1, 0)
 
 
-def test_the_usual_paths_of_this_machine_fit_a_report(tmp_path: Path) -> None:
-    fleet = IntegrityCollector(IntegritySettings(), tmp_path, is_baseline_owner=True)
-    section = normalise_findings({"integrity": dict(fleet(System()))}).sections["integrity"]
+def test_the_default_paths_of_this_machine_fit_a_report(tmp_path: Path) -> None:
+    collector = IntegrityCollector(IntegritySettings(), tmp_path, is_baseline_owner=True)
+    section = normalise_findings({"integrity": dict(collector(System()))}).sections["integrity"]
     assert (section["state"], section["changed"]) == ("ok", 0)
     assert section["files"] > 5
     assert load(tmp_path / "integrity.json") is not None
@@ -210,7 +210,7 @@ def test_the_usual_paths_of_this_machine_fit_a_report(tmp_path: Path) -> None:
 
 @settings(max_examples=60)
 @given(st.data())
-def test_whatever_the_baseline_contains_it_is_read_or_called_damaged(data: st.DataObject) -> None:
+def test_any_baseline_is_either_read_or_reported_as_damaged(data: st.DataObject) -> None:
     import tempfile
 
     good = (

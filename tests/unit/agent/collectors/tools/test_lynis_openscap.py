@@ -1,4 +1,4 @@
-"""Lynis and OpenSCAP: real reports, prepared ones, damaged ones."""
+"""Lynis and OpenSCAP: real, prepared and malformed reports."""
 
 import os
 import shutil
@@ -25,8 +25,8 @@ from device_agent.settings import ToolSettings
 from tests.support.root_folder import put
 from tests.support.unprivileged import unprivileged_folder
 
-HERE: Final = Path(__file__).parent
-BENCHMARK: Final = HERE / "openscap" / "benchmark.xml"
+FOLDER: Final = Path(__file__).parent
+BENCHMARK: Final = FOLDER / "openscap" / "benchmark.xml"
 PROFILE: Final = "xccdf_org.example.cordon_profile_all"
 FAILS: Final = "xccdf_org.example.cordon_rule_fails"
 # As Lynis 3.0.8 wrote them on Debian 12.
@@ -64,19 +64,19 @@ def _lynis(root: Path, **settings: Any) -> dict[str, Any]:
 
 
 def _sent(name: str, section: dict[str, Any]) -> dict[str, Any]:
-    """The section as a report would carry it."""
+    """Returns the section as a report contains it."""
     sent: dict[str, Any] = normalise_findings({name: section}).sections[name]
     return sent
 
 
-def test_a_report_of_lynis_is_read(tmp_path: Path) -> None:
+def test_a_lynis_report_is_parsed(tmp_path: Path) -> None:
     put(tmp_path, "/var/log/lynis-report.dat", report_text(days_ago=9))
     section = _sent("lynis", _lynis(tmp_path))
     assert section["state"] == "ok"
     assert (section["version"], section["hardening_index"], section["tests"]) == ("3.0.8", 56, 238)
     assert (section["age_days"], section["complete"], section["damaged_lines"]) == (9, True, 0)
     assert (section["warnings"], section["suggestions"], section["vulnerable_packages"]) == (1, 4, 2)
-    assert [(one["test"], one["kind"]) for one in section["findings"]] == [
+    assert [(finding["test"], finding["kind"]) for finding in section["findings"]] == [
         ("PKGS-7392", "warning"),
         ("AUTH-9286", "suggestion"),
         ("AUTH-9286", "suggestion"),
@@ -86,7 +86,7 @@ def test_a_report_of_lynis_is_read(tmp_path: Path) -> None:
     assert section["findings"][3]["message"].endswith("; Run '/usr/bin/systemd-analyze security SERVICE'")
 
 
-def test_without_lynis_the_section_has_no_meaning_and_without_a_report_it_says_so(tmp_path: Path) -> None:
+def test_lynis_is_not_applicable_when_not_installed_and_unknown_without_a_report(tmp_path: Path) -> None:
     with pytest.raises(NotApplicableError, match="not installed"):
         _lynis(tmp_path)
     put(tmp_path, "/usr/sbin/lynis", "")
@@ -96,7 +96,7 @@ def test_without_lynis_the_section_has_no_meaning_and_without_a_report_it_says_s
     assert _lynis(tmp_path, lynis_report="/srv/own.dat")["warnings"] == 1
 
 
-def test_a_report_that_broke_off_or_is_damaged_is_a_part(tmp_path: Path) -> None:
+def test_a_truncated_or_malformed_lynis_report_is_incomplete(tmp_path: Path) -> None:
     path = put(tmp_path, "/var/log/lynis-report.dat", report_text()[:-40] + "\nhardening_index=999\n\x00\xff garbage\n")
     section = _sent("lynis", _lynis(tmp_path))
     assert (section["complete"], section["damaged_lines"], section["warnings"]) == (False, 3, 1)
@@ -105,13 +105,13 @@ def test_a_report_that_broke_off_or_is_damaged_is_a_part(tmp_path: Path) -> None
         _lynis(tmp_path)
 
 
-def test_a_very_long_line_costs_itself(tmp_path: Path) -> None:
+def test_an_overlong_line_is_skipped(tmp_path: Path) -> None:
     put(tmp_path, "/var/log/lynis-report.dat", report_text() + "warning[]=X-1|" + "y" * 200_000 + "\n")
     section = _lynis(tmp_path)
     assert (section["warnings"], section["damaged_lines"]) == (1, 4)
 
 
-def test_more_findings_than_a_report_carries_are_cut_and_counted(tmp_path: Path) -> None:
+def test_findings_beyond_the_limit_are_dropped_and_counted(tmp_path: Path) -> None:
     many = "".join(f"suggestion[]=T-{number:05}|s|-|-|\n" for number in range(500))
     put(tmp_path, "/var/log/lynis-report.dat", report_text() + many)
     section = _sent("lynis", _lynis(tmp_path))
@@ -119,7 +119,7 @@ def test_more_findings_than_a_report_carries_are_cut_and_counted(tmp_path: Path)
     assert len(section["findings"]) + section["truncated"] == 505
 
 
-def test_a_report_of_root_needs_root() -> None:
+def test_an_unreadable_lynis_report_needs_root() -> None:
     with unprivileged_folder() as folder:
         put(folder, "/var/log/lynis-report.dat", report_text()).chmod(0)
         with pytest.raises(FactsUnavailableError, match="needs root"):
@@ -127,7 +127,7 @@ def test_a_report_of_root_needs_root() -> None:
 
 
 @given(st.lists(st.one_of(st.binary(max_size=200), st.sampled_from(REPORT.encode().splitlines(keepends=True)))))
-def test_whatever_a_report_contains_it_is_read(lines: list[bytes]) -> None:
+def test_any_lynis_report_is_parsed_without_an_error(lines: list[bytes]) -> None:
     report = lynis_report.parse(lines)
     assert 0 <= report.malformed_lines <= report.lines <= len(lines)
 
@@ -161,7 +161,7 @@ def _openscap(root: Path, **settings: Any) -> dict[str, Any]:
     return dict(OpenscapCollector(ToolSettings.model_validate({**SETTINGS, **settings}))(System(root)))
 
 
-def test_a_result_of_openscap_is_read(tmp_path: Path) -> None:
+def test_an_openscap_result_is_parsed(tmp_path: Path) -> None:
     put(tmp_path, "/r/one.xml", RESULT)
     section = _sent("openscap", _openscap(tmp_path))
     (scan,) = section["scans"]
@@ -175,14 +175,14 @@ def test_a_result_of_openscap_is_read(tmp_path: Path) -> None:
     assert section["unreadable"] == []
 
 
-def test_a_torn_result_is_a_part_and_says_so(tmp_path: Path) -> None:
+def test_a_truncated_openscap_result_is_incomplete(tmp_path: Path) -> None:
     put(tmp_path, "/r/one.xml", RESULT[: RESULT.index('<rule-result idref="odd"')])
     section = _sent("openscap", _openscap(tmp_path))
     assert (section["scans"][0]["complete"], section["scans"][0]["results"]) == (False, {"pass": 1, "fail": 1})
     assert "malformed XML" in section["unreadable"][0]
 
 
-def test_the_newest_result_of_a_benchmark_counts(tmp_path: Path) -> None:
+def test_only_the_newest_result_of_a_benchmark_is_reported(tmp_path: Path) -> None:
     collector = OpenscapCollector(ToolSettings.model_validate(SETTINGS))
     put(tmp_path, "/r/old.xml", RESULT)
     first = collector(System(tmp_path))
@@ -195,7 +195,7 @@ def test_the_newest_result_of_a_benchmark_counts(tmp_path: Path) -> None:
     assert section["unreadable"] == [f"{tmp_path}/r/other.xml: no XCCDF result in it"]
 
 
-def test_entities_are_refused_before_they_grow(tmp_path: Path) -> None:
+def test_xml_entities_are_rejected_before_expansion(tmp_path: Path) -> None:
     bomb = '<!DOCTYPE x [<!ENTITY a "ha"><!ENTITY b "&a;&a;">]>'
     put(tmp_path, "/r/one.xml", RESULT.replace("?>\n", "?>\n" + bomb, 1).replace("A small", "&b; small"))
     with pytest.raises(FactsUnavailableError, match="document type declaration"):
@@ -203,7 +203,7 @@ def test_entities_are_refused_before_they_grow(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "why"),
+    ("text", "reason"),
     [
         ("<a>" * 1000, "nested deeper"),
         ('<a b="' + "x" * 3_000_000, "a tag longer than"),
@@ -211,22 +211,22 @@ def test_entities_are_refused_before_they_grow(tmp_path: Path) -> None:
         ("", "malformed XML"),
     ],
 )
-def test_what_would_cost_too_much_is_refused(text: str, why: str) -> None:
+def test_expensive_xml_is_rejected(text: str, reason: str) -> None:
     data = text.encode()
-    found = xccdf.parse(data[at : at + 65536] for at in range(0, max(1, len(data)), 65536))
-    assert (found.scans, why in found.error) == ([], True), found.error
+    parsed = xccdf.parse(data[at : at + 65536] for at in range(0, max(1, len(data)), 65536))
+    assert (parsed.scans, reason in parsed.error) == ([], True), parsed.error
 
 
 @given(st.integers(0, len(RESULT)), st.integers(0, 40), st.binary(max_size=40), st.integers(1, 4096))
-def test_whatever_a_result_contains_it_is_read(at: int, gone: int, put: bytes, size: int) -> None:
-    data = RESULT.encode()[:at] + put + RESULT.encode()[at + gone :]
-    found = xccdf.parse(data[start : start + size] for start in range(0, len(data), size))
-    assert len(found.error) < 200
-    for scan in found.scans:
+def test_any_openscap_result_is_parsed_without_an_error(at: int, removed: int, inserted: bytes, size: int) -> None:
+    data = RESULT.encode()[:at] + inserted + RESULT.encode()[at + removed :]
+    parsed = xccdf.parse(data[start : start + size] for start in range(0, len(data), size))
+    assert len(parsed.error) < 200
+    for scan in parsed.scans:
         assert set(scan.results) <= set(xccdf.RESULTS)
 
 
-def test_without_openscap_the_section_has_no_meaning(tmp_path: Path) -> None:
+def test_openscap_is_not_applicable_when_not_installed_and_unknown_without_a_result(tmp_path: Path) -> None:
     with pytest.raises(NotApplicableError):
         _openscap(tmp_path)
     put(tmp_path, "/usr/bin/oscap", "")
@@ -237,66 +237,72 @@ def test_without_openscap_the_section_has_no_meaning(tmp_path: Path) -> None:
 @pytest.mark.skipif(
     shutil.which("lynis") is None or os.geteuid() != 0, reason="lynis is not installed (Debian: lynis), or not root"
 )
-def test_what_the_real_lynis_writes(tmp_path: Path) -> None:
-    # As the agent runs it, but without plugins and for four of its tests only: all of them take minutes.
+def test_a_report_of_the_installed_lynis_is_parsed(tmp_path: Path) -> None:
+    # As the agent runs it, but without plugins and with four tests only: a full run takes minutes.
     path = tmp_path / "report.dat"
-    argv = [*ToolRunner._lynis(path), "--tests", "AUTH-9204 AUTH-9283 AUTH-9286 KRNL-5820"]
+    argv = [*ToolRunner.lynis_command(path), "--tests", "AUTH-9204 AUTH-9283 AUTH-9286 KRNL-5820"]
     argv += ["--plugindir", str(tmp_path)]
     run(argv, seconds=90)
     section = _sent("lynis", dict(LynisCollector(ToolSettings(lynis_report=path))(System())))
     assert (section["complete"], section["tests"], section["age_days"], section["damaged_lines"]) == (True, 4, 0, 0)
     assert section["version"][0].isdigit()
-    assert {one["test"] for one in section["findings"]} <= {"LYNIS", "AUTH-9204", "AUTH-9283", "AUTH-9286", "KRNL-5820"}
+    assert {finding["test"] for finding in section["findings"]} <= {
+        "LYNIS",
+        "AUTH-9204",
+        "AUTH-9283",
+        "AUTH-9286",
+        "KRNL-5820",
+    }
     assert section["warnings"] + section["suggestions"] == len(section["findings"])
 
 
 @pytest.mark.skipif(shutil.which("oscap") is None, reason="oscap is not installed (Debian: openscap-scanner)")
 @pytest.mark.parametrize("option", ["--results", "--results-arf"])
-def test_what_the_real_openscap_writes(option: str, tmp_path: Path) -> None:
+def test_a_result_of_the_installed_openscap_is_parsed(option: str, tmp_path: Path) -> None:
     (tmp_path / "r").mkdir()
     argv = ["oscap", "xccdf", "eval", "--profile", PROFILE, option, str(tmp_path / "r" / "x.xml"), BENCHMARK.name]
-    done = subprocess.run(argv, cwd=BENCHMARK.parent, capture_output=True, text=True, check=False, timeout=60)
-    assert done.returncode == 2, done.stderr
+    process = subprocess.run(argv, cwd=BENCHMARK.parent, capture_output=True, text=True, check=False, timeout=60)
+    assert process.returncode == 2, process.stderr
     section = _sent("openscap", _openscap(tmp_path))
     (scan,) = section["scans"]
     assert (scan["complete"], scan["age_days"], scan["score"]) == (True, 0, 50)
     assert scan["results"] == {"pass": 1, "fail": 1, "notchecked": 1, "notselected": 1}
-    assert [(one["rule"], one["severity"]) for one in section["rules"]] == [(FAILS, "high")]
+    assert [(rule["rule"], rule["severity"]) for rule in section["rules"]] == [(FAILS, "high")]
 
 
-def _until_done(runs: ToolRunner, tool: str) -> None:
+def _until_done(runner: ToolRunner, tool: str) -> None:
     deadline = time.monotonic() + 60
-    while runs.status(tool) == "its first run is under way":
+    while runner.status(tool) == "its first run is under way":
         assert time.monotonic() < deadline
         time.sleep(0.05)
 
 
 @pytest.mark.skipif(shutil.which("oscap") is None, reason="oscap is not installed (Debian: openscap-scanner)")
-def test_the_agent_runs_openscap_itself_where_it_is_allowed(tmp_path: Path) -> None:
+def test_the_agent_runs_openscap_where_the_settings_allow_it(tmp_path: Path) -> None:
     settings = ToolSettings(run=("openscap",), openscap_content=BENCHMARK, openscap_profile=PROFILE)
     system = System(is_root_user=True)
-    runs = ToolRunner(settings, tmp_path)
-    runs.start_if_due("lynis", system)
-    assert runs.status("lynis") == ""
-    runs.start_if_due("openscap", system)
-    _until_done(runs, "openscap")
-    assert runs.status("openscap") == ""
-    section = OpenscapCollector(settings, runs)(system)
-    assert FAILS in [one["rule"] for one in section["rules"]]
-    assert runs.paths.openscap_results.stat().st_mode & 0o077 == 0
+    runner = ToolRunner(settings, tmp_path)
+    runner.start_if_due("lynis", system)
+    assert runner.status("lynis") == ""
+    runner.start_if_due("openscap", system)
+    _until_done(runner, "openscap")
+    assert runner.status("openscap") == ""
+    section = OpenscapCollector(settings, runner)(system)
+    assert FAILS in [rule["rule"] for rule in section["rules"]]
+    assert runner.paths.openscap_results.stat().st_mode & 0o077 == 0
 
 
-def test_a_tool_that_is_missing_or_needs_root_says_so(tmp_path: Path) -> None:
+def test_a_tool_that_is_missing_or_needs_root_is_explained(tmp_path: Path) -> None:
     settings = ToolSettings(run=("openscap",), openscap_content=tmp_path / "none.xml")
-    runs = ToolRunner(settings, tmp_path)
-    runs.start_if_due("openscap", System(is_root_user=False))
-    assert runs.status("openscap") == "running it needs root"
-    runs.start_if_due("openscap", System(is_root_user=True))
-    _until_done(runs, "openscap")
-    assert runs.status("openscap").startswith("running it failed: nice ended with status")
+    runner = ToolRunner(settings, tmp_path)
+    runner.start_if_due("openscap", System(is_root_user=False))
+    assert runner.status("openscap") == "running it needs root"
+    runner.start_if_due("openscap", System(is_root_user=True))
+    _until_done(runner, "openscap")
+    assert runner.status("openscap").startswith("running it failed: nice ended with status")
 
 
-def test_a_program_ends_when_the_agent_stops() -> None:
+def test_a_running_tool_ends_when_the_agent_stops() -> None:
     stop = threading.Event()
     threading.Timer(0.2, stop.set).start()
     started = time.monotonic()
