@@ -203,5 +203,5 @@ async def lift_signature_requirement(
 ) -> DeviceSummary:
     """Deletes the device's signing key, and accepts its unsigned reports until it signs again."""
     require_device(fleet, device_id)
-    await signing.forgo(fleet, device_id, caller, body.reason)
+    await signing.lift_signature_requirement(fleet, device_id, caller, body.reason)
     return device_summary(require_device(fleet, device_id))

@@ -77,7 +77,7 @@ async def build(
     fleet = core.fleet
     access = await access_rules(adapters, fleet, core.effects)
     signing = report_signing(settings, adapters, fleet)
-    identity = await identity_services(settings, adapters, fleet, signing.keyring.changed)
+    identity = await identity_services(settings, adapters, fleet, signing.keyring.invalidate)
     clones = _clone_monitor(settings, adapters, fleet)
     engine, trigger = await _rollouts(settings, adapters, fleet, core.observations)
     activation = PolicyActivation(fleet, adapters.store, adapters.load_policies, adapters.log("app"))
@@ -189,7 +189,7 @@ def _ingest(
         fleet,
         adapters.log("ingest"),
         RateLimiter(RateLimit(limits.messages_per_second, limits.message_burst)),
-        signing.seals,
+        signing.verifier,
         None if identity is None else identity.renewals.ask,
         None if clones is None else clones.take,
     )

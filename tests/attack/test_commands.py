@@ -123,12 +123,12 @@ async def test_what_was_refused_stands_in_the_record(scenario: Scenario, tmp_pat
     scenario.controller.command(b"{}")
     events: list[dict[str, Any]] = wait_for(lambda: scenario.controller.of("event"), "an event")
     async with world(tmp_path / "c.db") as place:
-        await place.ingest.take([incoming(DEVICE, full(DEVICE, 1, 22))])
-        await place.ingest.take([incoming(DEVICE, json.dumps(events[0]).encode(), UpChannel.EVENT)])
+        await place.ingest.process_batch([incoming(DEVICE, full(DEVICE, 1, 22))])
+        await place.ingest.process_batch([incoming(DEVICE, json.dumps(events[0]).encode(), UpChannel.EVENT)])
         rejected = [one for one in scenario.controller.ends() if one["command_id"] == "old"]
         assert rejected
         for one in rejected:
-            await place.ingest.take([incoming(DEVICE, json.dumps(one).encode(), UpChannel.RESULT)])
+            await place.ingest.process_batch([incoming(DEVICE, json.dumps(one).encode(), UpChannel.RESULT)])
         (line,) = await place.store.audit(kind=AuditKind.DEVICE_EVENT_REPORTED)
         assert (line.entry.detail or {})["event_kind"] == "command_refused"
         assert (line.entry.detail or {})["summary"]

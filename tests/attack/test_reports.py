@@ -49,7 +49,7 @@ async def test_a_nonce_survives_a_restart(tmp_path: Path) -> None:
         nonce = receipts_sent(place, "edge-1")[-1]["nonce"]
     async with world(tmp_path / "c.db") as place:
         await verdicts(place, device.full(3, START, 22, answers=nonce))
-        await place.signing.keyring.drain()
+        await place.signing.keyring.refresh_pending()
         assert await verdicts(place, device.full(3, START, 22, answers=nonce)) == [("accepted", None)]
         assert place.level("edge-1") is ContainmentLevel.NONE
 
@@ -68,7 +68,7 @@ async def test_a_report_of_one_device_on_the_topic_of_another(tmp_path: Path) ->
     async with world(tmp_path / "c.db") as place:
         await register_signing_key(place, thief)
         message = incoming("edge-1", thief.plain(2, START, 23))
-        await place.ingest.take([replace(message, topic=up("edge-1", UpChannel.POSTURE))])
+        await place.ingest.process_batch([replace(message, topic=up("edge-1", UpChannel.POSTURE))])
         assert receipts_sent(place, "edge-1")[-1]["reason"] == "wrong_device"
         (line,) = await place.store.audit(kind=AuditKind.REPORT_REJECTED, device_id="edge-1")
         assert (line.entry.alert, (line.entry.detail or {})["reason"]) == (True, "wrong_device")

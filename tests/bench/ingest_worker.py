@@ -89,7 +89,7 @@ async def _drain(port: int, bridge: _Bridge, ingest: Ingest, messages: int) -> f
         running = group.create_task(link.run())
         first = await link.receive(512)
         start = time.perf_counter()
-        await ingest.take(first)
+        await ingest.process_batch(first)
         working = group.create_task(ingest.run())
         while ingest.counts["confirmed"] < messages:
             await asyncio.sleep(LOOK)
@@ -122,7 +122,7 @@ async def _growth(fleet: FleetState, devices: int) -> float:
     if not fleet.devices:
         for start in range(0, devices, BATCH):
             numbers = range(start, min(devices, start + BATCH))
-            await ingest.take([_message(kernels[1].full(number, 1), number) for number in numbers])
+            await ingest.process_batch([_message(kernels[1].full(number, 1), number) for number in numbers])
     sequence = 1 + max(device.report_seq for device in fleet.devices.values())
     batches = []
     for start in range(0, GROWTH_REPORTS, BATCH):
@@ -133,7 +133,7 @@ async def _growth(fleet: FleetState, devices: int) -> float:
         batches.append(batch)
     before = time.process_time()
     for batch in batches:
-        await ingest.take(batch)
+        await ingest.process_batch(batch)
     return (time.process_time() - before) / GROWTH_REPORTS * 1e6
 
 

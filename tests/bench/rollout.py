@@ -95,7 +95,9 @@ async def machine(count: int, folder: Path) -> dict[str, Any]:
     async with fleet(folder / f"{count}-{time.monotonic_ns()}.db") as made:
         ids = [f"dev-{number:05d}" for number in range(count)]
         for at in range(0, count, BATCH):
-            await made.world.ingest.take([incoming(one, report(one, 1, "1.0")) for one in ids[at : at + BATCH]])
+            await made.world.ingest.process_batch(
+                [incoming(one, report(one, 1, "1.0")) for one in ids[at : at + BATCH]]
+            )
         made.world.link.sent.clear()
         devices = Devices(made)
         before = _rss_mb()
@@ -134,7 +136,7 @@ async def _through(made: Fleet, devices: Devices) -> float:
             await asyncio.sleep(0.001)
         answers = devices.answers()
         for at in range(0, len(answers), BATCH):
-            await made.world.ingest.take(answers[at : at + BATCH])
+            await made.world.ingest.process_batch(answers[at : at + BATCH])
     ended = await made.now()
     if ended.state is not RolloutState.COMPLETED:
         raise RuntimeError(f"it did not complete: {ended}")

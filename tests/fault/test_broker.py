@@ -39,7 +39,7 @@ async def test_a_node_killed_in_the_middle_of_a_containment(tmp_path: Path) -> N
                 await ordinary(device_id, case_id, rules, at)
 
             it.place.store.keep_rules = keep_and_kill  # type: ignore[method-assign]  # between two calls of a sequence
-            await it.place.ingest.take([incoming("edge-1", full("edge-1", 1, 23))])
+            await it.place.ingest.process_batch([incoming("edge-1", full("edge-1", 1, 23))])
             await _settled(it)
             case = it.place.fleet.devices["edge-1"].case
             assert case is not None
@@ -59,7 +59,7 @@ async def test_a_broker_that_lost_its_state_holds_it_again_within_seconds(tmp_pa
         faulty_deployment(tmp_path / "c.db", broker) as at,
     ):
         async with stand_in(ports):
-            await at.place.ingest.take(
+            await at.place.ingest.process_batch(
                 [incoming("edge-1", full("edge-1", 1, 23)), incoming("edge-2", full("edge-2", 1, 2375))]
             )
             await _settled(at)
@@ -91,7 +91,7 @@ async def test_rules_altered_by_hand_at_a_running_broker(tmp_path: Path) -> None
             open_emqx(emqx.api_urls, emqx.key, emqx.secret, clock=SystemClock()) as broker,
             faulty_deployment(tmp_path / "c.db", broker) as at,
         ):
-            await at.place.ingest.take([incoming("edge-1", full("edge-1", 1, 23))])
+            await at.place.ingest.process_batch([incoming("edge-1", full("edge-1", 1, 23))])
             await _settled(at)
             await delete_rules(broker.api, "edge-1")
             assert [one.what for one in await at.reconciler.reconcile()] == ["the rules of the restriction are missing"]

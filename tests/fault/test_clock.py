@@ -23,7 +23,7 @@ DEVICES = [f"edge-{number}" for number in range(50)]
 async def place(tmp_path: Path) -> AsyncIterator[World]:
     """A controller with fifty healthy devices, whose clock can be set."""
     async with world(tmp_path / "c.db") as made:
-        await made.ingest.take([incoming(name, full(name, 1, 22)) for name in DEVICES])
+        await made.ingest.process_batch([incoming(name, full(name, 1, 22)) for name in DEVICES])
         yield made
 
 
@@ -34,7 +34,7 @@ def set_clock(place: World, by: float) -> None:
 async def beat(place: World, seq: int) -> None:
     digest = place.fleet.devices[DEVICES[0]].digest
     at = place.clock.monotonic()
-    await place.ingest.take([incoming(name, heartbeat(name, seq, digest), at=at) for name in DEVICES])
+    await place.ingest.process_batch([incoming(name, heartbeat(name, seq, digest), at=at) for name in DEVICES])
 
 
 def stale(place: World) -> int:
@@ -77,7 +77,7 @@ async def test_who_is_silent_is_found_in_time_however_the_clock_was_set(place: W
 
 
 async def test_an_isolation_ends_earlier_by_no_more_than_the_jump(place: World) -> None:
-    await place.ingest.take([incoming("edge-0", full("edge-0", 2, 2375))])
+    await place.ingest.process_batch([incoming("edge-0", full("edge-0", 2, 2375))])
     await place.drain()
     set_clock(place, ISOLATED_FOR / 2)
     place.clock.at += ISOLATED_FOR / 2 - 1
@@ -90,7 +90,7 @@ async def test_an_isolation_ends_earlier_by_no_more_than_the_jump(place: World) 
 
 
 async def test_after_a_jump_back_an_isolation_lasts_longer_and_an_operator_can_end_it(place: World) -> None:
-    await place.ingest.take([incoming("edge-0", full("edge-0", 2, 2375))])
+    await place.ingest.process_batch([incoming("edge-0", full("edge-0", 2, 2375))])
     await place.drain()
     set_clock(place, -DAY)
     place.clock.at += ISOLATED_FOR + 1
@@ -130,6 +130,6 @@ async def test_reports_are_accepted_and_judged_through_jumps(place: World) -> No
         2,
     ):
         set_clock(place, jump)
-        await place.ingest.take([incoming("edge-1", full("edge-1", seq, port))])
+        await place.ingest.process_batch([incoming("edge-1", full("edge-1", seq, port))])
         await place.drain()
         assert place.level("edge-1") is level

@@ -21,7 +21,7 @@ WAITS: Final = (0.001,) * 4  # seconds between two looks; the scripted nodes nee
 
 
 async def report(at: FaultyDeployment, seq: int, port: int) -> None:
-    await at.place.ingest.take([incoming("dev", full("dev", seq, port))])
+    await at.place.ingest.process_batch([incoming("dev", full("dev", seq, port))])
 
 
 async def nothing(_at: FaultyDeployment) -> None:

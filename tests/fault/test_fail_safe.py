@@ -33,12 +33,12 @@ def _policies() -> PolicySet:
 
 
 async def _report(place: World, device: str, seq: int, *ports: int) -> None:
-    await place.ingest.take([incoming(device, full(device, seq, *ports), at=place.clock.monotonic())])
+    await place.ingest.process_batch([incoming(device, full(device, seq, *ports), at=place.clock.monotonic())])
 
 
 async def _beat(place: World, device: str, seq: int) -> None:
     digest = place.fleet.devices[device].digest
-    await place.ingest.take([incoming(device, heartbeat(device, seq, digest), at=place.clock.monotonic())])
+    await place.ingest.process_batch([incoming(device, heartbeat(device, seq, digest), at=place.clock.monotonic())])
 
 
 def _waits(place: World, device: str) -> bool:

@@ -25,7 +25,7 @@ async def test_reports_wait_unacknowledged_and_are_all_kept_in_the_end(tmp_path:
     batch = [incoming("edge-1", full("edge-1", 1, 23)), *(incoming(other, full(other, 1, 22)) for other in others)]
     async with world(path) as place, asyncio.TaskGroup() as group:
         async with fault(place, path):
-            taking = group.create_task(place.ingest.take(batch))
+            taking = group.create_task(place.ingest.process_batch(batch))
             await eventually(lambda: words in place.store.health.trouble)
             # Not a PUBACK, not a receipt, nothing done at the broker: nothing is promised that is not kept.
             assert (place.link.acknowledged, place.link.sent, place.broker.calls) == ([], [], [])
@@ -50,7 +50,7 @@ async def test_an_operators_containment_waits_too_and_is_carried_out_once(tmp_pa
     fault, words = STORE_FAULTS[name]
     path = tmp_path / "c.db"
     async with world(path) as place, asyncio.TaskGroup() as group:
-        await place.ingest.take([incoming("edge-1", full("edge-1", 1, 22))])
+        await place.ingest.process_batch([incoming("edge-1", full("edge-1", 1, 22))])
         fleet = place.fleet
         contained = ContainmentOrdered(fleet.new_id(), ContainmentLevel.ISOLATED, "op", "by hand", None)
         async with fault(place, path):
@@ -71,7 +71,7 @@ async def test_a_kill_while_the_store_cannot_write_leaves_nothing_promised_and_n
     path = tmp_path / "c.db"
     message = incoming("edge-1", full("edge-1", 1, 23))
     async with world(path) as place, asyncio.TaskGroup() as group, store_locked(place, path):
-        taking = group.create_task(place.ingest.take([message]))
+        taking = group.create_task(place.ingest.process_batch([message]))
         await eventually(lambda: place.store.health.trouble != "")
         taking.cancel()
         await asyncio.wait([taking])
@@ -80,6 +80,6 @@ async def test_a_kill_while_the_store_cannot_write_leaves_nothing_promised_and_n
         await asyncio.to_thread(shutil.copy, path, tmp_path / "copy.db")
     async with world(tmp_path / "copy.db") as place:
         assert place.fleet.devices == {}
-        await place.ingest.take([message])  # the broker delivers it again
+        await place.ingest.process_batch([message])  # the broker delivers it again
         await place.drain()
         assert place.level("edge-1") is ContainmentLevel.RESTRICTED

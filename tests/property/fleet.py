@@ -142,7 +142,9 @@ class Fleet:
         self.guarding: OperatorActions
         self.waiving: WaiverService
         self.run(self._open())
-        self.run(self.place.ingest.take([incoming(one, full(one, 0, 22), at=self._moment()) for one in DEVICES]))
+        self.run(
+            self.place.ingest.process_batch([incoming(one, full(one, 0, 22), at=self._moment()) for one in DEVICES])
+        )
 
     def run(self, work: Any) -> Any:
         """The result of a coroutine."""
@@ -193,7 +195,7 @@ class Fleet:
         """Sends a full report."""
         self._seq += 1
         message = incoming(device_id, full(device_id, self._seq, 22, *ports), at=self._moment())
-        self.run(self.place.ingest.take([message]))
+        self.run(self.place.ingest.process_batch([message]))
 
     def reconnect(self, device_id: str) -> None:
         """Connects the genuine device, authenticated; an earlier session was an impostor's."""
@@ -204,7 +206,9 @@ class Fleet:
         self._seq += 1
         digest = self.place.fleet.devices[device_id].digest
         self.run(
-            self.place.ingest.take([incoming(device_id, heartbeat(device_id, self._seq, digest), at=self._moment())])
+            self.place.ingest.process_batch(
+                [incoming(device_id, heartbeat(device_id, self._seq, digest), at=self._moment())]
+            )
         )
 
     def pass_time(self, seconds: float) -> None:

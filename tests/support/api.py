@@ -53,7 +53,7 @@ class Api:
     async def report(self, device_id: str, *, ports: tuple[int, ...] = (), seq: int = 1) -> None:
         """A full report of the device with these listening ports comes in."""
         message = report_message(device_id, ports, seq)
-        await self.world.ingest.take([replace(message, received_at=self.world.clock.monotonic())])
+        await self.world.ingest.process_batch([replace(message, received_at=self.world.clock.monotonic())])
 
     async def json(self, method: str, path: str, status: int = 200, body: Any = None) -> Any:
         """The answer to a request of the operator `tests`, whose status has to be `status`."""

@@ -18,7 +18,7 @@ def receipts_sent(harness: World, device_id: str = "edge-1") -> list[dict[str, A
 async def verdicts(harness: World, *payloads: bytes, device_id: str = "edge-1") -> list[tuple[str, str | None]]:
     """Verdict and reason of each receipt for these messages, taken as one batch."""
     before = len(receipts_sent(harness, device_id))
-    await harness.ingest.take([incoming(device_id, payload) for payload in payloads])
+    await harness.ingest.process_batch([incoming(device_id, payload) for payload in payloads])
     return [(one["verdict"], one.get("reason")) for one in receipts_sent(harness, device_id)[before:]]
 
 
@@ -27,5 +27,5 @@ async def register_signing_key(harness: World, device: Signing, seq: int = 1) ->
     harness.broker.grades[device.device_id] = AuthStrength.PROVEN
     report = device.full(seq, START, 22)
     assert await verdicts(harness, report, device_id=device.device_id) == [("rejected", "too_many")]
-    await harness.signing.keyring.drain()
+    await harness.signing.keyring.refresh_pending()
     assert await verdicts(harness, report, device_id=device.device_id) == [("accepted", None)]

@@ -65,12 +65,12 @@ class Fleet:
             self.seq += 1
             body = full(device_id, self.seq, software=software(version, **changes))
             messages.append(incoming(device_id, body))
-        await self.world.ingest.take(messages)
+        await self.world.ingest.process_batch(messages)
 
     async def status(self, device_id: str, state: str) -> None:
         """A device says whether it is there."""
         body = json.dumps({"v": 1, "state": state, "boot_id": "boot"}).encode()
-        await self.world.ingest.take([incoming(device_id, body, UpChannel.STATUS)])
+        await self.world.ingest.process_batch([incoming(device_id, body, UpChannel.STATUS)])
 
     async def label(self, device_id: str, *tags: str, device_class: str = "") -> None:
         """An operator gives a device tags."""
@@ -102,7 +102,7 @@ class Fleet:
             "v": 1, "command_id": command["command_id"], "state": state, "reason": reason,
             "detail": {"phase": phase, "name": "app", "version": "2.0"} if phase else {}, "at": "2026-11-23T10:00:00Z",
         }  # fmt: skip
-        await self.world.ingest.take([incoming(device_id, json.dumps(result).encode(), UpChannel.RESULT)])
+        await self.world.ingest.process_batch([incoming(device_id, json.dumps(result).encode(), UpChannel.RESULT)])
 
     async def install(self, *device_ids: str) -> None:
         """Devices do what they were ordered, and report it."""

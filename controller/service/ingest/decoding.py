@@ -1,4 +1,4 @@
-"""Takes a message from a device apart: bounded, validated, or refused with a reason that the device can read."""
+"""Decodes the messages of devices: bounded and validated, or rejected with a reason for the device."""
 
 import json
 from collections.abc import Callable
@@ -44,7 +44,7 @@ Deduplicate = Callable[[str, bytes], bytes | None]
 
 @dataclass(frozen=True, slots=True)
 class DecodedMessage:
-    """A valid message of `device_id`; `same`: a full report whose sections are those of the last one, left out here."""
+    """A valid message; `same`: a full report whose sections equal those of the last one, and are left out here."""
 
     device_id: str
     body: FullReport | DeltaReport | Heartbeat | Status | DeviceEvent | CommandResult | RenewRequest
@@ -53,7 +53,7 @@ class DecodedMessage:
 
 @dataclass(frozen=True, slots=True)
 class RejectedMessage:
-    """A message that is none; `device_id` is empty where the topic names no device to tell."""
+    """A message that is not valid; `device_id` is empty if the topic names no device."""
 
     device_id: str
     reason: RejectReason
@@ -61,14 +61,14 @@ class RejectedMessage:
     seq: int | None = None
 
 
-def _never(_device_id: str, _payload: bytes) -> None:
+def _no_deduplication(_device_id: str, _payload: bytes) -> None:
     return None
 
 
-def decode(message: IncomingMessage, shorten: Deduplicate = _never) -> DecodedMessage | RejectedMessage:
-    """Read one message. Never raises for anything a device can send.
+def decode(message: IncomingMessage, deduplicate: Deduplicate = _no_deduplication) -> DecodedMessage | RejectedMessage:
+    """Decodes one message; nothing that a device sends makes it raise.
 
-    `shorten` gives a report without its sections where those are known already.
+    `deduplicate` returns a report without its sections if those are known already.
     """
     try:
         topic = parse_up(message.topic)
@@ -80,20 +80,20 @@ def decode(message: IncomingMessage, shorten: Deduplicate = _never) -> DecodedMe
         return RejectedMessage(topic.device_id, RejectReason.PAYLOAD_TOO_LARGE, f"{size} > {limit} bytes")
     if message.retain and topic.channel is not UpChannel.STATUS:
         return RejectedMessage(
-            topic.device_id, RejectReason.INVALID, "a retained message is not news: publish without retain"
+            topic.device_id, RejectReason.INVALID, "retained messages are not accepted: publish without retain"
         )
-    short = shorten(topic.device_id, message.payload) if topic.channel is UpChannel.POSTURE else None
+    deduplicated = deduplicate(topic.device_id, message.payload) if topic.channel is UpChannel.POSTURE else None
     try:
-        body = _read(topic, message.payload if short is None else short)
+        body = _read(topic, message.payload if deduplicated is None else deduplicated)
     except ValidationError as e:
-        return _explain(topic.device_id, message.payload, e)
+        return _validation_rejection(topic.device_id, message.payload, e)
     claimed = getattr(body, "device_id", topic.device_id)
     if claimed != topic.device_id:
         seq = getattr(body, "seq", None)
         return RejectedMessage(
             topic.device_id, RejectReason.WRONG_DEVICE, "payload and topic name different devices", seq
         )
-    return DecodedMessage(topic.device_id, body, same=short is not None)
+    return DecodedMessage(topic.device_id, body, same=deduplicated is not None)
 
 
 def _read(topic: UpTopic, payload: bytes) -> Any:
@@ -102,8 +102,8 @@ def _read(topic: UpTopic, payload: bytes) -> Any:
     return _MODELS[topic.channel].model_validate_json(payload)
 
 
-def _explain(device_id: str, payload: bytes, error: ValidationError) -> RejectedMessage:
-    """The slow path: find the word that helps the device most."""
+def _validation_rejection(device_id: str, payload: bytes, error: ValidationError) -> RejectedMessage:
+    """Explains the most helpful of the errors."""
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     if first["type"] == "json_invalid":
         return RejectedMessage(device_id, RejectReason.MALFORMED, clean_text(first["msg"], _MAX_DETAIL))

@@ -1,6 +1,6 @@
-"""Recognises a report that says, byte for byte, what the device's last accepted one said, so that it is not read again.
+"""Deduplication: a report with the same bytes as the device's last accepted one is not parsed again.
 
-What is compared are the bytes themselves, by a hash of ours; the digest in a report is only the device's word.
+The bytes are compared by a keyed hash; the digest in a report is only a claim of the device.
 """
 
 from functools import lru_cache
@@ -15,31 +15,31 @@ _HASH_BYTES: Final = 16
 
 
 class ReportDeduplicator:
-    """One hash for each device, of the sections it sent and of what they were judged by."""
+    """One hash per device, over its sections and what they were evaluated by."""
 
     def __init__(self) -> None:
         self._last: dict[str, bytes] = {}
-        self._computed: tuple[bytes, bytes] = (b"", b"")  # the report that was last looked at, and its hash
+        self._computed: tuple[bytes, bytes] = (b"", b"")  # the last report and its hash
 
-    def shortened(self, device: Device, policies: str, payload: bytes) -> bytes | None:
-        """The report without its sections, if they are the same as last time; else `None`: read all of it."""
+    def deduplicate(self, device: Device, policies: str, payload: bytes) -> bytes | None:
+        """The report without its sections if they are those of the last one; else `None`."""
         last = self._last.get(device.device_id)
         if last is None:
             return None
         cut = payload.find(_MARK)
         if cut < 0:
             return None
-        found = _hash(device, policies, payload[cut:])
-        self._computed = (payload, found)
-        if found != last:
+        digest = _hash(device, policies, payload[cut:])
+        self._computed = (payload, digest)
+        if digest != last:
             return None
         return payload[:cut] + _NO_SECTIONS
 
-    def accepted(self, device: Device, policies: str, payload: bytes) -> None:
-        """This report, read in full, is the device's last one now; `policies` names what it was judged by."""
-        looked_at, found = self._computed
-        if looked_at is payload:
-            self._last[device.device_id] = found
+    def remember(self, device: Device, policies: str, payload: bytes) -> None:
+        """Makes this the device's last report; `policies` is the version that it was evaluated by."""
+        hashed, digest = self._computed
+        if hashed is payload:
+            self._last[device.device_id] = digest
             return
         cut = payload.find(_MARK)
         if cut >= 0:
@@ -52,5 +52,5 @@ def _hash(device: Device, policies: str, tail: bytes) -> bytes:
 
 @lru_cache(maxsize=1024)
 def _key(policies: str, device_class: str, tags: tuple[str, ...]) -> bytes:
-    # Class and tags are facts too: an operator who changes them changes the judgement.
+    # Class and tags are facts too: a change of them changes the results.
     return blake2b("\0".join((policies, device_class, *tags)).encode(), digest_size=_HASH_BYTES).digest()

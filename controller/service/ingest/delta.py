@@ -1,4 +1,4 @@
-"""Turns a delta into the full report it stands for, so that what is stored and judged is always the whole."""
+"""Merges a delta with the stored report: only full reports are stored and evaluated."""
 
 import json
 
@@ -7,7 +7,7 @@ from schemas.posture import DeltaReport
 
 
 def merge(stored: bytes, payload: bytes, delta: DeltaReport) -> bytes | None:
-    """The full report after a delta; None where `stored` is not what it refers to, or the whole is too large.
+    """The full report after a delta; `None` if `stored` is not its base, or the result is too large.
 
     Args:
         stored: the last accepted full report as it came; fields that this version does not know survive in it.

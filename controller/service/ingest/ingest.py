@@ -1,4 +1,4 @@
-"""The hot path: a batch of messages in, one commit, then the acknowledgements in order and the receipts."""
+"""The hot path: a batch of messages is decided and committed, then acknowledged in order and answered by receipts."""
 
 import asyncio
 from collections import Counter
@@ -20,8 +20,8 @@ from controller.service.fleet_state import FleetState, TooManyDevicesError
 from controller.service.ingest.decoding import DecodedMessage, RejectedMessage, decode
 from controller.service.ingest.deduplication import ReportDeduplicator
 from controller.service.ingest.delta import merge
-from controller.service.ingest.rate_limit import RateLimiter, devices_of
-from controller.service.ingest.receipts import evidence_of, read_whole, receipt_json
+from controller.service.ingest.rate_limit import RateLimiter, device_ids
+from controller.service.ingest.receipts import evidence_of, parse_full_report, receipt_json
 from controller.service.ingest.rejections import RejectionLog
 from controller.service.ingest.signatures import AdmittedMessage, DuplicateReport, ReportSignatureVerifier
 from controller.service.unit_of_work import UnitOfWork
@@ -32,11 +32,11 @@ from schemas.posture import DeltaReport, FullReport, Heartbeat, sections_of
 from schemas.topics import PRESENCE_PREFIX, DownChannel, down, parse_up
 
 MAX_BATCH: Final = 512  # messages
-BATCHES_AHEAD: Final = 1  # decided and waiting for the disk, beside the one being written and the one being decided
-MAX_DEAD_PAYLOAD: Final = 2048  # bytes of a refused message that are kept
-MAX_HEARTBEAT: Final = 1024  # bytes; what is longer is a report, which needs no stored one
-RECEIPT_EXPIRY: Final = 600  # seconds; by then the device has asked again
-HELD_PAUSE: Final = 0.5  # seconds in which nothing else came; then a held status is looked at again
+BATCHES_AHEAD: Final = 1  # decided batches that wait while one is written and another is decided
+MAX_DEAD_PAYLOAD: Final = 2048  # bytes of a rejected message that are stored
+MAX_HEARTBEAT: Final = 1024  # bytes; a longer message is a report, which needs no stored one
+RECEIPT_EXPIRY: Final = 600  # seconds; by then the device has sent its message again
+HELD_PAUSE: Final = 0.5  # seconds without messages after which deferred statuses are processed
 
 _DELTA: Final = b'"delta"'
 
@@ -47,23 +47,24 @@ class _Delivery:
     content: DecodedMessage | RejectedMessage
     received_at: float  # Unix seconds
     stored: Mapping[str, bytes]
-    seal: AdmittedMessage | None = None  # of a signed message
+    signed: AdmittedMessage | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class _Decided:
-    """A batch that is on its way to the disk; `kept` is awaited before anybody hears of it."""
+    """A batch whose commit is enqueued; `committing` is awaited before it is acknowledged."""
 
     messages: Sequence[IncomingMessage]
     batch: UnitOfWork
-    kept: Awaitable[None] | None
+    committing: Awaitable[None] | None
 
 
 class Ingest:
-    """Takes messages from the link to the store.
+    """Processes the messages of devices.
 
-    `counts` has received, confirmed (kept and acknowledged), reports (full ones), deltas, heartbeats, refused:<reason>,
-    unanswered (refusals of which nobody was told), receipts_not_sent.
+    `counts`: received, confirmed (committed and acknowledged), reports (full ones), deltas, heartbeats, signed,
+    missing (sequence numbers of signed reports), refused:<reason>, unanswered (rejections without a receipt),
+    receipts_not_sent.
     """
 
     def __init__(
@@ -71,8 +72,8 @@ class Ingest:
         messages: Messages,
         fleet: FleetState,
         log: Log,
-        fairness: RateLimiter | None = None,
-        seals: ReportSignatureVerifier | None = None,
+        rate_limiter: RateLimiter | None = None,
+        verifier: ReportSignatureVerifier | None = None,
         on_renewal: Callable[[str, RenewRequest], None] | None = None,
         on_presence: Callable[[Sequence[IncomingMessage]], None] | None = None,
     ) -> None:
@@ -80,17 +81,17 @@ class Ingest:
         self._messages = messages
         self._fleet = fleet
         self._log = log
-        self._fairness = fairness or RateLimiter()
-        self._sameness = ReportDeduplicator()
-        self._seals = seals
-        self._refusals = RejectionLog()
+        self._rate_limiter = rate_limiter or RateLimiter()
+        self._deduplicator = ReportDeduplicator()
+        self._verifier = verifier
+        self._rejections = RejectionLog()
         self.counts: Counter[str] = Counter()
         self._on_renewal = on_renewal
         self._on_presence = on_presence
-        self._unkept: list[Mapping[str, StoredReport]] = []  # of batches that are decided and not on disk yet
+        self._uncommitted: list[Mapping[str, StoredReport]] = []  # of decided batches that are not durable yet
 
     async def run(self) -> None:
-        """Until cancelled: while one batch is written to disk, the next one is decided already."""
+        """Until cancelled: while one batch is committed, the next one is decided."""
         decided: asyncio.Queue[_Decided] = asyncio.Queue(BATCHES_AHEAD)
         async with asyncio.TaskGroup() as group:
             group.create_task(self._decide_all(decided), name="ingest-decide")
@@ -105,7 +106,7 @@ class Ingest:
             await self._confirm(await decided.get())
 
     async def _receive(self) -> Sequence[IncomingMessage]:
-        if not self._fairness.is_holding:
+        if not self._rate_limiter.has_deferred_status:
             return await self._messages.receive(MAX_BATCH)
         try:
             async with asyncio.timeout(HELD_PAUSE):
@@ -113,84 +114,86 @@ class Ingest:
         except TimeoutError:
             return ()
 
-    async def take(self, messages: Sequence[IncomingMessage]) -> None:
-        """One batch: decided, kept, acknowledged, answered, in this order."""
+    async def process_batch(self, messages: Sequence[IncomingMessage]) -> None:
+        """Decides, commits, acknowledges and answers one batch, in this order."""
         await self._confirm(await self._decide(messages))
 
     async def _decide(self, messages: Sequence[IncomingMessage]) -> _Decided:
         clock = self._fleet.clock
         if self._on_presence is None:
-            said = messages
+            reported = messages
         else:
-            said = [one for one in messages if not one.topic.startswith(PRESENCE_PREFIX)]
-            if len(said) < len(messages):
+            reported = [one for one in messages if not one.topic.startswith(PRESENCE_PREFIX)]
+            if len(reported) < len(messages):
                 self._on_presence([one for one in messages if one.topic.startswith(PRESENCE_PREFIX)])
-        read, over = self._fairness.choose(said, clock.monotonic(), self._is_awaited)
-        seals = self._opened(read, clock.now())
-        stored = await self._stored_reports(read)
-        # No await from here to `submit`: nothing else may change a device in between.
+        admitted, excess = self._rate_limiter.admit(reported, clock.monotonic(), self._is_awaited_result)
+        verified = self._verify_signatures(admitted, clock.now())
+        stored = await self._stored_reports(admitted)
+        # No await from here to `enqueue_commit`: nothing else may change a device in between.
         batch = UnitOfWork()
         now = clock.now()
         offset = now - clock.monotonic()
-        for number, message in enumerate(read):
-            seal = seals.get(number)
-            if isinstance(seal, DuplicateReport):
-                batch.receipts.append(SendReceipt(seal.device_id, seal.seq, ReceiptVerdict.ACCEPTED, seal.digest))
+        for number, message in enumerate(admitted):
+            signature = verified.get(number)
+            if isinstance(signature, DuplicateReport):
+                batch.receipts.append(
+                    SendReceipt(signature.device_id, signature.seq, ReceiptVerdict.ACCEPTED, signature.digest)
+                )
                 continue
-            content = seal if isinstance(seal, RejectedMessage) else decode(message, self._shorten)
-            opened = seal if isinstance(seal, AdmittedMessage) else None
-            self._one(_Delivery(message, content, message.received_at + offset, stored, opened), now, batch)
-        for message, device_id in devices_of(over):
+            content = signature if isinstance(signature, RejectedMessage) else decode(message, self._deduplicate)
+            opened = signature if isinstance(signature, AdmittedMessage) else None
+            self._process_message(_Delivery(message, content, message.received_at + offset, stored, opened), now, batch)
+        for message, device_id in device_ids(excess):
             self.counts["received"] += 1
-            self._refuse(message, RejectedMessage(device_id, RejectReason.TOO_MANY, self._fairness.why), now, batch)
+            self._reject(message, RejectedMessage(device_id, RejectReason.TOO_MANY, self._rate_limiter.why), now, batch)
         if batch.reports:
-            self._unkept.append(batch.reports)
+            self._uncommitted.append(batch.reports)
         return _Decided(messages, batch, self._fleet.enqueue_commit(batch))
 
     async def _confirm(self, decided: _Decided) -> None:
         batch = decided.batch
-        if decided.kept is not None:
-            await decided.kept
+        if decided.committing is not None:
+            await decided.committing
         if batch.reports:
-            self._unkept.remove(batch.reports)
+            self._uncommitted.remove(batch.reports)
         self._fleet.publish_committed(batch)
         self._messages.acknowledge(decided.messages)
         for receipt in batch.receipts:
-            self._answer(receipt)
+            self._send_receipt(receipt)
         self.counts["confirmed"] += len(decided.messages)
 
-    def _opened(
+    def _verify_signatures(
         self, messages: list[IncomingMessage], now: float
     ) -> dict[int, AdmittedMessage | DuplicateReport | RejectedMessage]:
-        """What is signed, or should be, by its place in the list, where the report itself takes the envelope's."""
+        """By index, the result for messages that are signed or must be; each envelope is replaced by its report."""
         found: dict[int, AdmittedMessage | DuplicateReport | RejectedMessage] = {}
-        if self._seals is None or not self._seals.concern(messages):
+        if self._verifier is None or not self._verifier.needs_verification(messages):
             return found
         for number, message in enumerate(messages):
-            opened = self._seals.open(message, now)
+            opened = self._verifier.verify(message, now)
             if not isinstance(opened, AdmittedMessage):
                 found[number] = opened
-            elif opened.is_sealed:
+            elif opened.is_signed:
                 found[number], messages[number] = opened, opened.message
                 self.counts["signed"] += 1
                 self.counts["missing"] += opened.missing
         return found
 
-    def _is_awaited(self, device_id: str) -> bool:
+    def _is_awaited_result(self, device_id: str) -> bool:
         device = self._fleet.get(device_id)
         return device is not None and bool(device.commands)
 
-    def _shorten(self, device_id: str, payload: bytes) -> bytes | None:
+    def _deduplicate(self, device_id: str, payload: bytes) -> bytes | None:
         device = self._fleet.get(device_id)
-        return None if device is None else self._sameness.shortened(device, self._fleet.policies.version, payload)
+        return None if device is None else self._deduplicator.deduplicate(device, self._fleet.policies.version, payload)
 
     async def _stored_reports(self, messages: Sequence[IncomingMessage]) -> dict[str, bytes]:
-        """Stored reports, to judge again where the policies changed before a heartbeat, or to change by a delta."""
+        """Stored reports, to evaluate again after a change of policies, or to merge with a delta."""
         fleet = self._fleet
         version = fleet.policies.version
         found: dict[str, bytes] = {}
-        for message, device_id in devices_of(messages):
-            # Not read yet: a report that merely has the word in it costs a needless look into the store.
+        for message, device_id in device_ids(messages):
+            # Not parsed yet: a report that merely contains the word costs a needless read of the store.
             is_delta = _DELTA in message.payload
             if not is_delta and len(message.payload) > MAX_HEARTBEAT:
                 continue
@@ -199,50 +202,50 @@ class Ingest:
                 continue
             if not is_delta and device.judged_by == version:
                 continue
-            report = self._under_way(device_id) or await fleet.store.report(device_id)
+            report = self._uncommitted_report(device_id) or await fleet.store.report(device_id)
             if report is not None:
                 found[device_id] = report
         return found
 
-    def _under_way(self, device_id: str) -> bytes | None:
-        """A report that is later than the stored one, and on its way there."""
-        return next((reports[device_id].body for reports in reversed(self._unkept) if device_id in reports), None)
+    def _uncommitted_report(self, device_id: str) -> bytes | None:
+        """The last report that is decided and not committed yet."""
+        return next((reports[device_id].body for reports in reversed(self._uncommitted) if device_id in reports), None)
 
-    def _one(self, delivery: _Delivery, now: float, batch: UnitOfWork) -> None:
+    def _process_message(self, delivery: _Delivery, now: float, batch: UnitOfWork) -> None:
         self.counts["received"] += 1
         content = delivery.content
         if isinstance(content, RejectedMessage):
-            self._refuse(delivery.message, content, now, batch)
+            self._reject(delivery.message, content, now, batch)
             return
         try:
             self._accept(content, delivery, now, batch)
         except TooManyDevicesError as e:
-            self._refuse(
+            self._reject(
                 delivery.message, RejectedMessage(content.device_id, RejectReason.TOO_MANY, str(e)), now, batch
             )
         except Exception as e:  # noqa: BLE001 - one message must never stop the others
             failure = {"device": content.device_id, "topic": delivery.message.topic, "error": repr(e)}
             self._log("message failed", failure)
-            why = RejectedMessage(content.device_id, RejectReason.OTHER, "the controller could not work with it")
-            self._refuse(delivery.message, why, now, batch)
+            why = RejectedMessage(content.device_id, RejectReason.OTHER, "the controller could not process it")
+            self._reject(delivery.message, why, now, batch)
 
     def _accept(self, content: DecodedMessage, delivery: _Delivery, now: float, batch: UnitOfWork) -> None:
         fleet = self._fleet
         device = fleet.get_or_new(content.device_id, now)
-        if self._takes_quietly(device, content, delivery, batch):
+        if self._record_contact(device, content, delivery, batch):
             return
         body = content.body
         if isinstance(body, FullReport):
-            self._full(device, body, content.same, delivery, now, batch)
+            self._process_full_report(device, body, content.same, delivery, now, batch)
             return
         if isinstance(body, DeltaReport):
-            self._delta(device, body, delivery, now, batch)
+            self._process_delta(device, body, delivery, now, batch)
             return
         event_id = fleet.new_id()
         event: ev.DomainEvent
         match body:
             case Heartbeat() as beat:
-                facts = self._facts_again(device, beat, delivery.stored)
+                facts = self._facts_of_stored(device, beat, delivery.stored)
                 event = ev.HeartbeatReceived(
                     event_id,
                     beat.seq,
@@ -251,16 +254,16 @@ class Ingest:
                     None if facts is None else fleet.evaluator(facts),
                     fleet.policies.version,
                     predicates=None if facts is None else fleet.evaluator.evaluate_predicates(facts),
-                    evidence=evidence_of(is_sealed=delivery.seal is not None),
-                    missing=0 if delivery.seal is None else delivery.seal.missing,
+                    evidence=evidence_of(is_signed=delivery.signed is not None),
+                    missing=0 if delivery.signed is None else delivery.signed.missing,
                 )
             case Status() as status:
                 event = ev.StatusChanged(event_id, status.state == "online", status.boot_id)
-            case DeviceEvent() as told:
-                event = _told(event_id, told, device, delivery.received_at, fleet.policies)
-            case RenewRequest() as wanted:
+            case DeviceEvent() as reported:
+                event = _event_reported(event_id, reported, device, delivery.received_at, fleet.policies)
+            case RenewRequest() as request:
                 if self._on_renewal is not None:
-                    self._on_renewal(content.device_id, wanted)
+                    self._on_renewal(content.device_id, request)
                 return
             case CommandResult() as result:
                 event = ev.CommandReported(
@@ -268,10 +271,10 @@ class Ingest:
                 )
         fleet.apply(device, event, now, batch)
 
-    def _takes_quietly(self, device: Device, content: DecodedMessage, delivery: _Delivery, batch: UnitOfWork) -> bool:
-        """The usual case, by far: nothing is new but that the device was heard, so nothing has to be decided."""
+    def _record_contact(self, device: Device, content: DecodedMessage, delivery: _Delivery, batch: UnitOfWork) -> bool:
+        """Handles the usual case: the message changes nothing but the time of contact. False if a step is needed."""
         body = content.body
-        if delivery.seal is not None and (delivery.seal.missing or not device.signs):
+        if delivery.signed is not None and (delivery.signed.missing or not device.signs):
             return False
         if isinstance(body, FullReport):
             self.counts["reports"] += 1
@@ -290,8 +293,10 @@ class Ingest:
             self._fleet.record_contact(device, delivery.received_at, batch)
         return True
 
-    def _delta(self, device: Device, delta: DeltaReport, delivery: _Delivery, now: float, batch: UnitOfWork) -> None:
-        """Judge and keep the whole that a delta makes of the stored report, or ask for a full one."""
+    def _process_delta(
+        self, device: Device, delta: DeltaReport, delivery: _Delivery, now: float, batch: UnitOfWork
+    ) -> None:
+        """Processes the report that results from a delta, or requests a full one."""
         fleet = self._fleet
         self.counts["deltas"] += 1
         is_known = bool(delta.boot_id) and delta.boot_id == device.boot_id
@@ -307,20 +312,20 @@ class Ingest:
         merged = None
         if stored is not None and device.digest == delta.base:
             merged = merge(stored, delivery.message.payload, delta)
-        report = None if merged is None else read_whole(merged)
+        report = None if merged is None else parse_full_report(merged)
         if merged is None or report is None:
-            # As for a heartbeat of another posture: it was heard, and all of it is asked for.
+            # As a heartbeat with another digest: a full report is requested.
             fleet.apply(device, ev.HeartbeatReceived(fleet.new_id(), delta.seq, "", delivery.received_at), now, batch)
             return
         whole = replace(delivery, message=replace(delivery.message, payload=merged))
-        self._full(device, report, False, whole, now, batch)
+        self._process_full_report(device, report, False, whole, now, batch)
 
-    def _full(
+    def _process_full_report(
         self, device: Device, report: FullReport, same: bool, delivery: _Delivery, now: float, batch: UnitOfWork
     ) -> None:
         fleet = self._fleet
         payload = delivery.message.payload
-        facts = None if same else fleet.evaluator.facts(report.sections, *_who(device))
+        facts = None if same else fleet.evaluator.facts(report.sections, *_identity_of(device))
         event = ev.PostureReported(
             fleet.new_id(),
             report.seq,
@@ -330,34 +335,34 @@ class Ingest:
             delivery.received_at,
             None if facts is None else fleet.evaluator(facts),
             fleet.policies.version,
-            evidence=evidence_of(is_sealed=delivery.seal is not None),
+            evidence=evidence_of(is_signed=delivery.signed is not None),
             answers=report.answers,
             predicates=None if facts is None else fleet.evaluator.evaluate_predicates(facts),
             receipt=report.receipt,
-            missing=0 if delivery.seal is None else delivery.seal.missing,
+            missing=0 if delivery.signed is None else delivery.signed.missing,
         )
         outcome = fleet.apply(device, event, now, batch, payload)
         if not same and any(receipt.verdict is ReceiptVerdict.ACCEPTED for receipt in outcome.receipts):
-            self._sameness.accepted(device, fleet.policies.version, payload)
+            self._deduplicator.remember(device, fleet.policies.version, payload)
 
-    def _facts_again(self, device: Device, beat: Heartbeat, stored: Mapping[str, bytes]) -> DeviceFacts | None:
-        """What the stored report says, where it was judged by other policies than the present ones."""
+    def _facts_of_stored(self, device: Device, beat: Heartbeat, stored: Mapping[str, bytes]) -> DeviceFacts | None:
+        """The facts of the stored report, if it was evaluated by other policies."""
         fleet = self._fleet
         raw = stored.get(device.device_id)
         if raw is None or device.judged_by == fleet.policies.version or beat.digest != device.digest:
             return None
-        return fleet.evaluator.facts(sections_of(raw), *_who(device))
+        return fleet.evaluator.facts(sections_of(raw), *_identity_of(device))
 
-    def _refuse(self, message: IncomingMessage, why: RejectedMessage, now: float, batch: UnitOfWork) -> None:
+    def _reject(self, message: IncomingMessage, why: RejectedMessage, now: float, batch: UnitOfWork) -> None:
         self.counts[f"refused:{why.reason.value}"] += 1
-        fairness, moment = self._fairness, self._fleet.clock.monotonic()
-        if not fairness.may_answer(why.device_id, moment):
+        limiter, moment = self._rate_limiter, self._fleet.clock.monotonic()
+        if not limiter.may_send_receipt(why.device_id, moment):
             self.counts["unanswered"] += 1
             return
-        line = self._refusals.line(why, now)
-        if line is not None:
-            batch.audit.append((now, line))
-        if fairness.may_keep(moment):
+        entry = self._rejections.audit_entry(why, now)
+        if entry is not None:
+            batch.audit.append((now, entry))
+        if limiter.may_store_rejection(moment):
             batch.dead.append(
                 DeadLetter(
                     now,
@@ -374,25 +379,27 @@ class Ingest:
             receipt = SendReceipt(why.device_id, why.seq, ReceiptVerdict.REJECTED, None, why.reason, why.detail, about)
             batch.receipts.append(receipt)
 
-    def _answer(self, receipt: SendReceipt) -> None:
+    def _send_receipt(self, receipt: SendReceipt) -> None:
         topic = down(receipt.device_id, DownChannel.RECEIPT)
         if not self._messages.publish_nowait(topic, receipt_json(receipt), expiry_seconds=RECEIPT_EXPIRY):
             self.counts["receipts_not_sent"] += 1
 
 
-def _told(event_id: str, told: DeviceEvent, device: Device, at: float, policies: PolicySet) -> ev.DeviceEventReported:
-    facts = event_facts(told, device.device_id, device.device_class, device.tags)
+def _event_reported(
+    event_id: str, reported: DeviceEvent, device: Device, at: float, policies: PolicySet
+) -> ev.DeviceEventReported:
+    facts = event_facts(reported, device.device_id, device.device_class, device.tags)
     return ev.DeviceEventReported(
         event_id,
-        told.kind,
-        told.severity,
-        told.count,
-        told.summary,
-        tuple(told.detail.items()),
+        reported.kind,
+        reported.severity,
+        reported.count,
+        reported.summary,
+        tuple(reported.detail.items()),
         at,
         evaluate_event(policies.policies, facts),
     )
 
 
-def _who(device: Device) -> tuple[str, str, tuple[str, ...]]:
+def _identity_of(device: Device) -> tuple[str, str, tuple[str, ...]]:
     return device.device_id, device.device_class, device.tags

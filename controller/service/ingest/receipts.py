@@ -1,4 +1,4 @@
-"""What a device hears of its report, as bytes; and a stored report read again."""
+"""Receipts as bytes, and stored reports parsed again."""
 
 from pydantic import ValidationError
 
@@ -9,7 +9,7 @@ from schemas.posture import FullReport
 
 
 def receipt_json(receipt: SendReceipt) -> bytes:
-    """The receipt as it is sent; the usual one without a model."""
+    """The receipt's payload; the usual one is built without a model."""
     plain = receipt.verdict is ReceiptVerdict.ACCEPTED and not receipt.nonce
     if plain and receipt.seq is not None and receipt.digest is not None:
         return accepted_json(receipt.seq, receipt.digest)
@@ -24,14 +24,14 @@ def receipt_json(receipt: SendReceipt) -> bytes:
     ).to_json()
 
 
-def read_whole(merged: bytes) -> FullReport | None:
-    """The report, unless the stored part of it is one that this version does not read any more."""
+def parse_full_report(merged: bytes) -> FullReport | None:
+    """The report; `None` if its stored part is of a version that is not supported any more."""
     try:
         return FullReport.model_validate_json(merged)
     except ValidationError:
         return None
 
 
-def evidence_of(*, is_sealed: bool) -> Evidence:
-    """What a message itself proves of its sender."""
-    return Evidence.SIGNED if is_sealed else Evidence.UNASKED
+def evidence_of(*, is_signed: bool) -> Evidence:
+    """The evidence in a message itself."""
+    return Evidence.SIGNED if is_signed else Evidence.UNASKED

@@ -31,8 +31,8 @@ _OFFER: Final = b'"signing_key":"'
 DeviceLookup = Callable[[str], Device | None]
 
 
-class _Front(WireModel):
-    """What has to be known of a signed report before it is taken."""
+class _ReportHeader(WireModel):
+    """The fields of a signed report that are checked before it is processed."""
 
     seq: int
     sent_at: Timestamp
@@ -41,16 +41,16 @@ class _Front(WireModel):
 
 @dataclass(frozen=True, slots=True)
 class AdmittedMessage:
-    """A message to go on with; `missing`: of one that its device signed, how many numbers before it never came."""
+    """A message to process; `missing`: sequence numbers before a signed report that never arrived."""
 
     message: IncomingMessage
-    is_sealed: bool = False
+    is_signed: bool = False
     missing: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class DuplicateReport:
-    """The last report once more, after a receipt that was lost: told again, and no sign of life."""
+    """The last report again, after a lost receipt: it is answered, and does not count as contact."""
 
     device_id: str
     seq: int
@@ -66,32 +66,31 @@ class SignatureRequirements:
 
 
 class ReportSignatureVerifier:
-    """Called for every message, on the loop's thread. Numbers seen are in memory; the newest report's survives."""
+    """Verifies each message, on the loop's thread. Replay windows are in memory; the last sequence number is stored."""
 
     def __init__(self, keys: DeviceKeys, find: DeviceLookup, rules: SignatureRequirements) -> None:
         self._keys = keys
         self._find = find
         self._rules = rules
         self._windows: dict[str, ReplayWindow] = {}
-        self._signing: set[str] = set()  # devices that have signed once: no report without counts from then on
+        self._signing: set[str] = set()  # devices that signed once: unsigned reports of theirs are rejected
 
     def load(self, devices: Iterable[Device]) -> None:
-        """At the start."""
         self._signing = {one.device_id for one in devices if one.signs}
 
-    def forget(self, device_id: str) -> None:
-        """An operator lets the device report without a signature again."""
+    def lift_requirement(self, device_id: str) -> None:
+        """Accepts reports of the device without a signature again."""
         self._signing.discard(device_id)
         self._windows.pop(device_id, None)
 
-    def concern(self, messages: Sequence[IncomingMessage]) -> bool:
-        """Whether anything in the batch is signed, or anybody has to sign: else there is nothing to do here."""
+    def needs_verification(self, messages: Sequence[IncomingMessage]) -> bool:
+        """Whether a message of the batch is signed, or a device must sign."""
         if self._signing or self._rules.must_sign:
             return True
         return any(message.payload.startswith(ENVELOPE_START) for message in messages)
 
-    def open(self, message: IncomingMessage, now: float) -> AdmittedMessage | DuplicateReport | RejectedMessage:
-        """What to go on with at `now` (Unix seconds), or why not."""
+    def verify(self, message: IncomingMessage, now: float) -> AdmittedMessage | DuplicateReport | RejectedMessage:
+        """The message to process at `now` (Unix seconds), or its rejection."""
         try:
             topic = parse_up(message.topic)
         except TopicError:
@@ -99,10 +98,10 @@ class ReportSignatureVerifier:
         if topic.channel is not UpChannel.POSTURE:
             return AdmittedMessage(message)
         if message.payload.startswith(ENVELOPE_START):
-            return self._sealed(topic.device_id, message, now)
-        return self._plain(topic.device_id, message)
+            return self._check_signed(topic.device_id, message, now)
+        return self._check_unsigned(topic.device_id, message)
 
-    def _plain(self, device_id: str, message: IncomingMessage) -> AdmittedMessage | RejectedMessage:
+    def _check_unsigned(self, device_id: str, message: IncomingMessage) -> AdmittedMessage | RejectedMessage:
         device = self._find(device_id)
         classes = self._rules.must_sign
         of_class = EVERY_CLASS in classes or (device is not None and device.device_class in classes)
@@ -111,7 +110,7 @@ class ReportSignatureVerifier:
             return RejectedMessage(device_id, RejectReason.UNSIGNED, f"a report without a signature: {why}")
         return AdmittedMessage(message)
 
-    def _sealed(
+    def _check_signed(
         self, device_id: str, message: IncomingMessage, now: float
     ) -> AdmittedMessage | DuplicateReport | RejectedMessage:
         try:
@@ -120,25 +119,25 @@ class ReportSignatureVerifier:
             return RejectedMessage(device_id, RejectReason.MALFORMED, str(e))
         keys = self._keys.keys_for(device_id)
         if keys is None or sealed.keyid not in keys:
-            front = _front(sealed.payload)
-            named = _named(front)
-            self._keys.request_lookup(device_id, sealed.keyid, _offered(sealed.payload), named)
+            front = _parse_header(sealed.payload)
+            named = _claimed_device_id(front)
+            self._keys.request_lookup(device_id, sealed.keyid, _included_key(sealed.payload), named)
             if keys is None:
                 text = "the key that signed this is being looked up: send it again"
-                return RejectedMessage(device_id, RejectReason.TOO_MANY, text, _seq_of(front))
+                return RejectedMessage(device_id, RejectReason.TOO_MANY, text, _sequence_of(front))
             why = self._keys.rejection_reason(device_id, sealed.keyid)
             if named not in ("", device_id):
                 why = f"{why}; the report names {named}"
             return RejectedMessage(device_id, RejectReason.BAD_SIGNATURE, why)
         if not is_signed_by(sealed, keys[sealed.keyid]):
             return RejectedMessage(device_id, RejectReason.BAD_SIGNATURE, "the signature does not fit the report")
-        return self._signed(device_id, message, sealed, now)
+        return self._check_report(device_id, message, sealed, now)
 
-    def _signed(
+    def _check_report(
         self, device_id: str, message: IncomingMessage, sealed: UnverifiedReport, now: float
     ) -> AdmittedMessage | DuplicateReport | RejectedMessage:
         try:
-            front = _Front.model_validate_json(sealed.payload)
+            front = _ReportHeader.model_validate_json(sealed.payload)
         except ValidationError:
             return RejectedMessage(device_id, RejectReason.INVALID, "signed, but not a report")
         device = self._find(device_id)
@@ -161,11 +160,11 @@ class ReportSignatureVerifier:
         self._signing.add(device_id)
         self._keys.record_use(device_id, sealed.keyid)
         return AdmittedMessage(
-            replace(message, payload=sealed.payload), is_sealed=True, missing=window.gap_before(front.seq)
+            replace(message, payload=sealed.payload), is_signed=True, missing=window.gap_before(front.seq)
         )
 
 
-def _front(payload: bytes) -> dict[str, Any]:
+def _parse_header(payload: bytes) -> dict[str, Any]:
     try:
         found = json.loads(payload)
     except (ValueError, RecursionError):
@@ -173,19 +172,19 @@ def _front(payload: bytes) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _named(front: Mapping[str, Any]) -> str:
-    """Which device a report says it is of; empty where that is no device's id."""
+def _claimed_device_id(front: Mapping[str, Any]) -> str:
+    """The device id that a report claims; empty if it is not valid."""
     name = front.get("device_id")
     return name if isinstance(name, str) and re.fullmatch(DEVICE_ID_PATTERN, name) else ""
 
 
-def _seq_of(front: Mapping[str, Any]) -> int | None:
+def _sequence_of(front: Mapping[str, Any]) -> int | None:
     seq = front.get("seq")
     return seq if isinstance(seq, int) and not isinstance(seq, bool) and 0 <= seq <= 2**53 - 1 else None
 
 
-def _offered(payload: bytes) -> bytes:
-    """The key that a report brings with it; empty for none. Nothing is believed of it yet."""
+def _included_key(payload: bytes) -> bytes:
+    """The key in a report, which is not trusted yet; empty if there is none."""
     start = payload.find(_OFFER)
     if start < 0:
         return b""
@@ -198,17 +197,17 @@ def _offered(payload: bytes) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class ReportSigningServices:
-    """The keys of devices, and what looks at every report; wired together by the composition root."""
+    """The keys of devices, and the verifier of reports."""
 
     keyring: DeviceKeyring
-    seals: ReportSignatureVerifier
+    verifier: ReportSignatureVerifier
 
     async def run(self) -> None:
-        """Until cancelled: finds out keys."""
+        """Until cancelled: looks keys up."""
         await self.keyring.run()
 
-    async def forgo(self, fleet: FleetState, device_id: str, by: str, reason: str) -> None:
-        """Forget the key of a first contact, and take reports without a signature again."""
+    async def lift_signature_requirement(self, fleet: FleetState, device_id: str, by: str, reason: str) -> None:
+        """Deletes the key of a first contact, and accepts reports without a signature again."""
         await fleet.apply_and_commit(device_id, SignatureRequirementLifted(fleet.new_id(), by, reason))
         await self.keyring.forget(device_id)
-        self.seals.forget(device_id)
+        self.verifier.lift_requirement(device_id)

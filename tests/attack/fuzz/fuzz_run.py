@@ -84,7 +84,7 @@ async def _one(place: World, batch: list[Hostile], tally: Tally) -> None:
     place.link.acknowledged.clear()
     place.broker.calls.clear()
     try:
-        await place.ingest.take(messages)
+        await place.ingest.process_batch(messages)
         await place.drain()
     except Exception as e:
         raise BreachError(f"after {tally.inputs} inputs: {e!r}") from e

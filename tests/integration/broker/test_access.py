@@ -108,7 +108,7 @@ async def broker(emqx: StandInProcess) -> AsyncIterator[EmqxBroker]:
 @pytest.fixture
 async def harness(tmp_path: Path, broker: EmqxBroker) -> AsyncIterator[Harness]:
     async with open_place(tmp_path / "c.db", broker) as opened:
-        await opened.world.ingest.take([incoming(one, full(one, 1, 22)) for one in ("a-1", "a-2", "a-3")])
+        await opened.world.ingest.process_batch([incoming(one, full(one, 1, 22)) for one in ("a-1", "a-2", "a-3")])
         yield opened
 
 

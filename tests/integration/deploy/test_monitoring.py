@@ -64,7 +64,9 @@ async def samples(tmp_path: Path) -> Samples:
     """What a controller exposes that has contained one device and refused one message."""
     async with api(tmp_path / "cordon.db") as one:
         await one.report("edge-1", ports=(23,))
-        await one.world.ingest.take([IncomingMessage("cordon/v1/edge-3/up/posture", b"{", 1, False, False, 9, 0.0)])
+        await one.world.ingest.process_batch(
+            [IncomingMessage("cordon/v1/edge-3/up/posture", b"{", 1, False, False, 9, 0.0)]
+        )
         await one.world.drain()
         return await _samples(one)
 

@@ -51,7 +51,9 @@ async def test_not_ready_without_link_or_store(api: Api, monkeypatch: pytest.Mon
 async def test_metrics_count_and_never_name_a_device(api: Api) -> None:
     await api.report("edge-1", ports=(23,))
     await api.report("edge-2")
-    await api.world.ingest.take([IncomingMessage("cordon/v1/edge-3/up/posture", b"{", 1, False, False, 9, 0.0)])
+    await api.world.ingest.process_batch(
+        [IncomingMessage("cordon/v1/edge-3/up/posture", b"{", 1, False, False, 9, 0.0)]
+    )
     await api.world.drain()
     metrics = await _metrics(api)
     assert metrics["cordon_messages_received_total"][()] == 3

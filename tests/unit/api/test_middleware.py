@@ -116,7 +116,7 @@ async def test_record_pages_through_both_ways(api: Api) -> None:
 
 async def test_dead_letters_show_what_was_kept(api: Api) -> None:
     bad = IncomingMessage("cordon/v1/edge-2/up/posture", b"\xff\x00{", 1, False, False, 2, 0.0)
-    await api.world.ingest.take([bad])
+    await api.world.ingest.process_batch([bad])
     (letter,) = (await api.json("GET", "/api/v1/dead-letters?device_id=edge-2"))["items"]
     assert (letter["reason"], letter["size"], letter["payload"]) == ("malformed", 3, "\\xff\x00{")
     assert (await api.json("GET", "/api/v1/dead-letters?device_id=edge-1"))["items"] == []

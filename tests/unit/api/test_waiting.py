@@ -104,7 +104,7 @@ async def test_a_command_is_answered_when_it_has_ended(api: Api) -> None:
     async with asyncio.TaskGroup() as group:
         shown = group.create_task(api.json("GET", f"/api/v1/commands/{made['command_id']}?wait=20"))
         await _waiting(api)
-        await api.world.ingest.take([incoming("edge-1", json.dumps(done).encode(), UpChannel.RESULT)])
+        await api.world.ingest.process_batch([incoming("edge-1", json.dumps(done).encode(), UpChannel.RESULT)])
     assert (shown.result()["state"], shown.result()["waited"]) == ("succeeded", "settled")
     again = await api.json("GET", f"/api/v1/commands/{made['command_id']}?wait=20")
     assert (again["state"], again["waited"]) == ("succeeded", "settled")

@@ -31,7 +31,9 @@ async def test_one_case_is_one_thread_through_the_log(tmp_path: Path) -> None:
     logger = AuditLogger(lambda event, fields: lines.append((event, dict(fields))))
     async with world(tmp_path / "c.db", listeners=(logger,)) as place:
         place.broker.fails = [BrokerUnreachableError("no node answered")]
-        await place.ingest.take([incoming("edge-1", full("edge-1", 1, 23)), incoming("edge-2", full("edge-2", 1))])
+        await place.ingest.process_batch(
+            [incoming("edge-1", full("edge-1", 1, 23)), incoming("edge-2", full("edge-2", 1))]
+        )
         await place.drain()
         case = place.fleet.devices["edge-1"].case
         assert case is not None
@@ -50,14 +52,14 @@ async def test_every_listener_is_called_in_order(tmp_path: Path) -> None:
     first = AuditLogger(lambda event, _fields: heard.append(event))
     second = AuditLogger(lambda event, _fields: heard.append(f"log: {event}"))
     async with world(tmp_path / "c.db", listeners=(first, second)) as place:
-        await place.ingest.take([incoming("edge-1", full("edge-1", 1))])
+        await place.ingest.process_batch([incoming("edge-1", full("edge-1", 1))])
     assert heard
     assert heard[0::2] == [one.removeprefix("log: ") for one in heard[1::2]]
 
 
 async def test_a_command_is_named_by_its_id(tmp_path: Path) -> None:
     async with world(tmp_path / "c.db") as place:
-        await place.ingest.take([incoming("edge-1", full("edge-1", 1, 23))])
+        await place.ingest.process_batch([incoming("edge-1", full("edge-1", 1, 23))])
         sent = [effect_fields(one) for one in await place.store.effects()]
     assert {one["effect"] for one in sent} == {"RestrictClient", "SendCommand"}
     assert all(("command" in one) is (one["effect"] == "SendCommand") for one in sent)

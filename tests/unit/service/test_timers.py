@@ -10,10 +10,12 @@ from tests.support.reports import full, heartbeat, incoming
 
 async def test_silence_is_noticed_and_never_frees_or_contains(tmp_path: Path) -> None:
     async with world(tmp_path / "c.db") as place:
-        await place.ingest.take([incoming("edge-1", full("edge-1", 1, 23)), incoming("edge-2", full("edge-2", 1, 22))])
+        await place.ingest.process_batch(
+            [incoming("edge-1", full("edge-1", 1, 23)), incoming("edge-2", full("edge-2", 1, 22))]
+        )
         place.clock.at += 200
         digest = place.fleet.devices["edge-2"].digest
-        await place.ingest.take([incoming("edge-2", heartbeat("edge-2", 2, digest), at=200.0)])
+        await place.ingest.process_batch([incoming("edge-2", heartbeat("edge-2", 2, digest), at=200.0)])
         place.clock.at += 101
         await place.timers.tick()
         assert not place.fleet.devices["edge-2"].stale
@@ -25,7 +27,7 @@ async def test_silence_is_noticed_and_never_frees_or_contains(tmp_path: Path) ->
 
 async def test_a_restart_calls_nobody_silent_before_it_listened_long_enough(tmp_path: Path) -> None:
     async with world(tmp_path / "c.db") as place:
-        await place.ingest.take([incoming("edge-1", full("edge-1", 1, 22))])
+        await place.ingest.process_batch([incoming("edge-1", full("edge-1", 1, 22))])
     async with world(tmp_path / "c.db") as place:
         place.clock.at += 299
         await place.timers.tick()
@@ -37,7 +39,7 @@ async def test_a_restart_calls_nobody_silent_before_it_listened_long_enough(tmp_
 
 async def test_an_isolation_steps_down_when_its_time_is_over(tmp_path: Path) -> None:
     async with world(tmp_path / "c.db") as place:
-        await place.ingest.take([incoming("edge-1", full("edge-1", 1, 2375))])
+        await place.ingest.process_batch([incoming("edge-1", full("edge-1", 1, 2375))])
         await place.drain()
         assert place.level("edge-1") == ContainmentLevel.ISOLATED
         place.clock.at += 601
@@ -50,7 +52,7 @@ async def test_an_isolation_steps_down_when_its_time_is_over(tmp_path: Path) -> 
 
 async def test_a_command_that_nobody_began_expires(tmp_path: Path) -> None:
     async with world(tmp_path / "c.db") as place:
-        await place.ingest.take([incoming("edge-1", full("edge-1", 1, 23))])
+        await place.ingest.process_batch([incoming("edge-1", full("edge-1", 1, 23))])
         await place.drain()
         place.clock.at += 601
         await place.timers.tick()

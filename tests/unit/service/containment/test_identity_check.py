@@ -21,7 +21,7 @@ OWN = (AccessRule("fleet/#", "allow", "all"),)
 
 async def hear(place: World, payload: bytes) -> None:
     """A message of the device arrives now."""
-    await place.ingest.take([incoming("edge-1", payload, at=place.clock.monotonic())])
+    await place.ingest.process_batch([incoming("edge-1", payload, at=place.clock.monotonic())])
 
 
 @pytest.mark.parametrize("port", [23, 2375])

@@ -21,7 +21,7 @@ ANYONE = AccessRule("fleet/#", "allow", "all")
 
 async def test_what_was_decided_before_a_crash_is_carried_out_after_it(tmp_path: Path) -> None:
     async with world(tmp_path / "c.db") as place:
-        await place.ingest.take([incoming("edge-1", full("edge-1", 1, 23))])
+        await place.ingest.process_batch([incoming("edge-1", full("edge-1", 1, 23))])
         assert place.broker.calls == []
     async with world(tmp_path / "c.db") as place:
         assert place.outbox.queue.pending == 2
@@ -35,7 +35,7 @@ async def test_what_was_decided_before_a_crash_is_carried_out_after_it(tmp_path:
 async def test_trouble_is_told_once_and_tried_again(tmp_path: Path) -> None:
     async with world(tmp_path / "c.db") as place:
         place.broker.fails = [BrokerUnreachableError("no node answered")] * 3
-        await place.ingest.take([incoming("edge-1", full("edge-1", 1, 23))])
+        await place.ingest.process_batch([incoming("edge-1", full("edge-1", 1, 23))])
         async with asyncio.timeout(20), asyncio.TaskGroup() as group:
             running = group.create_task(place.outbox.run())
             while place.outbox.queue.pending:
@@ -74,7 +74,7 @@ async def test_commands_that_hang_hold_no_containment_up(tmp_path: Path, monkeyp
 async def test_a_proof_that_does_not_hold_is_no_containment(tmp_path: Path) -> None:
     async with world(tmp_path / "c.db") as place:
         place.broker.misses = 1
-        await place.ingest.take([incoming("edge-1", full("edge-1", 1, 23))])
+        await place.ingest.process_batch([incoming("edge-1", full("edge-1", 1, 23))])
         await place.drain()
         case = place.fleet.devices["edge-1"].case
         assert case is not None
@@ -118,19 +118,19 @@ async def test_rules_of_before_survive_a_case_that_follows_at_once(tmp_path: Pat
 async def test_nobody_is_contained_on_a_claim(tmp_path: Path) -> None:
     async with world(tmp_path / "c.db") as place:
         place.broker.grades["edge-1"] = AuthStrength.CLAIMED
-        await place.ingest.take([incoming("edge-1", full("edge-1", 1, 23))])
+        await place.ingest.process_batch([incoming("edge-1", full("edge-1", 1, 23))])
         await place.drain()
         device = place.fleet.devices["edge-1"]
         assert device.case is None
         assert place.broker.rules_held == {}
         assert AuditKind.CONTAINMENT_REFUSED in await place.audited("edge-1")
-        await place.ingest.take([incoming("edge-1", full("edge-1", 2, 23, 24))])
+        await place.ingest.process_batch([incoming("edge-1", full("edge-1", 2, 23, 24))])
         assert place.fleet.devices["edge-1"].case is None
 
 
 async def test_a_device_that_our_own_ban_keeps_out_is_isolated_further(tmp_path: Path) -> None:
     async with world(tmp_path / "c.db") as place:
-        await place.ingest.take([incoming("edge-1", full("edge-1", 1, 2375))])
+        await place.ingest.process_batch([incoming("edge-1", full("edge-1", 1, 2375))])
         place.broker.grades["edge-1"] = AuthStrength.UNSEEN
         place.broker.bans_held["edge-1"] = Ban("clientid", "edge-1", "cordon/earlier", "", 0.0, None)
         await place.drain()
@@ -140,7 +140,7 @@ async def test_a_device_that_our_own_ban_keeps_out_is_isolated_further(tmp_path:
 
 async def test_a_session_that_is_gone_for_another_reason_proves_nothing(tmp_path: Path) -> None:
     async with world(tmp_path / "c.db") as place:
-        await place.ingest.take([incoming("edge-1", full("edge-1", 1, 2375))])
+        await place.ingest.process_batch([incoming("edge-1", full("edge-1", 1, 2375))])
         place.broker.grades["edge-1"] = AuthStrength.UNSEEN
         place.broker.bans_held["edge-1"] = Ban("clientid", "edge-1", "somebody", "", 0.0, None)
         await place.drain()
@@ -159,7 +159,7 @@ async def test_an_operator_needs_nobodys_word(tmp_path: Path) -> None:
 async def test_a_command_for_a_device_that_is_away_waits_until_it_is_back(tmp_path: Path) -> None:
     async with world(tmp_path / "c.db") as place:
         place.link.confirm = NoSubscriberError("nobody there")
-        await place.ingest.take([incoming("edge-1", full("edge-1", 1, 23))])
+        await place.ingest.process_batch([incoming("edge-1", full("edge-1", 1, 23))])
         await place.drain()
         assert place.outbox.queue.pending == 0
         place.link.confirm = None
@@ -173,7 +173,7 @@ async def test_how_the_identity_was_proved_is_in_case_and_record(tmp_path: Path)
     for grade, evidence in ((AuthStrength.PROVEN, Evidence.MUTUAL_TLS), (AuthStrength.KNOWN, Evidence.PASSWORD)):
         async with world(tmp_path / f"{grade.value}.db") as place:
             place.broker.grades["edge-1"] = grade
-            await place.ingest.take([incoming("edge-1", full("edge-1", 1, 23))])
+            await place.ingest.process_batch([incoming("edge-1", full("edge-1", 1, 23))])
             await place.drain()
             case = place.fleet.devices["edge-1"].case
             assert case is not None

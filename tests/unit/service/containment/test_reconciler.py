@@ -13,7 +13,7 @@ from tests.support.reports import full, incoming
 
 
 async def contained(place: World, *ports: int) -> None:
-    await place.ingest.take([incoming("edge-1", full("edge-1", 1, *ports))])
+    await place.ingest.process_batch([incoming("edge-1", full("edge-1", 1, *ports))])
     await place.drain()
 
 
@@ -38,7 +38,7 @@ async def test_altered_rules_are_put_right_and_the_first_ones_restored_in_the_en
         await place.reconciler.reconcile()
         await place.drain()
         assert place.broker.rules_held["edge-1"] == restriction("edge-1")
-        await place.ingest.take([incoming("edge-1", full("edge-1", 2, 22))])
+        await place.ingest.process_batch([incoming("edge-1", full("edge-1", 2, 22))])
         await place.drain()
         assert place.broker.rules_held["edge-1"] == before
 
@@ -54,7 +54,7 @@ async def test_a_ban_lifted_by_hand_comes_back_with_its_end(tmp_path: Path) -> N
 
 async def test_a_ban_of_ours_that_nothing_asks_for_is_lifted(tmp_path: Path) -> None:
     async with world(tmp_path / "c.db") as place:
-        await place.ingest.take([incoming("edge-1", full("edge-1", 1, 22))])
+        await place.ingest.process_batch([incoming("edge-1", full("edge-1", 1, 22))])
         place.broker.bans_held["edge-1"] = Ban("clientid", "edge-1", "cordon/old", "", START, None)
         await place.reconciler.reconcile()
         await place.drain()
@@ -63,7 +63,7 @@ async def test_a_ban_of_ours_that_nothing_asks_for_is_lifted(tmp_path: Path) -> 
 
 async def test_strangers_are_left_alone(tmp_path: Path) -> None:
     async with world(tmp_path / "c.db") as place:
-        await place.ingest.take([incoming("edge-1", full("edge-1", 1, 22))])
+        await place.ingest.process_batch([incoming("edge-1", full("edge-1", 1, 22))])
         foreign = {
             "edge-1": Ban("clientid", "edge-1", "somebody", "", START, None),
             "edge-9": Ban("clientid", "edge-9", "cordon/lost", "", START, None),
@@ -82,7 +82,7 @@ async def test_strangers_are_left_alone(tmp_path: Path) -> None:
 
 async def test_what_is_under_way_is_no_drift(tmp_path: Path) -> None:
     async with world(tmp_path / "c.db") as place:
-        await place.ingest.take([incoming("edge-1", full("edge-1", 1, 23))])
+        await place.ingest.process_batch([incoming("edge-1", full("edge-1", 1, 23))])
         assert await place.reconciler.reconcile() == []
 
 
@@ -169,7 +169,7 @@ async def test_many_rows_lost_at_once_are_asked_for_without_reading_each_again(t
     async with world(tmp_path / "c.db") as place:
         many = CERTAIN + 50
         reports = [incoming(f"edge-{n}", full(f"edge-{n}", 1, 23)) for n in range(many)]
-        await place.ingest.take(reports)
+        await place.ingest.process_batch(reports)
         await place.drain()
         place.broker.rules_held.clear()
         assert len(await place.reconciler.reconcile()) == many

@@ -36,7 +36,7 @@ def watch(one: World) -> CloneMonitor:
 
 async def test_two_in_turn_are_told_with_the_grade_of_their_identity(one: World, watch: CloneMonitor) -> None:
     one.broker.grades["d1"] = AuthStrength.KNOWN
-    await one.ingest.take([presence(peer=f"192.0.2.{number % 2}") for number in range(4)])
+    await one.ingest.process_batch([presence(peer=f"192.0.2.{number % 2}") for number in range(4)])
     await watch.round()
     (line,) = await one.store.audit(kind=AuditKind.DEVICE_CLONE_SUSPECTED)
     assert line.entry.alert
@@ -65,6 +65,6 @@ async def test_two_in_turn_are_told_with_the_grade_of_their_identity(one: World,
     ],
 )
 async def test_everything_else_is_passed_over(one: World, watch: CloneMonitor, message: IncomingMessage) -> None:
-    await one.ingest.take([message] * 20)
+    await one.ingest.process_batch([message] * 20)
     await watch.round()
     assert await one.store.audit(kind=AuditKind.DEVICE_CLONE_SUSPECTED) == []

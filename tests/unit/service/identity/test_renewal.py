@@ -38,7 +38,7 @@ class Scenario:
         message = IncomingMessage(
             up(device, UpChannel.RENEW), payload, 1, retain=retain, dup=False, ticket=1, received_at=0.0
         )
-        await self.world.ingest.take([message])
+        await self.world.ingest.process_batch([message])
         await self.identity.renewals.round()
         told = [payload for topic, payload in self.world.link.sent if topic == down(device, DownChannel.CERTIFICATE)]
         return RenewResponse.model_validate_json(told[-1]) if told else None

@@ -20,7 +20,7 @@ from tests.support.reports import full, heartbeat, incoming
 async def test_a_report_is_kept_then_acknowledged_then_answered(tmp_path: Path) -> None:
     async with world(tmp_path / "c.db") as place:
         message = incoming("edge-1", full("edge-1", 7, 22))
-        await place.ingest.take([message])
+        await place.ingest.process_batch([message])
         assert place.link.acknowledged == [message]
         digest = digest_of(reports.sections(22))
         assert receipts_sent(place, "edge-1") == [{"v": 1, "seq": 7, "verdict": "accepted", "digest": digest}]
@@ -38,7 +38,7 @@ async def test_one_bad_message_harms_no_other_and_is_told_why(tmp_path: Path) ->
             incoming("edge-2", full("edge-2", 1, 22)),
             incoming("edge-3", full("edge-4", 1, 22)),
         ]
-        await place.ingest.take(batch)
+        await place.ingest.process_batch(batch)
         assert place.link.acknowledged == batch
         assert receipts_sent(place, "edge-1")[0]["reason"] == "malformed"
         assert receipts_sent(place, "edge-2")[0]["verdict"] == "accepted"
@@ -69,7 +69,7 @@ async def test_one_bad_message_harms_no_other_and_is_told_why(tmp_path: Path) ->
 )
 async def test_what_is_wrong_has_a_word(tmp_path: Path, payload: bytes, reason: str) -> None:
     async with world(tmp_path / "c.db") as place:
-        await place.ingest.take([incoming("edge-1", payload)])
+        await place.ingest.process_batch([incoming("edge-1", payload)])
         (answer,) = receipts_sent(place, "edge-1")
         assert (answer["verdict"], answer["reason"]) == ("rejected", reason)
         assert place.ingest.counts[f"refused:{reason}"] == 1
@@ -77,7 +77,7 @@ async def test_what_is_wrong_has_a_word(tmp_path: Path, payload: bytes, reason: 
 
 async def test_a_retained_report_is_no_news(tmp_path: Path) -> None:
     async with world(tmp_path / "c.db") as place:
-        await place.ingest.take([incoming("edge-1", full("edge-1", 1, 22), retain=True)])
+        await place.ingest.process_batch([incoming("edge-1", full("edge-1", 1, 22), retain=True)])
         assert receipts_sent(place, "edge-1")[0]["reason"] == "invalid"
         assert not place.fleet.devices
 
@@ -85,10 +85,10 @@ async def test_a_retained_report_is_no_news(tmp_path: Path) -> None:
 async def test_a_heartbeat_of_another_posture_asks_for_all_of_it(tmp_path: Path) -> None:
     async with world(tmp_path / "c.db") as place:
         other = digest_of(reports.sections(80))
-        await place.ingest.take([incoming("edge-1", heartbeat("edge-1", 3, other))])
+        await place.ingest.process_batch([incoming("edge-1", heartbeat("edge-1", 3, other))])
         assert receipts_sent(place, "edge-1") == [{"v": 1, "seq": 3, "verdict": "resend_full"}]
-        await place.ingest.take([incoming("edge-1", full("edge-1", 4, 80))])
-        await place.ingest.take([incoming("edge-1", heartbeat("edge-1", 5, other))])
+        await place.ingest.process_batch([incoming("edge-1", full("edge-1", 4, 80))])
+        await place.ingest.process_batch([incoming("edge-1", heartbeat("edge-1", 5, other))])
         assert [one["verdict"] for one in receipts_sent(place, "edge-1")] == ["resend_full", "accepted"]
 
 
@@ -98,19 +98,19 @@ async def test_new_policies_judge_the_stored_report_at_the_next_heartbeat(tmp_pa
 
     lax = policies(rule("telnet", TELNET, check="!listening_ports.exists(p, p == 9)"))
     async with world(tmp_path / "c.db", lax) as place:
-        await place.ingest.take([incoming("edge-1", full("edge-1", 1, 23))])
+        await place.ingest.process_batch([incoming("edge-1", full("edge-1", 1, 23))])
         assert place.level("edge-1") == ContainmentLevel.NONE
         strict = policies(rule("telnet", TELNET, check="!listening_ports.exists(p, p == 23)"))
         object.__setattr__(strict, "version", "v2")
         place.fleet.set_policies(strict)
         digest = place.fleet.devices["edge-1"].digest
-        await place.ingest.take([incoming("edge-1", heartbeat("edge-1", 2, digest))])
+        await place.ingest.process_batch([incoming("edge-1", heartbeat("edge-1", 2, digest))])
         assert place.level("edge-1") == ContainmentLevel.RESTRICTED
 
 
 async def test_violation_repair_and_release(tmp_path: Path) -> None:
     async with world(tmp_path / "c.db") as place:
-        await place.ingest.take([incoming("edge-1", full("edge-1", 1, 22, 23))])
+        await place.ingest.process_batch([incoming("edge-1", full("edge-1", 1, 22, 23))])
         await place.drain()
         assert place.level("edge-1") == ContainmentLevel.RESTRICTED
         assert place.broker.calls == ["grade edge-1", "restrict edge-1"]
@@ -119,8 +119,8 @@ async def test_violation_repair_and_release(tmp_path: Path) -> None:
         command = json.loads(envelope.removeprefix(b"signed:"))
         assert (command["action"], command["params"]) == ("service.disable", {"name": "telnetd"})
         done = {"v": 1, "command_id": command["command_id"], "state": "succeeded", "at": reports.SENT_AT}
-        await place.ingest.take([incoming("edge-1", json.dumps(done).encode(), UpChannel.RESULT)])
-        await place.ingest.take([incoming("edge-1", full("edge-1", 2, 22))])
+        await place.ingest.process_batch([incoming("edge-1", json.dumps(done).encode(), UpChannel.RESULT)])
+        await place.ingest.process_batch([incoming("edge-1", full("edge-1", 2, 22))])
         await place.drain()
         assert place.level("edge-1") == ContainmentLevel.NONE
         assert place.broker.calls[-1] == "release edge-1"
@@ -141,7 +141,7 @@ async def test_violation_repair_and_release(tmp_path: Path) -> None:
 async def test_the_fleet_is_bounded(tmp_path: Path) -> None:
     async with world(tmp_path / "c.db") as place:
         place.fleet._max_devices = 1
-        await place.ingest.take([incoming(name, full(name, 1, 22)) for name in ("edge-1", "edge-2")])
+        await place.ingest.process_batch([incoming(name, full(name, 1, 22)) for name in ("edge-1", "edge-2")])
         assert receipts_sent(place, "edge-2")[0]["reason"] == "too_many"
         assert set(place.fleet.devices) == {"edge-1"}
 
@@ -149,14 +149,14 @@ async def test_the_fleet_is_bounded(tmp_path: Path) -> None:
 async def test_receipts_that_cannot_be_sent_are_counted(tmp_path: Path) -> None:
     async with world(tmp_path / "c.db") as place:
         place.link.takes = False
-        await place.ingest.take([incoming("edge-1", full("edge-1", 1, 22))])
+        await place.ingest.process_batch([incoming("edge-1", full("edge-1", 1, 22))])
         assert place.ingest.counts["receipts_not_sent"] == 1
 
 
 async def test_the_same_report_again_counts_again_without_being_read_again(tmp_path: Path) -> None:
     async with world(tmp_path / "c.db") as place:
         for seq in (1, 2, 3):
-            await place.ingest.take([incoming("edge-1", full("edge-1", seq, 23))])
+            await place.ingest.process_batch([incoming("edge-1", full("edge-1", seq, 23))])
         device = place.fleet.devices["edge-1"]
         assert (device.report_seq, device.rules["p/telnet"].streak, device.satisfied) == (3, 3, 1)
         assert [one["seq"] for one in receipts_sent(place, "edge-1")] == [1, 2, 3]
@@ -164,11 +164,11 @@ async def test_the_same_report_again_counts_again_without_being_read_again(tmp_p
 
 async def test_two_reports_in_one_batch_are_each_judged_for_what_they_say(tmp_path: Path) -> None:
     async with world(tmp_path / "c.db") as place:
-        await place.ingest.take([incoming("edge-1", full("edge-1", 1, 22))])
-        await place.ingest.take(
+        await place.ingest.process_batch([incoming("edge-1", full("edge-1", 1, 22))])
+        await place.ingest.process_batch(
             [incoming("edge-1", full("edge-1", 2, 22, 23)), incoming("edge-1", full("edge-1", 3, 22))]
         )
-        await place.ingest.take([incoming("edge-1", full("edge-1", 4, 22, 23))])
+        await place.ingest.process_batch([incoming("edge-1", full("edge-1", 4, 22, 23))])
         assert place.level("edge-1") is ContainmentLevel.RESTRICTED
         assert "p/telnet" in place.fleet.devices["edge-1"].rules
 
@@ -180,15 +180,15 @@ async def test_labels_are_facts_too(tmp_path: Path) -> None:
 
     lab = rule("no-lab", RuleResponse(contain=ContainmentLevel.RESTRICTED), check='device.class != "lab"')
     async with world(tmp_path / "c.db", policies(lab)) as place:
-        await place.ingest.take([incoming("edge-1", full("edge-1", 1, 22))])
+        await place.ingest.process_batch([incoming("edge-1", full("edge-1", 1, 22))])
         await place.fleet.apply_and_commit("edge-1", DeviceLabelled(place.fleet.new_id(), "lab", (), "op"))
-        await place.ingest.take([incoming("edge-1", full("edge-1", 2, 22))])
+        await place.ingest.process_batch([incoming("edge-1", full("edge-1", 2, 22))])
         assert place.level("edge-1") is ContainmentLevel.RESTRICTED
 
 
 async def test_a_refused_event_is_told_as_such(tmp_path: Path) -> None:
     async with world(tmp_path / "c.db") as place:
-        await place.ingest.take([incoming("edge-1", b"{}", UpChannel.EVENT), incoming("edge-1", b"{}")])
+        await place.ingest.process_batch([incoming("edge-1", b"{}", UpChannel.EVENT), incoming("edge-1", b"{}")])
         event, report = receipts_sent(place, "edge-1")
         assert (event["about"], event["reason"]) == ("event", "unsupported_version")
         assert "about" not in report
@@ -198,8 +198,8 @@ async def test_an_event_is_judged_and_contains_over_a_restart(tmp_path: Path) ->
     attack = {"v": 1, "device_id": "edge-1", "kind": "intrusion.snort", "severity": "critical", "at": reports.SENT_AT}
     async with world(tmp_path / "c.db") as place:
         place.fleet.set_policies(with_events(place.fleet.policies))
-        await place.ingest.take([incoming("edge-1", full("edge-1", 1, 22))])
-        await place.ingest.take([incoming("edge-1", json.dumps(attack).encode(), UpChannel.EVENT)])
+        await place.ingest.process_batch([incoming("edge-1", full("edge-1", 1, 22))])
+        await place.ingest.process_batch([incoming("edge-1", json.dumps(attack).encode(), UpChannel.EVENT)])
         await place.drain()
         assert place.level("edge-1") is ContainmentLevel.RESTRICTED
         assert place.broker.calls[-1].startswith("restrict edge-1")

@@ -123,10 +123,12 @@ async def test_what_cannot_be_kept_ends_the_ingest_without_an_acknowledgement(tm
 
 async def test_a_report_that_repeats_is_kept_without_a_decision(tmp_path: Path) -> None:
     async with world(tmp_path / "c.db") as place:
-        await place.ingest.take([incoming("edge-1", full("edge-1", 1, 22)), incoming("edge-1", full("edge-1", 2, 22))])
-        await place.ingest.take([incoming("edge-1", full("edge-1", 3, 22))])
+        await place.ingest.process_batch(
+            [incoming("edge-1", full("edge-1", 1, 22)), incoming("edge-1", full("edge-1", 2, 22))]
+        )
+        await place.ingest.process_batch([incoming("edge-1", full("edge-1", 3, 22))])
         assert [one["seq"] for one in receipts_sent(place, "edge-1")] == [1, 2, 3]
-        await place.ingest.take([incoming("edge-1", full("edge-1", 2, 22))])
+        await place.ingest.process_batch([incoming("edge-1", full("edge-1", 2, 22))])
         assert receipts_sent(place, "edge-1")[-1]["reason"] == "stale_sequence"
         assert await place.audited("edge-1") == [AuditKind.REPORT_FIRST_ACCEPTED]
     async with world(tmp_path / "c.db") as place:

@@ -46,7 +46,7 @@ class Scenario:
         """What is said to a new report of this signer in the branch of `topic`."""
         self.seq += 1
         answer = await verdicts(self.world, signer.full(self.seq, self.world.clock.at, 22, **more), device_id=topic)
-        await self.keyring.drain()
+        await self.keyring.refresh_pending()
         return answer
 
     async def details(self, kind: AuditKind) -> list[dict[str, Any]]:

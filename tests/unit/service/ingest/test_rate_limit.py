@@ -5,7 +5,7 @@ from pathlib import Path
 
 from controller.service.ingest.rate_limit import (
     ANSWER_BURST,
-    MAX_HELD,
+    MAX_DEFERRED,
     MESSAGE_BURST,
     RateLimit,
     RateLimiter,
@@ -58,50 +58,50 @@ def test_buckets_of_those_who_were_silent_are_forgotten_and_their_number_is_boun
 def test_topics_too_long_to_be_valid_share_one_bucket() -> None:
     fairness = RateLimiter(RateLimit(10.0, 20))
     messages = [incoming(f"{number}" * 200, b"") for number in range(1, 10)] * 5
-    read, over = fairness.choose(messages, 0.0, never)
+    read, over = fairness.admit(messages, 0.0, never)
     assert (len(read), len(over)) == (20, 25)
 
 
 def test_the_last_status_beyond_the_share_waits_for_its_turn() -> None:
     fairness = RateLimiter(RateLimit(10.0, 20))
     messages = [incoming("edge-1", status("online", str(number)), UpChannel.STATUS) for number in range(50)]
-    read, over = fairness.choose(messages, 0.0, never)
+    read, over = fairness.admit(messages, 0.0, never)
     assert (len(read), over) == (2, [])
-    assert fairness.is_holding
-    read, _ = fairness.choose([], 0.05, never)
+    assert fairness.has_deferred_status
+    read, _ = fairness.admit([], 0.05, never)
     assert not read
-    read, _ = fairness.choose([], 5.0, never)
+    read, _ = fairness.admit([], 5.0, never)
     assert read == [messages[-1]]
-    assert not fairness.is_holding
+    assert not fairness.has_deferred_status
 
 
 def test_a_later_status_replaces_the_one_that_waits() -> None:
     fairness = RateLimiter(RateLimit(10.0, 20))
-    fairness.choose([incoming("edge-1", status("offline"), UpChannel.STATUS)] * 3, 0.0, never)
-    assert fairness.is_holding
+    fairness.admit([incoming("edge-1", status("offline"), UpChannel.STATUS)] * 3, 0.0, never)
+    assert fairness.has_deferred_status
     last = incoming("edge-1", status("online"), UpChannel.STATUS)
-    assert fairness.choose([last], 0.05, never) == ([], [])
-    assert fairness.choose([], 10.0, never) == ([last], [])
+    assert fairness.admit([last], 0.05, never) == ([], [])
+    assert fairness.admit([], 10.0, never) == ([last], [])
 
 
 def test_what_waits_is_bounded() -> None:
     fairness = RateLimiter(RateLimit(1.0, 1))
-    statuses = [incoming(f"edge-{number}", status("online"), UpChannel.STATUS) for number in range(MAX_HELD + 7)]
-    assert fairness.choose(statuses, 0.0, never) == (statuses, [])
-    assert fairness.choose(statuses, 0.0, never) == ([], statuses[MAX_HELD:])
+    statuses = [incoming(f"edge-{number}", status("online"), UpChannel.STATUS) for number in range(MAX_DEFERRED + 7)]
+    assert fairness.admit(statuses, 0.0, never) == (statuses, [])
+    assert fairness.admit(statuses, 0.0, never) == ([], statuses[MAX_DEFERRED:])
 
 
 def test_a_result_that_is_waited_for_is_always_read() -> None:
     fairness = RateLimiter(RateLimit(10.0, 20))
     messages = [incoming("edge-1", b"{}", UpChannel.RESULT)] * 30
-    assert len(fairness.choose(messages, 0.0, lambda device_id: device_id == "edge-1")[0]) == 30
-    assert len(fairness.choose(messages, 0.0, never)[0]) == 0
+    assert len(fairness.admit(messages, 0.0, lambda device_id: device_id == "edge-1")[0]) == 30
+    assert len(fairness.admit(messages, 0.0, never)[0]) == 0
 
 
 async def test_a_flood_of_good_reports_is_cut_at_the_share_and_goes_on_at_the_rate(tmp_path: Path) -> None:
     async with world(tmp_path / "c.db") as place:
         flood = [incoming("noisy", full("noisy", seq, 22)) for seq in range(1, 400)]
-        await place.ingest.take([*flood, incoming("quiet", full("quiet", 1, 22))])
+        await place.ingest.process_batch([*flood, incoming("quiet", full("quiet", 1, 22))])
         assert len(place.link.acknowledged) == 400
         assert (told(place, "noisy", "accepted"), told(place, "quiet", "accepted")) == (MESSAGE_BURST, 1)
         assert place.ingest.counts["refused:too_many"] == 299
@@ -109,7 +109,7 @@ async def test_a_flood_of_good_reports_is_cut_at_the_share_and_goes_on_at_the_ra
         assert place.ingest.counts["unanswered"] == 299 - ANSWER_BURST
         assert len(await place.store.dead_letters(device_id="noisy")) == ANSWER_BURST
         place.clock.at += 1.0
-        await place.ingest.take([incoming("noisy", full("noisy", seq, 22)) for seq in range(400, 500)])
+        await place.ingest.process_batch([incoming("noisy", full("noisy", seq, 22)) for seq in range(400, 500)])
         assert told(place, "noisy", "accepted") == MESSAGE_BURST + 20
         assert told(place, "noisy", "rejected") == ANSWER_BURST + 1
 
@@ -118,7 +118,7 @@ async def test_a_flood_of_bad_messages_is_answered_and_kept_within_bounds(tmp_pa
     async with world(tmp_path / "c.db") as place:
         for _ in range(20):
             place.clock.at += 0.5
-            await place.ingest.take(
+            await place.ingest.process_batch(
                 [incoming("noisy", b"{", channel) for channel in (UpChannel.EVENT, UpChannel.POSTURE) * 100]
             )
         assert told(place, "noisy", "rejected") <= ANSWER_BURST + 10
@@ -130,7 +130,7 @@ async def test_a_flood_of_bad_messages_is_answered_and_kept_within_bounds(tmp_pa
 
 async def test_a_flood_of_reports_costs_the_device_neither_status_nor_result(tmp_path: Path) -> None:
     async with world(tmp_path / "c.db") as place:
-        await place.ingest.take([incoming("edge-1", full("edge-1", 1, 23))])
+        await place.ingest.process_batch([incoming("edge-1", full("edge-1", 1, 23))])
         await place.drain()
         (command,) = place.fleet.devices["edge-1"].commands
         flood = [incoming("edge-1", full("edge-1", seq, 23)) for seq in range(2, 400)]
@@ -139,20 +139,20 @@ async def test_a_flood_of_reports_costs_the_device_neither_status_nor_result(tmp
             incoming("edge-1", Status(state="online").model_dump_json().encode(), UpChannel.STATUS),
             incoming("edge-1", json.dumps(result).encode(), UpChannel.RESULT),
         ]
-        await place.ingest.take([*flood, *tail])
+        await place.ingest.process_batch([*flood, *tail])
         assert place.fleet.devices["edge-1"].online is True
         assert command.command_id not in {one.command_id for one in place.fleet.devices["edge-1"].commands}
 
 
 async def test_a_status_that_waited_is_taken_although_nothing_else_arrives(tmp_path: Path) -> None:
     async with world(tmp_path / "c.db") as place:
-        await place.ingest.take([incoming("edge-1", full("edge-1", 1, 22))])
+        await place.ingest.process_batch([incoming("edge-1", full("edge-1", 1, 22))])
         flapping = [incoming("edge-1", status("online" if odd else "offline"), UpChannel.STATUS) for odd in (0, 1) * 50]
-        await place.ingest.take([*flapping, incoming("edge-1", status("offline"), UpChannel.STATUS)])
+        await place.ingest.process_batch([*flapping, incoming("edge-1", status("offline"), UpChannel.STATUS)])
         lines = len(await place.audited("edge-1"))
         assert lines < 20
         place.clock.at += 60.0
-        await place.ingest.take(())
+        await place.ingest.process_batch(())
         assert place.fleet.devices["edge-1"].online is False
 
 
@@ -161,6 +161,6 @@ async def test_an_honest_backlog_after_an_outage_is_read_completely(tmp_path: Pa
     async with world(tmp_path / "c.db") as place:
         backlog = [incoming("edge-1", full("edge-1", seq, 22)) for seq in range(1, 17)]
         backlog += [incoming("edge-1", heartbeat("edge-1", seq, digest)) for seq in range(17, 80)]
-        await place.ingest.take(backlog)
+        await place.ingest.process_batch(backlog)
         assert place.ingest.counts["refused:too_many"] == 0
         assert place.ingest.counts["heartbeats"] == 63

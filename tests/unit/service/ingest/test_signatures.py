@@ -49,7 +49,7 @@ async def test_a_first_proven_contact_brings_the_key(tmp_path: Path, key: Privat
     async with world(tmp_path / "c.db") as place:  # the key is kept, and so is that it signs
         assert await verdicts(place, full("edge-1", 9, 22)) == [("rejected", "unsigned")]
         assert await verdicts(place, device.full(2, START, 23)) == [("rejected", "too_many")]
-        await place.signing.keyring.drain()
+        await place.signing.keyring.refresh_pending()
         assert await verdicts(place, device.full(2, START, 23)) == [("accepted", None)]
 
 
@@ -65,7 +65,7 @@ async def test_an_impostors_key_is_not_registered_on_the_word_of_the_victims_ses
             place.link.resumed_at = place.clock.monotonic()
         assert await verdicts(place, impostor.full(1, place.clock.at, 22)) == [("rejected", "too_many")]
         place.broker.connected["edge-1"] = START + 1  # the impostor is gone, the victim is back and proven
-        await place.signing.keyring.drain()
+        await place.signing.keyring.refresh_pending()
         assert await kinds(place) == [AuditKind.KEY_REGISTRATION_REFUSED]
 
 
@@ -75,7 +75,7 @@ async def test_a_contact_that_is_not_proven_brings_none(tmp_path: Path, grade: A
     async with world(tmp_path / "c.db") as place:
         place.broker.grades["edge-1"] = grade
         await verdicts(place, device.full(1, START, 22))
-        await place.signing.keyring.drain()
+        await place.signing.keyring.refresh_pending()
         assert await verdicts(place, device.full(1, START, 22)) == [("rejected", "bad_signature")]
         assert "edge-1" not in place.fleet.devices
         assert await kinds(place) == [AuditKind.KEY_REGISTRATION_REFUSED, AuditKind.REPORT_REJECTED]
@@ -87,7 +87,7 @@ async def test_another_key_is_refused_and_an_alert(tmp_path: Path) -> None:
         place.clock.at += 60  # so that the keys are looked up again
         thief = Signing()
         assert await verdicts(place, thief.full(2, place.clock.at, 22)) == [("rejected", "bad_signature")]
-        await place.signing.keyring.drain()
+        await place.signing.keyring.refresh_pending()
         alerts = [line.entry.kind for line in await place.store.audit(alerts_only=True)]
         assert sorted(alerts) == [AuditKind.KEY_MISMATCHED, AuditKind.REPORT_REJECTED]
 
@@ -151,7 +151,7 @@ async def test_who_signed_once_is_not_believed_without_until_an_operator_says_so
     async with world(tmp_path / "c.db") as place:
         await register_signing_key(place, Signing())
         assert await verdicts(place, full("edge-1", 2, 22)) == [("rejected", "unsigned")]
-        await place.signing.forgo(place.fleet, "edge-1", "operator:ada", "new key")
+        await place.signing.lift_signature_requirement(place.fleet, "edge-1", "operator:ada", "new key")
         assert await verdicts(place, full("edge-1", 3, 22)) == [("accepted", None)]
         assert AuditKind.REPORT_SIGNING_WAIVED in await kinds(place)
 
@@ -161,7 +161,7 @@ async def test_a_class_that_must_sign(tmp_path: Path) -> None:
         seals = ReportSignatureVerifier(
             place.signing.keyring, place.fleet.get, SignatureRequirements(must_sign=frozenset({"*"}))
         )
-        place.ingest._seals = seals
+        place.ingest._verifier = seals
         assert await verdicts(place, full("edge-1", 1, 22)) == [("rejected", "unsigned")]
         assert await kinds(place) == [AuditKind.REPORT_REJECTED]
 

@@ -45,7 +45,7 @@ async def place(tmp_path: Path) -> AsyncIterator[World]:
     """Twenty devices that listen on 22, the last three on 8080 too; nothing is forbidden."""
     async with world(tmp_path / "c.db", _forbids(1), guards=GUARDS) as made:
         messages = [incoming(one, full(one, 1, 22, *((8080,) if one >= "edge-017" else ()))) for one in FLEET]
-        await made.ingest.take(messages)
+        await made.ingest.process_batch(messages)
         yield made
 
 
@@ -79,7 +79,7 @@ async def test_a_preview_is_what_comes_true(place: World) -> None:
     assert place.fleet.devices == before, "nothing is kept"
     await _gate(place, _forbids(8080)).reload()
     for one in FLEET:
-        await place.ingest.take([incoming(one, full(one, 2, 22, *((8080,) if one >= "edge-017" else ())))])
+        await place.ingest.process_batch([incoming(one, full(one, 2, 22, *((8080,) if one >= "edge-017" else ())))])
     assert [one for one in FLEET if place.level(one) is ContainmentLevel.RESTRICTED] == list(FLEET[17:])
 
 
@@ -93,7 +93,7 @@ async def test_what_comes_later_what_is_held_and_what_is_released(place: World) 
     changes, tally = await _foreseen(place, _forbids(8080))
     assert [kind_of(one) for one in changes] == ["held", "contained", "contained"]
     await _gate(place, _forbids(8080)).reload()
-    await place.ingest.take([incoming(FLEET[19], full(FLEET[19], 2, 22, 8080))])
+    await place.ingest.process_batch([incoming(FLEET[19], full(FLEET[19], 2, 22, 8080))])
     changes, _ = await _foreseen(place, _forbids(1))
     assert [(one.device_id, kind_of(one)) for one in changes] == [(FLEET[19], "released")]
 
@@ -114,7 +114,7 @@ async def test_a_reload_that_contains_too_much_is_refused_unless_forced(place: W
     await _gate(place, _forbids(22)).reload(force=True)
     assert place.fleet.policies.version == _forbids(22).version
     for one in FLEET:
-        await place.ingest.take([incoming(one, full(one, 2, 22, 99))])
+        await place.ingest.process_batch([incoming(one, full(one, 2, 22, 99))])
     assert sum(place.level(one) is ContainmentLevel.RESTRICTED for one in FLEET) == 5, (
         "the blast radius holds all the same"
     )

@@ -20,7 +20,7 @@ async def vulnerable(made: Fleet, *device_ids: str) -> None:
     for device_id in device_ids:
         made.seq += 1
         body = full(device_id, made.seq, 23, software=software("1.0"))
-        await made.world.ingest.take([incoming(device_id, body)])
+        await made.world.ingest.process_batch([incoming(device_id, body)])
 
 
 async def test_a_policy_starts_one_for_those_that_need_it(tmp_path: Path) -> None:
