@@ -1,3 +1,5 @@
+import contextlib
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -152,3 +154,15 @@ async def test_a_closed_store_says_so(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="closed"):
         await store.devices()
     await store.close()  # a second time is nothing
+
+
+async def test_an_audit_line_of_a_newer_version_is_read_with_its_stored_kind(tmp_path: Path) -> None:
+    path = tmp_path / "store.db"
+    async with opened(path) as store:
+        await store.commit(StoreWrites(audit=((1.0, _entry(1)),)))
+    with contextlib.closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("UPDATE audit SET kind = 'device.teleported'")
+    async with opened(path) as store:
+        (line,) = await store.audit()
+    assert line.entry.kind is AuditKind.AUDIT_UNKNOWN_KIND
+    assert line.entry.detail == {**(_entry(1).detail or {}), "stored_kind": "device.teleported"}

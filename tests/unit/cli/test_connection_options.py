@@ -1,12 +1,17 @@
-"""Where the API is and how to get in: command line, environment, configuration, in this order."""
+"""The API's address and credentials: from options, environment and configuration, in this order."""
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Annotated
 
 import pytest
+import typer
+from typer.testing import CliRunner
 
-from controller.api.client import ApiEndpoint
+from controller.api.client import ApiClient, ApiEndpoint
 from controller.cli.config_files import InitAnswers, config_text
-from controller.cli.connection_options import DEFAULT_URL, ConnectionOptions, endpoint_of
+from controller.cli.connection_options import DEFAULT_URL, ConnectionOptions, connected, endpoint_of
 from controller.cli.errors import CliError, ExitCode
 
 
@@ -23,14 +28,14 @@ def config(tmp_path: Path) -> Path:
     return path
 
 
-def test_defaults() -> None:
+def test_the_environment_is_used_without_options() -> None:
     assert endpoint_of(ConnectionOptions(), {"CORDON_URL": "http://x:1", "CORDON_TOKEN": "t"}) == ApiEndpoint(
         "http://x:1", "t"
     )
     assert endpoint_of(ConnectionOptions(token="t", url=None), {"CORDON_TOKEN": "u", "CORDON_URL": ""}).token == "t"
 
 
-def test_command_line_before_environment_before_configuration(config: Path, tmp_path: Path) -> None:
+def test_options_precede_the_environment_and_the_configuration(config: Path, tmp_path: Path) -> None:
     file = tmp_path / "mine"
     file.write_text(" from-file \n")
     file.chmod(0o600)
@@ -45,13 +50,13 @@ def test_command_line_before_environment_before_configuration(config: Path, tmp_
     assert endpoint_of(ConnectionOptions(url="http://h:1", config=config), {}).url == "http://h:1"
 
 
-def test_the_token_of_a_configuration_goes_to_its_own_api_only(config: Path) -> None:
+def test_the_token_of_a_configuration_is_used_for_its_api_only(config: Path) -> None:
     assert endpoint_of(ConnectionOptions(url="http://elsewhere:1", config=config), {}).token is None
     assert endpoint_of(ConnectionOptions(url="http://127.0.0.1:9999", config=config), {}).token == "from-config"
 
 
 @pytest.mark.parametrize("content", [b"", b" \n", b"\xff\xfe"])
-def test_a_token_file_without_a_token(tmp_path: Path, content: bytes) -> None:
+def test_an_empty_token_file_is_an_error(tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "token"
     file.write_bytes(content)
     file.chmod(0o600)
@@ -60,7 +65,7 @@ def test_a_token_file_without_a_token(tmp_path: Path, content: bytes) -> None:
     assert caught.value.code is ExitCode.USAGE
 
 
-def test_files_that_others_can_read_or_change(config: Path, tmp_path: Path) -> None:
+def test_files_that_others_can_read_or_change_are_errors(config: Path, tmp_path: Path) -> None:
     (tmp_path / "operator.token").chmod(0o640)
     with pytest.raises(CliError, match="chmod 600"):
         endpoint_of(ConnectionOptions(config=config), {})
@@ -69,8 +74,25 @@ def test_files_that_others_can_read_or_change(config: Path, tmp_path: Path) -> N
         endpoint_of(ConnectionOptions(config=config), {})
 
 
-def test_files_that_are_not_there(tmp_path: Path) -> None:
+def test_missing_files_are_errors(tmp_path: Path) -> None:
     with pytest.raises(CliError, match="cannot be read"):
         endpoint_of(ConnectionOptions(token_file=tmp_path / "none", url=DEFAULT_URL), {})
     with pytest.raises(CliError, match="cannot be read"):
         endpoint_of(ConnectionOptions(config=tmp_path / "none"), {})
+
+
+def _shown(
+    client: Callable[[], ApiClient], name: str, level: Annotated[str, typer.Option()] = "none", *, loud: bool = False
+) -> None:
+    typer.echo(f"{name} {level} {loud} {client().endpoint.url}")
+
+
+def test_a_command_gets_the_shared_options_and_no_option_for_what_is_bound() -> None:
+    app = typer.Typer()
+    app.command("restrict")(connected(partial(_shown, level="restricted")))
+    app.command("show")(connected(_shown))
+    runner = CliRunner()
+    result = runner.invoke(app, ["restrict", "edge-1", "--loud", "--url", "http://127.0.0.1:9"])
+    assert result.output == "edge-1 restricted True http://127.0.0.1:9\n"
+    assert runner.invoke(app, ["restrict", "edge-1", "--level", "isolated"]).exit_code == 2
+    assert "--level" in runner.invoke(app, ["show", "--help"]).output
