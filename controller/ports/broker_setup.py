@@ -98,7 +98,7 @@ class SetupStore(Protocol):
         ...
 
     async def keep(self, setup: SavedSetup) -> None:
-        """Stores a setup; of one that is stored already `at` and `before` stay, and the wishes add up."""
+        """Stores a setup; if one is stored, its `at` and `before` stay, and its requested settings are kept too."""
         ...
 
     async def forget(self) -> None:

@@ -187,7 +187,7 @@ def _made_ban(answer: _Answer) -> tuple[Ban, bool]:
 
 
 def lift_ban(subject: Subject) -> ApiRequest[bool]:
-    """Removes the subject's row, whoever made it."""
+    """Removes the subject's row, also a foreign one."""
     return _change_if_there("DELETE", f"{BANS}/{subject.kind.value}/{subject_segment(subject)}", "lift ban")
 
 
