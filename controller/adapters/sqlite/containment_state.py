@@ -1,4 +1,4 @@
-"""What a containment wrote over or cut, remembered until it is given back; and users that are contained."""
+"""Saved state of containments: overwritten rules, ended subscriptions, and cases of users."""
 
 import sqlite3
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from controller.ports.broker import SavedSubscription
 
 _SUBSCRIPTION: Final = codec.JsonCodec(SavedSubscription)
 _USER_CASE: Final = codec.JsonCodec(UserCase)
-_USER: Final = "username"  # the one kind there is: a certificate resolves to a client id or a user name
+_USER: Final = "username"  # the only kind: a certificate resolves to a client id or a user name
 _PUT_IDENTITY: Final = (
     "INSERT INTO identity_cases (kind, name, case_id, body) VALUES (?, ?, ?, ?)"
     " ON CONFLICT (kind, name) DO UPDATE SET case_id = excluded.case_id, body = excluded.body"
@@ -23,36 +23,35 @@ _KEEP: Final = (
 
 
 def keep_subscriptions(
-    connection: sqlite3.Connection, *, device_id: str, case_id: str, cut: Sequence[SavedSubscription], at: float
+    connection: sqlite3.Connection, device_id: str, case_id: str, cut: Sequence[SavedSubscription], at: float
 ) -> None:
-    """Remember what is about to be cut."""
     rows = [(device_id, case_id, one.topic, at, _SUBSCRIPTION.dump(one)) for one in cut]
     connection.executemany(_KEEP, rows)
 
 
-def subscriptions(connection: sqlite3.Connection, *, device_id: str, case_id: str) -> tuple[SavedSubscription, ...]:
-    """What was cut, by topic."""
+def subscriptions(connection: sqlite3.Connection, device_id: str, case_id: str) -> tuple[SavedSubscription, ...]:
+    """Returns the saved subscriptions by topic."""
     rows = connection.execute(
         "SELECT body FROM kept_subscriptions WHERE device_id = ? AND case_id = ? ORDER BY topic", (device_id, case_id)
     )
     return tuple(_SUBSCRIPTION.load(f"a saved subscription of {device_id}", body) for (body,) in rows)
 
 
-def forget(connection: sqlite3.Connection, *, device_id: str, case_id: str) -> None:
-    """The case is over: nothing of it is kept any more."""
+def forget(connection: sqlite3.Connection, device_id: str, case_id: str) -> None:
+    """Deletes the saved state of a case."""
     connection.execute("DELETE FROM kept_rules WHERE device_id = ? AND case_id = ?", (device_id, case_id))
     connection.execute("DELETE FROM kept_subscriptions WHERE device_id = ? AND case_id = ?", (device_id, case_id))
 
 
 def user_rows(cases: Sequence[UserCase]) -> tuple[tuple[str, list[tuple[str, ...]]], ...]:
-    """The statements that keep these cases, and forget those that are over."""
+    """Returns the statements that store open cases and delete ended ones, with their rows."""
     kept = [(_USER, one.name, one.case_id, _USER_CASE.dump(one)) for one in cases if not one.is_over]
     gone = [(_USER, one.name) for one in cases if one.is_over]
     return (_PUT_IDENTITY, list[tuple[str, ...]](kept)), (_DROP_IDENTITY, list[tuple[str, ...]](gone))
 
 
 def user_cases(connection: sqlite3.Connection) -> list[UserCase]:
-    """Every user that is contained or being let out, by name.
+    """Returns every user that is contained or being released, by name.
 
     Raises:
         StoreError: written by a newer version of Cordon, or damaged.

@@ -1,4 +1,4 @@
-"""The rows of the guards: what was contained of late, waivers, requests that wait for a second person."""
+"""Rows of the guards: recent containments, waivers, approval requests."""
 
 import sqlite3
 from typing import Any, Final
@@ -8,7 +8,7 @@ from controller.domain.guards.approvals import ApprovalRequest
 from controller.domain.guards.waivers import Waiver
 from controller.ports.store import GuardSnapshot, StoreWrites
 
-KEPT_DAYS: Final = 90.0  # of requests that ended, and of what was contained
+KEPT_DAYS: Final = 90.0  # retention of ended requests and of charges
 _DAY: Final = 86_400.0  # seconds
 _POLICIES: Final = "policies in force"  # key in `meta`
 
@@ -30,7 +30,7 @@ _PUT_REQUEST: Final = (
 
 
 def batches(writes: StoreWrites) -> tuple[tuple[str, StatementRows], ...]:
-    """Statements with their rows for the guards' part of a commit."""
+    """Returns the guards' statements of a commit, with their rows."""
     charged: StatementRows = [(ledger, device, at) for ledger, device, at in writes.charges if at is not None]
     struck: StatementRows = [(ledger, device) for ledger, device, at in writes.charges if at is None]
     waived: StatementRows = [
@@ -48,7 +48,7 @@ def batches(writes: StoreWrites) -> tuple[tuple[str, StatementRows], ...]:
 
 
 def books(connection: sqlite3.Connection) -> GuardSnapshot:
-    """Everything, in the order in which it came."""
+    """Returns everything, oldest first."""
     charges = connection.execute("SELECT ledger, subject, at FROM charges ORDER BY at").fetchall()
     waivers = connection.execute("SELECT body FROM waivers ORDER BY waiver_id").fetchall()
     requests = connection.execute("SELECT body FROM approvals ORDER BY request_id").fetchall()
@@ -59,21 +59,12 @@ def books(connection: sqlite3.Connection) -> GuardSnapshot:
     )
 
 
-def reports(connection: sqlite3.Connection, after: str, limit: int) -> list[tuple[str, bytes]]:
-    """Full reports in the order of device ids."""
-    return connection.execute(
-        "SELECT device_id, body FROM reports WHERE device_id > ? ORDER BY device_id LIMIT ?", (after, limit)
-    ).fetchall()
-
-
 def accepted_policies(connection: sqlite3.Connection) -> str:
-    """What was noted last."""
     row = connection.execute("SELECT value FROM meta WHERE key = ?", (_POLICIES,)).fetchone()
     return "" if row is None else str(row[0])
 
 
 def accept_policies(connection: sqlite3.Connection, version: str) -> None:
-    """Note it."""
     connection.execute(
         "INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
         (_POLICIES, version),
@@ -81,7 +72,7 @@ def accept_policies(connection: sqlite3.Connection, version: str) -> None:
 
 
 def prune(connection: sqlite3.Connection, now: float) -> int:
-    """Take away what nobody asks for any more; how many rows."""
+    """Deletes rows past their retention; returns how many."""
     before = now - KEPT_DAYS * _DAY
     gone = connection.execute("DELETE FROM charges WHERE at < ?", (before,)).rowcount
     return gone + connection.execute("DELETE FROM approvals WHERE expires_at < ?", (before,)).rowcount

@@ -1,4 +1,4 @@
-"""Queries, in threads of their own with connections that cannot write: a slow listing holds up no commit."""
+"""Queries, in threads with read-only connections, so that a slow listing does not delay commits."""
 
 import asyncio
 import contextlib
@@ -20,7 +20,7 @@ from controller.ports.errors import StoreError
 from controller.ports.store import ApiToken, DeadLetter, StoredAuditEntry
 
 T = TypeVar("T")
-MAX_ROWS: Final = 10_000  # rows one listing may ask for
+MAX_ROWS: Final = 10_000  # rows of one listing
 
 _SCOPES: Final = frozenset(Scope)
 _KINDS: Final = frozenset(AuditKind)
@@ -38,7 +38,7 @@ _LISTED: Final = (
 
 
 class ReaderPool:
-    """A few threads with a read-only connection each, opened when first used."""
+    """Threads with a read-only connection each, opened on first use."""
 
     def __init__(self, path: Path, options: StoreOptions) -> None:
         self._path = path
@@ -49,10 +49,10 @@ class ReaderPool:
         self._open: list[sqlite3.Connection] = []
 
     async def run(self, query: Callable[[sqlite3.Connection], T]) -> T:
-        """The query's result.
+        """Returns the query's result.
 
         Raises:
-            StoreError: closed, or SQLite could not answer.
+            StoreError: closed, or SQLite failed.
         """
         try:
             waiting = asyncio.get_running_loop().run_in_executor(self._pool, self._query, query)
@@ -61,10 +61,10 @@ class ReaderPool:
         return await waiting
 
     def close(self) -> None:
-        """Wait for queries under way, then close the connections; blocks."""
+        """Waits for running queries, then closes the connections; blocks."""
         self._pool.shutdown()
         for connection in self._open:
-            with contextlib.suppress(sqlite3.Error):  # nothing was to be written
+            with contextlib.suppress(sqlite3.Error):  # read-only
                 connection.close()
         self._open.clear()
 
@@ -85,10 +85,10 @@ class ReaderPool:
 
 
 def check_limit(limit: int) -> int:
-    """Every listing has an end.
+    """Returns the limit of a listing.
 
     Raises:
-        StoreError: more rows than one listing may ask for, or none.
+        StoreError: it is not between 1 and `MAX_ROWS`.
     """
     if not 1 <= limit <= MAX_ROWS:
         raise StoreError(f"a listing has between 1 and {MAX_ROWS} rows, not {limit}")
@@ -96,27 +96,33 @@ def check_limit(limit: int) -> int:
 
 
 def devices(connection: sqlite3.Connection) -> list[Device]:
-    """Every device."""
     columns = [f"devices.{name}" for name in codec.DEVICE_COLUMNS] + [f"reports.{name}" for name in REPORT_FIELDS]
     rows = connection.execute(f"SELECT {', '.join(columns)} FROM devices LEFT JOIN reports USING (device_id)")  # noqa: S608 - constants
     return [codec.device_from(row) for row in rows]
 
 
 def report(connection: sqlite3.Connection, device_id: str) -> bytes | None:
-    """A device's last full report, as it was sent."""
+    """Returns a device's last full report, as it was sent."""
     row = connection.execute("SELECT body FROM reports WHERE device_id = ?", (device_id,)).fetchone()
     return None if row is None else row[0]
 
 
+def reports(connection: sqlite3.Connection, after: str, limit: int) -> list[tuple[str, bytes]]:
+    """Returns ids and full reports of devices in the order of ids, after the id `after`."""
+    return connection.execute(
+        "SELECT device_id, body FROM reports WHERE device_id > ? ORDER BY device_id LIMIT ?",
+        (after, check_limit(limit)),
+    ).fetchall()
+
+
 def effects(connection: sqlite3.Connection) -> list[Effect]:
-    """Effects not carried out, oldest first."""
+    """Returns pending effects, oldest first."""
     return [
         codec.effect_from(*row) for row in connection.execute("SELECT effect_id, kind, body FROM outbox ORDER BY seq")
     ]
 
 
 def kept_rules(connection: sqlite3.Connection, device_id: str, case_id: str) -> AccessRules | None:
-    """The rules kept for a case."""
     found = connection.execute(
         "SELECT rules FROM kept_rules WHERE device_id = ? AND case_id = ?", (device_id, case_id)
     ).fetchone()
@@ -132,10 +138,10 @@ def audit(
     limit: int,
     newest_first: bool,
 ) -> list[StoredAuditEntry]:
-    """Lines of the record; `wanted` has the columns that must be equal, `None` for any."""
+    """Returns audit entries; `wanted` has the columns that must be equal, None for any."""
     where, values = _equal(wanted)
     if wanted.get("case_id"):
-        where.append("case_id <> ''")  # says that the index without empty ones serves
+        where.append("case_id <> ''")  # enables the partial index
     if alerts_only:
         where.append("alert = 1")
     if after > 0:
@@ -162,7 +168,7 @@ def _entry(
 
 
 def commands(connection: sqlite3.Connection, wanted: dict[str, str | None], limit: int) -> list[CommandRecord]:
-    """Commands, newest first."""
+    """Returns commands, newest first."""
     where, values = _equal(wanted)
     rows = connection.execute(
         f"SELECT body FROM commands WHERE {' AND '.join(where)} ORDER BY seq DESC LIMIT ?",  # noqa: S608 - bound
@@ -172,7 +178,7 @@ def commands(connection: sqlite3.Connection, wanted: dict[str, str | None], limi
 
 
 def dead_letters(connection: sqlite3.Connection, wanted: dict[str, str | None], limit: int) -> list[DeadLetter]:
-    """Refused messages, newest first."""
+    """Returns rejected messages, newest first."""
     where, values = _equal(wanted)
     rows = connection.execute(
         "SELECT at, device_id, topic, reason, detail, size, payload FROM dead_letters"  # noqa: S608 - values are bound
@@ -183,9 +189,9 @@ def dead_letters(connection: sqlite3.Connection, wanted: dict[str, str | None], 
 
 
 def tokens(connection: sqlite3.Connection) -> list[ApiToken]:
-    """All tokens, by name."""
+    """Returns all tokens by name."""
     rows = connection.execute("SELECT name, digest, created_at, scopes, expires_at FROM tokens ORDER BY name")
-    # A scope that a newer Cordon knows opens nothing here.
+    # An unknown scope, of a newer version, is ignored.
     return [
         ApiToken(
             name, digest, created_at, ordered(Scope(word) for word in scopes.split() if word in _SCOPES), expires_at
@@ -195,7 +201,7 @@ def tokens(connection: sqlite3.Connection) -> list[ApiToken]:
 
 
 def counts(connection: sqlite3.Connection) -> dict[str, int]:
-    """Rows of each table; of the record without counting them, because it grows for ever and has no gaps."""
+    """Returns the rows of each table; of the audit log from its numbers, which have no gaps."""
     found = {
         table: connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]  # noqa: S608 - constants
         for table in _LISTED
