@@ -16,14 +16,12 @@ _AT_ONCE: Final = 1000  # rows of one statement list
 
 
 class SqliteAccessStore(AccessStore):
-    """See the port; beside the store, through its one writer."""
+    """`controller.ports.access.AccessStore` in the store's file."""
 
     def __init__(self, store: SqliteStore) -> None:
-        """Use the store's file."""
         self._store = store
 
     async def templates(self) -> StoredTemplates | None:
-        """See the port."""
 
         def query(db: sqlite3.Connection) -> StoredTemplates | None:
             row = db.execute("SELECT body, at, actor FROM access_templates").fetchone()
@@ -32,7 +30,6 @@ class SqliteAccessStore(AccessStore):
         return await self._store.read(query)
 
     async def put_templates(self, kept: StoredTemplates) -> None:
-        """See the port."""
         await self._store.write(
             lambda db: db.execute(
                 "INSERT INTO access_templates (one, at, actor, body) VALUES (1, ?, ?, ?)"
@@ -42,11 +39,9 @@ class SqliteAccessStore(AccessStore):
         )
 
     async def written(self) -> Mapping[str, WrittenRules]:
-        """See the port."""
         return await self._store.read(_written)
 
     async def begin(self, rows: Mapping[str, WrittenRules]) -> None:
-        """See the port."""
         sets: dict[str, str] = {}
         values: list[tuple[str, str, str]] = []
         for device_id, one in rows.items():
@@ -68,15 +63,12 @@ class SqliteAccessStore(AccessStore):
         await self._store.write(change)
 
     async def done(self, device_ids: Sequence[str]) -> None:
-        """See the port."""
         await self._each("UPDATE access_rules SET written = 1, previous = '' WHERE device_id = ?", device_ids)
 
     async def forget(self, device_ids: Sequence[str]) -> None:
-        """See the port."""
         await self._each("DELETE FROM access_rules WHERE device_id = ?", device_ids)
 
     async def open_grants(self) -> Sequence[AccessGrant]:
-        """See the port."""
 
         def query(db: sqlite3.Connection) -> list[AccessGrant]:
             rows = db.execute("SELECT body FROM access_grants WHERE ended_at IS NULL")
@@ -85,7 +77,6 @@ class SqliteAccessStore(AccessStore):
         return await self._store.read(query)
 
     async def put_grant(self, grant: AccessGrant) -> None:
-        """See the port."""
         values = (grant.grant_id, grant.device_id, grant.expires_at, json.dumps(asdict(grant)))
         await self._store.write(
             lambda db: db.execute(
@@ -94,13 +85,11 @@ class SqliteAccessStore(AccessStore):
         )
 
     async def end_grants(self, grant_ids: Sequence[str], at: float) -> None:
-        """See the port."""
         values = [(at, one) for one in grant_ids]
         statement = "UPDATE access_grants SET ended_at = ? WHERE grant_id = ? AND ended_at IS NULL"
         await self._store.write(lambda db: db.executemany(statement, values))
 
     async def grants(self, *, device_id: str | None = None, limit: int = 200) -> Sequence[GrantRecord]:
-        """See the port."""
 
         def query(db: sqlite3.Connection) -> list[GrantRecord]:
             rows = db.execute(

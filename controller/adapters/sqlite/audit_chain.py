@@ -1,6 +1,6 @@
-"""Rows of the record are numbered and chained where they are written: in the writer's thread, inside the transaction.
+"""The audit log's hash chain: rows are numbered and chained in the writer thread, inside the transaction.
 
-Order and chain are exact there, a transaction that is undone undoes them, and no state has to be kept in memory.
+So a rollback undoes numbers and chain too, and no state is held in memory.
 """
 
 import json
@@ -25,8 +25,8 @@ from controller.domain.audit_chain import (
 )
 from controller.ports.errors import StoreError
 
-ANCHOR: Final = "audit.anchor"  # key in `meta`: the last row that pruning took away
-MAX_FLAWS: Final = 100  # flaws that one check tells of
+ANCHOR: Final = "audit.anchor"  # key in `meta`: the last pruned row
+MAX_FLAWS: Final = 100  # flaws in one verification
 _CLOCK_SLACK: Final = 86_400.0  # seconds; a row from further ahead was written by a wrong clock
 
 _INSERT: Final = (
@@ -37,7 +37,7 @@ _COLUMNS: Final = "seq, at, kind, device_id, actor, case_id, alert, detail, chai
 
 
 class AuditRow(NamedTuple):
-    """A row before it has its number; in the order of the columns."""
+    """A row without its number, in the order of the columns."""
 
     at: float
     kind: str
@@ -49,12 +49,12 @@ class AuditRow(NamedTuple):
 
     @property
     def body(self) -> bytes:
-        """What is hashed."""
+        """The content that is hashed."""
         return row_bytes(*self[:5], alert=self.alert, detail=self.detail)
 
 
 def append(connection: sqlite3.Connection, lines: list[tuple[AuditRow, bytes]]) -> None:
-    """Write lines, with their bodies worked out before, behind the last row."""
+    """Appends rows with their content as bytes."""
     seq, before = _end(connection)
     rows: list[tuple[Any, ...]] = []
     for line, body in lines:
@@ -66,7 +66,7 @@ def append(connection: sqlite3.Connection, lines: list[tuple[AuditRow, bytes]]) 
 
 
 def _end(connection: sqlite3.Connection) -> tuple[int, bytes]:
-    """The highest number ever given, and the digest that the next row follows."""
+    """Returns the highest number ever given, and the digest before the next row."""
     found = connection.execute("SELECT seq, chain FROM audit ORDER BY seq DESC LIMIT 1").fetchone()
     counted = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'audit'").fetchone()
     if found is None:
@@ -76,15 +76,15 @@ def _end(connection: sqlite3.Connection) -> tuple[int, bytes]:
 
 
 def head(connection: sqlite3.Connection) -> ChainHead:
-    """The end of the chain."""
+    """Returns the end of the chain."""
     found = connection.execute("SELECT seq, chain FROM audit ORDER BY seq DESC LIMIT 1").fetchone()
     return _anchor(connection) if found is None else ChainHead(found[0], bytes(found[1] or GENESIS)[-DIGEST_BYTES:])
 
 
 def prune(connection: sqlite3.Connection, before: float, now: float, most: int) -> int:
-    """Take away the oldest rows from before that time, at most `most`, and say so in a row; how many were taken.
+    """Deletes the oldest rows from before a time, at most `most`, and records that in a row; returns how many.
 
-    Only whole beginnings go: the chain has no holes. A row from far ahead of `now` holds nothing up.
+    It stops at the first row that is not older. A row from far after `now`, by a wrong clock, counts as old.
     """
     oldest = connection.execute("SELECT seq, at, chain FROM audit ORDER BY seq LIMIT ?", (most,)).fetchall()
     anchor, gone = None, 0
@@ -108,10 +108,10 @@ def _anchor(connection: sqlite3.Connection) -> ChainHead:
 
 
 def check(connection: sqlite3.Connection, noted: ChainHead | None = None) -> ChainVerification:
-    """Look at every row in one snapshot.
+    """Verifies every row in one snapshot.
 
     Raises:
-        sqlite3.Error: not readable.
+        sqlite3.Error: the rows cannot be read.
     """
     connection.execute("BEGIN")
     try:
@@ -147,10 +147,10 @@ def _through(detail: str | None) -> int | None:
 
 
 def check_file(path: Path, noted: ChainHead | None = None) -> ChainVerification:
-    """Check a store past a controller, running or not; nothing in it is changed.
+    """Verifies a file, whether a controller is running or not; changes nothing.
 
     Raises:
-        StoreError: not there, not a store, or older than the chain.
+        StoreError: the file does not exist or is not a store.
     """
     if not path.is_file():
         raise StoreError(f"cannot check the record of {path}: there is no such file")

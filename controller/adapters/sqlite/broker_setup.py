@@ -1,4 +1,4 @@
-"""What the broker was like before Cordon set it up, in the store's file."""
+"""The broker's settings from before the setup, in the store's file."""
 
 import sqlite3
 
@@ -10,11 +10,9 @@ class SqliteSetupStore(SetupStore):
     """See the port; beside the store, through its one writer."""
 
     def __init__(self, store: SqliteStore) -> None:
-        """Use the store's file."""
         self._store = store
 
     async def kept(self) -> SavedSetup | None:
-        """See the port."""
 
         def query(connection: sqlite3.Connection) -> SavedSetup | None:
             row = connection.execute("SELECT at, before, client_id, deny_unmatched FROM broker_setup").fetchone()
@@ -23,7 +21,6 @@ class SqliteSetupStore(SetupStore):
         return await self._store.read(query)
 
     async def keep(self, setup: SavedSetup) -> None:
-        """See the port."""
         values = (setup.at, setup.before, setup.client_id_from_certificate, setup.deny_unmatched)
 
         def change(connection: sqlite3.Connection) -> None:
@@ -37,5 +34,4 @@ class SqliteSetupStore(SetupStore):
         await self._store.write(change)
 
     async def forget(self) -> None:
-        """See the port."""
         await self._store.write(lambda connection: connection.execute("DELETE FROM broker_setup"))

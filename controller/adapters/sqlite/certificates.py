@@ -21,33 +21,28 @@ _MAX_NUMBER: Final = 2**63 - 1  # SQLite's largest; a list's number may be large
 
 
 class SqliteCertificateRegistry(CertificateRegistry):
-    """`controller.ports.certificates.Registry` beside the store, through its one writer."""
+    """`controller.ports.certificates.Registry` in the store's file."""
 
     def __init__(self, store: SqliteStore) -> None:
-        """Use the store's file."""
         self._store = store
 
     async def add(self, certificate: Certificate) -> None:
-        """See the port. One that is there already stays as it is."""
+        """An existing certificate stays as it is."""
         await self._store.write(lambda db: _add(db, certificate))
 
     async def find(self, serial: str) -> Certificate | None:
-        """See the port."""
         return await self._store.read(lambda db: _one(db, f"{_SELECT} WHERE serial = ?", (serial,)))
 
     async def of(self, name: str) -> tuple[Certificate, ...]:
-        """See the port."""
         return await self._store.read(lambda db: _of(db, name))
 
     async def by_key(self, key: str) -> Certificate | None:
-        """See the port."""
         text = f"{_SELECT} WHERE key = ? ORDER BY issued_at DESC LIMIT 1"
         return await self._store.read(lambda db: _one(db, text, (key,)))
 
     async def certificates(
         self, *, name: str | None = None, good_at: float | None = None, limit: int = 200, offset: int = 0
     ) -> tuple[Sequence[Certificate], int]:
-        """See the port."""
         where, values = ["1 = 1"], list[Any]()
         if name is not None:
             where.append("name = ?")
@@ -67,7 +62,6 @@ class SqliteCertificateRegistry(CertificateRegistry):
         return await self._store.read(query)
 
     async def revoke(self, serials: Sequence[str], at: float, reason: str) -> Sequence[Certificate]:
-        """See the port."""
 
         def change(db: sqlite3.Connection) -> list[Certificate]:
             done = []
@@ -82,12 +76,10 @@ class SqliteCertificateRegistry(CertificateRegistry):
         return await self._store.write(change)
 
     async def revoked(self, issuer: str, now: float) -> Sequence[Certificate]:
-        """See the port."""
         text = f"{_SELECT} WHERE revoked_at IS NOT NULL AND issuer = ? AND end_at > ? ORDER BY revoked_at"
         return await self._store.read(lambda db: [_certificate(row) for row in db.execute(text, (issuer, now))])
 
     async def standings(self, now: float) -> Sequence[RevocationStatus]:
-        """See the port."""
         text = (
             "SELECT name, max(revoked_at), max(CASE WHEN revoked_at IS NULL AND end_at > ? THEN issued_at END)"
             " FROM certificates WHERE kind = 'client' AND name IN"
@@ -96,14 +88,13 @@ class SqliteCertificateRegistry(CertificateRegistry):
         return await self._store.read(lambda db: [RevocationStatus(*row) for row in db.execute(text, (now,))])
 
     async def good_among(self, issuer: str, serials: frozenset[str]) -> Sequence[str]:
-        """See the port. The registry is asked for what it has, not for each of a list's many serials."""
+        """Queries the registry's certificates, not each of a list's many serials."""
         text = "SELECT serial FROM certificates WHERE issuer = ? AND revoked_at IS NULL"
         return await self._store.read(
             lambda db: [serial for (serial,) in db.execute(text, (issuer,)) if serial in serials]
         )
 
     async def note_list_number(self, name: str, number: int) -> int:
-        """See the port."""
 
         def change(db: sqlite3.Connection) -> int:
             text = (
@@ -116,7 +107,6 @@ class SqliteCertificateRegistry(CertificateRegistry):
         return await self._store.write(change)
 
     async def next_crl_number(self, issuer: str) -> int:
-        """See the port."""
 
         def change(db: sqlite3.Connection) -> int:
             text = (
@@ -130,32 +120,27 @@ class SqliteCertificateRegistry(CertificateRegistry):
         return await self._store.write(change)
 
     async def put_token(self, token: EnrolmentToken) -> None:
-        """See the port."""
         await self._store.write(lambda db: db.execute(_INSERT_TOKEN, _token_row(token)).rowcount)
 
     async def tokens(self) -> Sequence[EnrolmentToken]:
-        """See the port."""
         text = f"{_SELECT_TOKEN} ORDER BY created_at DESC, token_id"
         return await self._store.read(lambda db: [_token(row) for row in db.execute(text)])
 
     async def drop_token(self, token_id: str) -> bool:
-        """See the port."""
         text = "DELETE FROM enrolment_tokens WHERE token_id = ?"
         return await self._store.write(lambda db: db.execute(text, (token_id,)).rowcount) > 0
 
     async def token(self, digest: str) -> EnrolmentToken | None:
-        """See the port."""
         return await self._store.read(lambda db: _token_of(db, digest))
 
     async def admit(self, digest: str, certificate: Certificate, now: float, *, is_known: bool) -> EnrolmentResult:
-        """See the port."""
 
         def change(db: sqlite3.Connection) -> EnrolmentResult:
             token = _token_of(db, digest)
             held = _of(db, certificate.name)
             if token is not None:
                 for one in held:
-                    # The answer was lost on the way: the same key and token get the same certificate again.
+                    # The response was lost: the same key and token get the same certificate.
                     if one.key == certificate.key and one.origin == f"token:{token.token_id}" and one.is_valid(now):
                         return EnrolmentResult(one, token=token)
             refusal = check_enrolment(token, certificate.name, held, now, is_known=is_known)
@@ -171,7 +156,6 @@ class SqliteCertificateRegistry(CertificateRegistry):
         return await self._store.write(change)
 
     async def renew(self, certificate: Certificate, of: str) -> Certificate:
-        """See the port."""
 
         def change(db: sqlite3.Connection) -> Certificate:
             for one in _of(db, certificate.name):
@@ -183,18 +167,15 @@ class SqliteCertificateRegistry(CertificateRegistry):
         return await self._store.write(change)
 
     async def unrecorded(self, limit: int) -> Sequence[Certificate]:
-        """See the port."""
         text = f"{_SELECT} WHERE recorded = 0 LIMIT ?"
         return await self._store.read(lambda db: [_certificate(row) for row in db.execute(text, (limit,))])
 
     async def mark_recorded(self, serials: Sequence[str]) -> None:
-        """See the port."""
         rows = [(serial,) for serial in serials]
         text = "UPDATE certificates SET recorded = 1 WHERE serial = ?"
         await self._store.write(lambda db: db.executemany(text, rows).rowcount)
 
     async def expired(self, now: float, limit: int) -> Sequence[tuple[Certificate, bool]]:
-        """See the port."""
         text = (
             f"SELECT {_COLUMNS}, EXISTS (SELECT 1 FROM certificates AS newer WHERE newer.name = old.name"  # noqa: S608 - constants
             " AND newer.kind = 'client' AND newer.issued_at > old.issued_at) FROM certificates AS old"
@@ -204,13 +185,12 @@ class SqliteCertificateRegistry(CertificateRegistry):
         return [(_certificate(tuple(row[:-1])), bool(row[-1])) for row in rows]
 
     async def mark_expiry_recorded(self, serials: Sequence[str]) -> None:
-        """See the port."""
         rows = [(serial,) for serial in serials]
         text = "UPDATE certificates SET recorded = 2 WHERE serial = ?"
         await self._store.write(lambda db: db.executemany(text, rows).rowcount)
 
     async def prune(self, before: float) -> int:
-        """See the port. The last certificate of a name stays, so that nobody becomes that device unasked."""
+        """The last certificate of a name stays, so that its id is not free for another device."""
 
         def change(db: sqlite3.Connection) -> int:
             text = (

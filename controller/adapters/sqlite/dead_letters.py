@@ -1,14 +1,14 @@
-"""Which refused messages make room for new ones, known in memory so that no insert has to search the table."""
+"""Retention of rejected messages, from an index in memory, so that an insert does not search the table."""
 
 from collections import OrderedDict, deque
 from collections.abc import Iterable
 
 
 class DeadLetterIndex:
-    """The numbers and devices of the dead letters kept: the oldest of a device, then the oldest of all, go first."""
+    """Numbers and devices of the stored dead letters; deletes the oldest of a device first, then the oldest of all."""
 
     def __init__(self, kept: Iterable[tuple[int, str]], next_seq: int, *, most: int, most_per_device: int) -> None:
-        """Take what the table holds, oldest first, the number that comes next, and the bounds."""
+        """Takes the rows of the table, oldest first, the next number, and the bounds."""
         self._most = most
         self._most_per_device = most_per_device
         self._all: OrderedDict[int, str] = OrderedDict()
@@ -19,7 +19,7 @@ class DeadLetterIndex:
             self._left_over += self._keep(seq, device_id)
 
     def add(self, device_id: str) -> tuple[int, list[int]]:
-        """The number for a new one, and the numbers of those that go for it."""
+        """Returns the number of a new dead letter, and the numbers of those to delete."""
         seq = self._next
         self._next += 1
         gone = self._left_over + self._keep(seq, device_id)

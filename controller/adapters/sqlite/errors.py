@@ -1,4 +1,4 @@
-"""Which failures of SQLite pass by waiting, which are one caller's fault, and how an operator reads them."""
+"""Classifies and describes failures of SQLite: transient, or caused by the data of one caller."""
 
 import sqlite3
 from typing import Final
@@ -24,25 +24,25 @@ _CONNECTION_FINE: Final = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY, s
 
 
 def _code(error: BaseException) -> int:
-    """The primary result code; -1 for errors that the Python module raises by itself."""
+    """Returns the primary result code; -1 for errors of the Python module itself."""
     code = getattr(error, "sqlite_errorcode", None)
     return -1 if code is None else int(code) & _PRIMARY
 
 
 def passes_by_waiting(error: BaseException) -> bool:
-    """Whether the state of the file or the machine is to blame, not what was written."""
+    """Whether the file or the machine is the cause, not the data."""
     if isinstance(error, MemoryError):  # what the module makes of SQLITE_NOMEM
         return True
     return isinstance(error, sqlite3.Error) and _code(error) in _WORDS
 
 
 def needs_new_connection(error: BaseException) -> bool:
-    """Whether trying again through the same connection might never succeed."""
+    """Whether a retry needs a new connection."""
     return _code(error) not in _CONNECTION_FINE
 
 
 def words(error: BaseException) -> str:
-    """What an operator should read; SQLite's own words are in brackets."""
+    """Returns the text for the operator, with SQLite's message in brackets."""
     said = _WORDS.get(_code(error))
     if said is None:
         return f"{type(error).__name__}: {error}"
@@ -51,6 +51,6 @@ def words(error: BaseException) -> str:
 
 
 def as_store_error(error: BaseException, doing: str) -> StoreError:
-    """The port's error for a failure; raise it `from` the failure."""
+    """Returns the port's error; raise it `from` the failure."""
     kind = StoreFullError if _code(error) == sqlite3.SQLITE_FULL else StoreError
     return kind(f"{doing}: {words(error)}")

@@ -1,4 +1,4 @@
-"""One controller for one store: two would each believe their own memory and undo the other's containments."""
+"""Locks the store for one controller: two would undo each other's containments."""
 
 import contextlib
 import fcntl
@@ -11,10 +11,10 @@ from controller.ports.errors import StoreError
 
 
 def give_to_owner(path: Path) -> None:
-    """As root, give the file to whom its folder belongs: a service of another user has to work with it afterwards.
+    """As root, changes the owner of the file to the owner of its folder, whose service has to use it.
 
     Raises:
-        OSError: not possible.
+        OSError: the owner cannot be changed.
     """
     if os.geteuid() == 0:
         folder = path.parent.stat()
@@ -22,19 +22,19 @@ def give_to_owner(path: Path) -> None:
 
 
 def lock_path(path: Path) -> Path:
-    """Where the lock of the store at `path` lies: beside it, whatever way the path is written."""
+    """Returns the path of the lock file, in the folder of the resolved `path`."""
     store = path.resolve()
     return store.with_name(f"{store.name}.lock")
 
 
 @contextlib.contextmanager
 def hold_store(path: Path) -> Iterator[None]:
-    """Hold the store for this process; the system lets go of it however the process ends.
+    """Locks the store for this process; the system releases the lock when the process ends.
 
-    The lock's file stays: were it removed, two processes could hold two files of the same name.
+    The lock file is never removed: two processes could then lock two files of the same name.
 
     Raises:
-        StoreError: another process holds it, or the lock's file cannot be made.
+        StoreError: another process has the lock, or the lock file cannot be created.
     """
     beside = lock_path(path)
     try:

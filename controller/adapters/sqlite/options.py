@@ -1,4 +1,4 @@
-"""Every limit of the store, checked when it is built, so that a mistake shows at start and not at night."""
+"""Limits of the store, validated when they are created."""
 
 from dataclasses import dataclass
 
@@ -8,24 +8,24 @@ _MIB = 1024 * _KIB
 
 @dataclass(frozen=True, slots=True)
 class StoreOptions:
-    """The store's settings. Of these `cordon.toml` sets the two `_days`; the rest are constants that tests shorten.
+    """Settings of the store. `cordon.toml` sets the two `_days`; tests shorten the others.
 
     Attributes:
-        max_group_rows: rows after which a transaction takes no further commits.
+        max_group_rows: rows after which a transaction accepts no further commits.
         max_group_bytes: the same in bytes of what is written.
-        max_waiting_bytes: what may wait to be written before a commit is refused.
+        max_waiting_bytes: size of the queue at which a commit is refused.
         readers: connections that answer queries, each in a thread of its own.
-        lock_wait_seconds: how long SQLite itself waits for a lock before that counts as trouble.
+        lock_wait_seconds: how long SQLite waits for a lock.
         retry_floor_seconds: the first wait after a transaction that could not be written; doubles up to the ceiling.
-        close_seconds: how long `close` goes on trying to write what is queued.
+        close_seconds: how long `close` retries to write the queue.
         checkpoint_pages: pages of 4 KiB in the write-ahead log after which it is copied into the database.
-        max_log_bytes: size of the log above which writing waits for readers to let go of it.
-        idle_seconds: without writes for so long, the log is emptied.
-        max_dead_letters: refused messages that are kept; the oldest go first.
-        max_dead_letters_per_device: the same for each device, so that one cannot push out the others'.
-        dead_payload_bytes: what is kept of a refused message.
-        audit_days: how long `prune` leaves the record.
-        command_days: how long `prune` leaves commands that ended.
+        max_log_bytes: size of the log above which the writer waits for readers.
+        idle_seconds: time without writes after which the log is emptied.
+        max_dead_letters: stored rejected messages; the oldest are deleted first.
+        max_dead_letters_per_device: the same for each device, so that one cannot displace the others.
+        dead_payload_bytes: stored bytes of a rejected message.
+        audit_days: retention of the audit log.
+        command_days: retention of ended commands.
     """
 
     max_group_rows: int = 2000

@@ -1,4 +1,4 @@
-"""The keys by which devices sign their reports, on SQLite: of certificates, and of a first proven contact."""
+"""Report-signing keys of devices: of certificates, and of a first authenticated contact."""
 
 import sqlite3
 
@@ -19,7 +19,6 @@ class SqliteReportKeys:
         self._registry = registry
 
     async def certified(self, device_id: str, now: float) -> CertifiedKeys | None:
-        """See `KeyBook`."""
         held = () if self._registry is None else await self._registry.of(device_id)
         found = [one for one in held if one.kind is CertificateKind.CLIENT]
         if not found:
@@ -41,12 +40,10 @@ class SqliteReportKeys:
         return CertifiedKeys(keys, over)
 
     async def owner(self, keyid: str) -> str | None:
-        """See `KeyBook`."""
         found = None if self._registry is None else await self._registry.by_key(keyid)
         return None if found is None else found.name
 
     async def registered(self, device_id: str) -> bytes | None:
-        """See `KeyBook`."""
 
         def query(db: sqlite3.Connection) -> bytes | None:
             row = db.execute("SELECT key FROM report_keys WHERE device_id = ?", (device_id,)).fetchone()
@@ -55,13 +52,11 @@ class SqliteReportKeys:
         return await self._store.read(query)
 
     async def register(self, device_id: str, key: bytes, at: float) -> None:
-        """See `KeyBook`."""
         await self._store.write(
             lambda db: db.execute("INSERT OR REPLACE INTO report_keys VALUES (?, ?, ?)", (device_id, key, at)).rowcount
         )
 
     async def forget(self, device_id: str) -> bool:
-        """See `KeyBook`."""
         gone = await self._store.write(
             lambda db: db.execute("DELETE FROM report_keys WHERE device_id = ?", (device_id,)).rowcount
         )

@@ -1,4 +1,4 @@
-"""Backups made and put back without a running controller: from the file, never from a process."""
+"""Backup and restore of the file, without a running controller."""
 
 import os
 import sqlite3
@@ -17,7 +17,7 @@ from controller.ports.errors import StoreError
 
 
 def copy_to(connection: sqlite3.Connection, target: Path) -> None:
-    """Copy what the connection sees to `target`, which appears under its name only when all of it is on disk.
+    """Copies the database to `target`, which appears under its name only when it is wholly on disk.
 
     Raises:
         StoreError: `target` exists, or cannot be written.
@@ -26,14 +26,14 @@ def copy_to(connection: sqlite3.Connection, target: Path) -> None:
         raise StoreError(f"cannot back up to {target}: it exists already")
     partly = target.with_name(f"{target.name}.part")
     try:
-        # Made first, so that there is no moment in which others may read it; SQLite fills an empty file.
+        # Created first, so that others can never read it; SQLite fills an empty file.
         handle = os.open(partly, os.O_CREAT | os.O_EXCL | os.O_RDWR, FILE_MODE)
     except OSError as error:
         raise StoreError(f"cannot back up to {target}: {error}") from error
     try:
         connection.execute("VACUUM INTO ?", (str(partly),))
         os.fsync(handle)
-        os.link(partly, target)  # unlike a rename, this never replaces a file that came meanwhile
+        os.link(partly, target)  # unlike a rename, a link never replaces a file
         sync_folder(target.parent)
     except (OSError, sqlite3.Error) as error:
         raise as_store_error(error, f"cannot back up to {target}") from error
@@ -42,14 +42,14 @@ def copy_to(connection: sqlite3.Connection, target: Path) -> None:
         partly.unlink(missing_ok=True)
 
 
-_PATIENT: Final = StoreOptions(lock_wait_seconds=30.0)  # nobody waits for these: better late than refused
+_PATIENT: Final = StoreOptions(lock_wait_seconds=30.0)  # no request waits for a backup
 _SHOWN_PROBLEMS: Final = 3
 
 
 def back_up_file(path: Path, target: Path) -> int:
-    """Copy the store at `path` to `target` (mode 0600), also while a controller writes to it; the copy's bytes.
+    """Copies the store at `path` to `target` (mode 0600), also while a controller writes; returns the size in bytes.
 
-    The copy is verified before this returns; one that fails is removed.
+    The copy is verified, and removed if that fails.
 
     Raises:
         StoreError: no store there, `target` exists or cannot be written, the store is damaged.
@@ -66,10 +66,10 @@ def back_up_file(path: Path, target: Path) -> int:
 
 
 def verify(path: Path) -> None:
-    """Refuse what is not a whole store that this version can work with.
+    """Checks that the file is an intact store of this version.
 
     Raises:
-        StoreError: it cannot be read, is damaged, another program's, or a newer Cordon's.
+        StoreError: it cannot be read, is damaged, or is of another program or another version.
     """
     with _opened(path) as connection:
         (application,) = connection.execute("PRAGMA application_id").fetchone()
@@ -81,20 +81,20 @@ def verify(path: Path) -> None:
 
 
 def restore_file(source: Path, path: Path, now: float) -> Path | None:
-    """Put the verified backup `source` in the place of the store at `path`; returns where the old store was put.
+    """Replaces the store at `path` by the verified backup `source`; returns the new path of the old store, if any.
 
-    `now` (Unix seconds) goes into the old store's new name; `None`: there was none. At every moment one whole store
-    lies at `path`, or none if none did before.
+    `now` (Unix seconds) is part of the old store's new name. At every moment `path` is a whole store, or absent if it
+    was absent before.
 
     Raises:
-        StoreError: a controller runs on it, the backup does not pass, a file cannot be written; nothing was replaced.
+        StoreError: a controller is running, the backup is invalid, a file cannot be written; nothing was replaced.
     """
     path = path.resolve()
     verify(source)
     with hold_store(path):
         fresh = path.with_name(f"{path.name}.restored")
         try:
-            fresh.unlink(missing_ok=True)  # left by an attempt that was cut short
+            fresh.unlink(missing_ok=True)  # left by an interrupted attempt
         except OSError as e:
             raise StoreError(f"cannot restore to {path}: {e.strerror}") from e
         with _opened(source) as connection:

@@ -1,4 +1,4 @@
-"""Rollouts on SQLite: a row for each and one for each of its devices, in the transaction of what follows from them."""
+"""Rollouts: a row for each rollout and for each of its devices, in the store's file."""
 
 import sqlite3
 from collections.abc import Sequence
@@ -26,13 +26,12 @@ _PREFIX: Final = "r-"
 
 
 class SqliteRolloutStore(RolloutStore):
-    """`controller.ports.rollouts.RolloutStore` beside a `SqliteStore`."""
+    """`controller.ports.rollouts.RolloutStore` in the file of a `SqliteStore`."""
 
     def __init__(self, store: SqliteStore) -> None:
         self._store = store
 
     async def create(self, rollout: Rollout, members: Sequence[RolloutMember], writes: StoreWrites) -> None:
-        """See `RolloutStore.create`."""
         number = int(rollout.rollout_id.removeprefix(_PREFIX))
         state, body = rollout.state.value, _ROLLOUT.dump(rollout)
         row = (number, rollout.rollout_id, rollout.target.name, state, rollout.created_at, body)
@@ -45,7 +44,6 @@ class SqliteRolloutStore(RolloutStore):
         await self._store.commit_with(writes, change, len(rows) + 1)
 
     async def keep(self, rollout: Rollout, members: Sequence[RolloutMember], writes: StoreWrites) -> None:
-        """See `RolloutStore.keep`."""
         row = (rollout.state.value, _ROLLOUT.dump(rollout), rollout.rollout_id)
         rows = _member_rows(rollout, members)
 
@@ -56,20 +54,16 @@ class SqliteRolloutStore(RolloutStore):
         await self._store.commit_with(writes, change, len(rows) + 1)
 
     def id_of(self, number: int) -> str:
-        """See `RolloutStore.id_of`."""
         return f"{_PREFIX}{number:04d}"
 
     async def next_number(self) -> int:
-        """See `RolloutStore.next_number`."""
         return await self._store.read(_next_number)
 
     async def rollout(self, rollout_id: str) -> Rollout | None:
-        """See `RolloutStore.rollout`."""
         found = await self._store.read(partial(_rollouts, where="rollout_id = ?", values=(rollout_id,), limit=1))
         return found[0] if found else None
 
     async def rollouts(self, *, limit: int, is_open: bool = False, name: str | None = None) -> Sequence[Rollout]:
-        """See `RolloutStore.rollouts`."""
         where = f"state NOT IN ({_ENDS})" if is_open else "1"
         if name is None:
             return await self._store.read(partial(_rollouts, where=where, values=(), limit=limit))
@@ -78,7 +72,6 @@ class SqliteRolloutStore(RolloutStore):
     async def members(
         self, rollout_id: str, *, state: str | None = None, limit: int | None = None, offset: int = 0
     ) -> Sequence[RolloutMember]:
-        """See `RolloutStore.members`."""
         return await self._store.read(
             partial(_members, rollout_id=rollout_id, state=state, limit=-1 if limit is None else limit, offset=offset)
         )

@@ -1,7 +1,6 @@
-"""How the file is opened and brought to this version: the only place that knows pragmas.
+"""Opens and migrates the file of the store; the only module with pragmas.
 
-Every change of a table or of the JSON in a column is a new migration, so that an older Cordon refuses a newer file
-instead of misreading it. Indexes are those the queries need and no more: each one is paid for at every write.
+Every change of a table or of the JSON in a column is a new migration, so that an older version refuses a newer file.
 """
 
 import os
@@ -20,21 +19,21 @@ from controller.adapters.sqlite.options import StoreOptions
 from controller.ports.errors import StoreError
 
 APPLICATION_ID: Final = 0x43_4F_52_44  # "CORD" in the file's header: tells our file from any other SQLite database
-FILE_MODE: Final = 0o600  # SQLite gives the same mode to the files it makes beside it
+FILE_MODE: Final = 0o600  # SQLite creates its other files with the same mode
 _WRITER_CACHE_KIB: Final = 64 * 1024
 _READER_CACHE_KIB: Final = 16 * 1024
-_STATEMENTS: Final = 128  # prepared statements a connection remembers
+_STATEMENTS: Final = 128  # prepared statements per connection
 _LOG_ATTEMPTS: Final = 100
 _LOG_PAUSE: Final = 0.02  # seconds
-_UNRELEASED: Final = "m0001_first"  # the first migration of stores that no release ever wrote
+_UNRELEASED: Final = "m0001_first"  # the first migration of development versions
 
 
 def connect(path: Path, options: StoreOptions, *, read_only: bool) -> sqlite3.Connection:
-    """Open an existing file; a connection may be handed from thread to thread, never used by two at once.
+    """Opens an existing file; the connection may move between threads, but only one may use it at a time.
 
     Raises:
-        sqlite3.Error: as SQLite says it; a file that is not there is not made.
-        StoreError: another program's database, or a newer Cordon's: nothing in it was changed.
+        sqlite3.Error: the file does not exist or cannot be opened.
+        StoreError: a database of another program or of another version; it was not changed.
     """
     connection = sqlite3.connect(
         f"file:{quote(str(path))}?mode={'ro' if read_only else 'rw'}",
@@ -58,15 +57,17 @@ def connect(path: Path, options: StoreOptions, *, read_only: bool) -> sqlite3.Co
 
 def _prepare_for_writing(connection: sqlite3.Connection, options: StoreOptions) -> None:
     _use_log(connection)
-    connection.execute("PRAGMA synchronous = FULL")  # a commit that was confirmed survives power loss
+    connection.execute("PRAGMA synchronous = FULL")  # a confirmed commit survives a power loss
     connection.execute("PRAGMA foreign_keys = ON")
-    connection.execute("PRAGMA secure_delete = FAST")  # some builds overwrite every freed page: twice the writing
+    connection.execute(
+        "PRAGMA secure_delete = FAST"
+    )  # some builds overwrite every freed page, which doubles the writes
     connection.execute(f"PRAGMA wal_autocheckpoint = {options.checkpoint_pages}")
     connection.execute(f"PRAGMA journal_size_limit = {options.max_log_bytes}")
 
 
 def _use_log(connection: sqlite3.Connection) -> None:
-    """Switch to a write-ahead log; for this one statement SQLite does not wait while another does the same."""
+    """Switches to a write-ahead log; for this statement SQLite does not wait for a lock."""
     for _ in range(_LOG_ATTEMPTS - 1):
         try:
             connection.execute("PRAGMA journal_mode = WAL")
@@ -80,10 +81,10 @@ def _use_log(connection: sqlite3.Connection) -> None:
 
 
 def prepare(path: Path, options: StoreOptions) -> sqlite3.Connection:
-    """Make the file if it is absent, bring it to this version, and return the connection to write with.
+    """Creates the file if it is absent, migrates it, and returns the connection of the writer.
 
     Raises:
-        StoreError: no such folder, not a file of Cordon's, made by a newer Cordon, not writable, locked.
+        StoreError: no such folder, a file of another program or of another version, not writable, locked.
     """
     try:
         _make_file(path)
@@ -105,7 +106,7 @@ def _make_file(path: Path) -> None:
     if not path.parent.is_dir():
         raise StoreError(f"cannot open the store {path}: there is no folder {path.parent}")
     try:
-        # Made before SQLite sees it, so that there is no moment in which others may read it.
+        # Created before SQLite opens it, so that others can never read it.
         made = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, FILE_MODE)
     except FileExistsError:
         if not path.is_file():
@@ -117,7 +118,7 @@ def _make_file(path: Path) -> None:
 
 def _bring_up_to_date(connection: sqlite3.Connection) -> None:
     database = sqlite_utils.Database(connection, execute_plugins=False)
-    # Taken before anything is looked at, so that two starts at once do not both migrate.
+    # The lock comes first, so that two starts at once do not both migrate.
     connection.execute("BEGIN IMMEDIATE")
     try:
         migrations.apply(database)
@@ -129,7 +130,7 @@ def _bring_up_to_date(connection: sqlite3.Connection) -> None:
 
 
 def _check_origin(connection: sqlite3.Connection, path: Path) -> None:
-    """Refuse what this version of Cordon could only misread or harm."""
+    """Refuses files of other programs and of other versions."""
     (application,) = connection.execute("PRAGMA application_id").fetchone()
     (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
     if tables and application != APPLICATION_ID:

@@ -1,4 +1,4 @@
-"""What a commit writes, worked out before the writer's turn comes: statements with their rows, and how much it is."""
+"""Statements and rows of a commit, prepared before the writer takes it."""
 
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
@@ -13,8 +13,8 @@ from controller.adapters.sqlite.dead_letters import DeadLetterIndex
 from controller.domain.device import REPORT_FIELDS
 from controller.ports.store import DeadLetter, StoreWrites
 
-MAX_DEAD_TEXT: Final = 1024  # characters kept of a refused message's topic and of what was wrong with it
-_BYTES_PER_ROW: Final = 64  # what a row costs besides its texts
+MAX_DEAD_TEXT: Final = 1024  # characters of a rejected message's topic and detail
+_BYTES_PER_ROW: Final = 64  # size of a row besides its texts
 
 SqlRow = tuple[Any, ...]
 
@@ -31,20 +31,20 @@ _DEVICE: Final = _upsert("devices", codec.DEVICE_COLUMNS, "device_id")
 _TOLD: Final = ", ".join(f"{name} = ?" for name in REPORT_FIELDS)
 _SEEN: Final = f"UPDATE devices SET stale = 0, last_seen = ?, {_TOLD} WHERE device_id = ?"  # noqa: S608 - constants
 _REPORT: Final = _upsert("reports", codec.REPORT_COLUMNS, "device_id")
-# An effect that is asked for twice is the same effect.
+# An effect that is requested twice is the same effect.
 _EFFECT: Final = "INSERT INTO outbox (effect_id, kind, body) VALUES (?, ?, ?) ON CONFLICT (effect_id) DO NOTHING"
 _DONE: Final = "DELETE FROM outbox WHERE effect_id = ?"
 _COMMAND: Final = _upsert("commands", ("command_id", "device_id", "state", "updated_at", "body"), "command_id")
-# Numbers are given by the book in memory; should another process have given the same, no commit may fail for that.
+# Numbers come from the index in memory; a number that another process used must not fail the commit.
 _DEAD: Final = "INSERT OR REPLACE INTO dead_letters VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 _DEAD_GONE: Final = "DELETE FROM dead_letters WHERE seq = ?"
 
 
 @dataclass(frozen=True, slots=True)
 class WriteJob:
-    """One caller's part of a transaction; `run` is called in the writer's thread, again if the transaction failed.
+    """One caller's part of a transaction; `run` is called in the writer thread, again if the transaction failed.
 
-    `rows` and `size` (bytes, about) bound how much goes into one transaction and how much may wait.
+    `rows` and `size` (approximate bytes) count towards the limits of a transaction and of the queue.
     """
 
     run: Callable[[sqlite3.Connection], object]
@@ -53,10 +53,10 @@ class WriteJob:
 
 
 def work_of(writes: StoreWrites, book: DeadLetterIndex, payload_bytes: int) -> WriteJob:
-    """Everything of `writes` in the order that keeps a device's rows right.
+    """Returns the work of `writes`, with a device's rows in the right order.
 
     Raises:
-        StoreError: a value that cannot be kept.
+        StoreError: a value cannot be stored.
     """
     audit = [
         AuditRow(at, one.kind.value, one.device_id, one.actor, one.case_id, one.alert, codec.dump_detail(one.detail))

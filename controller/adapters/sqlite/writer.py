@@ -1,7 +1,7 @@
-"""The one thread that writes: it takes all that waits, commits once, and tells everybody in one call to the loop.
+"""The writer thread: takes all queued work, commits once, and reports all results in one call to the loop.
 
-What cannot be written for now is tried again, in order, until it can be. What one caller's data makes impossible fails
-for that caller alone.
+A transaction that fails because of the file or the machine is retried, in order. A failure caused by the data of one
+caller fails for that caller only.
 """
 
 import asyncio
@@ -33,11 +33,11 @@ class _Job:
 
 
 class _GivenUpError(Exception):
-    """The store is closing and its time is up; the cause says why nothing could be written."""
+    """The store is closing and `close_seconds` are over; the cause says why nothing could be written."""
 
 
 class WriterThread:
-    """Owns the connection that writes. `submit` and `close` are called on the loop's thread."""
+    """Owns the connection that writes; `submit` and `stop` are called on the loop's thread."""
 
     def __init__(
         self,
@@ -65,10 +65,10 @@ class WriterThread:
         self._thread.start()
 
     def submit(self, work: WriteJob) -> asyncio.Future[Any]:
-        """Queue `work`; the future has its result once it is on disk.
+        """Queues `work`; the future has its result once it is on disk.
 
         Raises:
-            StoreError: closed, or more waits already than memory should hold.
+            StoreError: closed, or the queue is full.
         """
         if self._closing.is_set():
             raise StoreError("the store is closed")
@@ -82,7 +82,7 @@ class WriterThread:
         return future
 
     async def stop(self) -> None:
-        """Write what is queued, or give up after `close_seconds`; either way every future is told."""
+        """Writes the queue, or gives up after `close_seconds`; every future is resolved."""
         self._deadline = time.monotonic() + self._options.close_seconds
         self._closing.set()
         with self._changed:
@@ -90,9 +90,9 @@ class WriterThread:
         await asyncio.to_thread(self._thread.join)
 
     def disconnect(self) -> None:
-        """Close the connection; after `stop`, and after the readers, so that the log is folded into the database."""
+        """Closes the connection; after `stop`, and after the readers, so that the log is copied into the database."""
         if self._connection is not None:
-            with contextlib.suppress(sqlite3.Error):  # the log is read again at the next start
+            with contextlib.suppress(sqlite3.Error):  # the next start reads the log
                 self._connection.close()
             self._connection = None
 
@@ -108,7 +108,7 @@ class WriterThread:
             self._call_loop(_tell, group, outcomes)
 
     def _take(self) -> list[_Job]:
-        """The next group; empty when the store closes and nothing waits."""
+        """Returns the next group; empty when the store closes and the queue is empty."""
         group: list[_Job] = []
         rows = size = 0
         if not self._wait_for_work(self._options.idle_seconds):
@@ -145,11 +145,11 @@ class WriterThread:
                 return outcomes
 
     def _attempt(self, group: list[_Job]) -> list[object]:
-        """Results, or errors in the place of results, after the commit.
+        """Commits; returns the result or error of each work.
 
         Raises:
-            sqlite3.Error: nothing was kept; trying again may help.
-            StoreError: what lies at the path now is not the store.
+            sqlite3.Error: nothing was stored; a retry may help.
+            StoreError: the file at the path is not the store.
         """
         connection = self._connect()
         connection.execute("BEGIN IMMEDIATE")
@@ -191,7 +191,7 @@ class WriterThread:
         self._shrink_log()
 
     def _pause(self, seconds: float) -> bool:
-        """Wait before the next attempt; `False` when there is to be none."""
+        """Waits before the next attempt; False when there is none."""
         if not self._closing.wait(seconds):
             return True
         left = self._deadline - time.monotonic()
@@ -201,7 +201,7 @@ class WriterThread:
         return True
 
     def _shrink_log(self) -> None:
-        """Readers that overlap without a gap keep SQLite from starting the log over: make one gap."""
+        """Waits for readers: overlapping readers keep SQLite from restarting the log."""
         try:
             size = self._log_path.stat().st_size
         except OSError:
@@ -213,7 +213,7 @@ class WriterThread:
 
     def _empty_log(self) -> None:
         if self._connection is not None:
-            with contextlib.suppress(sqlite3.Error):  # everything is safe in the log; the next time will do
+            with contextlib.suppress(sqlite3.Error):  # the data is in the log; the next attempt suffices
                 self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
 
     def _call_loop(self, call: Callable[..., object], *arguments: object) -> None:
@@ -222,7 +222,7 @@ class WriterThread:
 
 
 def _alone(connection: sqlite3.Connection, work: WriteJob) -> object:
-    """One caller's part inside the transaction of all, undone by itself when it fails by itself."""
+    """Runs the work of one caller in a savepoint, which is rolled back if it fails."""
     connection.execute("SAVEPOINT work")
     try:
         result = work.run(connection)
@@ -243,7 +243,7 @@ def _refused(group: list[_Job], cause: BaseException) -> list[object]:
 def _tell(group: list[_Job], outcomes: list[object]) -> None:
     for job, outcome in zip(group, outcomes, strict=True):
         if job.future.done():
-            continue  # the caller stopped waiting
+            continue  # the caller was cancelled
         if isinstance(outcome, BaseException):
             job.future.set_exception(outcome)
         else:

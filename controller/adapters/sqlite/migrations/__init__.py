@@ -1,4 +1,4 @@
-"""Every version of the tables, one file each, in the order of their numbers, in which they are applied."""
+"""Migrations, one file each, applied in the order of their numbers."""
 
 import pkgutil
 from importlib import import_module

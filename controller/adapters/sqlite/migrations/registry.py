@@ -1,4 +1,4 @@
-"""Where the versions of the tables enrol; a name that was released once is never given again."""
+"""The registry of migrations; a released name is never used again."""
 
 from collections.abc import Callable
 from typing import Final
@@ -13,7 +13,7 @@ Migration = Callable[[sqlite_utils.Database], None]
 
 
 def migration(change: Migration) -> Migration:
-    """Enrol `change` under its function's name; it runs once for a file, inside the transaction that opens it."""
+    """Registers `change` under its function's name; it runs once per file, in the transaction that opens it."""
     KNOWN.add(change.__name__)
     migrations()(change)
     return change
