@@ -13,6 +13,7 @@ from starlette.exceptions import HTTPException
 from controller.ports.errors import BrokerError, BrokerUnreachableError, ControllerError, StoreError
 
 _MAX_PROBLEMS: Final = 10  # problems in one response
+_MAX_CHOICES: Final = 500  # characters of a list of permitted values
 _CODES: Final = {
     400: "bad_request",
     404: "not_found",
@@ -82,8 +83,14 @@ async def _http_error(_request: Request, error: Exception) -> JSONResponse:
 
 async def _invalid(_request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
-    told = [f"{'.'.join(str(part) for part in one['loc'])}: {one['msg']}" for one in error.errors()[:_MAX_PROBLEMS]]
-    return answer(422, "invalid", "; ".join(told))
+    texts = [f"{'.'.join(str(part) for part in one['loc'])}: {_problem(one)}" for one in error.errors()[:_MAX_PROBLEMS]]
+    return answer(422, "invalid", "; ".join(texts))
+
+
+def _problem(error: Mapping[str, Any]) -> str:
+    text = str(error["msg"])
+    is_long = error["type"] == "enum" and len(text) > _MAX_CHOICES  # the kinds of audit lines are almost a hundred
+    return "is not one of the values in the API's description" if is_long else text
 
 
 async def _controller_error(_request: Request, error: Exception) -> JSONResponse:
