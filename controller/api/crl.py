@@ -34,7 +34,7 @@ async def crl_der(identity: IdentityDep, issuer: IssuerPath) -> Response:
 
 
 def _list(identity: IdentityServices | None, issuer: str) -> PublishedCrl:
-    found = None if identity is None else identity.certificates.served(issuer)
+    found = None if identity is None else identity.certificates.published_crl(issuer)
     if found is None:
         raise ApiError(404, "crl_unknown", "this controller has no list of that issuer")
     return found

@@ -190,8 +190,8 @@ def _ingest(
         adapters.log("ingest"),
         RateLimiter(RateLimit(limits.messages_per_second, limits.message_burst)),
         signing.verifier,
-        None if identity is None else identity.renewals.ask,
-        None if clones is None else clones.take,
+        None if identity is None else identity.renewals.enqueue,
+        None if clones is None else clones.observe,
     )
 
 

@@ -1,4 +1,4 @@
-"""Certificates as a service: issues them, keeps the revocation lists fresh, and tells the record what was issued."""
+"""The certificate service: issues certificates, publishes revocation lists, and audits what was issued."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -27,9 +27,9 @@ from controller.service.fleet_state import FleetState
 from controller.service.settings.settings import AuthoritySettings
 from controller.service.unit_of_work import UnitOfWork
 
-ROUND: Final = 5.0  # seconds between two looks at what is due
-_RECORD_AT_ONCE: Final = 500  # certificates told to the record in one go
-_PRUNE_AFTER: Final = 400 * 86_400.0  # seconds after its end that a certificate is kept in the registry
+EVERY: Final = 5.0  # seconds
+_RECORD_AT_ONCE: Final = 500  # certificates audited at once
+_PRUNE_AFTER: Final = 400 * 86_400.0  # seconds after expiry that a certificate stays in the registry
 _PRUNE_EVERY: Final = 86_400.0
 
 
@@ -42,10 +42,10 @@ async def issue(
     kind: CertificateKind,
     hosts: Sequence[str],
 ) -> Certificate:
-    """Sign an operator's request and enter it in the registry, with a controller running or not.
+    """Signs an operator's request and registers the certificate, with or without a running controller.
 
     Raises:
-        AuthorityError: the request or the authority will not do.
+        AuthorityError: the request or the authority cannot be used.
     """
     try:
         when = validity(now, lifetime, authority.info.issuing_end)
@@ -57,7 +57,7 @@ async def issue(
 
 
 class CertificateService:
-    """What the API and the loops need of the authority; `changed` is set when somebody's certificates changed.
+    """The authority with its registry; `changed` is set when certificates of a device changed.
 
     `on_changed` is called with the name whose certificates changed.
     """
@@ -88,40 +88,40 @@ class CertificateService:
     async def run(self) -> None:
         """Until cancelled."""
         while True:
-            await self.round()
-            await asyncio.sleep(ROUND)
+            await self.run_once()
+            await asyncio.sleep(EVERY)
 
     def sign_client(self, request: CertificateRequest, held: Sequence[Certificate], origin: str) -> Certificate:
         """A certificate for a device that had `held` before; not in the registry yet.
 
         Raises:
-            AuthorityError: the authority cannot sign any more.
+            AuthorityError: the authority has expired.
         """
         now = self._clock.now()
         try:
             when = validity(now, self.settings.device_lifetime, self.authority.info.issuing_end)
         except CertificateTimeError as e:
             raise AuthorityError(str(e)) from e
-        # After a revocation, whatever the clock was set to meanwhile: that is what lets the device in again.
+        # Later than a revocation, even if the clock was set back: a newer certificate readmits the device.
         after = max((one.revoked_at for one in held if one.revoked_at is not None), default=now - 1.0)
         issued_at = now if now > after else after + 0.001
         return self.authority.issue(request, CertificateKind.CLIENT, when, issued_at, origin)
 
-    async def round(self) -> None:
-        """Publish what is due, tell the record what is new."""
+    async def run_once(self) -> None:
+        """Publishes the list if it is due, and audits new and expired certificates."""
         try:
             await self.publish()
             await self.record()
-            await self.tell_of_ends()
+            await self.record_expiries()
             await self._warn()
             if self._clock.monotonic() - self._pruned_at > _PRUNE_EVERY:
                 self._pruned_at = self._clock.monotonic()
                 await self.registry.prune(self._clock.now() - _PRUNE_AFTER)
         except (StoreError, AuthorityError) as e:
-            self._log("certificates: this round failed", {"error": str(e)})
+            self._log("certificates: this pass failed", {"error": str(e)})
 
     async def _warn(self) -> None:
-        """An alert a day about what only people can renew: forgotten, it locks out everybody."""
+        """Alerts once a day about what only people can renew before it expires."""
         moment = self._clock.monotonic()
         if self._warned_at is not None and moment - self._warned_at < WARN_EVERY:
             return
@@ -137,17 +137,17 @@ class CertificateService:
             entry = AuditEntry(AuditKind.AUTHORITY_EXPIRING, "", "cordon", "", {"why": why}, alert=True)
             await self._fleet.record(entry)
 
-    def served(self, name: str) -> PublishedCrl | None:
-        """The list of this issuer, if it is one of ours."""
+    def published_crl(self, name: str) -> PublishedCrl | None:
+        """The published list of this issuer."""
         return self._lists.get(name)
 
     @property
     def lists(self) -> Sequence[PublishedCrl]:
-        """All lists that are handed out."""
+        """All published lists."""
         return tuple(self._lists.values())
 
     async def publish(self) -> PublishedCrl:
-        """The list of what was revoked, made anew where something was, or where it is half through its life."""
+        """The current list; a new one if a certificate was revoked, or half of its lifetime is over."""
         async with self._publishing:
             return await self._publish()
 
@@ -169,34 +169,34 @@ class CertificateService:
         return fresh
 
     async def record(self) -> None:
-        """Tell the audit of certificates it does not know: at least once each, also those made by hand."""
+        """Audits each certificate at least once, also those issued on the command line."""
         while found := await self.registry.unrecorded(_RECORD_AT_ONCE):
-            entries = [(one.issued_at, _told(one)) for one in found]
+            entries = [(one.issued_at, _issued(one)) for one in found]
             await self._fleet.commit(UnitOfWork(audit=entries))
             await self.registry.mark_recorded([one.serial for one in found])
 
-    async def tell_of_ends(self) -> None:
-        """One alert for each device whose certificate expired and that has no later one: it cannot renew any more."""
+    async def record_expiries(self) -> None:
+        """One alert per device whose certificate expired without a newer one: it cannot renew any more."""
         now = self._clock.now()
         while found := await self.registry.expired(now, _RECORD_AT_ONCE):
             lost = tuple(one for one, is_followed in found if _is_lost(one, is_followed=is_followed))
             if lost:
-                await self._fleet.record(*map(_ended, lost))
+                await self._fleet.record(*map(_expired, lost))
             await self.registry.mark_expiry_recorded([one.serial for one, _ in found])
 
 
 def _is_lost(one: Certificate, *, is_followed: bool) -> bool:
-    """A revoked one was told of, and what is said of a server's or an authority's end is said before it."""
+    """Revocations have their own entry; authorities are warned of before they expire."""
     return one.kind is CertificateKind.CLIENT and one.revoked_at is None and not is_followed
 
 
-def _ended(one: Certificate) -> AuditEntry:
+def _expired(one: Certificate) -> AuditEntry:
     why = f"it was not renewed in time: cordon enrol token --device {one.name} --replace, and enrol it again"
     detail: dict[str, object] = {"serial": one.serial, "until": one.end, "why": why}
     return AuditEntry(AuditKind.CERTIFICATE_EXPIRED, one.name, "cordon", "", detail, alert=True)
 
 
-def _told(one: Certificate) -> AuditEntry:
+def _issued(one: Certificate) -> AuditEntry:
     detail: dict[str, object] = {
         "serial": one.serial, "kind": one.kind.value, "name": one.name, "origin": one.origin, "until": one.end,
     }  # fmt: skip

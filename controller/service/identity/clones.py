@@ -1,4 +1,4 @@
-"""Watches who comes and goes at the broker for two that pass for one device; finding one is an alert, never more."""
+"""Detects clones from presence messages: two clients with one identity. A suspicion is an alert, never more."""
 
 import asyncio
 from collections import deque
@@ -17,11 +17,11 @@ from controller.service.fleet_state import FleetState
 from schemas.topics import TopicError, parse_presence
 
 MAX_PRESENCE: Final = 4096  # bytes of one presence message
-MAX_WAITING: Final = 1000  # suspicions; more are dropped
+MAX_WAITING: Final = 1000  # pending suspicions; more are dropped
 
 
 class _Ended(BaseModel):
-    """What EMQX says of a connection that ended; the rest is passed over."""
+    """The fields of EMQX's message about an ended connection."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
     reason: Annotated[str, Field(max_length=256)] = ""
@@ -29,7 +29,7 @@ class _Ended(BaseModel):
 
 
 class CloneMonitor:
-    """`take` presence messages on the hot path, `run` tells what they mean."""
+    """`observe` is called on the hot path; `run` reports suspicions."""
 
     def __init__(self, fleet: FleetState, broker: BrokerControl, log: Log) -> None:
         self._fleet = fleet
@@ -39,18 +39,17 @@ class CloneMonitor:
         self._waiting: deque[CloneSuspicion] = deque()
         self._wake = asyncio.Event()
 
-    def take(self, messages: Sequence[IncomingMessage]) -> None:
-        """Presence as it comes from the broker; anything that is none is passed over."""
+    def observe(self, messages: Sequence[IncomingMessage]) -> None:
+        """Processes presence messages; others are ignored."""
         for message in messages:
             if b"take" not in message.payload and b"discarded" not in message.payload:
-                continue  # by far the most
+                continue  # the usual case
             event = self._read(message)
             suspicion = None if event is None else self._detector.observe(event)
             if suspicion is not None:
-                self.suspect(suspicion)
+                self._enqueue(suspicion)
 
-    def suspect(self, suspicion: CloneSuspicion) -> None:
-        """Have a suspicion told."""
+    def _enqueue(self, suspicion: CloneSuspicion) -> None:
         if len(self._waiting) >= MAX_WAITING:
             return
         self._waiting.append(suspicion)
@@ -73,14 +72,14 @@ class CloneMonitor:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            await self.round()
+            await self.run_once()
 
-    async def round(self) -> None:
-        """Tell what waits."""
+    async def run_once(self) -> None:
+        """Reports the pending suspicions."""
         while self._waiting:
-            await self._tell(self._waiting.popleft())
+            await self._report(self._waiting.popleft())
 
-    async def _tell(self, suspicion: CloneSuspicion) -> None:
+    async def _report(self, suspicion: CloneSuspicion) -> None:
         try:
             grade = await self._broker.auth_strength(suspicion.device_id)
         except BrokerError:

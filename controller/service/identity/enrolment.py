@@ -1,4 +1,4 @@
-"""Enrolment and renewal: who asks with which right, and what they are given."""
+"""Enrolment: a device with a token gets a certificate, and what it needs to connect."""
 
 import hashlib
 import secrets
@@ -18,13 +18,13 @@ from controller.service.ingest.rate_limit import TokenBuckets
 
 PREFIX: Final = "cordon-enrol_"
 TOKEN_BYTES: Final = 32  # random
-NOTES_PER_SECOND: Final = 1.0  # refused enrolments that are recorded; the others are only refused
-NOTES_BURST: Final = 30
+REFUSALS_PER_SECOND: Final = 1.0  # refused enrolments that are audited
+REFUSALS_BURST: Final = 30
 
 
 @dataclass(frozen=True, slots=True)
 class IssuedIdentity:
-    """What a device is given."""
+    """The answer to an enrolled device."""
 
     certificate: Certificate
     chain: str
@@ -35,7 +35,7 @@ class IssuedIdentity:
 
 @dataclass(frozen=True, slots=True)
 class EnrolmentTokenRequest:
-    """What an operator wants a token to be; `lifetime` in seconds."""
+    """A new token; `lifetime` in seconds."""
 
     uses: int
     lifetime: float
@@ -46,7 +46,7 @@ class EnrolmentTokenRequest:
 
 
 class EnrolmentRefusedError(AuthorityError):
-    """No certificate; `code` is for programs."""
+    """The enrolment is refused; `code` is for programs."""
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
@@ -54,12 +54,12 @@ class EnrolmentRefusedError(AuthorityError):
 
 
 def digest_of(token: str) -> str:
-    """What the registry keeps of a token: SHA-256 in hex. A slow hash adds nothing to 256 random bits."""
+    """The stored digest of a token, SHA-256 in hex: a slow hash adds nothing to 256 random bits."""
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 class EnrolmentService:
-    """Lets devices in that bring a token. `keys` are public keys that sign commands; `reserved` ids are nobody's."""
+    """Enrols devices with tokens. `keys` are the public keys that sign commands; `reserved` ids are refused."""
 
     def __init__(
         self,
@@ -75,10 +75,10 @@ class EnrolmentService:
         self._servers = servers
         self._keys = keys
         self._reserved = reserved
-        self._notes = TokenBuckets(NOTES_PER_SECOND, NOTES_BURST)
+        self._audit_limit = TokenBuckets(REFUSALS_PER_SECOND, REFUSALS_BURST)
 
     async def make_token(self, wanted: EnrolmentTokenRequest) -> tuple[str, EnrolmentToken]:
-        """A token to show once, and what is kept of it."""
+        """Returns the secret, which is shown once, and the stored token."""
         secret, now = PREFIX + secrets.token_urlsafe(TOKEN_BYTES), self._fleet.clock.now()
         token = EnrolmentToken(
             token_id=self._fleet.new_id(),
@@ -101,7 +101,7 @@ class EnrolmentService:
         return secret, token
 
     async def withdraw(self, token_id: str, by: str) -> bool:
-        """Withdraw a token; whether there was one."""
+        """Deletes a token; returns whether it existed."""
         if not await self._registry.drop_token(token_id):
             return False
         entry = AuditEntry(AuditKind.ENROLMENT_TOKEN_WITHDRAWN, "", by, "", {"token_id": token_id})
@@ -109,13 +109,13 @@ class EnrolmentService:
         return True
 
     async def enrol(self, secret: str, device_id: str, pem: str, peer: str) -> IssuedIdentity:
-        """A certificate for the device that brings a token and a request of its own.
+        """Issues a certificate for a device with a token and a request for its own name.
 
         Raises:
-            EnrolmentRefusedError: not this token, not this id, not this request.
+            EnrolmentRefusedError: the token, the id or the request is refused.
         """
         digest, now = digest_of(secret), self._fleet.clock.now()
-        # Before anything of the request is read: who has no token costs one look.
+        # Before the request is parsed: a request without a token costs one read.
         token = await self._registry.token(digest)
         if token is None:
             raise EnrolmentRefusedError(TOKEN_REFUSED.code, TOKEN_REFUSED.message)
@@ -124,12 +124,12 @@ class EnrolmentService:
             held = await self._registry.of(device_id)
             made = self._certificates.sign_client(request, held, f"token:{token.token_id}")
         except CertificateRequestRefusedError as e:
-            raise await self._refused(device_id, peer, e.code, str(e)) from e
+            raise await self._record_refusal(device_id, peer, e.code, str(e)) from e
         is_known = self._fleet.get(device_id) is not None
         admission = await self._registry.admit(digest, made, now, is_known=is_known)
         if admission.certificate is None:
-            raise await self._refused(device_id, peer, admission.code, admission.message)
-        return await self._welcome(admission.token or token, admission.certificate, peer)
+            raise await self._record_refusal(device_id, peer, admission.code, admission.message)
+        return await self._issue(admission.token or token, admission.certificate, peer)
 
     def _read(self, pem: str, device_id: str) -> CertificateRequest:
         request = self._certificates.authority.read(pem)
@@ -139,7 +139,7 @@ class EnrolmentService:
             raise CertificateRequestRefusedError("id_reserved", f"the id {device_id} is the controller's own")
         return request
 
-    async def _welcome(self, token: EnrolmentToken, certificate: Certificate, peer: str) -> IssuedIdentity:
+    async def _issue(self, token: EnrolmentToken, certificate: Certificate, peer: str) -> IssuedIdentity:
         name = certificate.name
         detail: dict[str, object] = {"serial": certificate.serial, "token_id": token.token_id, "peer": peer}
         await self._fleet.record(AuditEntry(AuditKind.ENROLMENT_COMPLETED, name, token.by, "", detail))
@@ -154,10 +154,10 @@ class EnrolmentService:
         authority = self._certificates.authority
         return IssuedIdentity(certificate, authority.chain, authority.trust, self._keys(), self._servers)
 
-    async def _refused(self, device_id: str, peer: str, code: str, message: str) -> EnrolmentRefusedError:
-        """The error, and a line in the record; somebody with a token must not fill it."""
+    async def _record_refusal(self, device_id: str, peer: str, code: str, message: str) -> EnrolmentRefusedError:
+        """Audits a refusal, at a limited rate; returns the error."""
         error = EnrolmentRefusedError(code, message)
-        if not self._notes.take("", self._fleet.clock.monotonic()):
+        if not self._audit_limit.take("", self._fleet.clock.monotonic()):
             return error
         detail: dict[str, object] = {"code": code, "why": message, "peer": peer}
         kind = AuditKind.ENROLMENT_TOKEN_REUSED if code == TOKEN_REFUSED.code else AuditKind.ENROLMENT_REFUSED

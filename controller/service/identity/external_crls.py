@@ -1,4 +1,4 @@
-"""Follows revocation lists of other authorities: whose certificate appears in one is out here too."""
+"""Follows revocation lists of other authorities: a certificate in one is revoked here too."""
 
 import asyncio
 from typing import Final
@@ -11,12 +11,12 @@ from controller.ports.log import Log
 from controller.service.fleet_state import FleetState
 from controller.service.identity.revocation import RevocationService
 
-_COMPARABLE: Final = 2**63  # numbers from here on are kept cut, and cannot be compared
-_MAX_WHY: Final = 300  # characters of a trouble that go into the record
+_COMPARABLE: Final = 2**63  # larger numbers are stored cut, and cannot be compared
+_MAX_WHY: Final = 300  # characters of a failure in the audit log
 
 
 class ExternalCrlRefresher:
-    """Reads each list every `every` seconds. `troubles`: places that are not usable now, and why."""
+    """Reads each list every `every` seconds. `troubles`: by location, why a list is not usable now."""
 
     def __init__(
         self,
@@ -40,31 +40,31 @@ class ExternalCrlRefresher:
     async def run(self) -> None:
         """Until cancelled."""
         while True:
-            await self.round()
+            await self.run_once()
             await asyncio.sleep(self._every)
 
-    async def round(self) -> None:
-        """Read every list once; one that is not usable revokes nobody and is an alert."""
+    async def run_once(self) -> None:
+        """Reads every list once; one that is not usable revokes nothing and is an alert."""
         for place in self._places:
             try:
-                await self._follow(await self._lists.read(place, self._fleet.clock.now()))
-                await self._well(place)
+                await self._apply(await self._lists.read(place, self._fleet.clock.now()))
+                await self._record_recovery(place)
             except AuthorityError as e:
-                await self._trouble(place, str(e)[:_MAX_WHY])
+                await self._record_failure(place, str(e)[:_MAX_WHY])
             except StoreError as e:
                 self._log("revocation list not followed", {"place": place, "error": str(e)})
 
-    async def _follow(self, found: ExternalCrl) -> None:
+    async def _apply(self, found: ExternalCrl) -> None:
         highest = await self._registry.note_list_number(f"{found.place} {found.issuer}", found.number)
         if found.number < highest and found.number < _COMPARABLE:
-            # Somebody who can answer for that address could undo a revocation with an old list that is still fresh.
+            # Whoever controls that address could undo a revocation with an older list that is still valid.
             raise AuthorityError(f"{found.place}: number {found.number} after {highest}: an older list came back")
         known = await self._registry.good_among(found.issuer, found.serials)
         if known:
             why = f"its serial number is in the revocation list {found.place}"
             await self._revocation.revoke(known, "list", "unspecified", why)
 
-    async def _trouble(self, place: str, why: str) -> None:
+    async def _record_failure(self, place: str, why: str) -> None:
         if self.troubles.get(place) == why:
             return
         is_new = place not in self.troubles
@@ -72,7 +72,7 @@ class ExternalCrlRefresher:
         if is_new:
             await self._tell(AuditKind.CRL_FAILED, place, why, alert=True)
 
-    async def _well(self, place: str) -> None:
+    async def _record_recovery(self, place: str) -> None:
         if self.troubles.pop(place, None) is not None:
             await self._tell(AuditKind.CRL_RECOVERED, place, "", alert=False)
 

@@ -1,10 +1,9 @@
-"""Renewal over MQTT: a device asks with a new key and proves the present one; a lost answer is asked for again."""
+"""Renewal over MQTT: a device requests a certificate for a new key and proves the present one."""
 
 import asyncio
 import base64
 import binascii
 import hashlib
-from collections import Counter
 from typing import Final
 
 from controller.domain.events import CloneSuspected
@@ -18,29 +17,25 @@ from controller.service.identity.certificates import CertificateService
 from schemas.enrolment import RenewRequest, RenewResponse, renewal_bytes
 from schemas.topics import DownChannel, down
 
-MAX_WAITING: Final = 10_000  # requests; beyond that one is left to be asked again
-AT_ONCE: Final = 64  # requests under way together
-ANSWER_EXPIRY: Final = 600  # seconds; by then the device has asked again
+MAX_WAITING: Final = 10_000  # requests; more are dropped, and the device sends them again
+AT_ONCE: Final = 64  # requests processed at a time
+ANSWER_EXPIRY: Final = 600  # seconds; by then the device has sent its request again
 
 
 class RenewalService:
-    """Answers requests in the background; `counts` has asked, renewed, refused, left_out, not_sent."""
+    """Answers requests in the background."""
 
     def __init__(self, certificates: CertificateService, fleet: FleetState, messages: Messages, log: Log) -> None:
-        """Answer from this registry, over this link."""
         self._certificates = certificates
         self._fleet = fleet
         self._messages = messages
         self._log = log
         self._waiting: dict[str, RenewRequest] = {}  # the last request of each device
         self._wake = asyncio.Event()
-        self.counts: Counter[str] = Counter()
 
-    def ask(self, device_id: str, request: RenewRequest) -> None:
-        """Take a request; whoever asks again before it was answered is answered once."""
-        self.counts["asked"] += 1
+    def enqueue(self, device_id: str, request: RenewRequest) -> None:
+        """Enqueues a request; a repeated request is answered once."""
         if device_id not in self._waiting and len(self._waiting) >= MAX_WAITING:
-            self.counts["left_out"] += 1
             return
         self._waiting[device_id] = request
         self._wake.set()
@@ -51,10 +46,10 @@ class RenewalService:
             await self._wake.wait()
             self._wake.clear()
             while self._waiting:
-                await self.round()
+                await self.run_once()
 
-    async def round(self) -> None:
-        """Answer some of those who wait, together: the store commits them in one go."""
+    async def run_once(self) -> None:
+        """Answers some requests at a time: the store commits them together."""
         taken = [(one, self._waiting.pop(one)) for one in list(self._waiting)[:AT_ONCE]]
         async with asyncio.TaskGroup() as group:
             for device_id, request in taken:
@@ -64,18 +59,15 @@ class RenewalService:
         digest = hashlib.sha256(request.csr.encode()).hexdigest()
         try:
             answer = await self._renew(device_id, request, digest)
-            self.counts["renewed"] += 1
         except CertificateRequestRefusedError as e:
-            self.counts["refused"] += 1
             self._log("renewal refused", {"device": device_id, "code": e.code, "why": str(e)})
             answer = RenewResponse(request=digest, refused=e.code, detail=str(e)[:1000])
         except (AuthorityError, StoreError) as e:
             self._log("renewal failed", {"device": device_id, "error": str(e)})
-            return  # the device asks again
+            return  # the device sends the request again
         payload = answer.model_dump_json(exclude_none=True).encode()
         topic = down(device_id, DownChannel.CERTIFICATE)
-        if not self._messages.publish(topic, payload, expiry_seconds=ANSWER_EXPIRY):
-            self.counts["not_sent"] += 1
+        self._messages.publish(topic, payload, expiry_seconds=ANSWER_EXPIRY)
 
     async def _renew(self, device_id: str, request: RenewRequest, digest: str) -> RenewResponse:
         certificates = self._certificates
@@ -86,7 +78,7 @@ class RenewalService:
         given = await certificates.registry.renew(made, request.serial)
         certificates.on_changed(device_id)
         if given.serial == made.serial and any(one.origin == given.origin for one in held):
-            # One key was followed by two: a copy of the device renews too, or its disk was set back.
+            # The key has two successors: a copy of the device renews too, or its disk was restored.
             how = "its certificate was renewed twice, for two keys"
             await self._fleet.apply_and_commit(device_id, CloneSuspected(self._fleet.new_id(), how, (), 2, "proven"))
         return RenewResponse(request=digest, certificate=given.pem, chain=certificates.authority.chain)
@@ -99,10 +91,10 @@ class RenewalService:
         held: tuple[Certificate, ...],
         certificates: CertificateService,
     ) -> None:
-        """Whether who asks has the present key; the broker's word alone is not enough.
+        """Checks that the sender has the present key; the broker's authentication is not enough.
 
         Raises:
-            CertificateRequestRefusedError: it has not.
+            CertificateRequestRefusedError: the proof or the request is not valid.
         """
         now = self._fleet.clock.now()
         present = next(

@@ -1,4 +1,4 @@
-"""Everything about devices' certificates behind one name; absent where no authority is configured."""
+"""The services of devices' certificates; absent where no authority is configured."""
 
 from dataclasses import dataclass
 
@@ -11,8 +11,6 @@ from controller.service.identity.revocation import RevocationService
 
 @dataclass(frozen=True, slots=True)
 class IdentityServices:
-    """The parts, wired together by the composition root."""
-
     certificates: CertificateService
     enrolment: EnrolmentService
     revocation: RevocationService

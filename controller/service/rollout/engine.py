@@ -1,4 +1,4 @@
-"""Carries rollouts on: takes what devices report and what becomes of commands, and lets time pass.
+"""The rollout engine: applies reports, results of commands and deadlines to the open rollouts.
 
 What a step changes, and the commands that it asks for, are kept in one transaction before anything is sent.
 """
@@ -36,7 +36,7 @@ MAX_OPEN_ROLLOUTS: Final = 64
 
 
 class RolloutEngine:
-    """All rollouts that have not ended. `counts`: orders, returns, passes."""
+    """Advances all open rollouts. `counts`: orders, returns, stopped, passes."""
 
     def __init__(
         self,
@@ -55,17 +55,17 @@ class RolloutEngine:
         self._fleet = fleet
         self._observations = observations
         self._log = log
-        # Held by whoever changes a rollout: the loop here, and what operators ask for.
+        # Held during every change of a rollout, by the loop and by operations.
         self.lock = asyncio.Lock()
 
     async def load(self) -> int:
-        """Go on where the last process was: open rollouts, and what was heard of their devices since; how many."""
+        """Loads the open rollouts at the start, with what their devices reported since; returns their number."""
         for rollout in await self.store.rollouts(limit=MAX_OPEN_ROLLOUTS, is_open=True):
             await self.adopt(rollout)
         return len(self.runs)
 
     async def adopt(self, rollout: Rollout) -> RolloutRun:
-        """Take up a rollout that the store holds; under `lock`."""
+        """Loads a stored rollout; under `lock`."""
         run = RolloutRun(rollout, await self.store.members(rollout.rollout_id))
         self.follow(run)
         now = self._fleet.clock.now()
@@ -79,7 +79,7 @@ class RolloutEngine:
         return run
 
     def follow(self, run: RolloutRun) -> None:
-        """Watch the devices of a rollout from now on; under `lock`."""
+        """Tracks a rollout and watches its devices; under `lock`."""
         self.runs[run.rollout.rollout_id] = run
         self._observations.watch(run.rollout.rollout_id, run.members)
 
@@ -95,7 +95,7 @@ class RolloutEngine:
             try:
                 more = await self.once()
             except StoreError as e:
-                self._log("rollouts cannot go on for now", {"error": str(e)})
+                self._log("rollouts cannot go on", {"error": str(e)})
                 more = await self._start_over()
             if not more:
                 with contextlib.suppress(TimeoutError):
@@ -104,7 +104,7 @@ class RolloutEngine:
             self._observations.arrived.clear()
 
     async def _start_over(self) -> bool:
-        """What is in memory was not kept: back to what is."""
+        """Loads the rollouts again: the changes in memory were not committed."""
         async with self.lock:
             self.runs.clear()
             self._observations.unwatch_all()
@@ -113,7 +113,7 @@ class RolloutEngine:
         return False
 
     async def once(self) -> bool:
-        """One pass over all open rollouts; whether there is more to order at once."""
+        """One pass over all open rollouts; returns whether more updates can be ordered at once."""
         async with self.lock:
             self.counts["passes"] += 1
             self._hear()
@@ -228,7 +228,7 @@ class RolloutEngine:
         run.on_command_refused(device_id, "the command was not issued", now)
 
     async def keep(self, run: RolloutRun, batch: UnitOfWork, now: float) -> None:
-        """Keep what has changed of a rollout together with `batch`; under `lock`."""
+        """Commits the changes of a rollout together with `batch`; under `lock`."""
         changes = run.take_changes()
         if not changes and batch.is_empty:
             return
@@ -248,7 +248,7 @@ class RolloutEngine:
 
 
 def record(rollout: Rollout, notes: Sequence[RolloutNote], batch: UnitOfWork, now: float) -> None:
-    """Lines of the record, each with the rollout that it is about."""
+    """Adds audit entries, each with its rollout."""
     for note in notes:
         about: dict[str, object] = {"rollout": rollout.rollout_id, "target": rollout.target.path}
         entry = AuditEntry(note.kind, note.device_id, note.actor, "", {**about, **note.detail}, note.alert)

@@ -1,4 +1,4 @@
-"""What the last report and the commands of a device say of a rolled-out name, in the words of the rollout."""
+"""Observations of devices for rollouts: their commits, installed versions, command progress; and published targets."""
 
 import asyncio
 import json
@@ -48,7 +48,7 @@ class RolloutObservations:
             self.arrived.set()
 
     def watch(self, rollout_id: str, device_ids: Collection[str]) -> None:
-        """Collects from now on; each of the devices counts as changed once."""
+        """Starts collecting; each of the devices counts as changed once."""
         for device_id in device_ids:
             self._rollouts.setdefault(device_id, set()).add(rollout_id)
         self._changed.update(device_ids)
@@ -76,14 +76,14 @@ class RolloutObservations:
 
 
 def installed_version(report: bytes | None, name: str) -> InstalledVersion:
-    """What a full report, accepted before, shows of `name`; without a section about updates nothing is known."""
+    """The installed version of `name` in an accepted full report; unknown without a section about updates."""
     section = _software(report)
     if section is None:
         return _NOTHING
     entry = next((one for one in section.entries if one.name == name), None)
     common: dict[str, Any] = {"device_class": section.device_class, "hardware": section.hardware}
     if entry is None:
-        # What was cut off may have been this one.
+        # The entry may be among those that were cut off.
         return _NOTHING if section.truncated else InstalledVersion(is_known=True, **common)
     return InstalledVersion(
         is_known=True,
@@ -110,7 +110,7 @@ def _software(report: bytes | None) -> SoftwareSection | None:
 
 
 def command_progress(record: CommandRecord) -> CommandProgress:
-    """What a command's record says of an update."""
+    """The progress of an update by its command."""
     progress = UpdateProgress.from_detail(dict(record.detail))
     if progress is None:
         return CommandProgress(record.command_id, record.state, record.reason)
@@ -120,12 +120,12 @@ def command_progress(record: CommandRecord) -> CommandProgress:
 
 
 def is_reachable(device: Device) -> bool:
-    """Whether an order would reach it now, as far as is known."""
+    """Whether a command would probably reach the device now."""
     return device.online is not False and not device.stale
 
 
 def rollout_device(device: Device, default_zone: str) -> RolloutDevice:
-    """The device as its turn sees it."""
+    """The device as a rollout sees it."""
     return RolloutDevice(
         device_id=device.device_id,
         device_class=device.device_class,
@@ -137,13 +137,12 @@ def rollout_device(device: Device, default_zone: str) -> RolloutDevice:
 
 
 class PublishedTargets:
-    """`controller.ports.rollouts.Targets` over the repository of updates; `None`: there is none."""
+    """`RolloutTargets` over the repository of updates, which may be absent."""
 
     def __init__(self, repository: UpdateRepository | None) -> None:
         self._repository = repository
 
     async def find(self, text: str) -> RolloutTarget:
-        """See `Targets.find`."""
         if self._repository is None:
             raise TargetError("there is no repository of updates: `cordon update init` makes one")
         try:
@@ -154,7 +153,7 @@ class PublishedTargets:
 
 
 def pick(published: tuple[PublishedUpdate, ...], text: str) -> RolloutTarget:
-    """The one of these that `text` means.
+    """Selects the published update that `text` means.
 
     Raises:
         TargetError: there is none, or more than one.

@@ -1,4 +1,4 @@
-"""What operators and policies ask of rollouts: start one, hold it, let it go on, end it."""
+"""Operations on rollouts, by operators and policies: start, pause, resume, approve, abort."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from schemas.updates import ANY_CLASS
 
 @dataclass(frozen=True, slots=True)
 class RolloutRequest:
-    """What a rollout is started with. `only` and `device_ids` narrow whom it is for; `rule` is the rule that asks.
+    """A new rollout. `only` and `device_ids` select devices; `rule` is the policy rule that requests it.
 
     `is_proven`: this very target has been through all rings before, so that one without devices may be left out.
     `is_trial`: its one ring is not the fleet, and needs no second operator.
@@ -37,11 +37,11 @@ class RolloutRequest:
 
 
 class UnknownRolloutError(RolloutError):
-    """There is no rollout of that id."""
+    """There is no rollout with that id."""
 
 
 class RolloutOperations:
-    """Decisions about rollouts, each kept before it returns."""
+    """Each decision is committed before the method returns."""
 
     def __init__(self, fleet: FleetState, rollouts: RolloutEngine) -> None:
         self._fleet = fleet
@@ -49,32 +49,31 @@ class RolloutOperations:
 
     @property
     def store(self) -> RolloutStore:
-        """Where rollouts are looked up."""
         return self._rollouts.store
 
     @property
     def counts(self) -> Mapping[str, int]:
-        """How many `orders` and `returns` went out since the start."""
+        """`orders`, `returns` and `stopped` since the start."""
         return self._rollouts.counts
 
     def open(self) -> tuple[Rollout, ...]:
-        """Those that have not ended, as they are now."""
+        """The open rollouts in their present state."""
         return tuple(run.rollout for run in self._rollouts.runs.values())
 
     async def find(self, text: str) -> RolloutTarget:
-        """What `text` means in the repository.
+        """The published target that `text` means.
 
         Raises:
-            TargetError: nothing, or more than one.
+            TargetError: there is none, or more than one.
         """
         return await self._rollouts.targets.find(text)
 
     async def start(self, asked: RolloutRequest) -> Rollout:
-        """Begin a rollout.
+        """Starts a rollout.
 
         Raises:
             TargetError: no such target.
-            RolloutError: it makes no rollout, or one of the same name goes on.
+            RolloutError: the rings select nothing, or a rollout of the same name is open.
         """
         target = await self._rollouts.targets.find(asked.target)
         async with self._rollouts.lock:
@@ -105,7 +104,7 @@ class RolloutOperations:
         return rollout
 
     def divided(self, asked: RolloutRequest, target: RolloutTarget) -> tuple[tuple[str, tuple[str, ...]], ...]:
-        """The devices of each ring, as far as the controller knows whom the target is for.
+        """The devices of each ring, as far as the controller knows which devices the target fits.
 
         Raises:
             RolloutError: the rings make no sense.
@@ -128,10 +127,10 @@ class RolloutOperations:
             raise RolloutError(f"{MAX_OPEN_ROLLOUTS} rollouts go on already: wait for the end of one")
 
     async def pause(self, rollout_id: str, by: str) -> Rollout:
-        """Order nothing more until it is resumed.
+        """Orders nothing more until `resume`.
 
         Raises:
-            RolloutError: unknown, or it does not go on anyway.
+            RolloutError: unknown, or not running.
         """
         async with self._rollouts.lock:
             run = await self._open(rollout_id)
@@ -139,7 +138,7 @@ class RolloutOperations:
             return await self._kept(run)
 
     async def resume(self, rollout_id: str, by: str) -> Rollout:
-        """End a pause.
+        """Ends a pause.
 
         Raises:
             RolloutError: unknown, or not paused.
@@ -150,7 +149,7 @@ class RolloutOperations:
             return await self._kept(run)
 
     async def approve(self, rollout_id: str, by: str) -> Rollout:
-        """Let the last ring begin.
+        """Permits the last ring to start.
 
         Raises:
             RolloutError: unknown, it does not wait for that, or `by` started it.
@@ -161,7 +160,7 @@ class RolloutOperations:
             return await self._kept(run)
 
     async def abort(self, rollout_id: str, by: str, *, revert: bool, reason: str = "") -> Rollout:
-        """End it before its time; with `revert` devices go back to the version before, also after its end.
+        """Ends a rollout early; with `revert` devices return to their former version, also after its end.
 
         Raises:
             RolloutError: unknown, or there is nothing left to do.
@@ -199,7 +198,7 @@ class RolloutOperations:
 
 
 def _is_meant(device: Device, asked: RolloutRequest, target: RolloutTarget) -> bool:
-    """What the controller cannot know (no class given, hardware) the device's turn will show."""
+    """What is unknown here (class, hardware) is checked before the device is updated."""
     if asked.device_ids is not None and device.device_id not in asked.device_ids:
         return False
     if device.device_class and ANY_CLASS not in target.classes and device.device_class not in target.classes:

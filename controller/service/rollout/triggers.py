@@ -1,4 +1,4 @@
-"""Starts the rollouts that policies ask for: the update that mends a rule, for the devices where it fails."""
+"""Starts the rollouts that policies request: the update that fixes a rule, for the devices that fail it."""
 
 import asyncio
 from typing import Final
@@ -17,44 +17,44 @@ from controller.service.rollout.operations import RolloutOperations, RolloutRequ
 from controller.service.settings.rollouts import RolloutSettings
 from controller.service.unit_of_work import UnitOfWork
 
-EVERY: Final = 15.0  # seconds between two looks at all devices
+EVERY: Final = 15.0  # seconds between two passes over all devices
 POLICY: Final = "policy"
-MOST_PAST: Final = 200  # rollouts of a name that are looked at
-_AT_ONCE: Final = 5000  # devices looked at before others get their turn
+MOST_PAST: Final = 200  # earlier rollouts of a name that are considered
+_AT_ONCE: Final = 5000  # devices visited before the loop yields
 
 
 class RolloutTrigger:
-    """Looks now and then at whoever fails a rule that names an update; nothing is kept but what rollouts keep."""
+    """Periodically checks the devices that fail a rule with an update; it has no stored state of its own."""
 
     def __init__(self, fleet: FleetState, desk: RolloutOperations, settings: RolloutSettings, log: Log) -> None:
         self._fleet = fleet
         self._desk = desk
         self._settings = settings
         self._log = log
-        # Why nothing was started, by rule: said once, until it changes.
-        self._said: dict[str, str] = {}
+        # By rule, why nothing was started: recorded once, until it changes.
+        self._reasons: dict[str, str] = {}
 
     async def run(self) -> None:
         """Until cancelled."""
         while True:
             await asyncio.sleep(EVERY)
             try:
-                await self.look()
+                await self.run_once()
             except StoreError as e:
-                self._log("rollouts of policies cannot be looked at", {"error": str(e)})
+                self._log("rollouts of policies cannot be checked", {"error": str(e)})
 
-    async def look(self) -> None:
-        """Start what is asked for and not under way."""
+    async def run_once(self) -> None:
+        """Starts the requested rollouts that are not open."""
         rules = [rule for rule in self._fleet.policies.rules.values() if rule.response.rollout]
-        self._said = {key: text for key, text in self._said.items() if key in {rule.key for rule in rules}}
+        self._reasons = {key: text for key, text in self._reasons.items() if key in {rule.key for rule in rules}}
         if not rules:
             return
         failing = await self._failing(rules)
         for rule in rules:
             if failing[rule.key]:
-                await self._ask(rule, failing[rule.key])
+                await self._start_rollout(rule, failing[rule.key])
             else:
-                self._said.pop(rule.key, None)
+                self._reasons.pop(rule.key, None)
 
     async def _failing(self, rules: list[PolicyRule]) -> dict[str, set[str]]:
         fleet, now = self._fleet, self._fleet.clock.now()
@@ -76,16 +76,16 @@ class RolloutTrigger:
                         found[key].add(device.device_id)
         return found
 
-    async def _ask(self, rule: PolicyRule, failing: set[str]) -> None:
+    async def _start_rollout(self, rule: PolicyRule, failing: set[str]) -> None:
         try:
             target = await self._desk.find(rule.response.rollout)
             if any(one.target.name == target.name for one in self._desk.open()):
-                return  # one at a time; who still fails afterwards is looked at then
-            past = await self._past(target)
-            left = failing - await self._were_in(past)
+                return  # one at a time; devices that still fail are checked afterwards
+            past = await self._previous_rollouts(target)
+            left = failing - await self._already_included(past)
             if not left:
                 return
-            _refuse_after_a_stop(past)
+            _check_no_stop(past)
             rollout = await self._desk.start(
                 RolloutRequest(
                     target=target.path,
@@ -99,26 +99,26 @@ class RolloutTrigger:
                 )
             )
         except (RolloutError, TargetError) as e:
-            await self._say(rule, str(e))
+            await self._record_reason(rule, str(e))
             return
-        self._said.pop(rule.key, None)
+        self._reasons.pop(rule.key, None)
         self._log("rollout started by a rule", {"rule": rule.key, "rollout": rollout.rollout_id})
 
-    async def _past(self, target: RolloutTarget) -> list[Rollout]:
+    async def _previous_rollouts(self, target: RolloutTarget) -> list[Rollout]:
         found = await self._desk.store.rollouts(limit=MOST_PAST, name=target.name)
         return [one for one in found if one.target.path == target.path]
 
-    async def _were_in(self, past: list[Rollout]) -> set[str]:
-        """Who was in one of them: what did not mend the rule then does not mend it now."""
+    async def _already_included(self, past: list[Rollout]) -> set[str]:
+        """The devices of earlier rollouts: an update that did not fix the rule is not tried again."""
         found: set[str] = set()
         for one in past:
             found.update(member.device_id for member in await self._desk.store.members(one.rollout_id))
         return found
 
-    async def _say(self, rule: PolicyRule, why: str) -> None:
-        if self._said.get(rule.key) == why:
+    async def _record_reason(self, rule: PolicyRule, why: str) -> None:
+        if self._reasons.get(rule.key) == why:
             return
-        self._said[rule.key] = why
+        self._reasons[rule.key] = why
         detail: dict[str, object] = {"rule": rule.key, "target": rule.response.rollout, "why": why}
         batch = UnitOfWork()
         batch.audit.append(
@@ -127,7 +127,7 @@ class RolloutTrigger:
         await self._fleet.commit(batch)
 
 
-def _refuse_after_a_stop(past: list[Rollout]) -> None:
+def _check_no_stop(past: list[Rollout]) -> None:
     stopped = next((one for one in past if one.state is not RolloutState.COMPLETED), None)
     if stopped is not None:
-        raise RolloutError(f"{stopped.rollout_id} of the same update was {stopped.state.value}: look at it first")
+        raise RolloutError(f"{stopped.rollout_id} of the same update was {stopped.state.value}: check it first")

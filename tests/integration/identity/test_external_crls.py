@@ -71,14 +71,14 @@ async def scenario(tmp_path: Path) -> AsyncIterator[Scenario]:
 
 async def test_whose_serial_appears_in_the_list_is_out(scenario: Scenario) -> None:
     scenario.publish()
-    await scenario.lists.round()
+    await scenario.lists.run_once()
     assert not scenario.out()
     scenario.publish(scenario.device, number=2)
-    await scenario.lists.round()
+    await scenario.lists.run_once()
     assert scenario.out()
     await scenario.world.drain()
     assert "edge-1" in scenario.world.broker.bans_held
-    await scenario.lists.round()
+    await scenario.lists.run_once()
     assert (await scenario.world.audited("edge-1")).count(AuditKind.CERTIFICATE_REVOKED) == 1
 
 
@@ -88,7 +88,7 @@ async def test_the_same_serial_of_another_issuer_is_another_certificate(scenario
     scenario.foreign = other
     scenario.follow(str(scenario.path), tmp_path / "issuers.pem")
     scenario.publish(scenario.device)
-    await scenario.lists.round()
+    await scenario.lists.run_once()
     assert not scenario.out()
     assert scenario.lists.troubles == {}
 
@@ -109,10 +109,10 @@ async def test_a_list_that_is_not_good_moves_nobody_and_is_an_alert_once(
             scenario.path.write_bytes(b"-----BEGIN X509 CRL-----\nAAAA\n-----END X509 CRL-----\n")
         case "older":
             scenario.publish(number=9)
-            await scenario.lists.round()
+            await scenario.lists.run_once()
             scenario.publish(scenario.device, number=8)
-    await scenario.lists.round()
-    await scenario.lists.round()
+    await scenario.lists.run_once()
+    await scenario.lists.run_once()
     assert not scenario.out()
     (alert,) = await scenario.alerts()
     words = {
@@ -125,7 +125,7 @@ async def test_a_list_that_is_not_good_moves_nobody_and_is_an_alert_once(
     scenario.path.unlink(missing_ok=True)
     if what == "absent":
         scenario.publish()
-        await scenario.lists.round()
+        await scenario.lists.run_once()
         assert scenario.lists.troubles == {}
 
 
@@ -148,10 +148,10 @@ async def test_a_list_in_der_over_http(scenario: Scenario, tmp_path: Path) -> No
     try:
         base = f"http://127.0.0.1:{server.server_port}"
         scenario.follow(f"{base}/absent.crl", tmp_path / "issuers.pem")
-        await scenario.lists.round()
+        await scenario.lists.run_once()
         assert "answered 404" in next(iter(scenario.lists.troubles.values()))
         scenario.follow(f"{base}/good.crl", tmp_path / "issuers.pem")
-        await scenario.lists.round()
+        await scenario.lists.run_once()
         assert scenario.out()
     finally:
         server.shutdown()

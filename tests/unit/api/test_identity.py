@@ -207,12 +207,12 @@ async def test_revocation_throws_out_lists_and_lets_in_again(api: Api) -> None:
     assert x509.load_pem_x509_crl(pem.content) == listed
     # Nobody lets it in, and it does not get a new certificate unasked.
     await api.json("POST", f"{BASE}/quarantine/edge-1/release", 200, {"reason": "please"})
-    await parts.revocation.round()
+    await parts.revocation.run_once()
     assert world.level("edge-1") is ContainmentLevel.ISOLATED
     world.clock.at += 5
     await enrol(api, await token(api), status=409)
     await enrol(api, await token(api, device_id="edge-1", replace=True))
-    await parts.revocation.round()
+    await parts.revocation.run_once()
     await world.drain()
     assert world.level("edge-1") is ContainmentLevel.RESTRICTED
     assert "edge-1" not in world.broker.bans_held
@@ -248,9 +248,9 @@ async def test_a_revocation_that_a_crash_cut_short_is_made_good(api: Api) -> Non
     parts = identity(api)
     (one,) = await parts.certificates.registry.of("edge-1")
     await parts.certificates.registry.revoke([one.serial], api.world.clock.at, "unspecified")
-    await parts.revocation.round()
+    await parts.revocation.run_once()
     assert api.world.level("edge-1") is ContainmentLevel.ISOLATED
-    await parts.revocation.round()
+    await parts.revocation.run_once()
     assert (await kinds(api)).count(AuditKind.CERTIFICATE_REVOKED) == 1
 
 
@@ -264,12 +264,12 @@ async def test_it_comes_back_only_after_the_broker_had_time_for_the_list(tmp_pat
         await parts.revocation.revoke_device("edge-1", "operator:ada", "unspecified", "stolen")
         api.world.clock.at += 1
         await enrol(api, await token(api, device_id="edge-1", replace=True))
-        await parts.revocation.round()
+        await parts.revocation.run_once()
         await api.world.drain()
-        await parts.revocation.round()
+        await parts.revocation.run_once()
         assert api.world.level("edge-1") is ContainmentLevel.ISOLATED
         api.world.clock.at += 60
-        await parts.revocation.round()
+        await parts.revocation.run_once()
         assert api.world.level("edge-1") is ContainmentLevel.RESTRICTED
 
 
@@ -305,11 +305,11 @@ async def test_a_certificate_that_ends_without_a_renewal_is_one_alert(api: Api) 
     held = await certificates.registry.of("renews")
     wanted = certificates.authority.read(request_for("renews"))
     await certificates.registry.add(certificates.sign_client(wanted, held, f"renewal:{held[0].serial}"))
-    await certificates.round()
+    await certificates.run_once()
     assert await api.world.store.audit(kind=AuditKind.CERTIFICATE_EXPIRED) == []
     api.world.clock.at += 15 * 86_400
-    await certificates.round()
-    await certificates.round()
+    await certificates.run_once()
+    await certificates.run_once()
     world = api.world
     registry = SqliteCertificateRegistry(world.store)
     again = CertificateService(
@@ -320,7 +320,7 @@ async def test_a_certificate_that_ends_without_a_renewal_is_one_alert(api: Api) 
         lambda _text, _more: None,
         lambda _name: None,
     )
-    await again.round()  # nor after a restart
+    await again.run_once()  # nor after a restart
     lines = await api.world.store.audit(kind=AuditKind.CERTIFICATE_EXPIRED)
     assert sorted(line.entry.device_id for line in lines) == ["again", "forgets"]
     assert all(line.entry.alert for line in lines)
@@ -330,18 +330,18 @@ async def test_a_certificate_that_ends_without_a_renewal_is_one_alert(api: Api) 
     wanted = certificates.authority.read(request_for("again"))
     await certificates.registry.add(certificates.sign_client(wanted, held, "token:t2"))
     api.world.clock.at += 31 * 86_400
-    await certificates.round()
+    await certificates.run_once()
     lines = await api.world.store.audit(kind=AuditKind.CERTIFICATE_EXPIRED)
     assert sorted(line.entry.device_id for line in lines) == ["again", "again", "forgets", "renews"]
 
 
 async def test_an_authority_that_ends_is_an_alert_once_a_day(api: Api) -> None:
     certificates = identity(api).certificates
-    await certificates.round()
+    await certificates.run_once()
     assert await api.world.store.audit(kind=AuditKind.AUTHORITY_EXPIRING) == []
     api.world.clock.at += 340 * 86_400
-    await certificates.round()
-    await certificates.round()
+    await certificates.run_once()
+    await certificates.run_once()
     (line,) = await api.world.store.audit(kind=AuditKind.AUTHORITY_EXPIRING)
     assert line.entry.alert
     assert "root's revocation list" in str(line.entry.detail)

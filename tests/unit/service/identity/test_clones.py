@@ -37,7 +37,7 @@ def watch(one: World) -> CloneMonitor:
 async def test_two_in_turn_are_told_with_the_grade_of_their_identity(one: World, watch: CloneMonitor) -> None:
     one.broker.grades["d1"] = AuthStrength.KNOWN
     await one.ingest.process_batch([presence(peer=f"192.0.2.{number % 2}") for number in range(4)])
-    await watch.round()
+    await watch.run_once()
     (line,) = await one.store.audit(kind=AuditKind.DEVICE_CLONE_SUSPECTED)
     assert line.entry.alert
     assert line.entry.detail is not None
@@ -66,5 +66,5 @@ async def test_two_in_turn_are_told_with_the_grade_of_their_identity(one: World,
 )
 async def test_everything_else_is_passed_over(one: World, watch: CloneMonitor, message: IncomingMessage) -> None:
     await one.ingest.process_batch([message] * 20)
-    await watch.round()
+    await watch.run_once()
     assert await one.store.audit(kind=AuditKind.DEVICE_CLONE_SUSPECTED) == []

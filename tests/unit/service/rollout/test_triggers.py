@@ -28,8 +28,8 @@ async def test_a_policy_starts_one_for_those_that_need_it(tmp_path: Path) -> Non
         await people(made)
         await vulnerable(made, "t1", "c1", "f1")
         by_rules = made.by_rules()
-        await by_rules.look()
-        await by_rules.look()
+        await by_rules.run_once()
+        await by_rules.run_once()
         rollouts = await made.desk.store.rollouts(limit=10)
         assert [one.rule for one in rollouts] == ["p/app-current"]
         assert set(await made.members()) == {"t1", "c1", "f1"}
@@ -42,11 +42,11 @@ async def test_a_policy_starts_one_for_those_that_need_it(tmp_path: Path) -> Non
         assert (await made.now()).state is RolloutState.COMPLETED
         # It did not mend the rule on these: no second one for them.
         await vulnerable(made, "t1", "c1", "f1")
-        await by_rules.look()
+        await by_rules.run_once()
         assert len(await made.desk.store.rollouts(limit=10)) == 1
         # For another device there is one, and rings in which nothing fails are left out: they have been passed.
         await vulnerable(made, "f2")
-        await by_rules.look()
+        await by_rules.run_once()
         assert [ring.name for ring in (await made.now("r-0002")).rings] == ["fleet"]
 
 
@@ -55,8 +55,8 @@ async def test_a_policy_starts_nothing_untested(tmp_path: Path) -> None:
         await people(made)
         await vulnerable(made, "f1")
         by_rules = made.by_rules()
-        await by_rules.look()
-        await by_rules.look()
+        await by_rules.run_once()
+        await by_rules.run_once()
         assert await made.desk.store.rollouts(limit=10) == []
         lines = await made.world.store.audit(kind=AuditKind.ROLLOUT_START_REFUSED, limit=10)
         assert len(lines) == 1
@@ -69,10 +69,10 @@ async def test_after_one_that_stopped_no_policy_starts_it_again(tmp_path: Path) 
         await people(made)
         await vulnerable(made, "t1", "c1", "f1")
         by_rules = made.by_rules()
-        await by_rules.look()
+        await by_rules.run_once()
         await made.go()
         await made.fail("t1")
         assert (await made.now()).state is RolloutState.STOPPED
         await vulnerable(made, "f2")
-        await by_rules.look()
+        await by_rules.run_once()
         assert len(await made.desk.store.rollouts(limit=10)) == 1
