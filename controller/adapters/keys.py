@@ -15,10 +15,10 @@ from controller.ports.errors import SettingsError
 
 
 def create_signing_key(path: Path) -> Ed25519PrivateKey:
-    """Make a key and write it, mode 0600.
+    """Creates a key file, mode 0600.
 
     Raises:
-        FileExistsError: there is one already; it is never overwritten.
+        FileExistsError: the file exists; it is never overwritten.
     """
     key = Ed25519PrivateKey.generate()
     pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
@@ -27,10 +27,10 @@ def create_signing_key(path: Path) -> Ed25519PrivateKey:
 
 
 def load_signing_key(path: Path) -> Ed25519PrivateKey:
-    """Read a key written by `create_signing_key`.
+    """Loads a key written by `create_signing_key`.
 
     Raises:
-        SettingsError: it is not there, too open, or not an Ed25519 key.
+        SettingsError: it is missing, readable by others, or not an Ed25519 key.
     """
     text = read_secret(path, "commands.signing_key")
     try:

@@ -1,4 +1,4 @@
-"""Structured logs: JSON where a machine reads them, readable lines at a terminal."""
+"""Structured logs: JSON, or readable lines at a terminal."""
 
 import logging
 import sys
@@ -29,7 +29,7 @@ _WARNINGS: Final = frozenset(
 
 
 def configure_logs(level: str, style: Literal["auto", "json", "console"]) -> None:
-    """Send everything to standard error; the libraries' own logs (uvicorn, httpx) come through too."""
+    """Sends all logs to standard error, including those of libraries (uvicorn, httpx)."""
     console = style == "console" or (style == "auto" and sys.stderr.isatty())
     renderer: Any = structlog.dev.ConsoleRenderer() if console else structlog.processors.JSONRenderer()
     shared: list[Any] = [
@@ -59,7 +59,7 @@ def configure_logs(level: str, style: Literal["auto", "json", "console"]) -> Non
 
 
 def logger_for(part: str) -> Log:
-    """A log function for one part of the controller: an event and its fields."""
+    """Returns the log function of a part of the controller."""
     logger = structlog.stdlib.get_logger(part)
 
     def log(event: str, fields: Mapping[str, object]) -> None:

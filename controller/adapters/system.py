@@ -1,4 +1,4 @@
-"""The real clock and the real source of ids."""
+"""The system clock and the generator of ids."""
 
 import secrets
 import time
@@ -14,7 +14,7 @@ _MILLISECONDS: Final = 1000
 
 
 class SystemClock:
-    """`Clock` of this machine."""
+    """The clock of this machine."""
 
     def now(self) -> float:
         return time.time()
@@ -24,7 +24,7 @@ class SystemClock:
 
 
 class UlidGenerator:
-    """`Ids` as ULIDs: 48 bits of milliseconds, 80 random bits, growing within a millisecond too."""
+    """Generates ULIDs: 48 bits of milliseconds, 80 random bits, increasing within a millisecond too."""
 
     def __init__(self) -> None:
         self._last = 0

@@ -1,4 +1,4 @@
-"""Whether a TCP port can be reached from here: a connection that is closed again without a byte."""
+"""Checks whether TCP ports are reachable, by connections that are closed without a byte."""
 
 import asyncio
 import contextlib
@@ -11,7 +11,7 @@ MAX_PROBES: Final = 4096
 
 
 async def reachable(targets: Sequence[tuple[str, int]], seconds: float = SECONDS) -> dict[tuple[str, int], bool]:
-    """For each host and port whether a connection was made."""
+    """Returns for each host and port whether a connection was made."""
     turns = asyncio.Semaphore(AT_ONCE)
 
     async def probe(host: str, port: int) -> bool:

@@ -1,4 +1,4 @@
-"""What a TLS listener shows of itself in a handshake: its certificate's end, and which protocol it settles for."""
+"""Probes a TLS listener with a handshake: expiry of its certificate, and protocol version."""
 
 import asyncio
 import contextlib
@@ -14,7 +14,7 @@ SECONDS: Final = 5.0  # for one handshake
 
 @dataclass(frozen=True, slots=True)
 class TlsHandshake:
-    """What was seen; `trouble` says why nothing was. `ends_at` in Unix seconds."""
+    """The result; `trouble`: why the handshake failed. `ends_at` in Unix seconds."""
 
     host: str
     port: int
@@ -38,7 +38,7 @@ def probe_context(certificate: Path | None, key: Path | None) -> ssl.SSLContext:
 
 
 async def look(host: str, port: int, context: ssl.SSLContext, seconds: float = SECONDS) -> TlsHandshake:
-    """Shake hands once and close."""
+    """Does one handshake and closes the connection."""
     try:
         async with asyncio.timeout(seconds):
             _, writer = await asyncio.open_connection(host, port, ssl=context, server_hostname=host)

@@ -1,4 +1,4 @@
-"""Reads a file of access templates into values, or says everything that is wrong with it, each with its place."""
+"""Parses access templates, or reports all their problems with positions."""
 
 from typing import Annotated, Final, Literal
 
@@ -46,7 +46,7 @@ class TopicRuleModel(_Strict):
 
 
 class AccessTemplateModel(_Strict):
-    """The rules of one class; `*` for every device whose class has no template."""
+    """The rules of a device class; `*` for every class without a template."""
 
     device_class: Annotated[str, Field(alias="class", pattern=r"^(\*|[^\x00-\x1f\x7f]{0,64})$")]
     title: SingleLineText
@@ -63,10 +63,10 @@ class AccessFileModel(_Strict):
 
 
 def parse_templates(text: str, source: str) -> AccessTemplates:
-    """The templates of a file; `source` is what problems call it.
+    """Returns the templates of a file; `source` names it in problems.
 
     Raises:
-        PolicyError: anything that makes it no file of templates; it tells all problems.
+        PolicyError: it is invalid; has all problems.
     """
     if len(text.encode()) > MAX_BYTES:
         raise PolicyError([PolicyProblem(source, 0, 0, f"larger than {MAX_BYTES} bytes")])

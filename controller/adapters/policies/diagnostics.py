@@ -1,4 +1,4 @@
-"""Turns what a validator or the rule language found into words an author can act on, at the place that is meant."""
+"""Turns errors of pydantic and of CEL into problems with text and position."""
 
 import difflib
 import re
@@ -37,13 +37,13 @@ _PATTERNS: Final = {
 
 
 def similar(word: str, words: list[str]) -> str:
-    """`: did you mean 'x'?`, or nothing when no word is near."""
+    """Returns `: did you mean 'x'?`, or an empty text without a similar word."""
     near = difflib.get_close_matches(word, words, n=1)
     return f": did you mean {near[0]!r}?" if near else ""
 
 
 def rule_prefix(document: YamlDocument, path: DocumentPath) -> str:
-    """`rule x: ` when `path` lies within a rule that has an id."""
+    """Returns `rule x: ` for a path within a rule that has an id."""
     if len(path) < 2 or path[0] not in ("rules", "events"):
         return ""
     node = document.values.get((*path[:2], "id"))
@@ -51,7 +51,7 @@ def rule_prefix(document: YamlDocument, path: DocumentPath) -> str:
 
 
 def complain_of_shape(document: YamlDocument, error: ErrorDetails) -> None:
-    """Note what the models refused."""
+    """Adds the validation errors of the models as problems."""
     path: DocumentPath = error["loc"]
     known = path
     # A choice between types adds its own names to the end of the path.
@@ -92,7 +92,7 @@ def complain_of_shape(document: YamlDocument, error: ErrorDetails) -> None:
 
 
 def compile_at(document: YamlDocument, path: DocumentPath, language: CelEnvironment) -> CelExpression | None:
-    """The compiled expression that stands at `path`, if one does; what is wrong with it is noted."""
+    """Returns the compiled expression at `path`, if any; its errors are added as problems."""
     node = document.values.get(path)
     if not isinstance(node, ScalarNode) or not node.value.strip():
         return None

@@ -1,4 +1,4 @@
-"""YAML as plain data that remembers where everything stood; bounded, so that no file can exhaust the controller."""
+"""YAML as plain data with positions, and with bounds on nesting and size."""
 
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -22,7 +22,7 @@ _COLLECTIONS: Final = frozenset((_TAG + "map", _TAG + "seq"))
 
 @dataclass(slots=True)
 class YamlDocument:
-    """One parsed file: `data`, the node of every value and of every key by its path, and what was wrong with it."""
+    """A parsed file: `data`, the nodes of all values and keys by path, and its problems."""
 
     source: str
     text: str
@@ -32,7 +32,7 @@ class YamlDocument:
     problems: list[PolicyProblem] = field(default_factory=list)
 
     def complain(self, index: int, message: str) -> None:
-        """Note a problem at the character `index` of the text."""
+        """Adds a problem at the character `index` of the text."""
         index = min(max(index, 0), len(self.text))
         line_start = self.text.rfind("\n", 0, index) + 1
         line_end = self.text.find("\n", index)
@@ -45,7 +45,7 @@ class YamlDocument:
         self.problems.append(PolicyProblem(self.source, number, offset + 1, message, shown, offset - cut + 1))
 
     def complain_of(self, path: DocumentPath, message: str, *, key: bool = False) -> None:
-        """Note a problem with the value (or the key) at `path`; at the start of the file when nothing stands there."""
+        """Adds a problem at the value (or the key) at `path`, or at the start of the file if there is none."""
         node = (self.keys if key else self.values).get(path)
         self.complain(node.start_mark.index if node is not None else 0, message)
 
@@ -57,7 +57,7 @@ class _TooMuchError(Exception):
 
 
 class _BoundedLoader(yaml.SafeLoader):
-    """Stops at the limits while it reads: before Python's own recursion limit, before a large file costs minutes."""
+    """Stops at the limits while it parses, before Python's recursion limit."""
 
     depth = 0
     left = MAX_NODES
@@ -75,7 +75,7 @@ class _BoundedLoader(yaml.SafeLoader):
 
 
 def read_document(text: str, source: str) -> YamlDocument:
-    """Parse `text`; whatever is wrong with it is in `problems` of the answer, never raised."""
+    """Parses `text`; errors are in `problems` of the result, never raised."""
     document = YamlDocument(source, text)
     try:
         loader = _BoundedLoader(text)
@@ -105,7 +105,7 @@ class _Builder:
         self._left = MAX_NODES
 
     def build(self, node: Node, path: DocumentPath) -> Any:
-        """The plain value of `node`; problems are noted, and such a value is left out as `None`."""
+        """Returns the plain value of `node`, None for an invalid one; adds its problems."""
         self._left -= 1
         if self._left < 0:
             raise _TooMuchError(node, _TOO_MANY)
@@ -153,7 +153,7 @@ class _Builder:
 
 
 def index_within(text: str, node: ScalarNode, offset: int) -> int:
-    """Where in the file the character `offset` of a scalar's value stands; `text` is the whole file.
+    """Returns the position in the file of the character `offset` of a scalar's value; `text` is the whole file.
 
     Quotes, escapes, folding and indentation lie between the two; what both have in common are the characters that are
     not blank, so those are counted.
@@ -177,7 +177,7 @@ def index_within(text: str, node: ScalarNode, offset: int) -> int:
 
 
 def _characters(text: str, at: int, end: int, style: str | None) -> list[tuple[int, int, bool]]:
-    """Start, end and blankness of each character of a scalar as it is written."""
+    """Yields start, end and blankness of each character of a scalar in the file."""
     found = []
     while at < end:
         size = 1

@@ -1,4 +1,4 @@
-"""The rules about events of a policy file, as the domain has them."""
+"""Rules about events of a policy file, converted to the domain."""
 
 from collections.abc import Mapping
 
@@ -15,12 +15,12 @@ _SCOPE: DocumentPath = ("events", "applies_to")  # the policy's `applies_to` onc
 
 
 def remedy_of(model: RemediateModel | None) -> Remedy | None:
-    """The command that a rule asks for."""
+    """Returns the command of a rule."""
     return None if model is None else Remedy(model.action, tuple(model.params.items()))
 
 
 def compile_events(document: YamlDocument, scope: CelExpression | None) -> dict[DocumentPath, CelExpression]:
-    """What the rules about events ask; an event comes without a report, so the policy may not select by one.
+    """Compiles the rules about events; an event has no report, so the policy may not select by one.
 
     `scope` is the policy's `applies_to`, as it is asked of reports.
     """
@@ -45,7 +45,7 @@ def compile_events(document: YamlDocument, scope: CelExpression | None) -> dict[
 def event_rule(
     policy: PolicyModel, number: int, rule: EventRuleModel, compiled: Mapping[DocumentPath, CelExpression]
 ) -> PolicyRule:
-    """One rule about events."""
+    """Returns a rule about events."""
     answer = rule.on_event
     hold = parse_duration(answer.hold)
     return PolicyRule(

@@ -1,4 +1,4 @@
-"""Reads policy files into the values that devices are judged by, or says everything that is wrong with them."""
+"""Loads policy files into a `PolicySet`, or reports all their problems."""
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -38,7 +38,7 @@ _DEFAULT_ISOLATION: Final = RuleResponse().isolate_for
 
 
 class ActivePolicies(Protocol):
-    """What is in force, and the language it is written in."""
+    """The policies in force and their language."""
 
     @property
     def policies(self) -> PolicySet: ...
@@ -55,10 +55,10 @@ class _File:
 
 
 def load_policies(paths: Sequence[Path], language: CelEnvironment) -> PolicySet:
-    """All policies of `paths`: files, or folders of which every `*.yaml` and `*.yml` is read, in order of name.
+    """Loads all policies of `paths`: files, or folders with `*.yaml` and `*.yml`, in order of name.
 
     Raises:
-        PolicyError: nothing to judge by, or anything wrong in any file; it tells all problems at once.
+        PolicyError: no policies, or a problem in any file; it has all problems.
     """
     policies, version = read_policies(paths, language)
     try:
@@ -68,7 +68,7 @@ def load_policies(paths: Sequence[Path], language: CelEnvironment) -> PolicySet:
 
 
 def read_policies(paths: Sequence[Path], language: CelEnvironment) -> tuple[tuple[Policy, ...], str]:
-    """The same as single policies, and the name of their set; rules about events alone are enough here.
+    """Returns the policies and the version of their set; rules about events alone are allowed.
 
     Raises:
         PolicyError: as `load_policies`.
@@ -87,12 +87,12 @@ def read_policies(paths: Sequence[Path], language: CelEnvironment) -> tuple[tupl
 
 
 def candidate_policies(present: ActivePolicies, texts: Sequence[tuple[str, str]], *, alone: bool) -> PolicySet:
-    """What would be in force with these texts (source and text) in place of policies of the same name.
+    """Returns the set with these texts (source and text) in place of policies of the same name.
 
-    `alone`: in place of all that are in force.
+    `alone`: in place of all policies in force.
 
     Raises:
-        PolicyError: anything wrong in any of them, or a policy that stands twice.
+        PolicyError: a problem in any of them, or a duplicate policy.
     """
     files = [_parse(text, source, present.language) for source, text in texts]
     problems = [problem for file in files for problem in file.document.problems]

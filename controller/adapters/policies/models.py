@@ -1,4 +1,4 @@
-"""The shape of a policy file; what it says becomes domain values in the loader."""
+"""Models of a policy file; the loader converts them to domain values."""
 
 from typing import Annotated, Any, Final, Literal
 
@@ -36,13 +36,13 @@ PolicyDuration = Annotated[str, AfterValidator(_duration)]
 
 
 class StrictModel(BaseModel):
-    """What an author mistyped must not be dropped in silence."""
+    """Refuses unknown keys, which may be typing errors."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
 class AfterModel(StrictModel):
-    """How often and how long a rule has to fail before anything follows."""
+    """How often and how long a rule has to fail before its response."""
 
     consecutive: Annotated[int, Field(ge=1, le=MAX_CONSECUTIVE)] = 1
     grace: PolicyDuration = "0s"
@@ -56,7 +56,7 @@ class UntilModel(StrictModel):
 
 
 class RepeatModel(StrictModel):
-    """How much longer a device stays for each time that it was contained before."""
+    """The extension of a containment for each earlier one."""
 
     within: PolicyDuration = "24h"
     factor: Annotated[int, Field(ge=2, le=MAX_REPEAT_FACTOR)] = 2
@@ -64,14 +64,14 @@ class RepeatModel(StrictModel):
 
 
 class RemediateModel(StrictModel):
-    """The command that repairs."""
+    """The command that repairs the cause."""
 
     action: ActionName
     params: Annotated[dict[ParamName, ParamValue], Field(max_length=MAX_PARAMS, default_factory=dict)]
 
 
 class OnFailModel(StrictModel):
-    """What follows when a rule fails."""
+    """The response to a failing rule."""
 
     contain: Literal["none", "restricted", "isolated"] = "none"
     isolate_for: Annotated[PolicyDuration | None, Field(alias="for")] = None
@@ -121,14 +121,14 @@ class RuleModel(StrictModel):
 
 
 class AfterEventsModel(StrictModel):
-    """How often it has to happen, and within what time, before anything follows."""
+    """How many events, within what time, before the response."""
 
     count: Annotated[int, Field(ge=1, le=MAX_EVENT_COUNT)] = 1
     within: PolicyDuration = "10m"
 
 
 class OnEventModel(StrictModel):
-    """What follows when events break a rule, and how long that stands."""
+    """The response to events, and for how long."""
 
     contain: Literal["none", "restricted", "isolated"] = "none"
     hold: Annotated[PolicyDuration, Field(alias="for")] = "1h"
@@ -190,7 +190,7 @@ _AT: Final[dict[str, type[StrictModel]]] = {
 
 
 def keys_at(path: tuple[Any, ...]) -> list[str]:
-    """The keys that an author may write in the mapping at `path`; for suggestions."""
+    """Returns the allowed keys of the mapping at `path`, for suggestions."""
     names = [part for part in path if isinstance(part, str)]
     model = _AT.get(names[-1], PolicyModel) if names else PolicyModel
     if names[-2:] == ["on_event", "after"]:

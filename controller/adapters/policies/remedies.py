@@ -1,4 +1,4 @@
-"""Remedies of a policy file against the table of actions: a command that every device refuses repairs nothing."""
+"""Checks the remedies of a policy file against the known actions and parameters."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,7 +9,7 @@ from schemas.actions import ACTIONS, param_problems, unknown_action_problem
 
 
 def check_remedies(document: YamlDocument) -> None:
-    """Note remedies whose action or parameters no device knows."""
+    """Adds problems for unknown actions and parameters."""
     for place in [place for place in document.values if place[-1:] == ("remediate",)]:
         remedy = _at(document.data, place)
         if not isinstance(remedy, Mapping) or not isinstance(remedy.get("action"), str):

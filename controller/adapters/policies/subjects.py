@@ -1,4 +1,4 @@
-"""A policy judges devices or the broker; one for the other would only yield names that are not declared."""
+"""Checks that a policy is for the expected subject: devices or the broker."""
 
 from typing import Final
 
@@ -13,7 +13,7 @@ _ELSEWHERE: Final = {
 
 
 def check_subject(document: YamlDocument, model: PolicyModel, language: CelEnvironment) -> None:
-    """Note a policy that is not for what `language` speaks of, and responses that a broker cannot have."""
+    """Adds problems for a policy with another subject than `language`, and for responses that a broker cannot have."""
     if model.subject != language.subject:
         document.problems.clear()  # every fact of it is unknown here, which is no mistake of its author
         document.complain_of(("subject",) if ("subject",) in document.values else (), _ELSEWHERE[model.subject])

@@ -7,7 +7,7 @@ from controller.ports.broker_setup import SavedSetup, SetupStore
 
 
 class SqliteSetupStore(SetupStore):
-    """See the port; beside the store, through its one writer."""
+    """The settings in the store's file."""
 
     def __init__(self, store: SqliteStore) -> None:
         self._store = store

@@ -1,4 +1,4 @@
-"""What people with offline keys do: make a repository, replace keys, sign again before a role ends."""
+"""Operations with offline keys: create a repository, rotate keys, renew roles."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ from controller.ports.updates import UpdatesError
 
 @dataclass(frozen=True, slots=True)
 class RoleKeyPlan:
-    """How many keys an offline role has, and how many of them have to sign."""
+    """Number of keys of an offline role, and its threshold."""
 
     keys: int
     threshold: int
@@ -40,7 +40,7 @@ class RoleKeyPlan:
 def init(
     folder: RepositoryFolder, keys: Path, plans: dict[str, RoleKeyPlan], ask: PassphrasePrompt, now: datetime
 ) -> None:
-    """Make the four roles: root and targets with keys in `keys`, snapshot and timestamp with keys of the controller.
+    """Creates the four roles: root and targets with keys in `keys`, snapshot and timestamp with keys of the controller.
 
     Raises:
         UpdatesError: there is a repository already, a passphrase is weak, or files cannot be written.
@@ -70,7 +70,7 @@ def init(
 def rotate(
     folder: RepositoryFolder, keys: Path, role: str, plan: RoleKeyPlan | None, ask: PassphrasePrompt, now: datetime
 ) -> list[str]:
-    """Replace all keys of a role by new ones; the ids of the new keys. `plan`: another number and threshold.
+    """Replaces all keys of a role; returns the ids of the new keys. `plan`: a new number and threshold.
 
     A new root is signed by enough of the old root keys and enough of the new ones, so that devices follow.
 
@@ -101,7 +101,7 @@ def rotate(
 
 
 def renew(folder: RepositoryFolder, keys: Path, role: str, ask: PassphrasePrompt, now: datetime) -> datetime:
-    """Sign an offline role again with the same keys and content; when it ends now.
+    """Renews an offline role with the same keys and content; returns its expiry.
 
     Raises:
         UpdatesError: too few keys, or a role that renews itself.
@@ -124,7 +124,7 @@ def renew(folder: RepositoryFolder, keys: Path, role: str, ask: PassphrasePrompt
 def change_targets(
     folder: RepositoryFolder, targets: Targets, keys: Path, ask: PassphrasePrompt, now: datetime
 ) -> None:
-    """Sign what `targets` became and publish it; without the online keys here, the running controller does the rest.
+    """Signs and publishes changed targets; without online keys here, the running controller signs the other roles.
 
     Raises:
         UpdatesError: too few keys, or files that cannot be written.
@@ -137,7 +137,7 @@ def change_targets(
 
 
 def has_online_keys(folder: RepositoryFolder) -> bool:
-    """Whether this machine may sign the online roles."""
+    """Whether this machine has the keys of the online roles."""
     return all((folder.online / f"{role}.pem").is_file() for role in ("snapshot", "timestamp"))
 
 

@@ -1,4 +1,4 @@
-"""Where a repository lies on disk, read and written so that devices always find a whole one.
+"""The files of a repository, written so that devices always read a consistent one.
 
 `metadata/` and `targets/` below `repository/` are what any web server can serve; `online/` beside it holds the keys of
 the roles that the running controller signs, and is never served.
@@ -39,11 +39,11 @@ class RepositoryFolder:
 
     @property
     def is_there(self) -> bool:
-        """Whether somebody made a repository here."""
+        """Whether the folder has a repository."""
         return (self.metadata / "1.root.json").is_file()
 
     def make(self) -> None:
-        """The empty folders."""
+        """Creates the folders."""
         try:
             for path, mode in ((self.metadata, 0o755), (self.targets, 0o755), (self.online, 0o700)):
                 path.mkdir(parents=True, exist_ok=True)
@@ -53,7 +53,7 @@ class RepositoryFolder:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """One writer at a time, of whatever process."""
+        """Locks the repository for one writer."""
         try:
             file = (self.base / "lock").open("w")
         except OSError as e:
@@ -63,7 +63,7 @@ class RepositoryFolder:
             yield
 
     def versions(self, role: str) -> list[int]:
-        """The versions of a role that are there, in order."""
+        """Returns the existing versions of a role, in order."""
         try:
             names = [_VERSIONED.fullmatch(path.name) for path in self.metadata.iterdir()]
         except OSError as e:
@@ -73,37 +73,37 @@ class RepositoryFolder:
         return sorted(int(name[1]) for name in names if name is not None and name[2] == role)
 
     def root(self) -> Metadata[Root]:
-        """The newest root."""
+        """Returns the latest root."""
         return self._newest(Root)
 
     def snapshot(self) -> Metadata[Snapshot] | None:
-        """The newest snapshot, where there is one."""
+        """Returns the latest snapshot, if any."""
         return self._newest(Snapshot) if self.versions("snapshot") else None
 
     def newest_targets(self) -> Metadata[Targets]:
-        """The newest targets role, signed well or not: whoever uses it verifies it."""
+        """Returns the latest targets role; the caller verifies its signatures."""
         return self._newest(Targets)
 
     def timestamp(self) -> Metadata[Timestamp] | None:
-        """The timestamp, where there is one."""
+        """Returns the timestamp, if any."""
         path = self.metadata / "timestamp.json"
         return self._load(path, Timestamp) if path.exists() else None
 
     def read_root(self, version: int) -> bytes:
-        """A root as it is handed to devices."""
+        """Returns a root as devices receive it."""
         try:
             return (self.metadata / f"{version}.root.json").read_bytes()
         except OSError as e:
             raise UpdatesError(f"there is no root {version}: {e.strerror}") from e
 
     def write(self, metadata: Metadata[Any]) -> None:
-        """Put a signed role where devices find it; the timestamp takes the place of the one before."""
+        """Writes a signed role; a new timestamp replaces the previous one."""
         role, version = metadata.signed.type, metadata.signed.version
         name = "timestamp.json" if role == Timestamp.type else f"{version}.{role}.json"
         write_whole(self.metadata / name, metadata.to_bytes())
 
     def forget_old_snapshots(self) -> None:
-        """Keep the newest only."""
+        """Deletes all snapshots but the latest."""
         for version in self.versions("snapshot")[:-_KEPT_SNAPSHOTS]:
             (self.metadata / f"{version}.snapshot.json").unlink(missing_ok=True)
 

@@ -1,4 +1,4 @@
-"""Key files of the repository: offline ones behind a passphrase, online ones for the controller alone."""
+"""Key files of the repository: offline keys with a passphrase, online keys readable by the controller only."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -29,7 +29,7 @@ _MAX_KEY_BYTES: Final = 64 * 1024
 
 
 def make_offline(folder: Path, role: str, count: int, ask: PassphrasePrompt) -> list[CryptoSigner]:
-    """Make key files `ROLE-N.pem`, each behind its passphrase; numbers go on behind those that are there.
+    """Creates key files `ROLE-N.pem`, each with its passphrase; continues the existing numbers.
 
     Raises:
         UpdatesError: a passphrase is weak, or the folder cannot be written.
@@ -50,7 +50,7 @@ def make_offline(folder: Path, role: str, count: int, ask: PassphrasePrompt) -> 
 
 
 def make_online(folder: Path, role: str) -> CryptoSigner:
-    """Make the key of an online role, without a passphrase and for its owner only; an old one is replaced."""
+    """Creates or replaces the key of an online role, without a passphrase, readable by its owner only."""
     key = Ed25519PrivateKey.generate()
     path = folder / f"{role}.pem"
     fresh = folder / f".{role}.pem.new"
@@ -61,10 +61,10 @@ def make_online(folder: Path, role: str) -> CryptoSigner:
 
 
 def load_online(folder: Path, role: str) -> CryptoSigner:
-    """The key of an online role.
+    """Loads the key of an online role.
 
     Raises:
-        UpdatesError: it is not there, too open, or no key.
+        UpdatesError: it is missing, readable by others, or not a key.
     """
     return _load(folder / f"{role}.pem", None)
 
@@ -72,7 +72,7 @@ def load_online(folder: Path, role: str) -> CryptoSigner:
 def load_offline(
     folder: Path, role: str, wanted: Sequence[str], threshold: int, ask: PassphrasePrompt
 ) -> list[CryptoSigner]:
-    """Open as many key files of a role as have to sign; `wanted` are the ids of keys that count.
+    """Opens as many key files of a role as the threshold needs; `wanted`: the ids of valid keys.
 
     Raises:
         UpdatesError: there are too few, or a passphrase is wrong.
@@ -92,12 +92,12 @@ def load_offline(
 
 
 def key_files(folder: Path, role: str) -> list[Path]:
-    """The key files of a role in a folder, in order of their numbers."""
+    """Returns the key files of a role in a folder, by number."""
     return sorted(folder.glob(f"{role}-*.pem"), key=number_of)
 
 
 def number_of(path: Path) -> int:
-    """The N of `ROLE-N.pem`; 0 where there is none."""
+    """Returns the N of `ROLE-N.pem`, or 0."""
     number = path.stem.rpartition("-")[2]
     return int(number) if number.isascii() and number.isdigit() and len(number) < 6 else 0
 

@@ -1,4 +1,4 @@
-"""Puts files into the repository and takes them out again."""
+"""Publishes and withdraws versions."""
 
 import shutil
 import tarfile
@@ -24,7 +24,7 @@ _CUSTOM: Final = "custom"
 def publish(
     folder: RepositoryFolder, file: Path, target: UpdateTarget, keys: Path, ask: PassphrasePrompt, now: datetime
 ) -> PublishedUpdate:
-    """Copy a file into the repository, and sign it with what it is.
+    """Copies a file into the repository and signs it with its description.
 
     Raises:
         UpdatesError: this version is published already, the file is not usable, or too few keys.
@@ -56,7 +56,7 @@ def publish(
 def withdraw(
     folder: RepositoryFolder, name: str, version: str, keys: Path, ask: PassphrasePrompt, now: datetime
 ) -> str:
-    """Take a version out: no device installs it any more. The path that it had.
+    """Withdraws a version, so that no device installs it; returns its path.
 
     Raises:
         UpdatesError: it is not published, or too few keys.
@@ -75,7 +75,7 @@ def withdraw(
 
 
 def unpacked_bytes(file: Path) -> int:
-    """How much room an archive needs when it is unpacked; of another file its own size.
+    """Returns the unpacked size of an archive, or the size of another file.
 
     Raises:
         UpdatesError: an archive that devices would refuse.

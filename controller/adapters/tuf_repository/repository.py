@@ -1,4 +1,4 @@
-"""The repository as the running controller uses it."""
+"""The update repository of a running controller."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ class TufUpdateRepository:
         self.folder = RepositoryFolder(base)
 
     def published(self) -> tuple[PublishedUpdate, ...]:
-        """What the newest targets role lists; entries that are not ours are left out."""
+        """Returns the targets of the latest targets role, without entries of other programs."""
         found = []
         targets = verified_targets(self.folder, self.folder.root().signed)
         for path, info in targets.signed.targets.items():
@@ -29,7 +29,7 @@ class TufUpdateRepository:
         return tuple(sorted(found, key=lambda one: (one.target.name, one.path)))
 
     def roles(self) -> tuple[MetadataRoleState, ...]:
-        """Version, end, keys and threshold of each role that is there."""
+        """Returns version, expiry, keys and threshold of each existing role."""
         root, folder = self.folder.root().signed, self.folder
         held = (("root", folder.root()), ("targets", folder.newest_targets()))
         online = (("snapshot", folder.snapshot()), ("timestamp", folder.timestamp()))
@@ -46,11 +46,11 @@ class TufUpdateRepository:
         )
 
     def root(self) -> bytes:
-        """The newest root as it is served."""
+        """Returns the latest root."""
         return self.folder.read_root(self.folder.root().signed.version)
 
     def refresh(self, now: float) -> RefreshResult:
-        """Sign what the online keys have to sign."""
+        """Signs the online roles that need it."""
         with self.folder.locked():
             done = sign_online(self.folder, at(now))
         return RefreshResult(done, warnings(self.folder, at(now)))

@@ -1,4 +1,4 @@
-"""How metadata gets its signatures: lifetimes, thresholds, and the online roles over what offline keys decided."""
+"""Signing of metadata: lifetimes, thresholds, and the online roles."""
 
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
@@ -24,12 +24,12 @@ WARN_BEFORE: Final = timedelta(days=30)  # an offline role ends
 
 
 def expiry(role: str, now: datetime) -> datetime:
-    """When a role that is signed at `now` ends."""
+    """Returns the expiry of a role that is signed at `now`."""
     return (now + LIFETIMES[role]).replace(microsecond=0)
 
 
 def signed(what: Any, signers: Iterable[CryptoSigner]) -> Metadata[Any]:
-    """The metadata with one signature of each signer."""
+    """Returns the metadata with a signature of each signer."""
     metadata: Metadata[Any] = Metadata(what)
     for signer in signers:
         metadata.sign(signer, append=True)
@@ -37,10 +37,10 @@ def signed(what: Any, signers: Iterable[CryptoSigner]) -> Metadata[Any]:
 
 
 def verified_targets(folder: RepositoryFolder, root: Root) -> Metadata[Targets]:
-    """The newest targets role that enough keys of this root signed.
+    """Returns the latest targets role, verified by this root.
 
     Raises:
-        UpdatesError: the newest one is not so signed.
+        UpdatesError: too few valid signatures.
     """
     targets = folder.newest_targets()
     try:
@@ -52,9 +52,9 @@ def verified_targets(folder: RepositoryFolder, root: Root) -> Metadata[Targets]:
 
 
 def sign_online(folder: RepositoryFolder, now: datetime, *, force: bool = False) -> tuple[str, ...]:
-    """Bring snapshot and timestamp up to what offline keys signed, and renew them in time; the roles that were signed.
+    """Updates and renews snapshot and timestamp; returns the signed roles.
 
-    Order matters to devices that are reading: a snapshot is there before the timestamp that names it.
+    A snapshot is written before the timestamp that names it, for devices that read meanwhile.
 
     Raises:
         UpdatesError: an online key is missing, or the targets role is not signed well.
@@ -83,7 +83,7 @@ def sign_online(folder: RepositoryFolder, now: datetime, *, force: bool = False)
 
 
 def warnings(folder: RepositoryFolder, now: datetime) -> tuple[str, ...]:
-    """What people with offline keys have to do soon, in their words."""
+    """Returns warnings about roles that offline keys have to sign soon."""
     told = []
     for role, metadata in (("root", folder.root()), ("targets", folder.newest_targets())):
         left = metadata.signed.expires - now
@@ -96,7 +96,7 @@ def warnings(folder: RepositoryFolder, now: datetime) -> tuple[str, ...]:
 
 
 def is_signed(root: Root, metadata: Metadata[Any]) -> bool:
-    """Whether enough keys of this root signed it."""
+    """Whether enough keys of this root signed the metadata."""
     try:
         root.verify_delegate(metadata.signed.type, metadata.signed_bytes, metadata.signatures)
     except (RepositoryError, ValueError):
@@ -117,5 +117,5 @@ def _online(folder: RepositoryFolder, root: Root, role: str) -> CryptoSigner:
 
 
 def at(seconds: float) -> datetime:
-    """Unix seconds as TUF writes times."""
+    """Returns Unix seconds as a time of TUF."""
     return datetime.fromtimestamp(int(seconds), UTC)

@@ -1,4 +1,4 @@
-"""The authority at work: reads requests, signs certificates and lists."""
+"""The certificate authority: parses requests, signs certificates and revocation lists."""
 
 import hashlib
 from collections.abc import Sequence
@@ -26,13 +26,13 @@ MAX_REQUEST: Final = 8 * 1024  # bytes of a request in PEM
 
 
 class X509Authority(CertificateAuthority):
-    """`controller.ports.certificates.Authority` over an authority's folder."""
+    """`controller.ports.certificates.Authority` with the files of a folder."""
 
     def __init__(self, material: folder.AuthorityMaterial, crl_base: str = "") -> None:
-        """Take the material; `crl_base` is where lists are fetched, if not where the issuing certificate says.
+        """`crl_base`: URL of the lists, instead of the one in the issuing certificate.
 
         Raises:
-            AuthorityError: neither says where.
+            AuthorityError: neither has a URL.
         """
         self._material = material
         self._base = crl_base or folder.crl_base(material.issuing)
@@ -63,18 +63,18 @@ class X509Authority(CertificateAuthority):
 
     @property
     def chain(self) -> str:
-        """What follows a leaf: the issuing certificate, unless that is the root."""
+        """The chain after a leaf: the issuing certificate, unless it is the root."""
         if self._material.issuing == self._material.root:
             return ""
         return self._material.issuing.public_bytes(PEM).decode()
 
     @property
     def trust(self) -> str:
-        """What a peer trusts: the root."""
+        """The trust anchor: the root."""
         return self._material.root.public_bytes(PEM).decode()
 
     def own(self, now: float) -> Certificate:
-        """The issuing certificate as a line of the registry."""
+        """The issuing certificate as an entry of the registry."""
         issuing = self._material.issuing
         start = issuing.not_valid_before_utc.timestamp()
         return Certificate(
@@ -91,7 +91,6 @@ class X509Authority(CertificateAuthority):
         )
 
     def read(self, pem: str) -> CertificateRequest:
-        """See the port."""
         if len(pem) > MAX_REQUEST:
             raise CertificateRequestRefusedError("request_too_large", f"a request has at most {MAX_REQUEST} bytes")
         try:
@@ -121,7 +120,7 @@ class X509Authority(CertificateAuthority):
         origin: str,
         hosts: Sequence[str] = (),
     ) -> Certificate:
-        """See the port; nothing of the request but its key and its name gets into the certificate."""
+        """Issues a certificate; only key and name of the request get into it."""
         public = x509.load_pem_x509_csr(request.pem.encode()).public_key()
         draft = building.leaf(kind, request.name, public, when, hosts, self._where)
         made = building.signed(draft, self._material.issuing.subject, self._material.key)
@@ -139,13 +138,11 @@ class X509Authority(CertificateAuthority):
         )
 
     def revocations(self, revoked: Sequence[Certificate], number: int, now: float, next_update: float) -> PublishedCrl:
-        """See the port."""
         issuing = self._material.issuing
         made = building.revocation_list(issuing.subject, self._material.key, revoked, number, now, next_update)
         return PublishedCrl(self._issuer, made.public_bytes(DER), made.public_bytes(PEM), next_update)
 
     def root_revocations(self) -> PublishedCrl | None:
-        """See the port."""
         found = self._material.root_list
         if found is None or found.next_update_utc is None:
             return None
@@ -153,7 +150,6 @@ class X509Authority(CertificateAuthority):
         return PublishedCrl(name, found.public_bytes(DER), found.public_bytes(PEM), found.next_update_utc.timestamp())
 
     def verify(self, certificate: Certificate, message: bytes, signature: bytes) -> bool:
-        """See the port."""
         public = x509.load_pem_x509_certificate(certificate.pem.encode()).public_key()
         try:
             if isinstance(public, ec.EllipticCurvePublicKey):
@@ -171,12 +167,12 @@ class X509Authority(CertificateAuthority):
 
 
 def fingerprint(certificate: x509.Certificate) -> str:
-    """SHA-256 of the whole certificate in hex: what devices pin."""
+    """Returns the SHA-256 of the whole certificate in hex, which devices pin."""
     return hashlib.sha256(certificate.public_bytes(DER)).hexdigest()
 
 
 def registered(pem: bytes, now: float) -> Certificate:
-    """A certificate that somebody else issued, as a line of the registry, so that it can be revoked here.
+    """Returns a certificate of another issuer as an entry of the registry, so that it can be revoked.
 
     Raises:
         AuthorityError: not a certificate, or one without a common name.

@@ -1,4 +1,4 @@
-"""Builds certificates and revocation lists from profiles: what each kind may say is decided here and nowhere else."""
+"""Builds certificates and revocation lists; the only module with their profiles."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -33,17 +33,17 @@ _REASONS: Final = {
 
 
 def named(text: str) -> x509.Name:
-    """A name with nothing but a common name."""
+    """Returns a distinguished name with only a common name."""
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
 
 
 def moment(seconds: float) -> datetime:
-    """Unix seconds as X.509 tells times: whole seconds."""
+    """Returns Unix seconds as a time in whole seconds, as in X.509."""
     return datetime.fromtimestamp(int(seconds), UTC)
 
 
 def hash_for(key: SigningKey) -> hashes.SHA256 | hashes.SHA384 | None:
-    """The hash that goes with a signing key; Ed25519 brings its own."""
+    """Returns the hash for a signing key; none for Ed25519."""
     if isinstance(key, ed25519.Ed25519PrivateKey):
         return None
     is_long = isinstance(key, ec.EllipticCurvePrivateKey) and key.curve.key_size > 256
@@ -51,19 +51,19 @@ def hash_for(key: SigningKey) -> hashes.SHA256 | hashes.SHA384 | None:
 
 
 def key_identifier(public: Any) -> str:
-    """The identifier that certificates carry of a key, in hex."""
+    """Returns the key identifier in certificates, in hex."""
     return x509.SubjectKeyIdentifier.from_public_key(public).digest.hex()
 
 
 def key_digest(public: Any) -> str:
-    """SHA-256 of a public key as it stands in certificates, in hex."""
+    """Returns the SHA-256 of a certificate's public key, in hex."""
     digest = hashes.Hash(hashes.SHA256())
     digest.update(public.public_bytes(DER, serialization.PublicFormat.SubjectPublicKeyInfo))
     return digest.finalize().hex()
 
 
 def describe_key(public: Any) -> PublicKeyInfo:
-    """What the domain decides by."""
+    """Returns the properties of a key that the domain checks."""
     if isinstance(public, ec.EllipticCurvePublicKey):
         return PublicKeyInfo("ec", public.curve.key_size, public.curve.name)
     if isinstance(public, rsa.RSAPublicKey):
@@ -74,17 +74,17 @@ def describe_key(public: Any) -> PublicKeyInfo:
 
 
 def serial_of(certificate: x509.Certificate) -> str:
-    """The serial number as it is written everywhere: hex, small letters, without leading zeros."""
+    """Returns the serial number in lower-case hex without leading zeros."""
     return f"{certificate.serial_number:x}"
 
 
 def leaf(
     kind: CertificateKind, name: str, public: Any, when: ValidityPeriod, hosts: Sequence[str], crl_url: str
 ) -> x509.CertificateBuilder:
-    """A certificate of a server or client, without an issuer yet.
+    """Returns a builder of a server or client certificate, without issuer.
 
     Raises:
-        AuthorityError: a host that is none, or too many.
+        AuthorityError: an invalid host, or too many.
     """
     names: list[x509.GeneralName] = [_host(one) for one in hosts]
     if len(names) > MAX_HOSTS:
@@ -102,7 +102,7 @@ def leaf(
 def authority(
     name: str, public: Any, when: ValidityPeriod, *, path_length: int, crl_url: str
 ) -> x509.CertificateBuilder:
-    """A certificate of an authority, without an issuer yet; without `crl_url` it is a root."""
+    """Returns a builder of an authority certificate, without issuer; without `crl_url` it is a root."""
     builder = (
         _builder(named(name), public, when)
         .add_extension(x509.BasicConstraints(ca=True, path_length=path_length), critical=True)
@@ -114,7 +114,7 @@ def authority(
 def signed(
     builder: x509.CertificateBuilder, issuer: x509.Name, key: SigningKey, *, is_own: bool = False
 ) -> x509.Certificate:
-    """The certificate; `is_own` is a root that signs itself."""
+    """Returns the signed certificate; `is_own`: a self-signed root."""
     builder = builder.issuer_name(issuer)
     if not is_own:
         identifier = x509.AuthorityKeyIdentifier.from_issuer_public_key(key.public_key())
@@ -125,7 +125,7 @@ def signed(
 def revocation_list(
     issuer: x509.Name, key: SigningKey, revoked: Sequence[Certificate], number: int, now: float, until: float
 ) -> x509.CertificateRevocationList:
-    """A list with these certificates."""
+    """Returns a revocation list of these certificates."""
     builder = (
         x509.CertificateRevocationListBuilder()
         .issuer_name(issuer)

@@ -1,7 +1,7 @@
-"""The authority's folder: what is in it, how it is made, and how another's authority is taken in.
+"""The authority's folder: creation, loading, and import of another authority.
 
-`root.pem` (trust), `issuing.pem` and `issuing.key` (online), `root.crl` (the root's own list). The root's key is not in
-it: it is written once, encrypted, to wherever it shall be kept offline.
+`root.pem` (trust), `issuing.pem` and `issuing.key` (online), `root.crl` (the root's own list). The root's key is
+not in it: it is written once, encrypted, to a path for offline storage.
 """
 
 from dataclasses import dataclass
@@ -40,7 +40,7 @@ _PUBLIC_MODE: Final = 0o644
 
 @dataclass(frozen=True, slots=True)
 class AuthorityMaterial:
-    """An authority as it was read: `issuing` may be the root itself where another's authority is so."""
+    """A loaded authority; `issuing` is the root itself in an imported authority without an intermediate."""
 
     root: x509.Certificate
     issuing: x509.Certificate
@@ -50,7 +50,7 @@ class AuthorityMaterial:
 
 @dataclass(frozen=True, slots=True)
 class AuthorityOptions:
-    """What `create` is told: `root_key` is where the root's encrypted key goes."""
+    """Options of `create`; `root_key`: path of the root's encrypted key."""
 
     folder: Path
     root_key: Path
@@ -60,15 +60,15 @@ class AuthorityOptions:
 
 
 def crl_address(base: str, issuer: str) -> str:
-    """Where the list of an issuer is fetched: PEM, which is what EMQX reads."""
+    """Returns the URL of the list of an issuer, in PEM, which EMQX reads."""
     return f"{base.rstrip('/')}/crl/{issuer}.pem"
 
 
 def create(wish: AuthorityOptions, now: float) -> AuthorityMaterial:
-    """Make root and issuing authority.
+    """Creates root and issuing authority.
 
     Raises:
-        AuthorityError: something is there already, the passphrase is weak, or a file cannot be written.
+        AuthorityError: there is an authority already, the passphrase is weak, or a file cannot be written.
     """
     trouble = root_passphrase_weakness(wish.passphrase)
     if trouble:
@@ -98,10 +98,10 @@ def create(wish: AuthorityOptions, now: float) -> AuthorityMaterial:
 
 
 def load(folder: Path, passphrase_file: Path | None = None) -> AuthorityMaterial:
-    """Read an authority.
+    """Loads an authority.
 
     Raises:
-        SettingsError: a file is missing, too open, or not what it should be.
+        SettingsError: a file is missing, readable by others, or invalid.
     """
     root = _certificate(folder / ROOT)
     issuing = _certificate(folder / ISSUING)
@@ -113,7 +113,7 @@ def load(folder: Path, passphrase_file: Path | None = None) -> AuthorityMaterial
 
 
 def take_in(folder: Path, root: Path, issuing: Path, key: Path, passphrase: str | None, root_list: Path | None) -> None:
-    """Copy another's authority into the folder, after it was checked; its key is kept without a passphrase.
+    """Checks another authority and copies it into the folder; its key is stored without a passphrase.
 
     Raises:
         AuthorityError, SettingsError: there is one already, or the files do not belong together.
@@ -141,7 +141,7 @@ def take_in(folder: Path, root: Path, issuing: Path, key: Path, passphrase: str 
 
 
 def renew_root_list(folder: Path, root_key: Path, passphrase: str, now: float) -> float:
-    """Sign the root's list anew with its offline key; when it has to be done next, in Unix seconds.
+    """Renews the root's list with its offline key; returns the next update in Unix seconds.
 
     Raises:
         AuthorityError, SettingsError: wrong passphrase, or not this root's key.
@@ -159,7 +159,7 @@ def renew_root_list(folder: Path, root_key: Path, passphrase: str, now: float) -
 
 
 def crl_base(issuing: x509.Certificate) -> str:
-    """Where lists are fetched, as the issuing certificate says it; empty where it does not."""
+    """Returns the base URL of the lists from the issuing certificate; empty if it has none."""
     try:
         points = issuing.extensions.get_extension_for_class(x509.CRLDistributionPoints).value
     except x509.ExtensionNotFound:

@@ -1,4 +1,4 @@
-"""Revocation lists of other authorities: fetched or read, bounded, and believed only with a good signature."""
+"""Revocation lists of other authorities, from files and URLs: bounded, and accepted only with a valid signature."""
 
 import asyncio
 import http.client
@@ -21,10 +21,10 @@ _MAX_BUNDLE: Final = 1024 * 1024  # bytes
 
 
 class X509ExternalCrls(ExternalCrls):
-    """`controller.ports.certificates.ForeignLists` over files and addresses."""
+    """External revocation lists from files and URLs."""
 
     def __init__(self, issuers: Path) -> None:
-        """Read the certificates of those whose lists are believed.
+        """Loads the certificates of the trusted issuers.
 
         Raises:
             SettingsError: the file cannot be used.
@@ -40,7 +40,6 @@ class X509ExternalCrls(ExternalCrls):
             raise SettingsError(f"authority.watch_issuers: {issuers} has more than {MAX_ISSUERS} certificates")
 
     async def read(self, place: str, now: float) -> ExternalCrl:
-        """See the port."""
         raw = await (asyncio.to_thread(_fetch, place) if "://" in place else asyncio.to_thread(_load, Path(place)))
         return await asyncio.to_thread(self._judge, place, raw, now)
 
