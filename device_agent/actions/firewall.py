@@ -245,7 +245,10 @@ def _describe(rules: NftRules | None) -> str:
 def _conflicting_manager() -> str | None:
     for name, argv, active_line in _MANAGERS:
         try:
-            if shutil.which(argv[0]) and active_line in run(list(argv), ok=frozenset(range(256))).out.splitlines():
+            if (
+                shutil.which(argv[0])
+                and active_line in run(list(argv), ok_statuses=frozenset(range(256))).stdout.splitlines()
+            ):
                 return name
         except ExecuteError:
             continue

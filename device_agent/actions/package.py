@@ -17,7 +17,7 @@ from device_agent.actions.base import (
 from device_agent.collectors.software.pending_updates import dnf_security
 from device_agent.host.apt import UNATTENDED, apt_get, upgrades
 from device_agent.host.execute import ExecuteError, run
-from device_agent.host.packages import installed, manager_of, scheme_of
+from device_agent.host.packages import installed, package_manager, package_scheme
 from device_agent.host.system import System
 
 _UPDATE_SECONDS: Final = 300.0
@@ -62,8 +62,8 @@ class UpgradePackage:
 
     def plan(self, params: Params) -> ActionPlan:
         """Reads the installed version; a newer one is known only after the package lists were fetched."""
-        scheme = scheme_of(self._system)
-        manager = manager_of(scheme) if scheme else "this system"
+        scheme = package_scheme(self._system)
+        manager = package_manager(scheme) if scheme else "this system"
         if scheme is None or (scheme != "deb" and not self._system.is_live) or not self._has_program(scheme):
             raise ActionError(f"packages of {manager} cannot be upgraded here")
         if self._system.is_live and not self._system.is_root_user:
@@ -79,7 +79,7 @@ class UpgradePackage:
     def apply(self, params: Params, before: Mapping[str, str]) -> None:
         """Fetches the package lists, then upgrades."""
         del before
-        scheme = scheme_of(self._system)
+        scheme = package_scheme(self._system)
         try:
             if scheme == "deb":
                 self._apt(params)
@@ -107,7 +107,9 @@ class UpgradePackage:
 
     def _plan_security(self, scheme: str) -> ActionPlan:
         if scheme not in {"deb", "rpm"}:
-            raise ActionError(f"{manager_of(scheme)} does not say which updates are for security: name the packages")
+            raise ActionError(
+                f"{package_manager(scheme)} does not say which updates are for security: name the packages"
+            )
         pending = self._security_updates()
         names = " ".join(pending[:_MAX_SHOWN]) + (" ..." if len(pending) > _MAX_SHOWN else "")
         # The package lists may be old: no pending update is no reason to do nothing.
@@ -124,10 +126,10 @@ class UpgradePackage:
     def _security_updates(self) -> list[str]:
         """Returns the packages for which the package manager knows a security update."""
         try:
-            if scheme_of(self._system) == "deb":
+            if package_scheme(self._system) == "deb":
                 done = run(apt_get(self._system, "-s", "-o", "Debug::NoLocking=1", "dist-upgrade"))
-                return sorted({package.name for package in upgrades(done.out) if package.is_security})
-            out = run(["dnf", "-q", "updateinfo", "list", "--updates", "--security"], seconds=_UPDATE_SECONDS).out
+                return sorted({package.name for package in upgrades(done.stdout) if package.is_security})
+            out = run(["dnf", "-q", "updateinfo", "list", "--updates", "--security"], seconds=_UPDATE_SECONDS).stdout
         except ExecuteError as e:
             raise ActionError(str(e)) from e
         return sorted({package.name for package in dnf_security(out, {})[0]})

@@ -76,7 +76,7 @@ class RunScan:
         try:
             self._reports[tool].parent.mkdir(parents=True, exist_ok=True)
             ok = _FINDINGS if tool == "openscap" else frozenset(range(128))
-            run(self._argv(tool), seconds=_SECONDS, ok=ok)
+            run(self._argv(tool), seconds=_SECONDS, ok_statuses=ok)
         except ExecuteError as e:
             raise ActionError(str(e)) from e
         except OSError as e:

@@ -115,7 +115,7 @@ class SetSshOption(FileAction):
 
     def _effective_options(self) -> dict[str, str]:
         try:
-            out = run(["sshd", "-T", "-f", str(self._system.path(_CONFIG))]).out
+            out = run(["sshd", "-T", "-f", str(self._system.path(_CONFIG))]).stdout
         except ExecuteError as e:
             raise ActionError(f"sshd does not accept its configuration: {e}") from e
         return {key: value for key, _, value in (line.partition(" ") for line in out.splitlines())}

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from device_agent.errors import AgentError
-from device_agent.host.execute import ExecuteError, own_path, run
+from device_agent.host.execute import ExecuteError, environment_for_self, run
 
 MAX_FILE_BYTES: Final = 64 * 1024
 RENEW_AT: Final = 2 / 3  # of the lifetime
@@ -55,7 +55,7 @@ def read_common_names(path: Path) -> list[str]:
 def _run_certificate_child(path: Path) -> dict[str, Any]:
     argv = [sys.executable, "-P", "-m", "device_agent.identity.certificate_child", str(path)]
     try:
-        fields: dict[str, Any] = json.loads(run(argv, environment=own_path()).out)
+        fields: dict[str, Any] = json.loads(run(argv, environment=environment_for_self()).stdout)
     except (ExecuteError, ValueError) as e:
         raise IdentityError(f"{path}: {e}") from e
     return fields

@@ -32,8 +32,8 @@ class ProcessResult:
     """The status and output of a program that ended by itself."""
 
     status: int
-    out: str
-    err: str
+    stdout: str
+    stderr: str
 
 
 def run(
@@ -41,7 +41,7 @@ def run(
     *,
     seconds: float = DEFAULT_SECONDS,
     environment: Mapping[str, str] | None = None,
-    ok: frozenset[int] = frozenset({0}),
+    ok_statuses: frozenset[int] = frozenset({0}),
     max_bytes: int = MAX_OUTPUT_BYTES,
     cancelled: threading.Event | None = None,
     stdin: bytes = b"",
@@ -52,7 +52,7 @@ def run(
         argv: the program, found on PATH, and its arguments.
         seconds: time limit; the program is killed after it.
         environment: variables in addition to PATH, HOME and LC_ALL.
-        ok: exit statuses that are no failure.
+        ok_statuses: exit statuses that are no failure.
         max_bytes: the program is killed when it writes more to standard output.
         cancelled: the program is killed within a second when this is set.
         stdin: its standard input.
@@ -79,16 +79,16 @@ def run(
         raise ExecuteError(f"{name} is not installed") from e
     except OSError as e:
         raise ExecuteError(f"{name} cannot be started: {e.strerror}") from e
-    done = ProcessResult(status, out.decode(errors="replace"), err.decode(errors="replace"))
-    if status not in ok:
-        lines = (done.err.strip() or done.out.strip()).splitlines()
+    result = ProcessResult(status, out.decode(errors="replace"), err.decode(errors="replace"))
+    if status not in ok_statuses:
+        lines = (result.stderr.strip() or result.stdout.strip()).splitlines()
         raise ExecuteError(
             clean_text(f"{name} ended with status {status}: {lines[-1] if lines else 'no output'}", _MAX_REASON)
         )
-    return done
+    return result
 
 
-def own_path() -> dict[str, str]:
+def environment_for_self() -> dict[str, str]:
     """Returns the environment for a child process of this agent: it loads the same modules as this process."""
     slot = {SLOT_VARIABLE: os.environ[SLOT_VARIABLE]} if SLOT_VARIABLE in os.environ else {}
     return {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path), **slot}

@@ -13,7 +13,7 @@ MAX_FILES: Final = 256  # of one folder
 _Model = TypeVar("_Model", bound=BaseModel)
 
 
-def text_of(path: Path, limit: int = MAX_FILE_BYTES) -> str:
+def read_text(path: Path, limit: int = MAX_FILE_BYTES) -> str:
     """Returns the first `limit` bytes of a file as text; empty when there is no such file.
 
     Raises:
@@ -26,7 +26,7 @@ def text_of(path: Path, limit: int = MAX_FILE_BYTES) -> str:
         return ""
 
 
-def tail_of(path: Path, limit: int) -> str:
+def read_tail(path: Path, limit: int) -> str:
     """Returns the last `limit` bytes of a log, from the start of a line; empty when there is no such file.
 
     Raises:
@@ -43,14 +43,14 @@ def tail_of(path: Path, limit: int) -> str:
     return (content if start == 0 else content.partition(b"\n")[2]).decode(errors="replace")
 
 
-def files_in(folder: Path, pattern: str = "*") -> list[Path]:
+def list_files(folder: Path, pattern: str = "*") -> list[Path]:
     """Returns the matching files of a folder, sorted, at most `MAX_FILES`; none when there is no such folder."""
     if not folder.is_dir():
         return []
     return [path for path in sorted(folder.glob(pattern))[:MAX_FILES] if path.is_file()]
 
 
-def settings_of(text: str, separator: str | None = "=", comments: str = "#;") -> dict[str, str]:
+def parse_key_values(text: str, separator: str | None = "=", comments: str = "#;") -> dict[str, str]:
     """Parses lines of `key = value`; the last one wins. With `separator=None` white space separates key and value."""
     values = {}
     for line in text.splitlines():

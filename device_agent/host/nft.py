@@ -71,12 +71,12 @@ def read_table() -> NftRules | None:
         ExecuteError: nft is missing or refuses.
         ValueError: the table was not written by this agent.
     """
-    result = run(["nft", "-j", "list", "table", "inet", TABLE], ok=frozenset({0, 1}))
+    result = run(["nft", "-j", "list", "table", "inet", TABLE], ok_statuses=frozenset({0, 1}))
     if result.status != 0:
-        if _ABSENT in result.err:
+        if _ABSENT in result.stderr:
             return None
-        raise ExecuteError(f"nft: {result.err.strip().splitlines()[0] if result.err.strip() else 'no answer'}")
-    return parse(result.out)
+        raise ExecuteError(f"nft: {result.stderr.strip().splitlines()[0] if result.stderr.strip() else 'no answer'}")
+    return parse(result.stdout)
 
 
 def parse(output: str) -> NftRules:

@@ -27,19 +27,19 @@ class InstalledPackage:
     scheme: str
 
 
-def scheme_of(system: System) -> str | None:
+def package_scheme(system: System) -> str | None:
     """Returns the package scheme of this system: deb, rpm, apk or opkg; None for others."""
     return next((scheme for scheme, path in _DATABASES if system.path(path).exists()), None)
 
 
-def manager_of(scheme: str) -> str:
+def package_manager(scheme: str) -> str:
     """Returns the program that upgrades packages of this scheme."""
     return _MANAGERS[scheme]
 
 
 def installed(system: System, name: str) -> InstalledPackage | None:
     """Returns the installed package; None when it is not installed or its version cannot be determined."""
-    scheme = scheme_of(system)
+    scheme = package_scheme(system)
     if scheme == "deb":
         version = _dpkg_version(system, name)
     elif scheme == "rpm" and system.is_live and shutil.which("rpm"):
@@ -55,7 +55,7 @@ def installed(system: System, name: str) -> InstalledPackage | None:
 
 def _output_of(*argv: str) -> str:
     try:
-        return run(argv).out.strip()
+        return run(argv).stdout.strip()
     except ExecuteError:
         return ""
 

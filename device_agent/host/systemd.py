@@ -33,7 +33,7 @@ class Systemd:
     def show(self, unit: str, *properties: str) -> Mapping[str, str]:
         argv = ["systemctl", *_QUIET, "show", f"--property={','.join(properties)}", "--", unit]
         fields = dict.fromkeys(properties, "")
-        for line in run(argv, seconds=_SECONDS).out.splitlines():
+        for line in run(argv, seconds=_SECONDS).stdout.splitlines():
             key, _, value = line.partition("=")
             fields[key] = value
         return fields
@@ -50,8 +50,8 @@ class OfflineUnitFiles:
 
     def show(self, unit: str, *properties: str) -> Mapping[str, str]:
         """Returns `LoadState`, `UnitFileState` and `ActiveState`; the rest is empty."""
-        result = run(["systemctl", self._root, *_QUIET, "is-enabled", "--", unit], ok=frozenset(range(256)))
-        state = result.out.strip()
+        result = run(["systemctl", self._root, *_QUIET, "is-enabled", "--", unit], ok_statuses=frozenset(range(256)))
+        state = result.stdout.strip()
         known = {
             "LoadState": "loaded" if state and state != "not-found" else "not-found",
             "UnitFileState": state,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from device_agent.host.files import files_in, text_of
+from device_agent.host.files import list_files, read_text
 from device_agent.host.system import System, process_names
 
 _MAIN: Final = "/etc/xinetd.conf"
@@ -74,7 +74,7 @@ def _blocks(system: System) -> Iterator[_Block]:
             continue
         read.add(file)
         block: _Block | None = None
-        for line in text_of(file).splitlines():
+        for line in read_text(file).splitlines():
             content = line.partition("#")[0].strip()
             words = content.split()
             if not words:
@@ -99,4 +99,4 @@ def _included(system: System, words: list[str]) -> list[Path]:
     path = system.path(words[1])
     if words[0] == "include":
         return [path]
-    return [file for file in files_in(path) if not any(fnmatch.fnmatch(file.name, glob) for glob in _IGNORED)]
+    return [file for file in list_files(path) if not any(fnmatch.fnmatch(file.name, glob) for glob in _IGNORED)]

@@ -10,7 +10,7 @@ from typing import Final, Protocol
 from device_agent.collectors.base import SECTIONS
 from device_agent.collectors.tools.tool_runner import ToolRunner
 from device_agent.domain.report import ReportContent, all_sections_unavailable
-from device_agent.host.execute import ExecuteError, own_path, run
+from device_agent.host.execute import ExecuteError, environment_for_self, run
 from device_agent.host.system import System
 from device_agent.settings import Settings
 
@@ -69,19 +69,19 @@ class ScanProcess:
             done = run(
                 self._argv,
                 seconds=self._seconds,
-                environment=own_path(),
+                environment=environment_for_self(),
                 max_bytes=_MAX_OUTPUT_BYTES,
                 cancelled=self._stopping,
                 stdin=json.dumps(request).encode("ascii"),
             )
-            answer = json.loads(done.out)
+            answer = json.loads(done.stdout)
             content, self._scanner_state = ReportContent(answer["sections"], answer["digest"]), answer["state"]
         except (ExecuteError, ValueError, KeyError, TypeError) as e:
             if not self._stopping.is_set():
                 _log.error("the scan failed: %s", e)
             return all_sections_unavailable(SECTIONS, f"the scan failed: {e}")
-        if done.err:
-            _log.warning("output of the scan: %s", done.err.strip())
+        if done.stderr:
+            _log.warning("output of the scan: %s", done.stderr.strip())
         return content
 
     def stop(self) -> None:

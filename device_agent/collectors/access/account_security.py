@@ -15,7 +15,7 @@ from device_agent.collectors.access.accounts import (
 )
 from device_agent.collectors.base import GapRecorder, Section
 from device_agent.errors import FactsUnavailableError
-from device_agent.host.files import files_in, settings_of, text_of
+from device_agent.host.files import list_files, parse_key_values, read_text
 from device_agent.host.system import System
 
 _LOGIN_DEFS: Final = ("/etc/login.defs", "/usr/etc/login.defs")
@@ -86,8 +86,8 @@ def _login_defs(system: System, gaps: GapRecorder) -> dict[str, Any]:
     fields: dict[str, Any] = dict.fromkeys(_AGE_FIELDS)
     text = ""
     with gaps.capture("max_days"):
-        text = next((text for path in _LOGIN_DEFS if (text := text_of(system.path(path)))), "")
-    values = settings_of(text, None)
+        text = next((text for path in _LOGIN_DEFS if (text := read_text(system.path(path)))), "")
+    values = parse_key_values(text, None)
     for field, key in _AGE_FIELDS.items():
         if _DAYS.match(values.get(key, "")):
             fields[field] = int(values[key])
@@ -136,10 +136,10 @@ def _add_lockout_fields(
 def _sudo(system: System, path: str = _SUDOERS, depth: int = 0) -> Iterator[str]:
     if depth > _MAX_DEPTH:
         return
-    for line in text_of(system.path(path)).replace("\\\n", " ").splitlines():
+    for line in read_text(system.path(path)).replace("\\\n", " ").splitlines():
         if include := _INCLUDE.match(line):
             if include[1]:
-                for file in files_in(system.path(include[2])):
+                for file in list_files(system.path(include[2])):
                     # sudo ignores names with a dot or a trailing tilde.
                     if "." not in file.name and not file.name.endswith("~"):
                         yield from _sudo(system, f"{include[2].rstrip('/')}/{file.name}", depth + 1)
@@ -154,8 +154,8 @@ def _sudo(system: System, path: str = _SUDOERS, depth: int = 0) -> Iterator[str]
 
 
 def _doas(system: System) -> Iterator[str]:
-    for file in (system.path("/etc/doas.conf"), *files_in(system.path("/etc/doas.d"), "*.conf")):
-        for line in text_of(file).splitlines():
+    for file in (system.path("/etc/doas.conf"), *list_files(system.path("/etc/doas.d"), "*.conf")):
+        for line in read_text(file).splitlines():
             words = line.partition("#")[0].split()
             if words[:1] == ["permit"] and "nopass" in words:
                 identity = next((word for word in words[1:] if word not in _DOAS_OPTIONS), "")

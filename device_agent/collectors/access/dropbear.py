@@ -5,7 +5,7 @@ import shlex
 from typing import Any, Final
 
 from device_agent.collectors.base import GapRecorder
-from device_agent.host.files import settings_of, text_of
+from device_agent.host.files import parse_key_values, read_text
 from device_agent.host.system import System
 
 _PROGRAMS: Final = ("/usr/sbin/dropbear", "/usr/bin/dropbear", "/bin/dropbear")
@@ -25,7 +25,7 @@ def collect(system: System) -> dict[str, Any] | None:
     gaps = GapRecorder()
     section: dict[str, Any] = {}
     with gaps.capture("settings"):
-        uci = text_of(system.path(_UCI))
+        uci = read_text(system.path(_UCI))
         section = _from_uci(uci) if uci else _from_arguments(_arguments(system))
     for field in ("empty_passwords", "weak_algorithms"):
         gaps.add(field, "dropbear does not report it")
@@ -61,7 +61,7 @@ def _from_uci(text: str) -> dict[str, Any]:
 def _arguments(system: System) -> list[str]:
     arguments: list[str] = []
     for path, name in _ARGUMENTS:
-        values = settings_of(text_of(system.path(path)))
+        values = parse_key_values(read_text(system.path(path)))
         if port := values.get("DROPBEAR_PORT", "").strip("\"'"):
             arguments += ["-p", port]
         arguments += shlex.split(values.get(name, "").strip("\"'"))

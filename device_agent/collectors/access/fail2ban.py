@@ -3,7 +3,7 @@
 import re
 from typing import Any, Final
 
-from device_agent.host.files import files_in, text_of
+from device_agent.host.files import list_files, read_text
 from device_agent.host.system import System
 
 _FOLDER: Final = "/etc/fail2ban"
@@ -29,8 +29,8 @@ def active_jail(system: System) -> dict[str, Any]:
     jails: dict[str, dict[str, str]] = {name: {} for name in _JAILS}
     # fail2ban's own order: `.local` files override the distributed `.conf` files.
     for suffix in ("conf", "local"):
-        for file in (folder / f"jail.{suffix}", *files_in(folder / "jail.d", f"*.{suffix}")):
-            _read(text_of(file), jails)
+        for file in (folder / f"jail.{suffix}", *list_files(folder / "jail.d", f"*.{suffix}")):
+            _read(read_text(file), jails)
     for jail in _JAILS[1:]:
         settings = {**jails["DEFAULT"], **jails[jail]}
         if settings.get("enabled", "false").lower() in {"true", "yes", "1", "on"}:

@@ -14,7 +14,7 @@ from typing import Any, Final
 from device_agent.collectors.base import error_reason, round_to_magnitude
 from device_agent.errors import FactsUnavailableError
 from device_agent.host.execute import ExecuteError, run
-from device_agent.host.files import tail_of
+from device_agent.host.files import read_tail
 from device_agent.host.login_records import (
     RECORD,
     WIDE_MACHINES,
@@ -99,7 +99,7 @@ def _logs(system: System, now: float) -> Counter[str] | None:
         return None
     counts: Counter[str] = Counter()
     for path in paths:
-        lines = tail_of(path, _MAX_BYTES).splitlines()
+        lines = read_tail(path, _MAX_BYTES).splitlines()
         for source, count in count_lines(line for line in lines if _is_recent(line, now)).items():
             counts[source] = max(counts[source], count)
     return counts
@@ -119,7 +119,7 @@ def _journal(system: System) -> Counter[str] | None:
         raise ExecuteError("needs root")
     identifiers = ("-t", "sshd", "-t", "sshd-session", "-t", "dropbear", "-t", "login")
     argv = ["journalctl", "-q", "--no-pager", "-o", "cat", "--since=-24h", f"-n{_MAX_JOURNAL_LINES}", *identifiers]
-    return count_lines(run(argv, seconds=_JOURNAL_SECONDS).out.splitlines())
+    return count_lines(run(argv, seconds=_JOURNAL_SECONDS).stdout.splitlines())
 
 
 def time_of(line: str, now: float) -> float | None:

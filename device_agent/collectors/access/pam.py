@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from device_agent.host.files import files_in, settings_of, text_of
+from device_agent.host.files import list_files, parse_key_values, read_text
 from device_agent.host.system import System
 
 # The files for logins and for new passwords: common parts of all services, as distributions name them, and services.
@@ -68,7 +68,7 @@ def _modules(system: System, name: str, depth: int) -> Iterator[PamModule]:
     file = next((path for folder in _FOLDERS if (path := system.path(f"{folder}/{name}")).is_file()), None)
     if file is None or depth > _MAX_DEPTH or "/" in name:
         return
-    for line in text_of(file).replace("\\\n", " ").splitlines():
+    for line in read_text(file).replace("\\\n", " ").splitlines():
         if include := _INCLUDE.match(line):
             yield from _modules(system, include[1], depth + 1)
         elif (match := _LINE.match(line)) and match[2] in {"include", "substack"}:
@@ -103,8 +103,8 @@ def password_quality(system: System, modules: list[PamModule]) -> PasswordQualit
 
 
 def _pwquality(system: System) -> dict[str, str]:
-    files = [*files_in(system.path(f"{_PWQUALITY}.d"), "*.conf"), system.path(_PWQUALITY)]
-    return {key: value for file in files for key, value in settings_of(text_of(file)).items()}
+    files = [*list_files(system.path(f"{_PWQUALITY}.d"), "*.conf"), system.path(_PWQUALITY)]
+    return {key: value for file in files for key, value in parse_key_values(read_text(file)).items()}
 
 
 def accepts_empty(modules: list[PamModule]) -> bool:
@@ -125,7 +125,7 @@ def lockout_module(system: System, modules: list[PamModule]) -> dict[str, Any]:
     is_faillock = name == "pam_faillock.so"
     options: dict[str, str] = {}
     if is_faillock:
-        options = settings_of(text_of(system.path(entries[0].value("conf") or "/etc/security/faillock.conf")))
+        options = parse_key_values(read_text(system.path(entries[0].value("conf") or "/etc/security/faillock.conf")))
     for entry in entries:
         options.update({key: value for key in ("deny", "unlock_time") if (value := entry.value(key)) is not None})
     after = _number(options.get("deny"))

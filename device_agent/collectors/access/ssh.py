@@ -11,7 +11,7 @@ from device_agent.collectors.access import dropbear
 from device_agent.collectors.base import GapRecorder, Section, error_reason
 from device_agent.errors import NotApplicableError
 from device_agent.host.execute import ExecuteError, run
-from device_agent.host.files import MAX_FILES, files_in, text_of
+from device_agent.host.files import MAX_FILES, list_files, read_text
 from device_agent.host.system import System
 
 _CONFIG: Final = "/etc/ssh/sshd_config"
@@ -114,7 +114,7 @@ def _run_sshd_dump(system: System, gaps: GapRecorder) -> dict[str, str] | None:
         gaps.add("resolved", "needs root")
         return None
     try:
-        return parse_resolved(run([program, "-T"], seconds=_SECONDS).out)
+        return parse_resolved(run([program, "-T"], seconds=_SECONDS).stdout)
     except ExecuteError as e:
         gaps.add("resolved", error_reason(e))
         return None
@@ -139,7 +139,7 @@ def read_config(system: System, file: Path, settings: SshdSettings, depth: int =
         OSError: a file exists and cannot be read.
     """
     match = ""  # a Match block ends with its file
-    for line in text_of(file).splitlines():
+    for line in read_text(file).splitlines():
         directive = _DIRECTIVE.match(line.strip())
         if directive is None:
             continue
@@ -167,7 +167,7 @@ def _included_files(system: System, value: str) -> list[Path]:
         path = pattern if pattern.startswith("/") else f"/etc/ssh/{pattern}"
         folder, _, name = path.rpartition("/")
         if name and "*" not in folder:
-            files += files_in(system.path(folder or "/"), name)
+            files += list_files(system.path(folder or "/"), name)
     return files[:MAX_FILES]
 
 

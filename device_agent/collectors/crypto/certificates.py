@@ -165,13 +165,13 @@ def _days_left(certificate: "x509.Certificate", now: datetime) -> int:
 
 def _find_certificates(system: System, roots: Sequence[str], own: str, gaps: GapRecorder) -> list[_CertificateEntry]:
     entries: list[_CertificateEntry] = []
-    own_path = system.path(own).resolve() if own else None
+    environment_for_self = system.path(own).resolve() if own else None
     for file in files_below(system, roots, gaps):
         certificates = parse_certificates(file, gaps)
         if len(certificates) > MAX_IN_FILE:
             gaps.add(file.name, f"a bundle of {len(certificates)} certificates, not checked")
             continue
-        is_own = own_path is not None and file.path.resolve() == own_path
+        is_own = environment_for_self is not None and file.path.resolve() == environment_for_self
         for number, certificate in enumerate(certificates):
             if len(entries) == MAX_CERTIFICATES:
                 gaps.add("certificates", f"only the first {MAX_CERTIFICATES} were checked")

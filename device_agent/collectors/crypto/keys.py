@@ -11,7 +11,7 @@ from device_agent.collectors.base import MAX_AGE_DAYS, GapRecorder, Section, day
 from device_agent.collectors.crypto.crypto_files import CryptoFile, files_below
 from device_agent.collectors.crypto.key_format import KeyFormat, key_format
 from device_agent.errors import FactsUnavailableError, NotApplicableError
-from device_agent.host.files import text_of
+from device_agent.host.files import read_text
 from device_agent.host.system import System
 
 DEFAULT_FOLDERS: Final = ("/etc/ssl/private", "/etc/pki/tls/private", "/etc/cordon")
@@ -70,7 +70,7 @@ class _AccountNames:
 
 def _readable(system: System, path: str) -> str:
     try:
-        return text_of(system.path(path))
+        return read_text(system.path(path))
     except OSError:
         return ""  # numbers are reported instead
 

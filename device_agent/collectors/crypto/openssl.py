@@ -67,7 +67,7 @@ def _add_optional(section: dict[str, Any], system: System, openssl_dir: str, gap
 
 def _version_output() -> str:
     try:
-        return run(["openssl", "version", "-v", "-d"]).out
+        return run(["openssl", "version", "-v", "-d"]).stdout
     except ExecuteError:
         return ""
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
-from device_agent.host.files import files_in, text_of
+from device_agent.host.files import list_files, read_text
 from device_agent.host.system import System
 
 CONFIG_PATHS: Final = (
@@ -51,7 +51,7 @@ def read_sections(system: System, file: str) -> ConfigSections:
 
 def _read_into(sections: ConfigSections, system: System, file: str, section: str, files_left: list[int]) -> str:
     files_left[0] -= 1
-    for line in _lines(text_of(system.path(file))):
+    for line in _lines(read_text(system.path(file))):
         if line.startswith("[") and "]" in line:
             section = line[1 : line.index("]")].strip()
             sections.setdefault(section, {})
@@ -75,7 +75,7 @@ def _included_files(system: System, file: str, target: str) -> list[str]:
     absolute = str(PurePosixPath(file).parent / target)
     path = system.path(absolute)
     if path.is_dir():
-        configs: list[Path] = [entry for entry in files_in(path) if entry.suffix in (".cnf", ".conf")]
+        configs: list[Path] = [entry for entry in list_files(path) if entry.suffix in (".cnf", ".conf")]
         return [f"{absolute.rstrip('/')}/{config.name}" for config in configs]
     return [absolute] if path.is_file() else []
 

@@ -47,15 +47,15 @@ def count_journal_tls_errors() -> str:
     argv = ["journalctl", "--no-pager", "-o", "json", "--output-fields=MESSAGE,SYSLOG_IDENTIFIER", "--all"]
     argv += [f"--since=-{WINDOW_HOURS}h", "-n", str(MAX_ENTRIES)]
     try:
-        done = run(argv, seconds=_SECONDS, ok=frozenset({0, 1}), max_bytes=_MAX_BYTES)
+        done = run(argv, seconds=_SECONDS, ok_statuses=frozenset({0, 1}), max_bytes=_MAX_BYTES)
     except ExecuteError as e:
         raise FactsUnavailableError(str(e)) from e
     # journalctl ends with status 0 whenever it prints nothing, for whatever reason.
-    if "not seeing messages from other users" in done.err or "insufficient permissions" in done.err.lower():
+    if "not seeing messages from other users" in done.stderr or "insufficient permissions" in done.stderr.lower():
         raise FactsUnavailableError("needs root")
-    if "No journal files were" in done.err or (done.status != 0 and not done.out):
+    if "No journal files were" in done.stderr or (done.status != 0 and not done.stdout):
         raise FactsUnavailableError("no journal")
-    return bucket_label(sum(is_tls_error(line) for line in done.out.splitlines()))
+    return bucket_label(sum(is_tls_error(line) for line in done.stdout.splitlines()))
 
 
 def is_tls_error(line: str) -> bool:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
-from device_agent.host.files import files_in, text_of
+from device_agent.host.files import list_files, read_text
 from device_agent.host.system import System
 
 MAX_DEPTH: Final = 16  # nested blocks
@@ -20,11 +20,11 @@ _TRUE: Final = frozenset({"1", "yes", "true", "with", "on", "enable"})
 def settings(system: System) -> dict[str, str]:
     """Returns the value of every setting by its full name in lower case; the last one wins, lists are left out."""
     values: dict[str, str] = {}
-    parts = files_in(system.path("/etc/apt/apt.conf.d"))
+    parts = list_files(system.path("/etc/apt/apt.conf.d"))
     for path in (*parts, system.path("/etc/apt/apt.conf")):
         # apt ignores other names, such as backup files of an editor.
         if path.name == "apt.conf" or re.fullmatch(r"[A-Za-z0-9_-]+(\.conf)?", path.name):
-            values.update(parse(text_of(path)))
+            values.update(parse(read_text(path)))
     return values
 
 

@@ -44,7 +44,7 @@ def packages(system: System, scheme: str) -> list[InventoryPackage]:
     else:
         if not system.is_live:
             raise FactsUnavailableError("rpm's database can be read on the running system only")
-        entries = rpm_lines(run(["rpm", "-qa", "--queryformat", _RPM_FORMAT], seconds=_SECONDS).out)
+        entries = rpm_lines(run(["rpm", "-qa", "--queryformat", _RPM_FORMAT], seconds=_SECONDS).stdout)
     unique = set()
     for package in entries:
         unique.add(package)

@@ -79,16 +79,16 @@ def list_pending_updates(system: System, scheme: str, installed: Mapping[str, st
     if scheme == "rpm":
         return _dnf(installed)
     if scheme == "apk":
-        every_apk = apk_upgrades(run(["apk", "list", "--upgradable"], seconds=_SECONDS).out)
+        every_apk = apk_upgrades(run(["apk", "list", "--upgradable"], seconds=_SECONDS).stdout)
         return PendingUpdates(every_apk, None, reason="apk does not distinguish security updates")
-    every_opkg = opkg_upgrades(run(["opkg", "list-upgradable"], seconds=_SECONDS).out)
+    every_opkg = opkg_upgrades(run(["opkg", "list-upgradable"], seconds=_SECONDS).stdout)
     return PendingUpdates(every_opkg, None, reason="opkg does not distinguish security updates")
 
 
 def _apt(system: System) -> tuple[AptUpgrade, ...]:
     if shutil.which("apt"):
-        return listed(run(apt_list(system), seconds=_SECONDS).out)
-    return upgrades(run(apt_get(system, "-s", "-o", "Debug::NoLocking=1", "dist-upgrade"), seconds=_SECONDS).out)
+        return listed(run(apt_list(system), seconds=_SECONDS).stdout)
+    return upgrades(run(apt_get(system, "-s", "-o", "Debug::NoLocking=1", "dist-upgrade"), seconds=_SECONDS).stdout)
 
 
 def _refreshed_at(system: System, scheme: str) -> float | None:
@@ -120,11 +120,11 @@ def require_recent_lists(system: System, scheme: str, now: float) -> None:
 
 def _dnf(installed: Mapping[str, str]) -> PendingUpdates:
     dnf = ["dnf", "-q", "-C"]
-    advisories = run([*dnf, "updateinfo", "list", "--security", "--updates"], seconds=_SECONDS).out
-    updates = run([*dnf, "check-update"], seconds=_SECONDS, ok=frozenset({0, _UPDATES_PENDING})).out
+    advisories = run([*dnf, "updateinfo", "list", "--security", "--updates"], seconds=_SECONDS).stdout
+    updates = run([*dnf, "check-update"], seconds=_SECONDS, ok_statuses=frozenset({0, _UPDATES_PENDING})).stdout
     security, oldest = dnf_security(advisories, installed)
     if security and oldest is None:
-        details = run([*dnf, "updateinfo", "info", "--security", "--updates"], seconds=_SECONDS).out
+        details = run([*dnf, "updateinfo", "info", "--security", "--updates"], seconds=_SECONDS).stdout
         oldest = _oldest_advisory(_UPDATED.findall(details))
     return PendingUpdates(dnf_updates(updates, installed), security, oldest)
 

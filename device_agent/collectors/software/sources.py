@@ -7,8 +7,8 @@ from typing import Any, Final
 from device_agent.collectors.base import GapRecorder, Section
 from device_agent.collectors.software import sources_apt
 from device_agent.errors import FactsUnavailableError
-from device_agent.host.files import files_in, text_of
-from device_agent.host.packages import manager_of, scheme_of
+from device_agent.host.files import list_files, read_text
+from device_agent.host.packages import package_manager, package_scheme
 from device_agent.host.system import System
 
 _MAX_PROBLEMS: Final = 16
@@ -27,7 +27,7 @@ _NO: Final = frozenset({"0", "no", "false", "off"})
 
 def collect(system: System) -> Section:
     """Collects the `sources` section; credentials in URLs are removed."""
-    scheme = scheme_of(system)
+    scheme = package_scheme(system)
     if scheme is None:
         raise FactsUnavailableError("no known package manager")
     gaps = GapRecorder()
@@ -40,7 +40,7 @@ def collect(system: System) -> Section:
         gaps.add("sources", "none is configured")
     return {
         "state": "ok",
-        "manager": manager_of(scheme),
+        "manager": package_manager(scheme),
         "entries": sorted(entries, key=lambda entry: (entry["file"], entry["name"], entry["url"])),
         "keyrings": sorted(keys(system)),
         "problems": gaps.as_list()[:_MAX_PROBLEMS],
@@ -59,8 +59,8 @@ def _matching(system: System, patterns: tuple[str, ...]) -> Iterator[tuple[str, 
     """Yields path and text of each file, in the order of the patterns and sorted by name."""
     for pattern in patterns:
         folder, _, names = pattern.rpartition("/")
-        for path in files_in(system.path(folder), names):
-            yield "/" + str(path.relative_to(system.root)), text_of(path)
+        for path in list_files(system.path(folder), names):
+            yield "/" + str(path.relative_to(system.root)), read_text(path)
 
 
 def parse_repos(text: str) -> dict[str, dict[str, str]]:
@@ -124,7 +124,7 @@ def _setting(key: str, repo: Mapping[str, str], main: Mapping[str, str]) -> str:
 
 def _apk(system: System, gaps: GapRecorder) -> list[dict[str, Any]]:
     # apk 3 reads options for every call from this file.
-    options = text_of(system.path("/etc/apk/config")).split()
+    options = read_text(system.path("/etc/apk/config")).split()
     flags = ["allow-untrusted"] if {"allow-untrusted", "--allow-untrusted"} & set(options) else []
     entries = []
     with gaps.capture("repositories"):
@@ -158,10 +158,10 @@ def _enabled_entry(name: str, file: str, url: str, flags: list[str], *, is_signe
 
 
 def _files_of(folder: str) -> Any:
-    def list_files(system: System) -> list[str]:
-        return ["/" + str(path.relative_to(system.root)) for path in files_in(system.path(folder))]
+    def find_files(system: System) -> list[str]:
+        return ["/" + str(path.relative_to(system.root)) for path in list_files(system.path(folder))]
 
-    return list_files
+    return find_files
 
 
 _READERS: Final[Mapping[str, tuple[Any, Any]]] = {

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from device_agent.collectors.base import GapRecorder
 from device_agent.collectors.software import apt_conf
-from device_agent.host.files import files_in, text_of
+from device_agent.host.files import list_files, read_text
 from device_agent.host.system import System
 
 _LINE: Final = re.compile(r"^(?P<type>deb(?:-src)?)\s+(?:\[(?P<options>[^\]]*)\]\s*)?(?P<url>[^\s\[\]]+)\s+\S")
@@ -33,12 +33,12 @@ def entries(system: System, gaps: GapRecorder) -> list[dict[str, Any]]:
     """Returns every source, in the order of files and lines."""
     global_flags = _global_flags(system)
     found = []
-    parts = files_in(system.path("/etc/apt/sources.list.d"))
+    parts = list_files(system.path("/etc/apt/sources.list.d"))
     main = system.path("/etc/apt/sources.list")
     for path in [main, *(path for path in parts if path.suffix in (".list", ".sources"))]:
         name = "/" + str(path.relative_to(system.root))
         with gaps.capture(name):
-            text = text_of(path)
+            text = read_text(path)
             for line, kind, url, options in stanzas(text) if path.suffix == ".sources" else lines(text):
                 found.append(_entry(f"{path.name}:{line}", name, kind, url, options, global_flags))
     return found
@@ -46,7 +46,7 @@ def entries(system: System, gaps: GapRecorder) -> list[dict[str, Any]]:
 
 def keyrings(system: System) -> list[str]:
     """Returns the keyrings that apt trusts for every source without a key of its own."""
-    rings = [path for path in files_in(system.path("/etc/apt/trusted.gpg.d")) if path.suffix in (".gpg", ".asc")]
+    rings = [path for path in list_files(system.path("/etc/apt/trusted.gpg.d")) if path.suffix in (".gpg", ".asc")]
     legacy = system.path("/etc/apt/trusted.gpg")
     return ["/" + str(path.relative_to(system.root)) for path in [*([legacy] if legacy.is_file() else []), *rings]]
 

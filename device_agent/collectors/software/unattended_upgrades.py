@@ -5,7 +5,7 @@ from typing import Final
 
 from device_agent.collectors.software import apt_conf
 from device_agent.collectors.software.sources import parse_repos
-from device_agent.host.files import files_in, text_of
+from device_agent.host.files import list_files, read_text
 from device_agent.host.system import System
 
 _UNITS: Final = "/etc/systemd/system"
@@ -34,8 +34,8 @@ def is_unattended(system: System, scheme: str) -> bool:
         return _apt(system)
     if scheme == "rpm":
         return _dnf(system)
-    files = (path for folder in _CRON for path in files_in(system.path(folder)))
-    return any(_upgrades(line) for path in files for line in text_of(path).splitlines())
+    files = (path for folder in _CRON for path in list_files(system.path(folder)))
+    return any(_upgrades(line) for path in files for line in read_text(path).splitlines())
 
 
 def _upgrades(line: str) -> bool:
@@ -63,5 +63,5 @@ def _dnf(system: System) -> bool:
         return True
     commands: dict[str, str] = {}
     for config in _DNF_CONFIGS:
-        commands.update(parse_repos(text_of(system.path(config))).get("commands", {}))
+        commands.update(parse_repos(read_text(system.path(config))).get("commands", {}))
     return commands.get("apply_updates", "no").lower() in _YES and bool(linked.intersection(_DNF_TIMERS))

@@ -19,7 +19,7 @@ from device_agent.collectors.software.pending_updates import (
 )
 from device_agent.errors import FactsUnavailableError
 from device_agent.host.files import write_whole
-from device_agent.host.packages import manager_of, scheme_of
+from device_agent.host.packages import package_manager, package_scheme
 from device_agent.host.system import System
 
 _SEEN_FILE: Final = "pending-updates.json"
@@ -69,12 +69,12 @@ class UpdatesCollector:
 
     def __call__(self, system: System) -> Section:
         """Returns the section; missing facts are explained in `problems`."""
-        scheme = scheme_of(system)
+        scheme = package_scheme(system)
         if scheme is None:
             raise FactsUnavailableError("no known package manager")
         gaps = GapRecorder()
         now = self._clock()
-        section: dict[str, Any] = {"state": "ok", "manager": manager_of(scheme)}
+        section: dict[str, Any] = {"state": "ok", "manager": package_manager(scheme)}
         versions: dict[str, str] = {}
         with gaps.capture("installed"):
             packages = inventory.packages(system, scheme)

@@ -8,7 +8,7 @@ from typing import Final
 
 from device_agent.collectors.base import GapRecorder, Section
 from device_agent.errors import FactsUnavailableError
-from device_agent.host.files import text_of
+from device_agent.host.files import read_text
 from device_agent.host.system import System
 
 _MAX_BYTES: Final = 4 * 1024 * 1024  # of mountinfo
@@ -108,7 +108,7 @@ def _mounted(system: System) -> list[MountEntry]:
         raise FactsUnavailableError("the kernel's mount table is missing")
     mounts: dict[str, MountEntry] = {}
     by_device: dict[tuple[str, str], str] = {}
-    for mount in parse_mounts(text_of(path, _MAX_BYTES)):
+    for mount in parse_mounts(read_text(path, _MAX_BYTES)):
         # A file system mounted at several paths counts once: containers and chroots mount single files of it.
         first = by_device.setdefault((mount.numbers, mount.source), mount.path)
         if mount.path in {"/", first}:
@@ -159,7 +159,7 @@ def _block_name(system: System, numbers: str, source: str) -> str | None:
     name = source.rpartition("/")[2]
     if name and system.path(f"/sys/class/block/{name}").exists():
         return name
-    names = (file for file in _device_mapper_names(system) if text_of(file).strip() == name)
+    names = (file for file in _device_mapper_names(system) if read_text(file).strip() == name)
     return next((file.parent.parent.name for file in names), None)
 
 
@@ -180,11 +180,11 @@ def _trace(system: System, block: str, depth: int, budget: list[int], methods: s
     if depth > _MAX_DEPTH or budget[0] < 0:
         return None
     folder = system.path(f"/sys/class/block/{block}")
-    if match := _CRYPT_UUID.match(text_of(folder / "dm/uuid")):
+    if match := _CRYPT_UUID.match(read_text(folder / "dm/uuid")):
         methods.add(match[1].lower())
         return True
     slaves = sorted(path.name for path in (folder / "slaves").iterdir()) if (folder / "slaves").is_dir() else []
-    backing = text_of(folder / "loop/backing_file").strip()
+    backing = read_text(folder / "loop/backing_file").strip()
     if backing and not slaves:
         return None  # a loop device: its file is on another file system
     return _combine([_trace(system, slave, depth + 1, budget, methods) for slave in slaves]) if slaves else False
@@ -193,7 +193,7 @@ def _trace(system: System, block: str, depth: int, budget: list[int], methods: s
 def _swaps(system: System, gaps: GapRecorder) -> list[tuple[str, EncryptionStatus]]:
     swaps = []
     with gaps.capture("swap"):
-        for line in text_of(system.path("/proc/swaps")).splitlines()[1:_MAX_MOUNTS]:
+        for line in read_text(system.path("/proc/swaps")).splitlines()[1:_MAX_MOUNTS]:
             fields = line.split()
             if len(fields) < 2:
                 continue

@@ -130,7 +130,7 @@ def _known_verdict(verdict: str) -> str:
 
 
 def _nft() -> tuple[list[FilterChain], int]:
-    return parse_nft_ruleset(run(["nft", "-j", "list", "ruleset"]).out)
+    return parse_nft_ruleset(run(["nft", "-j", "list", "ruleset"]).stdout)
 
 
 def parse_nft_ruleset(text: str) -> tuple[list[FilterChain], int]:
@@ -146,15 +146,15 @@ def parse_nft_ruleset(text: str) -> tuple[list[FilterChain], int]:
 
 
 def _iptables() -> tuple[list[FilterChain], int]:
-    chains, rules = read_iptables(run(["iptables-save", "-t", "filter"]).out, "ip")
+    chains, rules = read_iptables(run(["iptables-save", "-t", "filter"]).stdout, "ip")
     if shutil.which("ip6tables-save"):
-        ip6_chains, ip6_rules = read_iptables(run(["ip6tables-save", "-t", "filter"]).out, "ip6")
+        ip6_chains, ip6_rules = read_iptables(run(["ip6tables-save", "-t", "filter"]).stdout, "ip6")
         return chains + ip6_chains, rules + ip6_rules
     return chains, rules
 
 
 def _ufw() -> dict[str, Any]:
-    return parse_ufw(run(["ufw", "status", "verbose"]).out)
+    return parse_ufw(run(["ufw", "status", "verbose"]).stdout)
 
 
 def parse_ufw(text: str) -> dict[str, Any]:
@@ -168,10 +168,10 @@ def parse_ufw(text: str) -> dict[str, Any]:
 
 def _firewalld() -> dict[str, Any]:
     # Exit status 252 means "not running".
-    if run(["firewall-cmd", "--state"], ok=frozenset({0, 252})).status != 0:
+    if run(["firewall-cmd", "--state"], ok_statuses=frozenset({0, 252})).status != 0:
         return _section("firewalld", is_active=False, default_input="unknown", rules=0)
-    zone = run(["firewall-cmd", "--get-default-zone"]).out.strip()
-    return parse_zone(run(["firewall-cmd", f"--info-zone={zone}"]).out)
+    zone = run(["firewall-cmd", "--get-default-zone"]).stdout.strip()
+    return parse_zone(run(["firewall-cmd", f"--info-zone={zone}"]).stdout)
 
 
 def parse_zone(text: str) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from device_agent.host.execute import ExecuteError, run
-from device_agent.host.files import text_of
+from device_agent.host.files import read_text
 from device_agent.host.system import System
 
 ServiceStates = dict[str, tuple[bool, bool]]
@@ -58,7 +58,7 @@ def _procd(system: System) -> ServiceStates:
     units = dict.fromkeys(_start_links(system.path("/etc/rc.d")), (True, False))
     if system.is_live and shutil.which("ubus"):
         with contextlib.suppress(ExecuteError, ValueError):
-            for name in parse_ubus_running(run(["ubus", "call", "service", "list"]).out):
+            for name in parse_ubus_running(run(["ubus", "call", "service", "list"]).stdout):
                 units[name] = (name in units, True)
     return units
 
@@ -88,7 +88,7 @@ def _has_sysv(system: System) -> bool:
 
 
 def _level_folder(system: System) -> Path | None:
-    match = _DEFAULT_LEVEL.search(text_of(system.path("/etc/inittab")))
+    match = _DEFAULT_LEVEL.search(read_text(system.path("/etc/inittab")))
     level = match[1] if match else _DEBIAN_LEVEL
     folders = (system.path(f"/etc/rc{level}.d"), system.path(f"/etc/rc.d/rc{level}.d"))
     return next((folder for folder in folders if folder.is_dir()), None)
@@ -107,7 +107,7 @@ def _start_links(folder: Path) -> list[str]:
 def _has_process(system: System, name: str) -> bool:
     for pid_file in (f"/run/{name}.pid", f"/var/run/{name}.pid", f"/run/{name}/{name}.pid"):
         with contextlib.suppress(OSError, ValueError):
-            pid = int(text_of(system.path(pid_file), _MAX_PID_BYTES))
+            pid = int(read_text(system.path(pid_file), _MAX_PID_BYTES))
             if system.path(f"/proc/{pid}").is_dir():
                 return True
     return False

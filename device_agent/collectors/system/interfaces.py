@@ -9,7 +9,7 @@ import struct
 from collections.abc import Mapping
 from typing import Final
 
-from device_agent.host.files import text_of
+from device_agent.host.files import read_text
 from device_agent.host.system import System
 
 _SIOCGIFCONF: Final = 0x8912
@@ -20,7 +20,7 @@ _ADDRESS_AT: Final = 20  # offset in an entry: after the name, and the family an
 
 def addresses(system: System) -> dict[str, str]:
     """Returns the interface of each address; IPv4 on the running machine only, no file lists it."""
-    interfaces = parse_if_inet6(text_of(system.path("/proc/net/if_inet6")))
+    interfaces = parse_if_inet6(read_text(system.path("/proc/net/if_inet6")))
     if system.is_live:
         with contextlib.suppress(OSError):
             interfaces.update(_ipv4())

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from device_agent.collectors.base import GapRecorder, Section
 from device_agent.host.execute import run
-from device_agent.host.files import files_in, settings_of, text_of
+from device_agent.host.files import list_files, parse_key_values, read_text
 from device_agent.host.system import System
 
 _JOURNALD: Final = ("/usr/lib/systemd/systemd-journald", "/lib/systemd/systemd-journald")
@@ -73,11 +73,11 @@ def _journald_setting(system: System, key: str) -> str:
     drop_ins = {
         path.name: path
         for folder in reversed(_FOLDERS)
-        for path in files_in(system.path(f"{folder}/{_JOURNALD_CONF}.d"), "*.conf")
+        for path in list_files(system.path(f"{folder}/{_JOURNALD_CONF}.d"), "*.conf")
     }
     value = ""
     for file in [*([main] if main else []), *(drop_ins[name] for name in sorted(drop_ins))]:
-        value = settings_of(text_of(file)).get(key, value)
+        value = parse_key_values(read_text(file)).get(key, value)
     return value
 
 
@@ -105,14 +105,14 @@ def _is_running(system: System, process: str) -> bool:
 
 def _remote_targets(system: System, name: str) -> set[str]:
     if name == "rsyslog":
-        files = [system.path("/etc/rsyslog.conf"), *files_in(system.path("/etc/rsyslog.d"), "*.conf")]
-        return {target for file in files for target in rsyslog_targets(text_of(file))}
+        files = [system.path("/etc/rsyslog.conf"), *list_files(system.path("/etc/rsyslog.d"), "*.conf")]
+        return {target for file in files for target in rsyslog_targets(read_text(file))}
     if name == "syslog-ng":
-        files = [system.path("/etc/syslog-ng/syslog-ng.conf"), *files_in(system.path("/etc/syslog-ng/conf.d"))]
-        return {target for file in files for target in syslog_ng_targets(text_of(file))}
+        files = [system.path("/etc/syslog-ng/syslog-ng.conf"), *list_files(system.path("/etc/syslog-ng/conf.d"))]
+        return {target for file in files for target in syslog_ng_targets(read_text(file))}
     if name == "logd":
-        return uci_targets(text_of(system.path("/etc/config/system")))
-    options = text_of(system.path("/etc/conf.d/syslog")) + text_of(system.path("/etc/default/syslogd"))
+        return uci_targets(read_text(system.path("/etc/config/system")))
+    options = read_text(system.path("/etc/conf.d/syslog")) + read_text(system.path("/etc/default/syslogd"))
     return {f"udp {target}" for target in _BUSYBOX.findall(options)}
 
 
@@ -164,10 +164,10 @@ def _audit(system: System, gaps: GapRecorder) -> dict[str, Any]:
     rules = None
     with gaps.capture("audit_rules"):
         if system.is_live and system.is_root_user and shutil.which("auditctl") and state == "running":
-            rules = count_audit_rules(run(["auditctl", "-l"]).out)
+            rules = count_audit_rules(run(["auditctl", "-l"]).stdout)
         else:
-            files = files_in(system.path("/etc/audit/rules.d"), "*.rules") or [system.path("/etc/audit/audit.rules")]
-            rules = sum(count_audit_rules(text_of(file)) for file in files)
+            files = list_files(system.path("/etc/audit/rules.d"), "*.rules") or [system.path("/etc/audit/audit.rules")]
+            rules = sum(count_audit_rules(read_text(file)) for file in files)
     return {"audit": state, "audit_rules": rules}
 
 

@@ -10,7 +10,7 @@ from device_agent.collectors.access.failed_logins import WINDOW_SECONDS, time_of
 from device_agent.collectors.base import GapRecorder, Section, round_to_magnitude
 from device_agent.errors import FactsUnavailableError, NotApplicableError
 from device_agent.host.execute import run
-from device_agent.host.files import settings_of, tail_of, text_of
+from device_agent.host.files import parse_key_values, read_tail, read_text
 from device_agent.host.system import System
 
 _CONFIG: Final = "/etc/selinux/config"
@@ -41,14 +41,14 @@ def collect(system: System) -> Section:
     gaps = GapRecorder()
     if system.path(_ENFORCE).exists():
         section = _selinux(system, gaps)
-    elif text_of(system.path(_APPARMOR)).strip() == "Y":
+    elif read_text(system.path(_APPARMOR)).strip() == "Y":
         section = _apparmor(system, gaps)
     elif system.path(_CONFIG).is_file():
         section = {"system": "selinux", "mode": "disabled", **_selinux_config(system, gaps)}
     elif system.path(_APPARMOR).exists():
         section = {"system": "apparmor", "mode": "disabled"}
     else:
-        modules = text_of(system.path(_LSM)).strip()
+        modules = read_text(system.path(_LSM)).strip()
         reason = f"the kernel has only {modules}" if modules else "the kernel has neither SELinux nor AppArmor"
         raise NotApplicableError(reason)
     section["denials"] = None
@@ -61,7 +61,7 @@ def collect(system: System) -> Section:
 def _selinux_config(system: System, gaps: GapRecorder) -> dict[str, Any]:
     mode = policy = ""
     with gaps.capture("configured"):
-        values = settings_of(text_of(system.path(_CONFIG)))
+        values = parse_key_values(read_text(system.path(_CONFIG)))
         mode, policy = values.get("SELINUX", "").lower(), values.get("SELINUXTYPE", "")
     return {"configured": mode if mode in _CONFIG_MODES else "unknown", "policy": policy}
 
@@ -69,7 +69,7 @@ def _selinux_config(system: System, gaps: GapRecorder) -> dict[str, Any]:
 def _selinux(system: System, gaps: GapRecorder) -> dict[str, Any]:
     mode = "unknown"
     with gaps.capture("mode"):
-        mode = _ENFORCE_VALUES.get(text_of(system.path(_ENFORCE)).strip(), "unknown")
+        mode = _ENFORCE_VALUES.get(read_text(system.path(_ENFORCE)).strip(), "unknown")
     return {"system": "selinux", "mode": mode, **_selinux_config(system, gaps)}
 
 
@@ -81,7 +81,7 @@ def _apparmor(system: System, gaps: GapRecorder) -> dict[str, Any]:
         if not path.exists():
             gaps.add("enforced_profiles", "the list of profiles is missing: securityfs is not mounted")
             return section
-        counts = count_profiles(text_of(path, _MAX_PROFILES_BYTES))
+        counts = count_profiles(read_text(path, _MAX_PROFILES_BYTES))
         section["enforced_profiles"] = counts["enforce"] + counts["kill"]
         section["complaining_profiles"] = counts["complain"]
         # Enabled without an enforced profile confines nothing.
@@ -106,15 +106,15 @@ def _denials(system: System, now: float) -> int:
         OSError, ExecuteError: the log cannot be read.
     """
     if system.path(_AUDIT_LOG).exists():
-        return count_denials(tail_of(system.path(_AUDIT_LOG), _MAX_LOG_BYTES).splitlines(), now)
+        return count_denials(read_tail(system.path(_AUDIT_LOG), _MAX_LOG_BYTES).splitlines(), now)
     if system.is_live and shutil.which("journalctl") and system.path("/run/systemd/journal").is_dir():
         if not system.is_root_user:
             raise FactsUnavailableError("needs root")
         argv = ["journalctl", "-q", "-k", "--no-pager", "-o", "short-iso", "--since=-24h", f"-n{_MAX_JOURNAL_LINES}"]
-        return count_denials(run(argv, seconds=_JOURNAL_SECONDS).out.splitlines(), now)
+        return count_denials(run(argv, seconds=_JOURNAL_SECONDS).stdout.splitlines(), now)
     for log in _KERNEL_LOGS:
         if system.path(log).exists():
-            return count_denials(tail_of(system.path(log), _MAX_LOG_BYTES).splitlines(), now)
+            return count_denials(read_tail(system.path(log), _MAX_LOG_BYTES).splitlines(), now)
     raise FactsUnavailableError("there is no audit log, kernel log or journal")
 
 

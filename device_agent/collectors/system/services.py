@@ -66,8 +66,10 @@ def _systemd(system: System) -> ServiceStates:
     """Returns the units of systemd; none is active where systemd does not run the machine."""
     root = () if is_booted(system) else (f"--root={system.root}",)
     try:
-        listed = run(["systemctl", *root, "list-unit-files", _KINDS, *_PLAIN]).out
-        running = run(["systemctl", "list-units", _KINDS, "--state=active", *_PLAIN]).out if is_booted(system) else ""
+        listed = run(["systemctl", *root, "list-unit-files", _KINDS, *_PLAIN]).stdout
+        running = (
+            run(["systemctl", "list-units", _KINDS, "--state=active", *_PLAIN]).stdout if is_booted(system) else ""
+        )
     except ExecuteError as e:
         raise FactsUnavailableError(str(e)) from e
     units: ServiceStates = {}

@@ -121,7 +121,7 @@ class ToolRunner(ToolStatus):
             output.unlink(missing_ok=True)
             argv = self.lynis_command(output) if tool == "lynis" else self._oscap_command(output)
             ok = _LYNIS_OK if tool == "lynis" else _OSCAP_OK
-            run(argv, seconds=MAX_SECONDS, ok=ok, max_bytes=MAX_OUTPUT_BYTES, cancelled=self._stopping)
+            run(argv, seconds=MAX_SECONDS, ok_statuses=ok, max_bytes=MAX_OUTPUT_BYTES, cancelled=self._stopping)
             output.chmod(0o600)
             output.replace(result)
         except (ExecuteError, OSError) as e:

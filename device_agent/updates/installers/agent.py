@@ -50,7 +50,7 @@ class AgentInstaller:
             raise UpdateError(UpdateRefusalCode.INSTALL, f"{artifact.file.name} is no one-file agent")
         expected = f"cordon-agent {artifact.target.version}"
         try:
-            printed = run([sys.executable, str(artifact.file), "--version"], seconds=_VERSION_SECONDS).out.strip()
+            printed = run([sys.executable, str(artifact.file), "--version"], seconds=_VERSION_SECONDS).stdout.strip()
             if printed != expected:
                 raise UpdateError(
                     UpdateRefusalCode.MISMATCH, f"it prints {printed[:64]!r}, but is signed as {expected!r}"

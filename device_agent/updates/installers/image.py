@@ -42,7 +42,7 @@ class ImageInstaller(RebootingInstaller):
         """Returns the running version: before the reboot that is the previous one."""
         del name, release
         try:
-            return run([self._hook, "version"], seconds=_HOOK_SECONDS).out.strip()[:_MAX_VERSION]
+            return run([self._hook, "version"], seconds=_HOOK_SECONDS).stdout.strip()[:_MAX_VERSION]
         except ExecuteError:
             return ""
 

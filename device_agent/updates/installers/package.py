@@ -8,7 +8,7 @@ from typing import Final
 from device_agent.host.apt import UNATTENDED, apt_get
 from device_agent.host.execute import ExecuteError, run
 from device_agent.host.packages import installed as installed_package
-from device_agent.host.packages import manager_of, scheme_of
+from device_agent.host.packages import package_manager, package_scheme
 from device_agent.host.system import System
 from device_agent.updates.errors import UpdateError
 from device_agent.updates.installers.base import RebootControl, RebootingInstaller, VerifiedArtifact
@@ -61,9 +61,9 @@ class PackageInstaller(RebootingInstaller):
         """Checks that the package matches the target, and that its manager would install it."""
         if not self._system.is_root_user:
             raise UpdateError(UpdateRefusalCode.INSTALL, "packages are installed by root only")
-        scheme = scheme_of(self._system)
-        if scheme is None or manager_of(scheme) != self._kind:
-            actual = manager_of(scheme) if scheme else "no known package manager"
+        scheme = package_scheme(self._system)
+        if scheme is None or package_manager(scheme) != self._kind:
+            actual = package_manager(scheme) if scheme else "no known package manager"
             raise UpdateError(
                 UpdateRefusalCode.NOT_FOR_THIS_DEVICE, f"it is for {self._kind}, and this device has {actual}"
             )
@@ -110,7 +110,7 @@ class PackageInstaller(RebootingInstaller):
     def _check_deb(self, artifact: VerifiedArtifact) -> None:
         target = artifact.target
         try:
-            output = run(["dpkg-deb", "-f", str(artifact.file), "Package", "Version"]).out
+            output = run(["dpkg-deb", "-f", str(artifact.file), "Package", "Version"]).stdout
         except ExecuteError as e:
             raise UpdateError(UpdateRefusalCode.INSTALL, f"{artifact.file.name} is no Debian package: {e}") from e
         fields = dict(line.split(": ", 1) for line in output.splitlines() if ": " in line)

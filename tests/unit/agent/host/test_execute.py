@@ -10,18 +10,18 @@ from device_agent.host.execute import ExecuteError, run
 
 
 def test_output_and_status_are_returned_in_the_c_locale() -> None:
-    result = run(["sh", "-c", "echo out; echo err >&2; echo $LC_ALL $SECRET; exit 3"], ok=frozenset({3}))
-    assert (result.status, result.out, result.err) == (3, "out\nC\n", "err\n")
+    result = run(["sh", "-c", "echo out; echo err >&2; echo $LC_ALL $SECRET; exit 3"], ok_statuses=frozenset({3}))
+    assert (result.status, result.stdout, result.stderr) == (3, "out\nC\n", "err\n")
 
 
 def test_only_named_variables_are_passed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SECRET", "x")
-    assert "SECRET" not in run(["env"]).out
-    assert "ADDED=1" in run(["env"], environment={"ADDED": "1"}).out
+    assert "SECRET" not in run(["env"]).stdout
+    assert "ADDED=1" in run(["env"], environment={"ADDED": "1"}).stdout
 
 
 def test_no_shell_interprets_arguments() -> None:
-    assert run(["echo", "$(id); `id` | id"]).out == "$(id); `id` | id\n"
+    assert run(["echo", "$(id); `id` | id"]).stdout == "$(id); `id` | id\n"
 
 
 def test_a_missing_program_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from device_agent.collectors.software import apt_conf, sources, sources_apt
 from device_agent.domain.report_limits import normalise_findings
 from device_agent.errors import FactsUnavailableError
-from device_agent.host.packages import scheme_of
+from device_agent.host.packages import package_scheme
 from device_agent.host.system import System
 from tests.support.root_folder import put_all
 
@@ -140,7 +140,9 @@ def test_no_package_manager_or_no_source_is_explained(tmp_path: Path) -> None:
     assert collect(tmp_path)["problems"] == ["sources: none is configured"]
 
 
-@pytest.mark.skipif(shutil.which("apt-get") is None or scheme_of(System()) != "deb", reason="this machine has no apt")
+@pytest.mark.skipif(
+    shutil.which("apt-get") is None or package_scheme(System()) != "deb", reason="this machine has no apt"
+)
 def test_sources_of_this_machine_match_apt() -> None:
     # --print-uris needs no earlier `apt-get update`.
     argv = ["apt-get", "update", "--print-uris"]

@@ -20,7 +20,7 @@ from device_agent.collectors.software.pending_updates import PendingUpdate, Pend
 from device_agent.domain.report_limits import normalise_findings
 from device_agent.errors import FactsUnavailableError
 from device_agent.host.apt import listed, upgrades
-from device_agent.host.packages import scheme_of
+from device_agent.host.packages import package_scheme
 from device_agent.host.system import System
 from tests.support.pki import NOW
 from tests.support.root_folder import put_all
@@ -96,7 +96,7 @@ def test_installed_packages_of_fedora() -> None:
 
 
 @pytest.mark.skipif(
-    shutil.which("dpkg-query") is None or scheme_of(System()) != "deb", reason="this machine has no dpkg"
+    shutil.which("dpkg-query") is None or package_scheme(System()) != "deb", reason="this machine has no dpkg"
 )
 def test_installed_packages_of_this_machine_match_dpkg() -> None:
     argv = ["dpkg-query", "-W", "-f", "${db:Status-Status}\t${Package}\t${Version}\t${source:Package}\n"]
@@ -286,7 +286,7 @@ def test_the_age_of_pending_updates_is_reported(tmp_path: Path) -> None:
 
 
 def test_pending_updates_of_this_machine_match_apt() -> None:
-    if scheme_of(System()) != "deb" or shutil.which("apt") is None:
+    if package_scheme(System()) != "deb" or shutil.which("apt") is None:
         pytest.skip("this machine has no apt")
     section = updates.UpdatesCollector()(System())
     sent = normalise_findings({"updates": section}).sections["updates"]

@@ -10,7 +10,7 @@ from device_agent.collectors.system import disk, log_settings, mac, services
 from device_agent.domain.report_limits import normalise_findings
 from device_agent.errors import FactsUnavailableError, NotApplicableError
 from device_agent.host import xinetd
-from device_agent.host.files import tail_of
+from device_agent.host.files import read_tail
 from device_agent.host.system import System
 from tests.support.root_folder import put, put_all
 
@@ -298,8 +298,8 @@ def test_counts_are_rounded_and_gaps_have_reasons(tmp_path: Path) -> None:
     gaps.add("a", "a later reason")
     assert gaps.as_list() == ["a: needs root", "b: why"]
     log = put(tmp_path, "/log", "first\nsecond\nthird\n")
-    assert tail_of(log, 10) == "third\n"
-    assert tail_of(log, 1000).startswith("first")
+    assert read_tail(log, 10) == "third\n"
+    assert read_tail(log, 1000).startswith("first")
 
 
 def _raise(error: Exception) -> None:
