@@ -40,17 +40,17 @@ try:
     told = [answer()]
     action, params = DisableService(System(is_root_user=True)), {"name": "cordontest"}
     plan = action.plan(params)
-    action.apply(params, plan.was)
-    verified = action.verify(params, plan.was)
+    action.apply(params, plan.before)
+    verified = action.verify(params, plan.before)
     while answer() != "refused":
         time.sleep(0.05)
     told.append("refused")
-    action.undo(params, plan.was)
+    action.undo(params, plan.before)
     told.append(answer())
 finally:
     daemon.terminate()
     daemon.wait()
-print(json.dumps([told, dict(plan.was), verified.is_reached, open("/etc/inetd.conf").read()]))
+print(json.dumps([told, dict(plan.before), verified.is_reached, open("/etc/inetd.conf").read()]))
 """
 
 

@@ -183,8 +183,8 @@ def test_the_firewall_filters_and_is_permanent_once_the_broker_was_reached(harne
     # After a boot the kernel has no rules: the agent loads the saved ones.
     harness.inside("nft", "flush", "ruleset")
     code = (
-        "import sys; from pathlib import Path; from device_agent.actions.firewall import Table;"
-        "folder = Path(sys.argv[1]); t = Table(folder / 'run', folder / 'firewall.nft');"
+        "import sys; from pathlib import Path; from device_agent.actions.firewall import FirewallTable;"
+        "folder = Path(sys.argv[1]); t = FirewallTable(folder / 'run', folder / 'firewall.nft');"
         "print(t.load_saved(), t.load_saved())"
     )
     assert harness.inside(sys.executable, "-c", code, str(harness.folder)) == "True False\n"
