@@ -11,7 +11,7 @@ from controller.domain.policy.model import ContainmentLevel
 from controller.ports.messages import IncomingMessage
 from schemas.events import RejectReason
 from schemas.posture import digest_of
-from schemas.topics import DownChannel, UpChannel, down, up
+from schemas.topics import PRESENCE_PREFIX, DownChannel, UpChannel, down, up
 from tests.attack.fuzz.messages import Hostile, hostile
 from tests.support import reports
 from tests.support.controller_harness import World, world
@@ -120,9 +120,10 @@ def _answers(place: World, batch: list[Hostile], number: int, tally: Tally) -> N
 
 
 def check_answer(one: Hostile, answers: list[dict[str, object]]) -> str:
-    """What the device was told; `taken` for what has no receipt, `nobody` where the topic names no device."""
+    """Returns `taken` without a receipt, `nobody` if the topic names no device, `presence` for topics of the broker."""
     if not one.device_id:
-        return "nobody" if not answers else "?"
+        verdict = "presence" if one.topic.startswith(PRESENCE_PREFIX) else "nobody"
+        return verdict if not answers else "?"
     if not answers:
         return "taken"
     if len(answers) > 1:
