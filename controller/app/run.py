@@ -67,7 +67,7 @@ async def _run(
     loop = asyncio.get_running_loop()
     for number in _SIGNALS:
         loop.add_signal_handler(number, stop.set)
-    loop.add_signal_handler(signal.SIGHUP, controller.policies.ask)
+    loop.add_signal_handler(signal.SIGHUP, controller.policies.request_reload)
     listener = listen(settings)
     server = api_server(controller.services, controller.durations)
     try:

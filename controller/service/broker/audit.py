@@ -1,4 +1,4 @@
-"""Judges the broker by policies over its own settings, and says what is wrong, how bad, and what to do."""
+"""The broker audit: evaluates policies over the broker's own settings."""
 
 import asyncio
 from collections.abc import Callable
@@ -16,7 +16,7 @@ BROKER: Final = "broker"
 
 @dataclass(frozen=True, slots=True)
 class BrokerAudit:
-    """One look at the broker: when (Unix seconds), by which policies, and every rule with its result and facts."""
+    """One audit: when (Unix seconds), by which policies, and every rule with its result and facts."""
 
     at: float
     policies: str
@@ -24,7 +24,7 @@ class BrokerAudit:
 
 
 class BrokerAuditor:
-    """Looks and judges when it is asked; one at a time, because a look tries a login and shakes hands."""
+    """Inspects and evaluates on request; one audit at a time, because an inspection tries a login."""
 
     def __init__(self, inspector: BrokerInspector, language: CelEnvironment, load: Callable[[], PolicySet]) -> None:
         """`load` reads the policies, anew for each audit."""
@@ -34,7 +34,7 @@ class BrokerAuditor:
         self._looking = asyncio.Lock()
 
     async def audit(self, login: DashboardLogin | None = None) -> BrokerAudit:
-        """Look at the broker now.
+        """Inspects the broker now.
 
         Raises:
             ControllerError: the policies have a mistake.

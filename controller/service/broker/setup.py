@@ -1,4 +1,4 @@
-"""Sets the broker up, remembers what was before, takes it back; and says whether what was set up is still there."""
+"""Broker setup: plan, apply and undo; and whether the setup is still complete."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -20,11 +20,11 @@ from controller.service.audit_log import AuditRecorder
 
 
 class NothingToUndoError(ControllerError):
-    """The broker was not set up by this controller, or it was taken back already."""
+    """The broker was not set up by this controller, or the setup was undone already."""
 
 
 class SetupOperations:
-    """One broker, one setup. `wanted` is what the configuration asks for, without what an operator asks by name."""
+    """The setup of one broker. `wanted` is that of the configuration, without an operator's options."""
 
     def __init__(
         self, setup: BrokerSetup, kept: SetupStore, record: AuditRecorder, clock: Clock, wanted: DesiredSetup
@@ -36,7 +36,7 @@ class SetupOperations:
         self._wanted = wanted
 
     async def wanted(self, *, client_id: bool = False, deny_unmatched: bool = False) -> DesiredSetup:
-        """What the broker is to be like, with what was asked for by name before."""
+        """The desired setup, with the options of earlier setups."""
         kept = await self._kept.kept()
         return replace(
             self._wanted,
@@ -45,13 +45,13 @@ class SetupOperations:
         )
 
     async def plan(self, *, client_id: bool = False, deny_unmatched: bool = False) -> SetupPlan:
-        """What would change; nothing is written."""
+        """The changes that a setup would make; nothing is written."""
         return await self._setup.plan(await self.wanted(client_id=client_id, deny_unmatched=deny_unmatched))
 
     async def apply(
         self, actor: str, *, client_id: bool = False, deny_unmatched: bool = False
     ) -> Sequence[SettingChange]:
-        """Make the changes; what was before is durable ahead of the first one."""
+        """Makes the changes; the state before is stored ahead of the first one."""
         wanted = await self.wanted(client_id=client_id, deny_unmatched=deny_unmatched)
         made = await self._setup.apply(wanted, self._keep(wanted))
         if made:
@@ -59,18 +59,18 @@ class SetupOperations:
         return made
 
     async def plan_undo(self) -> Sequence[SettingChange]:
-        """What taking it back would change.
+        """The changes that an undo would make.
 
         Raises:
-            NothingToUndoError: there is nothing to take back.
+            NothingToUndoError: there is nothing to undo.
         """
         return await self._setup.plan_undo((await self._before()).before)
 
     async def undo(self, actor: str) -> Sequence[str]:
-        """Put everything back; what had to be left, in words.
+        """Restores the state before; returns what could not be restored.
 
         Raises:
-            NothingToUndoError: there is nothing to take back.
+            NothingToUndoError: there is nothing to undo.
         """
         left = await self._setup.undo((await self._before()).before)
         await self._kept.forget()
@@ -84,7 +84,7 @@ class SetupOperations:
         return await self._kept.kept() is not None
 
     async def missing(self) -> Sequence[SettingChange]:
-        """What of the setup is not there."""
+        """The changes that are needed to complete the setup."""
         return await self._setup.changes(await self.wanted())
 
     async def repair(self) -> Sequence[SettingChange]:

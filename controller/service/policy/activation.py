@@ -1,4 +1,4 @@
-"""Puts policies in force, unless they would contain more of the fleet at once than the guards allow."""
+"""Policy activation: policies come into force unless they would contain more devices than the guards allow."""
 
 import asyncio
 from collections.abc import Callable
@@ -15,33 +15,33 @@ _NAMED: Final = 5  # devices that a refusal names
 
 
 class PolicyTooBroadError(ControllerError):
-    """Policies that would contain more devices than the blast radius allows; those in force stay."""
+    """The policies would contain more devices than the blast radius allows; those in force stay."""
 
 
 class PolicyActivation:
-    """The one way for policies to come into force, at the start and later."""
+    """The only way in which policies come into force, at the start and later."""
 
     def __init__(self, fleet: FleetState, store: Store, load: Callable[[], PolicySet], log: Log) -> None:
         self._fleet = fleet
         self._store = store
         self._load = load
         self._log = log
-        self._asked = asyncio.Event()
+        self._requested = asyncio.Event()
         self._one_at_a_time = asyncio.Lock()
 
     async def start(self, *, force: bool = False) -> None:
-        """Check the policies that the controller starts with, if they are not those that were in force last.
+        """Checks the policies at the start, unless they were in force last.
 
         Raises:
             PolicyTooBroadError: they would contain too much.
         """
         fresh = self._fleet.policies
         if not force and await self._store.accepted_policies() != fresh.policy_version:
-            await self._check(fresh, "cordon serve --force")
+            await self._check_blast_radius(fresh, "cordon serve --force")
         await self._store.accept_policies(fresh.policy_version)
 
     async def reload(self, *, force: bool = False) -> PolicySet:
-        """Read the files again and put them in force.
+        """Reads the files again and puts them in force.
 
         Raises:
             ControllerError: a file has a mistake, or they would contain too much; those in force stay.
@@ -49,13 +49,13 @@ class PolicyActivation:
         async with self._one_at_a_time:
             fresh = self._load()
             if not force and fresh.policy_version != self._fleet.policies.policy_version:
-                await self._check(fresh, "cordon policy reload --force")
+                await self._check_blast_radius(fresh, "cordon policy reload --force")
             await self._store.accept_policies(fresh.policy_version)
             self._fleet.set_policies(fresh)
             self._log("policies loaded", {"version": fresh.version, "forced": force})
             return fresh
 
-    async def _check(self, fresh: PolicySet, anyway: str) -> None:
+    async def _check_blast_radius(self, fresh: PolicySet, anyway: str) -> None:
         fleet = self._fleet
         limit = fleet.guards.radius.bounds.limit(len(fleet.devices))
         if fleet.guards.radius.bounds.is_unlimited or not fleet.devices:
@@ -72,15 +72,15 @@ class PolicyActivation:
                 f"`cordon policy preview`, put a rule into shadow mode, or take them all the same with `{anyway}`"
             )
 
-    def ask(self) -> None:
-        """Reload when there is time for it: for signal handlers."""
-        self._asked.set()
+    def request_reload(self) -> None:
+        """Requests a reload; for signal handlers."""
+        self._requested.set()
 
     async def run(self) -> None:
-        """Until cancelled: reload when asked; what cannot be loaded changes nothing."""
+        """Until cancelled: reloads on request; policies with mistakes change nothing."""
         while True:
-            await self._asked.wait()
-            self._asked.clear()
+            await self._requested.wait()
+            self._requested.clear()
             try:
                 await self.reload()
             except ControllerError as e:

@@ -1,4 +1,4 @@
-"""Judges every stored report by other policies, a page at a time, before they are in force."""
+"""Policy preview: evaluates every stored report by candidate policies, page by page."""
 
 import asyncio
 from collections import Counter
@@ -21,7 +21,7 @@ _TURN: Final = 16  # reports judged before others get their turn
 
 @dataclass(slots=True)
 class PreviewTally:
-    """How far it is: `judged` of `reports`, and what was found. `counts`: contained, later, released, held, other."""
+    """The progress: `judged` of `reports`. `counts`: contained, later, released, held."""
 
     reports: int
     judged: int = 0
@@ -37,14 +37,14 @@ class PreviewTally:
 
 @dataclass(frozen=True, slots=True)
 class PreviewPage:
-    """What the next reports showed, and the tally so far."""
+    """The changes of one page of reports, and the tally so far."""
 
     changes: tuple[ContainmentPreview, ...]
     tally: PreviewTally
 
 
 async def preview(fleet: FleetState, store: Store, candidate: PolicySet) -> AsyncIterator[PreviewPage]:
-    """Page by page: which devices' containment would change by `candidate`. Nothing is kept.
+    """Page by page, the devices whose containment `candidate` would change. Nothing is stored.
 
     A device that fell silent is counted and not foreseen: nothing is contained on what it said before.
     """
@@ -81,7 +81,7 @@ async def preview(fleet: FleetState, store: Store, candidate: PolicySet) -> Asyn
 
 
 def kind_of(change: ContainmentPreview) -> str:
-    """The word that counts this change: contained, later, held or released (which a step down is too)."""
+    """How a change is counted: contained, later, held or released (also for a step down)."""
     if change.held:
         return "held"
     if change.contains:

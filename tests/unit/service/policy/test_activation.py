@@ -137,7 +137,7 @@ async def test_a_signal_reloads_and_what_is_refused_changes_nothing(place: World
         async with asyncio.timeout(20), asyncio.TaskGroup() as group:
             running = group.create_task(gate.run())
             place.logged.clear()
-            gate.ask()
+            gate.request_reload()
             while not any(event.startswith(f"policies {word}") for event, _ in place.logged):
                 await asyncio.sleep(0)
             running.cancel()
