@@ -1,10 +1,11 @@
 """Plans and receipts of containments."""
 
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Depends, Query
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from controller.api.auth import CallerDep, scope
 from controller.api.context import ContainmentDep, ContainmentServices, FleetDep, StoreDep, require_device
@@ -18,7 +19,7 @@ from controller.domain.containment.users import UserCase
 from controller.domain.device import ContainmentCase
 from controller.domain.effects import NO_OPTIONS, ContainmentOptions
 from controller.domain.policy.model import ContainmentLevel
-from controller.ports.broker import ContainmentBroker, PlannedStage, PlanParameters
+from controller.ports.broker import ContainmentBroker, PlanParameters
 from controller.ports.errors import BrokerError, BrokerRefusedError
 from controller.ports.store import Store
 from controller.service.fleet_state import FleetState
@@ -52,23 +53,20 @@ class PlanStepView(View):
     calls: tuple[PlannedCallView, ...]
 
 
+def _steps(steps: Iterable[tuple[str, object]]) -> list[dict[str, object]]:
+    return [{"what": what, "calls": calls} for what, calls in steps]
+
+
+PlanSteps = Annotated[tuple[PlanStepView, ...], BeforeValidator(_steps)]
+
+
 class PlanStageView(View):
     """`gated`: starts only when everything before it is proven. `repeated`: steps repeated until the checks pass."""
 
-    acts: tuple[PlanStepView, ...]
-    looks: tuple[PlanStepView, ...]
+    acts: PlanSteps
+    looks: PlanSteps
     repeated: tuple[str, ...]
     gated: bool
-
-    @classmethod
-    def of(cls, stage: PlannedStage) -> "PlanStageView":  # type: ignore[override]
-        """As the plan has it."""
-        return cls(
-            acts=tuple(PlanStepView(what=what, calls=calls) for what, calls in stage.acts),
-            looks=tuple(PlanStepView(what=what, calls=calls) for what, calls in stage.looks),
-            repeated=stage.repeated,
-            gated=stage.gated,
-        )
 
 
 class ContainmentPlanView(View):
@@ -206,7 +204,7 @@ async def plan_view(
     except BrokerRefusedError as e:
         code = "invalid_client_id" if subject.kind is SubjectKind.CLIENT else "invalid_username"
         raise ApiError(422, code, str(e)) from e
-    return ContainmentPlanView(device_id=key, goal=goal, stages=tuple(map(PlanStageView.of, stages)))
+    return ContainmentPlanView(device_id=key, goal=goal, stages=stages)
 
 
 @router.get("/{device_id}/receipt", dependencies=[scope("read")])

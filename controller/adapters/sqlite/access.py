@@ -22,7 +22,6 @@ class SqliteAccessStore(AccessStore):
         self._store = store
 
     async def templates(self) -> StoredTemplates | None:
-
         def query(db: sqlite3.Connection) -> StoredTemplates | None:
             row = db.execute("SELECT body, at, actor FROM access_templates").fetchone()
             return None if row is None else StoredTemplates(*row)
@@ -69,7 +68,6 @@ class SqliteAccessStore(AccessStore):
         await self._each("DELETE FROM access_rules WHERE device_id = ?", device_ids)
 
     async def open_grants(self) -> Sequence[AccessGrant]:
-
         def query(db: sqlite3.Connection) -> list[AccessGrant]:
             rows = db.execute("SELECT body FROM access_grants WHERE ended_at IS NULL")
             return [_grant(body) for (body,) in rows]
@@ -90,7 +88,6 @@ class SqliteAccessStore(AccessStore):
         await self._store.write(lambda db: db.executemany(statement, values))
 
     async def grants(self, *, device_id: str | None = None, limit: int = 200) -> Sequence[GrantRecord]:
-
         def query(db: sqlite3.Connection) -> list[GrantRecord]:
             rows = db.execute(
                 "SELECT body, ended_at FROM access_grants WHERE ?1 IS NULL OR device_id = ?1"

@@ -13,7 +13,6 @@ class SqliteSetupStore(SetupStore):
         self._store = store
 
     async def kept(self) -> SavedSetup | None:
-
         def query(connection: sqlite3.Connection) -> SavedSetup | None:
             row = connection.execute("SELECT at, before, client_id, deny_unmatched FROM broker_setup").fetchone()
             return None if row is None else SavedSetup(row[0], row[1], bool(row[2]), bool(row[3]))

@@ -62,7 +62,6 @@ class SqliteCertificateRegistry(CertificateRegistry):
         return await self._store.read(query)
 
     async def revoke(self, serials: Sequence[str], at: float, reason: str) -> Sequence[Certificate]:
-
         def change(db: sqlite3.Connection) -> list[Certificate]:
             done = []
             for serial in serials:
@@ -95,7 +94,6 @@ class SqliteCertificateRegistry(CertificateRegistry):
         )
 
     async def note_list_number(self, name: str, number: int) -> int:
-
         def change(db: sqlite3.Connection) -> int:
             text = (
                 "INSERT INTO crl_numbers (issuer, number) VALUES (?, ?)"
@@ -107,7 +105,6 @@ class SqliteCertificateRegistry(CertificateRegistry):
         return await self._store.write(change)
 
     async def next_crl_number(self, issuer: str) -> int:
-
         def change(db: sqlite3.Connection) -> int:
             text = (
                 "INSERT INTO crl_numbers (issuer, number) VALUES (?, 1)"
@@ -134,7 +131,6 @@ class SqliteCertificateRegistry(CertificateRegistry):
         return await self._store.read(lambda db: _token_of(db, digest))
 
     async def admit(self, digest: str, certificate: Certificate, now: float, *, is_known: bool) -> EnrolmentResult:
-
         def change(db: sqlite3.Connection) -> EnrolmentResult:
             token = _token_of(db, digest)
             held = _of(db, certificate.name)
@@ -156,7 +152,6 @@ class SqliteCertificateRegistry(CertificateRegistry):
         return await self._store.write(change)
 
     async def renew(self, certificate: Certificate, of: str) -> Certificate:
-
         def change(db: sqlite3.Connection) -> Certificate:
             for one in _of(db, certificate.name):
                 if one.key == certificate.key and one.origin == f"renewal:{of}" and one.revoked_at is None:

@@ -44,7 +44,6 @@ class SqliteReportKeys:
         return None if found is None else found.name
 
     async def registered(self, device_id: str) -> bytes | None:
-
         def query(db: sqlite3.Connection) -> bytes | None:
             row = db.execute("SELECT key FROM report_keys WHERE device_id = ?", (device_id,)).fetchone()
             return None if row is None else bytes(row[0])
