@@ -1,4 +1,4 @@
-"""Messages beside reports and commands: status, events, and the controller's receipts."""
+"""Messages other than reports and commands: status, events, and the controller's receipts."""
 
 from enum import StrEnum
 from typing import Annotated, Any, Final, Literal

@@ -59,5 +59,5 @@ def _evaluate(state: ClusterState, client: Client, action: AuthzAction, topic: s
     allows_all = state.file_source is not None and state.file_source.allows_all
     if allows_all and state.file_first:
         return Verdict.ALLOW
-    found = state.rules.decide(client.identity, action, topic) if state.authz_source else None
-    return found or (Verdict.ALLOW if allows_all else Verdict(state.settings.authz["no_match"]))
+    verdict = state.rules.decide(client.identity, action, topic) if state.authz_source else None
+    return verdict or (Verdict.ALLOW if allows_all else Verdict(state.settings.authz["no_match"]))

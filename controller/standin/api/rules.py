@@ -101,11 +101,11 @@ class _RuleOwnerHandlers:
         like = request.first(f"like_{self.key}")
         table = self.table(context.registry.state.rules)
         hidden = context.node.hidden
-        found = list(table.items())
+        owned = list(table.items())
         if like is not None or hidden:
-            found = [(o, r) for o, r in found if (like is None or like in o) and (self.key, o) not in hidden]
-        rows = [self.row(o, r) for o, r in page.slice(found)]
-        return json_response(200, {"data": rows, "meta": page.meta(len(found), counted=like is None)})
+            owned = [(o, r) for o, r in owned if (like is None or like in o) and (self.key, o) not in hidden]
+        rows = [self.row(o, r) for o, r in page.slice(owned)]
+        return json_response(200, {"data": rows, "meta": page.meta(len(owned), counted=like is None)})
 
     def create(self, context: RequestContext, request: Request) -> Response:
         _source_present(context)

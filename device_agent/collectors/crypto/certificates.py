@@ -96,13 +96,13 @@ class CertificateCollector:
                 "no folder of certificates is configured, and the device has no certificate of its own"
             )
         gaps = GapRecorder()
-        found = _find_certificates(system, roots, own, gaps)
+        certificates = _find_certificates(system, roots, own, gaps)
         file_problems = gaps.as_list()
-        if not found and file_problems and all(text.endswith(": needs root") for text in file_problems):
+        if not certificates and file_problems and all(text.endswith(": needs root") for text in file_problems):
             raise FactsUnavailableError("needs root")
         now = datetime.fromtimestamp(self._clock(), UTC)
-        store_name, store = _trust_store(system, options.trust_store, gaps) if found else ("", [])
-        entries = self._check(system, found, store, now, gaps) if found else []
+        store_name, store = _trust_store(system, options.trust_store, gaps) if certificates else ("", [])
+        entries = self._check(system, certificates, store, now, gaps) if certificates else []
         return {
             "state": "ok",
             "folders": sorted(roots),

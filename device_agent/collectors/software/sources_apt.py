@@ -32,7 +32,7 @@ _UNSIGNED: Final = ("trusted=", "allow-insecure=", "apt::get::allowunauthenticat
 def entries(system: System, gaps: GapRecorder) -> list[dict[str, Any]]:
     """Returns every source, in the order of files and lines."""
     global_flags = _global_flags(system)
-    found = []
+    rows = []
     parts = list_files(system.path("/etc/apt/sources.list.d"))
     main = system.path("/etc/apt/sources.list")
     for path in [main, *(path for path in parts if path.suffix in (".list", ".sources"))]:
@@ -40,8 +40,8 @@ def entries(system: System, gaps: GapRecorder) -> list[dict[str, Any]]:
         with gaps.capture(name):
             text = read_text(path)
             for line, kind, url, options in stanzas(text) if path.suffix == ".sources" else lines(text):
-                found.append(_entry(f"{path.name}:{line}", name, kind, url, options, global_flags))
-    return found
+                rows.append(_entry(f"{path.name}:{line}", name, kind, url, options, global_flags))
+    return rows
 
 
 def keyrings(system: System) -> list[str]:

@@ -53,7 +53,7 @@ class ServicesCollector:
 
 
 def _init_services(system: System) -> tuple[str, ServiceStates]:
-    has_units = any(system.path(place).is_dir() for place in ("/usr/lib/systemd/system", "/lib/systemd/system"))
+    has_units = any(system.path(folder).is_dir() for folder in ("/usr/lib/systemd/system", "/lib/systemd/system"))
     if has_units and shutil.which("systemctl"):
         return "systemd", _systemd(system)
     services = detect_services(system)

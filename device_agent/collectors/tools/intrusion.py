@@ -21,14 +21,14 @@ class IntrusionCollector:
         self._settings = settings
 
     def __call__(self, system: System) -> Section:
-        found = sources(self._settings.watch, system)[:MAX_MONITORS]
-        if not found:
+        watched = sources(self._settings.watch, system)[:MAX_MONITORS]
+        if not watched:
             raise NotApplicableError("no intrusion monitor is installed")
         try:
             active: frozenset[str] | None = running(system)
         except OSError:
             active = None
-        return {"state": "ok", "monitors": [_monitor(system, source, active) for source in found]}
+        return {"state": "ok", "monitors": [_monitor(system, source, active) for source in watched]}
 
 
 def _monitor(system: System, source: AlertSource, active: frozenset[str] | None) -> dict[str, Any]:
