@@ -109,6 +109,8 @@ class ApiClient:
             self._send(connection, method, path, body)
             with connection.getresponse() as response:
                 content = response.read(MAX_RESPONSE + 1)
+                if response.length and len(content) <= MAX_RESPONSE:
+                    raise http.client.IncompleteRead(content, response.length)
         except TimeoutError as e:
             text = f"{self.endpoint.url} did not answer within {timeout:.0f} s; what was asked may still happen"
             raise ApiUnreachableError(text) from e

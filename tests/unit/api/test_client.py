@@ -86,19 +86,25 @@ def test_silent_server_is_unreachable(monkeypatch: pytest.MonkeyPatch) -> None:
             ApiClient(ApiEndpoint(url, None)).get("/devices")
 
 
+def test_response_that_ends_early_is_unreachable(not_cordon: str) -> None:
+    with pytest.raises(ApiUnreachableError, match="cannot reach"):
+        ApiClient(ApiEndpoint(not_cordon, "t")).get("/cut")
+
+
 class _NotCordon(BaseHTTPRequestHandler):
     """Responds as the last segment of the path names."""
 
     def do_GET(self) -> None:
         kind = self.path.rpartition("/")[2]
         status, body = {
+            "cut": (200, b""),
             "html": (200, b"<html>"),
             "odd": (500, b"[]"),
             "large": (200, b" " * 5000),
             "redirect": (302, b"{}"),
         }[kind]
         self.send_response(status)
-        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Content-Length", "10" if kind == "cut" else str(len(body)))
         self.send_header("Location", "http://192.0.2.1/")
         self.end_headers()
         self.wfile.write(body)
