@@ -1,4 +1,4 @@
-"""The controller: judges devices by policies, contains them at the broker, repairs and updates them.
+"""The controller: evaluates devices by policies, contains them at the broker, repairs and updates them.
 
 Imports run one way: `domain` <- `ports` <- `adapters` <- `service` <- `api` <- `app` <- `cli`.
 

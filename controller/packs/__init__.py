@@ -28,5 +28,5 @@ def pack_path(name: str) -> Path:
 
 
 def broker_pack_path() -> Path:
-    """The pack that judges the broker; apart from those that judge devices."""
+    """Returns the pack for `cordon broker audit`, which is not among the packs for devices."""
     return _folder() / "broker" / ("emqx" + _SUFFIX)

@@ -32,7 +32,7 @@ def preview(
     ] = False,
     output: OutputOption = OutputFormat.TABLE,
 ) -> None:
-    """Show which devices would change containment by these policies, judged by their stored reports.
+    """Show which devices would change containment by these policies, evaluated on their stored reports.
 
     Nothing is stored or loaded. Exit status 1 when a reload would be refused: too much at once.
     """
@@ -43,7 +43,7 @@ def preview(
         changes += line["changes"][: MAX_LISTED - len(changes)]
         last = line
         if sys.stderr.isatty() and not line["done"]:
-            sys.stderr.write(f"\r{line['judged']} of {line['reports']} reports judged")
+            sys.stderr.write(f"\r{line['judged']} of {line['reports']} reports evaluated")
     if sys.stderr.isatty():
         note("")
     if not last.get("done"):
@@ -71,7 +71,7 @@ def _print(changes: list[dict[str, Any]], last: dict[str, Any]) -> None:
     counts = Counter(last["counts"])
     summary = ", ".join(f"{counts[kind]} {label}" for kind, label in _LABELS.items() if counts[kind])
     limit = f"at most {last['limit']} may be contained at once"
-    say(f"{last['judged']} reports judged: {summary or 'nothing changes'}; {limit}")
+    say(f"{last['judged']} reports evaluated: {summary or 'nothing changes'}; {limit}")
     if last["stale"]:
         say(f"{last['stale']} stale devices were omitted: nothing is contained because of an old report")
     if last["unread"]:

@@ -1,4 +1,4 @@
-"""Policies in force.
+"""The active policies.
 
 - `activation`: loads, checks and activates policies. `preview`: what other policies would change.
 """

@@ -179,7 +179,7 @@ def test_a_preview_shows_changes_sums_and_whether_a_reload_would_be_refused(cord
     file.write_text(POLICY)
     text = cordon("policy", "preview", str(file), status=1)
     assert "a reload would be refused" in text
-    assert "7 reports judged" in text
+    assert "7 reports evaluated" in text
     preview = cordon.json("policy", "preview", str(tmp_path), "--alone", status=1)
     assert {change["device_id"] for change in preview["changes"]} == {"edge-1", "edge-2", "edge-3"}
     harmless = POLICY.replace("p == 22", "p == 1").replace("p == 23", "p == 1")

@@ -13,7 +13,7 @@ from typer.main import get_command
 from controller.cli.app import app
 from controller.standin.__main__ import _parser as standin_parser
 from device_agent import main as agent
-from tests.support.project_tree import ROOT, documents, name_of
+from tests.support.project_tree import ROOT, documents, name_of, python_files
 
 _BLOCK: Final = re.compile(r"^```(?:sh|console|bash)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 _LINK: Final = re.compile(r"\[[^\]]*\]\(([^)#\s]+)(?:#[^)]*)?\)")
@@ -116,3 +116,23 @@ def test_every_document_is_in_the_index() -> None:
     decisions = (ROOT / "docs" / "adr" / "README.md").read_text()
     records = [path for path in (ROOT / "docs" / "adr").glob("*.md") if path.name != "README.md"]
     assert [path.name for path in records if f"({path.name})" not in decisions] == []
+
+
+def test_the_architecture_page_names_files_that_exist() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    paths = set(re.findall(r"`([a-z_0-9/.*]+(?:/|\.py|\.yaml|\.yml))`", page))
+    assert len(paths) > 50
+    bases = (ROOT, ROOT / "controller")
+    unknown = [path for path in paths if not any(next(base.glob(path), None) for base in bases)]
+    # A bare name stands for a file of the folder that is named before it.
+    sources = {path.name for path in python_files("schemas", "controller", "device_agent")}
+    assert [path for path in unknown if "/" in path or path not in sources] == []
+
+
+def test_the_architecture_page_names_code_that_exists() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    names = re.findall(r"`([\w.]+)`(?: and `(\w+)`)? (?:in|of) `([a-z_/]+\.py)`", page)
+    assert len(names) > 5
+    for *wanted, path in names:
+        text = next(base / path for base in (ROOT, ROOT / "controller") if (base / path).exists()).read_text()
+        assert [name for name in wanted if not re.search(rf"\b{name.rpartition('.')[2]}\b", text)] == [], path
