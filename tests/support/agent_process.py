@@ -1,4 +1,4 @@
-"""What the agent's integration tests share: a controller's ears and mouth, a proxy, an agent as a process."""
+"""Shared by integration tests of the agent: a fake controller, a proxy, an agent as a process."""
 
 import json
 import signal
@@ -23,16 +23,16 @@ from schemas.signing import public_key_text, sign
 from tests.support.certs import Certs
 from tests.support.mosquitto import Mosquitto
 
-WAIT: Final = 20.0  # seconds until a test gives up; nothing is measured with it
+WAIT: Final = 20.0  # seconds until a test fails; no measurement
 DEVICE: Final = "edge-1"
 
 
 class FakeController:
-    """Hears everything the devices say; answers full reports as `verdict` says (None: not at all)."""
+    """Records all messages of devices; answers full reports with `verdict` (None: no receipt)."""
 
     def __init__(self, host: str, port: int, verdict: str | None = "accepted") -> None:
         self.verdict = verdict
-        self.reads_deltas = False  # as a controller of before there were any
+        self.reads_deltas = False  # as an older controller
         self.key = Ed25519PrivateKey.generate()
         self.public_key = public_key_text(self.key.public_key())
         self.messages: list[tuple[str, dict[str, Any], bool]] = []
@@ -41,7 +41,7 @@ class FakeController:
         self._client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id="controller", protocol=mqtt.MQTTv5)
         self._client.on_connect = lambda client, *_: client.subscribe(topics.ALL_UP, 1)
         self._client.on_subscribe = lambda *_: self._is_subscribed.set()
-        self._client.on_message = self._heard
+        self._client.on_message = self._on_message
         self._client.reconnect_delay_set(1, 1)
         self._client.connect(host, port)
 
@@ -58,7 +58,7 @@ class FakeController:
         self._client.disconnect()
         self._client.loop_stop()
 
-    def _heard(self, _client: Any, _data: Any, message: mqtt.MQTTMessage) -> None:
+    def _on_message(self, _client: Any, _data: Any, message: mqtt.MQTTMessage) -> None:
         payload = json.loads(message.payload)
         self.messages.append((message.topic, payload, message.retain))
         is_full = message.topic.endswith("/posture") and payload["kind"] == "full"
@@ -69,19 +69,19 @@ class FakeController:
             self.receipt(payload["device_id"], payload["seq"], self.verdict)
 
     def receipt(self, device_id: str, seq: int | None, verdict: str, **more: Any) -> None:
-        """Send a receipt."""
+        """Sends a receipt."""
         self.publish(
             topics.down(device_id, topics.DownChannel.RECEIPT), {"v": 1, "seq": seq, "verdict": verdict, **more}
         )
 
     def publish(self, topic: str, payload: dict[str, Any] | bytes) -> None:
-        """Send anything."""
+        """Publishes a message."""
         raw = payload if isinstance(payload, bytes) else json.dumps(payload).encode()
-        # Not waited for: a receipt is sent from the client's own thread.
+        # Does not wait for the PUBACK: a receipt is sent from the thread of the client.
         self._client.publish(topic, raw, qos=1)
 
     def envelope(self, action: str, *, command_id: str = "", device_id: str = DEVICE, **params: Any) -> bytes:
-        """A signed command with the next counter."""
+        """Returns a signed command with the next counter."""
         self._counter += 1
         now = datetime.now(UTC)
         command = Command(
@@ -96,32 +96,32 @@ class FakeController:
         return sign(command.model_dump_json().encode(), COMMAND_PAYLOAD_TYPE, self.key)
 
     def command(self, envelope: bytes, device_id: str = DEVICE) -> None:
-        """Send an envelope to a device."""
+        """Sends an envelope to a device."""
         self.publish(topics.down(device_id, topics.DownChannel.COMMAND), envelope)
 
     def of(self, channel: str) -> list[dict[str, Any]]:
-        """What was heard on one channel."""
+        """Returns the messages of one channel."""
         return [payload for topic, payload, _ in self.messages if topic.endswith(f"/{channel}")]
 
     def full(self) -> list[dict[str, Any]]:
-        """The full reports heard."""
+        """Returns the received full reports."""
         return [report for report in self.of("posture") if report["kind"] == "full"]
 
     def deltas(self) -> list[dict[str, Any]]:
-        """The deltas heard."""
+        """Returns the received deltas."""
         return [report for report in self.of("posture") if report["kind"] == "delta"]
 
     def heartbeats(self) -> list[dict[str, Any]]:
-        """The heartbeats heard."""
+        """Returns the received heartbeats."""
         return [report for report in self.of("posture") if report["kind"] == "heartbeat"]
 
     def ends(self) -> list[dict[str, Any]]:
-        """Results that are an end."""
+        """Returns the final results."""
         return [result for result in self.of("result") if result["state"] != "executing"]
 
 
 class Proxy:
-    """A TCP proxy in front of a broker that can cut all its connections, or refuse new ones."""
+    """A TCP proxy before a broker that can reset its connections and refuse new ones."""
 
     def __init__(self, port: int) -> None:
         self._target = port
@@ -146,7 +146,7 @@ class Proxy:
         self._thread.join()
 
     def cut(self) -> None:
-        """Reset every connection, as a network that breaks does."""
+        """Resets every connection, as a failing network does."""
         with self._mutex:
             pairs, self._pairs = self._pairs, []
         for end in pairs:
@@ -184,16 +184,10 @@ class Proxy:
 
 
 class AgentProcess:
-    """`cordon-agent run` as its own process; its log is in the note of a failing test."""
+    """`cordon-agent run` as a process; a failing test shows its log."""
 
     def __init__(self, config: Path, *, is_light: bool = True, die_at: str = "") -> None:
-        """Describe it.
-
-        Args:
-            config: its agent.toml.
-            is_light: with the quick collectors and harmless actions of `light_agent`, for tests of everything else.
-            die_at: where a light agent kills itself, see `light_agent`.
-        """
+        """`is_light`: with the collectors and actions of `light_agent`; `die_at`: the step at which it kills itself."""
         self._config = config
         self.is_light = is_light
         self.die_at = die_at
@@ -211,10 +205,10 @@ class AgentProcess:
             self._process.kill()
             self._process.wait()
         if error is not None:
-            error.add_note(f"the agent said:\n{self.log[-8000:]}")
+            error.add_note(f"log of the agent:\n{self.log[-8000:]}")
 
     def start(self) -> None:
-        """Start it (again)."""
+        """Starts the process, also again."""
         with self._log.open("ab") as log:
             argv = [sys.executable, "-m", "device_agent.main", "run", "--config", str(self._config)]
             if self.is_light:
@@ -222,31 +216,30 @@ class AgentProcess:
             self._process = subprocess.Popen(argv, stdout=log, stderr=log)
 
     def send(self, number: signal.Signals) -> None:
-        """Send a signal."""
+        """Sends a signal."""
         assert self._process is not None
         self._process.send_signal(number)
 
     def end(self, number: signal.Signals) -> int:
-        """Send a signal and wait; the exit status."""
+        """Sends a signal, and returns the exit status."""
         assert self._process is not None
         self._process.send_signal(number)
         return self._process.wait(WAIT)
 
     @property
     def status(self) -> int | None:
-        """How it ended; None while it runs."""
+        """The exit status; None while it runs."""
         assert self._process is not None
         return self._process.poll()
 
     @property
     def pid(self) -> int:
-        """Its process id."""
         assert self._process is not None
         return self._process.pid
 
     @property
     def log(self) -> str:
-        """What it said so far."""
+        """The log so far."""
         return self._log.read_text(errors="replace") if self._log.exists() else ""
 
 
@@ -259,7 +252,7 @@ def write_config(
     mqtt_more: str = "",
     report: str = "",
 ) -> Path:
-    """An agent.toml for the device `DEVICE`, quick enough for a test; its state is in `folder`/state."""
+    """Writes an agent.toml for `DEVICE` with short intervals; its state is in `folder`/state."""
     tls = ""
     if certs is not None:
         cert, key = certs.client(DEVICE)
@@ -277,6 +270,6 @@ def write_config(
 
 @contextmanager
 def broker_with_controller(certs: Certs | None = None, **options: Any) -> Iterator[tuple[Mosquitto, FakeController]]:
-    """A broker and a controller that hears all of it."""
+    """Yields a broker, and a controller that records all messages."""
     with Mosquitto(tls=certs, **options) as broker, FakeController(broker.host, broker.port) as controller:
         yield broker, controller

@@ -1,11 +1,11 @@
-"""The agent with quick collectors and harmless actions, as a process of its own: everything else of it is the real one.
+"""The real agent with quick collectors and harmless actions, as a process.
 
-`python -m tests.support.light_agent CONFIG [STEP]`. It reports the text of `posture.txt` beside CONFIG as the
-kernel, with 49 sockets beside it where there is a `more.txt`, and its actions `test.append` and `test.once` append a
-line to `done.txt` there. With STEP it kills itself as
-kill -9 does: `received` (the command arrived, nothing is written down), `begin` (it is written down), `plan` (what was
-there is written down), `apply` (done, and nobody knows), `finish` (written down, not told), `tell` (the broker has the
-end, which is not written down), `told` (all is written down).
+`python -m tests.support.light_agent CONFIG [STEP]`. It reports the text of `posture.txt` in the folder of CONFIG as
+the kernel, with 49 sockets if there is a `more.txt`, and its actions `test.append` and `test.once` append a line to
+`done.txt` there. With STEP it kills itself as kill -9 does: `received` (the command arrived, nothing is written),
+`begin` (the command is written), `plan` (the state before is written), `apply` (applied, nothing more is written),
+`finish` (the result is written, not published), `tell` (the broker has the result, which is not written), `told` (all
+is written).
 """
 
 import logging
@@ -31,7 +31,7 @@ STEPS: Final = ("received", "begin", "plan", "apply", "finish", "tell", "told")
 _DIES_BEFORE: Final = {
     "received": "record_accepted",
     "tell": "mark_result_confirmed",
-}  # the journal's method that is never called
+}  # the method of the journal that is never called
 _DIES_AFTER: Final = {
     "begin": "record_accepted",
     "plan": "record_before",
@@ -45,7 +45,7 @@ def _die() -> None:
 
 
 class _Append:
-    """Appends one line each time it is applied, so that a second time shows."""
+    """Appends a line each time it is applied, so that a second application is visible."""
 
     def __init__(self, file: Path, die_at: str, *, is_repeatable: bool) -> None:
         self._file = file

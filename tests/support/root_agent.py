@@ -1,4 +1,4 @@
-"""The agent, whole, for a system in a folder: `python -m tests.support.root_agent CONFIG ROOT`."""
+"""The whole agent for a system in a folder: `python -m tests.support.root_agent CONFIG ROOT`."""
 
 import logging
 import signal

@@ -1,4 +1,4 @@
-"""One device that takes updates: the agent's own command guard, journal and updater, without a broker in between."""
+"""A device that installs updates: the command verifier, journal and updater of the agent, without a broker."""
 
 import json
 import queue
@@ -25,23 +25,23 @@ from schemas.signing import sign
 from schemas.topics import UpChannel
 from schemas.updates import INSTALL, ROLL_BACK, InstallParams, RollbackParams
 
-WAIT: Final = 60.0  # seconds until a test gives up; nothing is measured with it
+WAIT: Final = 60.0  # seconds until a test fails; no measurement
 DEVICE: Final = "edge-1"
 
 
 class ShiftedClock(Clock):
-    """The real clock, set forward or back."""
+    """The real clock with an offset."""
 
     def __init__(self) -> None:
         self.shift = timedelta()
 
     def now(self) -> datetime:
-        """The time that this device believes."""
+        """Returns the shifted time."""
         return datetime.now(UTC) + self.shift
 
 
 def settings_for(base: Path, url: str, root: Path, **updates: Any) -> Settings:
-    """The agent's configuration with updates from there."""
+    """Returns settings with updates from this repository."""
     return Settings.model_validate(
         {
             "device_id": DEVICE,
@@ -53,7 +53,7 @@ def settings_for(base: Path, url: str, root: Path, **updates: Any) -> Settings:
 
 
 class UpdateDevice:
-    """Starts and stops as the agent does; `results` are what it told, `broker`: whether messages reach it."""
+    """Starts and stops as the agent does; `results` are published, `broker` says whether they are delivered."""
 
     def __init__(
         self,
@@ -81,7 +81,7 @@ class UpdateDevice:
         self.start()
 
     def start(self, boot_id: str = "boot-1") -> None:
-        """As after a start of the agent."""
+        """Starts the parts as the agent does."""
         self.stopping = threading.Event()
         updater = make_updater(
             self.settings,
@@ -107,25 +107,25 @@ class UpdateDevice:
         self.commands.start()
 
     def stop(self) -> None:
-        """As at an orderly end."""
+        """Stops the parts as the agent does."""
         self.stopping.set()
         self.commands.stop(WAIT)
         self.journal.close()
 
     def install(self, order: InstallParams) -> CommandResult:
-        """Order it, and wait for its end."""
+        """Sends the command, and waits for its final result."""
         self.send(INSTALL, order.params())
         return self.ended()
 
     def go_back(self, name: str, version: str) -> CommandResult:
-        """Order it, and wait for its end."""
+        """Sends the command, and waits for its final result."""
         self.send(ROLL_BACK, RollbackParams(name=name, version=version).params())
         return self.ended()
 
     def send(
         self, action: str, params: Mapping[str, ParamValue], *, command_id: str = "", counter: int | None = None
     ) -> str:
-        """A signed command; its id."""
+        """Sends a signed command; returns its id."""
         self._counter += 1
         command = Command(
             command_id=command_id or f"c{self._counter}",
@@ -140,25 +140,25 @@ class UpdateDevice:
         return command.command_id
 
     def ended(self) -> CommandResult:
-        """The next end of a command."""
+        """Returns the next final result."""
         return self._ended.get(timeout=WAIT)
 
     def phases(self) -> list[str]:
-        """The phases that were told, in order."""
+        """Returns the published phases in order."""
         return [result.detail["phase"] for result in self.results if "phase" in result.detail]
 
     def section(self) -> SoftwareSection:
-        """What the next report tells."""
-        found = InstalledTargetsCollector(self.updater)(System())
-        return SoftwareSection.model_validate_json(json.dumps(found))
+        """Returns the section of the next report."""
+        section = InstalledTargetsCollector(self.updater)(System())
+        return SoftwareSection.model_validate_json(json.dumps(section))
 
     def entry(self, name: str = "edge-app") -> UpdatedSoftware:
-        """What the next report tells of a name."""
-        return next(one for one in self.section().entries if one.name == name)
+        """Returns the entry of a name in the next report."""
+        return next(entry for entry in self.section().entries if entry.name == name)
 
     @property
     def current(self) -> Path:
-        """The files of `edge-app` that are in use."""
+        """The installed files of `edge-app`."""
         return self.settings.agent.state_dir / "updates" / "sets" / "edge-app" / "current"
 
     def _step(self, name: str) -> None:

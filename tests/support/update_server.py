@@ -1,4 +1,4 @@
-"""A web server for a repository of updates that can be told to misbehave, file by file."""
+"""A web server for a repository of updates, with faults for single files."""
 
 import re
 import threading
@@ -12,10 +12,10 @@ _PIECE: Final = 16 * 1024
 
 
 class UpdateServer:
-    """Serves a folder; a key of the knobs is the end of a path.
+    """Serves a folder; the keys of the faults are ends of paths.
 
-    `replace`: other content; `missing`: 404; `endless`: never stops; `slow`: a byte now and then; `cut`: breaks off
-    after so many bytes, so many times. `asked` are the paths and ranges that were asked for.
+    `replace`: other content; `missing`: 404; `endless`: never ends; `slow`: a byte now and then; `cut`: ends after so
+    many bytes, so many times. `requests` are the requested paths and ranges.
     """
 
     def __init__(self, folder: Path, port: int = 0) -> None:
@@ -25,9 +25,9 @@ class UpdateServer:
         self.endless: set[str] = set()
         self.slow: set[str] = set()
         self.cut: dict[str, tuple[int, int]] = {}
-        self.asked: list[tuple[str, str]] = []
+        self.requests: list[tuple[str, str]] = []
         self.knows_ranges = True
-        self._over = threading.Event()
+        self._stopping = threading.Event()
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -38,14 +38,14 @@ class UpdateServer:
                 outer._answer(self)
 
             def log_message(self, *_: Any) -> None:
-                """Silent."""
+                """Logs nothing."""
 
         class Server(ThreadingHTTPServer):
             daemon_threads = True
             block_on_close = False
 
             def handle_error(self, *_: Any) -> None:
-                """A device that hangs up is no error."""
+                """Ignores devices that close the connection."""
 
         self._server = Server(("127.0.0.1", port), Handler)
         self.port = self._server.server_address[1]
@@ -59,28 +59,28 @@ class UpdateServer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._over.set()
+        self._stopping.set()
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
 
-    def _knob(self, path: str, knob: Any) -> str | None:
-        return next((key for key in knob if path.endswith(key)), None)
+    def _fault(self, path: str, faults: Any) -> str | None:
+        return next((key for key in faults if path.endswith(key)), None)
 
     def _answer(self, request: BaseHTTPRequestHandler) -> None:
         path = request.path
-        wanted = request.headers.get("Range", "")
-        self.asked.append((path, wanted))
-        replaced = self._knob(path, self.replace)
+        requested = request.headers.get("Range", "")
+        self.requests.append((path, requested))
+        replaced = self._fault(path, self.replace)
         file = self.folder / path.lstrip("/")
-        if self._knob(path, self.endless) is not None or self._knob(path, self.slow) is not None:
-            self._pour(request, slowly=self._knob(path, self.slow) is not None)
+        if self._fault(path, self.endless) is not None or self._fault(path, self.slow) is not None:
+            self._send_forever(request, slowly=self._fault(path, self.slow) is not None)
             return
-        if self._knob(path, self.missing) is not None or (replaced is None and not file.is_file()):
+        if self._fault(path, self.missing) is not None or (replaced is None and not file.is_file()):
             request.send_error(404)
             return
         content = self.replace[replaced] if replaced is not None else file.read_bytes()
-        match = _RANGE.match(wanted)
+        match = _RANGE.match(requested)
         start = int(match[1]) if match and self.knows_ranges else 0
         body = content[start:]
         request.send_response(206 if start else 200)
@@ -88,7 +88,7 @@ class UpdateServer:
         if start:
             request.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
         request.end_headers()
-        cut = self._knob(path, self.cut)
+        cut = self._fault(path, self.cut)
         if cut is not None and self.cut[cut][1] > 0:
             length, times = self.cut[cut]
             self.cut[cut] = (length, times - 1)
@@ -100,10 +100,10 @@ class UpdateServer:
         for at in range(0, len(body), _PIECE):
             request.wfile.write(body[at : at + _PIECE])
 
-    def _pour(self, request: BaseHTTPRequestHandler, *, slowly: bool) -> None:
+    def _send_forever(self, request: BaseHTTPRequestHandler, *, slowly: bool) -> None:
         request.send_response(200)
         request.send_header("Connection", "close")
         request.end_headers()
-        while not self._over.wait(0.05 if slowly else 0.0):
+        while not self._stopping.wait(0.05 if slowly else 0.0):
             request.wfile.write(b"{" if slowly else b"x" * _PIECE)
             request.wfile.flush()

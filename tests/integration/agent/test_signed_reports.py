@@ -27,14 +27,14 @@ class EnvelopeController(FakeController):
     sealed: list[UnverifiedReport]
     plain = 0
 
-    def _heard(self, client: Any, data: Any, message: Any) -> None:
+    def _on_message(self, client: Any, data: Any, message: Any) -> None:
         if message.topic.endswith("/posture"):
             if message.payload.startswith(ENVELOPE_START):
                 self.sealed.append(parse_signed_report(message.payload))
                 message.payload = self.sealed[-1].payload
             else:
                 self.plain += 1
-        super()._heard(client, data, message)
+        super()._on_message(client, data, message)
 
 
 def test_every_report_is_signed_with_the_key_of_the_certificate(tmp_path: Path) -> None:

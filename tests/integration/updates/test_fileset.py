@@ -114,7 +114,7 @@ def test_an_interrupted_download_is_resumed(made: Repository, device: UpdateDevi
     found = made.publish("edge-app", "1.0", bytes(range(256)) * 2000, file="data.bin")
     server.cut["data.bin"] = (100_000, 2)
     assert device.install(order(found)).state is CommandState.SUCCEEDED
-    ranges = [wanted for path, wanted in server.asked if path.endswith("data.bin")]
+    ranges = [requested for path, requested in server.requests if path.endswith("data.bin")]
     assert ranges[0] == ""
     assert len(ranges) == 3
     assert [int(one.removeprefix("bytes=").removesuffix("-")) for one in ranges[1:]] == [100_000, 200_000]
@@ -154,7 +154,7 @@ def test_targets_for_other_devices_are_refused_before_the_download(
     result = device.install(order(made.publish("edge-app", "1.1", app("1.1"), **parts)))
     assert (result.state, result.detail["phase"]) == (CommandState.FAILED, "refused")
     assert result.detail["reason_code"] == code
-    assert not any("/1.1/" in path for path, _ in server.asked)
+    assert not any("/1.1/" in path for path, _ in server.requests)
     assert device.entry().version == "1.0"
 
 
@@ -247,7 +247,7 @@ def test_an_update_continues_after_a_stop(made: Repository, device: UpdateDevice
     assert not any(result.state.is_end for result in device.results)
     device.start()
     assert device.ended().detail["phase"] == "confirmed"
-    assert server.asked[-1][1].startswith("bytes=")
+    assert server.requests[-1][1].startswith("bytes=")
 
 
 def test_the_journal_of_an_update_has_no_extra_data(made: Repository, device: UpdateDevice) -> None:

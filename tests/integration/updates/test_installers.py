@@ -103,13 +103,13 @@ class Machine:
         self.boots = 1
         self.falls_back = False
         self.device: UpdateDevice | None = None
-        self.asked = threading.Semaphore(0)
-        monkeypatch.setattr(base.RebootControl, "reboot", lambda _machine: self.asked.release())
+        self.reboot_requests = threading.Semaphore(0)
+        monkeypatch.setattr(base.RebootControl, "reboot", lambda _machine: self.reboot_requests.release())
 
     def reboot(self) -> None:
         """Reboots once the agent requested it."""
         assert self.device is not None
-        assert self.asked.acquire(timeout=60)
+        assert self.reboot_requests.acquire(timeout=60)
         self.device.stop()
         chosen = "slot-a\n" if self.falls_back else (self.place / "next").read_text()
         (self.place / "running").write_text(chosen)
