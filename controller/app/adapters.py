@@ -21,11 +21,11 @@ from controller.adapters.logs import logger_for
 from controller.adapters.mqtt.messages import PahoMessages
 from controller.adapters.mqtt.options import MqttOptions
 from controller.adapters.policies.loader import load_policies
+from controller.adapters.probes import probe_context
 from controller.adapters.sqlite.lock import hold_store
 from controller.adapters.sqlite.options import StoreOptions
 from controller.adapters.sqlite.store import SqliteStore, open_store
 from controller.adapters.system import SystemClock, UlidGenerator
-from controller.adapters.tls_probe import probe_context
 from controller.adapters.tuf_repository.folder import RepositoryFolder
 from controller.adapters.tuf_repository.repository import TufUpdateRepository
 from controller.adapters.x509.folder import ISSUING_KEY

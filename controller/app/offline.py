@@ -237,8 +237,8 @@ def issue_certificate(
         ControllerError: there is no authority, or a file cannot be written.
     """
     from controller.adapters.sqlite.certificates import SqliteCertificateRegistry
+    from controller.adapters.x509.building import new_request
     from controller.adapters.x509.folder import write
-    from controller.adapters.x509.keys import new_request
     from controller.app.identity import open_authority
     from controller.domain.identity.certificates import CertificateKind
     from controller.service.identity.certificates import issue
@@ -286,7 +286,7 @@ async def open_broker_setup(settings: "Settings") -> "AsyncIterator[SetupOperati
 
 def probe_ports(targets: Sequence[tuple[str, int]]) -> dict[tuple[str, int], bool]:
     """Whether a TCP connection to each host and port was made."""
-    from controller.adapters.tcp_probe import reachable
+    from controller.adapters.probes import reachable
 
     return asyncio.run(reachable(targets))
 

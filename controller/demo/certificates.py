@@ -7,7 +7,7 @@ from typing import Final
 
 from controller.adapters.x509 import folder
 from controller.adapters.x509.authority import X509Authority
-from controller.adapters.x509.keys import new_request
+from controller.adapters.x509.building import new_request
 from controller.domain.identity.certificates import CertificateKind, validity
 
 HOST: Final = "127.0.0.1"

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Literal
 
-from controller.standin.limits import AUTHZ_CACHE_ENTRIES, AUTHZ_CACHE_SECONDS
+from controller.standin.options import AUTHZ_CACHE_ENTRIES, AUTHZ_CACHE_SECONDS
 from controller.standin.topics import matches
 
 EQ_PREFIX = "eq "

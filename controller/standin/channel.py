@@ -9,8 +9,8 @@ from controller.standin.access import authorize
 from controller.standin.authz import ActionType, AuthzAction, Verdict
 from controller.standin.client import Client, ClientConnection, ClientEndpoint
 from controller.standin.connect import ConnectRefusal, authenticate_connect, make_connack
-from controller.standin.limits import MAX_TOPIC_LEVELS
 from controller.standin.messages import NO_PROPERTIES, Delivery, Message, PublishProperties
+from controller.standin.options import MAX_TOPIC_LEVELS
 from controller.standin.registry import ClientRegistry
 from controller.standin.session import OutgoingPacket, SubscriptionOptions
 from controller.standin.topics import (

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from controller.standin.authz import AuthzCache, ClientIdentity
-from controller.standin.limits import EXPIRY_NEVER
 from controller.standin.messages import Delivery, Message
+from controller.standin.options import EXPIRY_NEVER
 from controller.standin.session import OutgoingPacket, Session
 
 

@@ -7,8 +7,8 @@ import mqtt5
 from controller.standin import access
 from controller.standin.authz import ClientIdentity
 from controller.standin.client import Client, ClientEndpoint, Will
-from controller.standin.limits import MAX_PACKET_BYTES, MAX_SESSIONS, MAX_TOPIC_ALIAS
 from controller.standin.messages import Message, PublishProperties
+from controller.standin.options import MAX_PACKET_BYTES, MAX_SESSIONS, MAX_TOPIC_ALIAS
 from controller.standin.registry import new_session
 from controller.standin.state import ClusterState
 from controller.standin.topics import valid_name

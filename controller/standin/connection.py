@@ -12,7 +12,7 @@ from controller.standin.channel import Channel
 from controller.standin.client import ClientEndpoint
 from controller.standin.codec5 import decode
 from controller.standin.frames import FrameBuffer, FrameTooLargeError
-from controller.standin.limits import (
+from controller.standin.options import (
     IDLE_TIMEOUT_SECONDS,
     KEEPALIVE_MULTIPLIER,
     MAX_CONNECTIONS_PER_NODE,

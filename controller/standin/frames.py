@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from controller.standin.limits import MAX_PACKET_BYTES
+from controller.standin.options import MAX_PACKET_BYTES
 
 _MAX_LENGTH_BYTES = 4
 

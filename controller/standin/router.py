@@ -4,8 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from controller.standin.client import Client
-from controller.standin.limits import MAX_DELAY_SECONDS, MAX_DELAYED, MAX_RETAINED
 from controller.standin.messages import Delivery, Message
+from controller.standin.options import MAX_DELAY_SECONDS, MAX_DELAYED, MAX_RETAINED
 from controller.standin.session import SubscriptionOptions
 from controller.standin.state import ClusterState
 from controller.standin.topics import DELAYED_PREFIX, ParsedFilter, TopicIndex, matches

@@ -15,8 +15,7 @@ from controller.standin.api.control import control_routes
 from controller.standin.api.serving import HttpConnection
 from controller.standin.api.web import HttpApi, RequestContext, Route
 from controller.standin.connection import Connection
-from controller.standin.limits import BAN_SWEEP_SECONDS, IDLE_TIMEOUT_SECONDS
-from controller.standin.options import StandInOptions
+from controller.standin.options import BAN_SWEEP_SECONDS, IDLE_TIMEOUT_SECONDS, StandInOptions
 from controller.standin.overrides import apply_overrides
 from controller.standin.registry import ClientRegistry
 from controller.standin.router import Router

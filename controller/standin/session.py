@@ -5,8 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import IntEnum
 
-from controller.standin.limits import MAX_AWAITING_REL, MAX_INFLIGHT, MAX_QUEUE_MESSAGES
 from controller.standin.messages import Delivery
+from controller.standin.options import MAX_AWAITING_REL, MAX_INFLIGHT, MAX_QUEUE_MESSAGES
 from controller.standin.topics import ParsedFilter
 
 MAX_PACKET_ID = 65_535

@@ -4,7 +4,7 @@ from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from controller.standin.limits import MAX_TOPIC_BYTES
+from controller.standin.options import MAX_TOPIC_BYTES
 
 K = TypeVar("K", bound=Hashable)
 

@@ -11,8 +11,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from controller.adapters.x509 import folder
 from controller.adapters.x509.authority import X509Authority
-from controller.adapters.x509.building import named
-from controller.adapters.x509.keys import new_request
+from controller.adapters.x509.building import named, new_request
 from controller.domain.evolve import evolve
 from controller.domain.identity.certificates import Certificate, CertificateKind, validity
 from tests.support.controller_harness import START

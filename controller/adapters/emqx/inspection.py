@@ -12,7 +12,7 @@ from controller.adapters.emqx.client.api import EmqxApi
 from controller.adapters.emqx.client.paths import quoted
 from controller.adapters.emqx.client.requests import RULES
 from controller.adapters.emqx.tables import EmqxTables
-from controller.adapters.tls_probe import TlsHandshake, look
+from controller.adapters.probes import TlsHandshake, look
 from controller.domain.broker import inspection as ask
 from controller.domain.broker.inspection import BrokerInspection, parse_bind
 from controller.domain.broker.ports import PortsError, parse_node

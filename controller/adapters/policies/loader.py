@@ -9,12 +9,11 @@ from typing import Final, Protocol
 from pydantic import ValidationError
 from yaml.nodes import ScalarNode
 
+from controller.adapters.policies.checks import check_remedies, check_subject
 from controller.adapters.policies.diagnostics import compile_at, complain_of_shape
 from controller.adapters.policies.document import DocumentPath, YamlDocument, read_document
 from controller.adapters.policies.event_rules import compile_events, event_rule, remedy_of
 from controller.adapters.policies.models import MAX_RULES, OnFailModel, PolicyModel, RuleModel, UntilModel
-from controller.adapters.policies.remedies import check_remedies
-from controller.adapters.policies.subjects import check_subject
 from controller.domain.policy.cel import CelEnvironment, CelExpression
 from controller.domain.policy.findings import Severity
 from controller.domain.policy.model import (

@@ -1,5 +1,5 @@
 """X.509 certificates, requests and revocation lists; no other package handles them.
 
-- `authority`: issues and revokes. `building`: certificates and lists. `folder`, `keys`: the files of an authority.
+- `authority`: issues and revokes. `building`: certificates, requests and lists. `folder`: the files of an authority.
 - `foreign`: revocation lists of other authorities.
 """

@@ -8,6 +8,8 @@ from typing import Any, Final
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
+from cryptography.hazmat.primitives.serialization import NoEncryption, PrivateFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from controller.domain.identity.certificates import Certificate, CertificateKind, PublicKeyInfo, ValidityPeriod
@@ -180,3 +182,10 @@ def _host(text: str) -> x509.GeneralName:
         return x509.DNSName(text)
     except ValueError as e:
         raise AuthorityError(f"{text!r} is neither a host name nor an address") from e
+
+
+def new_request(name: str) -> tuple[bytes, str]:
+    """Returns a P-256 key (PKCS #8, PEM, no passphrase) and its request for `name` (PEM)."""
+    key = generate_private_key(SECP256R1())
+    request = x509.CertificateSigningRequestBuilder().subject_name(named(name)).sign(key, hashes.SHA256())
+    return key.private_bytes(PEM, PrivateFormat.PKCS8, NoEncryption()), request.public_bytes(PEM).decode()

@@ -220,9 +220,8 @@ class Ingest:
         try:
             self._accept(content, delivery, now, batch)
         except TooManyDevicesError as e:
-            self._reject(
-                delivery.message, RejectedMessage(content.device_id, RejectReason.TOO_MANY, str(e)), now, batch
-            )
+            too_many = RejectedMessage(content.device_id, RejectReason.TOO_MANY, str(e))
+            self._reject(delivery.message, too_many, now, batch)
         except Exception as e:  # noqa: BLE001 - one message must never stop the others
             failure = {"device": content.device_id, "topic": delivery.message.topic, "error": repr(e)}
             self._log("message failed", failure)
@@ -363,17 +362,9 @@ class Ingest:
         if entry is not None:
             batch.audit.append((now, entry))
         if limiter.may_store_rejection(moment):
-            batch.dead.append(
-                DeadLetter(
-                    now,
-                    why.device_id,
-                    message.topic[:256],
-                    why.reason.value,
-                    why.detail,
-                    len(message.payload),
-                    message.payload[:MAX_DEAD_PAYLOAD],
-                )
-            )
+            size, payload = len(message.payload), message.payload[:MAX_DEAD_PAYLOAD]
+            dead = DeadLetter(now, why.device_id, message.topic[:256], why.reason.value, why.detail, size, payload)
+            batch.dead.append(dead)
         if why.device_id:
             about = parse_up(message.topic).channel
             receipt = SendReceipt(why.device_id, why.seq, ReceiptVerdict.REJECTED, None, why.reason, why.detail, about)

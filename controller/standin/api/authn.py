@@ -4,7 +4,7 @@ from typing import Any
 
 from controller.standin.api.check import Field, bad_request, body_object, boolean, one_of, page_of, text
 from controller.standin.api.web import ApiError, Request, RequestContext, Response, Route, json_response, no_content
-from controller.standin.limits import MAX_USERS
+from controller.standin.options import MAX_USERS
 from controller.standin.state import User
 
 _ID = "password_based:built_in_database"

@@ -26,7 +26,7 @@ from controller.standin.api.web import (
     no_content,
 )
 from controller.standin.bans import BAN_KINDS, Ban, BanKind, InvalidBanError, normalise
-from controller.standin.limits import MAX_BANS
+from controller.standin.options import MAX_BANS
 
 _MAX_EPOCH_SECONDS = 253_402_300_799  # the end of the year 9999, the last of RFC 3339
 _ERLANG_LINE = 76  # columns after which the recorded message has a line break

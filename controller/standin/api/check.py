@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from controller.standin.api.web import ApiError, Request, compact
-from controller.standin.limits import DEFAULT_PAGE_ROWS, MAX_PAGE_ROWS
+from controller.standin.options import DEFAULT_PAGE_ROWS, MAX_PAGE_ROWS
 
 FieldProblem = dict[str, object]
 

@@ -15,7 +15,7 @@ from controller.standin.api.check import (
 from controller.standin.api.rows import client_row, subscription_row
 from controller.standin.api.web import ApiError, Request, RequestContext, Response, Route, json_response, no_content
 from controller.standin.client import Client
-from controller.standin.limits import MAX_PAGE_ROWS
+from controller.standin.options import MAX_PAGE_ROWS
 from controller.standin.session import SubscriptionOptions
 from controller.standin.topics import ParsedFilter, matches, parse_filter
 

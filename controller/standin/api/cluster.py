@@ -7,7 +7,7 @@ import psutil
 
 from controller.standin.api.check import bad_request, problem
 from controller.standin.api.web import ApiError, Request, RequestContext, Response, Route, json_response
-from controller.standin.limits import MAX_CONNECTIONS_PER_NODE
+from controller.standin.options import MAX_CONNECTIONS_PER_NODE
 from controller.standin.settings import InvalidSettingError
 from controller.standin.state import ClusterState, NodeState
 

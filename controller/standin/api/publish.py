@@ -17,8 +17,8 @@ from controller.standin.api.check import (
     text,
 )
 from controller.standin.api.web import Request, RequestContext, Response, Route, json_response
-from controller.standin.limits import EXPIRY_NEVER, MAX_PACKET_BYTES, MAX_PAGE_ROWS
 from controller.standin.messages import NO_PROPERTIES, Message, PublishProperties
+from controller.standin.options import EXPIRY_NEVER, MAX_PACKET_BYTES, MAX_PAGE_ROWS
 from controller.standin.topics import DELAYED_PREFIX, valid_name
 
 _NO_SUBSCRIBERS, _IMPLEMENTATION_SPECIFIC, _TOPIC_NAME_INVALID, _QUOTA_EXCEEDED = 16, 131, 144, 151

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from controller.standin.client import Client
-from controller.standin.limits import MAX_AWAITING_REL
+from controller.standin.options import MAX_AWAITING_REL
 from controller.standin.session import SubscriptionOptions
 from controller.standin.topics import ParsedFilter, unparse_filter
 

@@ -5,7 +5,7 @@ import asyncio
 import h11
 
 from controller.standin.api.web import HttpApi, Response
-from controller.standin.limits import HTTP_IDLE_SECONDS, MAX_HTTP_BODY_BYTES, MAX_HTTP_CONNECTIONS
+from controller.standin.options import HTTP_IDLE_SECONDS, MAX_HTTP_BODY_BYTES, MAX_HTTP_CONNECTIONS
 
 _SERVER = "cordon-standin (not EMQX)"
 

@@ -5,7 +5,7 @@ from typing import Any
 from controller.standin.api.check import Field, bad_request, body_object, one_of, text
 from controller.standin.api.web import ApiError, Request, RequestContext, Response, Route, json_response, no_content
 from controller.standin.authz import AuthzRuleStore
-from controller.standin.limits import MAX_RULES_PER_OWNER
+from controller.standin.options import MAX_RULES_PER_OWNER
 from controller.standin.state import ClusterState, FileAuthzSource
 
 _SOURCES = "/api/v5/authorization/sources"

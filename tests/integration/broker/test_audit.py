@@ -12,8 +12,8 @@ import pytest
 from controller.adapters.emqx.client import requests
 from controller.adapters.emqx.containment.broker import open_emqx
 from controller.adapters.emqx.inspection import EmqxInspector
+from controller.adapters.probes import probe_context
 from controller.adapters.system import SystemClock
-from controller.adapters.tls_probe import probe_context
 from controller.app.broker import auditor
 from controller.domain.policy.findings import RuleResult
 from controller.main import main

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from controller.adapters.tcp_probe import reachable
+from controller.adapters.probes import reachable
 from controller.domain.broker.ports import is_loopback
 from controller.main import main
 from tests.support.api import TOKEN

@@ -13,7 +13,8 @@ _PROGRAMS = {
     "agent": ("device_agent", "schemas"),
 }
 _REPLACED = frozenset(
-    "Keeper Grounds Wish Scene Place Found Deed Look Act Draft Grade Seals Sameness Fairness Told Portrait".split()
+    {"Keeper", "Grounds", "Wish", "Scene", "Place", "Found", "Deed", "Look"}
+    | {"Act", "Draft", "Grade", "Seals", "Sameness", "Fairness", "Told", "Portrait"}
 )
 
 

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from paho.mqtt import client as paho
 
-from controller.adapters.mqtt.backoff import STABLE_SECONDS, ReconnectBackoff
 from controller.adapters.mqtt.buffered_socket import BufferedSocket, open_wire, tls_context
+from controller.adapters.mqtt.messages import STABLE_SECONDS, ReconnectBackoff
 from controller.adapters.mqtt.options import MqttOptions
 from controller.adapters.mqtt.packets import publish_packet
 from controller.adapters.mqtt.reason_codes import (

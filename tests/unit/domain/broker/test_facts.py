@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from controller.adapters.policies.loader import load_policies
-from controller.adapters.tls_probe import TlsHandshake
+from controller.adapters.probes import TlsHandshake
 from controller.domain.broker.facts import CATALOGUE, TYPES, gather_broker_facts
 from controller.domain.broker.inspection import BrokerInspection
 from controller.domain.policy.cel import CelEnvironment

@@ -1,8 +1,9 @@
-"""Probes a TLS listener with a handshake: expiry of its certificate, and protocol version."""
+"""Probes of ports: whether a TCP connection is accepted, and what a TLS handshake shows of a listener."""
 
 import asyncio
 import contextlib
 import ssl
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -61,3 +62,31 @@ async def look(host: str, port: int, context: ssl.SSLContext, seconds: float = S
         with contextlib.suppress(OSError, TimeoutError):
             async with asyncio.timeout(seconds):
                 await writer.wait_closed()
+
+
+CONNECT_SECONDS: Final = 2.0  # for one connection; a dropped packet is answered by nobody
+AT_ONCE: Final = 64
+MAX_PROBES: Final = 4096
+
+
+async def reachable(
+    targets: Sequence[tuple[str, int]], seconds: float = CONNECT_SECONDS
+) -> dict[tuple[str, int], bool]:
+    """Returns for each host and port whether a connection was made."""
+    turns = asyncio.Semaphore(AT_ONCE)
+
+    async def probe(host: str, port: int) -> bool:
+        async with turns:
+            try:
+                async with asyncio.timeout(seconds):
+                    _, writer = await asyncio.open_connection(host, port)
+            except (OSError, TimeoutError):
+                return False
+            writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
+            return True
+
+    wanted = list(dict.fromkeys(targets))[:MAX_PROBES]
+    answers = await asyncio.gather(*(probe(host, port) for host, port in wanted))
+    return dict(zip(wanted, answers, strict=True))
