@@ -44,7 +44,7 @@ async def test_rows_tampered_with(tmp_path: Path, statement: str, text: str) -> 
     async with api(path) as one:
         for number in range(5):
             entry = AuditEntry(AuditKind.DEVICE_ONLINE, f"d{number}", "cordon")
-            await one.world.store.commit(StoreWrites(audit=((1.0, entry),)))
+            await one.harness.store.commit(StoreWrites(audit=((1.0, entry),)))
         assert (await one.json("GET", "/api/v1/audit/verify"))["ok"]
         _tamper(path, statement)
         found = await one.json("GET", "/api/v1/audit/verify")
@@ -54,7 +54,7 @@ async def test_rows_tampered_with(tmp_path: Path, statement: str, text: str) -> 
 
 async def test_a_record_written_anew_is_found_by_a_head_noted_before(tmp_path: Path) -> None:
     async with api(tmp_path / "cordon.db") as one:
-        await one.world.store.commit(StoreWrites(audit=((1.0, AuditEntry(AuditKind.DEVICE_ONLINE, "d", "cordon")),)))
+        await one.harness.store.commit(StoreWrites(audit=((1.0, AuditEntry(AuditKind.DEVICE_ONLINE, "d", "cordon")),)))
         head = (await one.json("GET", "/api/v1/audit/head"))["head"]
         assert (await one.json("GET", f"/api/v1/audit/verify?head={head}"))["ok"]
         other = head[:-1] + ("0" if head[-1] != "0" else "1")

@@ -20,7 +20,7 @@ from schemas.commands import COMMAND_PAYLOAD_TYPE, Command
 from schemas.signing import sign
 from schemas.topics import UpChannel
 from tests.support.agent_process import DEVICE, AgentProcess, FakeController, broker_with_controller, write_config
-from tests.support.controller_harness import world
+from tests.support.controller_harness import open_harness
 from tests.support.reports import full, incoming
 from tests.support.waiting import wait_for
 
@@ -122,15 +122,15 @@ def test_replayed(scenario: Scenario) -> None:
 async def test_what_was_refused_stands_in_the_record(scenario: Scenario, tmp_path: Path) -> None:
     scenario.controller.command(b"{}")
     events: list[dict[str, Any]] = wait_for(lambda: scenario.controller.of("event"), "an event")
-    async with world(tmp_path / "c.db") as place:
-        await place.ingest.process_batch([incoming(DEVICE, full(DEVICE, 1, 22))])
-        await place.ingest.process_batch([incoming(DEVICE, json.dumps(events[0]).encode(), UpChannel.EVENT)])
+    async with open_harness(tmp_path / "c.db") as harness:
+        await harness.ingest.process_batch([incoming(DEVICE, full(DEVICE, 1, 22))])
+        await harness.ingest.process_batch([incoming(DEVICE, json.dumps(events[0]).encode(), UpChannel.EVENT)])
         rejected = [one for one in scenario.controller.ends() if one["command_id"] == "old"]
         assert rejected
         for one in rejected:
-            await place.ingest.process_batch([incoming(DEVICE, json.dumps(one).encode(), UpChannel.RESULT)])
-        (line,) = await place.store.audit(kind=AuditKind.DEVICE_EVENT_REPORTED)
+            await harness.ingest.process_batch([incoming(DEVICE, json.dumps(one).encode(), UpChannel.RESULT)])
+        (line,) = await harness.store.audit(kind=AuditKind.DEVICE_EVENT_REPORTED)
         assert (line.entry.detail or {})["event_kind"] == "command_refused"
         assert (line.entry.detail or {})["summary"]
-        told = await place.store.audit(kind=AuditKind.COMMAND_REPLAY_REFUSED)
+        told = await harness.store.audit(kind=AuditKind.COMMAND_REPLAY_REFUSED)
         assert {(line.entry.detail or {})["command_id"] for line in told} == {one["command_id"] for one in rejected}

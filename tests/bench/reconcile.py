@@ -23,7 +23,7 @@ from controller.domain.device import ContainmentCase, Device
 from controller.domain.policy.model import ContainmentLevel
 from controller.ports.broker_tables import AccessRule, AccessRules, restriction
 from controller.service.containment import comparison
-from tests.support.controller_harness import World, world
+from tests.support.controller_harness import ControllerHarness, open_harness
 from tests.support.emqx_calls import lift_ban
 from tests.support.standin import StandInProcess
 
@@ -79,24 +79,24 @@ async def _measure(size: int, one_in: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder, StandInProcess(nodes=1) as emqx:
         async with (
             open_emqx(emqx.api_urls, emqx.key, emqx.secret, clock=SystemClock()) as broker,
-            world(Path(folder) / "c.db") as place,
+            open_harness(Path(folder) / "c.db") as harness,
         ):
-            devices = [_device(number, place.clock.at, one_in) for number in range(size)]
-            place.fleet.load(devices)
+            devices = [_device(number, harness.clock.at, one_in) for number in range(size)]
+            harness.fleet.load(devices)
             await _fill(emqx, broker, devices)
             tables = EmqxTables(broker.api)
             managed = {one.device_id: _OWN for one in devices}
-            return await _passes(place, broker, tables, managed, size, one_in)
+            return await _passes(harness, broker, tables, managed, size, one_in)
 
 
 async def _passes(
-    place: World, broker: Any, tables: EmqxTables, managed: dict[str, AccessRules], size: int, one_in: int
+    harness: ControllerHarness, broker: Any, tables: EmqxTables, managed: dict[str, AccessRules], size: int, one_in: int
 ) -> dict[str, Any]:
     node = tables.addresses[0]
     rounds = []
     for _ in range(3):
         tables.requests, cpu, wall = 0, time.process_time(), time.perf_counter()
-        found = await comparison.compare(node, tables, place.fleet, managed, lambda _one: False)
+        found = await comparison.compare(node, tables, harness.fleet, managed, lambda _one: False)
         assert found.suspects == (), found.suspects[:3]
         rounds.append((time.process_time() - cpu, time.perf_counter() - wall))
     requests = tables.requests
@@ -104,7 +104,7 @@ async def _passes(
     drifted = "edge-10"
     await lift_ban(broker.api, drifted)
     begun = time.perf_counter()
-    (suspect,) = (await comparison.compare(node, tables, place.fleet, managed, lambda _one: False)).suspects
+    (suspect,) = (await comparison.compare(node, tables, harness.fleet, managed, lambda _one: False)).suspects
     assert (suspect.device.device_id, suspect.what) == (drifted, "the ban is missing")
     seen = time.perf_counter() - begun
     proof = await broker.isolate(Subject.client(drifted), _nothing, case="case-10", reason="bench", until=None)

@@ -62,7 +62,7 @@ class Devices:
     def answers(self) -> list[IncomingMessage]:
         """Results and reports for the orders that came since the last call."""
         begun = time.process_time()
-        sent, found = self.made.world.link.sent, []
+        sent, found = self.made.harness.link.sent, []
         for _, payload in sent[self._sent :]:
             if not payload.startswith(b"signed:"):
                 continue
@@ -95,14 +95,14 @@ async def machine(count: int, folder: Path) -> dict[str, Any]:
     async with fleet(folder / f"{count}-{time.monotonic_ns()}.db") as made:
         ids = [f"dev-{number:05d}" for number in range(count)]
         for at in range(0, count, BATCH):
-            await made.world.ingest.process_batch(
+            await made.harness.ingest.process_batch(
                 [incoming(one, report(one, 1, "1.0")) for one in ids[at : at + BATCH]]
             )
-        made.world.link.sent.clear()
+        made.harness.link.sent.clear()
         devices = Devices(made)
         before = _rss_mb()
         async with asyncio.TaskGroup() as group:
-            sending = group.create_task(made.world.outbox.run(), name="outbox")
+            sending = group.create_task(made.harness.outbox.run(), name="outbox")
             wall, used = time.monotonic(), time.process_time()
             rings = tuple(parse_ring(*one) for one in (("test", "id:dev-0000?"), ("canary", "10%"), ("fleet", "rest")))
             terms = RolloutTerms(soak=1.0, min_sample=10, timeout=600.0, approval=False)
@@ -131,12 +131,12 @@ async def _through(made: Fleet, devices: Devices) -> float:
         if rollout.is_last_ring and not last_ring:
             last_ring = time.monotonic()
         if rollout.state is RolloutState.SOAKING:
-            made.world.clock.at += 2.0
-        while made.world.outbox.queue.pending:
+            made.harness.clock.at += 2.0
+        while made.harness.outbox.queue.pending:
             await asyncio.sleep(0.001)
         answers = devices.answers()
         for at in range(0, len(answers), BATCH):
-            await made.world.ingest.process_batch(answers[at : at + BATCH])
+            await made.harness.ingest.process_batch(answers[at : at + BATCH])
     ended = await made.now()
     if ended.state is not RolloutState.COMPLETED:
         raise RuntimeError(f"it did not complete: {ended}")

@@ -32,16 +32,16 @@ async def test_a_node_killed_in_the_middle_of_a_containment(tmp_path: Path) -> N
             open_emqx(emqx.api_urls, emqx.key, emqx.secret, clock=SystemClock()) as broker,
             faulty_deployment(tmp_path / "c.db", broker) as it,
         ):
-            ordinary = it.place.store.keep_rules
+            ordinary = it.harness.store.keep_rules
 
             async def keep_and_kill(device_id: str, case_id: str, rules: AccessRules, at: float) -> None:
                 await asyncio.to_thread(emqx.kill_node, emqx.names[0])
                 await ordinary(device_id, case_id, rules, at)
 
-            it.place.store.keep_rules = keep_and_kill  # type: ignore[method-assign]  # between two calls of a sequence
-            await it.place.ingest.process_batch([incoming("edge-1", full("edge-1", 1, 23))])
+            it.harness.store.keep_rules = keep_and_kill  # type: ignore[method-assign]  # between two calls of a sequence
+            await it.harness.ingest.process_batch([incoming("edge-1", full("edge-1", 1, 23))])
             await _settled(it)
-            case = it.place.fleet.devices["edge-1"].case
+            case = it.harness.fleet.devices["edge-1"].case
             assert case is not None
             assert (case.level, case.proven_level, case.trouble) == (
                 ContainmentLevel.RESTRICTED,
@@ -59,7 +59,7 @@ async def test_a_broker_that_lost_its_state_holds_it_again_within_seconds(tmp_pa
         faulty_deployment(tmp_path / "c.db", broker) as at,
     ):
         async with stand_in(ports):
-            await at.place.ingest.process_batch(
+            await at.harness.ingest.process_batch(
                 [incoming("edge-1", full("edge-1", 1, 23)), incoming("edge-2", full("edge-2", 1, 2375))]
             )
             await _settled(at)
@@ -82,7 +82,7 @@ async def test_a_broker_that_lost_its_state_holds_it_again_within_seconds(tmp_pa
             device = await asyncio.to_thread(Device("edge-2", [("127.0.0.1", ports[0])]).connect)
             assert device.connacks == [BANNED]
             await asyncio.to_thread(device.close)
-        assert AuditKind.BROKER_DRIFT_FOUND in await at.place.audited("edge-1")
+        assert AuditKind.BROKER_DRIFT_FOUND in await at.harness.audited("edge-1")
 
 
 async def test_rules_altered_by_hand_at_a_running_broker(tmp_path: Path) -> None:
@@ -91,7 +91,7 @@ async def test_rules_altered_by_hand_at_a_running_broker(tmp_path: Path) -> None
             open_emqx(emqx.api_urls, emqx.key, emqx.secret, clock=SystemClock()) as broker,
             faulty_deployment(tmp_path / "c.db", broker) as at,
         ):
-            await at.place.ingest.process_batch([incoming("edge-1", full("edge-1", 1, 23))])
+            await at.harness.ingest.process_batch([incoming("edge-1", full("edge-1", 1, 23))])
             await _settled(at)
             await delete_rules(broker.api, "edge-1")
             assert [one.what for one in await at.reconciler.reconcile()] == ["the rules of the restriction are missing"]

@@ -21,7 +21,7 @@ WAITS: Final = (0.001,) * 4  # seconds between two looks; the scripted nodes nee
 
 
 async def report(at: FaultyDeployment, seq: int, port: int) -> None:
-    await at.place.ingest.process_batch([incoming("dev", full("dev", seq, port))])
+    await at.harness.ingest.process_batch([incoming("dev", full("dev", seq, port))])
 
 
 async def nothing(_at: FaultyDeployment) -> None:
@@ -41,7 +41,7 @@ async def release(at: FaultyDeployment) -> None:
 
 
 async def end_isolation(at: FaultyDeployment) -> None:
-    fleet = at.place.fleet
+    fleet = at.harness.fleet
     await fleet.apply_and_commit("dev", ReleaseOrdered(fleet.new_id(), "op", "enough"))
 
 
@@ -117,7 +117,7 @@ def holds(emqx: FaultyEmqx, scenario: Scenario) -> bool:
 
 async def proofs(at: FaultyDeployment, kind: str) -> int:
     """How often that was recorded."""
-    return (await at.place.audited("dev")).count(kind)
+    return (await at.harness.audited("dev")).count(kind)
 
 
 @pytest.mark.parametrize("name", SCENARIOS)
@@ -144,12 +144,12 @@ async def test_a_call_that_goes_wrong(tmp_path: Path, name: str, call: str, faul
         emqx.fault = (call, FAULTS[fault])
         await scenario.decide(at)
         await at.outbox.drain()
-        owed = await at.place.store.effects()
+        owed = await at.harness.store.effects()
         kinds = {type(one).__name__ for one in owed} - {"SendCommand"}
         if kinds:
             assert await proofs(at, scenario.proof) == before
             assert await at.alerts("dev") == [AuditKind.CONTAINMENT_FAILED]
-            case = at.place.fleet.devices["dev"].case
+            case = at.harness.fleet.devices["dev"].case
             assert case is None or case.trouble
         else:
             # The call was not needed, or another node, or a repeat, answered: then it has to hold now.
@@ -164,8 +164,8 @@ async def test_a_call_that_goes_wrong(tmp_path: Path, name: str, call: str, faul
             before += 1  # released a second time, by the comparison
         assert holds(emqx, scenario)
         assert await proofs(at, scenario.proof) == before + 1
-        assert await at.place.store.effects() == []
-        device = at.place.fleet.devices["dev"]
+        assert await at.harness.store.effects() == []
+        device = at.harness.fleet.devices["dev"]
         if device.case is not None:
             assert (device.case.trouble, device.case.proven_level) == ("", device.case.level)
 
@@ -179,7 +179,7 @@ async def test_without_a_restart_it_is_tried_again_by_itself(tmp_path: Path) -> 
         async with asyncio.timeout(10):
             while at.outbox.counts["retried"] < 3:
                 await asyncio.sleep(0.01)
-        case = at.place.fleet.devices["dev"].case
+        case = at.harness.fleet.devices["dev"].case
         assert case is not None
         assert "503" in case.trouble
         emqx.fault = None
@@ -203,7 +203,7 @@ async def test_a_comparison_that_cannot_read_repairs_nothing_and_says_so(tmp_pat
         emqx.fault = (call, FAULTS[fault])
         with pytest.raises(BrokerError):
             await at.reconciler.reconcile()
-        assert AuditKind.BROKER_DRIFT_FOUND not in await at.place.audited("dev")
+        assert AuditKind.BROKER_DRIFT_FOUND not in await at.harness.audited("dev")
         emqx.fault = None
         assert [one.device_id for one in await at.reconciler.reconcile()] == ["dev"]
         await at.outbox.drain()
@@ -222,4 +222,4 @@ async def test_rules_and_bans_altered_by_hand_are_put_right(tmp_path: Path) -> N
         await at.outbox.drain()
         assert emqx.is_restricted("dev")
         assert "dev" in emqx.bans
-        assert at.place.level("dev") is ContainmentLevel.ISOLATED
+        assert at.harness.level("dev") is ContainmentLevel.ISOLATED

@@ -10,7 +10,7 @@ from device_agent.simulator.fleet import FleetSettings, SimulatedFleet
 from device_agent.simulator.observations import Observation, ObservationKind
 from schemas.backoff import Backoff
 from schemas.broker_address import BrokerAddress
-from tests.support.controller_harness import world
+from tests.support.controller_harness import open_harness
 from tests.support.memory import resident_bytes
 from tests.support.mosquitto import Mosquitto
 from tests.support.mqtt_harness import plain, running
@@ -41,9 +41,9 @@ async def test_a_fleet_comes_back_to_a_broker_that_was_away(tmp_path: Path) -> N
             DEVICES, (BrokerAddress.parse(f"mqtt://127.0.0.1:{broker.port}"),), behaviour=behaviour, backoff=BACKOFF
         )
         options = plain(broker.port, protocol="5", backoff_floor_seconds=0.3, backoff_ceiling_seconds=3.0)
-        async with world(tmp_path / "c.db") as place, running(options) as link, asyncio.TaskGroup() as group:
+        async with open_harness(tmp_path / "c.db") as harness, running(options) as link, asyncio.TaskGroup() as group:
             await link.connected()
-            ingest = Ingest(link.link, place.fleet, lambda event, fields: None)
+            ingest = Ingest(link.link, harness.fleet, lambda event, fields: None)
             reading = group.create_task(ingest.run())
             with SimulatedFleet(settings, seen.append) as fleet:
                 await eventually(lambda: accepted() == DEVICES, "the whole fleet accepted", WAIT_SECONDS)
@@ -70,4 +70,4 @@ async def test_a_fleet_comes_back_to_a_broker_that_was_away(tmp_path: Path) -> N
     assert max(waits) <= 3.0
     assert len(of(ObservationKind.UNREACHABLE)) < DEVICES * 40  # bounded attempts while it was away
     assert growth < MAX_GROWTH
-    assert not any(device.stale for device in place.fleet.devices.values())
+    assert not any(device.stale for device in harness.fleet.devices.values())

@@ -27,7 +27,7 @@ from controller.service.containment.operator_actions import OperatorActions
 from controller.service.containment.waivers import WaiverService
 from controller.service.unit_of_work import UnitOfWork
 from tests.support.clocks import ManualClock
-from tests.support.controller_harness import START, World, world
+from tests.support.controller_harness import START, ControllerHarness, open_harness
 from tests.support.memory_broker import MemoryBroker
 from tests.support.playbook import policies, rule
 from tests.support.reports import full, heartbeat, incoming
@@ -138,7 +138,7 @@ class Fleet:
         self.audit: list[tuple[float, AuditEntry]] = []
         self._seq = 0
         self._stack = contextlib.AsyncExitStack()
-        self.place: World
+        self.place: ControllerHarness
         self.guarding: OperatorActions
         self.waiving: WaiverService
         self.run(self._open())
@@ -164,7 +164,7 @@ class Fleet:
         )
         path = self._folder / "cordon.db"
         limits = {"guards": {"by_hand": BY_HAND, "by_hand_window": "1h", "request_expiry": "2h"}}
-        made = world(
+        made = open_harness(
             path, baseline(), guards=guards, clock=self.clock, broker=self.broker, listeners=(self,), settings=limits
         )
         self.place = await self._stack.enter_async_context(made)

@@ -22,7 +22,7 @@ from controller.ports.store import ApiToken
 from controller.service.containment.operator_actions import OperatorLimits
 from schemas.posture import digest_of as posture_digest
 from schemas.topics import up_branch
-from tests.support.controller_harness import World, starter, world
+from tests.support.controller_harness import ControllerHarness, open_harness, starter
 from tests.support.identity import authority_settings
 from tests.support.memory_users import MemoryUsers
 from tests.support.rollouts import FakeTargets
@@ -36,7 +36,7 @@ HEADERS = {"Authorization": f"Bearer {TOKEN}"}
 class Api:
     """One API with what is behind it; `reload`: what reading the policies again yields or raises."""
 
-    world: World
+    harness: ControllerHarness
     app: FastAPI
     client: httpx.AsyncClient
     reload: list[PolicySet | ControllerError]
@@ -44,16 +44,16 @@ class Api:
     @property
     def users(self) -> MemoryUsers:
         """The broker's users in memory."""
-        return self.world.users
+        return self.harness.users
 
     @property
     def services(self) -> Services:
-        return self.world.services
+        return self.harness.services
 
     async def report(self, device_id: str, *, ports: tuple[int, ...] = (), seq: int = 1) -> None:
         """A full report of the device with these listening ports comes in."""
         message = report_message(device_id, ports, seq)
-        await self.world.ingest.process_batch([replace(message, received_at=self.world.clock.monotonic())])
+        await self.harness.ingest.process_batch([replace(message, received_at=self.harness.clock.monotonic())])
 
     async def json(self, method: str, path: str, status: int = 200, body: Any = None) -> Any:
         """The answer to a request of the operator `tests`, whose status has to be `status`."""
@@ -115,7 +115,7 @@ async def api(
         },
         **({} if authority is None else authority_settings(authority)),
     }
-    async with world(
+    async with open_harness(
         path, chosen, guards=guards, settings=tables, reload=reload, targets=FakeTargets(), **options
     ) as one:
         await one.store.put_token(ApiToken("tests", digest_of(TOKEN), one.clock.at, ALL))

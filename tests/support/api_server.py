@@ -72,11 +72,11 @@ class ApiServer:
 
     async def _serve(self) -> None:
         async with api(self._path, **self._options) as one, asyncio.TaskGroup() as group:
-            one.world.inspector.answers, one.world.inspector.logins = self.answers, self.logins
+            one.harness.inspector.answers, one.harness.inspector.logins = self.answers, self.logins
             for device_id, ports in self._devices.items():
                 await one.report(device_id, ports=ports)
-            await one.world.drain()
-            working = group.create_task(one.world.outbox.run())
+            await one.harness.drain()
+            working = group.create_task(one.harness.outbox.run())
             config = uvicorn.Config(one.app, log_config=None, lifespan="off", **self._tls)  # type: ignore[arg-type]  # paths
             self._server = uvicorn.Server(config)
             self._ready.set()

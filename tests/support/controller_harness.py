@@ -106,7 +106,7 @@ _Loop = TypeVar("_Loop")
 
 
 @dataclass(slots=True)
-class World:
+class ControllerHarness:
     """Everything of one controller."""
 
     clock: ManualClock
@@ -176,7 +176,7 @@ class World:
 
 
 @contextlib.asynccontextmanager
-async def world(
+async def open_harness(
     path: Path,
     policy_set: PolicySet | None = None,
     *,
@@ -190,7 +190,7 @@ async def world(
     sign: Callable[[bytes], bytes] = lambda payload: b"signed:" + payload,
     updates: UpdateRepository | None = None,
     targets: RolloutTargets | None = None,
-) -> AsyncIterator[World]:
+) -> AsyncIterator[ControllerHarness]:
     """A controller on the store at `path`; opening the same path again is a restart, beside the same `broker`.
 
     `settings` are tables of `cordon.toml`. With `emqx` the controller works with that broker, except for its settings.
@@ -220,7 +220,7 @@ async def world(
         )
         controller = await build(configured, adapters, chosen, guards, *listeners)
         await controller.services.containment.outbox.resume()
-        yield World(clock, broker, tables, setup, inspector, users, link, store, controller, logged)
+        yield ControllerHarness(clock, broker, tables, setup, inspector, users, link, store, controller, logged)
     finally:
         await store.close()
 

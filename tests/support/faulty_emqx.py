@@ -13,7 +13,7 @@ from controller.adapters.emqx.containment.broker import EmqxBroker
 from controller.ports.broker_tables import restriction
 from controller.service.containment.outbox import Outbox
 from controller.service.containment.reconciler import Reconciler
-from tests.support.controller_harness import World, world
+from tests.support.controller_harness import ControllerHarness, open_harness
 from tests.support.scripted_emqx import BASES, ScriptedEmqx, error
 
 Strike = Callable[[httpx.Request, Callable[[httpx.Request], httpx.Response]], httpx.Response]
@@ -109,13 +109,13 @@ class FaultyEmqx(ScriptedEmqx):
 class FaultyDeployment:
     """A controller of this cluster."""
 
-    place: World
+    harness: ControllerHarness
     outbox: Outbox
     reconciler: Reconciler
 
     async def alerts(self, device_id: str) -> list[str]:
         """Kinds of the device's alerts, oldest first."""
-        found = await self.place.store.audit(device_id=device_id, alerts_only=True, newest_first=False)
+        found = await self.harness.store.audit(device_id=device_id, alerts_only=True, newest_first=False)
         return [one.entry.kind for one in found]
 
 
@@ -123,5 +123,5 @@ class FaultyDeployment:
 async def faulty_deployment(path: Path, broker: EmqxBroker) -> AsyncIterator[FaultyDeployment]:
     """A controller on the store at `path` with this broker; the same path again is a restart."""
     settings = {"identity": {"unsafe_accept_claimed": True}, "reconcile": {"every": "1s"}}
-    async with world(path, emqx=broker, settings=settings) as place:
-        yield FaultyDeployment(place, place.outbox, place.reconciler)
+    async with open_harness(path, emqx=broker, settings=settings) as harness:
+        yield FaultyDeployment(harness, harness.outbox, harness.reconciler)

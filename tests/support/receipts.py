@@ -5,24 +5,26 @@ from typing import Any
 
 from controller.ports.broker import AuthStrength
 from schemas.topics import DownChannel, down
-from tests.support.controller_harness import START, World
+from tests.support.controller_harness import START, ControllerHarness
 from tests.support.reports import incoming
 from tests.support.signing_device import Signing
 
 
-def receipts_sent(harness: World, device_id: str = "edge-1") -> list[dict[str, Any]]:
+def receipts_sent(harness: ControllerHarness, device_id: str = "edge-1") -> list[dict[str, Any]]:
     topic = down(device_id, DownChannel.RECEIPT)
     return [json.loads(payload) for to, payload in harness.link.sent if to == topic]
 
 
-async def verdicts(harness: World, *payloads: bytes, device_id: str = "edge-1") -> list[tuple[str, str | None]]:
+async def verdicts(
+    harness: ControllerHarness, *payloads: bytes, device_id: str = "edge-1"
+) -> list[tuple[str, str | None]]:
     """Verdict and reason of each receipt for these messages, taken as one batch."""
     before = len(receipts_sent(harness, device_id))
     await harness.ingest.process_batch([incoming(device_id, payload) for payload in payloads])
     return [(one["verdict"], one.get("reason")) for one in receipts_sent(harness, device_id)[before:]]
 
 
-async def register_signing_key(harness: World, device: Signing, seq: int = 1) -> None:
+async def register_signing_key(harness: ControllerHarness, device: Signing, seq: int = 1) -> None:
     """The first authenticated contact of the device, and its first report."""
     harness.broker.grades[device.device_id] = AuthStrength.PROVEN
     report = device.full(seq, START, 22)

@@ -16,7 +16,7 @@ from controller.service.rollout.engine import RolloutEngine
 from controller.service.rollout.operations import RolloutOperations, RolloutRequest
 from controller.service.rollout.triggers import RolloutTrigger
 from schemas.topics import UpChannel
-from tests.support.controller_harness import World, world
+from tests.support.controller_harness import ControllerHarness, open_harness
 from tests.support.reports import full, incoming
 
 APP = RolloutTarget("app/2.0/app.tar.gz", "app", "2.0", "ab" * 32, 1000, ("*",))
@@ -49,14 +49,14 @@ def software(version: str = "1.0", **changes: Any) -> dict[str, Any]:
 class Fleet:
     """A controller with rollouts, and the devices' side of it."""
 
-    world: World
+    harness: ControllerHarness
     rollouts: RolloutEngine
     desk: RolloutOperations
     seq: int = 0
 
     def by_rules(self) -> RolloutTrigger:
         """What starts the rollouts that policies ask for."""
-        return self.world.loop(RolloutTrigger)
+        return self.harness.loop(RolloutTrigger)
 
     async def report(self, *device_ids: str, version: str = "1.0", **changes: Any) -> None:
         """Devices report the app at a version."""
@@ -65,31 +65,31 @@ class Fleet:
             self.seq += 1
             body = full(device_id, self.seq, software=software(version, **changes))
             messages.append(incoming(device_id, body))
-        await self.world.ingest.process_batch(messages)
+        await self.harness.ingest.process_batch(messages)
 
     async def status(self, device_id: str, state: str) -> None:
         """A device says whether it is there."""
         body = json.dumps({"v": 1, "state": state, "boot_id": "boot"}).encode()
-        await self.world.ingest.process_batch([incoming(device_id, body, UpChannel.STATUS)])
+        await self.harness.ingest.process_batch([incoming(device_id, body, UpChannel.STATUS)])
 
     async def label(self, device_id: str, *tags: str, device_class: str = "") -> None:
         """An operator gives a device tags."""
-        state = self.world.fleet
+        state = self.harness.fleet
         await state.apply_and_commit(device_id, DeviceLabelled(state.new_id(), device_class, tags, "operator:test"))
 
     async def go(self, seconds: float = 0.0) -> None:
         """Time passes, and everything that can be done is done."""
-        self.world.clock.at += seconds
+        self.harness.clock.at += seconds
         for _ in range(20):
             more = await self.rollouts.once()
-            await self.world.drain()
+            await self.harness.drain()
             if not more:
                 break
 
     def orders(self) -> dict[str, dict[str, Any]]:
         """The commands sent so far, by device: the last one of each."""
         found = {}
-        for _, payload in self.world.link.sent:
+        for _, payload in self.harness.link.sent:
             if payload.startswith(b"signed:"):
                 command = json.loads(payload.removeprefix(b"signed:"))
                 found[command["device_id"]] = command
@@ -102,7 +102,7 @@ class Fleet:
             "v": 1, "command_id": command["command_id"], "state": state, "reason": reason,
             "detail": {"phase": phase, "name": "app", "version": "2.0"} if phase else {}, "at": "2026-11-23T10:00:00Z",
         }  # fmt: skip
-        await self.world.ingest.process_batch([incoming(device_id, json.dumps(result).encode(), UpChannel.RESULT)])
+        await self.harness.ingest.process_batch([incoming(device_id, json.dumps(result).encode(), UpChannel.RESULT)])
 
     async def install(self, *device_ids: str) -> None:
         """Devices do what they were ordered, and report it."""
@@ -145,7 +145,7 @@ class Fleet:
 @contextlib.asynccontextmanager
 async def fleet(path: Path, policy_set: PolicySet | None = None, **settings: Any) -> AsyncIterator[Fleet]:
     """A controller with rollouts on the store at `path`; opening it again is a restart."""
-    async with world(path, policy_set, targets=FakeTargets(), settings={"rollouts": settings}) as made:
+    async with open_harness(path, policy_set, targets=FakeTargets(), settings={"rollouts": settings}) as made:
         desk = made.services.rollouts.operations
         yield Fleet(made, made.loop(RolloutEngine), desk)
 

@@ -10,36 +10,36 @@ from typing import Any
 import pytest
 
 from controller.adapters.sqlite import schema
-from tests.support.controller_harness import World
+from tests.support.controller_harness import ControllerHarness
 from tests.support.store import lock_held
 
-StoreFault = Callable[[World, Path], contextlib.AbstractAsyncContextManager[None]]
+StoreFault = Callable[[ControllerHarness, Path], contextlib.AbstractAsyncContextManager[None]]
 
 
-def _run_on_writer(place: World, statement: str) -> None:
+def _run_on_writer(harness: ControllerHarness, statement: str) -> None:
     """Makes SQLite itself fail on the connection that writes."""
-    found = place.store._writer._connection
+    found = harness.store._writer._connection
     assert found is not None
     found.execute(statement).fetchall()
 
 
 @contextlib.asynccontextmanager
-async def store_locked(_place: World, path: Path) -> AsyncIterator[None]:
+async def store_locked(_harness: ControllerHarness, path: Path) -> AsyncIterator[None]:
     """Another process holds the lock."""
     async with lock_held(path):
         yield
 
 
 @contextlib.asynccontextmanager
-async def store_disk_full(place: World, _path: Path) -> AsyncIterator[None]:
+async def store_disk_full(harness: ControllerHarness, _path: Path) -> AsyncIterator[None]:
     """SQLite's own limit of pages is reached, which fails as a full disk does."""
-    _run_on_writer(place, "PRAGMA max_page_count = 1")
+    _run_on_writer(harness, "PRAGMA max_page_count = 1")
     yield
-    _run_on_writer(place, "PRAGMA max_page_count = 1000000")
+    _run_on_writer(harness, "PRAGMA max_page_count = 1000000")
 
 
 @contextlib.asynccontextmanager
-async def store_read_only(place: World, _path: Path) -> AsyncIterator[None]:
+async def store_read_only(harness: ControllerHarness, _path: Path) -> AsyncIterator[None]:
     """Every connection may only read, as on a file system that turned read-only."""
     ordinary = schema.connect
 
@@ -50,15 +50,15 @@ async def store_read_only(place: World, _path: Path) -> AsyncIterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(schema, "connect", connect)
-        _run_on_writer(place, "PRAGMA query_only = ON")
+        _run_on_writer(harness, "PRAGMA query_only = ON")
         yield
 
 
 @contextlib.asynccontextmanager
-async def store_missing(place: World, path: Path) -> AsyncIterator[None]:
+async def store_missing(harness: ControllerHarness, path: Path) -> AsyncIterator[None]:
     """The file is gone, as when a volume is unmounted."""
-    _run_on_writer(place, "PRAGMA wal_checkpoint(TRUNCATE)")
-    _run_on_writer(place, "PRAGMA query_only = ON")  # the next write asks for a new connection
+    _run_on_writer(harness, "PRAGMA wal_checkpoint(TRUNCATE)")
+    _run_on_writer(harness, "PRAGMA query_only = ON")  # the next write asks for a new connection
     elsewhere = path.with_name("elsewhere.db")
     await asyncio.to_thread(path.rename, elsewhere)
     yield

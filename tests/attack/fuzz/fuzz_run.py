@@ -14,7 +14,7 @@ from schemas.posture import digest_of
 from schemas.topics import PRESENCE_PREFIX, DownChannel, UpChannel, down, up
 from tests.attack.fuzz.messages import Hostile, hostile
 from tests.support import reports
-from tests.support.controller_harness import World, world
+from tests.support.controller_harness import ControllerHarness, open_harness
 from tests.support.memory import resident_bytes
 
 BATCH: Final = 500  # messages
@@ -52,24 +52,24 @@ async def run(path: Path, inputs: int, seed: int, told: Iterator[None] | None = 
     tally = Tally()
     stream = hostile(seed, DEVICES)
     warm = 0
-    async with world(path) as place:
+    async with open_harness(path) as harness:
         while tally.inputs < inputs:
             batch = [next(stream) for _ in range(min(BATCH, inputs - tally.inputs))]
-            await _one(place, batch, tally)
+            await _one(harness, batch, tally)
             if not warm and tally.inputs >= inputs * WARM_UP:
                 warm = resident_bytes()
             if told is not None:
                 next(told)
         tally.growth = resident_bytes() - warm
-        tally.letters = (await place.store.counts())["dead_letters"]
-        tally.devices = len(place.fleet.devices)
-        _bounds(place, tally)
+        tally.letters = (await harness.store.counts())["dead_letters"]
+        tally.devices = len(harness.fleet.devices)
+        _bounds(harness, tally)
     return tally
 
 
-async def _one(place: World, batch: list[Hostile], tally: Tally) -> None:
-    place.clock.at += PAUSE
-    now = place.clock.monotonic()
+async def _one(harness: ControllerHarness, batch: list[Hostile], tally: Tally) -> None:
+    harness.clock.at += PAUSE
+    now = harness.clock.monotonic()
     number = int(now)
     honest = [
         IncomingMessage(
@@ -80,17 +80,17 @@ async def _one(place: World, batch: list[Hostile], tally: Tally) -> None:
     bad = [IncomingMessage(one.topic, one.payload, 1, one.retain, False, 1, now) for one in batch]
     middle = len(bad) // 2
     messages = [*bad[:middle], *honest, *bad[middle:]]
-    place.link.sent.clear()
-    place.link.acknowledged.clear()
-    place.broker.calls.clear()
+    harness.link.sent.clear()
+    harness.link.acknowledged.clear()
+    harness.broker.calls.clear()
     try:
-        await place.ingest.process_batch(messages)
-        await place.drain()
+        await harness.ingest.process_batch(messages)
+        await harness.drain()
     except Exception as e:
         raise BreachError(f"after {tally.inputs} inputs: {e!r}") from e
-    if place.link.acknowledged != messages:
+    if harness.link.acknowledged != messages:
         raise BreachError("not every message was acknowledged, in order")
-    _answers(place, batch, number, tally)
+    _answers(harness, batch, number, tally)
     tally.inputs += len(batch)
 
 
@@ -98,9 +98,9 @@ def _names() -> list[str]:
     return [f"honest-{number}" for number in range(HONEST)]
 
 
-def _answers(place: World, batch: list[Hostile], number: int, tally: Tally) -> None:
+def _answers(harness: ControllerHarness, batch: list[Hostile], number: int, tally: Tally) -> None:
     said: dict[str, list[dict[str, object]]] = {}
-    for topic, payload in place.link.sent:
+    for topic, payload in harness.link.sent:
         device_id, _, channel = topic.removeprefix("cordon/v1/").partition("/")
         if channel == "down/receipt":
             said.setdefault(device_id, []).append(json.loads(payload))
@@ -109,7 +109,7 @@ def _answers(place: World, batch: list[Hostile], number: int, tally: Tally) -> N
         expected = {"v": 1, "seq": number, "verdict": "accepted", "digest": digest}
         if said.pop(name, None) != [expected]:
             raise BreachError(f"{name} was not answered as it should be: {down(name, DownChannel.RECEIPT)}")
-        if place.fleet.devices[name].level is not ContainmentLevel.NONE:
+        if harness.fleet.devices[name].level is not ContainmentLevel.NONE:
             raise BreachError(f"{name} was contained by what others sent")
     for one in batch:
         verdict = check_answer(one, said.pop(one.device_id, []))
@@ -136,9 +136,9 @@ def check_answer(one: Hostile, answers: list[dict[str, object]]) -> str:
     return f"rejected: {answer['reason']}"
 
 
-def _bounds(place: World, tally: Tally) -> None:
-    counts = place.ingest.counts
-    failed = [fields for event, fields in place.logged if event == "message failed"]
+def _bounds(harness: ControllerHarness, tally: Tally) -> None:
+    counts = harness.ingest.counts
+    failed = [fields for event, fields in harness.logged if event == "message failed"]
     if failed:
         raise BreachError(f"the controller could not work with {len(failed)} messages: {failed[0]}")
     refused = sum(count for name, count in counts.items() if name.startswith("refused:"))

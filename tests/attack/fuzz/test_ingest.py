@@ -17,7 +17,7 @@ from schemas.topics import DownChannel, UpChannel, down
 from tests.attack.fuzz import corpus, strategies
 from tests.attack.fuzz.fuzz_run import BreachError, check_answer, run
 from tests.attack.fuzz.messages import Hostile
-from tests.support.controller_harness import world
+from tests.support.controller_harness import open_harness
 from tests.support.memory import resident_bytes
 from tests.support.reports import full, incoming
 
@@ -60,38 +60,40 @@ def test_whatever_comes_is_read_or_refused_with_a_word_that_fits_into_a_receipt(
 
 
 async def test_ten_thousand_unknown_devices_at_once(tmp_path: Path) -> None:
-    async with world(tmp_path / "c.db") as place:
+    async with open_harness(tmp_path / "c.db") as harness:
         before = resident_bytes()
         names = [f"new-{number:05d}" for number in range(UNKNOWN)]
         for begin in range(0, UNKNOWN, 500):
-            await place.ingest.process_batch([incoming(name, full(name, 1, 22)) for name in names[begin : begin + 500]])
-        receipts = {topic for topic, payload in place.link.sent if json.loads(payload)["verdict"] == "accepted"}
+            await harness.ingest.process_batch(
+                [incoming(name, full(name, 1, 22)) for name in names[begin : begin + 500]]
+            )
+        receipts = {topic for topic, payload in harness.link.sent if json.loads(payload)["verdict"] == "accepted"}
         assert receipts == {down(name, DownChannel.RECEIPT) for name in names}
-        assert len(await place.store.devices()) == UNKNOWN
+        assert len(await harness.store.devices()) == UNKNOWN
         assert resident_bytes() - before < MAX_RSS_FOR_UNKNOWN
 
 
 async def test_ten_thousand_unknown_devices_where_there_is_room_for_ten(tmp_path: Path) -> None:
-    async with world(tmp_path / "c.db") as place:
-        place.fleet._max_devices = 10
+    async with open_harness(tmp_path / "c.db") as harness:
+        harness.fleet._max_devices = 10
         for begin in range(0, UNKNOWN, 500):
             names = [f"new-{number:05d}" for number in range(begin, begin + 500)]
-            await place.ingest.process_batch([incoming(name, full(name, 1, 22)) for name in names])
-        verdicts = [json.loads(payload) for _, payload in place.link.sent]
+            await harness.ingest.process_batch([incoming(name, full(name, 1, 22)) for name in names])
+        verdicts = [json.loads(payload) for _, payload in harness.link.sent]
         assert sum(one["verdict"] == "accepted" for one in verdicts) == 10
         assert sum(one.get("reason") == "too_many" for one in verdicts) == UNKNOWN - 10
-        assert len(await place.store.devices()) == 10
-        assert (await place.store.counts())["dead_letters"] == 1000
-        await place.ingest.process_batch([incoming("new-00000", full("new-00000", 2, 22))])
-        assert json.loads(place.link.sent[-1][1])["verdict"] == "accepted"
+        assert len(await harness.store.devices()) == 10
+        assert (await harness.store.counts())["dead_letters"] == 1000
+        await harness.ingest.process_batch([incoming("new-00000", full("new-00000", 2, 22))])
+        assert json.loads(harness.link.sent[-1][1])["verdict"] == "accepted"
 
 
 async def test_other_topics_of_a_device_that_fills_one_are_read(tmp_path: Path) -> None:
-    async with world(tmp_path / "c.db") as place:
+    async with open_harness(tmp_path / "c.db") as harness:
         flood = [incoming("noisy", full("noisy", seq, 22)) for seq in range(1, 300)]
         told = {"v": 1, "device_id": "noisy", "kind": "login_failed", "at": "2026-11-23T10:00:00Z"}
-        await place.ingest.process_batch([*flood, incoming("noisy", json.dumps(told).encode(), UpChannel.EVENT)])
-        (line,) = await place.store.audit(device_id="noisy", kind=AuditKind.DEVICE_EVENT_REPORTED)
+        await harness.ingest.process_batch([*flood, incoming("noisy", json.dumps(told).encode(), UpChannel.EVENT)])
+        (line,) = await harness.store.audit(device_id="noisy", kind=AuditKind.DEVICE_EVENT_REPORTED)
         assert (line.entry.detail or {})["event_kind"] == "login_failed"
 
 

@@ -11,7 +11,7 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from controller.service.ingest.ingest import Ingest
 from schemas.topics import DownChannel, UpChannel, down, up
 from tests.attack.fuzz.messages import Hostile, hostile
-from tests.support.controller_harness import world
+from tests.support.controller_harness import open_harness
 from tests.support.mosquitto import Mosquitto
 from tests.support.mqtt_harness import plain, running
 from tests.support.reports import full
@@ -38,9 +38,11 @@ async def test_hostile_messages_over_a_broker_end_neither_link_nor_ingest(tmp_pa
     messages = through(hostile(11, 5000))
     answers: list[dict[str, object]] = []
     with Mosquitto(extra_conf=NO_LIMITS) as broker:
-        async with world(tmp_path / "c.db") as place, running(plain(broker.port, protocol="5")) as link:
+        async with open_harness(tmp_path / "c.db") as harness, running(plain(broker.port, protocol="5")) as link:
             await link.connected()
-            ingest = Ingest(link.link, place.fleet, lambda event, fields: place.logged.append((event, dict(fields))))
+            ingest = Ingest(
+                link.link, harness.fleet, lambda event, fields: harness.logged.append((event, dict(fields)))
+            )
             publisher = paho.Client(CallbackAPIVersion.VERSION2, "attacker", protocol=MQTTProtocolVersion.MQTTv5)
             publisher.max_queued_messages_set(0)
             publisher.on_message = lambda _c, _d, message: answers.append(json.loads(message.payload))
@@ -63,6 +65,6 @@ async def test_hostile_messages_over_a_broker_end_neither_link_nor_ingest(tmp_pa
                 publisher.loop_stop()
             assert [one["verdict"] for one in answers] == ["accepted"]
             assert (link.count("mqtt_connected"), link.count("mqtt_lost")) == (1, 0)
-            assert [event for event, _ in place.logged if event == "message failed"] == []
+            assert [event for event, _ in harness.logged if event == "message failed"] == []
             assert ingest.counts["refused:other"] == 0
             assert ingest.counts["refused:malformed"] > 100

@@ -25,7 +25,7 @@ from controller.service.containment.drift import DriftState
 from controller.service.containment.outbox import Outbox
 from controller.service.containment.reconciler import Reconciler
 from schemas.topics import DownChannel, UpChannel, down, up
-from tests.support.controller_harness import World, world
+from tests.support.controller_harness import ControllerHarness, open_harness
 from tests.support.emqx_calls import clients_with_rules, delete_rules, lift_ban, rules_of, subscriptions_of, write_rules
 from tests.support.mqtt_device import Device
 from tests.support.project_tree import ROOT
@@ -54,7 +54,7 @@ WHO = "operator:tests"
 class Harness:
     """One controller over a real stand-in; `restart` is another one over the same store."""
 
-    world: World
+    harness: ControllerHarness
     broker: EmqxBroker
     outbox: Outbox
     access: AccessRuleManager
@@ -65,7 +65,7 @@ class Harness:
         return await rules_of(self.broker.api, device_id)
 
     def template(self, device_id: str) -> AccessRules:
-        wanted = self.access.desired_rules(self.world.fleet.devices[device_id])
+        wanted = self.access.desired_rules(self.harness.fleet.devices[device_id])
         assert wanted is not None
         return as_broker_rules(wanted)
 
@@ -74,17 +74,17 @@ class Harness:
         await self.outbox.drain()
 
     async def contain(self, device_id: str, level: ContainmentLevel = ContainmentLevel.RESTRICTED) -> None:
-        event = ContainmentOrdered(self.world.fleet.new_id(), level, WHO, "a test", None)
-        await self.world.fleet.apply_and_commit(device_id, event)
+        event = ContainmentOrdered(self.harness.fleet.new_id(), level, WHO, "a test", None)
+        await self.harness.fleet.apply_and_commit(device_id, event)
 
     async def release(self, device_id: str) -> None:
-        await self.world.fleet.apply_and_commit(device_id, ReleaseOrdered(self.world.fleet.new_id(), WHO, "over"))
+        await self.harness.fleet.apply_and_commit(device_id, ReleaseOrdered(self.harness.fleet.new_id(), WHO, "over"))
         await self.settled()
 
 
 @contextlib.asynccontextmanager
 async def open_place(path: Path, broker: EmqxBroker) -> AsyncIterator[Harness]:
-    async with world(path, emqx=broker, settings={"identity": {"unsafe_accept_claimed": True}}) as harness:
+    async with open_harness(path, emqx=broker, settings={"identity": {"unsafe_accept_claimed": True}}) as harness:
         desk = harness.services.broker.access
         yield Harness(harness, broker, harness.outbox, desk.access, desk, harness.reconciler)
 
@@ -108,7 +108,7 @@ async def broker(emqx: StandInProcess) -> AsyncIterator[EmqxBroker]:
 @pytest.fixture
 async def harness(tmp_path: Path, broker: EmqxBroker) -> AsyncIterator[Harness]:
     async with open_place(tmp_path / "c.db", broker) as opened:
-        await opened.world.ingest.process_batch([incoming(one, full(one, 1, 22)) for one in ("a-1", "a-2", "a-3")])
+        await opened.harness.ingest.process_batch([incoming(one, full(one, 1, 22)) for one in ("a-1", "a-2", "a-3")])
         yield opened
 
 
@@ -174,17 +174,17 @@ async def test_a_grant_lapses_by_itself_also_after_a_restart(
         await harness.access.tick()
         assert await asyncio.to_thread(device.subscribe, "firmware/#") < 128
         async with open_place(tmp_path / "c.db", broker) as later:
-            later.world.clock.at += 61
+            later.harness.clock.at += 61
             await later.access.tick()
             assert await asyncio.to_thread(device.publish, "firmware/logs") == DENIED
             assert await subscriptions_of(broker.api, "a-1") == ("firmware/#",)
-            later.world.clock.at += 600
+            later.harness.clock.at += 600
             await later.access.tick()
             assert await subscriptions_of(broker.api, "a-1") == (), "what was listened to by it ended with it"
             assert await later.rules("a-1") == later.template("a-1")
             ended = await later.desk.grants("a-1", 10)
             assert [one.ended_at is not None for one in ended] == [True, True]
-            kinds = [one.entry.kind for one in await later.world.store.audit(device_id="a-1", newest_first=False)]
+            kinds = [one.entry.kind for one in await later.harness.store.audit(device_id="a-1", newest_first=False)]
             assert kinds.count(AuditKind.ACCESS_GRANTED) == kinds.count(AuditKind.ACCESS_GRANT_ENDED) == 2
 
 
@@ -200,7 +200,7 @@ async def test_a_grant_waits_while_the_device_is_contained_and_is_not_released_t
     await harness.desk.grant("a-1", "publish", "firmware/more", seconds=600, reason="another", actor=WHO)
     await harness.access.tick()
     assert await harness.rules("a-1") == restriction("a-1")
-    harness.world.clock.at += 61
+    harness.harness.clock.at += 61
     await harness.access.tick()
     await harness.release("a-1")
     given = await harness.rules("a-1")
@@ -240,7 +240,7 @@ async def test_a_containment_decided_while_rules_are_written_wins(harness: Harne
     await harness.access.tick()
     assert await harness.rules("a-1") == restriction("a-1")
     await harness.settled()
-    case = harness.world.fleet.devices["a-1"].case
+    case = harness.harness.fleet.devices["a-1"].case
     assert case is not None
     assert case.proven_level is ContainmentLevel.RESTRICTED
 
@@ -274,7 +274,7 @@ async def test_a_template_that_is_taken_away_takes_its_rules_along(harness: Harn
 
 
 async def test_many_devices_in_few_requests(harness: Harness) -> None:
-    state = harness.world.fleet
+    state = harness.harness.fleet
     many = [DeviceState(f"m-{number}", first_seen=0.0, last_seen=0.0) for number in range(250)]
     state.load([*state.devices.values(), *many])
     posts: list[int] = []

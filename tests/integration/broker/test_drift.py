@@ -31,7 +31,7 @@ async def test_a_node_that_missed_rows_is_found_and_holds_them_again(tmp_path: P
             open_emqx(emqx.api_urls, emqx.key, emqx.secret, clock=SystemClock()) as broker,
             faulty_deployment(tmp_path / "c.db", broker) as at,
         ):
-            await at.place.ingest.process_batch(
+            await at.harness.ingest.process_batch(
                 [incoming("edge-1", full("edge-1", 1, 23)), incoming("edge-2", full("edge-2", 1, 2375))]
             )
             await settled(at)
@@ -60,7 +60,7 @@ async def test_foreign_bans_and_rules_are_read_over_and_left(tmp_path: Path) -> 
             for number in range(FOREIGN):
                 body = {"as": "clientid", "who": f"theirs-{number}", "by": "somebody", "until": "2036-01-01T00:00:00Z"}
                 assert (await api.post("/banned", json=body)).status_code == 200
-            await at.place.ingest.process_batch([incoming("edge-2", full("edge-2", 1, 2375))])
+            await at.harness.ingest.process_batch([incoming("edge-2", full("edge-2", 1, 2375))])
             await settled(at)
             assert await lift_ban(broker.api, "edge-2")
             assert [one.what for one in await at.reconciler.reconcile()] == ["the ban is missing"]

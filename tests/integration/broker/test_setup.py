@@ -20,7 +20,7 @@ from controller.ports.broker_tables import AccessRule
 from controller.service.broker.setup import NothingToUndoError, SetupOperations
 from controller.service.containment.drift import DriftState
 from controller.service.containment.reconciler import Reconciler
-from tests.support.controller_harness import World, world
+from tests.support.controller_harness import ControllerHarness, open_harness
 from tests.support.emqx_calls import rules_of
 from tests.support.standin import StandInProcess
 
@@ -34,7 +34,7 @@ USERS = "/authentication/password_based%3Abuilt_in_database/users"
 class Harness:
     emqx: StandInProcess
     broker: EmqxBroker
-    world: World
+    harness: ControllerHarness
     desk: SetupOperations
 
     async def zone(self) -> dict[str, Any]:
@@ -46,7 +46,7 @@ class Harness:
 
     def reconciler(self) -> Reconciler:
         """One of a controller that has just started."""
-        one = self.world
+        one = self.harness
         managed = one.services.broker.access.access
         return Reconciler(one.fleet, one.tables, one.outbox.queue, 5.0, lambda _text, _more: None, managed, self.desk)
 
@@ -57,7 +57,7 @@ async def harness(tmp_path: Path) -> AsyncIterator[Harness]:
         emqx = stack.enter_context(StandInProcess(users=[("lab", "lab-password")]))
         emqx.configure({"sources": [FILE, {"type": "built_in_database"}]})
         broker = await stack.enter_async_context(open_emqx(emqx.api_urls, emqx.key, emqx.secret, clock=SystemClock()))
-        one = await stack.enter_async_context(world(tmp_path / "c.db"))
+        one = await stack.enter_async_context(open_harness(tmp_path / "c.db"))
         desk = SetupOperations(EmqxSetup(broker.api), SqliteSetupStore(one.store), one.fleet.record, one.clock, WANTED)
         yield Harness(emqx, broker, one, desk)
 
@@ -99,7 +99,7 @@ async def test_everything_is_shown_made_once_and_taken_back(harness: Harness) ->
     assert [row["user_id"] for row in users["data"]] == ["lab"]
     with pytest.raises(NothingToUndoError):
         await harness.desk.undo("operator:tests")
-    kinds = [one.entry.kind for one in await harness.world.store.audit(newest_first=False)]
+    kinds = [one.entry.kind for one in await harness.harness.store.audit(newest_first=False)]
     assert kinds == [AuditKind.BROKER_SETUP_APPLIED, AuditKind.BROKER_SETUP_UNDONE]
 
 

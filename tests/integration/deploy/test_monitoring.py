@@ -64,10 +64,10 @@ async def samples(tmp_path: Path) -> Samples:
     """What a controller exposes that has contained one device and refused one message."""
     async with api(tmp_path / "cordon.db") as one:
         await one.report("edge-1", ports=(23,))
-        await one.world.ingest.process_batch(
+        await one.harness.ingest.process_batch(
             [IncomingMessage("cordon/v1/edge-3/up/posture", b"{", 1, False, False, 9, 0.0)]
         )
-        await one.world.drain()
+        await one.harness.drain()
         return await _samples(one)
 
 
@@ -145,13 +145,13 @@ def test_panels_do_not_cover_each_other() -> None:
 
 async def test_a_containment_that_fails_is_measured_until_it_succeeds(tmp_path: Path) -> None:
     async with api(tmp_path / "cordon.db") as one:
-        broker, outbox = one.world.broker, one.world.outbox
+        broker, outbox = one.harness.broker, one.harness.outbox
         broker.fails.append(BrokerUnreachableError("no node answers"))
         await one.report("edge-1", ports=(23,))
         await outbox.drain()
         assert (await _samples(one))["cordon_effects_troubled_devices"] == [({}, 1.0)]
         outbox.queue.retry_now("edge-1")
-        await one.world.drain()
+        await one.harness.drain()
         samples = await _samples(one)
         assert samples["cordon_effects_troubled_devices"] == [({}, 0.0)]
         assert samples["cordon_effects_retried_total"] == [({}, 1.0)]

@@ -17,7 +17,7 @@ from controller.domain.policy.model import ContainmentLevel
 from controller.ports.errors import SettingsError
 from controller.service.identity.external_crls import ExternalCrlRefresher
 from controller.service.identity.services import IdentityServices
-from tests.support.controller_harness import START, World, world
+from tests.support.controller_harness import START, ControllerHarness, open_harness
 from tests.support.identity import DAY, authority_settings, make_authority, request_for
 
 
@@ -25,7 +25,7 @@ from tests.support.identity import DAY, authority_settings, make_authority, requ
 class Scenario:
     """A controller that follows one list of a foreign authority, by which `edge-1` has its certificate."""
 
-    world: World
+    harness: ControllerHarness
     identity: IdentityServices
     foreign: X509Authority
     device: Certificate
@@ -35,7 +35,7 @@ class Scenario:
     def follow(self, place: str, issuers: Path) -> None:
         self.lists = ExternalCrlRefresher(
             X509ExternalCrls(issuers), (place,), 60.0, self.identity.certificates.registry, self.identity.revocation,
-            self.world.fleet, lambda _event, _fields: None,
+            self.harness.fleet, lambda _event, _fields: None,
         )  # fmt: skip
 
     def publish(self, *revoked: Certificate, number: int = 1, now: float = START, life: float = DAY) -> bytes:
@@ -45,16 +45,18 @@ class Scenario:
         return made.der
 
     def out(self) -> bool:
-        device = self.world.fleet.get("edge-1")
+        device = self.harness.fleet.get("edge-1")
         return device is not None and device.level is ContainmentLevel.ISOLATED
 
     async def alerts(self) -> list[str]:
-        return [str((one.entry.detail or {}).get("why", "")) for one in await self.world.store.audit(alerts_only=True)]
+        return [
+            str((one.entry.detail or {}).get("why", "")) for one in await self.harness.store.audit(alerts_only=True)
+        ]
 
 
 @pytest.fixture
 async def scenario(tmp_path: Path) -> AsyncIterator[Scenario]:
-    async with world(tmp_path / "cordon.db", settings=authority_settings(tmp_path)) as one:
+    async with open_harness(tmp_path / "cordon.db", settings=authority_settings(tmp_path)) as one:
         identity = one.identity
         foreign = make_authority(tmp_path / "foreign", START - DAY)
         made = foreign.issue(
@@ -76,10 +78,10 @@ async def test_whose_serial_appears_in_the_list_is_out(scenario: Scenario) -> No
     scenario.publish(scenario.device, number=2)
     await scenario.lists.run_once()
     assert scenario.out()
-    await scenario.world.drain()
-    assert "edge-1" in scenario.world.broker.bans_held
+    await scenario.harness.drain()
+    assert "edge-1" in scenario.harness.broker.bans_held
     await scenario.lists.run_once()
-    assert (await scenario.world.audited("edge-1")).count(AuditKind.CERTIFICATE_REVOKED) == 1
+    assert (await scenario.harness.audited("edge-1")).count(AuditKind.CERTIFICATE_REVOKED) == 1
 
 
 async def test_the_same_serial_of_another_issuer_is_another_certificate(scenario: Scenario, tmp_path: Path) -> None:

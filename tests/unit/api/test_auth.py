@@ -49,7 +49,7 @@ async def test_guessing_is_slowed_and_a_good_token_is_still_let_in(api: Api) -> 
     assert refused.status_code == 429
     assert 0 < int(refused.headers["retry-after"]) <= WINDOW + 1
     assert (await api.client.get("/api/v1/tokens")).status_code == 200
-    api.world.clock.at += WINDOW
+    api.harness.clock.at += WINDOW
     assert (await api.client.get("/api/v1/tokens", headers=bad)).status_code == 401
 
 
@@ -91,7 +91,7 @@ async def test_a_token_made_opens_until_it_is_revoked(api: Api) -> None:
     await api.json("DELETE", "/api/v1/tokens/bob", 404)
     last = await api.json("DELETE", "/api/v1/tokens/tests", 409)
     assert last["error"]["code"] == "last_token"
-    lines = await api.world.store.audit(newest_first=False)
+    lines = await api.harness.store.audit(newest_first=False)
     told = [(line.entry.kind, line.entry.actor, line.entry.detail) for line in lines]
     bob = {"name": "bob", "scopes": ["admin"], "expires_at": None}
     refused = {"peer": "192.0.2.7", "reason": "unknown token"}

@@ -46,7 +46,7 @@ def described(api: Api) -> list[tuple[str, str, list[str]]]:
 async def holder(api: Api, scope: Scope, expires_at: float | None = None) -> dict[str, str]:
     """The header of a token with this scope alone."""
     token = ApiToken(f"only-{scope.value}", digest_of(SECRETS[scope]), 0.0, (scope,), expires_at)
-    await api.world.store.put_token(token)
+    await api.harness.store.put_token(token)
     return {"Authorization": f"Bearer {SECRETS[scope]}"}
 
 
@@ -95,12 +95,12 @@ async def test_a_refusal_for_want_of_a_scope_is_recorded_once(api: Api) -> None:
     headers = await holder(api, Scope.READ)
     for _ in range(3):
         assert (await api.client.get("/api/v1/tokens", headers=headers)).status_code == 403
-    (line,) = await api.world.store.audit(kind=AuditKind.API_ACCESS_REFUSED)
+    (line,) = await api.harness.store.audit(kind=AuditKind.API_ACCESS_REFUSED)
     assert line.entry.actor == "operator:only-read"
     assert line.entry.detail == {"peer": "192.0.2.7", "reason": "GET /tokens needs admin"}
-    api.world.clock.at += WINDOW
+    api.harness.clock.at += WINDOW
     assert (await api.client.get("/api/v1/tokens", headers=headers)).status_code == 403
-    newest, _ = await api.world.store.audit(kind=AuditKind.API_ACCESS_REFUSED)
+    newest, _ = await api.harness.store.audit(kind=AuditKind.API_ACCESS_REFUSED)
     assert cast("dict[str, Any]", newest.entry.detail)["more_refused_since_the_last_row"] == 2
 
 
@@ -108,25 +108,25 @@ async def test_a_guesser_cannot_fill_the_record(api: Api) -> None:
     refusals = api.app.state.refusals
     for number in range(MAX_ROWS * 2):
         await refusals.record(AuditKind.API_ACCESS_REFUSED, f"192.0.2.{number}", "unknown token")
-    assert len(await api.world.store.audit(kind=AuditKind.API_ACCESS_REFUSED, limit=1000)) == MAX_ROWS
+    assert len(await api.harness.store.audit(kind=AuditKind.API_ACCESS_REFUSED, limit=1000)) == MAX_ROWS
 
 
 async def test_guessing_is_an_alert(api: Api) -> None:
     for _ in range(25):
         await api.client.get("/api/v1/devices", headers={"Authorization": "Bearer cordon_guess"})
-    (line,) = await api.world.store.audit(alerts_only=True)
+    (line,) = await api.harness.store.audit(alerts_only=True)
     assert line.entry.kind == AuditKind.API_TOKEN_GUESSING_DETECTED
 
 
 async def test_an_expired_token_says_so(api: Api) -> None:
-    now = api.world.clock.at
+    now = api.harness.clock.at
     headers = await holder(api, Scope.READ, expires_at=now + 10)
     assert (await api.client.get("/api/v1/devices", headers=headers)).status_code == 200
-    api.world.clock.at = now + 10
+    api.harness.clock.at = now + 10
     response = await api.client.get("/api/v1/devices", headers=headers)
     assert response.status_code == 401
     assert response.json()["error"]["code"] == "token_expired"
-    (line,) = await api.world.store.audit(kind=AuditKind.API_ACCESS_REFUSED)
+    (line,) = await api.harness.store.audit(kind=AuditKind.API_ACCESS_REFUSED)
     assert (line.entry.actor, cast("dict[str, Any]", line.entry.detail)["reason"]) == (
         "operator:only-read", "expired token")  # fmt: skip
 

@@ -17,8 +17,8 @@ async def test_a_command_is_kept_signed_and_sent(api: Api) -> None:
     assert made["state"] == "scheduled"
     assert made["params"] == {"name": "telnetd", "now": True, "n": 3}
     assert (made["issued_at"], made["expires_at"]) == ("2027-01-15T08:00:00.000Z", "2027-01-15T08:02:00.000Z")
-    await api.world.drain()
-    sent = [payload for topic, payload in api.world.link.sent if topic.endswith("/down/command")]
+    await api.harness.drain()
+    sent = [payload for topic, payload in api.harness.link.sent if topic.endswith("/down/command")]
     assert len(sent) == 1
     assert sent[0].startswith(b"signed:")
     assert made["command_id"].encode() in sent[0]

@@ -35,14 +35,14 @@ async def api(tmp_path: Path) -> AsyncIterator[Api]:
 def sent(api: Api) -> list[bytes]:
     """Envelopes that went to the device."""
     topic = down("edge-1", DownChannel.COMMAND)
-    return [payload for to, payload in api.world.link.sent if to == topic]
+    return [payload for to, payload in api.harness.link.sent if to == topic]
 
 
 def judged(api: Api, raw: bytes, *keys: Ed25519PrivateKey) -> Any:
     """By a device that wants two signatures."""
     terms = SignaturePolicy({key_id(OPERATOR.public_key()): OPERATOR.public_key()}, frozenset({"rescan"}))
     verifier = CommandVerifier.from_keys("edge-1", [key.public_key() for key in keys], ["rescan"], terms)
-    now = datetime.fromtimestamp(api.world.clock.at, UTC)
+    now = datetime.fromtimestamp(api.harness.clock.at, UTC)
     return verifier.verify(raw, last_counter=-1, known_command_ids=frozenset(), now=now)
 
 
@@ -50,7 +50,7 @@ async def held(api: Api) -> dict[str, Any]:
     """An order that waits."""
     await api.report("edge-1")
     command: dict[str, Any] = await api.json("POST", "/api/v1/commands", 201, ORDER)
-    await api.world.drain()
+    await api.harness.drain()
     return command
 
 
@@ -68,13 +68,13 @@ async def test_it_is_sent_once_an_operator_has_signed(api: Api) -> None:
     path = f"/api/v1/commands/{command['command_id']}/signatures"
     body = await signature(api, command["command_id"])
     assert (await api.json("POST", path, 201, body))["reason"] == ""
-    await api.world.drain()
+    await api.harness.drain()
     (envelope,) = sent(api)
     assert len(json.loads(envelope)["signatures"]) == 3
     for trusted in ((NEW,), (OLD,), (OLD, NEW)):  # whichever of the controller's keys the device knows
         assert isinstance(judged(api, envelope, *trusted), AcceptedCommand)
     assert AuditKind.COMMAND_COUNTERSIGNED in [
-        line.entry.kind for line in await api.world.store.audit(device_id="edge-1")
+        line.entry.kind for line in await api.harness.store.audit(device_id="edge-1")
     ]
     await api.json("POST", path, 409, body)
 
@@ -82,7 +82,7 @@ async def test_it_is_sent_once_an_operator_has_signed(api: Api) -> None:
 async def test_a_controller_alone_is_refused_by_the_device(api: Api) -> None:
     await held(api)
     await api.json("POST", "/api/v1/commands", 201, {**ORDER, "hold": False})
-    await api.world.drain()
+    await api.harness.drain()
     (envelope,) = sent(api)
     answer = judged(api, envelope, OLD, NEW)
     assert isinstance(answer, RejectedCommand)
@@ -97,18 +97,18 @@ async def test_a_signature_that_does_not_fit(api: Api) -> None:
     assert wrong["error"]["code"] == "signature_wrong"
     await api.json("POST", path, 422, {**other, "key": public_key_text(OLD.public_key())})
     await api.json("POST", "/api/v1/commands/absent/signatures", 404, other)
-    await api.world.drain()
+    await api.harness.drain()
     assert sent(api) == []
 
 
 async def test_what_waits_is_not_sent_when_the_device_is_back_and_ends_in_time(api: Api) -> None:
     command = await held(api)
-    api.world.clock.at += 60
+    api.harness.clock.at += 60
     await api.report("edge-1", seq=2)
-    await api.world.drain()
+    await api.harness.drain()
     assert sent(api) == []
-    api.world.clock.at += 3600
-    await api.world.timers.tick()
+    api.harness.clock.at += 3600
+    await api.harness.timers.tick()
     found = await api.json("GET", f"/api/v1/commands/{command['command_id']}")
     assert (found["state"], found["reason"]) == ("expired", "not begun in time")
     await api.json("GET", f"/api/v1/commands/{command['command_id']}/payload", 409)

@@ -16,10 +16,10 @@ async def _ids(api: Api, query: str) -> list[str]:
 async def test_list_filters_and_pages(api: Api) -> None:
     for number in range(5):
         await api.report(f"edge-{number}", ports=(23,) if number == 3 else ())
-    await api.world.timers.tick()
-    api.world.clock.at += 301
+    await api.harness.timers.tick()
+    api.harness.clock.at += 301
     await api.report("edge-0", seq=2)
-    await api.world.timers.tick()
+    await api.harness.timers.tick()
     assert await _ids(api, "") == [f"edge-{number}" for number in range(5)]
     assert await _ids(api, "level=restricted") == ["edge-3"]
     assert await _ids(api, "rule=telnet") == ["edge-3"]
@@ -43,7 +43,7 @@ async def test_bounds_are_held(api: Api, query: str) -> None:
 
 async def test_show_tells_why(api: Api) -> None:
     await api.report("edge-1", ports=(23,))
-    await api.world.drain()
+    await api.harness.drain()
     found = await api.json("GET", f"{BASE}/edge-1")
     assert found["level"] == "restricted"
     assert found["case"]["causes"] == ["p/telnet"]
@@ -83,7 +83,7 @@ async def test_labels(api: Api) -> None:
     assert (found["device_class"], found["tags"]) == ("lab", ["a/b", "c"])
     found = await api.json("PUT", f"{BASE}/edge-1/labels", body={"tags": []})
     assert (found["device_class"], found["tags"]) == ("lab", [])
-    (line,) = await api.world.store.audit(device_id="edge-1", kind=AuditKind.DEVICE_LABELLED, limit=1)
+    (line,) = await api.harness.store.audit(device_id="edge-1", kind=AuditKind.DEVICE_LABELLED, limit=1)
     assert line.entry.actor == "operator:tests"
     assert line.entry.detail == {
         "device_class": "lab", "tags": [], "before": {"device_class": "lab", "tags": ["a/b", "c"]}}  # fmt: skip

@@ -20,7 +20,7 @@ from controller.service.containment.operator_actions import (
 )
 from tests.support.api import Api
 from tests.support.api import api as open_api
-from tests.support.controller_harness import world
+from tests.support.controller_harness import open_harness
 
 BASE = "/api/v1"
 FLEET = tuple(f"edge-{number}" for number in range(1, 6))
@@ -33,7 +33,7 @@ WHY = {"reason": "because"}
 async def guarded(tmp_path: Path) -> AsyncIterator[Api]:
     """Five devices, of which policies contain two; an operator contains two alone; another operator is there."""
     async with open_api(tmp_path / "cordon.db", guards=GUARDS, by_hand=OperatorLimits(2, 3600.0, 7200.0)) as one:
-        await one.world.store.put_token(ApiToken("second", digest_of("cordon_second"), one.world.clock.at, ALL))
+        await one.harness.store.put_token(ApiToken("second", digest_of("cordon_second"), one.harness.clock.at, ALL))
         for device in FLEET:
             await one.report(device)
         yield one
@@ -51,7 +51,7 @@ async def _all_fail(api: Api, seq: int = 2) -> None:
 
 
 def _levels(api: Api) -> list[str]:
-    return [api.world.level(device).value for device in FLEET]
+    return [api.harness.level(device).value for device in FLEET]
 
 
 async def test_what_waits_is_told_and_let_through(guarded: Api, tmp_path: Path) -> None:
@@ -73,8 +73,8 @@ async def test_what_waits_is_told_and_let_through(guarded: Api, tmp_path: Path) 
     assert [one["decision"] for one in done["items"]] == [AuditKind.CONTAINMENT_DISMISSED]
     assert _levels(guarded) == ["restricted"] * 3 + ["none"] * 2
     assert (await guarded.json("GET", f"{BASE}/guard"))["reached"] is False
-    await guarded.world.drain()
-    assert set(guarded.world.broker.rules_held) == {"edge-1", "edge-2", "edge-3"}
+    await guarded.harness.drain()
+    assert set(guarded.harness.broker.rules_held) == {"edge-1", "edge-2", "edge-3"}
 
 
 async def test_the_budget_and_what_waits_survive_a_kill(tmp_path: Path) -> None:
@@ -82,11 +82,11 @@ async def test_the_budget_and_what_waits_survive_a_kill(tmp_path: Path) -> None:
     async with open_api(path, guards=GUARDS) as one:
         for device in FLEET:
             await one.report(device, ports=(23,) if device != "edge-5" else ())
-    async with world(path, guards=GUARDS) as place:
-        assert set(place.fleet.guards.radius.charged) == {"edge-1", "edge-2"}
-        assert place.fleet.guards.radius.waiting == 2
-        assert place.fleet.guards.fleet == 5
-        assert [device for device in FLEET if place.fleet.devices[device].pending] == ["edge-3", "edge-4"]
+    async with open_harness(path, guards=GUARDS) as harness:
+        assert set(harness.fleet.guards.radius.charged) == {"edge-1", "edge-2"}
+        assert harness.fleet.guards.radius.waiting == 2
+        assert harness.fleet.guards.fleet == 5
+        assert [device for device in FLEET if harness.fleet.devices[device].pending] == ["edge-3", "edge-4"]
 
 
 async def test_selections_that_are_none(guarded: Api) -> None:
@@ -113,7 +113,7 @@ async def test_more_than_one_person_may_contain_waits_for_another(guarded: Api) 
     assert approved["request"]["state"] == "approved"
     assert approved["request"]["decided_by"] == "operator:second"
     assert _levels(guarded) == ["restricted"] * 3 + ["none"] * 2
-    case = guarded.world.fleet.devices["edge-1"].case
+    case = guarded.harness.fleet.devices["edge-1"].case
     assert case is not None
     assert case.by == "operator:tests with operator:second"
     await _second(guarded, "POST", f"{path}/approve", 409)
@@ -127,24 +127,24 @@ async def test_one_by_one_counts_like_all_at_once_and_survives_a_restart(guarded
     await guarded.json("PUT", f"{BASE}/quarantine/edge-1", 200, again)
     third = await guarded.json("PUT", f"{BASE}/quarantine/edge-3", 202, {"level": "restricted", **WHY})
     assert third["request"]["devices"] == ["edge-3"]
-    books = await guarded.world.store.guard_books()
+    books = await guarded.harness.store.guard_books()
     assert {(ledger, device) for ledger, device, _ in books.charges} == {
         ("operator:tests", "edge-1"), ("operator:tests", "edge-2")
     }  # fmt: skip
     assert [one.request_id for one in books.requests] == [third["request"]["request_id"]]
-    guarded.world.clock.at += 3601
+    guarded.harness.clock.at += 3601
     await guarded.json("PUT", f"{BASE}/quarantine/edge-3", 200, {"level": "restricted", **WHY})
 
 
 async def test_a_request_ends_by_itself_in_nothing(guarded: Api) -> None:
     body = {"devices": list(FLEET[:3]), "level": "isolated", **WHY}
     request = (await guarded.json("PUT", f"{BASE}/quarantine", 202, body))["request"]
-    guarded.world.clock.at += 7200
+    guarded.harness.clock.at += 7200
     answer = await _second(guarded, "POST", f"/approvals/{request['request_id']}/approve", 409)
     assert "expired" in answer["error"]["message"]
     await guarded.services.containment.operators.expire()
     assert (await guarded.json("GET", f"{BASE}/approvals/{request['request_id']}"))["state"] == "expired"
-    assert AuditKind.APPROVAL_EXPIRED in [one.entry.kind for one in await guarded.world.store.audit()]
+    assert AuditKind.APPROVAL_EXPIRED in [one.entry.kind for one in await guarded.harness.store.audit()]
     assert _levels(guarded) == ["none"] * 5
 
 
@@ -182,7 +182,7 @@ async def test_protected_devices_are_asked_about(guarded: Api) -> None:
     through = {"devices": ["edge-5"], **WHY}
     await guarded.json("POST", f"{BASE}/guard/approve", 409, through)
     await guarded.json("POST", f"{BASE}/guard/approve", 200, {**through, "even_protected": True})
-    assert guarded.world.level("edge-5") is ContainmentLevel.RESTRICTED
+    assert guarded.harness.level("edge-5") is ContainmentLevel.RESTRICTED
 
 
 async def test_devices_are_chosen_by_tag_and_class(guarded: Api) -> None:
@@ -201,12 +201,12 @@ async def test_protection_by_an_expression_over_facts(tmp_path: Path) -> None:
     async with open_api(tmp_path / "c.db", protected_if="listening_ports.exists(p, p == 104)") as one:
         await one.report("edge-1", ports=(23, 104))
         await one.report("edge-2", ports=(23,))
-        assert one.world.level("edge-1") is ContainmentLevel.NONE
-        assert one.world.level("edge-2") is ContainmentLevel.RESTRICTED
-        assert one.world.fleet.devices["edge-1"].predicates == ("protected",)
+        assert one.harness.level("edge-1") is ContainmentLevel.NONE
+        assert one.harness.level("edge-2") is ContainmentLevel.RESTRICTED
+        assert one.harness.fleet.devices["edge-1"].predicates == ("protected",)
     async with open_api(tmp_path / "d.db", protected_if="reboot_required") as one:
         await one.report("edge-1", ports=(23,))
-        assert one.world.level("edge-1") is ContainmentLevel.NONE, "what cannot be answered protects"
+        assert one.harness.level("edge-1") is ContainmentLevel.NONE, "what cannot be answered protects"
 
 
 WAIVER = {"rule": "p/telnet", "owner": "J. Doe", "for": "1h", **WHY}
@@ -216,25 +216,25 @@ async def test_a_waiver_from_its_grant_to_its_end(guarded: Api) -> None:
     made = await guarded.json("POST", f"{BASE}/waivers", 201, {**WAIVER, "device": "edge-1"})
     assert (made["owner"], made["granted_by"]) == ("J. Doe", "operator:tests")
     await guarded.report("edge-1", ports=(23,), seq=2)
-    assert guarded.world.level("edge-1") is ContainmentLevel.NONE
+    assert guarded.harness.level("edge-1") is ContainmentLevel.NONE
     (finding,) = (await guarded.json("GET", f"{BASE}/devices/edge-1"))["findings"]
     assert (finding["result"], finding["waived"]["owner"], finding["mode"]) == ("fail", "J. Doe", "enforce")
     assert (await guarded.json("GET", f"{BASE}/waivers"))["items"] == [made]
-    guarded.world.clock.at += 3600
-    await guarded.world.timers.tick()
-    assert guarded.world.level("edge-1") is ContainmentLevel.RESTRICTED, "it bites by itself"
+    guarded.harness.clock.at += 3600
+    await guarded.harness.timers.tick()
+    assert guarded.harness.level("edge-1") is ContainmentLevel.RESTRICTED, "it bites by itself"
     await guarded.services.containment.waivers.expire()
     assert (await guarded.json("GET", f"{BASE}/waivers"))["items"] == []
-    assert (await guarded.world.store.guard_books()).waivers == ()
+    assert (await guarded.harness.store.guard_books()).waivers == ()
 
 
 async def test_a_revoked_waiver_bites_at_once(guarded: Api) -> None:
     await guarded.json("PUT", f"{BASE}/devices/edge-1/labels", 200, {"tags": ["lab"]})
     made = await guarded.json("POST", f"{BASE}/waivers", 201, {**WAIVER, "tag": "lab"})
     await guarded.report("edge-1", ports=(23,), seq=2)
-    assert guarded.world.level("edge-1") is ContainmentLevel.NONE
+    assert guarded.harness.level("edge-1") is ContainmentLevel.NONE
     await guarded.json("DELETE", f"{BASE}/waivers/{made['waiver_id']}", 204)
-    assert guarded.world.level("edge-1") is ContainmentLevel.RESTRICTED
+    assert guarded.harness.level("edge-1") is ContainmentLevel.RESTRICTED
     await guarded.json("DELETE", f"{BASE}/waivers/{made['waiver_id']}", 404)
 
 
@@ -246,17 +246,17 @@ async def test_a_waiver_by_expression_survives_a_restart(tmp_path: Path) -> None
         made = await one.json("POST", f"{BASE}/waivers", 201, body)
         await one.report("edge-1", ports=(23, 8080), seq=2)
         await one.report("edge-2", ports=(23,))
-        assert (one.world.level("edge-1"), one.world.level("edge-2")) == (
+        assert (one.harness.level("edge-1"), one.harness.level("edge-2")) == (
             ContainmentLevel.NONE,
             ContainmentLevel.RESTRICTED,
         )
     async with open_api(path) as one:
         await one.report("edge-1", ports=(23, 8080, 9), seq=3)
-        assert one.world.level("edge-1") is ContainmentLevel.NONE
+        assert one.harness.level("edge-1") is ContainmentLevel.NONE
         await one.report("edge-1", ports=(23,), seq=4)
-        assert one.world.level("edge-1") is ContainmentLevel.RESTRICTED
+        assert one.harness.level("edge-1") is ContainmentLevel.RESTRICTED
         await one.json("DELETE", f"{BASE}/waivers/{made['waiver_id']}", 204)
-        assert one.world.fleet.policies.predicates == ()
+        assert one.harness.fleet.policies.predicates == ()
 
 
 @pytest.mark.parametrize(

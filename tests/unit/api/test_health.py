@@ -27,21 +27,21 @@ async def _metrics(api: Api) -> dict[str, dict[tuple[tuple[str, str], ...], floa
 
 async def test_ready_once_the_broker_was_read(api: Api) -> None:
     assert (await api.json("GET", "/readyz", 503))["reasons"] == ["broker API has not been read yet"]
-    await api.world.reconciler.reconcile()
+    await api.harness.reconciler.reconcile()
     assert await api.json("GET", "/readyz") == {"ready": True, "reasons": []}
-    api.world.clock.at += 60
+    api.harness.clock.at += 60
     assert (await api.json("GET", "/readyz", 503))["reasons"] == ["broker API is slow"]
-    api.world.reconciler.trouble = "no answer"
+    api.harness.reconciler.trouble = "no answer"
     assert (await api.json("GET", "/readyz", 503))["reasons"] == ["broker API: no answer"]
     assert await api.json("GET", "/healthz") == {"status": "ok"}
 
 
 async def test_not_ready_without_link_or_store(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    await api.world.reconciler.reconcile()
+    await api.harness.reconciler.reconcile()
     down = ConnectionState(False, "", "", 0.0, "refused")
-    monkeypatch.setattr(type(api.world.link), "state", property(lambda _self: down))
-    monkeypatch.setattr(type(api.world.store), "health", property(lambda _self: StoreHealth("disk full", 1.0)))
-    reasons = not_ready_reasons(api.services, api.world.clock.at)
+    monkeypatch.setattr(type(api.harness.link), "state", property(lambda _self: down))
+    monkeypatch.setattr(type(api.harness.store), "health", property(lambda _self: StoreHealth("disk full", 1.0)))
+    reasons = not_ready_reasons(api.services, api.harness.clock.at)
     assert reasons == ("MQTT link is down: refused", "store cannot write: disk full")
     metrics = await _metrics(api)
     assert metrics["cordon_link_connected"][()] == 0
@@ -51,10 +51,10 @@ async def test_not_ready_without_link_or_store(api: Api, monkeypatch: pytest.Mon
 async def test_metrics_count_and_never_name_a_device(api: Api) -> None:
     await api.report("edge-1", ports=(23,))
     await api.report("edge-2")
-    await api.world.ingest.process_batch(
+    await api.harness.ingest.process_batch(
         [IncomingMessage("cordon/v1/edge-3/up/posture", b"{", 1, False, False, 9, 0.0)]
     )
-    await api.world.drain()
+    await api.harness.drain()
     metrics = await _metrics(api)
     assert metrics["cordon_messages_received_total"][()] == 3
     assert metrics["cordon_posture_total"][(("kind", "full"),)] == 2
@@ -71,13 +71,13 @@ async def test_metrics_count_and_never_name_a_device(api: Api) -> None:
 
 async def test_broker_ping_and_comparison(api: Api) -> None:
     await api.report("edge-1", ports=(23,))
-    await api.world.drain()
-    api.world.broker.rules_held.clear()
+    await api.harness.drain()
+    api.harness.broker.rules_held.clear()
     found = await api.json("POST", "/api/v1/broker/reconcile")
     (item,) = found["items"]
     assert (item["device_id"], item["state"]) == ("edge-1", "repairing")
     assert item["what"] == "the rules of the restriction are missing"
-    await api.world.drain()
+    await api.harness.drain()
     assert (await api.json("POST", "/api/v1/broker/reconcile"))["items"] == []
     known = await api.json("GET", "/api/v1/broker/drift")
     assert [one["state"] for one in known["closed"]] == ["repaired"]
@@ -88,7 +88,7 @@ async def test_broker_ping_and_comparison(api: Api) -> None:
 
 
 async def test_a_broker_that_does_not_answer_is_told(api: Api) -> None:
-    api.world.broker.fails.append(BrokerUnreachableError("no node answered"))
+    api.harness.broker.fails.append(BrokerUnreachableError("no node answered"))
     answer = await api.json("POST", "/api/v1/broker/reconcile", 503)
     assert answer["error"] == {"code": "broker_unreachable", "message": "no node answered"}
 
@@ -108,6 +108,6 @@ async def test_errors_of_the_ports_are_told_as_they_are(
         assert everywhere
         raise error
 
-    monkeypatch.setattr(api.world.reconciler, "reconcile", fail)
+    monkeypatch.setattr(api.harness.reconciler, "reconcile", fail)
     answer = await api.json("POST", "/api/v1/broker/reconcile", status)
     assert answer["error"] == {"code": code, "message": str(error)}

@@ -55,7 +55,7 @@ async def enrol(api: Api, secret: str, device: str = "edge-1", csr: str = "", st
 
 async def kinds(api: Api, device: str = "edge-1") -> list[str]:
     await identity(api).certificates.record()
-    return await api.world.audited(device)
+    return await api.harness.audited(device)
 
 
 async def test_a_device_enrols_with_a_token(api: Api) -> None:
@@ -65,7 +65,7 @@ async def test_a_device_enrols_with_a_token(api: Api) -> None:
     leaf.verify_directly_issued_by(x509.load_pem_x509_certificate(got["chain"].encode()))
     assert got["controller_keys"] == list(COMMAND_KEYS)
     assert got["servers"] == ["mqtts://b:8883"]
-    assert api.world.fleet.devices["edge-1"].device_class == "sensor"
+    assert api.harness.fleet.devices["edge-1"].device_class == "sensor"
     assert await kinds(api) == [AuditKind.ENROLMENT_COMPLETED, AuditKind.DEVICE_LABELLED, AuditKind.CERTIFICATE_ISSUED]
     page = await api.json("GET", f"{BASE}/certificates?name=edge-1&good=true")
     assert [one["serial"] for one in page["items"]] == [f"{leaf.serial_number:x}"]
@@ -97,7 +97,7 @@ async def test_a_token_is_used_once(api: Api) -> None:
     await enrol(api, secret)
     refused = await enrol(api, secret, "edge-2", status=401)
     assert refused["error"]["code"] == "token_refused"
-    (alert,) = await api.world.store.audit(alerts_only=True)
+    (alert,) = await api.harness.store.audit(alerts_only=True)
     assert (alert.entry.kind, alert.entry.device_id) == (AuditKind.ENROLMENT_TOKEN_REUSED, "edge-2")
 
 
@@ -108,7 +108,7 @@ async def test_the_same_request_again_gets_the_same_answer(api: Api) -> None:
 
 async def test_an_expired_and_a_withdrawn_token_open_nothing(api: Api) -> None:
     old = await token(api, **{"for": "1m"})
-    api.world.clock.at += 61
+    api.harness.clock.at += 61
     await enrol(api, old, status=401)
     secret = await token(api)
     listed = await api.json("GET", f"{BASE}/enrolment/tokens")
@@ -123,7 +123,7 @@ async def test_guessing_is_slowed_and_on_record(api: Api) -> None:
     answers = [await enrol(api, f"guess-{n}", status=401) for n in range(20)]
     assert {one["error"]["code"] for one in answers} == {"token_refused"}
     assert (await enrol(api, "guess-21", status=429))["error"]["code"] == "too_many_attempts"
-    alerts = await api.world.store.audit(alerts_only=True)
+    alerts = await api.harness.store.audit(alerts_only=True)
     assert [one.entry.kind for one in alerts] == [AuditKind.ENROLMENT_TOKEN_GUESSING_DETECTED]
     # Somebody behind the same address who has a token still gets in.
     await enrol(api, await token(api))
@@ -133,7 +133,7 @@ async def test_a_taken_id_is_refused_and_alerted_until_an_operator_approves(api:
     await enrol(api, await token(api))
     refused = await enrol(api, await token(api, uses=5), status=409)
     assert refused["error"]["code"] == "id_taken"
-    (alert,) = await api.world.store.audit(alerts_only=True)
+    (alert,) = await api.harness.store.audit(alerts_only=True)
     assert (alert.entry.kind, alert.entry.device_id) == (AuditKind.ENROLMENT_REFUSED, "edge-1")
     await enrol(api, await token(api, device_id="edge-1"), status=409)
     await enrol(api, await token(api, device_id="edge-1", replace=True))
@@ -164,7 +164,7 @@ async def test_requests_that_get_nothing(api: Api, device: str, csr: str, status
     secret = await token(api)
     assert (await enrol(api, secret, device, csr, status))["error"]["code"] == code
     if code != "invalid":
-        (alert,) = await api.world.store.audit(alerts_only=True)
+        (alert,) = await api.harness.store.audit(alerts_only=True)
         assert alert.entry.detail is not None
         assert alert.entry.detail["code"] == code
     await enrol(api, secret)  # and the token was not used up
@@ -192,12 +192,12 @@ async def test_tokens_that_cannot_be(api: Api, wanted: dict[str, Any]) -> None:
 async def test_revocation_throws_out_lists_and_lets_in_again(api: Api) -> None:
     await enrol(api, await token(api))
     await api.report("edge-1")
-    world, parts = api.world, identity(api)
+    harness, parts = api.harness, identity(api)
     done = await api.json("POST", f"{BASE}/certificates/devices/edge-1/revoke", 200, {"reason": "stolen"})
     assert [one["name"] for one in done["items"]] == ["edge-1"]
     assert (done["devices"][0]["device_id"], done["devices"][0]["proof"], done["waited"]) == ("edge-1", "pending", "no")
-    await world.drain()
-    assert world.broker.bans_held["edge-1"].until is None
+    await harness.drain()
+    assert harness.broker.bans_held["edge-1"].until is None
     receipt = await api.json("GET", f"{BASE}/quarantine/edge-1/receipt")
     assert (receipt["closed"], receipt["deeds"][0]["decision"]) == (True, "certificate.revoked")
     found = await api.client.get(f"/crl/{parts.certificates.authority.issuer}.crl", headers={"Authorization": ""})
@@ -208,23 +208,23 @@ async def test_revocation_throws_out_lists_and_lets_in_again(api: Api) -> None:
     # Nobody lets it in, and it does not get a new certificate unasked.
     await api.json("POST", f"{BASE}/quarantine/edge-1/release", 200, {"reason": "please"})
     await parts.revocation.run_once()
-    assert world.level("edge-1") is ContainmentLevel.ISOLATED
-    world.clock.at += 5
+    assert harness.level("edge-1") is ContainmentLevel.ISOLATED
+    harness.clock.at += 5
     await enrol(api, await token(api), status=409)
     await enrol(api, await token(api, device_id="edge-1", replace=True))
     await parts.revocation.run_once()
-    await world.drain()
-    assert world.level("edge-1") is ContainmentLevel.RESTRICTED
-    assert "edge-1" not in world.broker.bans_held
+    await harness.drain()
+    assert harness.level("edge-1") is ContainmentLevel.RESTRICTED
+    assert "edge-1" not in harness.broker.bans_held
     await api.report("edge-1", seq=2)
-    assert world.level("edge-1") is ContainmentLevel.NONE
+    assert harness.level("edge-1") is ContainmentLevel.NONE
 
 
 async def test_a_revocation_is_answered_when_the_device_is_seen_to_be_out(api: Api) -> None:
     await enrol(api, await token(api))
     await api.report("edge-1")
     async with asyncio.TaskGroup() as group:
-        outbox = group.create_task(api.world.outbox.run())
+        outbox = group.create_task(api.harness.outbox.run())
         done = await api.json("POST", f"{BASE}/certificates/devices/edge-1/revoke?wait=20", 200, {"reason": "stolen"})
         outbox.cancel()
     assert done["devices"] == [{"device_id": "edge-1", "proof": "proven", "proven": True, "trouble": ""}]
@@ -247,9 +247,9 @@ async def test_a_revocation_that_a_crash_cut_short_is_made_good(api: Api) -> Non
     await enrol(api, await token(api))
     parts = identity(api)
     (one,) = await parts.certificates.registry.of("edge-1")
-    await parts.certificates.registry.revoke([one.serial], api.world.clock.at, "unspecified")
+    await parts.certificates.registry.revoke([one.serial], api.harness.clock.at, "unspecified")
     await parts.revocation.run_once()
-    assert api.world.level("edge-1") is ContainmentLevel.ISOLATED
+    assert api.harness.level("edge-1") is ContainmentLevel.ISOLATED
     await parts.revocation.run_once()
     assert (await kinds(api)).count(AuditKind.CERTIFICATE_REVOKED) == 1
 
@@ -262,15 +262,15 @@ async def test_it_comes_back_only_after_the_broker_had_time_for_the_list(tmp_pat
         )
         await enrol(api, await token(api))
         await parts.revocation.revoke_device("edge-1", "operator:ada", "unspecified", "stolen")
-        api.world.clock.at += 1
+        api.harness.clock.at += 1
         await enrol(api, await token(api, device_id="edge-1", replace=True))
         await parts.revocation.run_once()
-        await api.world.drain()
+        await api.harness.drain()
         await parts.revocation.run_once()
-        assert api.world.level("edge-1") is ContainmentLevel.ISOLATED
-        api.world.clock.at += 60
+        assert api.harness.level("edge-1") is ContainmentLevel.ISOLATED
+        api.harness.clock.at += 60
         await parts.revocation.run_once()
-        assert api.world.level("edge-1") is ContainmentLevel.RESTRICTED
+        assert api.harness.level("edge-1") is ContainmentLevel.RESTRICTED
 
 
 async def test_without_an_authority_there_is_nothing(tmp_path: Path) -> None:
@@ -288,7 +288,7 @@ async def test_a_list_is_made_anew_before_it_ends(api: Api) -> None:
     certificates = identity(api).certificates
     first = await certificates.publish()
     assert await certificates.publish() is first
-    api.world.clock.at += 43_201
+    api.harness.clock.at += 43_201
     assert (await certificates.publish()).next_update > first.next_update
     made = await api.json("POST", f"{BASE}/certificates/publish")
     assert made["issuer"] == certificates.authority.issuer
@@ -300,28 +300,28 @@ async def test_a_certificate_that_ends_without_a_renewal_is_one_alert(api: Api) 
         made = certificates.sign_client(certificates.authority.read(request_for(name)), (), "token:t1")
         await certificates.registry.add(made)
         if name == "revoked":
-            await certificates.registry.revoke([made.serial], api.world.clock.at, "unspecified")
-    api.world.clock.at += 20 * 86_400
+            await certificates.registry.revoke([made.serial], api.harness.clock.at, "unspecified")
+    api.harness.clock.at += 20 * 86_400
     held = await certificates.registry.of("renews")
     wanted = certificates.authority.read(request_for("renews"))
     await certificates.registry.add(certificates.sign_client(wanted, held, f"renewal:{held[0].serial}"))
     await certificates.run_once()
-    assert await api.world.store.audit(kind=AuditKind.CERTIFICATE_EXPIRED) == []
-    api.world.clock.at += 15 * 86_400
+    assert await api.harness.store.audit(kind=AuditKind.CERTIFICATE_EXPIRED) == []
+    api.harness.clock.at += 15 * 86_400
     await certificates.run_once()
     await certificates.run_once()
-    world = api.world
-    registry = SqliteCertificateRegistry(world.store)
+    harness = api.harness
+    registry = SqliteCertificateRegistry(harness.store)
     again = CertificateService(
         certificates.authority,
         registry,
-        world.fleet,
+        harness.fleet,
         certificates.settings,
         lambda _text, _more: None,
         lambda _name: None,
     )
     await again.run_once()  # nor after a restart
-    lines = await api.world.store.audit(kind=AuditKind.CERTIFICATE_EXPIRED)
+    lines = await api.harness.store.audit(kind=AuditKind.CERTIFICATE_EXPIRED)
     assert sorted(line.entry.device_id for line in lines) == ["again", "forgets"]
     assert all(line.entry.alert for line in lines)
     assert "cordon enrol token --device forgets --replace" in str([line.entry.detail for line in lines])
@@ -329,19 +329,19 @@ async def test_a_certificate_that_ends_without_a_renewal_is_one_alert(api: Api) 
     held = await certificates.registry.of("again")
     wanted = certificates.authority.read(request_for("again"))
     await certificates.registry.add(certificates.sign_client(wanted, held, "token:t2"))
-    api.world.clock.at += 31 * 86_400
+    api.harness.clock.at += 31 * 86_400
     await certificates.run_once()
-    lines = await api.world.store.audit(kind=AuditKind.CERTIFICATE_EXPIRED)
+    lines = await api.harness.store.audit(kind=AuditKind.CERTIFICATE_EXPIRED)
     assert sorted(line.entry.device_id for line in lines) == ["again", "again", "forgets", "renews"]
 
 
 async def test_an_authority_that_ends_is_an_alert_once_a_day(api: Api) -> None:
     certificates = identity(api).certificates
     await certificates.run_once()
-    assert await api.world.store.audit(kind=AuditKind.AUTHORITY_EXPIRING) == []
-    api.world.clock.at += 340 * 86_400
+    assert await api.harness.store.audit(kind=AuditKind.AUTHORITY_EXPIRING) == []
+    api.harness.clock.at += 340 * 86_400
     await certificates.run_once()
     await certificates.run_once()
-    (line,) = await api.world.store.audit(kind=AuditKind.AUTHORITY_EXPIRING)
+    (line,) = await api.harness.store.audit(kind=AuditKind.AUTHORITY_EXPIRING)
     assert line.entry.alert
     assert "root's revocation list" in str(line.entry.detail)

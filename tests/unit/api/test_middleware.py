@@ -74,7 +74,7 @@ async def test_a_failure_nobody_foresaw_tells_nothing_of_its_inside(
     def broken(_self: object, device_id: str) -> None:
         raise RuntimeError(f"secret of {device_id}")
 
-    monkeypatch.setattr(type(api.world.fleet), "get", broken)
+    monkeypatch.setattr(type(api.harness.fleet), "get", broken)
     answer = await api.json("GET", "/api/v1/devices/edge-1", 500)
     assert answer["error"]["code"] == "internal"
     assert "secret" not in answer["error"]["message"]
@@ -118,7 +118,7 @@ async def test_record_pages_through_both_ways(api: Api) -> None:
 
 async def test_dead_letters_show_what_was_kept(api: Api) -> None:
     bad = IncomingMessage("cordon/v1/edge-2/up/posture", b"\xff\x00{", 1, False, False, 2, 0.0)
-    await api.world.ingest.process_batch([bad])
+    await api.harness.ingest.process_batch([bad])
     (letter,) = (await api.json("GET", "/api/v1/dead-letters?device_id=edge-2"))["items"]
     assert (letter["reason"], letter["size"], letter["payload"]) == ("malformed", 3, "\\xff\x00{")
     assert (await api.json("GET", "/api/v1/dead-letters?device_id=edge-1"))["items"] == []

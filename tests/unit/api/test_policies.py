@@ -38,8 +38,8 @@ async def test_reload_takes_good_ones_and_keeps_the_old_beside_bad_ones(api: Api
     api.reload.append(PolicyError([PolicyProblem("a.yaml", 3, 1, "no such fact")]))
     answer = await api.json("POST", "/api/v1/policies/reload", 422)
     assert answer["error"] == {"code": "policy_mistake", "message": "a.yaml:3:1: no such fact"}
-    assert len(api.world.fleet.policies.rules) == 2
+    assert len(api.harness.fleet.policies.rules) == 2
     api.reload.append(policies(rule("only")))
     found = await api.json("POST", "/api/v1/policies/reload")
     assert [one["rule"] for one in found["items"][0]["rules"]] == ["p/only"]
-    assert list(api.world.fleet.policies.rules) == ["p/only"]
+    assert list(api.harness.fleet.policies.rules) == ["p/only"]

@@ -23,8 +23,8 @@ async def test_restrict_is_kept_and_then_proven_at_the_broker(api: Api) -> None:
     assert decision["case"]["proven"] is False
     assert decision["case"]["by"] == "operator:tests"
     assert decision["case"]["hold_until"] == "2027-01-15T10:00:00.000Z"
-    await api.world.drain()
-    assert api.world.broker.rules_held["edge-1"] == restriction("edge-1")
+    await api.harness.drain()
+    assert api.harness.broker.rules_held["edge-1"] == restriction("edge-1")
     (line,) = (await api.json("GET", "/api/v1/audit?kind=containment.decided"))["items"]
     assert line["detail"]["until"] == "2027-01-15T10:00:00.000Z"
     page = await api.json("GET", BASE)
@@ -37,8 +37,8 @@ async def test_isolation_steps_down_and_is_then_released(api: Api) -> None:
     decision = await _contain(api, {"level": "isolated", "reason": "now"})
     assert decision["case"]["until_released"] is True
     assert decision["case"]["isolate_until"] is None
-    await api.world.drain()
-    assert "edge-1" in api.world.broker.bans_held
+    await api.harness.drain()
+    assert "edge-1" in api.harness.broker.bans_held
     weaker = await _contain(api, {"level": "restricted", "reason": "weaker"})
     assert (weaker["decision"], weaker["level"]) == (AuditKind.CONTAINMENT_KEPT, "isolated")
     for decided, level in (
@@ -48,9 +48,9 @@ async def test_isolation_steps_down_and_is_then_released(api: Api) -> None:
     ):
         decision = await api.json("POST", f"{BASE}/edge-1/release", body={"reason": "fine"})
         assert (decision["decision"], decision["level"]) == (decided, level)
-        await api.world.drain()
-    assert api.world.broker.bans_held == {}
-    assert api.world.broker.rules_held == {}
+        await api.harness.drain()
+    assert api.harness.broker.bans_held == {}
+    assert api.harness.broker.rules_held == {}
 
 
 @pytest.mark.parametrize(
@@ -69,22 +69,22 @@ async def test_isolation_steps_down_and_is_then_released(api: Api) -> None:
 )
 async def test_what_is_no_decision_changes_nothing(api: Api, body: dict[str, Any]) -> None:
     await api.report("edge-1")
-    before = api.world.fleet.get("edge-1")
+    before = api.harness.fleet.get("edge-1")
     answer = await _contain(api, body, 422)
     assert answer["error"]["code"] == "invalid"
-    assert api.world.fleet.get("edge-1") is before
+    assert api.harness.fleet.get("edge-1") is before
 
 
 async def test_a_device_that_never_reported_is_not_made_up(api: Api) -> None:
     await _contain(api, {"level": "restricted", "reason": "who"}, 404)
     await api.json("POST", f"{BASE}/edge-1/release", 404, {"reason": "who"})
-    assert api.world.fleet.devices == {}
+    assert api.harness.fleet.devices == {}
 
 
 async def test_nothing_is_decided_while_the_store_cannot_write(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     await api.report("edge-1")
     sick = StoreHealth("no room left", 1.0)
-    monkeypatch.setattr(type(api.world.store), "health", property(lambda _self: sick))
+    monkeypatch.setattr(type(api.harness.store), "health", property(lambda _self: sick))
     for method, path, body in (
         ("PUT", f"{BASE}/edge-1", {"level": "isolated", "reason": "now"}),
         ("POST", f"{BASE}/edge-1/release", {"reason": "now"}),
@@ -99,6 +99,6 @@ async def test_nothing_is_decided_while_the_store_cannot_write(api: Api, monkeyp
             "code": "store_not_writable",
             "message": "nothing can be decided now: no room left",
         }
-    device = api.world.fleet.get("edge-1")
+    device = api.harness.fleet.get("edge-1")
     assert device is not None
     assert device.case is None

@@ -27,19 +27,19 @@ async def test_a_plan_needs_no_known_device_and_asks_the_broker_nothing(api: Api
     assert (ban["method"], ban["path"], ban["body"]["by"]) == ("POST", "/api/v5/banned", "cordon/<case>")
     assert ban["body"]["until"] == "2027-01-15T08:10:00Z"
     assert "DELETE /mqtt/retainer/message/<topic>" in calls(plan)
-    assert api.world.broker.calls == []
+    assert api.harness.broker.calls == []
 
 
 async def test_the_plan_of_a_release_is_of_the_case_in_force(api: Api) -> None:
     await api.report("edge-1")
     await api.json("PUT", BASE, body={"level": "isolated", "reason": "now"})
-    await api.world.drain()
+    await api.harness.drain()
     assert (await api.json("GET", f"{BASE}/plan?goal=release"))["goal"] == "end isolation"
     await api.json("POST", f"{BASE}/release", body={"reason": "fine"})
-    case = api.world.fleet.devices["edge-1"].case
+    case = api.harness.fleet.devices["edge-1"].case
     assert case is not None
     cut = (SavedSubscription("fleet/news", 1, session="s"),)
-    await api.world.store.keep_subscriptions("edge-1", case.case_id, cut, 1.0)
+    await api.harness.store.keep_subscriptions("edge-1", case.case_id, cut, 1.0)
     plan = await api.json("GET", f"{BASE}/plan?goal=release")
     assert plan["goal"] == "release"
     assert {"topic": "fleet/news", "qos": 1, "nl": 0, "rap": 0, "rh": 0} in plan["stages"][-1]["acts"][0]["calls"][-1][
@@ -53,16 +53,16 @@ async def test_the_receipt_of_a_containment_and_of_an_earlier_case(api: Api) -> 
     await api.json("PUT", BASE, body={"level": "restricted", "reason": "odd"})
     open_one = await api.json("GET", f"{BASE}/receipt")
     assert (open_one["closed"], open_one["deeds"][0]["lines"]) == (False, [])
-    await api.world.drain()
+    await api.harness.drain()
     receipt = await api.json("GET", f"{BASE}/receipt")
     assert receipt["closed"]
     (deed,) = receipt["deeds"]
     assert (deed["level"], deed["by"], deed["seconds"]) == ("restricted", "operator:tests", 0.0)
     assert deed["lines"][0]["call"] == "RESTRICT"
     await api.json("POST", f"{BASE}/release", body={"reason": "fine"})
-    await api.world.drain()
+    await api.harness.drain()
     await api.json("PUT", BASE, body={"level": "isolated", "reason": "again"})
-    await api.world.drain()
+    await api.harness.drain()
     first = await api.json("GET", f"{BASE}/receipt?case_id={receipt['case_id']}")
     assert [deed["level"] for deed in first["deeds"]] == ["restricted", "none"]
     assert (await api.json("GET", f"{BASE}/receipt"))["case_id"] != receipt["case_id"]
@@ -79,22 +79,22 @@ async def test_the_receipt_of_a_containment_and_of_an_earlier_case(api: Api) -> 
 async def test_an_option_that_would_not_be_done_is_refused(
     api: Api, body: dict[str, Any], status: int, code: str
 ) -> None:
-    api.world.broker.can_list_retained = False
+    api.harness.broker.can_list_retained = False
     await api.report("edge-1")
     assert (await api.json("PUT", BASE, status, {"reason": "no", **body}))["error"]["code"] == code
-    assert api.world.fleet.devices["edge-1"].case is None
+    assert api.harness.fleet.devices["edge-1"].case is None
 
 
 async def test_options_reach_the_broker_also_after_a_failed_attempt(api: Api) -> None:
     await api.report("edge-1")
-    api.world.broker.fails.append(BrokerUnreachableError("away"))
+    api.harness.broker.fails.append(BrokerUnreachableError("away"))
     await api.json("PUT", BASE, body={"level": "restricted", "reason": "odd", "kick": True})
-    await api.world.drain()
-    stored = await api.world.store.effects()
+    await api.harness.drain()
+    stored = await api.harness.store.effects()
     assert [getattr(effect, "kick", None) for effect in stored] == [True]
     await api.json("PUT", BASE, body={"level": "isolated", "reason": "odd", "clear_retained": True})
-    await api.world.drain()
-    assert ("clear_retained", True) in api.world.broker.options
+    await api.harness.drain()
+    assert ("clear_retained", True) in api.harness.broker.options
 
 
 @pytest.mark.parametrize("query", ["goal=free", "goal=restrict&for=soon", ""])

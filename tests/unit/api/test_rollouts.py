@@ -52,7 +52,7 @@ async def test_it_is_held_and_ended(api: Api) -> None:
     await api.json("POST", f"{BASE}/r-0001/abort", 409, {})
     await api.json("POST", f"{BASE}/r-0001/pause", 409, {})
     assert (await api.json("GET", f"{BASE}?open_only=true"))["items"] == []
-    lines = await api.world.store.audit(kind=AuditKind.ROLLOUT_ABORTED, limit=5)
+    lines = await api.harness.store.audit(kind=AuditKind.ROLLOUT_ABORTED, limit=5)
     assert [one.entry.actor for one in lines] == ["operator:tests"]
 
 
@@ -87,7 +87,9 @@ async def test_unknown_ones(api: Api) -> None:
 
 async def test_it_needs_the_scope(api: Api) -> None:
     await started(api)
-    await api.world.store.put_token(ApiToken("reader", digest_of("cordon_reader"), api.world.clock.at, (Scope.READ,)))
+    await api.harness.store.put_token(
+        ApiToken("reader", digest_of("cordon_reader"), api.harness.clock.at, (Scope.READ,))
+    )
     headers = {"Authorization": "Bearer cordon_reader"}
     assert (await api.client.get(f"{BASE}/r-0001", headers=headers)).status_code == 200
     assert (await api.client.post(f"{BASE}/r-0001/abort", json={}, headers=headers)).status_code == 403

@@ -73,7 +73,7 @@ async def test_a_certificate_is_contained_as_what_the_broker_names_by_it(api: Ap
     # The device never reported, and is contained all the same.
     assert (decided["device"]["device_id"], decided["device"]["level"]) == ("edge-9", "isolated")
     assert (decided["user"]["username"], decided["user"]["level"]) == ("edge-9", "isolated")
-    assert api.world.level("edge-9") is ContainmentLevel.ISOLATED
+    assert api.harness.level("edge-9") is ContainmentLevel.ISOLATED
     released = await api.json("POST", f"{BASE}/certificates/release", body={"common_name": "edge-9", "reason": "ok"})
     assert (released["device"]["level"], released["user"]["level"]) == ("restricted", "restricted")
     await api.json("POST", f"{BASE}/certificates/release", 404, {"common_name": "nobody", "reason": "ok"})
@@ -92,7 +92,7 @@ async def test_a_protected_device_among_the_sessions_needs_even_protected(api: A
     await api.report("edge-1")
     await api.json("PUT", "/api/v1/devices/edge-1/labels", body={"tags": ["infrastructure"]})
     protection = ProtectionRules(tags=frozenset({"infrastructure"}))
-    api.world.fleet.guards = replace(api.world.fleet.guards, protection=protection)
+    api.harness.fleet.guards = replace(api.harness.fleet.guards, protection=protection)
     api.users.live["lab"] = ["edge-1"]
     assert (await _isolate(api, 409))["error"]["code"] == "device_protected"
     certificate = {"common_name": "edge-1", "level": "isolated", "reason": "stolen"}

@@ -27,7 +27,7 @@ async def working(api: Api) -> AsyncIterator[Api]:
     await api.report("edge-1")
     await api.report("edge-2")
     async with asyncio.TaskGroup() as group:
-        outbox = group.create_task(api.world.outbox.run())
+        outbox = group.create_task(api.harness.outbox.run())
         yield api
         outbox.cancel()
 
@@ -41,11 +41,11 @@ async def _waiting(api: Api, count: int = 1) -> None:
 async def test_containment_and_release_are_answered_when_they_are_proven(working: Api) -> None:
     found = await working.json("PUT", f"{EDGE}?wait=20", body=BODY)
     assert (found["proof"], found["proven"], found["waited"]) == ("proven", True, "settled")
-    assert (found["case"]["proven"], "edge-1" in working.world.broker.bans_held) == (True, True)
+    assert (found["case"]["proven"], "edge-1" in working.harness.broker.bans_held) == (True, True)
     for level in ("restricted", "none"):
         found = await working.json("POST", f"{EDGE}/release?wait=20", body={"reason": "checked"})
         assert (found["level"], found["proof"], found["waited"]) == (level, "proven", "settled")
-    assert working.world.broker.rules_held == {}
+    assert working.harness.broker.rules_held == {}
     found = await working.json("POST", f"{EDGE}/release?wait=20", body={"reason": "again"})
     assert (found["decision"], found["proof"], found["proven"]) == ("containment.not_in_force", "not_required", False)
 
@@ -63,7 +63,7 @@ async def test_a_wait_that_is_too_short_goes_on_with_the_proof(api: Api) -> None
     async with asyncio.TaskGroup() as group:
         proof = group.create_task(api.json("GET", f"{EDGE}/proof?wait=20"))
         await _waiting(api)
-        await api.world.drain()
+        await api.harness.drain()
     found = proof.result()
     assert (found["level"], found["proof"], found["proven"], found["waited"]) == ("isolated", "proven", True, "settled")
     await api.json("GET", "/api/v1/quarantine/edge-9/proof", 404)
@@ -72,10 +72,10 @@ async def test_a_wait_that_is_too_short_goes_on_with_the_proof(api: Api) -> None
 async def test_a_release_is_pending_until_the_broker_was_read_back(api: Api) -> None:
     await api.report("edge-1")
     await api.json("PUT", EDGE, body={"level": "restricted", "reason": "odd"})
-    await api.world.drain()
+    await api.harness.drain()
     found = await api.json("POST", f"{EDGE}/release?wait=0.01", body={"reason": "checked"})
     assert (found["case"], found["proof"], found["waited"]) == (None, "pending", "timed_out")
-    await api.world.drain()
+    await api.harness.drain()
     assert (await api.json("GET", f"{EDGE}/proof"))["proof"] == "proven"
 
 
@@ -104,7 +104,7 @@ async def test_a_command_is_answered_when_it_has_ended(api: Api) -> None:
     async with asyncio.TaskGroup() as group:
         shown = group.create_task(api.json("GET", f"/api/v1/commands/{made['command_id']}?wait=20"))
         await _waiting(api)
-        await api.world.ingest.process_batch([incoming("edge-1", json.dumps(done).encode(), UpChannel.RESULT)])
+        await api.harness.ingest.process_batch([incoming("edge-1", json.dumps(done).encode(), UpChannel.RESULT)])
     assert (shown.result()["state"], shown.result()["waited"]) == ("succeeded", "settled")
     again = await api.json("GET", f"/api/v1/commands/{made['command_id']}?wait=20")
     assert (again["state"], again["waited"]) == ("succeeded", "settled")
@@ -115,19 +115,19 @@ async def test_trouble_that_lasts_is_told_before_the_time_is_over(api: Api, monk
     monkeypatch.setattr(waiting, "_RECHECK", 0.01)
     await api.report("edge-1")
     await api.report("edge-2")
-    api.world.broker.fails.append(BrokerUnreachableError("no node answered"))
+    api.harness.broker.fails.append(BrokerUnreachableError("no node answered"))
     body = {**BODY, "devices": ["edge-1", "edge-2"]}
     async with asyncio.TaskGroup() as group:
         decided = group.create_task(api.json("PUT", "/api/v1/quarantine?wait=20", body=body))
         await _waiting(api)
-        await api.world.drain()  # the first device fails, the second does not
+        await api.harness.drain()  # the first device fails, the second does not
     first, second = sorted(decided.result()["items"], key=lambda one: str(one["proof"]))
     assert (first["proof"], first["trouble"], first["waited"]) == ("in_trouble", "no node answered", "settled")
     assert (second["proof"], second["trouble"]) == ("proven", "")
 
 
 async def test_trouble_that_ends_within_the_grace_is_no_failure(working: Api) -> None:
-    working.world.broker.fails.append(BrokerUnreachableError("no node answered"))
+    working.harness.broker.fails.append(BrokerUnreachableError("no node answered"))
     found = await working.json("PUT", f"{EDGE}?wait=20", body=BODY)
     assert (found["proof"], found["trouble"], found["waited"]) == ("proven", "", "settled")
 
@@ -162,14 +162,14 @@ async def test_one_wait_too_many_is_answered_at_once_and_the_decision_stands(api
         found = await api.json("PUT", f"{EDGE}?wait=20", body=BODY)
         assert (found["level"], found["proof"], found["waited"]) == ("isolated", "pending", "too_many")
         waiters.close()
-    assert api.world.level("edge-1") is ContainmentLevel.ISOLATED
+    assert api.harness.level("edge-1") is ContainmentLevel.ISOLATED
 
 
 @pytest.mark.parametrize("seconds", ["-1", "56", "nan", "soon"])
 async def test_a_wait_has_bounds(api: Api, seconds: str) -> None:
     await api.report("edge-1")
     await api.json("PUT", f"{EDGE}?wait={seconds}", 422, BODY)
-    assert api.world.level("edge-1") is ContainmentLevel.NONE
+    assert api.harness.level("edge-1") is ContainmentLevel.NONE
 
 
 async def test_a_client_that_is_gone_frees_its_place(api: Api) -> None:
@@ -179,7 +179,7 @@ async def test_a_client_that_is_gone_frees_its_place(api: Api) -> None:
         await gone.wait()
         return {"type": "http.disconnect"}
 
-    wait = RequestWait(Request({"type": "http"}, receive), api.world.waiters, "operator:tests", 20.0)
+    wait = RequestWait(Request({"type": "http"}, receive), api.harness.waiters, "operator:tests", 20.0)
     async with asyncio.TaskGroup() as group:
         end = group.create_task(wait.until({"edge-1": lambda _now: False}))
         await _waiting(api)

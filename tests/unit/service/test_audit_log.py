@@ -11,7 +11,7 @@ from controller.domain.effects import AuditEntry
 from controller.ports.broker_tables import BAN_MARK, Ban
 from controller.ports.errors import BrokerUnreachableError
 from controller.service.audit_log import MOST_TEXT, AuditLogger, effect_fields, fields_of
-from tests.support.controller_harness import world
+from tests.support.controller_harness import open_harness
 from tests.support.reports import full, incoming
 
 _LINES = """
@@ -29,21 +29,21 @@ logger_for("record")(entry.kind.value, fields_of(entry))
 async def test_one_case_is_one_thread_through_the_log(tmp_path: Path) -> None:
     lines: list[tuple[str, dict[str, object]]] = []
     logger = AuditLogger(lambda event, fields: lines.append((event, dict(fields))))
-    async with world(tmp_path / "c.db", listeners=(logger,)) as place:
-        place.broker.fails = [BrokerUnreachableError("no node answered")]
-        await place.ingest.process_batch(
+    async with open_harness(tmp_path / "c.db", listeners=(logger,)) as harness:
+        harness.broker.fails = [BrokerUnreachableError("no node answered")]
+        await harness.ingest.process_batch(
             [incoming("edge-1", full("edge-1", 1, 23)), incoming("edge-2", full("edge-2", 1))]
         )
-        await place.drain()
-        case = place.fleet.devices["edge-1"].case
+        await harness.drain()
+        case = harness.fleet.devices["edge-1"].case
         assert case is not None
-        place.outbox.queue.retry_now("edge-1")
-        await place.drain()
+        harness.outbox.queue.retry_now("edge-1")
+        await harness.drain()
     assert [event for event, _ in lines if event == AuditKind.CONTAINMENT_PROVEN] == [AuditKind.CONTAINMENT_PROVEN]
     mine = [event for event, fields in lines if fields.get("case") == case.case_id]
     assert mine.index(AuditKind.CONTAINMENT_FAILED) < mine.index(AuditKind.CONTAINMENT_PROVEN)
     assert {fields["device"] for _, fields in lines if fields.get("case")} == {"edge-1"}
-    retried = next(fields for event, fields in place.logged if event == "effect will be retried")
+    retried = next(fields for event, fields in harness.logged if event == "effect will be retried")
     assert (retried["device"], retried["case"], retried["effect"]) == ("edge-1", case.case_id, "RestrictClient")
 
 
@@ -51,16 +51,16 @@ async def test_every_listener_is_called_in_order(tmp_path: Path) -> None:
     heard: list[str] = []
     first = AuditLogger(lambda event, _fields: heard.append(event))
     second = AuditLogger(lambda event, _fields: heard.append(f"log: {event}"))
-    async with world(tmp_path / "c.db", listeners=(first, second)) as place:
-        await place.ingest.process_batch([incoming("edge-1", full("edge-1", 1))])
+    async with open_harness(tmp_path / "c.db", listeners=(first, second)) as harness:
+        await harness.ingest.process_batch([incoming("edge-1", full("edge-1", 1))])
     assert heard
     assert heard[0::2] == [one.removeprefix("log: ") for one in heard[1::2]]
 
 
 async def test_a_command_is_named_by_its_id(tmp_path: Path) -> None:
-    async with world(tmp_path / "c.db") as place:
-        await place.ingest.process_batch([incoming("edge-1", full("edge-1", 1, 23))])
-        sent = [effect_fields(one) for one in await place.store.effects()]
+    async with open_harness(tmp_path / "c.db") as harness:
+        await harness.ingest.process_batch([incoming("edge-1", full("edge-1", 1, 23))])
+        sent = [effect_fields(one) for one in await harness.store.effects()]
     assert {one["effect"] for one in sent} == {"RestrictClient", "SendCommand"}
     assert all(("command" in one) is (one["effect"] == "SendCommand") for one in sent)
     assert {one["device"] for one in sent} == {"edge-1"}
@@ -68,10 +68,12 @@ async def test_a_command_is_named_by_its_id(tmp_path: Path) -> None:
 
 async def test_a_ban_that_is_left_alone_names_device_and_case(tmp_path: Path) -> None:
     lines: list[Mapping[str, object]] = []
-    async with world(tmp_path / "c.db", listeners=(AuditLogger(lambda _event, fields: lines.append(fields)),)) as place:
+    async with open_harness(
+        tmp_path / "c.db", listeners=(AuditLogger(lambda _event, fields: lines.append(fields)),)
+    ) as harness:
         ban = Ban(kind="clientid", who="ghost", by=f"{BAN_MARK}case-7", reason="r", at=1.0, until=None)
-        place.broker.bans_held["ghost"] = ban
-        await place.reconciler.reconcile()
+        harness.broker.bans_held["ghost"] = ban
+        await harness.reconciler.reconcile()
     drift = [fields for fields in lines if fields.get("what") == "a ban of an unknown device"]
     assert [(fields["device"], fields["case"]) for fields in drift] == [("ghost", "case-7")]
 
@@ -99,7 +101,9 @@ def test_a_line_is_one_json_object_whatever_a_device_wrote() -> None:
 
 async def test_entries_that_follow_from_no_event_reach_the_listeners(tmp_path: Path) -> None:
     lines: list[str] = []
-    async with world(tmp_path / "c.db", listeners=(AuditLogger(lambda event, _fields: lines.append(event)),)) as place:
-        await place.fleet.record(AuditEntry(AuditKind.TOKEN_CREATED, "", "operator:ada"))
-        (line,) = await place.store.audit()
-    assert (lines, line.entry.kind, line.at) == (["token.created"], AuditKind.TOKEN_CREATED, place.clock.at)
+    async with open_harness(
+        tmp_path / "c.db", listeners=(AuditLogger(lambda event, _fields: lines.append(event)),)
+    ) as harness:
+        await harness.fleet.record(AuditEntry(AuditKind.TOKEN_CREATED, "", "operator:ada"))
+        (line,) = await harness.store.audit()
+    assert (lines, line.entry.kind, line.at) == (["token.created"], AuditKind.TOKEN_CREATED, harness.clock.at)

@@ -11,7 +11,7 @@ from controller.domain.device import Device
 from controller.ports.broker import AuthStrength
 from controller.ports.messages import IncomingMessage
 from controller.service.identity.clones import MAX_PRESENCE, CloneMonitor
-from tests.support.controller_harness import World, world
+from tests.support.controller_harness import ControllerHarness, open_harness
 
 
 def presence(
@@ -23,18 +23,20 @@ def presence(
 
 
 @pytest.fixture
-async def one(tmp_path: Path) -> AsyncIterator[World]:
-    async with world(tmp_path / "cordon.db") as made:
+async def one(tmp_path: Path) -> AsyncIterator[ControllerHarness]:
+    async with open_harness(tmp_path / "cordon.db") as made:
         made.fleet.devices["d1"] = Device("d1", first_seen=0.0, last_seen=0.0)
         yield made
 
 
 @pytest.fixture
-def watch(one: World) -> CloneMonitor:
+def watch(one: ControllerHarness) -> CloneMonitor:
     return one.loop(CloneMonitor)
 
 
-async def test_two_in_turn_are_told_with_the_grade_of_their_identity(one: World, watch: CloneMonitor) -> None:
+async def test_two_in_turn_are_told_with_the_grade_of_their_identity(
+    one: ControllerHarness, watch: CloneMonitor
+) -> None:
     one.broker.grades["d1"] = AuthStrength.KNOWN
     await one.ingest.process_batch([presence(peer=f"192.0.2.{number % 2}") for number in range(4)])
     await watch.run_once()
@@ -64,7 +66,9 @@ async def test_two_in_turn_are_told_with_the_grade_of_their_identity(one: World,
         IncomingMessage("$SYS/brokers/n/uptime", b"takenover", 0, False, False, -1, 0.0),
     ],
 )
-async def test_everything_else_is_passed_over(one: World, watch: CloneMonitor, message: IncomingMessage) -> None:
+async def test_everything_else_is_passed_over(
+    one: ControllerHarness, watch: CloneMonitor, message: IncomingMessage
+) -> None:
     await one.ingest.process_batch([message] * 20)
     await watch.run_once()
     assert await one.store.audit(kind=AuditKind.DEVICE_CLONE_SUSPECTED) == []

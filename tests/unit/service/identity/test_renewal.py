@@ -19,7 +19,7 @@ from controller.service.identity.services import IdentityServices
 from device_agent.identity.keypair import make_csr, sign
 from schemas.enrolment import RenewRequest, RenewResponse, renewal_bytes
 from schemas.topics import DownChannel, UpChannel, down, up
-from tests.support.controller_harness import World, world
+from tests.support.controller_harness import ControllerHarness, open_harness
 from tests.support.identity import authority_settings
 
 DEVICE = "edge-1"
@@ -27,7 +27,7 @@ DEVICE = "edge-1"
 
 @dataclass(slots=True)
 class Scenario:
-    world: World
+    harness: ControllerHarness
     identity: IdentityServices
     key: Any
     present: Certificate
@@ -38,15 +38,15 @@ class Scenario:
         message = IncomingMessage(
             up(device, UpChannel.RENEW), payload, 1, retain=retain, dup=False, ticket=1, received_at=0.0
         )
-        await self.world.ingest.process_batch([message])
+        await self.harness.ingest.process_batch([message])
         await self.identity.renewals.run_once()
-        told = [payload for topic, payload in self.world.link.sent if topic == down(device, DownChannel.CERTIFICATE)]
+        told = [payload for topic, payload in self.harness.link.sent if topic == down(device, DownChannel.CERTIFICATE)]
         return RenewResponse.model_validate_json(told[-1]) if told else None
 
 
 @pytest.fixture
 async def scenario(tmp_path: Path) -> AsyncIterator[Scenario]:
-    async with world(tmp_path / "cordon.db", settings=authority_settings(tmp_path)) as one:
+    async with open_harness(tmp_path / "cordon.db", settings=authority_settings(tmp_path)) as one:
         identity = one.identity
         key = ec.generate_private_key(ec.SECP256R1())
         authority = identity.certificates.authority
@@ -76,7 +76,7 @@ async def test_who_proves_the_present_key_gets_a_new_certificate(scenario: Scena
     leaf.verify_directly_issued_by(x509.load_pem_x509_certificate(answer.chain.encode()))
     found = await scenario.identity.certificates.registry.of(DEVICE)
     assert [one.origin for one in found] == ["token:t1", f"renewal:{scenario.present.serial}"]
-    assert "edge-1" not in scenario.world.fleet.devices  # asking for a certificate is no report
+    assert "edge-1" not in scenario.harness.fleet.devices  # asking for a certificate is no report
 
 
 async def test_asking_again_gets_the_same_certificate(scenario: Scenario) -> None:
@@ -102,7 +102,7 @@ async def test_everybody_else_is_refused(scenario: Scenario, attack: str) -> Non
     answer = await scenario.ask(wanted(scenario, **changes))
     assert answer is not None
     assert (answer.certificate, answer.refused) == (None, code)
-    assert [event for event, _ in scenario.world.logged].count("renewal refused") == 1
+    assert [event for event, _ in scenario.harness.logged].count("renewal refused") == 1
     assert len(await scenario.identity.certificates.registry.of(DEVICE)) == 1
 
 
@@ -117,7 +117,7 @@ async def test_what_does_not_hold_any_more_renews_nothing(scenario: Scenario, ho
     if how == "revoked":
         await scenario.identity.revocation.revoke([scenario.present.serial], "operator:ada", "unspecified", "stolen")
     else:
-        scenario.world.clock.at = scenario.present.end + 1
+        scenario.harness.clock.at = scenario.present.end + 1
     answer = await scenario.ask(wanted(scenario))
     assert answer is not None
     assert answer.refused == "certificate_over"
@@ -125,7 +125,7 @@ async def test_what_does_not_hold_any_more_renews_nothing(scenario: Scenario, ho
 
 async def test_a_request_on_the_topic_of_another_device_is_refused_before_it_is_read(scenario: Scenario) -> None:
     assert await scenario.ask(wanted(scenario), "edge-2") is None
-    (letter,) = await scenario.world.store.dead_letters()
+    (letter,) = await scenario.harness.store.dead_letters()
     assert (letter.reason, letter.device_id) == ("wrong_device", "edge-2")
 
 
@@ -138,7 +138,9 @@ async def test_of_many_requests_of_one_device_the_last_is_answered(scenario: Sce
     for body in bodies:
         scenario.identity.renewals.enqueue(DEVICE, body)
     await scenario.identity.renewals.run_once()
-    (told,) = [payload for topic, payload in scenario.world.link.sent if topic == down(DEVICE, DownChannel.CERTIFICATE)]
+    (told,) = [
+        payload for topic, payload in scenario.harness.link.sent if topic == down(DEVICE, DownChannel.CERTIFICATE)
+    ]
     assert RenewResponse.model_validate_json(told).request == hashlib.sha256(bodies[-1].csr.encode()).hexdigest()
 
 
@@ -147,5 +149,5 @@ async def test_a_certificate_that_is_followed_by_two_keys_is_an_alert(scenario: 
     assert first is not None
     assert second is not None
     assert first.certificate != second.certificate
-    (line,) = await scenario.world.store.audit(kind=AuditKind.DEVICE_CLONE_SUSPECTED)
+    (line,) = await scenario.harness.store.audit(kind=AuditKind.DEVICE_CLONE_SUSPECTED)
     assert line.entry.alert

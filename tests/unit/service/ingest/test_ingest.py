@@ -12,42 +12,42 @@ from controller.domain.policy.model import ContainmentLevel, EventTerms, Policy,
 from schemas.posture import digest_of
 from schemas.topics import DownChannel, UpChannel, down
 from tests.support import reports
-from tests.support.controller_harness import world
+from tests.support.controller_harness import open_harness
 from tests.support.receipts import receipts_sent
 from tests.support.reports import full, heartbeat, incoming
 
 
 async def test_a_report_is_kept_then_acknowledged_then_answered(tmp_path: Path) -> None:
-    async with world(tmp_path / "c.db") as place:
+    async with open_harness(tmp_path / "c.db") as harness:
         message = incoming("edge-1", full("edge-1", 7, 22))
-        await place.ingest.process_batch([message])
-        assert place.link.acknowledged == [message]
+        await harness.ingest.process_batch([message])
+        assert harness.link.acknowledged == [message]
         digest = digest_of(reports.sections(22))
-        assert receipts_sent(place, "edge-1") == [{"v": 1, "seq": 7, "verdict": "accepted", "digest": digest}]
-    async with world(tmp_path / "c.db") as place:
-        device = place.fleet.get("edge-1")
+        assert receipts_sent(harness, "edge-1") == [{"v": 1, "seq": 7, "verdict": "accepted", "digest": digest}]
+    async with open_harness(tmp_path / "c.db") as harness:
+        device = harness.fleet.get("edge-1")
         assert device is not None
         assert (device.report_seq, device.digest) == (7, digest)
-        assert await place.store.report("edge-1") == message.payload
+        assert await harness.store.report("edge-1") == message.payload
 
 
 async def test_one_bad_message_harms_no_other_and_is_told_why(tmp_path: Path) -> None:
-    async with world(tmp_path / "c.db") as place:
+    async with open_harness(tmp_path / "c.db") as harness:
         batch = [
             incoming("edge-1", b"{not json"),
             incoming("edge-2", full("edge-2", 1, 22)),
             incoming("edge-3", full("edge-4", 1, 22)),
         ]
-        await place.ingest.process_batch(batch)
-        assert place.link.acknowledged == batch
-        assert receipts_sent(place, "edge-1")[0]["reason"] == "malformed"
-        assert receipts_sent(place, "edge-2")[0]["verdict"] == "accepted"
-        assert receipts_sent(place, "edge-3")[0] == {
+        await harness.ingest.process_batch(batch)
+        assert harness.link.acknowledged == batch
+        assert receipts_sent(harness, "edge-1")[0]["reason"] == "malformed"
+        assert receipts_sent(harness, "edge-2")[0]["verdict"] == "accepted"
+        assert receipts_sent(harness, "edge-3")[0] == {
             "v": 1, "seq": 1, "verdict": "rejected", "digest": None, "reason": "wrong_device",
             "detail": "payload and topic name different devices",
         }  # fmt: skip
-        assert set(place.fleet.devices) == {"edge-2"}
-        letters = await place.store.dead_letters()
+        assert set(harness.fleet.devices) == {"edge-2"}
+        letters = await harness.store.dead_letters()
         assert sorted(letter.reason for letter in letters) == ["malformed", "wrong_device"]
 
 
@@ -68,28 +68,28 @@ async def test_one_bad_message_harms_no_other_and_is_told_why(tmp_path: Path) ->
     ],
 )
 async def test_what_is_wrong_has_a_word(tmp_path: Path, payload: bytes, reason: str) -> None:
-    async with world(tmp_path / "c.db") as place:
-        await place.ingest.process_batch([incoming("edge-1", payload)])
-        (answer,) = receipts_sent(place, "edge-1")
+    async with open_harness(tmp_path / "c.db") as harness:
+        await harness.ingest.process_batch([incoming("edge-1", payload)])
+        (answer,) = receipts_sent(harness, "edge-1")
         assert (answer["verdict"], answer["reason"]) == ("rejected", reason)
-        assert place.ingest.counts[f"refused:{reason}"] == 1
+        assert harness.ingest.counts[f"refused:{reason}"] == 1
 
 
 async def test_a_retained_report_is_no_news(tmp_path: Path) -> None:
-    async with world(tmp_path / "c.db") as place:
-        await place.ingest.process_batch([incoming("edge-1", full("edge-1", 1, 22), retain=True)])
-        assert receipts_sent(place, "edge-1")[0]["reason"] == "invalid"
-        assert not place.fleet.devices
+    async with open_harness(tmp_path / "c.db") as harness:
+        await harness.ingest.process_batch([incoming("edge-1", full("edge-1", 1, 22), retain=True)])
+        assert receipts_sent(harness, "edge-1")[0]["reason"] == "invalid"
+        assert not harness.fleet.devices
 
 
 async def test_a_heartbeat_of_another_posture_asks_for_all_of_it(tmp_path: Path) -> None:
-    async with world(tmp_path / "c.db") as place:
+    async with open_harness(tmp_path / "c.db") as harness:
         other = digest_of(reports.sections(80))
-        await place.ingest.process_batch([incoming("edge-1", heartbeat("edge-1", 3, other))])
-        assert receipts_sent(place, "edge-1") == [{"v": 1, "seq": 3, "verdict": "resend_full"}]
-        await place.ingest.process_batch([incoming("edge-1", full("edge-1", 4, 80))])
-        await place.ingest.process_batch([incoming("edge-1", heartbeat("edge-1", 5, other))])
-        assert [one["verdict"] for one in receipts_sent(place, "edge-1")] == ["resend_full", "accepted"]
+        await harness.ingest.process_batch([incoming("edge-1", heartbeat("edge-1", 3, other))])
+        assert receipts_sent(harness, "edge-1") == [{"v": 1, "seq": 3, "verdict": "resend_full"}]
+        await harness.ingest.process_batch([incoming("edge-1", full("edge-1", 4, 80))])
+        await harness.ingest.process_batch([incoming("edge-1", heartbeat("edge-1", 5, other))])
+        assert [one["verdict"] for one in receipts_sent(harness, "edge-1")] == ["resend_full", "accepted"]
 
 
 async def test_new_policies_judge_the_stored_report_at_the_next_heartbeat(tmp_path: Path) -> None:
@@ -97,34 +97,34 @@ async def test_new_policies_judge_the_stored_report_at_the_next_heartbeat(tmp_pa
     from tests.support.playbook import policies, rule
 
     lax = policies(rule("telnet", TELNET, check="!listening_ports.exists(p, p == 9)"))
-    async with world(tmp_path / "c.db", lax) as place:
-        await place.ingest.process_batch([incoming("edge-1", full("edge-1", 1, 23))])
-        assert place.level("edge-1") == ContainmentLevel.NONE
+    async with open_harness(tmp_path / "c.db", lax) as harness:
+        await harness.ingest.process_batch([incoming("edge-1", full("edge-1", 1, 23))])
+        assert harness.level("edge-1") == ContainmentLevel.NONE
         strict = policies(rule("telnet", TELNET, check="!listening_ports.exists(p, p == 23)"))
         object.__setattr__(strict, "version", "v2")
-        place.fleet.set_policies(strict)
-        digest = place.fleet.devices["edge-1"].digest
-        await place.ingest.process_batch([incoming("edge-1", heartbeat("edge-1", 2, digest))])
-        assert place.level("edge-1") == ContainmentLevel.RESTRICTED
+        harness.fleet.set_policies(strict)
+        digest = harness.fleet.devices["edge-1"].digest
+        await harness.ingest.process_batch([incoming("edge-1", heartbeat("edge-1", 2, digest))])
+        assert harness.level("edge-1") == ContainmentLevel.RESTRICTED
 
 
 async def test_violation_repair_and_release(tmp_path: Path) -> None:
-    async with world(tmp_path / "c.db") as place:
-        await place.ingest.process_batch([incoming("edge-1", full("edge-1", 1, 22, 23))])
-        await place.drain()
-        assert place.level("edge-1") == ContainmentLevel.RESTRICTED
-        assert place.broker.calls == ["grade edge-1", "restrict edge-1"]
-        topic, envelope = place.link.sent[-1]
+    async with open_harness(tmp_path / "c.db") as harness:
+        await harness.ingest.process_batch([incoming("edge-1", full("edge-1", 1, 22, 23))])
+        await harness.drain()
+        assert harness.level("edge-1") == ContainmentLevel.RESTRICTED
+        assert harness.broker.calls == ["grade edge-1", "restrict edge-1"]
+        topic, envelope = harness.link.sent[-1]
         assert topic == down("edge-1", DownChannel.COMMAND)
         command = json.loads(envelope.removeprefix(b"signed:"))
         assert (command["action"], command["params"]) == ("service.disable", {"name": "telnetd"})
         done = {"v": 1, "command_id": command["command_id"], "state": "succeeded", "at": reports.SENT_AT}
-        await place.ingest.process_batch([incoming("edge-1", json.dumps(done).encode(), UpChannel.RESULT)])
-        await place.ingest.process_batch([incoming("edge-1", full("edge-1", 2, 22))])
-        await place.drain()
-        assert place.level("edge-1") == ContainmentLevel.NONE
-        assert place.broker.calls[-1] == "release edge-1"
-        assert await place.audited("edge-1") == [
+        await harness.ingest.process_batch([incoming("edge-1", json.dumps(done).encode(), UpChannel.RESULT)])
+        await harness.ingest.process_batch([incoming("edge-1", full("edge-1", 2, 22))])
+        await harness.drain()
+        assert harness.level("edge-1") == ContainmentLevel.NONE
+        assert harness.broker.calls[-1] == "release edge-1"
+        assert await harness.audited("edge-1") == [
             AuditKind.REPORT_FIRST_ACCEPTED,
             AuditKind.REPORT_POSTURE_CHANGED,
             AuditKind.CONTAINMENT_DECIDED,
@@ -139,38 +139,38 @@ async def test_violation_repair_and_release(tmp_path: Path) -> None:
 
 
 async def test_the_fleet_is_bounded(tmp_path: Path) -> None:
-    async with world(tmp_path / "c.db") as place:
-        place.fleet._max_devices = 1
-        await place.ingest.process_batch([incoming(name, full(name, 1, 22)) for name in ("edge-1", "edge-2")])
-        assert receipts_sent(place, "edge-2")[0]["reason"] == "too_many"
-        assert set(place.fleet.devices) == {"edge-1"}
+    async with open_harness(tmp_path / "c.db") as harness:
+        harness.fleet._max_devices = 1
+        await harness.ingest.process_batch([incoming(name, full(name, 1, 22)) for name in ("edge-1", "edge-2")])
+        assert receipts_sent(harness, "edge-2")[0]["reason"] == "too_many"
+        assert set(harness.fleet.devices) == {"edge-1"}
 
 
 async def test_receipts_that_cannot_be_sent_are_counted(tmp_path: Path) -> None:
-    async with world(tmp_path / "c.db") as place:
-        place.link.takes = False
-        await place.ingest.process_batch([incoming("edge-1", full("edge-1", 1, 22))])
-        assert place.ingest.counts["receipts_not_sent"] == 1
+    async with open_harness(tmp_path / "c.db") as harness:
+        harness.link.takes = False
+        await harness.ingest.process_batch([incoming("edge-1", full("edge-1", 1, 22))])
+        assert harness.ingest.counts["receipts_not_sent"] == 1
 
 
 async def test_the_same_report_again_counts_again_without_being_read_again(tmp_path: Path) -> None:
-    async with world(tmp_path / "c.db") as place:
+    async with open_harness(tmp_path / "c.db") as harness:
         for seq in (1, 2, 3):
-            await place.ingest.process_batch([incoming("edge-1", full("edge-1", seq, 23))])
-        device = place.fleet.devices["edge-1"]
+            await harness.ingest.process_batch([incoming("edge-1", full("edge-1", seq, 23))])
+        device = harness.fleet.devices["edge-1"]
         assert (device.report_seq, device.rules["p/telnet"].streak, device.satisfied) == (3, 3, 1)
-        assert [one["seq"] for one in receipts_sent(place, "edge-1")] == [1, 2, 3]
+        assert [one["seq"] for one in receipts_sent(harness, "edge-1")] == [1, 2, 3]
 
 
 async def test_two_reports_in_one_batch_are_each_judged_for_what_they_say(tmp_path: Path) -> None:
-    async with world(tmp_path / "c.db") as place:
-        await place.ingest.process_batch([incoming("edge-1", full("edge-1", 1, 22))])
-        await place.ingest.process_batch(
+    async with open_harness(tmp_path / "c.db") as harness:
+        await harness.ingest.process_batch([incoming("edge-1", full("edge-1", 1, 22))])
+        await harness.ingest.process_batch(
             [incoming("edge-1", full("edge-1", 2, 22, 23)), incoming("edge-1", full("edge-1", 3, 22))]
         )
-        await place.ingest.process_batch([incoming("edge-1", full("edge-1", 4, 22, 23))])
-        assert place.level("edge-1") is ContainmentLevel.RESTRICTED
-        assert "p/telnet" in place.fleet.devices["edge-1"].rules
+        await harness.ingest.process_batch([incoming("edge-1", full("edge-1", 4, 22, 23))])
+        assert harness.level("edge-1") is ContainmentLevel.RESTRICTED
+        assert "p/telnet" in harness.fleet.devices["edge-1"].rules
 
 
 async def test_labels_are_facts_too(tmp_path: Path) -> None:
@@ -179,32 +179,32 @@ async def test_labels_are_facts_too(tmp_path: Path) -> None:
     from tests.support.playbook import policies, rule
 
     lab = rule("no-lab", RuleResponse(contain=ContainmentLevel.RESTRICTED), check='device.class != "lab"')
-    async with world(tmp_path / "c.db", policies(lab)) as place:
-        await place.ingest.process_batch([incoming("edge-1", full("edge-1", 1, 22))])
-        await place.fleet.apply_and_commit("edge-1", DeviceLabelled(place.fleet.new_id(), "lab", (), "op"))
-        await place.ingest.process_batch([incoming("edge-1", full("edge-1", 2, 22))])
-        assert place.level("edge-1") is ContainmentLevel.RESTRICTED
+    async with open_harness(tmp_path / "c.db", policies(lab)) as harness:
+        await harness.ingest.process_batch([incoming("edge-1", full("edge-1", 1, 22))])
+        await harness.fleet.apply_and_commit("edge-1", DeviceLabelled(harness.fleet.new_id(), "lab", (), "op"))
+        await harness.ingest.process_batch([incoming("edge-1", full("edge-1", 2, 22))])
+        assert harness.level("edge-1") is ContainmentLevel.RESTRICTED
 
 
 async def test_a_refused_event_is_told_as_such(tmp_path: Path) -> None:
-    async with world(tmp_path / "c.db") as place:
-        await place.ingest.process_batch([incoming("edge-1", b"{}", UpChannel.EVENT), incoming("edge-1", b"{}")])
-        event, report = receipts_sent(place, "edge-1")
+    async with open_harness(tmp_path / "c.db") as harness:
+        await harness.ingest.process_batch([incoming("edge-1", b"{}", UpChannel.EVENT), incoming("edge-1", b"{}")])
+        event, report = receipts_sent(harness, "edge-1")
         assert (event["about"], event["reason"]) == ("event", "unsupported_version")
         assert "about" not in report
 
 
 async def test_an_event_is_judged_and_contains_over_a_restart(tmp_path: Path) -> None:
     attack = {"v": 1, "device_id": "edge-1", "kind": "intrusion.snort", "severity": "critical", "at": reports.SENT_AT}
-    async with world(tmp_path / "c.db") as place:
-        place.fleet.set_policies(with_events(place.fleet.policies))
-        await place.ingest.process_batch([incoming("edge-1", full("edge-1", 1, 22))])
-        await place.ingest.process_batch([incoming("edge-1", json.dumps(attack).encode(), UpChannel.EVENT)])
-        await place.drain()
-        assert place.level("edge-1") is ContainmentLevel.RESTRICTED
-        assert place.broker.calls[-1].startswith("restrict edge-1")
-    async with world(tmp_path / "c.db") as place:
-        device = place.fleet.devices["edge-1"]
+    async with open_harness(tmp_path / "c.db") as harness:
+        harness.fleet.set_policies(with_events(harness.fleet.policies))
+        await harness.ingest.process_batch([incoming("edge-1", full("edge-1", 1, 22))])
+        await harness.ingest.process_batch([incoming("edge-1", json.dumps(attack).encode(), UpChannel.EVENT)])
+        await harness.drain()
+        assert harness.level("edge-1") is ContainmentLevel.RESTRICTED
+        assert harness.broker.calls[-1].startswith("restrict edge-1")
+    async with open_harness(tmp_path / "c.db") as harness:
+        device = harness.fleet.devices["edge-1"]
         assert device.rules["p/attack"].until == device.rules["p/attack"].since + 3600
 
 

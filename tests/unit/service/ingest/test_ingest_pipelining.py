@@ -15,7 +15,7 @@ from controller.service.ingest.ingest import BATCHES_AHEAD, Ingest
 from schemas.events import ReceiptVerdict, ReportReceipt, accepted_json
 from schemas.posture import digest_of
 from tests.support import reports
-from tests.support.controller_harness import MemoryLink, World, world
+from tests.support.controller_harness import ControllerHarness, MemoryLink, open_harness
 from tests.support.receipts import receipts_sent
 from tests.support.reports import delta, full, heartbeat, incoming
 
@@ -40,10 +40,10 @@ class Feed(MemoryLink):
 class SlowDisk:
     """Commits as they are asked for, each done when it is told."""
 
-    def __init__(self, place: World) -> None:
-        self._real = place.store.commit
+    def __init__(self, harness: ControllerHarness) -> None:
+        self._real = harness.store.commit
         self.asked: list[tuple[StoreWrites, asyncio.Future[None]]] = []
-        place.store.commit = self.commit  # type: ignore[method-assign]  # the slow part of a real store
+        harness.store.commit = self.commit  # type: ignore[method-assign]  # the slow part of a real store
 
     def commit(self, writes: StoreWrites) -> Awaitable[None]:
         told: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -62,13 +62,13 @@ async def _until(done: Sized, count: int) -> None:
 
 
 async def test_what_is_decided_ahead_is_told_in_order_and_only_once_it_is_on_disk(tmp_path: Path) -> None:
-    async with world(tmp_path / "c.db") as place:
-        link, disk = Feed(), SlowDisk(place)
+    async with open_harness(tmp_path / "c.db") as harness:
+        link, disk = Feed(), SlowDisk(harness)
         ahead = BATCHES_AHEAD + 2
         messages = link.feed(*(full("edge-1", number + 1, 22) for number in range(ahead + 2)))
-        place.link.sent = link.sent
+        harness.link.sent = link.sent
         async with asyncio.TaskGroup() as group:
-            working = group.create_task(Ingest(link, place.fleet, lambda *_: None).run())
+            working = group.create_task(Ingest(link, harness.fleet, lambda *_: None).run())
             await _until(disk.asked, ahead)
             for _ in range(20):
                 await asyncio.sleep(0)
@@ -81,37 +81,37 @@ async def test_what_is_decided_ahead_is_told_in_order_and_only_once_it_is_on_dis
             await disk.finish(0)
             await _until(link.acknowledged, 2)
             assert link.acknowledged == messages[:2]
-            assert [one["seq"] for one in receipts_sent(place, "edge-1")] == [1, 2]
+            assert [one["seq"] for one in receipts_sent(harness, "edge-1")] == [1, 2]
             working.cancel()
 
 
 async def test_a_delta_on_a_report_that_is_not_on_disk_yet(tmp_path: Path) -> None:
-    async with world(tmp_path / "c.db") as place:
-        link, disk = Feed(), SlowDisk(place)
+    async with open_harness(tmp_path / "c.db") as harness:
+        link, disk = Feed(), SlowDisk(harness)
         link.feed(full("edge-1", 1, 22), delta(2, OLD, NEW), heartbeat("edge-1", 3, digest_of(NEW)))
-        place.link.sent = link.sent
+        harness.link.sent = link.sent
         async with asyncio.TaskGroup() as group:
-            working = group.create_task(Ingest(link, place.fleet, lambda *_: None).run())
+            working = group.create_task(Ingest(link, harness.fleet, lambda *_: None).run())
             await _until(disk.asked, 3)
             for number in range(3):
                 await disk.finish(number)
             await _until(link.acknowledged, 3)
             working.cancel()
-        assert [one["verdict"] for one in receipts_sent(place, "edge-1")] == ["accepted", "accepted"]
-        assert place.level("edge-1") is ContainmentLevel.RESTRICTED
-        stored = await place.store.report("edge-1")
+        assert [one["verdict"] for one in receipts_sent(harness, "edge-1")] == ["accepted", "accepted"]
+        assert harness.level("edge-1") is ContainmentLevel.RESTRICTED
+        stored = await harness.store.report("edge-1")
         assert stored is not None
         assert digest_of(NEW).encode() in stored
 
 
 async def test_what_cannot_be_kept_ends_the_ingest_without_an_acknowledgement(tmp_path: Path) -> None:
-    async with world(tmp_path / "c.db") as place:
-        link, disk = Feed(), SlowDisk(place)
+    async with open_harness(tmp_path / "c.db") as harness:
+        link, disk = Feed(), SlowDisk(harness)
         link.feed(full("edge-1", 1, 22))
 
         async def work() -> None:
             async with asyncio.TaskGroup() as group:
-                group.create_task(Ingest(link, place.fleet, lambda *_: None).run())
+                group.create_task(Ingest(link, harness.fleet, lambda *_: None).run())
                 await _until(disk.asked, 1)
                 disk.asked[0][1].set_exception(StoreError("cannot be kept"))
 
@@ -122,18 +122,18 @@ async def test_what_cannot_be_kept_ends_the_ingest_without_an_acknowledgement(tm
 
 
 async def test_a_report_that_repeats_is_kept_without_a_decision(tmp_path: Path) -> None:
-    async with world(tmp_path / "c.db") as place:
-        await place.ingest.process_batch(
+    async with open_harness(tmp_path / "c.db") as harness:
+        await harness.ingest.process_batch(
             [incoming("edge-1", full("edge-1", 1, 22)), incoming("edge-1", full("edge-1", 2, 22))]
         )
-        await place.ingest.process_batch([incoming("edge-1", full("edge-1", 3, 22))])
-        assert [one["seq"] for one in receipts_sent(place, "edge-1")] == [1, 2, 3]
-        await place.ingest.process_batch([incoming("edge-1", full("edge-1", 2, 22))])
-        assert receipts_sent(place, "edge-1")[-1]["reason"] == "stale_sequence"
-        assert await place.audited("edge-1") == [AuditKind.REPORT_FIRST_ACCEPTED]
-    async with world(tmp_path / "c.db") as place:
-        assert place.fleet.devices["edge-1"].report_seq == 3
-        assert place.fleet.devices["edge-1"].reported_at > 0
+        await harness.ingest.process_batch([incoming("edge-1", full("edge-1", 3, 22))])
+        assert [one["seq"] for one in receipts_sent(harness, "edge-1")] == [1, 2, 3]
+        await harness.ingest.process_batch([incoming("edge-1", full("edge-1", 2, 22))])
+        assert receipts_sent(harness, "edge-1")[-1]["reason"] == "stale_sequence"
+        assert await harness.audited("edge-1") == [AuditKind.REPORT_FIRST_ACCEPTED]
+    async with open_harness(tmp_path / "c.db") as harness:
+        assert harness.fleet.devices["edge-1"].report_seq == 3
+        assert harness.fleet.devices["edge-1"].reported_at > 0
 
 
 def test_the_usual_receipt_is_what_the_model_says() -> None:

@@ -12,7 +12,7 @@ from controller.domain.identity.certificates import Certificate
 from controller.service.identity.services import IdentityServices
 from controller.service.ingest.keyring import FRESH, DeviceKeyring
 from device_agent.identity.keypair import make_csr
-from tests.support.controller_harness import World, world
+from tests.support.controller_harness import ControllerHarness, open_harness
 from tests.support.identity import authority_settings
 from tests.support.receipts import verdicts
 from tests.support.signing_device import Signing
@@ -27,7 +27,7 @@ LATER = [("rejected", "too_many")]
 class Scenario:
     """A controller with an authority, whose ingest asks its registry."""
 
-    world: World
+    harness: ControllerHarness
     identity: IdentityServices
     keyring: DeviceKeyring
     seq: int = 0
@@ -45,21 +45,21 @@ class Scenario:
     async def report(self, signer: Signing, topic: str = DEVICE, **more: Any) -> list[tuple[str, str | None]]:
         """What is said to a new report of this signer in the branch of `topic`."""
         self.seq += 1
-        answer = await verdicts(self.world, signer.full(self.seq, self.world.clock.at, 22, **more), device_id=topic)
+        answer = await verdicts(self.harness, signer.full(self.seq, self.harness.clock.at, 22, **more), device_id=topic)
         await self.keyring.refresh_pending()
         return answer
 
     async def details(self, kind: AuditKind) -> list[dict[str, Any]]:
         """Of the device's lines of this kind, oldest first; all of them are alerts."""
-        lines = await self.world.store.audit(device_id=DEVICE, kind=kind, newest_first=False)
+        lines = await self.harness.store.audit(device_id=DEVICE, kind=kind, newest_first=False)
         assert all(line.entry.alert for line in lines)
         return [dict(line.entry.detail or {}) for line in lines]
 
 
 @pytest.fixture
 async def scenario(tmp_path: Path) -> AsyncIterator[Scenario]:
-    async with world(tmp_path / "c.db", settings=authority_settings(tmp_path)) as place:
-        yield Scenario(place, place.identity, place.signing.keyring)
+    async with open_harness(tmp_path / "c.db", settings=authority_settings(tmp_path)) as harness:
+        yield Scenario(harness, harness.identity, harness.signing.keyring)
 
 
 async def test_the_key_of_a_certificate_counts_without_a_first_contact(scenario: Scenario) -> None:
@@ -88,7 +88,7 @@ async def test_a_certificate_that_expired_signs_nothing(scenario: Scenario) -> N
     device, made = await scenario.certified()
     await scenario.report(device)
     assert await scenario.report(device) == TAKEN
-    scenario.world.clock.at = made.end + 1
+    scenario.harness.clock.at = made.end + 1
     assert await scenario.report(device) == TAKEN  # known from a moment ago, and looked up again
     assert await scenario.report(device) != TAKEN
 
@@ -97,7 +97,7 @@ async def test_a_former_certificate_counts_until_the_present_one_has_signed(scen
     old, made = await scenario.certified()
     await scenario.report(old)
     assert await scenario.report(old) == TAKEN
-    scenario.world.clock.at += 1
+    scenario.harness.clock.at += 1
     new, _ = await scenario.certified(origin=f"renewal:{made.serial}")
     assert await scenario.report(old) == LATER
     assert await scenario.report(old) == TAKEN  # the new pair has not connected yet
@@ -108,8 +108,8 @@ async def test_a_former_certificate_counts_until_the_present_one_has_signed(scen
     (row,) = await scenario.details(AuditKind.REPORT_CERTIFICATE_MISMATCHED)
     assert (row["certificate"], row["why"]) == (DEVICE, "a newer one of this device has signed since")
     settings = authority_settings(tmp_path)
-    async with world(tmp_path / "c.db", clock=scenario.world.clock, settings=settings) as place:  # a restart
-        again = Scenario(place, place.identity, place.signing.keyring, scenario.seq)
+    async with open_harness(tmp_path / "c.db", clock=scenario.harness.clock, settings=settings) as harness:  # a restart
+        again = Scenario(harness, harness.identity, harness.signing.keyring, scenario.seq)
         assert await again.report(old) == LATER
         assert await again.report(old) == REFUSED
         assert await again.report(new) == TAKEN
@@ -129,7 +129,7 @@ async def test_another_devices_certificate_signs_nothing(scenario: Scenario) -> 
     }  # fmt: skip
     # One that says it is of the device, and one that nobody made a certificate for.
     assert await scenario.report(other, device_id=DEVICE) == REFUSED
-    scenario.world.clock.at += FRESH + 1
+    scenario.harness.clock.at += FRESH + 1
     assert await scenario.report(Signing(DEVICE)) == REFUSED
     assert [
         (one["certificate"], one["why"]) for one in await scenario.details(AuditKind.REPORT_CERTIFICATE_MISMATCHED)

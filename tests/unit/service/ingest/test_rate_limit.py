@@ -15,7 +15,7 @@ from schemas.events import Status
 from schemas.posture import digest_of
 from schemas.topics import DownChannel, UpChannel, down
 from tests.support import reports
-from tests.support.controller_harness import World, world
+from tests.support.controller_harness import ControllerHarness, open_harness
 from tests.support.reports import full, heartbeat, incoming
 
 
@@ -23,9 +23,9 @@ def status(state: str, boot_id: str = "b") -> bytes:
     return json.dumps({"v": 1, "state": state, "boot_id": boot_id}).encode()
 
 
-def told(place: World, device_id: str, verdict: str) -> int:
+def told(harness: ControllerHarness, device_id: str, verdict: str) -> int:
     topic = down(device_id, DownChannel.RECEIPT)
-    return sum(json.loads(raw)["verdict"] == verdict for to, raw in place.link.sent if to == topic)
+    return sum(json.loads(raw)["verdict"] == verdict for to, raw in harness.link.sent if to == topic)
 
 
 def never(_device_id: str) -> bool:
@@ -99,68 +99,68 @@ def test_a_result_that_is_waited_for_is_always_read() -> None:
 
 
 async def test_a_flood_of_good_reports_is_cut_at_the_share_and_goes_on_at_the_rate(tmp_path: Path) -> None:
-    async with world(tmp_path / "c.db") as place:
+    async with open_harness(tmp_path / "c.db") as harness:
         flood = [incoming("noisy", full("noisy", seq, 22)) for seq in range(1, 400)]
-        await place.ingest.process_batch([*flood, incoming("quiet", full("quiet", 1, 22))])
-        assert len(place.link.acknowledged) == 400
-        assert (told(place, "noisy", "accepted"), told(place, "quiet", "accepted")) == (MESSAGE_BURST, 1)
-        assert place.ingest.counts["refused:too_many"] == 299
-        assert told(place, "noisy", "rejected") == ANSWER_BURST
-        assert place.ingest.counts["unanswered"] == 299 - ANSWER_BURST
-        assert len(await place.store.dead_letters(device_id="noisy")) == ANSWER_BURST
-        place.clock.at += 1.0
-        await place.ingest.process_batch([incoming("noisy", full("noisy", seq, 22)) for seq in range(400, 500)])
-        assert told(place, "noisy", "accepted") == MESSAGE_BURST + 20
-        assert told(place, "noisy", "rejected") == ANSWER_BURST + 1
+        await harness.ingest.process_batch([*flood, incoming("quiet", full("quiet", 1, 22))])
+        assert len(harness.link.acknowledged) == 400
+        assert (told(harness, "noisy", "accepted"), told(harness, "quiet", "accepted")) == (MESSAGE_BURST, 1)
+        assert harness.ingest.counts["refused:too_many"] == 299
+        assert told(harness, "noisy", "rejected") == ANSWER_BURST
+        assert harness.ingest.counts["unanswered"] == 299 - ANSWER_BURST
+        assert len(await harness.store.dead_letters(device_id="noisy")) == ANSWER_BURST
+        harness.clock.at += 1.0
+        await harness.ingest.process_batch([incoming("noisy", full("noisy", seq, 22)) for seq in range(400, 500)])
+        assert told(harness, "noisy", "accepted") == MESSAGE_BURST + 20
+        assert told(harness, "noisy", "rejected") == ANSWER_BURST + 1
 
 
 async def test_a_flood_of_bad_messages_is_answered_and_kept_within_bounds(tmp_path: Path) -> None:
-    async with world(tmp_path / "c.db") as place:
+    async with open_harness(tmp_path / "c.db") as harness:
         for _ in range(20):
-            place.clock.at += 0.5
-            await place.ingest.process_batch(
+            harness.clock.at += 0.5
+            await harness.ingest.process_batch(
                 [incoming("noisy", b"{", channel) for channel in (UpChannel.EVENT, UpChannel.POSTURE) * 100]
             )
-        assert told(place, "noisy", "rejected") <= ANSWER_BURST + 10
-        assert len(await place.store.dead_letters(device_id="noisy")) <= ANSWER_BURST
-        assert len(place.link.acknowledged) == 4000
-        assert place.ingest.counts["received"] == 4000
-        assert "noisy" not in place.fleet.devices
+        assert told(harness, "noisy", "rejected") <= ANSWER_BURST + 10
+        assert len(await harness.store.dead_letters(device_id="noisy")) <= ANSWER_BURST
+        assert len(harness.link.acknowledged) == 4000
+        assert harness.ingest.counts["received"] == 4000
+        assert "noisy" not in harness.fleet.devices
 
 
 async def test_a_flood_of_reports_costs_the_device_neither_status_nor_result(tmp_path: Path) -> None:
-    async with world(tmp_path / "c.db") as place:
-        await place.ingest.process_batch([incoming("edge-1", full("edge-1", 1, 23))])
-        await place.drain()
-        (command,) = place.fleet.devices["edge-1"].commands
+    async with open_harness(tmp_path / "c.db") as harness:
+        await harness.ingest.process_batch([incoming("edge-1", full("edge-1", 1, 23))])
+        await harness.drain()
+        (command,) = harness.fleet.devices["edge-1"].commands
         flood = [incoming("edge-1", full("edge-1", seq, 23)) for seq in range(2, 400)]
         result = {"v": 1, "command_id": command.command_id, "state": "succeeded", "at": reports.SENT_AT}
         tail = [
             incoming("edge-1", Status(state="online").model_dump_json().encode(), UpChannel.STATUS),
             incoming("edge-1", json.dumps(result).encode(), UpChannel.RESULT),
         ]
-        await place.ingest.process_batch([*flood, *tail])
-        assert place.fleet.devices["edge-1"].online is True
-        assert command.command_id not in {one.command_id for one in place.fleet.devices["edge-1"].commands}
+        await harness.ingest.process_batch([*flood, *tail])
+        assert harness.fleet.devices["edge-1"].online is True
+        assert command.command_id not in {one.command_id for one in harness.fleet.devices["edge-1"].commands}
 
 
 async def test_a_status_that_waited_is_taken_although_nothing_else_arrives(tmp_path: Path) -> None:
-    async with world(tmp_path / "c.db") as place:
-        await place.ingest.process_batch([incoming("edge-1", full("edge-1", 1, 22))])
+    async with open_harness(tmp_path / "c.db") as harness:
+        await harness.ingest.process_batch([incoming("edge-1", full("edge-1", 1, 22))])
         flapping = [incoming("edge-1", status("online" if odd else "offline"), UpChannel.STATUS) for odd in (0, 1) * 50]
-        await place.ingest.process_batch([*flapping, incoming("edge-1", status("offline"), UpChannel.STATUS)])
-        lines = len(await place.audited("edge-1"))
+        await harness.ingest.process_batch([*flapping, incoming("edge-1", status("offline"), UpChannel.STATUS)])
+        lines = len(await harness.audited("edge-1"))
         assert lines < 20
-        place.clock.at += 60.0
-        await place.ingest.process_batch(())
-        assert place.fleet.devices["edge-1"].online is False
+        harness.clock.at += 60.0
+        await harness.ingest.process_batch(())
+        assert harness.fleet.devices["edge-1"].online is False
 
 
 async def test_an_honest_backlog_after_an_outage_is_read_completely(tmp_path: Path) -> None:
     digest = digest_of(reports.sections(22))
-    async with world(tmp_path / "c.db") as place:
+    async with open_harness(tmp_path / "c.db") as harness:
         backlog = [incoming("edge-1", full("edge-1", seq, 22)) for seq in range(1, 17)]
         backlog += [incoming("edge-1", heartbeat("edge-1", seq, digest)) for seq in range(17, 80)]
-        await place.ingest.process_batch(backlog)
-        assert place.ingest.counts["refused:too_many"] == 0
-        assert place.ingest.counts["heartbeats"] == 63
+        await harness.ingest.process_batch(backlog)
+        assert harness.ingest.counts["refused:too_many"] == 0
+        assert harness.ingest.counts["heartbeats"] == 63

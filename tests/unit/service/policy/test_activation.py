@@ -17,7 +17,7 @@ from controller.service.policy.activation import PolicyActivation, PolicyTooBroa
 from controller.service.policy.preview import PAGE, kind_of, preview
 from tests.support.api import Api
 from tests.support.api import api as open_api
-from tests.support.controller_harness import World, world
+from tests.support.controller_harness import ControllerHarness, open_harness
 from tests.support.playbook import policies, rule
 from tests.support.reports import full, incoming
 
@@ -41,107 +41,107 @@ def _forbids(*ports: int, response: RuleResponse | None = None, shadow: bool = F
 
 
 @pytest.fixture
-async def place(tmp_path: Path) -> AsyncIterator[World]:
+async def harness(tmp_path: Path) -> AsyncIterator[ControllerHarness]:
     """Twenty devices that listen on 22, the last three on 8080 too; nothing is forbidden."""
-    async with world(tmp_path / "c.db", _forbids(1), guards=GUARDS) as made:
+    async with open_harness(tmp_path / "c.db", _forbids(1), guards=GUARDS) as made:
         messages = [incoming(one, full(one, 1, 22, *((8080,) if one >= "edge-017" else ()))) for one in FLEET]
         await made.ingest.process_batch(messages)
         yield made
 
 
-def _gate(place: World, fresh: PolicySet | PolicyError) -> PolicyActivation:
+def _gate(harness: ControllerHarness, fresh: PolicySet | PolicyError) -> PolicyActivation:
     def load() -> PolicySet:
         if isinstance(fresh, PolicyError):
             raise fresh
         return fresh
 
     return PolicyActivation(
-        place.fleet, place.store, load, lambda event, fields: place.logged.append((event, dict(fields)))
+        harness.fleet, harness.store, load, lambda event, fields: harness.logged.append((event, dict(fields)))
     )
 
 
-async def _foreseen(place: World, candidate: PolicySet) -> tuple[list[ContainmentPreview], Any]:
+async def _foreseen(harness: ControllerHarness, candidate: PolicySet) -> tuple[list[ContainmentPreview], Any]:
     changes: list[ContainmentPreview] = []
     tally: Any = None
-    async for page in preview(place.fleet, place.store, candidate):
+    async for page in preview(harness.fleet, harness.store, candidate):
         changes += page.changes
         tally = page.tally
     return changes, tally
 
 
-async def test_a_preview_is_what_comes_true(place: World) -> None:
-    before = dict(place.fleet.devices)
-    changes, tally = await _foreseen(place, _forbids(8080))
+async def test_a_preview_is_what_comes_true(harness: ControllerHarness) -> None:
+    before = dict(harness.fleet.devices)
+    changes, tally = await _foreseen(harness, _forbids(8080))
     assert [(one.device_id, one.after, one.causes) for one in changes] == [
         (one, ContainmentLevel.RESTRICTED, ("p/no-8080",)) for one in FLEET[17:]
     ]
     assert (tally.judged, tally.reports, tally.contains) == (20, 20, 3)
-    assert place.fleet.devices == before, "nothing is kept"
-    await _gate(place, _forbids(8080)).reload()
+    assert harness.fleet.devices == before, "nothing is kept"
+    await _gate(harness, _forbids(8080)).reload()
     for one in FLEET:
-        await place.ingest.process_batch([incoming(one, full(one, 2, 22, *((8080,) if one >= "edge-017" else ())))])
-    assert [one for one in FLEET if place.level(one) is ContainmentLevel.RESTRICTED] == list(FLEET[17:])
+        await harness.ingest.process_batch([incoming(one, full(one, 2, 22, *((8080,) if one >= "edge-017" else ())))])
+    assert [one for one in FLEET if harness.level(one) is ContainmentLevel.RESTRICTED] == list(FLEET[17:])
 
 
-async def test_what_comes_later_what_is_held_and_what_is_released(place: World) -> None:
+async def test_what_comes_later_what_is_held_and_what_is_released(harness: ControllerHarness) -> None:
     slow = _forbids(8080, response=RuleResponse(contain=ContainmentLevel.ISOLATED, consecutive=3, grace=60.0))
-    changes, tally = await _foreseen(place, slow)
+    changes, tally = await _foreseen(harness, slow)
     assert [kind_of(one) for one in changes] == ["later"] * 3
     assert tally.contains == 3
-    assert (await _foreseen(place, _forbids(8080, shadow=True)))[0] == []
-    place.fleet.guards = FleetGuards(GUARDS.radius, protection=ProtectionRules(frozenset({FLEET[17]})))
-    changes, tally = await _foreseen(place, _forbids(8080))
+    assert (await _foreseen(harness, _forbids(8080, shadow=True)))[0] == []
+    harness.fleet.guards = FleetGuards(GUARDS.radius, protection=ProtectionRules(frozenset({FLEET[17]})))
+    changes, tally = await _foreseen(harness, _forbids(8080))
     assert [kind_of(one) for one in changes] == ["held", "contained", "contained"]
-    await _gate(place, _forbids(8080)).reload()
-    await place.ingest.process_batch([incoming(FLEET[19], full(FLEET[19], 2, 22, 8080))])
-    changes, _ = await _foreseen(place, _forbids(1))
+    await _gate(harness, _forbids(8080)).reload()
+    await harness.ingest.process_batch([incoming(FLEET[19], full(FLEET[19], 2, 22, 8080))])
+    changes, _ = await _foreseen(harness, _forbids(1))
     assert [(one.device_id, kind_of(one)) for one in changes] == [(FLEET[19], "released")]
 
 
-async def test_silent_devices_are_left_out(place: World) -> None:
-    place.clock.at += 1000
-    await place.timers.tick()
-    changes, tally = await _foreseen(place, _forbids(22))
+async def test_silent_devices_are_left_out(harness: ControllerHarness) -> None:
+    harness.clock.at += 1000
+    await harness.timers.tick()
+    changes, tally = await _foreseen(harness, _forbids(22))
     assert (changes, tally.stale, tally.judged) == ([], 20, 0)
 
 
-async def test_a_reload_that_contains_too_much_is_refused_unless_forced(place: World) -> None:
-    in_force = place.fleet.policies
+async def test_a_reload_that_contains_too_much_is_refused_unless_forced(harness: ControllerHarness) -> None:
+    in_force = harness.fleet.policies
     with pytest.raises(PolicyTooBroadError, match=r"20 of 20 devices.*lets 5 be.*edge-000, .*--force"):
-        await _gate(place, _forbids(22)).reload()
-    assert place.fleet.policies is in_force
-    assert await _gate(place, _forbids(8080)).reload() is place.fleet.policies
-    await _gate(place, _forbids(22)).reload(force=True)
-    assert place.fleet.policies.version == _forbids(22).version
+        await _gate(harness, _forbids(22)).reload()
+    assert harness.fleet.policies is in_force
+    assert await _gate(harness, _forbids(8080)).reload() is harness.fleet.policies
+    await _gate(harness, _forbids(22)).reload(force=True)
+    assert harness.fleet.policies.version == _forbids(22).version
     for one in FLEET:
-        await place.ingest.process_batch([incoming(one, full(one, 2, 22, 99))])
-    assert sum(place.level(one) is ContainmentLevel.RESTRICTED for one in FLEET) == 5, (
+        await harness.ingest.process_batch([incoming(one, full(one, 2, 22, 99))])
+    assert sum(harness.level(one) is ContainmentLevel.RESTRICTED for one in FLEET) == 5, (
         "the blast radius holds all the same"
     )
 
 
-async def test_a_start_with_other_policies_that_contain_too_much_is_refused(place: World) -> None:
-    await _gate(place, _forbids(1)).start()
-    assert await place.store.accepted_policies() == _forbids(1).version
-    place.fleet.set_policies(_forbids(22))
+async def test_a_start_with_other_policies_that_contain_too_much_is_refused(harness: ControllerHarness) -> None:
+    await _gate(harness, _forbids(1)).start()
+    assert await harness.store.accepted_policies() == _forbids(1).version
+    harness.fleet.set_policies(_forbids(22))
     with pytest.raises(PolicyTooBroadError, match="cordon serve --force"):
-        await _gate(place, _forbids(22)).start()
-    await _gate(place, _forbids(22)).start(force=True)
-    await _gate(place, _forbids(22)).start()  # in force now: a restart is no reason to ask again
+        await _gate(harness, _forbids(22)).start()
+    await _gate(harness, _forbids(22)).start(force=True)
+    await _gate(harness, _forbids(22)).start()  # in force now: a restart is no reason to ask again
 
 
-async def test_a_signal_reloads_and_what_is_refused_changes_nothing(place: World) -> None:
+async def test_a_signal_reloads_and_what_is_refused_changes_nothing(harness: ControllerHarness) -> None:
     mistake = PolicyError([PolicyProblem("p.yaml", 1, 1, "wrong")])
     for fresh, word in ((_forbids(8080), "loaded"), (_forbids(22), "not loaded"), (mistake, "not loaded")):
-        gate = _gate(place, fresh)
+        gate = _gate(harness, fresh)
         async with asyncio.timeout(20), asyncio.TaskGroup() as group:
             running = group.create_task(gate.run())
-            place.logged.clear()
+            harness.logged.clear()
             gate.request_reload()
-            while not any(event.startswith(f"policies {word}") for event, _ in place.logged):
+            while not any(event.startswith(f"policies {word}") for event, _ in harness.logged):
                 await asyncio.sleep(0)
             running.cancel()
-        assert place.fleet.policies.version == _forbids(8080).version
+        assert harness.fleet.policies.version == _forbids(8080).version
 
 
 TEXT = """

@@ -56,7 +56,7 @@ async def test_through_three_rings(tmp_path: Path) -> None:
         rollout = await made.now()
         assert rollout.state is RolloutState.COMPLETED
         assert [ring.confirmed for ring in rollout.rings] == [1, 2, 3]
-        kinds = [one.entry.kind for one in await made.world.store.audit(limit=200, newest_first=False)]
+        kinds = [one.entry.kind for one in await made.harness.store.audit(limit=200, newest_first=False)]
         assert [kind for kind in kinds if kind.startswith("rollout")] == [
             AuditKind.ROLLOUT_STARTED,
             AuditKind.ROLLOUT_RING_COMPLETED,
@@ -172,7 +172,7 @@ async def test_a_device_that_comes_back_gets_its_turn(tmp_path: Path) -> None:
 async def test_restricted_devices_get_it_isolated_ones_do_not(tmp_path: Path) -> None:
     async with fleet(tmp_path / "db") as made:
         await people(made)
-        state = made.world.fleet
+        state = made.harness.fleet
         await state.apply_and_commit("c1", ContainmentOrdered("x1", ContainmentLevel.RESTRICTED, BY, "test", None))
         await state.apply_and_commit("c2", ContainmentOrdered("x2", ContainmentLevel.ISOLATED, BY, "test", None))
         await made.start()
@@ -188,15 +188,15 @@ async def test_an_order_not_begun_is_taken_back_at_the_end(tmp_path: Path) -> No
     async with fleet(tmp_path / "db") as made:
         await people(made)
         await made.start()
-        assert made.world.fleet.devices["t1"].commands
+        assert made.harness.fleet.devices["t1"].commands
         await made.desk.abort("r-0001", BY, revert=False)
         await made.go()
         assert (await made.now()).state is RolloutState.ABORTED
-        assert not made.world.fleet.devices["t1"].commands
-        sent = len(made.world.link.sent)
+        assert not made.harness.fleet.devices["t1"].commands
+        sent = len(made.harness.link.sent)
         await made.status("t1", "online")
         await made.go()
-        assert len(made.world.link.sent) == sent
+        assert len(made.harness.link.sent) == sent
 
 
 async def test_pause_orders_nothing(tmp_path: Path) -> None:
@@ -282,13 +282,13 @@ async def test_a_killed_controller_goes_on_where_it_was(tmp_path: Path) -> None:
         await made.tell("t1", "succeeded", "confirmed")
         await made.report("t1", version="2.0", attempted="2.0", command_id=first)
     async with fleet(path) as made:
-        made.world.clock.at = START + 10
+        made.harness.clock.at = START + 10
         await made.go()
         assert (await made.now()).state is RolloutState.SOAKING
         assert (await made.members())["t1"].state is MemberState.CONFIRMED
     async with fleet(path) as made:
         made.seq = 200
-        made.world.clock.at = START + 100
+        made.harness.clock.at = START + 100
         await made.go()
         assert {"c1", "c2"} <= set(made.orders())
 
@@ -298,7 +298,7 @@ async def test_order_and_state_are_kept_together(tmp_path: Path) -> None:
         await people(made)
         await made.start()
         member = (await made.members())["t1"]
-        record = await made.world.store.command(member.command_id)
+        record = await made.harness.store.command(member.command_id)
         assert record is not None
         assert record.by == "rollout:r-0001"
         assert member.state is MemberState.ORDERED
@@ -345,7 +345,7 @@ class RefusesOnce(SqliteRolloutStore):
 async def test_what_was_not_kept_is_decided_again(tmp_path: Path) -> None:
     async with fleet(tmp_path / "db") as made:
         await people(made)
-        made.rollouts.store = RefusesOnce(made.world.store)
+        made.rollouts.store = RefusesOnce(made.harness.store)
         asked = RolloutRequest("app/2.0", tuple(parse_ring(*ring) for ring in RINGS), RolloutTerms(), BY)
         await made.desk.start(asked)
         async with asyncio.timeout(20), asyncio.TaskGroup() as group:
@@ -355,7 +355,7 @@ async def test_what_was_not_kept_is_decided_again(tmp_path: Path) -> None:
                     break
                 await asyncio.sleep(0.01)
             running.cancel()
-        await made.world.drain()
+        await made.harness.drain()
         assert set(made.orders()) == {"t1"}
         member = (await made.members())["t1"]
         assert made.orders()["t1"]["command_id"] == member.command_id

@@ -20,7 +20,7 @@ async def vulnerable(made: Fleet, *device_ids: str) -> None:
     for device_id in device_ids:
         made.seq += 1
         body = full(device_id, made.seq, 23, software=software("1.0"))
-        await made.world.ingest.process_batch([incoming(device_id, body)])
+        await made.harness.ingest.process_batch([incoming(device_id, body)])
 
 
 async def test_a_policy_starts_one_for_those_that_need_it(tmp_path: Path) -> None:
@@ -58,7 +58,7 @@ async def test_a_policy_starts_nothing_untested(tmp_path: Path) -> None:
         await by_rules.run_once()
         await by_rules.run_once()
         assert await made.desk.store.rollouts(limit=10) == []
-        lines = await made.world.store.audit(kind=AuditKind.ROLLOUT_START_REFUSED, limit=10)
+        lines = await made.harness.store.audit(kind=AuditKind.ROLLOUT_START_REFUSED, limit=10)
         assert len(lines) == 1
         assert lines[0].entry.alert
         assert "ring test is empty" in str((lines[0].entry.detail or {})["why"])
