@@ -354,7 +354,7 @@ class MqttClient:
         try:
             channel = next(c for c in topics.DownChannel if topics.down(self._device_id, c) == message.topic)
         except (StopIteration, UnicodeDecodeError):
-            _log.warning("a message on a topic that is not ours was ignored")
+            _log.warning("a message on a topic of another device was ignored")
             return
         self._listener.on_message(channel, bytes(message.payload))
 

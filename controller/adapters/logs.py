@@ -9,7 +9,7 @@ import structlog
 
 from controller.ports.log import Log
 
-# Everything else is told as information; a line of the record that is an alert is a warning too.
+# Everything else has the level info; audit lines that are alerts are warnings.
 _ERRORS: Final = frozenset(
     {"message failed", "effect failed", "store cannot write", "policies not loaded, the old ones stay"}
 )
@@ -22,7 +22,7 @@ _WARNINGS: Final = frozenset(
         "effect will be retried",
         "cannot compare with the broker",
         "cannot prune the store",
-        "a ban of ours for a device we do not know: left alone",
+        "Cordon's ban of an unknown device: left alone",
         "the broker lacks what Cordon needs",
     }
 )

@@ -26,7 +26,7 @@ class TlsHandshake:
 
 
 def probe_context(certificate: Path | None, key: Path | None) -> ssl.SSLContext:
-    """A context that shows the given certificate and verifies nothing: it is the peer that is looked at.
+    """A context that shows the given certificate and verifies nothing: only the peer's certificate is read.
 
     Nothing is sent over such a connection after the handshake.
     """
@@ -64,7 +64,7 @@ async def look(host: str, port: int, context: ssl.SSLContext, seconds: float = S
                 await writer.wait_closed()
 
 
-CONNECT_SECONDS: Final = 2.0  # for one connection; a dropped packet is answered by nobody
+CONNECT_SECONDS: Final = 2.0  # for one connection; a dropped packet gets no answer
 AT_ONCE: Final = 64
 MAX_PROBES: Final = 4096
 

@@ -1,4 +1,4 @@
-"""The HTTP API (FastAPI), one file for each resource, each listed in `server`.
+"""The HTTP API (FastAPI): one file for each resource, listed in `_RESOURCES` of `server`.
 
 - `server`: builds the application; `context`: what routes need; `auth`: tokens and scopes; `middleware`: limits.
 - `errors`, `fields`, `views`: error responses, field types, shared responses. `audit_texts`: sentences of audit kinds.

@@ -49,7 +49,7 @@ async def list_audit(
 
 
 class AuditHeadView(View):
-    """The end of the hash chain. Note it where nobody with access to the store can change it."""
+    """The end of the hash chain. Save it where nobody with write access to the store can change it."""
 
     seq: int
     digest: Annotated[str, BeforeValidator(bytes.hex)]

@@ -66,10 +66,10 @@ async def plan_undo(broker: BrokerDep) -> SetupView:
 @router.post("/undo", dependencies=[scope("admin"), Depends(writable)])
 async def undo(broker: BrokerDep, caller: CallerDep) -> SetupView:
     """Restores the broker's settings from before the first setup; `left`: what could not be restored."""
-    desk = broker.setup
+    setup = broker.setup
     try:
-        changes = await desk.plan_undo()
-        left = await desk.undo(caller)
+        changes = await setup.plan_undo()
+        left = await setup.undo(caller)
     except NothingToUndoError as e:
         raise ApiError(409, "nothing_to_undo", str(e)) from e
     return SetupView(changes=changes, left=left)

@@ -47,7 +47,7 @@ class PolicyReloader(Protocol):
 
 
 class CandidatePolicyCompiler(Protocol):
-    """Compiles texts (source and text) to a set of policies, beside those in force or alone."""
+    """Compiles texts (source and text) to a set of policies, in addition to the active ones or alone."""
 
     def __call__(self, texts: Sequence[tuple[str, str]], *, alone: bool) -> PolicySet:
         """Returns the set, which is not put in force.

@@ -64,15 +64,14 @@ def _model(name: str, schema: dict[str, Any]) -> str:
         _row(field, "" if field in required else "optional", _kind(kind), kind.get("description", ""))
         for field, kind in schema.get("properties", {}).items()
     ]
-    told = escape(schema.get("description", ""))
-    return f'<article id="{escape(name)}"><code>{escape(name)}</code> {told}<table>{"".join(rows)}</table></article>'
+    head = f"<code>{escape(name)}</code> {escape(schema.get('description', ''))}"
+    return f'<article id="{escape(name)}">{head}<table>{"".join(rows)}</table></article>'
 
 
 def _row(*cells: str) -> str:
-    name, place, kind, told = cells
-    return (
-        f"<tr><td><code>{escape(name)}</code></td><td>{escape(place)}</td><td>{kind}</td><td>{escape(told)}</td></tr>"
-    )
+    name, place, kind, description = cells
+    cells = (f"<code>{escape(name)}</code>", escape(place), kind, escape(description))
+    return f"<tr>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
 
 
 def _kind(schema: dict[str, Any]) -> str:

@@ -218,7 +218,7 @@ async def approve(rollouts: RolloutsDep, caller: CallerDep, rollout_id: RolloutP
 async def abort(rollouts: RolloutsDep, caller: CallerDep, rollout_id: RolloutPath, body: AbortBody) -> RolloutView:
     """Ends a rollout. One that has ended can still be rolled back."""
     try:
-        desk = rollouts.operations
-        return rollout_view(await desk.abort(rollout_id, caller, revert=body.rollback, reason=body.reason or ""))
+        operations = rollouts.operations
+        return rollout_view(await operations.abort(rollout_id, caller, revert=body.rollback, reason=body.reason or ""))
     except RolloutError as e:
         raise _refused(e) from e

@@ -72,7 +72,7 @@ def create_api(services: Services, durations: ContainmentDurations) -> FastAPI:
     app = FastAPI(
         title="Cordon",
         version=API_VERSION,
-        description="Judges device posture, contains violations at the broker, repairs and releases.",
+        description="Evaluates device posture, contains violations at the broker, repairs and releases.",
         openapi_url="/api/openapi.json",
         docs_url=None,  # FastAPI's pages load scripts from a CDN
         redoc_url=None,

@@ -68,7 +68,7 @@ class BrokerAdapters:
 class Adapters:
     """The implementations behind the services; tests hand in others.
 
-    `log` makes the log of a part, `load_policies` reads the policies anew, `command_keys` are the public keys that
+    `log` makes the log of a part, `load_policies` reads the policies again, `command_keys` are the public keys that
     devices trust. `updates` is absent where no repository is configured.
     """
 

@@ -33,7 +33,7 @@ def _language() -> CelEnvironment:
 
 
 def auditor(inspector: BrokerInspector, settings: Settings) -> BrokerAuditor:
-    """Judges the broker, by the shipped pack where the configuration names no policies."""
+    """Creates the auditor; without configured policies it uses the shipped pack."""
     paths = settings.emqx.audit or (broker_pack_path(),)
     return BrokerAuditor(inspector, _language(), lambda: load_policies(paths, _language()))
 

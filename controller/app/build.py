@@ -51,7 +51,7 @@ class BackgroundLoop(Protocol):
     """A part that runs as long as the controller does."""
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Runs until cancelled."""
         ...
 
 

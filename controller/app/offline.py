@@ -48,7 +48,7 @@ def read_policies(paths: Sequence[Path], language: "CelEnvironment") -> "tuple[t
 
 
 def load_policies(paths: Sequence[Path], language: "CelEnvironment") -> "PolicySet":
-    """As `read_policies`, as one set that devices are judged by.
+    """As `read_policies`, as one set that devices are evaluated with.
 
     Raises:
         PolicyError: with every mistake in every file, or no rule is about reports.
@@ -121,7 +121,7 @@ def load_signing_key(path: Path) -> "Ed25519PrivateKey":
 
 @contextlib.asynccontextmanager
 async def open_store(path: Path) -> "AsyncIterator[SqliteStore]":
-    """The store, also beside a running controller; it is made if absent.
+    """The store, also while a controller runs; it is created if absent.
 
     Raises:
         StoreError: it cannot be opened.

@@ -1,4 +1,4 @@
-"""Runs the controller: opens the adapters, builds the services over them, serves until told to stop.
+"""Runs the controller: opens the adapters, builds the services over them, serves until it is stopped.
 
 Read on in `build` (which service gets what), then `broker` and `identity` (its two larger groups), `adapters` (what is
 opened as the configuration says) and `servers`. `offline` is what the command line needs without a running controller.

@@ -21,7 +21,7 @@ _LIST_CONNECTIONS: Final = 64  # of brokers and devices that fetch revocation li
 
 
 class EmbeddedUvicornServer(uvicorn.Server):
-    """uvicorn as a guest: signals belong to the process, not to it."""
+    """A uvicorn server that leaves signal handling to the process."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -61,7 +61,7 @@ def api_server(services: Services, durations: ContainmentDurations) -> EmbeddedU
 
 
 class UpdateServer:
-    """Serves the repository of updates to devices, beside the API and on a port of its own."""
+    """Serves the repository of updates to devices, on a separate port."""
 
     def __init__(self, settings: Settings) -> None:
         updates = settings.updates
@@ -85,7 +85,7 @@ class UpdateServer:
         self.url = f"{'http' if updates.certificate is None else 'https'}://{host}:{port}"
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Runs until cancelled."""
         serving = asyncio.get_running_loop().create_task(self._server.serve(sockets=[self._listener]))
         try:
             await asyncio.shield(serving)
@@ -118,7 +118,7 @@ class CrlServer:
         )
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Runs until cancelled."""
         try:
             await self._server.serve(sockets=[self._socket])
         except asyncio.CancelledError:

@@ -35,7 +35,7 @@ _CONTEXT: Final = {"help_option_names": ["-h", "--help"], "max_content_width": 1
 
 app = typer.Typer(
     name="cordon",
-    help="Judges device posture, contains violations at the broker, repairs and releases.",
+    help="Evaluates device posture, contains violations at the broker, repairs and releases.",
     epilog="Exit status: 0 done, 1 the answer is no, 2 wrong usage or configuration, 3 no answer, 4 not allowed.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -58,7 +58,7 @@ def root(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="print the version and exit")
     ] = False,
 ) -> None:
-    """Judges device posture, contains violations at the broker, repairs and releases."""
+    """Evaluates device posture, contains violations at the broker, repairs and releases."""
 
 
 app.command("serve")(serve_command.serve)

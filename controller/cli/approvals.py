@@ -57,7 +57,7 @@ def show_request(
 @app.command("approve")
 @connected
 def approve(client: ApiClient, request: ApprovalRequestArgument, output: OutputOption = OutputFormat.TABLE) -> None:
-    """Carry out another operator's request; nobody can approve an own request."""
+    """Carry out another operator's request; nobody can approve their own request."""
     approved = client.call("POST", f"/approvals/{segment(request)}/approve")
     print_decided({"items": approved["items"]}, output)
 

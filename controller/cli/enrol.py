@@ -16,7 +16,9 @@ app = typer.Typer(help="Enrolment tokens of devices.", no_args_is_help=True)
 @connected
 def token(
     client: ApiClient,
-    duration: Annotated[str, typer.Option("--for", help="lifetime: 90s, 10m, 2h, 7d; at most 30d")] = "24h",
+    duration: Annotated[
+        str | None, typer.Option("--for", help="lifetime: 90s, 10m, 2h, 7d; at most 30d, 24h by default")
+    ] = None,
     uses: Annotated[int, typer.Option("--uses", help="number of devices that may use it", min=1)] = 1,
     device_class: Annotated[str, typer.Option("--class", help="class that the devices get")] = "",
     device: Annotated[str | None, typer.Option("--device", help="only for this device")] = None,
@@ -27,8 +29,8 @@ def token(
     output: OutputOption = OutputFormat.TABLE,
 ) -> None:
     """Create an enrolment token; it is shown only now."""
-    body = {"for": duration, "uses": uses, "class": device_class, "device_id": device, "replace": replace}
-    created = client.call("POST", "/enrolment/tokens", body)
+    body = {"uses": uses, "class": device_class, "device_id": device, "replace": replace}
+    created = client.call("POST", "/enrolment/tokens", body if duration is None else {**body, "for": duration})
     if output is OutputFormat.JSON:
         print_json(created)
         return

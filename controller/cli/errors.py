@@ -9,7 +9,7 @@ from controller.ports.errors import BrokerUnreachableError, ControllerError, Set
 
 
 class ExitCode(IntEnum):
-    """Documented in docs/cli.md."""
+    """Exit status of `cordon`; docs/cli.md documents each."""
 
     OK = 0
     FAILED = 1

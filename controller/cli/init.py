@@ -30,7 +30,7 @@ _MQTT: Final = "MQTT"
 
 @dataclass(frozen=True, slots=True)
 class EmqxApiKeyOptions:
-    """The key of EMQX's API as given; `wanted`: the broker is to be set up."""
+    """The key of EMQX's API as given; `wanted`: whether the broker is set up."""
 
     key: str | None
     secret_file: Path | None

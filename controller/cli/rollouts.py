@@ -112,7 +112,8 @@ def start(
     window: Annotated[str | None, typer.Option(help="hours of the device's local day: 02:00-05:00  [any]")] = None,
     rate: Annotated[str | None, typer.Option(help="maximum rate of commands: 100/min  [no limit]")] = None,
     rollback_on_error: Annotated[
-        bool | None, typer.Option("--rollback-on-error/--no-rollback-on-error", help="roll back if it stops by itself")
+        bool | None,
+        typer.Option("--rollback-on-error/--no-rollback-on-error", help="roll back if errors stop it"),
     ] = None,
     reason: Annotated[str | None, typer.Option("--reason", "-r", help="why; it is kept in the audit log")] = None,
     watch: Annotated[bool, typer.Option("--watch", help="show its progress until it ends")] = False,

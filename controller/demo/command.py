@@ -47,7 +47,7 @@ def demo(
     mqtt_cert: Annotated[Path | None, typer.Option(help="certificate of all clients", rich_help_panel=_EMQX)] = None,
     mqtt_key: Annotated[Path | None, typer.Option(help="key of that certificate", rich_help_panel=_EMQX)] = None,
 ) -> None:
-    """Run the whole loop with real processes: report, judge, contain, repair, release.
+    """Run the whole loop with real processes: report, evaluate, contain, repair, release.
 
     Exit status 0 only if every step was observed at the broker or at a device. A broker given by --emqx is left as it
     was found.

@@ -33,7 +33,7 @@ def next_digest(before: bytes, seq: int, body: bytes) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class ChainHead:
-    """The end of the chain, to be noted where nobody who can write the store has access."""
+    """The end of the chain, to be saved where nobody with write access to the store has access."""
 
     seq: int
     digest: bytes

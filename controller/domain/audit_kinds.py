@@ -1,8 +1,8 @@
-"""What the audit record can say: one kind for each thing that is seen, decided or done. Pure; imports nothing of ours.
+"""The kinds of audit lines: one for each thing that is observed, decided or done. Imports no other module of Cordon.
 
 The values are stored, sent by the API and logged: they are part of the interface. A kind is never renamed and never
-changes its meaning. The first part is the subject, the second what happened to it. English is made of kinds in
-`controller.api.audit_texts`.
+changes its meaning. The first part is the subject, the second what happened to it. `controller.api.audit_texts` has the
+sentence of each kind.
 """
 
 from enum import StrEnum

@@ -28,7 +28,7 @@ class AuthStrength(StrEnum):
 
 
 def was_connected(connected_at: float | None, heard_at: float) -> bool:
-    """Whether a session certainly existed when a message was heard; not if its start is unknown."""
+    """Whether a session certainly existed when a message arrived; not if its start is unknown."""
     return connected_at is not None and connected_at <= heard_at - CLOCK_SLACK
 
 
@@ -98,7 +98,7 @@ async def save_no_subscriptions(_subscriptions: tuple[SavedSubscription, ...]) -
 
 @dataclass(frozen=True, slots=True)
 class PlannedCall:
-    """A call as it will be made; what is not known beforehand stands in `<angle brackets>`."""
+    """A call as it will be made; values that are not known in advance are in `<angle brackets>`."""
 
     method: str
     path: str

@@ -56,7 +56,7 @@ class Ban:
 
 @dataclass(frozen=True, slots=True)
 class TableCounts:
-    """Rows of one node's tables; `None` where the node does not tell."""
+    """Rows of one node's tables; `None` where the node does not say."""
 
     bans: int | None
     rules: int | None

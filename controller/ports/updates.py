@@ -38,7 +38,7 @@ class MetadataRoleState:
 
 @dataclass(frozen=True, slots=True)
 class RefreshResult:
-    """The roles that were signed anew, and warnings about roles that offline keys have to sign soon."""
+    """The roles that were signed again, and warnings about roles that offline keys have to sign soon."""
 
     signed: tuple[str, ...]
     warnings: tuple[str, ...]

@@ -23,7 +23,7 @@ class StoreMaintenance:
         self._log = log
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Runs until cancelled."""
         pause = FIRST
         while True:
             await asyncio.sleep(pause)
@@ -58,7 +58,7 @@ class MetadataRefresher:
         self.warnings: tuple[str, ...] = ()
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Runs until cancelled."""
         while True:
             await self.run_once()
             await asyncio.sleep(self._every)

@@ -19,7 +19,7 @@ class DeviceTimers:
         self._stale_after = stale_after
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Runs until cancelled."""
         while True:
             await self.tick()
             await asyncio.sleep(TICK)

@@ -100,7 +100,7 @@ class Waiters:
                 self.wake(str(entry.detail.get("identity", "")))
 
     def wake(self, subject: str) -> None:
-        """Something about the subject has changed: its waits look at it again."""
+        """The state of the subject has changed: its waits check it again."""
         for waiter in self._by_subject.get(subject, ()):
             waiter.wake(subject)
 

@@ -11,7 +11,7 @@ from controller.ports.policies import PolicyError, PolicyProblem
 
 MAX_BYTES: Final = 1024 * 1024
 MAX_TEMPLATES: Final = 100
-MAX_RULES_WRITTEN: Final = 200  # of one template; more than EMQX takes, so that the remark about it can be told
+MAX_RULES_WRITTEN: Final = 200  # of one template; more than EMQX takes, so that lint can report the excess
 
 
 class _Strict(BaseModel):

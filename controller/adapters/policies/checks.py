@@ -15,7 +15,7 @@ def check_remedies(document: YamlDocument) -> None:
     for place in [place for place in document.values if place[-1:] == ("remediate",)]:
         remedy = _at(document.data, place)
         if not isinstance(remedy, Mapping) or not isinstance(remedy.get("action"), str):
-            continue  # told already
+            continue  # reported already
         prefix = rule_prefix(document, place) + "remediate: "
         name = remedy["action"]
         if name not in ACTIONS:
@@ -25,8 +25,8 @@ def check_remedies(document: YamlDocument) -> None:
         if not isinstance(params, Mapping):
             continue
         for param, problem in param_problems(name, params):
-            told = (*place, "params", param) if param else (*place, "action")
-            document.complain_of(told, prefix + problem, key=bool(param) and param not in ACTIONS[name].params)
+            path = (*place, "params", param) if param else (*place, "action")
+            document.complain_of(path, prefix + problem, key=bool(param) and param not in ACTIONS[name].params)
 
 
 def _at(data: Any, place: DocumentPath) -> Any:
@@ -39,8 +39,8 @@ def _at(data: Any, place: DocumentPath) -> Any:
 
 
 _ELSEWHERE: Final = {
-    "broker": "this policy judges the broker: `[emqx] audit` takes it for `cordon broker audit`, not `[policy] paths`",
-    "device": "this policy judges devices: one for the broker says `subject: broker`",
+    "broker": "this policy evaluates the broker: name it in `[emqx] audit`, not in `[policy] paths`",
+    "device": "this policy evaluates devices: a policy for the broker has `subject: broker`",
 }
 
 
@@ -56,5 +56,5 @@ def check_subject(document: YamlDocument, model: PolicyModel, language: CelEnvir
         document.complain_of(("events",), "a broker sends no events: rules of a broker stand under 'rules'", key=True)
     for number, rule in enumerate(model.rules):
         if rule.on_fail.contain != "none" or rule.on_fail.remediate is not None:
-            text = f"rule {rule.id}: nothing is done about a broker by itself: say in 'fix' what to do"
+            text = f"rule {rule.id}: a broker is never changed by a policy: say in 'fix' what to do"
             document.complain_of(("rules", number, "on_fail"), text, key=True)

@@ -14,7 +14,7 @@ from controller.domain.policy.cel import SCHEMES, CelEnvironment, CelExpression,
 
 _UNDECLARED: Final = re.compile(r"undeclared reference to '([^']*)'")
 _NEXT: Final = re.compile(r"ERROR: <input>:(\d+):(\d+): (.*)")
-# A consequence of an error that is told already.
+# A consequence of an error that is reported already.
 _CONSEQUENCE: Final = "'*error*'"
 _SCHEME: Final = re.compile(r"\bolder\s*\([^()]*,\s*(['\"])([^'\"]*)\1\s*\)")
 _TOO_SHORT: Final = "Syntax error: mismatched input '<EOF>'"
@@ -122,8 +122,8 @@ def _errors(error: ExpressionError) -> list[tuple[int, int, str]]:
         match = _NEXT.match(line)
         if match is not None:
             found.append((int(match.group(1)), int(match.group(2)), match.group(3)))
-    told = [one for one in found if _CONSEQUENCE not in one[2]]
-    return sorted(set(told or found[:1]))
+    causes = [error for error in found if _CONSEQUENCE not in error[2]]
+    return sorted(set(causes or found[:1]))
 
 
 def _in_words(message: str, language: CelEnvironment) -> str:

@@ -109,7 +109,7 @@ class _Builder:
         self._left -= 1
         if self._left < 0:
             raise _TooMuchError(node, _TOO_MANY)
-        # An alias may name what it stands in.
+        # An alias may refer to a node that contains it.
         if len(path) > MAX_DEPTH:
             raise _TooMuchError(node, _TOO_DEEP)
         self._document.values[path] = node
@@ -126,11 +126,11 @@ class _Builder:
         for key_node, value_node in node.value:
             key = key_node.value if isinstance(key_node, ScalarNode) else None
             if key is None:
-                self._document.complain(key_node.start_mark.index, "a key has to be a word")
+                self._document.complain(key_node.start_mark.index, "a key has to be text")
                 continue
             if key in built:
                 first = self._document.keys[(*path, key)].start_mark.line + 1
-                self._document.complain(key_node.start_mark.index, f"{key!r} stands twice: first in line {first}")
+                self._document.complain(key_node.start_mark.index, f"{key!r} is a duplicate: first in line {first}")
                 continue
             self._document.keys[(*path, key)] = key_node
             built[key] = self.build(value_node, (*path, key))

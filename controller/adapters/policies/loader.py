@@ -188,14 +188,14 @@ def _validate(document: YamlDocument, language: CelEnvironment) -> Policy | None
     try:
         model = PolicyModel.model_validate(document.data)
     except ValidationError as e:
-        # A value that could not be read is told already; what the models say of its place would only repeat it.
-        told = {(problem.line, problem.column) for problem in document.problems}
+        # A value that could not be read is reported already; the model's error at that position would repeat it.
+        reported = {(problem.line, problem.column) for problem in document.problems}
         mark = len(document.problems)
         for error in e.errors(include_url=False):
             complain_of_shape(document, error)
-        fresh = [one for one in document.problems[mark:] if (one.line, one.column) not in told]
+        fresh = [one for one in document.problems[mark:] if (one.line, one.column) not in reported]
         document.problems[mark:] = dict.fromkeys(fresh)
-    # In spite of other problems, so that an author hears of everything at once.
+    # Despite other problems, so that an author sees all of them at once.
     compiled = _compile(document, language)
     _repeated_ids(document)
     check_remedies(document)
@@ -225,7 +225,7 @@ def _repeated_ids(document: YamlDocument) -> None:
         if len(place) == 3 and place[0] in ("rules", "events") and place[2] == "id" and isinstance(node, ScalarNode):
             line = node.start_mark.line + 1
             if seen.setdefault(node.value, line) != line:
-                message = f"rule {node.value!r} stands twice: first in line {seen[node.value]}"
+                message = f"rule {node.value!r} is a duplicate: first in line {seen[node.value]}"
                 document.complain(node.start_mark.index, message)
 
 

@@ -159,7 +159,7 @@ class EventRuleModel(StrictModel):
 
 
 class PolicyModel(StrictModel):
-    """One file."""
+    """A policy file."""
 
     policy: PolicyIdentifier
     subject: Literal["device", "broker"] = "device"

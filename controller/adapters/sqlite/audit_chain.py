@@ -153,7 +153,7 @@ def check_file(path: Path, noted: ChainHead | None = None) -> ChainVerification:
         StoreError: the file does not exist or is not a store.
     """
     if not path.is_file():
-        raise StoreError(f"cannot check the record of {path}: there is no such file")
+        raise StoreError(f"cannot check the audit of {path}: there is no such file")
     try:
         connection = sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, isolation_level=None)
         try:
@@ -161,4 +161,4 @@ def check_file(path: Path, noted: ChainHead | None = None) -> ChainVerification:
         finally:
             connection.close()
     except (sqlite3.Error, ValueError) as error:
-        raise as_store_error(error, f"cannot check the record of {path}") from error
+        raise as_store_error(error, f"cannot check the audit of {path}") from error

@@ -31,7 +31,7 @@ def _code(error: BaseException) -> int:
 
 def passes_by_waiting(error: BaseException) -> bool:
     """Whether the file or the machine is the cause, not the data."""
-    if isinstance(error, MemoryError):  # what the module makes of SQLITE_NOMEM
+    if isinstance(error, MemoryError):  # the sqlite3 module raises it for SQLITE_NOMEM
         return True
     return isinstance(error, sqlite3.Error) and _code(error) in _WORDS
 

@@ -108,7 +108,7 @@ def renew(folder: RepositoryFolder, keys: Path, role: str, ask: PassphrasePrompt
     """
     if role not in OFFLINE:
         raise UpdatesError(
-            f"{role} is signed by the running controller: only {' and '.join(OFFLINE)} are renewed by hand"
+            f"{role} is signed by the running controller: only {' and '.join(OFFLINE)} are renewed by people"
         )
     with folder.locked():
         root = folder.root().signed

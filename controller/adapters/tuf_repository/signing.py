@@ -12,14 +12,14 @@ from controller.adapters.tuf_repository.folder import RepositoryFolder
 from controller.adapters.tuf_repository.keys import load_online
 from controller.ports.updates import UpdatesError
 
-# How long a role holds without being signed anew. Short where a machine signs, long where people come together.
+# How long a role is valid without a new signature: short where the controller signs, long where people have to meet.
 LIFETIMES: Final[Mapping[str, timedelta]] = {
     "root": timedelta(days=365),
     "targets": timedelta(days=180),
     "snapshot": timedelta(days=7),
     "timestamp": timedelta(days=1),
 }
-RENEW_AT: Final = 0.5  # of a lifetime: what is left when an online role is signed anew
+RENEW_AT: Final = 0.5  # of a lifetime: the remainder at which an online role is signed again
 WARN_BEFORE: Final = timedelta(days=30)  # an offline role ends
 
 

@@ -37,7 +37,7 @@ class X509Authority(CertificateAuthority):
         self._material = material
         self._base = crl_base or folder.crl_base(material.issuing)
         if not self._base:
-            text = "nobody would know where to fetch revocation lists: set authority.crl_url to http://host:port"
+            text = "devices could not find the revocation lists: set authority.crl_url to http://host:port"
             raise AuthorityError(text)
         self._issuer = building.key_identifier(material.key.public_key())
         self._where = folder.crl_address(self._base, self._issuer)
@@ -49,7 +49,7 @@ class X509Authority(CertificateAuthority):
 
     @property
     def info(self) -> AuthorityInfo:
-        """For operators."""
+        """Returns fingerprint, expiry and CRL addresses, for operators."""
         root, issuing = self._material.root, self._material.issuing
         return AuthorityInfo(
             fingerprint=fingerprint(root),

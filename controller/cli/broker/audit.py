@@ -1,4 +1,4 @@
-"""`cordon broker audit`: judges the broker's settings by policies."""
+"""`cordon broker audit`: evaluates the broker's settings with policies."""
 
 from collections import Counter
 from pathlib import Path

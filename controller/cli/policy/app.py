@@ -22,14 +22,14 @@ class PolicySubject(StrEnum):
 
 
 _COLUMNS: Final = ("rule", "severity", "on failure", "title")
-app = typer.Typer(help="The policies by which devices are judged.", no_args_is_help=True)
+app = typer.Typer(help="The policies that devices are evaluated with.", no_args_is_help=True)
 app.command("preview")(preview)
 
 
 @app.command("check")
 def check(
     files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="policy files or folders", show_default=False)],
-    subject: Annotated[PolicySubject, typer.Option(help="what the policies judge")] = PolicySubject.DEVICE,
+    subject: Annotated[PolicySubject, typer.Option(help="what the policies evaluate")] = PolicySubject.DEVICE,
     output: OutputOption = OutputFormat.TABLE,
 ) -> None:
     """Check policy files without using them; shows each mistake with its line. Needs no controller."""
@@ -57,7 +57,7 @@ def check(
     else:
         say(f"ok: {len(policies)} policies, {rules} rules, version {version}")
         if not any(policy.rules for policy in policies):
-            note("only rules about events: use them together with policies that judge reports")
+            note("only rules about events: use them together with policies that have rules about reports")
 
 
 @app.command("list")
@@ -114,7 +114,9 @@ def explain(
         explained = explanation.explain_report(report, policy or [])
     else:
         if policy:
-            raise CliError("--policy goes with --report: a device is judged by the policies in force", ExitCode.USAGE)
+            raise CliError(
+                "--policy goes with --report: devices are evaluated with the active policies", ExitCode.USAGE
+            )
         explained = client().get(f"/devices/{segment(str(device))}/explain")
     if output is OutputFormat.JSON:
         print_json(explained)
@@ -135,8 +137,8 @@ def judge_report(
     event: Annotated[
         Path | None, typer.Option(help="an event as devices send it, in place of a report; - reads it")
     ] = None,
-    device_class: Annotated[str, typer.Option("--class", help="judge as a device of this class")] = "",
-    tag: Annotated[list[str] | None, typer.Option(help="judge as a device with this tag; may be repeated")] = None,
+    device_class: Annotated[str, typer.Option("--class", help="evaluate as a device of this class")] = "",
+    tag: Annotated[list[str] | None, typer.Option(help="evaluate as a device with this tag; may be repeated")] = None,
     strict: Annotated[bool, typer.Option("--strict", help="unknown results count as failed")] = False,
     output: OutputOption = OutputFormat.TABLE,
 ) -> None:

@@ -21,7 +21,7 @@ _ORDER: Final = ("fail", "error", "unknown", "pass", "notapplicable")
 _SATISFIED: Final = ("pass", "notapplicable")
 _MAX_REPORT: Final = 1024 * 1024  # bytes of a report file, which may be indented
 _MAX_EVENT: Final = 64 * 1024  # bytes of a file with one event
-_MAX_REASON: Final = 100  # characters beside a rule in the short list
+_MAX_REASON: Final = 100  # characters next to a rule in the short list
 
 
 def explain_report(
@@ -112,7 +112,7 @@ def _read_report(path: Path) -> tuple[str, Any]:
     except ValidationError as e:
         raise _invalid(path, "a report", e) from e
     if not isinstance(report, FullReport):
-        raise CliError(f"{_name(path)}: not a full report, so it cannot be judged", ExitCode.USAGE)
+        raise CliError(f"{_name(path)}: not a full report, so it cannot be evaluated", ExitCode.USAGE)
     return report.device_id, report.sections
 
 

@@ -40,7 +40,7 @@ def print_decision(decision: dict[str, Any], *, wait: bool, output: OutputFormat
     if wait:
         check_proofs([decision])
     else:
-        note("not waited for: `cordon devices show` tells when it is proven")
+        note("not waited for: `cordon devices show` shows when it is proven")
 
 
 def print_decisions(decisions: list[dict[str, Any]], *, wait: bool, output: OutputFormat) -> None:

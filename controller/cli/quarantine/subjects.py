@@ -80,7 +80,7 @@ def decide(
         if user:
             say(f"user {safe(user['username'])}: {'free' if user['level'] == 'none' else user['level']}")
     if not wait:
-        note("not waited for: `cordon quarantine users` tells when it is proven")
+        note("not waited for: `cordon quarantine users` shows when it is proven")
         return
     check_proofs([one for one in (user, device) if one])
     if output is OutputFormat.TABLE:

@@ -1,6 +1,6 @@
 """The receipt of a containment: each call, what was observed on which node, the seconds to the cut. Pure.
 
-It is derived from the audit log and not stored: whoever proves that the log was not altered has proved the receipt.
+It is derived from the audit log and not stored: a proof that the log is unchanged also proves the receipt.
 """
 
 from collections.abc import Iterable, Mapping

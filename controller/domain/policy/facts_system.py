@@ -70,7 +70,7 @@ CATALOGUE: Final[dict[str, tuple[str, str, str]]] = {
 }
 # Facts that are complete even if a list of their section is truncated.
 COMPLETE: Final = frozenset(name for name, (kind, _, _) in CATALOGUE.items() if not kind.startswith("list"))
-# The section's field of a fact, where it has another name; devices name the field in their gaps.
+# The section's field behind a fact, where the name or the model does not show it; devices name the field in their gaps.
 FIELDS: Final = {
     "firewall_uncovered": "uncovered",
     "root_encrypted": "root_encrypted",

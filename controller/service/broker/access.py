@@ -55,7 +55,7 @@ class _Due:
 
 @dataclass(slots=True)
 class AccessState:
-    """What is in force. `foreign`: devices whose rules somebody else wrote; only an operator has them overwritten."""
+    """The active rules. `foreign`: devices whose rules others wrote; only an operator has them overwritten."""
 
     kept: StoredTemplates | None = None
     written: dict[str, WrittenRules] = field(default_factory=dict)
@@ -116,7 +116,7 @@ class AccessRuleManager:
         self._wake.set()
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Runs until cancelled."""
         while True:
             self._wake.clear()
             await self._run_pass()

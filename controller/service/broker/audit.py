@@ -27,7 +27,7 @@ class BrokerAuditor:
     """Inspects and evaluates on request; one audit at a time, because an inspection tries a login."""
 
     def __init__(self, inspector: BrokerInspector, language: CelEnvironment, load: Callable[[], PolicySet]) -> None:
-        """`load` reads the policies, anew for each audit."""
+        """`load` reads the policies again for each audit."""
         self._inspector = inspector
         self._language = language
         self._load = load

@@ -76,7 +76,7 @@ class Reconciler:
         self.repaired = 0
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Runs until cancelled."""
         while True:
             pause = self._every * min(1.0, 2 / len(self._tables.addresses))
             try:

@@ -69,7 +69,7 @@ class WaiverService:
         self._fleet.set_guards(waivers=waivers, predicates=self._predicates())
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Runs until cancelled."""
         while True:
             await self.expire()
             await asyncio.sleep(TICK)

@@ -86,7 +86,7 @@ class CertificateService:
         self._warned_at: float | None = None
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Runs until cancelled."""
         while True:
             await self.run_once()
             await asyncio.sleep(EVERY)

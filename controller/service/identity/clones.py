@@ -68,7 +68,7 @@ class CloneMonitor:
         return SessionTakenOver(device_id, self._fleet.clock.now(), ended.ipaddress)
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Runs until cancelled."""
         while True:
             await self._wake.wait()
             self._wake.clear()

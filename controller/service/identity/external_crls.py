@@ -38,7 +38,7 @@ class ExternalCrlRefresher:
         self.troubles: dict[str, str] = {}
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Runs until cancelled."""
         while True:
             await self.run_once()
             await asyncio.sleep(self._every)

@@ -41,7 +41,7 @@ class RenewalService:
         self._wake.set()
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Runs until cancelled."""
         while True:
             await self._wake.wait()
             self._wake.clear()

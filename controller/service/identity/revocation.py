@@ -28,7 +28,7 @@ class RevocationService:
         self._log = log
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Runs until cancelled."""
         while True:
             try:
                 await self.run_once()

@@ -44,7 +44,7 @@ class DeviceKeyStore(Protocol):
         ...
 
     async def forget(self, device_id: str) -> bool:
-        """Whether there was one."""
+        """Deletes the key; returns whether there was one."""
         ...
 
 
@@ -140,7 +140,7 @@ class DeviceKeyring:
         self._queue.put_nowait(device_id)
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Runs until cancelled."""
         while True:
             await self.refresh_device(await self._queue.get())
 

@@ -16,7 +16,7 @@ from controller.service.fleet_state import FleetState
 from schemas.posture import sections_of
 
 PAGE: Final = 64  # reports in memory at a time; each has at most 64 KiB
-_TURN: Final = 16  # reports judged before others get their turn
+_TURN: Final = 16  # reports evaluated before other tasks run
 
 
 @dataclass(slots=True)
@@ -46,7 +46,7 @@ class PreviewPage:
 async def preview(fleet: FleetState, store: Store, candidate: PolicySet) -> AsyncIterator[PreviewPage]:
     """Page by page, the devices whose containment `candidate` would change. Nothing is stored.
 
-    A device that fell silent is counted and not foreseen: nothing is contained on what it said before.
+    A stale device is counted and not predicted: its earlier reports cause no containment.
     """
     policies = candidate.with_predicates(fleet.policies.predicates)
     judge = PolicyEvaluator(policies, fleet.language)

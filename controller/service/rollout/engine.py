@@ -88,7 +88,7 @@ class RolloutEngine:
         self._observations.unwatch(run.rollout.rollout_id, run.members)
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Runs until cancelled."""
         async with self.lock:
             await self.load()
         while True:

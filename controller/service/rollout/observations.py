@@ -160,7 +160,7 @@ def pick(published: tuple[PublishedUpdate, ...], text: str) -> RolloutTarget:
     """
     fits = [one for one in published if text in (one.path, f"{one.target.name}/{one.target.version}", one.target.name)]
     if not fits:
-        raise TargetError(f"{text} is not published: `cordon update list` tells what is, by NAME/VERSION")
+        raise TargetError(f"{text} is not published: `cordon update list` shows the published ones as NAME/VERSION")
     if len(fits) > 1:
         names = ", ".join(one.path for one in fits)
         raise TargetError(f"{text} means {len(fits)} targets: name one of {names}")

@@ -26,16 +26,16 @@ _AT_ONCE: Final = 5000  # devices visited before the loop yields
 class RolloutTrigger:
     """Periodically checks the devices that fail a rule with an update; it has no stored state of its own."""
 
-    def __init__(self, fleet: FleetState, desk: RolloutOperations, settings: RolloutSettings, log: Log) -> None:
+    def __init__(self, fleet: FleetState, operations: RolloutOperations, settings: RolloutSettings, log: Log) -> None:
         self._fleet = fleet
-        self._desk = desk
+        self._operations = operations
         self._settings = settings
         self._log = log
         # By rule, why nothing was started: recorded once, until it changes.
         self._reasons: dict[str, str] = {}
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Runs until cancelled."""
         while True:
             await asyncio.sleep(EVERY)
             try:
@@ -78,15 +78,15 @@ class RolloutTrigger:
 
     async def _start_rollout(self, rule: PolicyRule, failing: set[str]) -> None:
         try:
-            target = await self._desk.find(rule.response.rollout)
-            if any(one.target.name == target.name for one in self._desk.open()):
+            target = await self._operations.find(rule.response.rollout)
+            if any(one.target.name == target.name for one in self._operations.open()):
                 return  # one at a time; devices that still fail are checked afterwards
             past = await self._previous_rollouts(target)
             left = failing - await self._already_included(past)
             if not left:
                 return
             _check_no_stop(past)
-            rollout = await self._desk.start(
+            rollout = await self._operations.start(
                 RolloutRequest(
                     target=target.path,
                     rings=self._settings.all_rings(),
@@ -105,14 +105,14 @@ class RolloutTrigger:
         self._log("rollout started by a rule", {"rule": rule.key, "rollout": rollout.rollout_id})
 
     async def _previous_rollouts(self, target: RolloutTarget) -> list[Rollout]:
-        found = await self._desk.store.rollouts(limit=MOST_PAST, name=target.name)
+        found = await self._operations.store.rollouts(limit=MOST_PAST, name=target.name)
         return [one for one in found if one.target.path == target.path]
 
     async def _already_included(self, past: list[Rollout]) -> set[str]:
         """The devices of earlier rollouts: an update that did not fix the rule is not tried again."""
         found: set[str] = set()
         for one in past:
-            found.update(member.device_id for member in await self._desk.store.members(one.rollout_id))
+            found.update(member.device_id for member in await self._operations.store.members(one.rollout_id))
         return found
 
     async def _record_reason(self, rule: PolicyRule, why: str) -> None:

@@ -197,13 +197,13 @@ def test_a_policy_for_the_other_subject_is_refused_in_words(tmp_path: Path, caps
     path = tmp_path / "broker.yaml"
     path.write_text("policy: mine\nsubject: broker\nversion: 1\ntitle: Mine\n" + rule % "")
     assert main(["policy", "check", str(path)]) == 1
-    assert "this policy judges the broker" in capsys.readouterr().err
+    assert "this policy evaluates the broker" in capsys.readouterr().err
     assert main(["policy", "check", "--subject", "broker", str(path)]) == 0
     path.write_text(
         "policy: mine\nsubject: broker\nversion: 1\ntitle: Mine\n" + rule % ", on_fail: {contain: isolated}"
     )
     assert main(["policy", "check", "--subject", "broker", str(path)]) == 1
-    assert "nothing is done about a broker by itself" in capsys.readouterr().err
+    assert "a broker is never changed by a policy" in capsys.readouterr().err
     path.write_text("policy: mine\nversion: 1\ntitle: Mine\n" + rule % "")
     assert main(["policy", "check", "--subject", "broker", str(path)]) == 1
     assert "one for the broker says `subject: broker`" in capsys.readouterr().err

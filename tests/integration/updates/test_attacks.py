@@ -46,7 +46,7 @@ class Scenario:
         return load_online(self.made.folder.online, role)
 
     def forge(self, role: str, change: Callable[[Any], None], signers: list[CryptoSigner], name: str = "") -> None:
-        """Returns the next version of a role's metadata, changed and signed by the attacker."""
+        """Publishes the next version of a role's metadata, changed and signed by the attacker."""
         metadata: Metadata[Any] = Metadata.from_file(str(self._newest(role)))
         metadata.signed.version += 1
         change(metadata.signed)
@@ -69,7 +69,7 @@ class Scenario:
         self.forge("timestamp", timestamp, [self.online("timestamp")])
 
     def version(self, role: str) -> int:
-        """Returns the newest published metadata."""
+        """Returns the newest published version of a role."""
         return self.made.folder.versions(role)[-1]
 
     def refused(self, code: str, found: PublishedUpdate | None = None, phase: str = "refused") -> None:

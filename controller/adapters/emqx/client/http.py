@@ -1,6 +1,7 @@
 """The only file that speaks HTTP to EMQX: fail-over between addresses, time-outs, retries with back-off, bounds.
 
-Every call of Cordon to EMQX is retried here and nowhere else. What an answer means is in `responses.py`.
+Retries of a single call to EMQX are here and nowhere else; the outbox repeats failed effects. `responses.py` maps
+answers to errors.
 """
 
 import asyncio
@@ -232,7 +233,7 @@ class EmqxHttpClient:
 
         Args:
             request: what to send; its `read` is not used here.
-            node: the only address to ask, once: the caller wants this node's answer and judges its silence.
+            node: the only address to ask, once: the caller wants this node's answer or its silence.
             urgent: goes before requests that are not.
             listener: gets each exchange.
 

@@ -1,4 +1,4 @@
-"""How strongly a client is authenticated, judged from the broker's settings and never from what a client says."""
+"""How strongly a client is authenticated, derived from the broker's settings and never from the client's statements."""
 
 from dataclasses import dataclass
 from typing import Final

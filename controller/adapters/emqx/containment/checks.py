@@ -94,7 +94,7 @@ class DatabaseIsFirst(BrokerCheck):
 
 
 class ClientIsNoSuperuser(BrokerCheck):
-    """A superuser passes every rule: it can be isolated, but a restriction of it would be pretended."""
+    """A superuser passes every rule: it can be isolated, but a restriction would have no effect."""
 
     label = "superuser read"
     on_every_node = False
@@ -124,7 +124,7 @@ class ClientIsNoSuperuser(BrokerCheck):
 
 
 class UserIsNoSuperuser(BrokerCheck):
-    """A superuser passes every rule: it can be isolated, but a restriction of it would be pretended."""
+    """A superuser passes every rule: it can be isolated, but a restriction would have no effect."""
 
     label = "superuser read"
     on_every_node = False

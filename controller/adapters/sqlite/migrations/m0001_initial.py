@@ -1,6 +1,6 @@
 """The whole schema of the store.
 
-Columns hold what lists, timers and joins look at; `body` and `state` hold the rest of a value as one JSON object
+Columns hold the values that lists, timers and joins use; `body` and `state` hold the rest of a value as one JSON object
 (`controller.adapters.sqlite.codec`). Times are Unix seconds. Indexes are only those that a query needs.
 """
 
@@ -24,7 +24,7 @@ _DEVICES: Final = (
         device_id TEXT PRIMARY KEY, report_seq INTEGER NOT NULL, digest TEXT NOT NULL, reported_at REAL NOT NULL,
         accepted INTEGER NOT NULL, boot_id TEXT NOT NULL, agent TEXT NOT NULL, judged_by TEXT NOT NULL,
         satisfied INTEGER NOT NULL, body BLOB NOT NULL) STRICT""",
-    # The public key of each device, as it stands in its certificate.
+    # The public key of each device, as in its certificate (SubjectPublicKeyInfo).
     "CREATE TABLE report_keys (device_id TEXT PRIMARY KEY, key BLOB NOT NULL, at REAL NOT NULL) STRICT",
     """CREATE TABLE commands (
         seq INTEGER PRIMARY KEY, command_id TEXT NOT NULL UNIQUE, device_id TEXT NOT NULL, state TEXT NOT NULL,

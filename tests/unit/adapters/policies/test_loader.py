@@ -155,7 +155,7 @@ def test_a_check_that_yaml_takes_for_a_tag() -> None:
     [
         (["chek: 'true'"], "8:5: rule a: unknown key 'chek': did you mean 'check'?"),
         (["check: 5"], "8:12: rule a: check: has to be text"),
-        (["check: 'true'", "severity: high"], "9:5: 'severity' stands twice: first in line 7"),
+        (["check: 'true'", "severity: high"], "9:5: 'severity' is a duplicate: first in line 7"),
         (["check: 'true'", "applies_if: no_such"], "9:17: rule a: undeclared reference to 'no_such'"),
         (
             ["check: 'true'", "on_fail: {contain: restricted, for: 1h}"],
@@ -215,7 +215,7 @@ def test_what_a_rule_gets_wrong(lines: list[str], problem: str) -> None:
         (small() + "---\n" + small(), ["6:1: not YAML: expected a single document"]),
         ("a: b: c", ["1:5: not YAML: mapping values are not allowed here"]),
         ("a: \x01", ["1:4: not text: special characters are not allowed (U+0001)"]),
-        ("? [a]\n: 1\n", ["1:3: a key has to be a word"]),
+        ("? [a]\n: 1\n", ["1:3: a key has to be text"]),
         ("a: !!python/object:os.system {}\n", ["1:4: unknown YAML tag 'python/object:os.system'"]),
         ("a: *nowhere\n", ["1:4: not YAML: found undefined alias"]),
     ],
@@ -228,7 +228,7 @@ def test_what_a_file_gets_wrong(text: str, problems: list[str]) -> None:
 
 def test_an_id_that_stands_twice() -> None:
     again = small() + "  - {id: a, title: t, severity: low, check: firewall_active}\n"
-    assert wrong(again) == ["6:10: rule 'a' stands twice: first in line 5"]
+    assert wrong(again) == ["6:10: rule 'a' is a duplicate: first in line 5"]
 
 
 def test_everything_wrong_is_told_at_once_in_the_order_of_lines() -> None:

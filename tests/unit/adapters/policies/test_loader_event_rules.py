@@ -45,7 +45,7 @@ def test_events_alone_pass_no_report(tmp_path: Path) -> None:
         (RULE + "    on_event: {after: {within: 0s}}\n", "10:32: rule a: 'within' has to be longer than nothing"),
         (RULE + "    on_event: {after: {consecutive: 2}}\n", "10:24: rule a: unknown key 'consecutive'"),
         (RULE + "    on_fail: {contain: none}\n", "10:5: rule a: unknown key 'on_fail'"),
-        (RULE + RULE, "10:9: rule 'a' stands twice: first in line 6"),
+        (RULE + RULE, "10:9: rule 'a' is a duplicate: first in line 6"),
     ],
 )
 def test_what_a_rule_gets_wrong(text: str, problem: str) -> None:
