@@ -31,7 +31,7 @@ def remote_ports() -> set[int]:
 def main(config: Path) -> int:
     """Compare with the servers of the configuration."""
     try:
-        wanted = {server.port for server in load(config).mqtt.addresses}
+        wanted = {server.port for server in load(config).mqtt.broker_addresses}
     except SettingsError as e:
         sys.stderr.write(f"{e}\n")
         return 1
