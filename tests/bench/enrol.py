@@ -1,8 +1,8 @@
-"""Enrols many devices at once and watches all of them renew: `python -m tests.bench.enrol --devices 200`.
+"""Concurrent enrolment and renewal of many devices: `python -m tests.bench.enrol --devices 200`.
 
 Real parts: a controller process with its store on disk, the stand-in's TLS listener with client certificates, the
-agent's own enrolment, link and renewal (a thread and a connection for each device, all in this process). What it needs
-of one machine is part of what it measures. Exit status 1: a device did not renew, or did not come back.
+agent's enrolment, connection and renewal (a thread and a connection for each device, all in this process, which is part
+of what is measured). Exit status 1: a device did not renew, or did not reconnect.
 """
 
 import argparse
@@ -17,10 +17,11 @@ from typing import Final
 
 from device_agent.host.certificate import read_file
 from device_agent.identity.keypair import load_leaf_certificate
-from tests.support.mtls_deployment import Estate, EstateDevice, wait_for
+from tests.support.mtls_deployment import EnrolledDevice, MutualTlsDeployment, wait_for_devices
+from tests.support.waiting import wait_for
 
-LIFETIME: Final = 90  # seconds, so that renewals are due within one minute and a half
-MOST_AT_ONCE: Final = 200  # requests of one client under way
+LIFETIME: Final = 90  # seconds
+MAX_CONCURRENT: Final = 200  # requests
 
 
 def _percentile(values: Sequence[float], share: float) -> float:
@@ -28,20 +29,20 @@ def _percentile(values: Sequence[float], share: float) -> float:
     return ordered[min(len(ordered) - 1, int(len(ordered) * share))]
 
 
-def _told(what: str, values: Sequence[float]) -> str:
+def _summary(what: str, values: Sequence[float]) -> str:
     middle, high, worst = (_percentile(values, share) for share in (0.5, 0.95, 1.0))
     return f"{what}: p50 {middle:.2f} s, p95 {high:.2f} s, worst {worst:.2f} s"
 
 
-def _enrol(estate: Estate, count: int) -> tuple[list[EstateDevice], list[float], float]:
-    """All at once; the devices, how long each waited, and how long all took, in seconds."""
-    token = estate.token(uses=count)
-    gate = threading.Barrier(min(count, MOST_AT_ONCE))
+def _enrol(deployment: MutualTlsDeployment, count: int) -> tuple[list[EnrolledDevice], list[float], float]:
+    """Enrols concurrently; returns the devices, the seconds of each, and the seconds of all."""
+    token = deployment.token(uses=count)
+    gate = threading.Barrier(min(count, MAX_CONCURRENT))
 
-    def one(number: int) -> tuple[EstateDevice, float]:
+    def one(number: int) -> tuple[EnrolledDevice, float]:
         gate.wait()
         began = time.monotonic()
-        device = estate.device(f"bench-{number:04d}", token)
+        device = deployment.device(f"bench-{number:04d}", token)
         return device, time.monotonic() - began
 
     began = time.monotonic()
@@ -50,31 +51,33 @@ def _enrol(estate: Estate, count: int) -> tuple[list[EstateDevice], list[float],
     return [device for device, _ in done], [seconds for _, seconds in done], time.monotonic() - began
 
 
-def _renew(devices: list[EstateDevice], seconds: float) -> tuple[list[float], list[float]]:
-    """Until every device has renewed; seconds from the first renewal to each, and each one's gap without connection."""
-    wait_for(lambda: all(one.current.exists() and one.is_up for one in devices), "all have renewed", seconds, devices)
+def _renew(devices: list[EnrolledDevice], seconds: float) -> tuple[list[float], list[float]]:
+    """Waits until all have renewed; returns seconds from the first renewal to each, and of each without connection."""
+    wait_for_devices(
+        devices, lambda: all(one.current.exists() and one.is_up for one in devices), "all have renewed", seconds
+    )
     moments = [one.events[-1][0] for one in devices]
     gaps = [one.events[-1][0] - one.events[-2][0] for one in devices]
     return [moment - min(moments) for moment in moments], gaps
 
 
 def run(count: int, lifetime: int, folder: Path) -> bool:
-    """One run; whether every device renewed with one planned reconnection and no other."""
+    """One run; returns whether every device renewed with one reconnect and no other."""
     say = sys.stdout.write
-    with Estate(folder, device_lifetime=f"{lifetime}s") as estate:
-        devices, waits, took = _enrol(estate, count)
+    with MutualTlsDeployment(folder, device_lifetime=f"{lifetime}s") as deployment:
+        devices, waits, took = _enrol(deployment, count)
         say(f"{count} devices enrolled at once in {took:.2f} s ({count / took:.0f} a second)\n")
-        say(_told("  each", waits) + "\n")
+        say(_summary("  each", waits) + "\n")
         for device in devices:
             device.start()
         try:
             wait_for(lambda: all(one.is_up for one in devices), "all are connected", 120.0)
             moments, gaps = _renew(devices, lifetime * 1.5)
             say(f"all {count} renewed within {max(moments):.2f} s of the first\n")
-            say(_told("  without a connection", gaps) + "\n")
+            say(_summary("  without a connection", gaps) + "\n")
             odd = [one.name for one in devices if [what for _, what in one.events] != ["up", "down", "up"]]
             serials = {load_leaf_certificate(read_file(one.current)).serial for one in devices}
-            say(f"connections lost beside the planned one: {len(odd)}; new certificates: {len(serials)}\n")
+            say(f"unexpected reconnects: {len(odd)}; new certificates: {len(serials)}\n")
             return not odd and len(serials) == count
         finally:
             for device in devices:
@@ -82,7 +85,6 @@ def run(count: int, lifetime: int, folder: Path) -> bool:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run it."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench.enrol", description=__doc__)
     parser.add_argument("--devices", type=int, default=200, help="default: %(default)s")
     parser.add_argument("--lifetime", type=int, default=LIFETIME, help="of certificates, seconds; default: %(default)s")

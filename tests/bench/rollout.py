@@ -35,7 +35,7 @@ from tests.support.deployment import Timings, open_deployment
 from tests.support.mosquitto import free_port
 from tests.support.operator import OperatorClient
 from tests.support.reports import full
-from tests.support.rollouts import Fleet, fleet, software
+from tests.support.rollouts import RolloutHarness, open_rollouts, software
 from tests.support.standin import StandInProcess
 from tests.support.updates import archive, repository
 
@@ -54,7 +54,7 @@ _WAIT_SECONDS: Final = 900.0
 class Devices:
     """Devices that do at once what they are ordered; `seconds` is the processor time that their answers took."""
 
-    def __init__(self, made: Fleet) -> None:
+    def __init__(self, made: RolloutHarness) -> None:
         self.made = made
         self.seconds = 0.0
         self._sent = 0
@@ -92,7 +92,7 @@ def incoming(device_id: str, payload: bytes, channel: UpChannel = UpChannel.POST
 
 async def machine(count: int, folder: Path) -> dict[str, Any]:
     """One rollout to `count` devices without a network."""
-    async with fleet(folder / f"{count}-{time.monotonic_ns()}.db") as made:
+    async with open_rollouts(folder / f"{count}-{time.monotonic_ns()}.db") as made:
         ids = [f"dev-{number:05d}" for number in range(count)]
         for at in range(0, count, BATCH):
             await made.harness.ingest.process_batch(
@@ -120,7 +120,7 @@ async def machine(count: int, folder: Path) -> dict[str, Any]:
     }
 
 
-async def _through(made: Fleet, devices: Devices) -> float:
+async def _through(made: RolloutHarness, devices: Devices) -> float:
     """Play until it has completed; when the last ring opened (monotonic seconds)."""
     last_ring = 0.0
     for _ in range(_MOST_PASSES):

@@ -16,7 +16,7 @@ from typing import Final
 import pytest
 
 from controller.domain.identity.certificates import CertificateKind
-from tests.support.identity import Files, Issued
+from tests.support.identity import Files, IssuedFiles
 from tests.support.mosquitto import Mosquitto
 from tests.support.mqtt_probe import Endpoint, Probe
 from tests.support.standin import StandInProcess
@@ -41,18 +41,18 @@ class Gate:
     no_lists: str = ""
     probes: list[Probe] = field(default_factory=list)
 
-    def probe(self, issued: Issued | None, claims: str) -> Probe:
+    def probe(self, issued: IssuedFiles | None, claims: str) -> Probe:
         """A client with this certificate, or none, that claims the client id `claims`."""
         self.probes.append(Probe(Endpoint(self.host, self.port, tls=self._context(issued)), claims))
         return self.probes[-1]
 
-    def _context(self, issued: Issued | None) -> ssl.SSLContext:
+    def _context(self, issued: IssuedFiles | None) -> ssl.SSLContext:
         context = ssl.create_default_context(cafile=str(self.files.ca))
         if issued is not None:
             context.load_cert_chain(issued.chain, issued.key)
         return context
 
-    def lets_in(self, issued: Issued | None, claims: str) -> bool:
+    def lets_in(self, issued: IssuedFiles | None, claims: str) -> bool:
         """Whether a connection with it is accepted; sees a refused handshake, which MQTT clients do not tell."""
         hello = b"\x00\x04MQTT\x05\x02\x00\x3c\x00" + len(claims).to_bytes(2, "big") + claims.encode()
         try:

@@ -1,4 +1,4 @@
-"""Enrolment, renewal and revocation between real processes: controller, broker, and the agent's own parts."""
+"""Enrolment, renewal and revocation with a real controller and broker, and the agent's parts."""
 
 import subprocess
 import sys
@@ -13,32 +13,35 @@ from cryptography import x509
 from device_agent.host.certificate import read_file
 from device_agent.identity.enrol import EnrolmentError
 from device_agent.identity.keypair import load_leaf_certificate
-from tests.support.mtls_deployment import Estate, EstateDevice, wait_for
+from tests.support.mtls_deployment import EnrolledDevice, MutualTlsDeployment, wait_for_devices
+from tests.support.waiting import wait_for
 
 DEVICES = 12
 
 
 @pytest.fixture(scope="module")
-def estate(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Estate]:
-    with Estate(tmp_path_factory.mktemp("estate"), device_lifetime="24s") as made:
+def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MutualTlsDeployment]:
+    with MutualTlsDeployment(tmp_path_factory.mktemp("deployment"), device_lifetime="24s") as made:
         yield made
 
 
-def fleet(estate: Estate, prefix: str, count: int) -> list[EstateDevice]:
-    token = estate.token(uses=count)
+def fleet(deployment: MutualTlsDeployment, prefix: str, count: int) -> list[EnrolledDevice]:
+    token = deployment.token(uses=count)
     with ThreadPoolExecutor(count) as pool:
-        return list(pool.map(lambda number: estate.device(f"{prefix}-{number}", token), range(count)))
+        return list(pool.map(lambda number: deployment.device(f"{prefix}-{number}", token), range(count)))
 
 
 @pytest.mark.slow
-def test_many_enrol_at_once_renew_by_themselves_and_stay(estate: Estate) -> None:
-    devices = fleet(estate, "many", DEVICES)
+def test_concurrent_enrolments_and_renewals(deployment: MutualTlsDeployment) -> None:
+    devices = fleet(deployment, "many", DEVICES)
     assert len({load_leaf_certificate(one.answer.certificate.encode()).serial for one in devices}) == DEVICES
     for device in devices:
         device.start()
     try:
-        wait_for(lambda: all(one.is_up for one in devices), "all are connected", devices=devices)
-        wait_for(lambda: all(one.current.exists() and one.is_up for one in devices), "all have renewed", 60, devices)
+        wait_for_devices(devices, lambda: all(one.is_up for one in devices), "all are connected")
+        wait_for_devices(
+            devices, lambda: all(one.current.exists() and one.is_up for one in devices), "all have renewed", 60
+        )
         for device in devices:
             old, new = (
                 load_leaf_certificate(device.answer.certificate.encode()),
@@ -49,64 +52,64 @@ def test_many_enrol_at_once_renew_by_themselves_and_stay(estate: Estate) -> None
                 True,
                 True,
             )
-            # One connection was given up for the new pair, and none was lost.
+            # One reconnect for the new key pair, and no other.
             assert [what for _, what in device.events] == ["up", "down", "up"]
     finally:
         for device in devices:
             device.stop()
 
 
-def test_a_revoked_device_is_out_with_its_live_session_and_at_its_reconnect(estate: Estate) -> None:
-    device = estate.device("thief", estate.token())
+def test_a_revoked_device_is_disconnected_and_refused(deployment: MutualTlsDeployment) -> None:
+    device = deployment.device("thief", deployment.token())
     device.start()
     try:
-        wait_for(lambda: device.is_up, "connected", devices=[device])
+        wait_for_devices([device], lambda: device.is_up, "connected")
         device.report()
-        argv = [
-            sys.executable,
-            "-m",
-            "controller.main",
-            "revoke",
-            device.name,
-            "--reason",
-            "stolen",
-            "--url",
-            estate.url,
-        ]
-        argv += ["--token-file", str(estate.config.parent / "operator.token"), "--ca", str(estate.files.ca)]
+        argv = [sys.executable, "-m", "controller.main", "revoke", device.name, "--reason", "stolen"]
+        argv += ["--url", deployment.url, "--ca", str(deployment.files.ca)]
+        argv += ["--token-file", str(deployment.config.parent / "operator.token")]
         done = subprocess.run(argv, check=False, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         assert "its session is gone" in done.stdout
-        wait_for(lambda: not device.is_up, "its live session was ended")
+        wait_for(lambda: not device.is_up, "its session has ended")
         wait_for(lambda: device.refusals >= 2, "its reconnects are refused")
         assert not device.is_up
         with pytest.raises(EnrolmentError, match="belongs to a device already"):
-            estate.device("thief", estate.token(), folder="thief-2")
+            deployment.device("thief", deployment.token(), folder="thief-2")
         device.stop()
-        again = estate.device("thief", estate.token(device_id="thief", replace=True), folder="thief-3")
-        wait_for(lambda: _level(estate, "thief") == "restricted", "it may prove itself")
+        again = deployment.device("thief", deployment.token(device_id="thief", replace=True), folder="thief-3")
+        wait_for(lambda: _level(deployment, "thief") == "restricted", "it may report")
         again.start()
-        wait_for(lambda: again.is_up, "it is in with its new certificate")
+        wait_for(lambda: again.is_up, "it is connected with its new certificate")
         again.report()
-        wait_for(lambda: _level(estate, "thief") == "none", "it is free")
+        wait_for(lambda: _level(deployment, "thief") == "none", "it is free")
         again.stop()
     finally:
         device.stop()
 
 
-def _level(estate: Estate, name: str) -> str:
-    return str(estate.client.get(f"/devices/{name}")["level"])
+def _level(deployment: MutualTlsDeployment, name: str) -> str:
+    return str(deployment.client.get(f"/devices/{name}")["level"])
 
 
-def test_the_command_enrols_and_pins_the_authority(estate: Estate, tmp_path: Path) -> None:
+def test_the_enrol_command_pins_the_authority(deployment: MutualTlsDeployment, tmp_path: Path) -> None:
     token_file = tmp_path / "token"
-    token_file.write_text(estate.token())
-    argv = [sys.executable, "-m", "device_agent.main", "enrol", "--url", estate.url, "--token-file", str(token_file)]
+    token_file.write_text(deployment.token())
+    argv = [
+        sys.executable,
+        "-m",
+        "device_agent.main",
+        "enrol",
+        "--url",
+        deployment.url,
+        "--token-file",
+        str(token_file),
+    ]
     argv += ["--device-id", "by-hand", "--dir", str(tmp_path / "etc")]
     wrong = subprocess.run([*argv, "--ca-fingerprint", "0" * 64], check=False, capture_output=True, text=True)
     assert (wrong.returncode, "another fingerprint" in wrong.stderr) == (1, True)
     assert not (tmp_path / "etc" / "device.key").exists()
-    fingerprint = estate.files.authority.info.fingerprint
+    fingerprint = deployment.files.authority.info.fingerprint
     done = subprocess.run([*argv, "--ca-fingerprint", fingerprint], check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     modes = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "etc").iterdir()}
@@ -116,9 +119,9 @@ def test_the_command_enrols_and_pins_the_authority(estate: Estate, tmp_path: Pat
     assert "was not changed" in again.stdout
 
 
-def test_lists_are_handed_out_over_plain_http_and_nothing_else_is(estate: Estate) -> None:
-    base = f"http://127.0.0.1:{estate.list_port}"
-    authority = estate.files.authority
+def test_only_revocation_lists_are_served_over_plain_http(deployment: MutualTlsDeployment) -> None:
+    base = f"http://127.0.0.1:{deployment.list_port}"
+    authority = deployment.files.authority
     found = x509.load_pem_x509_crl(httpx.get(f"{base}/crl/{authority.issuer}.pem", trust_env=False).content)
     issuing = x509.load_pem_x509_certificate(authority.chain.encode())
     assert found.is_signature_valid(issuing.public_key())  # type: ignore[arg-type]  # an EC key

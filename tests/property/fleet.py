@@ -124,7 +124,7 @@ class FailingBroker(MemoryBroker):
     async def auth_strength(self, client_id: str, *, heard_at: float | None = None) -> AuthStrength:
         if self._next() == "refuse":
             raise BrokerUnreachableError("no node answered")
-        return AuthStrength.CLAIMED if client_id == CLAIMED else self.grade_then(client_id, heard_at)
+        return AuthStrength.CLAIMED if client_id == CLAIMED else self.strength_at(client_id, heard_at)
 
 
 class Fleet:

@@ -120,7 +120,7 @@ class FakeController:
         return [result for result in self.of("result") if result["state"] != "executing"]
 
 
-class Proxy:
+class ThreadedProxy:
     """A TCP proxy before a broker that can reset its connections and refuse new ones."""
 
     def __init__(self, port: int) -> None:

@@ -1,4 +1,4 @@
-"""The API in process over a real store: `async with api(path) as it: await it.client.get(...)`."""
+"""The API in process over a real store: `async with api(path) as made: await made.client.get(...)`."""
 
 import contextlib
 import json
@@ -34,7 +34,7 @@ HEADERS = {"Authorization": f"Bearer {TOKEN}"}
 
 @dataclass(slots=True)
 class Api:
-    """One API with what is behind it; `reload`: what reading the policies again yields or raises."""
+    """One API and its services; `reload`: what the next reading of the policies returns or raises."""
 
     harness: ControllerHarness
     app: FastAPI
@@ -43,7 +43,6 @@ class Api:
 
     @property
     def users(self) -> MemoryUsers:
-        """The broker's users in memory."""
         return self.harness.users
 
     @property
@@ -51,19 +50,19 @@ class Api:
         return self.harness.services
 
     async def report(self, device_id: str, *, ports: tuple[int, ...] = (), seq: int = 1) -> None:
-        """A full report of the device with these listening ports comes in."""
+        """Ingests a full report of a device that listens on these ports."""
         message = report_message(device_id, ports, seq)
         await self.harness.ingest.process_batch([replace(message, received_at=self.harness.clock.monotonic())])
 
     async def json(self, method: str, path: str, status: int = 200, body: Any = None) -> Any:
-        """The answer to a request of the operator `tests`, whose status has to be `status`."""
+        """The JSON of a response to the operator `tests`, which has to have this status."""
         response = await self.client.request(method, path, json=body)
         assert response.status_code == status, response.text
         return response.json() if response.content else None
 
 
 def report_message(device_id: str, ports: tuple[int, ...], seq: int, boot_id: str = "b1") -> IncomingMessage:
-    """A full report as it comes off the link."""
+    """A full report as it is received."""
     sections = {
         "sockets": {
             "state": "ok",
@@ -96,7 +95,7 @@ async def api(
     protected_if: str | None = None,
     **options: Any,
 ) -> AsyncIterator[Api]:
-    """An API whose one token is `TOKEN`, named `tests`; `authority` is the folder of one that it shall have."""
+    """An API with one token, `TOKEN`, named `tests`; `authority` is the folder of its authority."""
     answers: list[PolicySet | ControllerError] = []
     chosen = policy_set or starter()
 

@@ -17,9 +17,9 @@ _STOP_SECONDS: Final = 10.0
 
 
 class ApiServer:
-    """One API over a real store, served by uvicorn on a thread with its own loop; `devices` have reported once.
+    """One API over a real store, served by uvicorn in a thread; `devices` have reported once.
 
-    `certificate` and `key` make it speak TLS; `options` are those of `api`.
+    With `certificate` and `key` it uses TLS; `options` are those of `api`.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class ApiServer:
         self._socket = socket.create_server(("127.0.0.1", 0))
         scheme = "https" if self._tls else "http"
         self.url = f"{scheme}://127.0.0.1:{self._socket.getsockname()[1]}"
-        self.answers: dict[str, Any] = {}  # what the broker says when it is inspected
+        self.answers: dict[str, Any] = {}  # of the broker, when it is inspected
         self.logins: list[DashboardLogin | None] = []
         self._ready = threading.Event()
         self._server: uvicorn.Server | None = None

@@ -13,21 +13,21 @@ DEPLOY = ROOT / "deploy"
 
 
 def compose() -> dict[str, Any]:
-    """docker-compose.yml with its anchors followed."""
+    """docker-compose.yml with resolved anchors."""
     found = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
     assert isinstance(found, dict)
     return found
 
 
 def services() -> dict[str, dict[str, Any]]:
-    """Every service by its name."""
+    """The services by name."""
     found: dict[str, dict[str, Any]] = compose()["services"]
     assert len(found) > 10
     return found
 
 
 def script(path: str) -> ModuleType:
-    """A script below deploy/, which is no package."""
+    """A script below deploy/, which is not a package, as a module."""
     name = f"deploy_{Path(path).stem}"
     spec = importlib.util.spec_from_file_location(name, DEPLOY / path)
     assert spec is not None

@@ -1,4 +1,4 @@
-"""Debian packages and a signed apt repository, made on the spot, and a root of their own for apt and dpkg."""
+"""Debian packages, a signed apt repository, and a root folder for apt and dpkg."""
 
 import hashlib
 import subprocess
@@ -23,7 +23,7 @@ _FOLDERS: Final = (
 
 
 def deb(folder: Path, name: str, version: str, *, depends: str = "", content: str = "") -> Path:
-    """One package with one file, `/usr/share/NAME/version`."""
+    """Builds a package with one file, `/usr/share/NAME/version`."""
     tree = folder / f"{name}-{version}"
     (tree / "DEBIAN").mkdir(parents=True)
     place = tree / "usr/share" / name
@@ -44,7 +44,7 @@ def deb(folder: Path, name: str, version: str, *, depends: str = "", content: st
 
 
 def apt_root(folder: Path) -> Path:
-    """An empty system for apt and dpkg."""
+    """Makes an empty system for apt and dpkg."""
     for one in _FOLDERS:
         (folder / one).mkdir(parents=True)
     for name in ("status", "available", "diversions", "statoverride"):
@@ -53,7 +53,7 @@ def apt_root(folder: Path) -> Path:
 
 
 def signed_source(folder: Path, packages: list[Path], root: Path) -> Path:
-    """A flat apt repository of these packages, signed, and named in the sources of `root`; its folder."""
+    """Makes a signed flat apt repository of these packages, a source of `root`; returns its folder."""
     folder.mkdir()
     home = folder.parent / "gpg"
     home.mkdir(mode=0o700)
@@ -85,7 +85,7 @@ def signed_source(folder: Path, packages: list[Path], root: Path) -> Path:
 
 
 def stop_gpg_agent(folder: Path) -> None:
-    """End the agent that gpg started for the key of `signed_source`."""
+    """Stops the agent that gpg started for the key of `signed_source`."""
     home = folder.parent / "gpg"
     if home.is_dir():
         subprocess.run(

@@ -1,4 +1,4 @@
-"""A controller whose broker is the scripted EMQX behind the real HTTP client, with one call that goes wrong."""
+"""A controller over the scripted EMQX, where one call fails."""
 
 import contextlib
 from collections.abc import AsyncIterator, Callable
@@ -46,7 +46,7 @@ def _nothing(request: httpx.Request, _normal: Normal) -> httpx.Response:
 
 
 def _too_late(request: httpx.Request, normal: Normal) -> httpx.Response:
-    normal(request)  # it was done, and nobody heard of it
+    normal(request)  # carried out, and the response is lost
     raise httpx.ReadTimeout("", request=request)
 
 
@@ -71,7 +71,7 @@ FAULTS: Final[dict[str, Strike]] = {
 
 
 class FaultyEmqx(ScriptedEmqx):
-    """Three nodes; while `fault` is set, calls that begin with its text go wrong."""
+    """Three nodes; while `fault` is set, its call fails."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -79,7 +79,7 @@ class FaultyEmqx(ScriptedEmqx):
         self.struck = 0
 
     def answer(self, request: httpx.Request) -> httpx.Response:
-        """What the node says, or what comes of it."""
+        """Responds, or fails."""
         text = f"{request.method} {request.url.path.removeprefix('/api/v5')}"
         if self.fault is not None and text == self.fault[0]:
             self.struck += 1
@@ -107,21 +107,21 @@ class FaultyEmqx(ScriptedEmqx):
 
 @dataclass(slots=True)
 class FaultyDeployment:
-    """A controller of this cluster."""
+    """A controller over this broker."""
 
     harness: ControllerHarness
     outbox: Outbox
     reconciler: Reconciler
 
     async def alerts(self, device_id: str) -> list[str]:
-        """Kinds of the device's alerts, oldest first."""
+        """The kinds of a device's alerts, oldest first."""
         found = await self.harness.store.audit(device_id=device_id, alerts_only=True, newest_first=False)
         return [one.entry.kind for one in found]
 
 
 @contextlib.asynccontextmanager
 async def faulty_deployment(path: Path, broker: EmqxBroker) -> AsyncIterator[FaultyDeployment]:
-    """A controller on the store at `path` with this broker; the same path again is a restart."""
+    """A controller over the store at `path`; the same path again is a restart."""
     settings = {"identity": {"unsafe_accept_claimed": True}, "reconcile": {"every": "1s"}}
     async with open_harness(path, emqx=broker, settings=settings) as harness:
         yield FaultyDeployment(harness, harness.outbox, harness.reconciler)

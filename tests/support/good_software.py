@@ -1,4 +1,4 @@
-"""Sections of a sound device about what is installed, where it comes from, and its keys and certificates."""
+"""Sections of a passing device: installed software, its sources, keys and certificates."""
 
 from typing import Any, Final
 

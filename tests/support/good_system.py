@@ -1,4 +1,4 @@
-"""A well-kept device, as far as what runs, what is open and who gets in: sections with every fact known."""
+"""Sections of a passing device: processes, ports and access, with every fact known."""
 
 from typing import Any, Final
 

@@ -1,4 +1,4 @@
-"""What other tools say of a device that is in order: sections as on the wire."""
+"""Sections of a passing device: results of other tools."""
 
 from typing import Any, Final
 

@@ -1,4 +1,4 @@
-"""Certificates from Cordon's own authority, for tests: in memory beside a `World`, and as files for brokers."""
+"""Certificates of Cordon's own authority: settings for a controller, and files for brokers."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,13 +22,13 @@ DAY = 86_400.0
 
 
 def make_authority(where: Path, now: float, lists: str = LISTS) -> X509Authority:
-    """A fresh authority in `where`/ca, the root's key beside it in root.key; its lists are fetched below `lists`."""
+    """Makes an authority in `where`/ca with the root's key in `where`/root.key; its lists are at `lists`."""
     wish = folder.AuthorityOptions(where / "ca", where / "root.key", PASSPHRASE, "Test", lists)
     return X509Authority(folder.create(wish, now))
 
 
 def authority_settings(where: Path, now: float = START, **more: Any) -> dict[str, Any]:
-    """Settings of a controller with the authority in `where`, which is made if absent; `more` of `[authority]`."""
+    """Settings of a controller with the authority in `where`, which is made if absent; `more` is for `[authority]`."""
     if not (where / "ca" / folder.ISSUING).exists():
         make_authority(where, now)
     servers = ["mqtts://b:8883"]
@@ -36,7 +36,7 @@ def authority_settings(where: Path, now: float = START, **more: Any) -> dict[str
 
 
 def request_for(name: str, key: Any = None, *extra: tuple[x509.ObjectIdentifier, str]) -> str:
-    """A request in PEM; `extra` are further parts of its subject."""
+    """A certificate request in PEM; `extra` are further parts of its subject."""
     key = key or ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([*named(name), *(x509.NameAttribute(oid, text) for oid, text in extra)])
     algorithm = hashes.SHA256() if hasattr(key, "curve") or hasattr(key, "key_size") else None
@@ -45,8 +45,8 @@ def request_for(name: str, key: Any = None, *extra: tuple[x509.ObjectIdentifier,
 
 
 @dataclass(frozen=True, slots=True)
-class Issued:
-    """A certificate with its files: `chain` for TLS peers, `key` mode 0600."""
+class IssuedFiles:
+    """A certificate and its files: `chain` for TLS, `key` with mode 0600."""
 
     certificate: Certificate
     chain: Path
@@ -54,9 +54,9 @@ class Issued:
 
 
 class Files:
-    """Issues into a folder, as `cordon ca` does: `ca.pem`, and `lists.pem` with the lists of both authorities.
+    """Issues into a folder as `cordon ca` does: `ca.pem`, and `lists.pem` with the lists of root and issuing authority.
 
-    An authority that is there already is used on.
+    An existing authority is used.
     """
 
     def __init__(self, where: Path, now: float, lists: str = LISTS) -> None:
@@ -64,7 +64,7 @@ class Files:
         self.authority = X509Authority(folder.load(where / "ca")) if is_there else make_authority(where, now, lists)
         self._where = where
         self._now = now
-        self._number = int(now)  # above those of an earlier life
+        self._number = int(now)  # above earlier numbers
         self.ca = where / "ca.pem"
         self.ca.write_text(self.authority.trust)
         self.lists = where / "lists.pem"
@@ -72,16 +72,16 @@ class Files:
 
     def issue(
         self, name: str, kind: CertificateKind = CertificateKind.CLIENT, hosts: Sequence[str] = (), life: float = DAY
-    ) -> Issued:
-        """One more key with its certificate."""
+    ) -> IssuedFiles:
+        """Issues a certificate for a new key."""
         secret, pem = new_request(name)
         made = self.authority.issue(
             self.authority.read(pem), kind, validity(self._now, life, None), self._now, "test", hosts
         )
         return self.keep(made, secret)
 
-    def keep(self, made: Certificate, secret: bytes) -> Issued:
-        """Write a certificate with its key."""
+    def keep(self, made: Certificate, secret: bytes) -> IssuedFiles:
+        """Writes a certificate and its key."""
         chain, key = (
             self._where / f"{made.name}-{made.serial[:8]}.pem",
             self._where / f"{made.name}-{made.serial[:8]}.key",
@@ -89,10 +89,10 @@ class Files:
         chain.write_text(made.pem + self.authority.chain)
         key.touch(mode=0o600)
         key.write_bytes(secret)
-        return Issued(made, chain, key)
+        return IssuedFiles(made, chain, key)
 
     def publish(self, *revoked: Certificate) -> None:
-        """Write the lists anew, with these revoked."""
+        """Writes new lists, with these revoked."""
         self._number += 1
         root = self.authority.root_revocations()
         assert root is not None

@@ -1,4 +1,4 @@
-"""A broker in memory: its ports over the same tables, with knobs that a test turns."""
+"""A broker in memory: all its ports over the same tables, and faults."""
 
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -35,16 +35,16 @@ _INSPECTED_AT = 1_800_000_000.0
 
 @dataclass(slots=True)
 class MemoryBroker:
-    """A broker's tables; `fails` are raised one for each call, `grades` say who proved what."""
+    """A broker's tables. `fails`: raised one per call. `grades`: how each client was authenticated."""
 
     clock: Clock
     bans_held: dict[str, Ban] = field(default_factory=dict)
     rules_held: dict[str, AccessRules] = field(default_factory=dict)
     grades: dict[str, AuthStrength] = field(default_factory=dict)
-    is_open: bool = False  # it lets in clients without proof, so that it matters since when a session is there
-    connected: dict[str, float] = field(default_factory=dict)  # since when, Unix seconds; missing: always
+    is_open: bool = False  # accepts unauthenticated clients, so that the age of a session matters
+    connected: dict[str, float] = field(default_factory=dict)  # since, in Unix seconds; absent: always
     fails: list[BrokerError] = field(default_factory=list)
-    misses: int = 0  # proofs that will not hold
+    misses: int = 0  # how many proofs fail
     calls: list[str] = field(default_factory=list)
     can_list_retained: bool = True
     options: list[tuple[str, bool]] = field(default_factory=list)  # of each containment
@@ -142,10 +142,10 @@ class MemoryBroker:
 
     async def auth_strength(self, client_id: str, *, heard_at: float | None = None) -> AuthStrength:
         self._call(f"grade {client_id}")
-        return self.grade_then(client_id, heard_at)
+        return self.strength_at(client_id, heard_at)
 
-    def grade_then(self, client_id: str, heard_at: float | None) -> AuthStrength:
-        """The grade of who spoke then, as the port says."""
+    def strength_at(self, client_id: str, heard_at: float | None) -> AuthStrength:
+        """The authentication of the sender at that time."""
         grade = self.grades.get(client_id, AuthStrength.PROVEN)
         if heard_at is None or not self.is_open or grade not in (AuthStrength.PROVEN, AuthStrength.KNOWN):
             return grade
@@ -177,9 +177,9 @@ def _client_id(subject: Subject) -> str:
 
 @dataclass(slots=True)
 class MemoryTables:
-    """The tables of a `MemoryBroker` as its nodes list them; `missing` and `skipped` name rows a node lacks.
+    """The tables of a `MemoryBroker` as its nodes list them; `missing` and `skipped` are rows that a node lacks.
 
-    `skipped` rows are only left out of listings, as by a page that moved while it was read.
+    `skipped` rows are only omitted from listings, as by a page that moved during the read.
     """
 
     broker: MemoryBroker
@@ -221,7 +221,7 @@ class MemoryTables:
 
 @dataclass(slots=True)
 class MemoryInspector:
-    """Answers what it was given, by name; what is not there is silent."""
+    """Responds with `answers` by name; without an answer it does not respond."""
 
     answers: dict[str, Any] = field(default_factory=dict)
     logins: list[DashboardLogin | None] = field(default_factory=list)
@@ -262,12 +262,12 @@ class MemoryAccess(AccessBroker):
             self.broker.rules_held[client_id] = rules
 
     async def settle(self, client_id: str, rules: CompiledRules) -> None:
-        """Sessions hold no subscriptions here."""
+        """Does nothing: sessions have no subscriptions here."""
 
 
 @dataclass(slots=True)
 class MemorySetup(BrokerSetup):
-    """The broker's settings: `lacks` is what a setup would change."""
+    """The broker's settings; `lacks` are the changes of a setup."""
 
     lacks: list[SettingChange] = field(default_factory=list)
 

@@ -1,4 +1,4 @@
-"""Users at a broker in memory, with knobs: sessions that are there, rules, a ban; proofs that miss."""
+"""Users of a broker in memory: sessions, rules and bans, and proofs that fail."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -27,7 +27,7 @@ USER_RESTRICTION = restriction("${clientid}")
 
 @dataclass(slots=True)
 class MemoryUsers(ContainmentBroker):
-    """`at` is the wall clock of every cut."""
+    """`at`: the time of every disconnect, in Unix seconds."""
 
     at: float = 0.0
     rules: dict[str, AccessRules] = field(default_factory=dict)

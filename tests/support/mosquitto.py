@@ -23,10 +23,10 @@ _PORT_RACES: Final = 5  # attempts
 
 
 def mosquitto_binary() -> Path:
-    """The broker's program: the machine's own, or the one that tools/get-mosquitto.sh unpacks.
+    """The installed program, or the one that tools/get-mosquitto.sh unpacks.
 
     Raises:
-        RuntimeError: there is none and it could not be fetched.
+        RuntimeError: there is none, and none can be fetched.
     """
     found = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin")
     if found is not None:
@@ -39,7 +39,7 @@ def mosquitto_binary() -> Path:
 
 
 def free_port() -> int:
-    """A TCP port that nobody listens on at this moment; another process may still take it first."""
+    """A TCP port that is free now; another process may take it first."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -54,7 +54,7 @@ class Mosquitto:
     def __init__(
         self, *, tls: Certs | None = None, extra_conf: str = "", tls_conf: str = "", persistence: bool = False
     ) -> None:
-        """Describe it.
+        """Prepares it.
 
         Args:
             tls: adds the TLS listener with this authority.
@@ -73,13 +73,12 @@ class Mosquitto:
 
     @property
     def log(self) -> str:
-        """Everything the broker said so far."""
+        """The broker's log so far."""
         path = self._folder / "log"
         return path.read_text(errors="replace") if path.exists() else ""
 
     @property
     def pid(self) -> int:
-        """Process id of the running broker."""
         assert self._process is not None, "the broker is not running"
         return self._process.pid
 
@@ -104,10 +103,10 @@ class Mosquitto:
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def start(self) -> None:
-        """Start it on its ports and wait until they answer.
+        """Starts it on its ports, and waits until they accept connections.
 
         Raises:
-            RuntimeError: it ended or did not answer in time; the text holds its log.
+            RuntimeError: it ended or did not accept in time; with its log.
         """
         assert self._process is None, "the broker is running already"
         conf = self._folder / "mosquitto.conf"
@@ -124,7 +123,7 @@ class Mosquitto:
             time.sleep(0.005)
 
     def stop(self, *, kill: bool = False) -> None:
-        """End it, politely or by SIGKILL; does nothing when it is not running."""
+        """Stops it by SIGTERM or SIGKILL, if it runs."""
         process, self._process = self._process, None
         if process is None:
             return
@@ -147,7 +146,7 @@ class Mosquitto:
         lines = ["log_dest stderr", "connection_messages true", "per_listener_settings true", "set_tcp_nodelay true"]
         if self._persistence:
             lines += ["persistence true", f"persistence_location {self._folder}/"]
-        # Run as root it would become the user `mosquitto`, who may be missing here and may not read the keys.
+        # As root it would switch to the user `mosquitto`, who may not exist and cannot read the keys.
         lines += ["user root", f"listener {self.port} {self.host}", "allow_anonymous true", self._extra_conf]
         if self._tls is not None:
             lines += [

@@ -1,4 +1,4 @@
-"""A device for these tests: paho over a real socket, with everything that happened to it in lists."""
+"""An MQTT 5 client over paho that records what the broker sends."""
 
 import ssl
 import threading
@@ -19,7 +19,7 @@ SESSION_SECONDS: Final = 300
 
 
 class Device:
-    """One MQTT 5 client; `reconnects` makes it come back as fast as it can, over all its addresses in turn."""
+    """One client; with `reconnects` it reconnects at once, to its addresses in turn."""
 
     def __init__(
         self,
@@ -55,11 +55,11 @@ class Device:
 
     @property
     def is_connected(self) -> bool:
-        """Whether it is, as it sees it."""
+        """Whether the client believes so."""
         return self._client.is_connected()
 
     def connect(self) -> Self:
-        """Connect and wait for the CONNACK, whatever it says."""
+        """Connects, and waits for the CONNACK, whatever its code."""
         before = len(self.connacks)
         self._stop.clear()
         self._thread = threading.Thread(target=self._run, name=self.client_id)
@@ -68,7 +68,7 @@ class Device:
         return self
 
     def close(self) -> None:
-        """Disconnect, and come back no more."""
+        """Disconnects, and reconnects no more."""
         self._stop.set()
         self._client.disconnect()
         if self._thread is not None:
@@ -76,7 +76,7 @@ class Device:
             assert not self._thread.is_alive()
 
     def subscribe(self, topic: str) -> int:
-        """Subscribe at QoS 1; the reason code."""
+        """Subscribes at QoS 1; returns the reason code."""
         code, mid = self._client.subscribe(topic, qos=1)
         assert code == MQTTErrorCode.MQTT_ERR_SUCCESS
         assert mid is not None
@@ -84,13 +84,13 @@ class Device:
         return self.subacks[mid][0]
 
     def publish(self, topic: str, payload: bytes = b"x") -> int:
-        """Publish at QoS 1; the PUBACK's reason code."""
+        """Publishes at QoS 1; returns the reason code of the PUBACK."""
         info = self._client.publish(topic, payload, qos=1)
         wait_for(lambda: info.mid in self.pubacks, f"PUBACK for {topic}")
         return self.pubacks[info.mid]
 
     def got(self, topic: str) -> list[bytes]:
-        """The payloads that arrived on the topic."""
+        """The payloads received on a topic."""
         return [payload for each, payload in self.messages if each == topic]
 
     def __enter__(self) -> Self:

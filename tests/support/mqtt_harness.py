@@ -1,4 +1,4 @@
-"""What every test of the link needs: a running link, a device, patience, and an eye for packets."""
+"""Shared by tests of the MQTT adapter: a running connection, its options, and the packets of a stream."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
@@ -21,25 +21,25 @@ PATIENCE_SECONDS = 10.0
 
 @dataclass(slots=True)
 class Running:
-    """A link and what it logged."""
+    """A connection and its log."""
 
-    link: Messages  # the port, and nothing beside it
+    link: Messages  # only the port
     events: list[tuple[str, dict[str, object]]] = field(default_factory=list)
 
     def count(self, event: str) -> int:
-        """How often that was logged."""
+        """How often `event` was logged."""
         return sum(name == event for name, _ in self.events)
 
     async def connected(self) -> None:
-        """Wait until it is."""
+        """Waits until it is connected."""
         await eventually(lambda: self.link.state.connected, lambda: f"{self.link.state} {self.events}")
 
     async def down(self) -> None:
-        """Wait until it is not connected and says why."""
+        """Waits until it is not connected."""
         await eventually(lambda: not self.link.state.connected, lambda: f"{self.link.state} {self.events}")
 
     async def take(self, count: int) -> list[IncomingMessage]:
-        """Exactly that many messages, unacknowledged."""
+        """Receives so many messages, without acknowledging them."""
         messages: list[IncomingMessage] = []
         async with asyncio.timeout(PATIENCE_SECONDS):
             while len(messages) < count:
@@ -47,7 +47,7 @@ class Running:
         return messages
 
     async def nothing(self, seconds: float = 0.3) -> None:
-        """Nothing arrives for that long."""
+        """Asserts that no message arrives."""
         try:
             async with asyncio.timeout(seconds):
                 messages = await self.link.receive(1)
@@ -58,7 +58,7 @@ class Running:
 
 @asynccontextmanager
 async def running(options: MqttOptions, rand: Callable[[], float] = lambda: 0.5) -> AsyncIterator[Running]:
-    """A link in a task group, stopped at the end."""
+    """Runs a connection."""
     events: list[tuple[str, dict[str, object]]] = []
 
     def log(event: str, fields: Mapping[str, object]) -> None:
@@ -74,7 +74,7 @@ async def running(options: MqttOptions, rand: Callable[[], float] = lambda: 0.5)
 
 
 def plain(port: int, **more: Any) -> MqttOptions:
-    """Options for a plain listener here, with a short back-off."""
+    """Options for a plain listener on this machine, with a short back-off."""
     return fast(servers=(f"mqtt://127.0.0.1:{port}",), **more)
 
 
@@ -86,13 +86,13 @@ def secure(broker: Mosquitto, certs: Certs, **more: Any) -> MqttOptions:
 
 
 def fast(**given: Any) -> MqttOptions:
-    """Options whose waits suit a test."""
+    """Options with short waits."""
     short: dict[str, Any] = {"client_id": CLIENT_ID, "backoff_floor_seconds": 0.05, "backoff_ceiling_seconds": 0.1}
     return MqttOptions(**(short | {"refused_wait_seconds": 0.4} | given))
 
 
 def packets(stream: bytes | bytearray) -> Iterator[tuple[int, bytes]]:
-    """The MQTT packets in what one side sent: first byte, and what follows the length."""
+    """The MQTT packets of one direction: first byte, and the bytes after the length."""
     at = 0
     while at < len(stream):
         first, size, shift = stream[at], 0, 0

@@ -1,4 +1,4 @@
-"""A paho client that records what a broker does to it, for tests that look at the wire and nothing else."""
+"""A paho client that records what a broker sends, for tests of the wire alone."""
 
 import contextlib
 import queue
@@ -21,7 +21,7 @@ QUIET_SECONDS = 0.4  # how long nothing must come where nothing is expected
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where a broker listens and how to get in."""
+    """Address and credentials of a listener."""
 
     host: str
     port: int
@@ -47,7 +47,7 @@ class Disconnected:
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """A message as it came in."""
+    """A received message."""
 
     topic: str
     payload: bytes
@@ -64,7 +64,7 @@ class Received:
 
 
 class Probe:
-    """One connection, used once: connect, act, look at what came."""
+    """One connection, used once."""
 
     def __init__(
         self,
@@ -161,7 +161,7 @@ class Probe:
     # actions ------------------------------------------------------------------------------------------------------
 
     def will(self, topic: str, payload: str, *, qos: int = 1, retain: bool = False, delay: int = 0) -> None:
-        """Set the last will; before `connect`."""
+        """Sets the last will; before `connect`."""
         properties = None
         if self.version == 5:
             properties = _properties(PacketTypes.WILLMESSAGE)
@@ -169,7 +169,7 @@ class Probe:
         self._client.will_set(topic, payload, qos, retain, properties)
 
     def connect(self) -> Connack:
-        """Connect and wait for the CONNACK, whatever it says."""
+        """Connects, and waits for the CONNACK, whatever its code."""
         extra: dict[str, Any] = {}
         if self.version == 5:
             extra = {"clean_start": self._clean, "properties": self._properties}
@@ -180,13 +180,13 @@ class Probe:
         return self.connack
 
     def enter(self) -> "Probe":
-        """Connect and demand success."""
+        """Connects; the CONNACK has to be a success."""
         connack = self.connect()
         assert connack.code == 0, f"{self.clientid}: CONNACK {connack.code}"
         return self
 
     def subscribe(self, *topics: str, qos: int = 1, options: SubscribeOptions | None = None) -> list[int]:
-        """Subscribe and return the codes of the SUBACK."""
+        """Subscribes; returns the codes of the SUBACK."""
         wanted: Any
         if self.version == 5:
             wanted = [(topic, options or SubscribeOptions(qos=qos)) for topic in topics]
@@ -197,7 +197,7 @@ class Probe:
         return self._ack(mid, "SUBACK")
 
     def unsubscribe(self, topic: str) -> list[int]:
-        """Unsubscribe and return the codes of the UNSUBACK (none in 3.1.1)."""
+        """Unsubscribes; returns the codes of the UNSUBACK (none in 3.1.1)."""
         _, mid = self._client.unsubscribe(topic)
         assert mid is not None
         return self._ack(mid, "UNSUBACK")
@@ -205,13 +205,13 @@ class Probe:
     def publish(
         self, topic: str, payload: str | bytes = b"x", *, qos: int = 1, retain: bool = False, **properties: Any
     ) -> int:
-        """Publish and return the reason in the PUBACK (0 for QoS 0, which has none)."""
+        """Publishes; returns the reason code of the PUBACK (0 for QoS 0, which has none)."""
         return self.published(self.start_publish(topic, payload, qos=qos, retain=retain, **properties))
 
     def start_publish(
         self, topic: str, payload: str | bytes = b"x", *, qos: int = 1, retain: bool = False, **properties: Any
     ) -> int:
-        """Publish without waiting; returns the packet id for `published`."""
+        """Publishes without waiting; returns the packet id for `published`."""
         extra = None
         if properties:
             extra = _properties(PacketTypes.PUBLISH)
@@ -220,7 +220,7 @@ class Probe:
         return self._client.publish(topic, payload, qos, retain, extra).mid
 
     def published(self, mid: int) -> int:
-        """Wait for the end of a publish."""
+        """Waits for the PUBACK."""
         return self._ack(mid, "PUBACK")[0]
 
     def _ack(self, mid: int, what: str) -> list[int]:
@@ -228,24 +228,24 @@ class Probe:
         return self._acks.pop(mid)
 
     def acknowledge(self, message: Received) -> None:
-        """Send the PUBACK of a message, for a probe made with `manual_ack`."""
+        """Sends the PUBACK of a message, for a probe made with `manual_ack`."""
         self._client.ack(message.mid, message.qos)
 
-    # looking ------------------------------------------------------------------------------------------------------
+    # received -----------------------------------------------------------------------------------------------------
 
     def message(self, timeout: float = WAIT_SECONDS) -> Received:
-        """The next message."""
+        """Waits for the next message."""
         try:
             return self._messages.get(timeout=timeout)
         except queue.Empty:
             raise AssertionError(f"{self.clientid}: no message within {timeout} s") from None
 
     def messages(self, count: int) -> list[Received]:
-        """The next messages, exactly so many."""
+        """Waits for the next messages."""
         return [self.message() for _ in range(count)]
 
     def drain(self, quiet: float = QUIET_SECONDS) -> list[Received]:
-        """Everything that comes until it has been quiet for a while."""
+        """All messages until none has come for a while."""
         found: list[Received] = []
         while True:
             try:
@@ -254,31 +254,31 @@ class Probe:
                 return found
 
     def nothing(self, quiet: float = QUIET_SECONDS) -> None:
-        """Demand that no message comes for a while."""
+        """Asserts that no message comes for a while."""
         found = self.drain(quiet)
         assert not found, f"{self.clientid}: unexpected {found}"
 
     def ended(self) -> Disconnected:
-        """Wait for the broker to end the connection."""
+        """Waits until the broker ends the connection."""
         self._until(lambda: self.disconnected is not None, "end of the connection")
         assert self.disconnected is not None
         return self.disconnected
 
     def alive(self, quiet: float = QUIET_SECONDS) -> bool:
-        """Whether the connection still stands after a while."""
+        """Whether the connection is still open after a while."""
         with self._lock:
             return not self._lock.wait_for(lambda: self.disconnected is not None, quiet)
 
     # ends ---------------------------------------------------------------------------------------------------------
 
     def leave(self) -> None:
-        """Say DISCONNECT and go."""
+        """Sends DISCONNECT, and closes the connection."""
         self._client.disconnect()
         self._until(lambda: self.disconnected is not None, "end of the connection")
         self._client.loop_stop()
 
     def drop(self) -> None:
-        """Go without a word, as a device that loses its network."""
+        """Closes the connection without DISCONNECT, as a device that loses its network."""
         sock = self._client.socket()
         if sock is not None:
             # the broker may have been faster
@@ -288,14 +288,14 @@ class Probe:
         self._client.loop_stop()
 
     def close(self) -> None:
-        """Free the socket and the thread, in whatever state."""
+        """Frees socket and thread, in any state."""
         if self.disconnected is None:
             self._client.disconnect()
         self._client.loop_stop()
 
 
 def close_all(probes: Iterable[Probe]) -> None:
-    """Close them in turn."""
+    """Closes them in turn."""
     for probe in probes:
         probe.close()
 

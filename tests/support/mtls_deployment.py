@@ -1,6 +1,4 @@
-"""A controller process with an authority, over a stand-in whose TLS listeners trust that authority; and devices made of
-the agent's own parts: enrolment, link, renewal.
-"""
+"""A controller with an authority, a stand-in whose TLS listeners trust it, and devices made of the agent's parts."""
 
 import json
 import os
@@ -8,7 +6,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -27,22 +25,23 @@ from schemas.topics import DownChannel, UpChannel
 from tests.support.identity import Files
 from tests.support.mosquitto import free_port
 from tests.support.standin import StandInProcess
+from tests.support.waiting import wait_for
 
-WAIT: Final = 30.0  # seconds until something that has to happen did not
+WAIT: Final = 40.0  # seconds
 CONTROLLER: Final = "cordon-controller"
 _SECTIONS: Final = {"os": {"state": "ok", "id": "debian", "version": "12", "kernel": "6.1", "machine": "x86_64"}}
 
 
 class _Tls:
-    """What the stand-in needs of an authority."""
+    """The files that the stand-in needs."""
 
     def __init__(self, files: Files) -> None:
         server = files.issue("127.0.0.1", CertificateKind.SERVER, ["127.0.0.1", "localhost"])
         self.ca, self.server_cert, self.server_key = files.ca, server.chain, server.key
 
 
-class Estate:
-    """`with Estate(folder, device_lifetime="20s") as estate`: everything runs, `estate.client` asks the API."""
+class MutualTlsDeployment:
+    """Stand-in and controller run while its `with` block does; `client` calls the API as an operator."""
 
     def __init__(
         self,
@@ -53,7 +52,7 @@ class Estate:
         nodes: int = 1,
         more: str = "",
     ) -> None:
-        """Describe it; `more` is further TOML of the controller's configuration."""
+        """`more`: further TOML of the controller's configuration."""
         self.folder = folder
         self.files = Files(folder / "authority", time.time())
         tls: Any = _Tls(self.files)
@@ -84,12 +83,12 @@ class Estate:
             assert self._process.stdout is not None
             self._process.stdout.close()
         if error is not None:
-            error.add_note(f"the controller said:\n{self.log[-6000:]}")
+            error.add_note(f"the controller's log:\n{self.log[-6000:]}")
         self.emqx.__exit__(kind, error, trace)
 
     @property
     def log(self) -> str:
-        """What the controller said so far."""
+        """The controller's log so far."""
         path = self.folder / "serve.log"
         return path.read_text(errors="replace") if path.exists() else ""
 
@@ -124,27 +123,30 @@ class Estate:
 
     @property
     def client(self) -> ApiClient:
-        """An operator."""
         token = (self.folder / "cordon" / "operator.token").read_text().strip()
         return ApiClient(ApiEndpoint(self.url, token, self.files.ca))
 
     def token(self, **wanted: Any) -> str:
-        """An enrolment token."""
+        """Makes an enrolment token."""
         return str(self.client.call("POST", "/enrolment/tokens", wanted)["token"])
 
-    def device(self, name: str, token: str, *, folder: str = "", passphrase: str | None = None) -> "EstateDevice":
-        """Enrol a device; not connected yet. With a passphrase its keys are under it."""
-        return EstateDevice(self, name, token, self.folder / "devices" / (folder or name), passphrase)
+    def device(self, name: str, token: str, *, folder: str = "", passphrase: str | None = None) -> "EnrolledDevice":
+        """Enrols a device, which is not connected yet; its keys are encrypted if there is a passphrase."""
+        return EnrolledDevice(self, name, token, self.folder / "devices" / (folder or name), passphrase)
 
 
-class EstateDevice:
-    """One device: the agent's parts without its scan and its commands. `events`: what its link saw, with the moment."""
+class EnrolledDevice:
+    """One device: the agent's parts without scan and commands. `events`: monotonic seconds, and "up" or "down"."""
 
-    def __init__(self, estate: Estate, name: str, token: str, folder: Path, passphrase: str | None = None) -> None:
+    def __init__(
+        self, deployment: MutualTlsDeployment, name: str, token: str, folder: Path, passphrase: str | None = None
+    ) -> None:
         self.name = name
         self.folder = folder
         self.events: list[tuple[float, str]] = []
-        wish = EnrolmentOptions(estate.url, token, estate.files.authority.info.fingerprint, name, folder, passphrase)
+        wish = EnrolmentOptions(
+            deployment.url, token, deployment.files.authority.info.fingerprint, name, folder, passphrase
+        )
         self.answer = enrol(wish)
         words = None if passphrase is None else folder / "words"
         if words is not None:
@@ -159,7 +161,7 @@ class EstateDevice:
         self._is_up = threading.Event()
 
     def start(self) -> None:
-        """Connect with the pair that counts, as the agent does."""
+        """Connects with the current key pair, as the agent does."""
         settings = load_active(self.folder / "agent.toml")
         will = Status(state="offline").model_dump_json().encode()
         self._renewing, credentials = load_renewal(settings, Clock(), lambda _current: None)
@@ -172,17 +174,17 @@ class EstateDevice:
         self._link.start()
 
     def stop(self) -> None:
-        """Say goodbye."""
+        """Disconnects."""
         if self._link is not None:
             self._link.stop()
 
     def step(self) -> None:
-        """What the agent's report thread does about the certificate."""
+        """Renews the certificate if it is time, as the agent's report thread does."""
         if self.is_up and self._renewing is not None and self._link is not None:
             self._renewing.step(self._link)
 
     def report(self) -> None:
-        """A full report in which nothing is wrong."""
+        """Publishes a full report that passes."""
         self._seq += 1
         body = {
             "v": 1, "kind": "full", "device_id": self.name, "seq": self._seq, "agent": "1.0", "boot_id": "b",
@@ -193,17 +195,17 @@ class EstateDevice:
 
     @property
     def is_up(self) -> bool:
-        """Whether it is connected now."""
+        """Whether it is connected."""
         return self._is_up.is_set()
 
     @property
     def refusals(self) -> int:
-        """How often the broker refused its CONNECT since it was made."""
+        """How often the broker refused its CONNECT."""
         return 0 if self._link is None else self._link.refusals
 
     @property
     def current(self) -> Path:
-        """Where its renewed pair lies."""
+        """The path of its renewed key pair."""
         return self.folder / "state" / "identity" / "current.pem"
 
     def on_connected(self) -> None:
@@ -220,13 +222,15 @@ class EstateDevice:
             self._renewing.on_answer(payload, self._link)
 
 
-def wait_for(what: Any, why: str, seconds: float = WAIT, devices: Iterable[EstateDevice] = ()) -> None:
-    """Until `what()` is true; devices take their steps meanwhile."""
-    deadline = time.monotonic() + seconds
-    found = list(devices)
-    while not what():
-        if time.monotonic() > deadline:
-            raise AssertionError(f"not within {seconds:g} s: {why}")
-        for device in found:
+def wait_for_devices(
+    devices: Iterable[EnrolledDevice], check: Callable[[], object], what: str, seconds: float = WAIT
+) -> None:
+    """Waits until `check` is true, while the devices renew their certificates."""
+    stepped = list(devices)
+
+    def step_and_check() -> object:
+        for device in stepped:
             device.step()
-        time.sleep(0.05)
+        return check()
+
+    wait_for(step_and_check, what, seconds)

@@ -1,4 +1,4 @@
-"""Real keys, certificates, revocation lists and OCSP answers, made when a test needs them."""
+"""Keys, certificates, revocation lists and OCSP responses."""
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -28,7 +28,7 @@ _numbers = iter(range(1, 1_000_000))
 
 
 @dataclass
-class Issued:
+class IssuedCertificate:
     """A certificate with its key."""
 
     certificate: x509.Certificate
@@ -47,11 +47,11 @@ class Authority:
     above: "Authority | None" = None
     is_ca: bool = True
     key: Any = None
-    own: Issued = field(init=False)
+    own: IssuedCertificate = field(init=False)
 
     def __post_init__(self) -> None:
         key = self.key or _key(next(_numbers))
-        self.own = Issued(self._certificate(self.name, key, self.above or self, key, is_ca=self.is_ca), key)
+        self.own = IssuedCertificate(self._certificate(self.name, key, self.above or self, key, is_ca=self.is_ca), key)
 
     @property
     def pem(self) -> bytes:
@@ -84,11 +84,13 @@ class Authority:
         is_edwards = isinstance(signing, ed25519.Ed25519PrivateKey)
         return builder.sign(signing, None if is_edwards else hashes.SHA256())
 
-    def issue(self, name: str, key: Any = None, **options: Any) -> Issued:
+    def issue(self, name: str, key: Any = None, **options: Any) -> IssuedCertificate:
         key = key or _key(next(_numbers))
-        return Issued(self._certificate(name, key, self, key, is_ca=False, **options), key)
+        return IssuedCertificate(self._certificate(name, key, self, key, is_ca=False, **options), key)
 
-    def crl(self, *revoked: Issued, start: datetime = NOW - DAY, end: datetime = NOW + DAY, key: Any = None) -> bytes:
+    def crl(
+        self, *revoked: IssuedCertificate, start: datetime = NOW - DAY, end: datetime = NOW + DAY, key: Any = None
+    ) -> bytes:
         builder = x509.CertificateRevocationListBuilder().issuer_name(named(self.name))
         builder = builder.last_update(start).next_update(end)
         for one in revoked:

@@ -23,7 +23,7 @@ _IDS = ("effect_id", "case_id", "command_id")
 
 @cache
 def language() -> CelEnvironment:
-    """The language with all facts declared; compiled once for all tests."""
+    """The expression language with all facts declared; compiled once for all tests."""
     return CelEnvironment(TYPES)
 
 
@@ -90,7 +90,7 @@ class Play:
     effects: tuple[Effect, ...] = ()
 
     def when(self, *events: ev.DomainEvent, at: float | None = None) -> "Play":
-        """Step `events` in order at `at` (Unix seconds; unchanged if absent)."""
+        """Steps `events` in order at `at` (Unix seconds; unchanged if absent)."""
         now = self.now if at is None else at
         state, outcome = self.state, None
         effects: list[Effect] = []
@@ -134,7 +134,7 @@ class Play:
         return self
 
     def decided(self, decision: DecisionKind | None) -> "Play":
-        """The last event answers an operator with this decision, and one of its audit lines records it."""
+        """Asserts the decision that answers an operator, and that an audit entry of the last event has it."""
         assert self.outcome is not None
         assert self.outcome.decision is decision
         assert decision is None or decision.value in {entry.kind.value for entry in self.outcome.audit}

@@ -1,4 +1,4 @@
-"""The files that the project rules apply to, found without git, so that a copied tree is checked too."""
+"""The files that the project rules apply to, listed without git, so that a copied tree is checked too."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,7 +22,7 @@ def python_files(*folders: str) -> Iterator[Path]:
 
 
 def text_files() -> Iterator[Path]:
-    """Every file of the project that people read or write."""
+    """Every text file of the project."""
     # `.git` is a file in a second work tree.
     at_the_top = (path for path in ROOT.iterdir() if path.is_file() and not path.name.startswith((".coverage", ".git")))
     below = (path for folder in _FOLDERS for path in (ROOT / folder).rglob("*") if path.is_file())
@@ -32,12 +32,12 @@ def text_files() -> Iterator[Path]:
 
 
 def documents() -> list[Path]:
-    """Everything written for readers."""
+    """Every document."""
     found = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
     assert ROOT / "README.md" in found
     return sorted(found)
 
 
 def name_of(path: Path) -> str:
-    """The path as people say it: from the project's root."""
+    """The path from the project's root."""
     return str(path.relative_to(ROOT))

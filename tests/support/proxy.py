@@ -1,6 +1,6 @@
-"""A TCP proxy in the test's own loop: it records what a client says, can hold it back, and can cut the cable.
+"""A TCP proxy in the test's event loop: records and holds back what clients send, and resets connections.
 
-`async with Proxy(host, port) as proxy:` listens at `proxy.port`. The server's side is never held back.
+`async with Proxy(host, port) as proxy:` listens at `proxy.port`. What the server sends is never held back.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ _CHUNK: Final = 64 * 1024  # bytes
 
 
 class Proxy:
-    """Any number of connections to one server; `from_client` holds what each of them sent, in order of connecting."""
+    """Connections to one server; `from_client`: the bytes of each client, in order of their connections."""
 
     host: Final = "127.0.0.1"
 
@@ -45,20 +45,20 @@ class Proxy:
             await asyncio.sleep(0.005)
 
     def cut(self) -> None:
-        """Reset every connection, without a goodbye to either side."""
+        """Resets every connection."""
         for writer in self._open:
             writer.transport.abort()
 
     def hold(self) -> None:
-        """Keep what clients say from the server until `release`, or for ever when cut; it is recorded all the same."""
+        """Records what clients send without passing it on, until `release`."""
         self._flowing.clear()
 
     def freeze(self) -> None:
-        """Read nothing more from clients until `release`, as a server does that is stuck."""
+        """Reads nothing from clients until `release`, as a server that hangs."""
         self._reading.clear()
 
     def release(self) -> None:
-        """Let it flow again."""
+        """Ends `hold` and `freeze`."""
         self._flowing.set()
         self._reading.set()
 
@@ -107,7 +107,7 @@ class Proxy:
                 writer.write(data)
                 await writer.drain()
 
-        # One side's end is the end of both.
+        # When one direction ends, the connection does.
         async with asyncio.TaskGroup() as group:
             listening = group.create_task(self._quietly(listen()))
             ways = [group.create_task(self._quietly(upward())), group.create_task(self._quietly(downward()))]

@@ -7,7 +7,7 @@ from controller.ports.broker import AuthStrength
 from schemas.topics import DownChannel, down
 from tests.support.controller_harness import START, ControllerHarness
 from tests.support.reports import incoming
-from tests.support.signing_device import Signing
+from tests.support.signing_device import SigningDevice
 
 
 def receipts_sent(harness: ControllerHarness, device_id: str = "edge-1") -> list[dict[str, Any]]:
@@ -24,7 +24,7 @@ async def verdicts(
     return [(one["verdict"], one.get("reason")) for one in receipts_sent(harness, device_id)[before:]]
 
 
-async def register_signing_key(harness: ControllerHarness, device: Signing, seq: int = 1) -> None:
+async def register_signing_key(harness: ControllerHarness, device: SigningDevice, seq: int = 1) -> None:
     """The first authenticated contact of the device, and its first report."""
     harness.broker.grades[device.device_id] = AuthStrength.PROVEN
     report = device.full(seq, START, 22)

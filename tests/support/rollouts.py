@@ -1,4 +1,4 @@
-"""Rollouts over a controller in memory, and devices that answer its orders by hand."""
+"""A controller with rollouts, and devices that a test answers for."""
 
 import contextlib
 import json
@@ -32,7 +32,7 @@ class FakeTargets:
         self.targets = targets or (APP,)
 
     async def find(self, text: str) -> RolloutTarget:
-        """By NAME/VERSION, with or without the file."""
+        """Finds by NAME/VERSION, with or without the file."""
         for one in self.targets:
             if text in (one.path, f"{one.name}/{one.version}"):
                 return one
@@ -40,14 +40,14 @@ class FakeTargets:
 
 
 def software(version: str = "1.0", **changes: Any) -> dict[str, Any]:
-    """What a report says of updates; the app at `version` unless that is empty."""
+    """The section of updates; the app has this version unless it is empty."""
     entry = {"name": "app", "kind": "file", "version": version, "health": "ok", "outcome": "confirmed", **changes}
     return {"state": "ok", "device_class": "", "hardware": [], "entries": [entry] if version else [], "truncated": 0}
 
 
 @dataclass(slots=True)
-class Fleet:
-    """A controller with rollouts, and the devices' side of it."""
+class RolloutHarness:
+    """A controller with rollouts, and its devices."""
 
     harness: ControllerHarness
     rollouts: RolloutEngine
@@ -55,11 +55,11 @@ class Fleet:
     seq: int = 0
 
     def by_rules(self) -> RolloutTrigger:
-        """What starts the rollouts that policies ask for."""
+        """Starts the rollouts that policies request."""
         return self.harness.loop(RolloutTrigger)
 
     async def report(self, *device_ids: str, version: str = "1.0", **changes: Any) -> None:
-        """Devices report the app at a version."""
+        """Lets devices report a version of the app."""
         messages = []
         for device_id in device_ids:
             self.seq += 1
@@ -68,17 +68,17 @@ class Fleet:
         await self.harness.ingest.process_batch(messages)
 
     async def status(self, device_id: str, state: str) -> None:
-        """A device says whether it is there."""
+        """Lets a device publish its status."""
         body = json.dumps({"v": 1, "state": state, "boot_id": "boot"}).encode()
         await self.harness.ingest.process_batch([incoming(device_id, body, UpChannel.STATUS)])
 
     async def label(self, device_id: str, *tags: str, device_class: str = "") -> None:
-        """An operator gives a device tags."""
+        """Sets the tags of a device."""
         state = self.harness.fleet
         await state.apply_and_commit(device_id, DeviceLabelled(state.new_id(), device_class, tags, "operator:test"))
 
     async def go(self, seconds: float = 0.0) -> None:
-        """Time passes, and everything that can be done is done."""
+        """Lets time pass, and everything due happen."""
         self.harness.clock.at += seconds
         for _ in range(20):
             more = await self.rollouts.once()
@@ -87,7 +87,7 @@ class Fleet:
                 break
 
     def orders(self) -> dict[str, dict[str, Any]]:
-        """The commands sent so far, by device: the last one of each."""
+        """The last command to each device."""
         found = {}
         for _, payload in self.harness.link.sent:
             if payload.startswith(b"signed:"):
@@ -96,7 +96,7 @@ class Fleet:
         return found
 
     async def tell(self, device_id: str, state: str, phase: str = "", reason: str = "") -> None:
-        """A device says how far its last order is."""
+        """Lets a device publish a result of its last command."""
         command = self.orders()[device_id]
         result = {
             "v": 1, "command_id": command["command_id"], "state": state, "reason": reason,
@@ -105,7 +105,7 @@ class Fleet:
         await self.harness.ingest.process_batch([incoming(device_id, json.dumps(result).encode(), UpChannel.RESULT)])
 
     async def install(self, *device_ids: str) -> None:
-        """Devices do what they were ordered, and report it."""
+        """Lets devices carry out their last command, and report."""
         for device_id in device_ids:
             await self.tell(device_id, "executing", "downloading")
             await self.tell(device_id, "succeeded", "confirmed")
@@ -114,14 +114,14 @@ class Fleet:
         await self.go()
 
     async def fail(self, *device_ids: str) -> None:
-        """Devices go back by themselves."""
+        """Lets devices roll back by themselves."""
         for device_id in device_ids:
             await self.tell(device_id, "executing", "downloading")
             await self.tell(device_id, "failed", "rolled_back", "its health check failed")
         await self.go()
 
     async def start(self, **terms: Any) -> Rollout:
-        """The app to everybody, through the rings of the devices' tags."""
+        """Starts a rollout of the app to all devices, through the rings of their tags."""
         given = {"soak": 60.0, "min_sample": 2, "timeout": 600.0, **terms}
         rings = given.pop("rings", RINGS)
         asked = RolloutRequest(
@@ -132,26 +132,28 @@ class Fleet:
         return rollout
 
     async def now(self, rollout_id: str = "r-0001") -> Rollout:
-        """The rollout as it is kept."""
+        """The stored rollout."""
         found = await self.desk.store.rollout(rollout_id)
         assert found is not None
         return found
 
     async def members(self, rollout_id: str = "r-0001") -> dict[str, RolloutMember]:
-        """Its devices as they are kept."""
+        """The stored members of a rollout."""
         return {one.device_id: one for one in await self.desk.store.members(rollout_id)}
 
 
 @contextlib.asynccontextmanager
-async def fleet(path: Path, policy_set: PolicySet | None = None, **settings: Any) -> AsyncIterator[Fleet]:
-    """A controller with rollouts on the store at `path`; opening it again is a restart."""
+async def open_rollouts(
+    path: Path, policy_set: PolicySet | None = None, **settings: Any
+) -> AsyncIterator[RolloutHarness]:
+    """A controller with rollouts over the store at `path`; opening it again is a restart."""
     async with open_harness(path, policy_set, targets=FakeTargets(), settings={"rollouts": settings}) as made:
         desk = made.services.rollouts.operations
-        yield Fleet(made, made.loop(RolloutEngine), desk)
+        yield RolloutHarness(made, made.loop(RolloutEngine), desk)
 
 
-async def people(made: Fleet) -> None:
-    """One device to test with, two canaries, three others; all have the app at 1.0."""
+async def seed_devices(made: RolloutHarness) -> None:
+    """Adds one device of the test ring, two canaries and three others, with version 1.0 of the app."""
     await made.report(*DEVICES)
     await made.label("t1", "ring:test")
     for one in ("c1", "c2"):

@@ -12,7 +12,7 @@ from device_agent.settings import load
 
 
 def main(config: Path, root: Path) -> None:
-    """Until SIGTERM."""
+    """Runs until SIGTERM."""
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda _number, _frame: stop.set())
     run(load(config), System(root=root, is_root_user=True), stop)

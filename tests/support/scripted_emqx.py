@@ -1,6 +1,6 @@
-"""A scripted EMQX behind the real HTTP client: tables for each node, and knobs for what happens between two calls.
+"""A scripted EMQX behind the real HTTP client: tables for each node, and what happens between two calls.
 
-Only for orders of events that no real broker can be made to show on demand; everything else is tested over sockets.
+Only for sequences that no real broker shows on demand; everything else is tested over sockets.
 """
 
 import json
@@ -20,7 +20,7 @@ _RULES: Final = "/authorization/sources/built_in_database/rules/clients/"
 
 
 def error(status: int, code: str, message: str = "x") -> httpx.Response:
-    """An error as EMQX writes it."""
+    """An error response of EMQX."""
     return httpx.Response(status, json={"code": code, "message": message})
 
 
@@ -37,11 +37,11 @@ class ScriptedEmqx:
         self.stopped: set[str] = set()
         self.silent: set[str] = set()
         self.sources: list[dict[str, Any]] = [{"type": "built_in_database", "enable": True}]
-        self.lag: dict[str, int] = {}  # node -> how many reads still see the old rules
+        self.lag: dict[str, int] = {}  # node -> how many reads return the old rules
         self.before: list[Callable[[str, str, str], httpx.Response | None]] = []
 
     def broker(self) -> EmqxBroker:
-        """The adapter over it."""
+        """The adapter over this broker."""
         limits = HttpLimits(wait_first_seconds=0.001, wait_most_seconds=0.002, wait_jitter_seconds=0.001)
         http = EmqxHttpClient(
             BASES, "k", "secret", clock=SystemClock(), limits=limits, transport=httpx.MockTransport(self.answer)
@@ -49,11 +49,11 @@ class ScriptedEmqx:
         return EmqxBroker(EmqxApi(http), SystemClock())
 
     def made(self, text: str) -> int:
-        """How many calls with this method and path beginning were made."""
+        """How many calls begin with this method and path."""
         return sum(f"{method} {path}".startswith(text) for method, path in self.calls)
 
     def answer(self, request: httpx.Request) -> httpx.Response:
-        """What the node says."""
+        """The response of a node."""
         base = f"http://{request.url.host}"
         path = unquote(request.url.path).removeprefix("/api/v5")
         self.calls.append((request.method, path))

@@ -1,4 +1,4 @@
-"""A device that signs its reports, as bytes."""
+"""Reports that a device signs."""
 
 import base64
 import json
@@ -16,19 +16,19 @@ def moment(at: float) -> str:
     return datetime.fromtimestamp(at, UTC).isoformat().replace("+00:00", "Z")
 
 
-class Signing:
-    """One device with its key."""
+class SigningDevice:
+    """A device and its key."""
 
     def __init__(self, device_id: str = "edge-1", key: PrivateKey | None = None) -> None:
         self.device_id = device_id
         self.key: PrivateKey = key or ec.generate_private_key(ec.SECP256R1())
 
     def full(self, seq: int, at: float, *ports: int, **more: Any) -> bytes:
-        """A signed full report made at `at` (Unix seconds), its key with it."""
+        """A signed full report of `at` (Unix seconds), with the public key."""
         return sign_report(self.plain(seq, at, *ports, **more), self.key)
 
     def plain(self, seq: int, at: float, *ports: int, **more: Any) -> bytes:
-        """The same without its envelope."""
+        """The same report without the envelope."""
         body = reports.sections(*ports)
         report = {
             "v": 1, "kind": "full", "device_id": self.device_id, "seq": seq, "sent_at": moment(at), "boot_id": "boot",

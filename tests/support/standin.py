@@ -1,4 +1,4 @@
-"""The EMQX stand-in as a process of its own, on free ports, ended by its own `with` block.
+"""The EMQX stand-in as a process, on free ports, which its `with` block stops.
 
 `with StandInProcess(nodes=3) as emqx:` gives `emqx.api_urls`, `emqx.mqtt`, `emqx.tls`, `emqx.key`, `emqx.secret`.
 """
@@ -35,16 +35,16 @@ class StandInProcess:
         certs: Certs | None = None,
         no_match: str = "allow",
     ) -> None:
-        """Describe it.
+        """Prepares it.
 
         Args:
-            nodes: how many.
+            nodes: their number.
             users: MQTT names and passwords; without any, clients are anonymous.
             certs: adds TLS listeners with this authority, which take the client id from the certificate.
             no_match: what happens when no access rule matches, `allow` or `deny`.
         """
         self.key = "cordon"
-        self.secret = secrets.token_hex(16)  # never taken for an option
+        self.secret = secrets.token_hex(16)  # never begins with a dash
         self.names: list[str] = []
         self.api_urls: list[str] = []
         self.mqtt: list[tuple[str, int]] = []
@@ -61,12 +61,12 @@ class StandInProcess:
 
     @property
     def log(self) -> str:
-        """Everything it said on standard error so far."""
+        """Standard error so far."""
         self._log.seek(0)
         return self._log.read().decode(errors="replace")
 
     def kill_node(self, name: str) -> None:
-        """Let one node die as by `kill -9`; asked over a node that stays."""
+        """Kills a node, by a request to another one."""
         other = next(url for own, url in zip(self.names, self.api_urls, strict=True) if own != name)
         answer = httpx.post(
             f"{other}/standin/kill/{quote(name, safe='')}", auth=(self.key, self.secret), timeout=5, trust_env=False
@@ -74,7 +74,7 @@ class StandInProcess:
         assert answer.status_code < 300, f"{answer.status_code} {answer.text}"
 
     def restart_node(self, number: int) -> None:
-        """Let one node die and come back half a second later; asked over another one."""
+        """Kills a node, which restarts half a second later."""
         name, other = self.names[number], self.api_urls[number - 1]
         answer = httpx.post(
             f"{other}/standin/restart/{quote(name, safe='')}", auth=(self.key, self.secret), timeout=5, trust_env=False
@@ -82,13 +82,13 @@ class StandInProcess:
         assert answer.status_code < 300, f"{answer.status_code} {answer.text}"
 
     def hide(self, node: int, **rows: Sequence[str]) -> None:
-        """Let a node's API show none of these rows (`bans`, `clients`, `users`), as if it had missed them."""
+        """Lets the API of a node omit these rows (`bans`, `clients`, `users`)."""
         url = f"{self.api_urls[node]}/standin/hide/{quote(self.names[node], safe='')}"
         answer = httpx.post(url, json=rows, auth=(self.key, self.secret), timeout=5, trust_env=False)
         assert answer.status_code < 300, f"{answer.status_code} {answer.text}"
 
     def configure(self, config: object) -> None:
-        """Take this configuration over; see `controller.standin.overrides`."""
+        """Applies a configuration; see `controller.standin.overrides`."""
         answer = httpx.post(
             f"{self.api_urls[0]}/standin/config", json=config, auth=(self.key, self.secret), timeout=5, trust_env=False
         )
@@ -98,7 +98,7 @@ class StandInProcess:
         root = Path(__file__).resolve().parents[2]
         self._process = subprocess.Popen(self._argv, stdout=subprocess.PIPE, stderr=self._log, text=True, cwd=root)
         assert self._process.stdout is not None
-        # A process that never says it is ready is ended, which ends the read below too.
+        # A process that is never ready is killed, which ends the read below.
         watchdog = threading.Timer(_START_SECONDS, self._process.kill)
         watchdog.start()
         line = self._process.stdout.readline()

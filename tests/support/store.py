@@ -1,4 +1,4 @@
-"""What the tests of the store share: opening it, waiting for a state, and another process that holds the lock."""
+"""Shared by tests of the store: opening it, and another process that holds the lock."""
 
 import asyncio
 import sqlite3
@@ -16,7 +16,7 @@ from controller.domain.effects import AuditEntry, EndIsolation
 from controller.ports.store import StoreWrites
 
 NOW = 1_700_000_000.0
-# Short waits, so that trouble shows at once; no emptying of the log behind a test's back.
+# Short waits, and no checkpoint that a test does not ask for.
 QUICK = StoreOptions(
     lock_wait_seconds=0.02, retry_floor_seconds=0.01, retry_ceiling_seconds=0.05, close_seconds=0.2, idle_seconds=600.0
 )
@@ -33,7 +33,7 @@ connection.close()
 
 @dataclass
 class Logged:
-    """Takes what the store logs."""
+    """The log of a store."""
 
     lines: list[tuple[str, Mapping[str, object]]] = field(default_factory=list)
 
@@ -55,12 +55,12 @@ async def opened(path: Path, options: StoreOptions = QUICK, log: Logged | None =
 
 
 def names_in(folder: Path) -> list[str]:
-    """The files there, sorted."""
+    """The sorted names of the files in a folder."""
     return sorted(found.name for found in folder.iterdir())
 
 
 def line(name: str) -> StoreWrites:
-    """One line of the record with a device and an effect: what has to be kept together."""
+    """A device, an audit entry and an effect, which have to be stored together."""
     return StoreWrites(
         devices=(Device(name, 1.0, 2.0),),
         audit=((1.0, AuditEntry(AuditKind.DEVICE_ONLINE, name, "test")),),
@@ -69,7 +69,7 @@ def line(name: str) -> StoreWrites:
 
 
 def kept(path: Path) -> list[str]:
-    """Devices of the record's lines in order, read past the store; everything else of a `line` has to agree."""
+    """The devices of the audit entries in order, read directly; device and effect of each `line` have to be there."""
     connection = sqlite3.connect(path)
     try:
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
@@ -85,7 +85,7 @@ def kept(path: Path) -> list[str]:
 
 @asynccontextmanager
 async def lock_held(path: Path) -> AsyncIterator[None]:
-    """Another process is writing and does not finish until the block ends."""
+    """Another process holds the write lock while the block runs."""
     async with child("-c", _HOLD, str(path)) as process:
         assert await read_line(process) == "held"
         yield
@@ -95,7 +95,7 @@ async def lock_held(path: Path) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def child(*arguments: str) -> AsyncIterator[asyncio.subprocess.Process]:
-    """A Python process that is gone when the block ends."""
+    """A Python process, killed at the end of the block."""
     pipe = asyncio.subprocess.PIPE
     process = await asyncio.create_subprocess_exec(sys.executable, *arguments, stdin=pipe, stdout=pipe)
     try:
@@ -118,10 +118,10 @@ async def tell(process: asyncio.subprocess.Process, text: str) -> None:
 
 
 async def commit(store: SqliteStore, writes: StoreWrites) -> None:
-    """For a task of its own: the store queues at the call, so this does when the task begins."""
+    """Commits; for a task, as the store enqueues when it is called."""
     await store.commit(writes)
 
 
 async def commit_all(store: SqliteStore, names: Sequence[str]) -> None:
-    """One commit for each name, all waiting at once, called in order."""
+    """One commit for each name, called in order and awaited together."""
     await asyncio.gather(*(store.commit(line(name)) for name in names))

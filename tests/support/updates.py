@@ -1,4 +1,4 @@
-"""A repository of signed updates in a folder, with its keys, as whoever runs one would make it."""
+"""A repository of signed updates in a folder, with its offline keys."""
 
 import io
 import tarfile
@@ -18,12 +18,12 @@ FILE_SET: Final[dict[str, Any]] = {"kind": "file", "installer": "fileset", "clas
 
 
 def ask(_path: Path, _is_new: bool) -> str:
-    """The one passphrase of all test keys."""
+    """The passphrase of all test keys."""
     return PASSPHRASE
 
 
 def utc_now() -> datetime:
-    """Now, in whole seconds as TUF writes it."""
+    """Now, in whole seconds, as TUF writes it."""
     return datetime.now(UTC).replace(microsecond=0)
 
 
@@ -41,35 +41,32 @@ def archive(files: dict[str, str], *, executable: tuple[str, ...] = ()) -> bytes
 
 @dataclass(slots=True)
 class Repository:
-    """One repository below `base`; `served` is what a web server would hand out."""
+    """One repository below `base`; `served` is the folder for a web server."""
 
     base: Path
     at: datetime = field(default_factory=utc_now)
 
     @property
     def folder(self) -> RepositoryFolder:
-        """As the product opens it."""
         return RepositoryFolder(self.base / "updates")
 
     @property
     def keys(self) -> Path:
-        """The offline keys."""
         return self.base / "keys"
 
     @property
     def served(self) -> Path:
-        """What devices see."""
         return self.folder.served
 
     @property
     def first_root(self) -> bytes:
-        """What is installed on devices."""
+        """The root that devices are installed with."""
         return self.folder.read_root(1)
 
     def publish(
         self, name: str, version: str, content: bytes, *, file: str = "content.tar.gz", **parts: Any
     ) -> PublishedUpdate:
-        """Publish one version, a file set unless `parts` say otherwise."""
+        """Publishes a version, a file set unless `parts` say otherwise."""
         path = self.base / "incoming" / file
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(content)
@@ -85,14 +82,14 @@ _ONE_KEY: Final = RoleKeyPlan(1, 1)
 
 
 def repository(base: Path, *, root: RoleKeyPlan = _TWO_KEYS, targets: RoleKeyPlan = _ONE_KEY) -> Repository:
-    """A fresh repository."""
+    """Makes a repository."""
     made = Repository(base)
     init(made.folder, made.keys, {"root": root, "targets": targets}, ask, made.at)
     return made
 
 
 def order(found: PublishedUpdate, *, seconds: float = 600.0, **parts: Any) -> InstallParams:
-    """The order to install what was published, confirmed within so many seconds."""
+    """The parameters that install a published update, which has to be confirmed within so many seconds."""
     return InstallParams.model_validate(
         {
             "target": found.path,

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from device_agent.domain.report_outbox import MAX_PENDING_REPORTS
-from tests.support.agent_process import DEVICE, AgentProcess, Proxy, broker_with_controller, write_config
+from tests.support.agent_process import DEVICE, AgentProcess, ThreadedProxy, broker_with_controller, write_config
 from tests.support.certs import Certs
 from tests.support.mosquitto import Mosquitto, free_port
 from tests.support.waiting import wait_for
@@ -156,7 +156,7 @@ def test_refused_connections_are_repeated_with_growing_waits(tmp_path: Path) -> 
 
 
 def test_pending_reports_are_bounded_during_an_outage_and_drops_are_reported(tmp_path: Path) -> None:
-    with broker_with_controller() as (broker, controller), Proxy(broker.port) as proxy:
+    with broker_with_controller() as (broker, controller), ThreadedProxy(broker.port) as proxy:
         config = write_config(tmp_path, [f"mqtt://127.0.0.1:{proxy.port}"])
         config.write_text(config.read_text().replace('scan_every = "1h"', 'scan_every = "100ms"'))
         with AgentProcess(config) as agent:

@@ -14,7 +14,7 @@ from tests.support.agent_process import (
     DEVICE,
     AgentProcess,
     FakeController,
-    Proxy,
+    ThreadedProxy,
     broker_with_controller,
     write_config,
 )
@@ -78,7 +78,7 @@ def test_a_report_is_sent_again_until_its_receipt(tmp_path: Path) -> None:
 
 
 def test_a_report_is_sent_again_after_a_lost_connection(tmp_path: Path) -> None:
-    with broker_with_controller() as (broker, controller), Proxy(broker.port) as proxy:
+    with broker_with_controller() as (broker, controller), ThreadedProxy(broker.port) as proxy:
         controller.verdict = None
         config = write_config(tmp_path, [f"mqtt://127.0.0.1:{proxy.port}"], report="")
         config.write_text(config.read_text().replace('receipt_timeout = "1s"', 'receipt_timeout = "10m"'))
@@ -142,7 +142,7 @@ def test_commands_get_results_and_forged_commands_are_reported(tmp_path: Path) -
 
 
 def test_the_broker_keeps_commands_for_an_absent_agent(tmp_path: Path) -> None:
-    with broker_with_controller() as (broker, controller), Proxy(broker.port) as proxy:
+    with broker_with_controller() as (broker, controller), ThreadedProxy(broker.port) as proxy:
         config = write_config(tmp_path, [f"mqtt://127.0.0.1:{proxy.port}"], keys=controller.public_key)
         with AgentProcess(config):
             wait_for(controller.full, "a report")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from controller.domain.identity.certificates import CertificateKind
-from tests.support.identity import Files, Issued
+from tests.support.identity import Files, IssuedFiles
 from tests.support.mosquitto import Mosquitto
 from tests.support.mqtt_probe import Endpoint, Probe
 from tests.support.waiting import wait_for
@@ -27,12 +27,12 @@ class Broker:
 
         self.process = Mosquitto(tls=Tls(), tls_conf=f"crlfile {files.lists}\nuse_identity_as_username true")  # type: ignore[arg-type]  # the three paths are all that is read
 
-    def endpoint(self, issued: Issued) -> Endpoint:
+    def endpoint(self, issued: IssuedFiles) -> Endpoint:
         context = ssl.create_default_context(cafile=str(self.files.ca))
         context.load_cert_chain(issued.chain, issued.key)
         return Endpoint("127.0.0.1", self.process.tls_port, tls=context)
 
-    def lets_in(self, issued: Issued) -> bool:
+    def lets_in(self, issued: IssuedFiles) -> bool:
         probe = Probe(self.endpoint(issued), issued.certificate.name)
         try:
             return probe.connect().code == 0
@@ -59,7 +59,7 @@ def test_one_of_another_authority_does_not(broker: Broker, tmp_path: Path) -> No
         _connect(broker, foreign)
 
 
-def _connect(broker: Broker, issued: Issued) -> None:
+def _connect(broker: Broker, issued: IssuedFiles) -> None:
     import socket
 
     context = ssl.create_default_context(cafile=str(broker.files.ca))

@@ -15,7 +15,7 @@ from device_agent.identity.keypair import make_csr
 from tests.support.controller_harness import ControllerHarness, open_harness
 from tests.support.identity import authority_settings
 from tests.support.receipts import verdicts
-from tests.support.signing_device import Signing
+from tests.support.signing_device import SigningDevice
 
 DEVICE = "edge-1"
 REFUSED = [("rejected", "bad_signature")]
@@ -32,9 +32,9 @@ class Scenario:
     keyring: DeviceKeyring
     seq: int = 0
 
-    async def certified(self, name: str = DEVICE, origin: str = "token:t1") -> tuple[Signing, Certificate]:
+    async def certified(self, name: str = DEVICE, origin: str = "token:t1") -> tuple[SigningDevice, Certificate]:
         """A key of this name with its certificate."""
-        device = Signing(name)
+        device = SigningDevice(name)
         held = await self.identity.certificates.registry.of(name)
         wanted = self.identity.certificates.authority.read(make_csr(device.key, name))
         made = self.identity.certificates.sign_client(wanted, held, origin)
@@ -42,7 +42,7 @@ class Scenario:
         self.identity.certificates.on_changed(name)
         return device, made
 
-    async def report(self, signer: Signing, topic: str = DEVICE, **more: Any) -> list[tuple[str, str | None]]:
+    async def report(self, signer: SigningDevice, topic: str = DEVICE, **more: Any) -> list[tuple[str, str | None]]:
         """What is said to a new report of this signer in the branch of `topic`."""
         self.seq += 1
         answer = await verdicts(self.harness, signer.full(self.seq, self.harness.clock.at, 22, **more), device_id=topic)
@@ -130,7 +130,7 @@ async def test_another_devices_certificate_signs_nothing(scenario: Scenario) -> 
     # One that says it is of the device, and one that nobody made a certificate for.
     assert await scenario.report(other, device_id=DEVICE) == REFUSED
     scenario.harness.clock.at += FRESH + 1
-    assert await scenario.report(Signing(DEVICE)) == REFUSED
+    assert await scenario.report(SigningDevice(DEVICE)) == REFUSED
     assert [
         (one["certificate"], one["why"]) for one in await scenario.details(AuditKind.REPORT_CERTIFICATE_MISMATCHED)
     ][1:] == [("", "unknown key")]
@@ -150,5 +150,5 @@ async def test_many_strangers_are_looked_up_once(scenario: Scenario) -> None:
     await scenario.report(device)
     assert await scenario.report(device) == TAKEN
     for _ in range(5):
-        assert await scenario.report(Signing(DEVICE)) == REFUSED
+        assert await scenario.report(SigningDevice(DEVICE)) == REFUSED
     assert len(await scenario.details(AuditKind.REPORT_CERTIFICATE_MISMATCHED)) == 1

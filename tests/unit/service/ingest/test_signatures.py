@@ -23,7 +23,7 @@ from schemas.signing import SignatureError
 from tests.support.controller_harness import START, ControllerHarness, open_harness
 from tests.support.receipts import register_signing_key, verdicts
 from tests.support.reports import full
-from tests.support.signing_device import Signing
+from tests.support.signing_device import SigningDevice
 
 
 async def kinds(harness: ControllerHarness, device_id: str = "edge-1") -> list[str]:
@@ -36,7 +36,7 @@ async def kinds(harness: ControllerHarness, device_id: str = "edge-1") -> list[s
      rsa.generate_private_key(65537, 2048)],
 )  # fmt: skip
 async def test_a_first_proven_contact_brings_the_key(tmp_path: Path, key: PrivateKey) -> None:
-    device = Signing(key=key)
+    device = SigningDevice(key=key)
     async with open_harness(tmp_path / "c.db") as harness:
         await register_signing_key(harness, device)
         assert await kinds(harness) == [
@@ -57,7 +57,7 @@ async def test_a_first_proven_contact_brings_the_key(tmp_path: Path, key: Privat
 async def test_an_impostors_key_is_not_registered_on_the_word_of_the_victims_session(
     tmp_path: Path, waited: bool
 ) -> None:
-    impostor = Signing()
+    impostor = SigningDevice()
     async with open_harness(tmp_path / "c.db") as harness:
         harness.broker.is_open = True
         if waited:  # at the broker, while the controller was away: the victim came before it was heard
@@ -71,7 +71,7 @@ async def test_an_impostors_key_is_not_registered_on_the_word_of_the_victims_ses
 
 @pytest.mark.parametrize("grade", [AuthStrength.KNOWN, AuthStrength.CLAIMED, AuthStrength.UNSEEN])
 async def test_a_contact_that_is_not_proven_brings_none(tmp_path: Path, grade: AuthStrength) -> None:
-    device = Signing()
+    device = SigningDevice()
     async with open_harness(tmp_path / "c.db") as harness:
         harness.broker.grades["edge-1"] = grade
         await verdicts(harness, device.full(1, START, 22))
@@ -83,9 +83,9 @@ async def test_a_contact_that_is_not_proven_brings_none(tmp_path: Path, grade: A
 
 async def test_another_key_is_refused_and_an_alert(tmp_path: Path) -> None:
     async with open_harness(tmp_path / "c.db") as harness:
-        await register_signing_key(harness, Signing())
+        await register_signing_key(harness, SigningDevice())
         harness.clock.at += 60  # so that the keys are looked up again
-        thief = Signing()
+        thief = SigningDevice()
         assert await verdicts(harness, thief.full(2, harness.clock.at, 22)) == [("rejected", "bad_signature")]
         await harness.signing.keyring.refresh_pending()
         alerts = [line.entry.kind for line in await harness.store.audit(alerts_only=True)]
@@ -93,7 +93,7 @@ async def test_another_key_is_refused_and_an_alert(tmp_path: Path) -> None:
 
 
 async def test_a_changed_report_is_refused(tmp_path: Path) -> None:
-    device = Signing()
+    device = SigningDevice()
     async with open_harness(tmp_path / "c.db") as harness:
         await register_signing_key(harness, device)
         sealed = json.loads(device.full(2, START, 23))
@@ -104,7 +104,7 @@ async def test_a_changed_report_is_refused(tmp_path: Path) -> None:
 
 
 async def test_replayed_held_back_and_old(tmp_path: Path) -> None:
-    device = Signing()
+    device = SigningDevice()
     async with open_harness(tmp_path / "c.db") as harness:
         await register_signing_key(harness, device, seq=100)
         bad = device.full(101, START, 23)
@@ -125,7 +125,7 @@ async def test_replayed_held_back_and_old(tmp_path: Path) -> None:
 
 
 async def test_the_last_report_again_is_told_again_and_no_sign_of_life(tmp_path: Path) -> None:
-    device = Signing()
+    device = SigningDevice()
     async with open_harness(tmp_path / "c.db") as harness:
         await register_signing_key(harness, device)
         seen = harness.fleet.devices["edge-1"].last_seen
@@ -135,7 +135,7 @@ async def test_the_last_report_again_is_told_again_and_no_sign_of_life(tmp_path:
 
 
 async def test_heartbeats_and_a_gap(tmp_path: Path) -> None:
-    device = Signing()
+    device = SigningDevice()
     async with open_harness(tmp_path / "c.db") as harness:
         await register_signing_key(harness, device)
         assert await verdicts(harness, device.beat(2, START, 22), device.beat(2, START, 22)) == [
@@ -151,7 +151,7 @@ async def test_heartbeats_and_a_gap(tmp_path: Path) -> None:
 
 async def test_who_signed_once_is_not_believed_without_until_an_operator_says_so(tmp_path: Path) -> None:
     async with open_harness(tmp_path / "c.db") as harness:
-        await register_signing_key(harness, Signing())
+        await register_signing_key(harness, SigningDevice())
         assert await verdicts(harness, full("edge-1", 2, 22)) == [("rejected", "unsigned")]
         await harness.signing.lift_signature_requirement(harness.fleet, "edge-1", "operator:ada", "new key")
         assert await verdicts(harness, full("edge-1", 3, 22)) == [("accepted", None)]
@@ -169,7 +169,7 @@ async def test_a_class_that_must_sign(tmp_path: Path) -> None:
 
 
 async def test_a_receipt_that_was_not_heard_is_told(tmp_path: Path) -> None:
-    device = Signing()
+    device = SigningDevice()
     async with open_harness(tmp_path / "c.db") as harness:
         await register_signing_key(harness, device)
         await verdicts(harness, device.full(2, START, 80, receipt="sha256:" + "0" * 64))
@@ -177,7 +177,7 @@ async def test_a_receipt_that_was_not_heard_is_told(tmp_path: Path) -> None:
 
 
 async def test_a_report_of_one_device_in_the_branch_of_another(tmp_path: Path) -> None:
-    one, other = Signing("edge-1"), Signing("edge-2")
+    one, other = SigningDevice("edge-1"), SigningDevice("edge-2")
     async with open_harness(tmp_path / "c.db") as harness:
         await register_signing_key(harness, one)
         await register_signing_key(harness, other)

@@ -24,12 +24,12 @@ from controller.ports.errors import StoreError
 from controller.ports.store import StoreWrites
 from controller.service.rollout.operations import RolloutRequest
 from tests.support.controller_harness import START
-from tests.support.rollouts import BY, RINGS, SECOND, fleet, people
+from tests.support.rollouts import BY, RINGS, SECOND, open_rollouts, seed_devices
 
 
 async def test_through_three_rings(tmp_path: Path) -> None:
-    async with fleet(tmp_path / "db") as made:
-        await people(made)
+    async with open_rollouts(tmp_path / "db") as made:
+        await seed_devices(made)
         await made.start()
         assert set(made.orders()) == {"t1"}
         order = made.orders()["t1"]
@@ -71,8 +71,8 @@ async def test_through_three_rings(tmp_path: Path) -> None:
 
 
 async def test_its_word_is_not_enough(tmp_path: Path) -> None:
-    async with fleet(tmp_path / "db") as made:
-        await people(made)
+    async with open_rollouts(tmp_path / "db") as made:
+        await seed_devices(made)
         await made.start()
         await made.tell("t1", "succeeded", "confirmed")
         await made.go()
@@ -85,8 +85,8 @@ async def test_its_word_is_not_enough(tmp_path: Path) -> None:
 
 
 async def test_a_failure_in_the_test_ring_stops_it(tmp_path: Path) -> None:
-    async with fleet(tmp_path / "db") as made:
-        await people(made)
+    async with open_rollouts(tmp_path / "db") as made:
+        await seed_devices(made)
         await made.start(error_threshold=1.0)
         await made.fail("t1")
         rollout = await made.now()
@@ -96,8 +96,8 @@ async def test_a_failure_in_the_test_ring_stops_it(tmp_path: Path) -> None:
 
 
 async def test_it_stops_itself_in_the_canary_ring_and_rolls_back(tmp_path: Path) -> None:
-    async with fleet(tmp_path / "db") as made:
-        await people(made)
+    async with open_rollouts(tmp_path / "db") as made:
+        await seed_devices(made)
         await made.start(rollback_on_error=True)
         await made.install("t1")
         await made.go(61.0)
@@ -119,8 +119,8 @@ async def test_it_stops_itself_in_the_canary_ring_and_rolls_back(tmp_path: Path)
 
 
 async def test_a_regression_after_the_update_counts(tmp_path: Path) -> None:
-    async with fleet(tmp_path / "db") as made:
-        await people(made)
+    async with open_rollouts(tmp_path / "db") as made:
+        await seed_devices(made)
         await made.start()
         await made.install("t1")
         await made.report("t1", version="2.0", health="failed")
@@ -129,8 +129,8 @@ async def test_a_regression_after_the_update_counts(tmp_path: Path) -> None:
 
 
 async def test_a_silent_device_holds_nothing_open(tmp_path: Path) -> None:
-    async with fleet(tmp_path / "db") as made:
-        await people(made)
+    async with open_rollouts(tmp_path / "db") as made:
+        await seed_devices(made)
         await made.status("c2", "offline")
         await made.start()
         await made.install("t1")
@@ -146,8 +146,8 @@ async def test_a_silent_device_holds_nothing_open(tmp_path: Path) -> None:
 
 
 async def test_silent_with_the_update_in_hand_is_an_error(tmp_path: Path) -> None:
-    async with fleet(tmp_path / "db") as made:
-        await people(made)
+    async with open_rollouts(tmp_path / "db") as made:
+        await seed_devices(made)
         await made.start()
         await made.tell("t1", "executing", "installed")
         await made.go(700.0)
@@ -159,8 +159,8 @@ async def test_silent_with_the_update_in_hand_is_an_error(tmp_path: Path) -> Non
 
 
 async def test_a_device_that_comes_back_gets_its_turn(tmp_path: Path) -> None:
-    async with fleet(tmp_path / "db") as made:
-        await people(made)
+    async with open_rollouts(tmp_path / "db") as made:
+        await seed_devices(made)
         await made.status("t1", "offline")
         await made.start()
         assert made.orders() == {}
@@ -170,8 +170,8 @@ async def test_a_device_that_comes_back_gets_its_turn(tmp_path: Path) -> None:
 
 
 async def test_restricted_devices_get_it_isolated_ones_do_not(tmp_path: Path) -> None:
-    async with fleet(tmp_path / "db") as made:
-        await people(made)
+    async with open_rollouts(tmp_path / "db") as made:
+        await seed_devices(made)
         state = made.harness.fleet
         await state.apply_and_commit("c1", ContainmentOrdered("x1", ContainmentLevel.RESTRICTED, BY, "test", None))
         await state.apply_and_commit("c2", ContainmentOrdered("x2", ContainmentLevel.ISOLATED, BY, "test", None))
@@ -185,8 +185,8 @@ async def test_restricted_devices_get_it_isolated_ones_do_not(tmp_path: Path) ->
 
 
 async def test_an_order_not_begun_is_taken_back_at_the_end(tmp_path: Path) -> None:
-    async with fleet(tmp_path / "db") as made:
-        await people(made)
+    async with open_rollouts(tmp_path / "db") as made:
+        await seed_devices(made)
         await made.start()
         assert made.harness.fleet.devices["t1"].commands
         await made.desk.abort("r-0001", BY, revert=False)
@@ -200,8 +200,8 @@ async def test_an_order_not_begun_is_taken_back_at_the_end(tmp_path: Path) -> No
 
 
 async def test_pause_orders_nothing(tmp_path: Path) -> None:
-    async with fleet(tmp_path / "db") as made:
-        await people(made)
+    async with open_rollouts(tmp_path / "db") as made:
+        await seed_devices(made)
         await made.start()
         await made.install("t1")
         await made.desk.pause("r-0001", BY)
@@ -213,8 +213,8 @@ async def test_pause_orders_nothing(tmp_path: Path) -> None:
 
 
 async def test_a_rollout_that_completed_can_be_rolled_back(tmp_path: Path) -> None:
-    async with fleet(tmp_path / "db") as made:
-        await people(made)
+    async with open_rollouts(tmp_path / "db") as made:
+        await seed_devices(made)
         await made.start(rings=(("only", "tag:ring:test"),), approval=False)
         await made.install("t1")
         assert (await made.now()).state is RolloutState.COMPLETED
@@ -227,8 +227,8 @@ async def test_a_rollout_that_completed_can_be_rolled_back(tmp_path: Path) -> No
 
 
 async def test_who_has_it_needs_nothing(tmp_path: Path) -> None:
-    async with fleet(tmp_path / "db") as made:
-        await people(made)
+    async with open_rollouts(tmp_path / "db") as made:
+        await seed_devices(made)
         await made.report("t1", version="2.0")
         await made.start()
         assert made.orders() == {}
@@ -238,8 +238,8 @@ async def test_who_has_it_needs_nothing(tmp_path: Path) -> None:
 
 
 async def test_a_person_agrees_where_the_class_asks(tmp_path: Path) -> None:
-    async with fleet(tmp_path / "db", confirm_classes=("kiosk",)) as made:
-        await people(made)
+    async with open_rollouts(tmp_path / "db", confirm_classes=("kiosk",)) as made:
+        await seed_devices(made)
         await made.label("t1", "ring:test", device_class="kiosk")
         await made.start(confirm_classes=("kiosk",))
         assert made.orders()["t1"]["params"]["ask_user"] is True
@@ -252,15 +252,15 @@ async def test_a_person_agrees_where_the_class_asks(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("rings", [(("none", "tag:nobody"),), (("test", "tag:ring:test"), ("none", "tag:nobody"))])
 async def test_an_empty_ring_is_an_error(tmp_path: Path, rings: tuple[tuple[str, str], ...]) -> None:
-    async with fleet(tmp_path / "db") as made:
-        await people(made)
+    async with open_rollouts(tmp_path / "db") as made:
+        await seed_devices(made)
         with pytest.raises(RolloutError, match=r"empty|no device"):
             await made.start(rings=rings)
 
 
 async def test_only_one_at_a_time_for_a_name(tmp_path: Path) -> None:
-    async with fleet(tmp_path / "db") as made:
-        await people(made)
+    async with open_rollouts(tmp_path / "db") as made:
+        await seed_devices(made)
         await made.start()
         with pytest.raises(RolloutError, match="r-0001 rolls out app"):
             await made.start()
@@ -269,11 +269,11 @@ async def test_only_one_at_a_time_for_a_name(tmp_path: Path) -> None:
 async def test_a_killed_controller_goes_on_where_it_was(tmp_path: Path) -> None:
     """Killed after each step, with what devices said in between heard by nobody but the store."""
     path = tmp_path / "db"
-    async with fleet(path) as made:
-        await people(made)
+    async with open_rollouts(path) as made:
+        await seed_devices(made)
         await made.start()
         first = made.orders()["t1"]["command_id"]
-    async with fleet(path) as made:
+    async with open_rollouts(path) as made:
         made.seq = 100
         await made.status("t1", "online")
         await made.go(1.0)
@@ -281,12 +281,12 @@ async def test_a_killed_controller_goes_on_where_it_was(tmp_path: Path) -> None:
         # Its result and its report are kept, and the process ends before the rollout hears of them.
         await made.tell("t1", "succeeded", "confirmed")
         await made.report("t1", version="2.0", attempted="2.0", command_id=first)
-    async with fleet(path) as made:
+    async with open_rollouts(path) as made:
         made.harness.clock.at = START + 10
         await made.go()
         assert (await made.now()).state is RolloutState.SOAKING
         assert (await made.members())["t1"].state is MemberState.CONFIRMED
-    async with fleet(path) as made:
+    async with open_rollouts(path) as made:
         made.seq = 200
         made.harness.clock.at = START + 100
         await made.go()
@@ -294,8 +294,8 @@ async def test_a_killed_controller_goes_on_where_it_was(tmp_path: Path) -> None:
 
 
 async def test_order_and_state_are_kept_together(tmp_path: Path) -> None:
-    async with fleet(tmp_path / "db") as made:
-        await people(made)
+    async with open_rollouts(tmp_path / "db") as made:
+        await seed_devices(made)
         await made.start()
         member = (await made.members())["t1"]
         record = await made.harness.store.command(member.command_id)
@@ -305,8 +305,8 @@ async def test_order_and_state_are_kept_together(tmp_path: Path) -> None:
 
 
 async def test_a_rate_spreads_orders(tmp_path: Path) -> None:
-    async with fleet(tmp_path / "db") as made:
-        await people(made)
+    async with open_rollouts(tmp_path / "db") as made:
+        await seed_devices(made)
         await made.start(rings=(("all", "rest"),), per_minute=60.0, min_sample=10, approval=False)
         assert 1 <= len(made.orders()) <= 2
         for _ in range(2):
@@ -318,8 +318,8 @@ async def test_a_rate_spreads_orders(tmp_path: Path) -> None:
 
 
 async def test_the_fleet_alone_needs_a_second_operator_first(tmp_path: Path) -> None:
-    async with fleet(tmp_path / "db") as made:
-        await people(made)
+    async with open_rollouts(tmp_path / "db") as made:
+        await seed_devices(made)
         await made.start(rings=(("all", "rest"),))
         await made.go(10.0)
         assert made.orders() == {}
@@ -343,8 +343,8 @@ class RefusesOnce(SqliteRolloutStore):
 
 
 async def test_what_was_not_kept_is_decided_again(tmp_path: Path) -> None:
-    async with fleet(tmp_path / "db") as made:
-        await people(made)
+    async with open_rollouts(tmp_path / "db") as made:
+        await seed_devices(made)
         made.rollouts.store = RefusesOnce(made.harness.store)
         asked = RolloutRequest("app/2.0", tuple(parse_ring(*ring) for ring in RINGS), RolloutTerms(), BY)
         await made.desk.start(asked)

@@ -7,7 +7,7 @@ from controller.domain.policy.model import PolicySet, RuleResponse
 from controller.domain.rollout.model import RolloutState
 from tests.support.playbook import policies, rule
 from tests.support.reports import full, incoming
-from tests.support.rollouts import Fleet, fleet, people, software
+from tests.support.rollouts import RolloutHarness, open_rollouts, seed_devices, software
 
 
 def asks_for_it() -> PolicySet:
@@ -15,7 +15,7 @@ def asks_for_it() -> PolicySet:
     return policies(rule("app-current", RuleResponse(rollout="app/2.0"), check="!listening_ports.exists(p, p == 23)"))
 
 
-async def vulnerable(made: Fleet, *device_ids: str) -> None:
+async def vulnerable(made: RolloutHarness, *device_ids: str) -> None:
     """Devices for which the rule fails."""
     for device_id in device_ids:
         made.seq += 1
@@ -24,8 +24,8 @@ async def vulnerable(made: Fleet, *device_ids: str) -> None:
 
 
 async def test_a_policy_starts_one_for_those_that_need_it(tmp_path: Path) -> None:
-    async with fleet(tmp_path / "db", asks_for_it(), approval=False, soak="60s") as made:
-        await people(made)
+    async with open_rollouts(tmp_path / "db", asks_for_it(), approval=False, soak="60s") as made:
+        await seed_devices(made)
         await vulnerable(made, "t1", "c1", "f1")
         by_rules = made.by_rules()
         await by_rules.run_once()
@@ -51,8 +51,8 @@ async def test_a_policy_starts_one_for_those_that_need_it(tmp_path: Path) -> Non
 
 
 async def test_a_policy_starts_nothing_untested(tmp_path: Path) -> None:
-    async with fleet(tmp_path / "db", asks_for_it(), approval=False) as made:
-        await people(made)
+    async with open_rollouts(tmp_path / "db", asks_for_it(), approval=False) as made:
+        await seed_devices(made)
         await vulnerable(made, "f1")
         by_rules = made.by_rules()
         await by_rules.run_once()
@@ -65,8 +65,8 @@ async def test_a_policy_starts_nothing_untested(tmp_path: Path) -> None:
 
 
 async def test_after_one_that_stopped_no_policy_starts_it_again(tmp_path: Path) -> None:
-    async with fleet(tmp_path / "db", asks_for_it(), approval=False) as made:
-        await people(made)
+    async with open_rollouts(tmp_path / "db", asks_for_it(), approval=False) as made:
+        await seed_devices(made)
         await vulnerable(made, "t1", "c1", "f1")
         by_rules = made.by_rules()
         await by_rules.run_once()

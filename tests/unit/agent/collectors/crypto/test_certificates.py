@@ -22,7 +22,7 @@ from device_agent.collectors.crypto.certificates import CertificateCollector, Ce
 from device_agent.domain.report_limits import normalise_findings
 from device_agent.errors import FactsUnavailableError, NotApplicableError
 from device_agent.host.system import System
-from tests.support.pki import DAY, NOW, Authority, Issued, key_pem
+from tests.support.pki import DAY, NOW, Authority, IssuedCertificate, key_pem
 from tests.support.unprivileged import unprivileged
 
 ROOT, OTHER = Authority("root"), Authority("elsewhere")
@@ -96,7 +96,9 @@ def test_a_valid_certificate_with_its_chain(tmp_path: Path) -> None:
         (ROOT.issue("edge-1", ed25519.Ed25519PrivateKey.generate()), {"kind": "ed25519", "chain": "trusted"}),
     ],
 )
-def test_the_defect_of_a_certificate_is_reported(tmp_path: Path, issued: Issued, expected: dict[str, Any]) -> None:
+def test_the_defect_of_a_certificate_is_reported(
+    tmp_path: Path, issued: IssuedCertificate, expected: dict[str, Any]
+) -> None:
     entry = collect_one(tmp_path, issued.pem)
     reason = expected.pop("reason", "")
     assert {key: entry[key] for key in expected} == expected
@@ -230,7 +232,9 @@ def test_an_http_error_is_reported_as_a_problem(tmp_path: Path, status: int) -> 
     assert section["entries"][0]["revoked"] == "notchecked"
 
 
-def _responder(status: ocsp.OCSPCertStatus, subject: Issued, signer: Issued, **options: Any) -> bytes:
+def _responder(
+    status: ocsp.OCSPCertStatus, subject: IssuedCertificate, signer: IssuedCertificate, **options: Any
+) -> bytes:
     is_revoked = status is ocsp.OCSPCertStatus.REVOKED
     builder = ocsp.OCSPResponseBuilder().add_response(
         subject.certificate,
@@ -268,7 +272,12 @@ NO_DELEGATE = ROOT.issue("responder", usage=ExtendedKeyUsageOID.SERVER_AUTH)
     ],
 )  # fmt: skip
 def test_ocsp_responses_are_checked(
-    tmp_path: Path, status: ocsp.OCSPCertStatus, signer: Issued, options: dict[str, Any], expected: str, reason: str
+    tmp_path: Path,
+    status: ocsp.OCSPCertStatus,
+    signer: IssuedCertificate,
+    options: dict[str, Any],
+    expected: str,
+    reason: str,
 ) -> None:
     requests: list[int] = []
 
