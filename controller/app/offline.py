@@ -72,15 +72,15 @@ def parse_templates(text: str, source: str) -> "AccessTemplates":
 # Keys and files
 
 
-def read_secret(path: Path, what: str) -> str:
-    """The content of a secret file; `what` names the option in errors.
+def read_secret(path: Path, what: str, *, most: int = 4096) -> str:
+    """The content of a secret file of at most `most` bytes; `what` names the option in errors.
 
     Raises:
         SettingsError: it cannot be read, or others can read it.
     """
     from controller.adapters.files import read_secret
 
-    return read_secret(path, what)
+    return read_secret(path, what, most=most)
 
 
 def write_new_file(path: Path, content: str, mode: int) -> None:

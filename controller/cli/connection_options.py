@@ -17,8 +17,6 @@ from controller.ports.errors import SettingsError
 DEFAULT_URL: Final = "http://127.0.0.1:8480"
 DEFAULT_CONFIG: Final = Path("/etc/cordon/cordon.toml")
 TOKEN_FILE: Final = "operator.token"  # noqa: S105 - name of a file in the folder of cordon.toml
-_MAX_TOKEN_FILE: Final = 4096  # bytes
-_OTHERS: Final = 0o077
 _PANEL: Final = "Where the API is"
 _TRUE: Final = frozenset({"1", "true", "yes"})
 
@@ -142,16 +140,9 @@ def _path(text: str | None) -> Path | None:
 def _read_token(path: Path | None) -> str | None:
     if path is None:
         return None
+    from controller.app.offline import read_secret
+
     try:
-        with path.open("rb") as file:
-            mode = os.fstat(file.fileno()).st_mode & 0o777
-            text = file.read(_MAX_TOKEN_FILE).decode().strip()
-    except (OSError, UnicodeDecodeError) as e:
-        why = e.strerror if isinstance(e, OSError) else "not text"
-        raise CliError(f"{path}: the token cannot be read: {why}", ExitCode.USAGE) from e
-    if mode & _OTHERS:
-        wide = f"{path} is open to others (mode {mode:04o}); mend it with: chmod 600 {path}"
-        raise CliError(wide, ExitCode.USAGE)
-    if not text:
-        raise CliError(f"{path}: the file has no token", ExitCode.USAGE)
-    return text
+        return read_secret(path, "token file").strip()
+    except SettingsError as e:
+        raise CliError(str(e), ExitCode.USAGE) from e

@@ -1,6 +1,5 @@
 """Operators' keys: Ed25519 under a passphrase, created and opened on the operator's machine."""
 
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
@@ -8,13 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from controller.cli.errors import CliError, ExitCode
+from controller.ports.errors import SettingsError
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 MIN_PASSPHRASE: Final = 12  # characters
 _MAX_FILE: Final = 16 * 1024  # bytes
-_OTHERS: Final = 0o077
 OperatorPassphraseFileOption = Annotated[
     Path | None, typer.Option("--passphrase-file", help="file with the passphrase; asked for without it")
 ]
@@ -27,31 +26,24 @@ def passphrase(path: Path | None, question: str, *, twice: bool = False) -> str:
         CliError: no terminal, or the file cannot be used.
     """
     if path is not None:
-        try:
-            return private_bytes(path).decode().strip()
-        except UnicodeDecodeError as e:
-            raise CliError(f"{path}: the passphrase is not text", ExitCode.USAGE) from e
+        return private_text(path, "passphrase file").strip()
     if not sys.stdin.isatty():
         raise CliError("the passphrase is missing: give --passphrase-file", ExitCode.USAGE)
     return str(typer.prompt(question, hide_input=True, confirmation_prompt=twice))
 
 
-def private_bytes(path: Path) -> bytes:
+def private_text(path: Path, what: str) -> str:
     """Returns the content of a file that only its owner can read.
 
     Raises:
-        CliError: the file cannot be read, or others can read it too.
+        CliError: the file cannot be read or is not text, or others can read it too.
     """
+    from controller.app.offline import read_secret
+
     try:
-        with path.open("rb") as file:
-            mode = os.fstat(file.fileno()).st_mode & 0o777
-            content = file.read(_MAX_FILE)
-    except OSError as e:
-        raise CliError(f"{path}: {e.strerror}", ExitCode.USAGE) from e
-    if mode & _OTHERS:
-        text = f"{path} is open to others (mode {mode:04o}); mend it with: chmod 600 {path}"
-        raise CliError(text, ExitCode.USAGE)
-    return content
+        return read_secret(path, what, most=_MAX_FILE)
+    except SettingsError as e:
+        raise CliError(str(e), ExitCode.USAGE) from e
 
 
 def new_key(path: Path, secret: str) -> "Ed25519PrivateKey":
@@ -85,7 +77,7 @@ def open_key(path: Path, secret: str) -> "Ed25519PrivateKey":
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
     try:
-        key = load_pem_private_key(private_bytes(path), secret.encode())
+        key = load_pem_private_key(private_text(path, "key file").encode(), secret.encode())
     except (ValueError, TypeError) as e:
         raise CliError(f"{path} cannot be opened: not a key under a passphrase, or the wrong passphrase") from e
     if not isinstance(key, Ed25519PrivateKey):
