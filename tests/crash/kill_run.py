@@ -110,6 +110,7 @@ class KillRun:
         self._rand = rand
         self._path = next(deployment.config.parent.rglob("*.db"))
         self._accepted: dict[str, _State] = {}  # devices whose last report was accepted
+        self._receipted: dict[str, tuple[int, str]] = {}  # the last receipt of each device, as of the previous snapshot
 
     async def run(self, kills: int) -> KillReport:
         """Kills so often, then waits until everything has settled."""
@@ -185,8 +186,12 @@ class KillRun:
             state = _State(device.case.case_id if device.case else "", device.level)
             if state.is_worse_than(self._accepted.get(name, state)):
                 self.report.problems.append(f"{name}: {state} after its last report had been accepted")
-            if seen.sent.get(name) == seen.receipted.get(name):
-                self._accepted[name] = state
+            sent = seen.sent.get(name)
+            if sent is not None and sent == seen.receipted.get(name):
+                # The store was read before the devices: it is sure to have this report only if the receipt is not new.
+                if self._receipted.get(name) == sent:
+                    self._accepted[name] = state
+                self._receipted[name] = sent
 
     async def _release(self, kept: Kept) -> None:
         """Ends what only operators can end: an isolation steps down, a restriction ends.
