@@ -206,4 +206,4 @@ def test_a_policy_for_the_other_subject_is_refused_in_words(tmp_path: Path, caps
     assert "a broker is never changed by a policy" in capsys.readouterr().err
     path.write_text("policy: mine\nversion: 1\ntitle: Mine\n" + rule % "")
     assert main(["policy", "check", "--subject", "broker", str(path)]) == 1
-    assert "one for the broker says `subject: broker`" in capsys.readouterr().err
+    assert "a policy for the broker has `subject: broker`" in capsys.readouterr().err
