@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -139,8 +140,14 @@ def test_two_hundred_devices_run_in_one_process() -> None:
         assert fleet.connected == 0
 
 
-def _run(argv: list[str], requests: list[dict[str, Any]] | None) -> tuple[list[dict[str, Any]], int]:
-    """Runs the simulator and sends the requests once it is ready; returns its output lines and exit status."""
+def _run(
+    argv: list[str], requests: list[dict[str, Any]] | None, before_stop: Callable[[], object] = lambda: None
+) -> tuple[list[dict[str, Any]], int]:
+    """Runs the simulator and sends the requests once it is ready; after the last answer it waits and sends `stop`.
+
+    Returns:
+        Its output lines and exit status.
+    """
     process = subprocess.Popen(
         [sys.executable, "-m", "device_agent.main", "--log-level", "warning", "simulate", *argv],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
@@ -154,6 +161,10 @@ def _run(argv: list[str], requests: list[dict[str, Any]] | None) -> tuple[list[d
             if lines[-1]["seen"] == "ready" and requests is not None:
                 process.stdin.write("".join(json.dumps(request) + "\n" for request in requests))
                 process.stdin.flush()
+            elif requests is not None and lines[-1].get("id") == requests[-1]["id"]:
+                before_stop()
+                process.stdin.write(json.dumps({"do": "stop"}) + "\n")
+                process.stdin.flush()
         return lines, process.wait(WAIT)
 
 
@@ -166,9 +177,10 @@ def test_requests_on_standard_input_are_applied_and_answered() -> None:
             {"do": "dance", "id": 3},
             {"do": "status", "id": 4},
             {"do": "telemetry", "device": "*", "id": 5},
-            {"do": "stop"},
         ]
-        lines, status = _run(argv, requests)
+        lines, status = _run(
+            argv, requests, lambda: wait_for(lambda: len(controller.full()) == 3, "the changed report")
+        )
         assert status == 0
         assert lines[-1] == {"seen": "stopped"}
         assert [line["id"] for line in lines if line["seen"] == "done"] == [1, 5]
@@ -181,13 +193,12 @@ def test_requests_on_standard_input_are_applied_and_answered() -> None:
         changed = next(line for line in lines if line["seen"] == "changed")
         assert changed["device"] == "sim-001"
         assert changed["at"] > 1_700_000_000
-        wait_for(lambda: len(controller.full()) == 3, "the changed report")
 
 
 def test_a_script_is_run_at_its_times(tmp_path: Path) -> None:
     script = tmp_path / "script"
     script.write_text(
-        '{"at": 0.1, "do": "change", "device": 1, "openssl": "3.0.11-1~deb12u1"}\n\n{"at": 1.0, "do": "stop"}\n'
+        '{"at": 0.1, "do": "change", "device": 1, "openssl": "3.0.11-1~deb12u1"}\n\n{"at": 4.0, "do": "stop"}\n'
     )
     with broker_with_controller() as (broker, controller):
         url = f"mqtt://127.0.0.1:{broker.port}"
