@@ -45,7 +45,8 @@ class ContainmentCase:
     """A containment in force.
 
     `causes`: rule keys, none for an operator's case. `hold_until`: no report releases the device before (infinite: only
-    an operator does). `isolate_until`: when an isolation steps down. `probation_until`: a device that stepped down is
+    an operator does). `held_below`: the `hold_until` of the restriction that an isolation was decided on top of.
+    `isolate_until`: when an isolation steps down. `probation_until`: a device that stepped down is
     not isolated again before, so that it can be repaired. `proven_level`: what was read back at the broker. `evidence`:
     how the reporter was authenticated. `nonce`: what a report has to answer to release the device. `passing`: reports
     in a row since `passing_since` that satisfy every cause. `charged`: the case counts against the blast radius.
@@ -73,6 +74,12 @@ class ContainmentCase:
     charged: bool = False
     approved_by: str = ""
     earliest_evidence_at: float = 0.0
+    held_below: float = 0.0
+
+    @property
+    def restriction_hold(self) -> float:
+        """The `hold_until` of the restriction in force, or of the one below an isolation; Unix seconds."""
+        return self.hold_until if self.level is ContainmentLevel.RESTRICTED else self.held_below
 
     @property
     def is_proven(self) -> bool:

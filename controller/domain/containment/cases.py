@@ -195,6 +195,7 @@ def _escalate_case(
         evidence_at=basis.evidence_at,
         earliest_evidence_at=basis.earliest_evidence_at,
         evidence=basis.evidence,
+        held_below=case.restriction_hold,
         isolate_until=transition.now + required.isolate_for,
         reason="fails " + ", ".join(required.causes),
         passing=0,

@@ -55,8 +55,9 @@ def on_deadline_reached(transition: Transition, _event: DeadlineReached) -> None
         and case.isolate_until is not None
         and transition.now >= case.isolate_until
     ):
-        # An operator's hold outlasts the isolation.
-        cases.end_isolation(transition, case, "cordon", "its time is over", hold_until=case.hold_until)
+        # An operator's hold outlasts the isolation, also that of a restriction below it.
+        hold_until = max(case.hold_until, case.held_below)
+        cases.end_isolation(transition, case, "cordon", "its time is over", hold_until=hold_until)
     elif not transition.device.stale:
         device, guards = transition.device, transition.guards
         # Old reports contain no device: from before a long absence of the controller, evaluated by other policies, or

@@ -23,6 +23,7 @@ def on_containment_ordered(transition: Transition, event: ContainmentOrdered) ->
         )
         return
     until = None if event.hold is None else now + event.hold
+    is_isolation = level is ContainmentLevel.ISOLATED
     if case is None:
         case = ContainmentCase(transition.event_id, level, (), event.by, event.reason, now, now)
     case = replace(
@@ -31,7 +32,8 @@ def on_containment_ordered(transition: Transition, event: ContainmentOrdered) ->
         by=event.by,
         reason=event.reason,
         hold_until=cases.FOREVER if until is None else until,
-        isolate_until=until if level is ContainmentLevel.ISOLATED else None,
+        held_below=case.restriction_hold if is_isolation else 0.0,
+        isolate_until=until if is_isolation else None,
         evidence_at=now,
         earliest_evidence_at=now,
     )
@@ -62,7 +64,8 @@ def on_release_ordered(transition: Transition, event: ReleaseOrdered) -> None:
         transition.add_audit(AuditKind.CONTAINMENT_NOT_IN_FORCE, event.by, reason=event.reason)
     elif case.level is ContainmentLevel.ISOLATED:
         transition.decision = DecisionKind.STEPPED_DOWN
-        cases.end_isolation(transition, case, event.by, event.reason or "released by an operator")
+        reason = event.reason or "released by an operator"
+        cases.end_isolation(transition, case, event.by, reason, hold_until=case.held_below)
     else:
         transition.decision = DecisionKind.RELEASED
         cases.close_case(transition, case, event.by, event.reason)

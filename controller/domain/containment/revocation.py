@@ -31,6 +31,7 @@ def on_certificate_revoked(transition: Transition, event: CertificateRevoked) ->
         reason=event.reason,
         evidence_at=now,
         hold_until=cases.FOREVER,
+        held_below=case.restriction_hold,
         isolate_until=None,
         # The earlier proof was of another decision: the live session has to be disconnected after this one.
         proven_level=ContainmentLevel.NONE,
@@ -54,7 +55,7 @@ def on_certificate_renewed(transition: Transition, event: CertificateRenewed) ->
     causes = tuple(cause for cause in case.causes if cause != REVOKED)
     case = transition.update_case(case, causes=causes)
     transition.add_audit(AuditKind.CERTIFICATE_REVOCATION_RESOLVED, issued_at=event.issued_at)
-    cases.end_isolation(transition, case, "cordon", "it has a new certificate")
+    cases.end_isolation(transition, case, "cordon", "it has a new certificate", hold_until=case.held_below)
 
 
 def keep_isolated(transition: Transition, event: ContainmentOrdered | ReleaseOrdered) -> None:

@@ -72,3 +72,32 @@ def test_operators_hold_outlasts_an_isolation_by_policy() -> None:
     play = play.when(ev.DeadlineReached("t"), at=START + 600)
     assert play.case.hold_until == inf
     play.when(reported(passing=("docker",), seq=2), at=START + 601).then_nothing()
+
+
+@pytest.mark.parametrize("below", [120.0, None])
+def test_an_isolation_on_top_of_a_restriction_ends_alone(below: float | None) -> None:
+    """`isolate --for 5s` after `restrict --for 2m` (or without an end) leaves the restriction its own end."""
+    play = given(device(), RULES).when(reported(passing=("telnet",))).when(ordered(ContainmentLevel.RESTRICTED, below))
+    play = play.when(ordered(ContainmentLevel.ISOLATED, 5.0), at=START + 1)
+    play = play.when(ev.DeadlineReached("t"), at=START + 6)
+    assert play.state.level is ContainmentLevel.RESTRICTED
+    play = play.when(beat(), at=START + 119).then_nothing()
+    assert play.state.level is ContainmentLevel.RESTRICTED
+    play = play.when(beat(), at=START + 121)
+    assert play.state.level is (ContainmentLevel.RESTRICTED if below is None else ContainmentLevel.NONE)
+
+
+@pytest.mark.parametrize("holds", [(5.0,), (None,), (3600.0, 5.0), (None, 5.0)])
+def test_a_release_of_an_isolation_leaves_the_restriction_below_its_hold(holds: tuple[float | None, ...]) -> None:
+    play = given(device(), RULES).when(ordered(ContainmentLevel.RESTRICTED, 120.0))
+    for hold in holds:
+        play = play.when(ordered(ContainmentLevel.ISOLATED, hold), at=START + 1)
+    play = play.when(ev.ReleaseOrdered("x", "ada", "found"), at=START + 2)
+    assert (play.state.level, play.case.hold_until) == (ContainmentLevel.RESTRICTED, START + 120)
+
+
+def test_a_new_certificate_leaves_the_restriction_below_a_revocation_its_hold() -> None:
+    play = given(device(), RULES).when(ordered(ContainmentLevel.RESTRICTED))
+    play = play.when(ev.CertificateRevoked("x", ("a1",), "ada", "stolen"), at=START + 1)
+    play = play.when(ev.CertificateRenewed("y", START + 2), at=START + 2)
+    assert (play.state.level, play.case.hold_until) == (ContainmentLevel.RESTRICTED, inf)
