@@ -128,6 +128,24 @@ async def apply(broker: BrokerDep, caller: CallerDep, given: ApplyTemplatesBody)
         raise _refused(e) from e
 
 
+@router.post("/plan-withdraw", dependencies=[scope("read")])
+async def plan_withdraw(broker: BrokerDep, _caller: CallerDep) -> AccessPlanView:
+    """Returns what withdrawing the templates in force would change; writes nothing."""
+    try:
+        return AccessPlanView.of(await broker.access.plan_withdrawal())
+    except AccessRefusedError as e:
+        raise _refused(e) from e
+
+
+@router.post("/withdraw", dependencies=[scope("policy"), Depends(writable)])
+async def withdraw(broker: BrokerDep, caller: CallerDep) -> AccessPlanView:
+    """Withdraws the templates in force: removes the rules written for them; grants stay."""
+    try:
+        return AccessPlanView.of(await broker.access.withdraw(caller))
+    except AccessRefusedError as e:
+        raise _refused(e) from e
+
+
 @router.get("/diff", dependencies=[scope("read")])
 async def diff(broker: BrokerDep) -> AccessPlanView:
     """Compares the rules at the broker with the templates and grants in force."""

@@ -26,10 +26,10 @@ from controller.api.views import CaseView, device_summary
 from controller.api.waiting import WaitDep, proof_in_force
 from controller.domain.containment.proof import ProofState
 from controller.domain.effects import ContainmentOptions
-from controller.domain.events import ReleaseOrdered
 from controller.domain.guards.approvals import MAX_TARGETS, ApprovalKind, ApprovalRequest
 from controller.domain.policy.model import ContainmentLevel
 from controller.service.containment.operator_actions import OperatorRequest
+from controller.service.fleet_state import FleetState
 from controller.service.waiting import ProofWatch, WaitEnd
 from schemas.base import DEVICE_ID_PATTERN
 from schemas.durations import parse_duration
@@ -59,6 +59,40 @@ class ReleaseBody(Body):
     reason: ReasonText
 
 
+class SelectedDevicesBody(Body):
+    """The named devices, and those with the tag or the class."""
+
+    devices: Annotated[tuple[QuarantineDeviceId, ...], Field(max_length=MAX_NAMED)] = ()
+    tag: DeviceLabel | None = None
+    device_class: DeviceLabel | None = None
+
+    def chosen(self, fleet: FleetState, *, contained: bool) -> tuple[str, ...]:
+        """Returns the ids; with `contained`, of tag and class only devices that are contained.
+
+        Raises:
+            ApiError: 404, a named device is unknown, or none is selected; 409, too many are.
+        """
+        for device_id in self.devices:
+            require_device(fleet, device_id)
+        found = [
+            device.device_id
+            for device in fleet.devices.values()
+            if (device.case is not None or not contained)
+            and (
+                (self.tag is not None and self.tag in device.tags)
+                or (self.device_class is not None and self.device_class == device.device_class)
+            )
+        ]
+        devices = tuple(dict.fromkeys((*self.devices, *sorted(found))))
+        if not devices:
+            what = "no contained device" if contained else "no device"
+            raise ApiError(404, "no_devices_selected", f"No device was named, and {what} has the tag or the class.")
+        if len(devices) > MAX_TARGETS:
+            text = f"{len(devices)} devices are more than {MAX_TARGETS} in one decision"
+            raise ApiError(409, "too_many_devices", text)
+        return devices
+
+
 @router.get("", dependencies=[scope("read")])
 async def list_contained(
     fleet: FleetDep, level: ContainmentLevel | None = None, limit: PageLimit = 100, offset: PageOffset = 0
@@ -80,12 +114,12 @@ _ASKED: Final[dict[int | str, dict[str, Any]]] = {
 }
 
 
-class BulkContainmentBody(ContainmentBody):
+class BulkContainmentBody(ContainmentBody, SelectedDevicesBody):
     """The named devices, and those with the tag or the class."""
 
-    devices: Annotated[tuple[QuarantineDeviceId, ...], Field(max_length=MAX_NAMED)] = ()
-    tag: DeviceLabel | None = None
-    device_class: DeviceLabel | None = None
+
+class BulkReleaseBody(ReleaseBody, SelectedDevicesBody):
+    """The named devices, and the contained ones with the tag or the class."""
 
 
 @router.put(
@@ -97,19 +131,7 @@ async def contain_many(
     containment: ContainmentDep, caller: CallerDep, body: BulkContainmentBody, response: Response, wait: WaitDep
 ) -> BulkDecisionView:
     """Restricts or isolates several devices in one decision."""
-    for device_id in body.devices:
-        require_device(containment.fleet, device_id)
-    chosen = [
-        device.device_id
-        for device in containment.fleet.devices.values()
-        if (body.tag is not None and body.tag in device.tags)
-        or (body.device_class is not None and body.device_class == device.device_class)
-    ]
-    devices = tuple(dict.fromkeys((*body.devices, *sorted(chosen))))
-    if not devices:
-        raise ApiError(404, "no_devices_selected", "No device was named, has the tag or has the class.")
-    if len(devices) > MAX_TARGETS:
-        raise ApiError(409, "too_many_devices", f"{len(devices)} devices are more than {MAX_TARGETS} in one decision")
+    devices = body.chosen(containment.fleet, contained=False)
     decided = await decide(containment, await _wanted(containment, devices, caller, body))
     if isinstance(decided, ApprovalRequest):
         response.status_code = 202
@@ -151,14 +173,30 @@ async def _wanted(
     )
 
 
+class BulkReleaseView(View):
+    """The decision for each device."""
+
+    items: tuple[DecisionView, ...]
+
+
+@router.post("/release", dependencies=[scope("contain"), Depends(writable)], responses=problems(404, 409))
+async def release_many(
+    containment: ContainmentDep, caller: CallerDep, body: BulkReleaseBody, wait: WaitDep
+) -> BulkReleaseView:
+    """Releases several devices in one decision: isolations step down to restrictions, restrictions end."""
+    devices = body.chosen(containment.fleet, contained=True)
+    outcomes = await containment.operators.release(devices, caller, body.reason)
+    return BulkReleaseView(items=await answers(containment, outcomes, wait))
+
+
 @router.post("/{device_id}/release", dependencies=[scope("contain"), Depends(writable)], responses=problems(404))
 async def release(
     containment: ContainmentDep, caller: CallerDep, device_id: DeviceIdPath, body: ReleaseBody, wait: WaitDep
 ) -> DecisionView:
     """Releases a device: an isolation steps down to a restriction, a restriction ends."""
     require_device(containment.fleet, device_id)
-    event = ReleaseOrdered(containment.fleet.new_id(), caller, body.reason)
-    (view,) = await answers(containment, [await containment.fleet.apply_and_commit(device_id, event)], wait)
+    outcomes = await containment.operators.release((device_id,), caller, body.reason)
+    (view,) = await answers(containment, outcomes, wait)
     return view
 
 

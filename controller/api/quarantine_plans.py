@@ -11,7 +11,7 @@ from controller.api.auth import CallerDep, scope
 from controller.api.context import ContainmentDep, ContainmentServices, FleetDep, StoreDep, require_device
 from controller.api.errors import ApiError, problems
 from controller.api.fields import DeviceIdPath, DurationText, OptionalTimestamp, UtcTimestamp, View
-from controller.api.views import AuditText
+from controller.api.views import AuditText, CaseView
 from controller.domain.audit_kinds import AuditKind
 from controller.domain.containment.plan import ContainmentGoal, Subject, SubjectKind
 from controller.domain.containment.receipts import OPENING, receipt_of
@@ -107,12 +107,13 @@ class ReceiptDecisionView(View):
 
 
 class ContainmentReceiptView(View):
-    """`closed`: the last decision of the case was read back from the broker."""
+    """`closed`: the last decision of the case was read back from the broker. `in_force`: the case, if not over."""
 
     device_id: str
     case_id: str
     closed: Annotated[bool, Field(validation_alias="is_closed")]
     deeds: tuple[ReceiptDecisionView, ...]
+    in_force: CaseView | None = None
 
 
 async def check_options(containment: ContainmentServices, level: ContainmentLevel, options: ContainmentOptions) -> None:
@@ -219,7 +220,9 @@ async def show_receipt(
     device = require_device(fleet, device_id)
     if case_id is None:
         case_id = device.case.case_id if device.case is not None else await _last_case(store, device_id)
-    return await read_receipt(store, device_id, case_id, shown=device_id)
+    receipt = await read_receipt(store, device_id, case_id, shown=device_id)
+    in_force = device.case if device.case is not None and device.case.case_id == case_id else None
+    return receipt if in_force is None else ContainmentReceiptView.of(receipt, in_force=in_force)
 
 
 async def read_receipt(store: Store, device_id: str, case_id: str, *, shown: str) -> ContainmentReceiptView:

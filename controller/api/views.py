@@ -24,7 +24,8 @@ AuditText = Annotated[str, BeforeValidator(sentence)]  # from a kind
 class CaseView(View):
     """A containment in force. `proven`: read back from the broker.
 
-    `until_released`: only an operator ends it. `evidence`: how the broker authenticated the reporting device.
+    `until_released`: only an operator ends it; `until_certificate`: only a new certificate does. `evidence`: how the
+    broker authenticated the reporting device.
     """
 
     case_id: str
@@ -40,6 +41,7 @@ class CaseView(View):
     evidence_at: UtcTimestamp
     hold_until: OptionalTimestamp
     until_released: Annotated[bool, Field(validation_alias="is_held_until_released")]
+    until_certificate: Annotated[bool, Field(validation_alias="is_held_by_revocation")]
     isolate_until: OptionalTimestamp
     evidence: Evidence
     passing: int

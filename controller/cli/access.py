@@ -106,6 +106,32 @@ def apply(
             note("left: rules that Cordon did not write; `--overwrite` replaces them")
 
 
+@app.command("withdraw")
+@connected
+def withdraw(
+    client: ApiClient,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="remove without asking")] = False,
+    output: OutputOption = OutputFormat.TABLE,
+) -> None:
+    """Withdraw the templates in force: show what is removed, then remove it; grants stay."""
+    planned = client.call("POST", "/access/plan-withdraw")
+    if output is OutputFormat.TABLE:
+        _show(planned, output)
+        _note_altered(planned)
+    if not yes and not (sys.stdin.isatty() and typer.confirm("Remove this from the broker?")):
+        raise CliError("nothing was withdrawn: confirm with --yes")
+    withdrawn = client.call("POST", "/access/withdraw")
+    if output is OutputFormat.JSON:
+        print_json(withdrawn)
+    else:
+        say("withdrawn: no templates are in force")
+
+
+def _note_altered(planned: dict[str, Any]) -> None:
+    if planned["counts"].get("altered"):
+        note("left: rules that others changed since; they are no longer Cordon's")
+
+
 @app.command("diff")
 @connected
 def diff(client: ApiClient, output: OutputOption = OutputFormat.TABLE) -> None:

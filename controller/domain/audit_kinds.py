@@ -116,6 +116,7 @@ class AuditKind(StrEnum):
     API_TOKEN_GUESSING_DETECTED = "api.token_guessing_detected"
 
     ACCESS_TEMPLATES_APPLIED = "access.templates_applied"
+    ACCESS_TEMPLATES_WITHDRAWN = "access.templates_withdrawn"
     ACCESS_GRANTED = "access.granted"
     ACCESS_GRANT_ENDED = "access.grant_ended"
 

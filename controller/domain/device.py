@@ -16,6 +16,7 @@ from controller.domain.policy.model import ContainmentLevel
 from schemas.commands import CommandState, ParamValue
 
 NO_SEQUENCE: Final = -1
+REVOKED: Final = "identity/revoked"  # a cause, like the keys of rules: a certificate of the device was revoked
 # Fields that an accepted report sets by itself; all others follow from decisions.
 REPORT_FIELDS: Final = (
     "report_seq", "digest", "reported_at", "accepted", "boot_id", "agent", "judged_by", "satisfied",
@@ -89,7 +90,12 @@ class ContainmentCase:
     @property
     def is_held_until_released(self) -> bool:
         """Whether only an operator ends it."""
-        return math.isinf(self.hold_until)
+        return math.isinf(self.hold_until) and not self.is_held_by_revocation
+
+    @property
+    def is_held_by_revocation(self) -> bool:
+        """Whether only a new certificate ends it."""
+        return REVOKED in self.causes
 
     @property
     def evidence_since(self) -> float:

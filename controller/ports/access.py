@@ -69,6 +69,10 @@ class AccessStore(Protocol):
         """Puts these templates in force."""
         ...
 
+    async def drop_templates(self) -> None:
+        """No templates are in force any longer."""
+        ...
+
     async def written(self) -> Mapping[str, WrittenRules]:
         """The rules of every device, for the start."""
         ...

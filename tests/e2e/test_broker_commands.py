@@ -61,6 +61,11 @@ async def test_setup_audit_drift_ports_and_access(tmp_path: Path, emqx: StandInP
         assert applied["counts"] == {"new": 2}
         assert (await answer(deployment, "access", "diff"))["counts"] == {"as it should be": 2}
         await check_grant(deployment)
+        code, _, error = await cordon(deployment, "access", "withdraw")
+        assert (code, "confirm with --yes" in error) == (1, True)
+        assert (await answer(deployment, "access", "withdraw", "--yes"))["counts"] == {"taken away": 2}
+        assert (await answer(deployment, "access", "diff"))["counts"] == {}
+        assert "no templates are in force" in (await cordon(deployment, "access", "withdraw", "--yes"))[2]
 
         await delete_rules(api, CONTROLLER_ID)
         await answer(deployment, "broker", "drift")

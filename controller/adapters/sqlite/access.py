@@ -37,6 +37,9 @@ class SqliteAccessStore(AccessStore):
             )
         )
 
+    async def drop_templates(self) -> None:
+        await self._store.write(lambda db: db.execute("DELETE FROM access_templates"))
+
     async def written(self) -> Mapping[str, WrittenRules]:
         return await self._store.read(_written)
 

@@ -5,6 +5,7 @@ from typing import Any, Final
 
 from controller.cli.devices.timeline import TimelineEntry, timeline
 from controller.cli.output import STYLES, ago, safe, say
+from controller.cli.quarantine.results import until
 
 _MARKS: Final = {"alert": "!", "step": "·", "line": "•"}
 
@@ -33,7 +34,7 @@ def _heading(device: dict[str, Any]) -> None:
         _field("decided by", f"{case['by']}, {ago(case['opened_at'])} (case {case['case_id']})")
         proven = "yes, read back at the broker " + ago(case["proven_at"]) if case["proven"] else "not yet"
         _field("proven", proven + (f": {case['trouble']}" if case["trouble"] else ""))
-        _field("ends", _end(case))
+        _field("until", until(case))
     pending = device["pending"]
     if pending is not None:
         deferred = f"{pending['level']} for {', '.join(pending['causes'])}, {ago(pending['since'])}"
@@ -54,16 +55,6 @@ def _heading(device: dict[str, Any]) -> None:
     labels = [device["device_class"] and f"class {device['device_class']}", *device["tags"]]
     if any(labels):
         _field("labels", ", ".join(label for label in labels if label))
-
-
-def _end(case: dict[str, Any]) -> str:
-    if case["isolate_until"] is not None:
-        return f"steps down to restricted {ago(case['isolate_until'])} ({case['isolate_until']})"
-    if case["until_released"]:
-        return "when an operator releases it"
-    if case["hold_until"] is not None:
-        return f"with a report that passes, not before {case['hold_until']}"
-    return "with a fresh report that passes"
 
 
 def _findings(findings: list[dict[str, Any]]) -> None:

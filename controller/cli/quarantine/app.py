@@ -18,7 +18,6 @@ from controller.cli.quarantine.results import WaitOption, print_decision, print_
 from controller.cli.quarantine.subjects import (
     CertificateOption,
     MaxSessionsOption,
-    OptionalDeviceArgument,
     UsernameOption,
     selected_subject,
 )
@@ -39,6 +38,8 @@ QuarantineDevicesArgument = Annotated[
 ]
 TagOption = Annotated[str | None, typer.Option(help="every device with this tag too")]
 ClassOption = Annotated[str | None, typer.Option("--class", help="every device of this class too")]
+ContainedTagOption = Annotated[str | None, typer.Option("--tag", help="every contained device with this tag too")]
+ContainedClassOption = Annotated[str | None, typer.Option("--class", help="every contained device of this class too")]
 KickOption = Annotated[bool, typer.Option("--kick", help="destroy the session too: queued commands are lost")]
 ClearRetainedOption = Annotated[
     bool, typer.Option("--clear-retained", help="delete the retained messages they published too")
@@ -54,9 +55,21 @@ class DeviceSelection:
     device_class: str | None
 
     @property
-    def is_group(self) -> bool:
-        """Whether a tag or a class selects devices."""
-        return self.tag is not None or self.device_class is not None
+    def is_one(self) -> bool:
+        """Whether one device was named, and nothing else."""
+        return len(self.devices) == 1 and self.tag is None and self.device_class is None
+
+    @property
+    def name(self) -> str | None:
+        """What was selected, for `selected_subject`; `None` if no devices were."""
+        return "devices" if self.devices or self.tag is not None or self.device_class is not None else None
+
+    @property
+    def body(self) -> dict[str, Any]:
+        """The selection in a request, which has it in the path for one device."""
+        if self.is_one:
+            return {}
+        return {"devices": list(self.devices), "tag": self.tag, "device_class": self.device_class}
 
 
 @app.command("list")
@@ -96,10 +109,9 @@ def contain(
 ) -> None:
     """Contains devices, a user or the holder of a certificate; `level` is `restricted` or `isolated`."""
     selection = DeviceSelection(tuple(devices or ()), tag, device_class)
-    named = "devices" if selection.devices or selection.is_group else None
     body: dict[str, Any] = {"level": level, "reason": reason}
     body |= {} if duration is None else {"for": duration}
-    if subject := selected_subject(named, username, certificate):
+    if subject := selected_subject(selection.name, username, certificate):
         if kick or clear_retained or (level == "restricted" and duration is not None):
             text = "--kick and --clear-retained are for devices; a restriction of a user lasts until it is released"
             raise CliError(text, ExitCode.USAGE)
@@ -120,12 +132,8 @@ def _contain_devices(
     wait: bool,
     output: OutputFormat,
 ) -> None:
-    is_one = len(selection.devices) == 1 and not selection.is_group
-    if is_one:
-        path = f"/quarantine/{segment(selection.devices[0])}"
-    else:
-        path = "/quarantine"
-        body |= {"devices": list(selection.devices), "tag": selection.tag, "device_class": selection.device_class}
+    path = f"/quarantine/{segment(selection.devices[0])}" if selection.is_one else "/quarantine"
+    body |= selection.body
 
     def put(even_protected: bool) -> Any:
         return client.call("PUT", path, {**body, "even_protected": even_protected}, wait=wait_query(wait))
@@ -133,7 +141,7 @@ def _contain_devices(
     decided = confirm_protected(put, even_protected)
     if decided.get("request"):
         raise second_person(decided["request"])
-    if is_one:
+    if selection.is_one:
         print_decision(decided, wait=wait, output=output)
     else:
         print_decisions(decided["items"], wait=wait, output=output)
@@ -150,16 +158,22 @@ app.command("isolate", help=_ISOLATE)(connected(partial(contain, level="isolated
 def release(
     client: ApiClient,
     reason: QuarantineReasonOption,
-    device: OptionalDeviceArgument = None,
+    devices: QuarantineDevicesArgument = None,
+    tag: ContainedTagOption = None,
+    device_class: ContainedClassOption = None,
     username: UsernameOption = None,
     certificate: CertificateOption = None,
     wait: WaitOption = True,
     output: OutputOption = OutputFormat.TABLE,
 ) -> None:
-    """End a containment: an isolation steps down to restricted, a restriction ends."""
-    if subject := selected_subject(device, username, certificate):
+    """End containments: an isolation steps down to restricted, a restriction ends."""
+    selection = DeviceSelection(tuple(devices or ()), tag, device_class)
+    if subject := selected_subject(selection.name, username, certificate):
         subjects.decide(client, "release", subject, {"reason": reason}, wait=wait, output=output)
         return
-    path = f"/quarantine/{segment(device or '')}/release"
-    decision = client.call("POST", path, {"reason": reason}, wait=wait_query(wait))
-    print_decision(decision, wait=wait, output=output)
+    path = f"/quarantine/{segment(selection.devices[0])}/release" if selection.is_one else "/quarantine/release"
+    decided = client.call("POST", path, {"reason": reason, **selection.body}, wait=wait_query(wait))
+    if selection.is_one:
+        print_decision(decided, wait=wait, output=output)
+    else:
+        print_decisions(decided["items"], wait=wait, output=output)

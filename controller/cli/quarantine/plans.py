@@ -11,6 +11,7 @@ from controller.cli.connection_options import connected
 from controller.cli.devices.app import DeviceArgument
 from controller.cli.errors import ExitCode
 from controller.cli.output import OutputFormat, OutputOption, exact, note, print_json, safe, say
+from controller.cli.quarantine.results import until
 
 PlanDurationOption = Annotated[str | None, typer.Option("--for", help="90s, 10m, 2h, 1d: the end of the ban")]
 
@@ -76,6 +77,8 @@ def receipt(
     else:
         name = f"{safe(case_receipt['device_id'])}, case {case_receipt['case_id']}"
         say(f"{name}: {'proven' if closed else 'NOT PROVEN YET'}")
+        if case_receipt["in_force"] is not None:
+            say(f"until: {until(case_receipt['in_force'])}")
         for decision in case_receipt["deeds"]:
             _print_decision(decision)
     if not closed:

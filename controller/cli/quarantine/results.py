@@ -82,6 +82,8 @@ def until(case: dict[str, Any]) -> str:
     """What ends the containment as it is now."""
     if case["isolate_until"]:
         return f"{case['isolate_until']}, then restricted"
+    if case["until_certificate"]:
+        return "it has a new certificate"
     if case["level"] == "isolated" or case["until_released"]:
-        return "released by an operator"
+        return "an operator releases it"
     return f"a report passes{' after ' + case['hold_until'] if case['hold_until'] else ''}"

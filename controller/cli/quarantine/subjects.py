@@ -14,9 +14,6 @@ from controller.cli.quarantine.results import check_proofs, wait_query
 
 _COLUMNS: Final = ("user", "containment", "proven", "by", "since", "until", "reason")
 
-OptionalDeviceArgument = Annotated[
-    str | None, typer.Argument(metavar="[DEVICE]", help="a device, unless a user or certificate is named")
-]
 UsernameOption = Annotated[
     str | None, typer.Option("--username", help="a user, with every session it has", show_default=False)
 ]
@@ -96,5 +93,5 @@ def users(client: ApiClient, output: OutputOption = OutputFormat.TABLE) -> None:
 
 def _row(case: dict[str, Any]) -> tuple[object, ...]:
     proven = "yes" if case["proven"] else case["trouble"] or "not yet"
-    end = f"{case['until']}, then restricted" if case["until"] else "released by an operator"
+    end = f"{case['until']}, then restricted" if case["until"] else "an operator releases it"
     return case["username"], case["level"], proven, case["by"], ago(case["opened_at"]), end, case["reason"]

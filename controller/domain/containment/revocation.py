@@ -1,21 +1,18 @@
 """Isolation of a device whose certificate was revoked, until it has a new certificate. Pure."""
 
 from dataclasses import replace
-from typing import Final
 
 from controller.domain.audit_kinds import AuditKind, DecisionKind
 from controller.domain.containment import cases
-from controller.domain.device import ContainmentCase, Device
+from controller.domain.device import REVOKED, ContainmentCase, Device
 from controller.domain.effects import IsolateClient
 from controller.domain.events import CertificateRenewed, CertificateRevoked, ContainmentOrdered, ReleaseOrdered
 from controller.domain.policy.model import ContainmentLevel
 from controller.domain.transition import Transition
 
-REVOKED: Final = "identity/revoked"  # a cause, like the keys of rules
-
 
 def is_held_by_revocation(device: Device) -> bool:
-    return device.case is not None and REVOKED in device.case.causes
+    return device.case is not None and device.case.is_held_by_revocation
 
 
 def on_certificate_revoked(transition: Transition, event: CertificateRevoked) -> None:

@@ -340,6 +340,16 @@ class AccessRuleManager:
         else:
             await self._yield_to_containment(device_id)
 
+    async def disown(self, device_ids: Sequence[str]) -> None:
+        """Leaves the rules of these devices to whoever changed them."""
+        await self.store.forget(device_ids)
+        self._forget(device_ids)
+
+    def _forget(self, device_ids: Sequence[str]) -> None:
+        for device_id in device_ids:
+            self.state.written.pop(device_id, None)
+            self._managed.pop(device_id, None)
+
     async def _finish(self, done: Sequence[_Due]) -> None:
         gone = [one.device.device_id for one in done if one.wanted is None]
         there = [one for one in done if one.wanted is not None]
@@ -347,9 +357,7 @@ class AccessRuleManager:
             await self.store.forget(gone)
         if there:
             await self.store.done([one.device.device_id for one in there])
-        for device_id in gone:
-            self.state.written.pop(device_id, None)
-            self._managed.pop(device_id, None)
+        self._forget(gone)
         for one in there:
             assert one.wanted is not None
             self.state.written[one.device.device_id] = WrittenRules(one.wanted)

@@ -9,6 +9,7 @@ from controller.domain.audit_kinds import AuditKind
 from controller.domain.broker.access import (
     MAX_GRANTS,
     MAX_RULES,
+    NO_TEMPLATES,
     AccessGrant,
     AccessRuleCompiler,
     CompiledRules,
@@ -109,6 +110,44 @@ class AccessOperations:
         await self._fleet.record(entry)
         await access.tick()
         return plan
+
+    async def plan_withdrawal(self) -> AccessPlan:
+        """What withdrawing the templates in force would change; nothing is written.
+
+        Raises:
+            AccessRefusedError: no templates are in force.
+        """
+        self._require_templates()
+        return await self._compare((), AccessRuleCompiler(NO_TEMPLATES))
+
+    async def withdraw(self, actor: str) -> AccessPlan:
+        """Ends the templates in force: their rules are removed from the broker, grants stay.
+
+        Rules of Cordon's that others changed since stay at the broker, and are no longer Cordon's.
+
+        Raises:
+            AccessRefusedError: no templates are in force.
+            BrokerError: not all rules are removed; the rest is removed once the broker answers.
+        """
+        name, version = self._require_templates()
+        access = self.access
+        plan = await self.plan_withdrawal()
+        await access.store.drop_templates()
+        access.state.kept = None
+        access.set_templates(NO_TEMPLATES)
+        access.state.overwrite.clear()
+        detail: dict[str, object] = {"templates": name, "version": version, "counts": plan.counts}
+        await self._fleet.record(AuditEntry(AuditKind.ACCESS_TEMPLATES_WITHDRAWN, "", actor, detail=detail))
+        whole = await self._compare((), most=None)
+        await access.disown([one.device_id for one in whole.shown if one.state == "altered" and not one.after])
+        await access.tick()
+        return plan
+
+    def _require_templates(self) -> tuple[str, int]:
+        templates = self.access.templates
+        if self.access.state.kept is None:
+            raise AccessRefusedError("no templates are in force")
+        return templates.name, templates.version
 
     async def grant(
         self, device_id: str, action: TopicAction, topic: str, *, seconds: float, reason: str, actor: str

@@ -1,14 +1,20 @@
 """Operator actions under the guards: containments, approvals and dismissals, with a second person where required."""
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from controller.domain.audit_kinds import AuditKind
 from controller.domain.device import Device, HoldReason
 from controller.domain.effects import NO_OPTIONS, AuditEntry, ContainmentOptions
-from controller.domain.events import ContainmentApproved, ContainmentDismissed, ContainmentOrdered
+from controller.domain.events import (
+    ContainmentApproved,
+    ContainmentDismissed,
+    ContainmentOrdered,
+    DomainEvent,
+    ReleaseOrdered,
+)
 from controller.domain.guards.approvals import (
     ApprovalKind,
     ApprovalNotAllowedError,
@@ -205,10 +211,20 @@ class OperatorActions:
 
     async def dismiss(self, devices: Iterable[str], by: str, reason: str) -> Sequence[StepOutcome]:
         """Dismisses the held containments of these devices; one person is enough, since nothing is contained."""
+        return await self._apply_to_each(devices, lambda event_id: ContainmentDismissed(event_id, by, reason))
+
+    async def release(self, devices: Iterable[str], by: str, reason: str) -> Sequence[StepOutcome]:
+        """Releases these devices in one commit: an isolation steps down to a restriction, a restriction ends."""
+        return await self._apply_to_each(devices, lambda event_id: ReleaseOrdered(event_id, by, reason))
+
+    async def _apply_to_each(
+        self, devices: Iterable[str], event: Callable[[str], DomainEvent]
+    ) -> Sequence[StepOutcome]:
+        """Applies one event to each known device, in one commit; `event` makes it from its id."""
         fleet = self._fleet
         batch, now = UnitOfWork(), fleet.clock.now()
         outcomes = [
-            fleet.apply(device, ContainmentDismissed(fleet.new_id(), by, reason), now, batch)
+            fleet.apply(device, event(fleet.new_id()), now, batch)
             for device in map(fleet.get, devices)
             if device is not None
         ]

@@ -161,6 +161,49 @@ async def test_a_contained_device_keeps_its_restriction_and_is_released_to_the_t
     assert await harness.reconciler.reconcile() == []
 
 
+async def test_withdrawn_templates_leave_nothing_of_theirs(
+    harness: Harness, broker: EmqxBroker, tmp_path: Path, emqx: StandInProcess
+) -> None:
+    with pytest.raises(AccessRefusedError, match="no templates are in force"):
+        await harness.desk.withdraw(WHO)
+    await write_rules(broker.api, "b-9", FOREIGN)
+    await harness.desk.apply(TEMPLATES, WHO, overwrite=False)
+    await harness.desk.grant("a-3", "publish", "firmware/logs", seconds=600, reason="a look", actor=WHO)
+    await harness.access.tick()
+    await harness.contain("a-2")
+    await harness.settled()
+    with Device("a-1", [emqx.mqtt[1]]) as device:
+        assert await asyncio.to_thread(device.publish, "elsewhere/x") == DENIED
+        planned = await harness.desk.plan_withdrawal()
+        assert planned.counts == {"taken away": 1, "changed": 1, "contained": 1}
+        assert await harness.rules("a-1") == harness.template("a-1"), "a plan writes nothing"
+        assert (await harness.desk.withdraw(WHO)).counts == planned.counts
+        assert await asyncio.to_thread(device.publish, "elsewhere/x") != DENIED, "its cache was cleared"
+    assert await harness.rules("a-1") == ()
+    assert await harness.rules("a-2") == restriction("a-2")
+    assert "firmware/logs" in {rule.topic for rule in await harness.rules("a-3")}
+    assert await harness.rules("b-9") == FOREIGN
+    await harness.release("a-2")
+    assert await harness.rules("a-2") == ()
+    await harness.access.tick()
+    assert (await harness.desk.diff()).counts == {"as it should be": 1}
+    assert await harness.reconciler.reconcile() == []
+    (line,) = await harness.harness.store.audit(kind=AuditKind.ACCESS_TEMPLATES_WITHDRAWN)
+    assert (line.entry.actor, line.entry.detail) == (
+        WHO, {"templates": "fleet", "version": 1, "counts": planned.counts}
+    )  # fmt: skip
+
+
+async def test_rules_that_others_changed_stay_after_a_withdrawal(harness: Harness) -> None:
+    await harness.desk.apply(TEMPLATES, WHO, overwrite=False)
+    await write_rules(harness.broker.api, "a-1", FOREIGN)
+    await harness.desk.withdraw(WHO)
+    assert await harness.rules("a-1") == FOREIGN
+    assert await harness.rules("a-2") == ()
+    assert (await harness.desk.diff()).counts == {}
+    assert await harness.reconciler.reconcile() == []
+
+
 async def test_a_grant_lapses_by_itself_also_after_a_restart(
     harness: Harness, broker: EmqxBroker, tmp_path: Path, emqx: StandInProcess
 ) -> None:

@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from controller.adapters.sqlite.certificates import SqliteCertificateRegistry
 from controller.adapters.tuf_repository.repository import TufUpdateRepository
+from controller.cli.quarantine.results import until
 from controller.domain.audit_kinds import AuditKind
 from controller.domain.policy.model import ContainmentLevel
 from controller.service.identity.certificates import CertificateService
@@ -206,7 +207,14 @@ async def test_revocation_throws_out_lists_and_lets_in_again(api: Api) -> None:
     pem = await api.client.get(f"/crl/{parts.certificates.authority.issuer}.pem", headers={"Authorization": ""})
     assert x509.load_pem_x509_crl(pem.content) == listed
     # Nobody lets it in, and it does not get a new certificate unasked.
-    await api.json("POST", f"{BASE}/quarantine/edge-1/release", 200, {"reason": "please"})
+    kept = await api.json("POST", f"{BASE}/quarantine/edge-1/release", 200, {"reason": "please"})
+    (row,) = (await api.json("GET", f"{BASE}/quarantine"))["items"]
+    shown = await api.json("GET", f"{BASE}/quarantine/edge-1/receipt")
+    # List, release and receipt say the same about its end.
+    for case in (row["case"], kept["case"], shown["in_force"]):
+        assert (case["until_certificate"], case["until_released"]) == (True, False)
+        assert until(case) == "it has a new certificate"
+    assert all("until it has a new certificate" in text for text in (kept["text"], shown["deeds"][0]["text"]))
     await parts.revocation.run_once()
     assert harness.level("edge-1") is ContainmentLevel.ISOLATED
     harness.clock.at += 5

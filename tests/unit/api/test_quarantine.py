@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from controller.domain.audit_kinds import AuditKind
+from controller.domain.policy.model import ContainmentLevel
 from controller.ports.broker_tables import restriction
 from controller.ports.store import StoreHealth
 from tests.support.api import Api
@@ -102,3 +103,37 @@ async def test_nothing_is_decided_while_the_store_cannot_write(api: Api, monkeyp
     device = api.harness.fleet.get("edge-1")
     assert device is not None
     assert device.case is None
+
+
+async def test_several_devices_are_released_together(api: Api) -> None:
+    names = ("edge-1", "edge-2", "edge-3", "edge-4", "edge-5")
+    for name in names:
+        await api.report(name)
+    await api.json("PUT", "/api/v1/devices/edge-2/labels", body={"tags": ["lab"]})
+    await api.json("PUT", "/api/v1/devices/edge-3/labels", body={"device_class": "gate"})
+    await api.json("PUT", "/api/v1/devices/edge-5/labels", body={"tags": ["lab"]})
+    await api.json("PUT", BASE, body={"devices": ["edge-1", "edge-2", "edge-4"], "level": "restricted", "reason": "x"})
+    await api.json("PUT", BASE, body={"devices": ["edge-3"], "level": "isolated", "reason": "x"})
+    await api.harness.drain()
+    wanted = {"devices": ["edge-1"], "tag": "lab", "device_class": "gate", "reason": "fine"}
+    before = await api.harness.store.audit_head()
+    items = (await api.json("POST", f"{BASE}/release", body=wanted))["items"]
+    # Of the tag and the class those that are contained; an isolation steps down.
+    assert [(one["device_id"], one["decision"], one["level"]) for one in items] == [
+        ("edge-1", AuditKind.CONTAINMENT_RELEASE_DECIDED, "none"),
+        ("edge-2", AuditKind.CONTAINMENT_RELEASE_DECIDED, "none"),
+        ("edge-3", AuditKind.CONTAINMENT_STEPPED_DOWN, "restricted"),
+    ]
+    assert (await api.harness.store.audit_head()).seq == before.seq + 3
+    await api.harness.drain()
+    assert api.harness.broker.rules_held.keys() == {"edge-3", "edge-4"}
+    (named,) = (await api.json("POST", f"{BASE}/release", body={"devices": ["edge-1"], "reason": "x"}))["items"]
+    assert named["decision"] == AuditKind.CONTAINMENT_NOT_IN_FORCE
+    for body, code in (
+        ({"devices": ["edge-4", "nobody"]}, "device_unknown"),
+        ({"tag": "lab"}, "no_devices_selected"),
+        ({}, "no_devices_selected"),
+    ):
+        refused = await api.json("POST", f"{BASE}/release", 404, {**body, "reason": "x"})
+        assert refused["error"]["code"] == code
+    assert api.harness.level("edge-4") is ContainmentLevel.RESTRICTED

@@ -115,7 +115,7 @@ def _device(**changes: Any) -> dict[str, Any]:
         "case_id": "c1", "level": "restricted", "proven": False, "proven_level": "none", "proven_at": None,
         "trouble": "no node answered", "causes": ["p/telnet"], "by": "policy", "reason": "fails p/telnet",
         "opened_at": "2026-11-23T10:00:00.000Z", "evidence_at": "2026-11-23T10:00:00.000Z", "hold_until": None,
-        "until_released": False, "isolate_until": None,
+        "until_released": False, "until_certificate": False, "isolate_until": None,
     }  # fmt: skip
     return {
         "device_id": "edge-1", "device_class": "lab", "tags": ["a"], "online": True, "stale": True,
@@ -141,7 +141,7 @@ def test_a_device_is_printed_with_reasons_findings_commands_and_timeline(capsys:
         "edge-1  restricted",
         "why        fails p/telnet",
         "proven     not yet: no node answered",
-        "ends       with a fresh report that passes",
+        "until      a report passes",
         "seen       stale: ",
         "report     none yet",
         "rules      3 satisfied, 1 fail",
@@ -160,14 +160,15 @@ def test_a_device_is_printed_with_reasons_findings_commands_and_timeline(capsys:
 @pytest.mark.parametrize(
     ("changes", "end"),
     [
-        ({"isolate_until": "2026-11-23T12:00:00.000Z"}, "steps down to restricted"),
-        ({"until_released": True}, "when an operator releases it"),
-        ({"hold_until": "2026-11-23T12:00:00.000Z"}, "not before 2026-11-23T12:00:00.000Z"),
+        ({"isolate_until": "2026-11-23T12:00:00.000Z"}, "2026-11-23T12:00:00.000Z, then restricted"),
+        ({"until_certificate": True}, "it has a new certificate"),
+        ({"until_released": True}, "an operator releases it"),
+        ({"hold_until": "2026-11-23T12:00:00.000Z"}, "a report passes after 2026-11-23T12:00:00.000Z"),
     ],
 )
 def test_the_end_of_a_containment_is_printed(
     capsys: pytest.CaptureFixture[str], changes: dict[str, Any], end: str
 ) -> None:
     print_device(_device(**changes))
-    (line,) = [text for text in capsys.readouterr().out.splitlines() if text.startswith("  ends")]
+    (line,) = [text for text in capsys.readouterr().out.splitlines() if text.startswith("  until")]
     assert end in line

@@ -9,7 +9,9 @@ from controller.cli.errors import CliError
 from controller.cli.output import OutputFormat
 from controller.cli.quarantine.results import WAIT, print_decision, print_decisions, wait_query
 
-CASE: dict[str, Any] = {"level": "isolated", "isolate_until": None, "until_released": True, "hold_until": None}
+CASE: dict[str, Any] = {
+    "level": "isolated", "isolate_until": None, "until_released": True, "until_certificate": False, "hold_until": None,
+}  # fmt: skip
 DECISION: dict[str, Any] = {
     "device_id": "edge-1", "decision": "containment.decided", "text": "A containment was decided for the device.",
     "level": "isolated", "case": CASE, "proof": "proven", "proven": True, "trouble": "", "waited": "settled",
@@ -20,7 +22,7 @@ def test_a_proven_decision_is_told_with_its_end(capsys: pytest.CaptureFixture[st
     print_decision(DECISION, wait=True, output=OutputFormat.TABLE)
     assert capsys.readouterr().out.splitlines() == [
         "edge-1: isolated. A containment was decided for the device.",
-        "until: released by an operator",
+        "until: an operator releases it",
         "The broker was read back and holds the decision.",
     ]
 

@@ -7,7 +7,8 @@ import pytest
 from controller.domain import events as ev
 from controller.domain.audit_kinds import AuditKind, DecisionKind
 from controller.domain.containment.cases import FOREVER
-from controller.domain.containment.revocation import REVOKED, is_held_by_revocation
+from controller.domain.containment.revocation import is_held_by_revocation
+from controller.domain.device import REVOKED
 from controller.domain.effects import EndIsolation, IsolateClient
 from controller.domain.policy.model import ContainmentLevel
 from tests.support.playbook import START, Play, device, given, reported
