@@ -1,7 +1,6 @@
 """Publishes and withdraws versions."""
 
 import shutil
-import tarfile
 from datetime import datetime
 from pathlib import Path
 from typing import Final
@@ -14,10 +13,9 @@ from controller.adapters.tuf_repository.folder import RepositoryFolder
 from controller.adapters.tuf_repository.keys import PassphrasePrompt
 from controller.adapters.tuf_repository.signing import verified_targets
 from controller.ports.updates import PublishedUpdate, UpdatesError
-from schemas.updates import MAX_TARGET_BYTES, UpdateTarget, target_path
+from schemas.file_sets import ARCHIVES, ArchiveError, read_members
+from schemas.updates import MAX_INSTALLED_BYTES, MAX_TARGET_BYTES, UpdateTarget, target_path
 
-ARCHIVES: Final = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2")
-MAX_MEMBERS: Final = 20_000  # of an archive
 _CUSTOM: Final = "custom"
 
 
@@ -82,17 +80,12 @@ def unpacked_bytes(file: Path) -> int:
     """
     if not file.name.endswith(ARCHIVES):
         return file.stat().st_size if file.is_file() else 0
-    total = 0
     try:
-        with tarfile.open(file) as archive:
-            for number, member in enumerate(archive):
-                tarfile.data_filter(member, "/nowhere")
-                if number >= MAX_MEMBERS:
-                    raise UpdatesError(f"{file}: more than {MAX_MEMBERS} files")
-                total += member.size
-    except (tarfile.TarError, OSError) as e:
+        with file.open("rb") as archive:
+            # The content is read, since a device refuses a file that ends early.
+            return sum(len(piece) for member in read_members(archive, MAX_INSTALLED_BYTES) for piece in member.content)
+    except (ArchiveError, OSError) as e:
         raise UpdatesError(f"{file}: not an archive that devices would unpack: {e}") from e
-    return total
 
 
 def _copy(source: Path, to: Path) -> None:

@@ -7,7 +7,6 @@ through the link.
 import hashlib
 import os
 import shutil
-import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
@@ -15,12 +14,11 @@ from typing import Final
 from device_agent.host.files import sync_file, sync_folder
 from device_agent.updates.errors import UpdateError
 from device_agent.updates.installers.base import RebootControl, RebootingInstaller, VerifiedArtifact
+from device_agent.updates.installers.unpacking import unpack
 from device_agent.updates.records import InstalledRelease
+from schemas.file_sets import ARCHIVES, ArchiveError
 from schemas.updates import UpdateRefusalCode, UpdateTarget
 
-ARCHIVES: Final = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2")
-MAX_MEMBERS: Final = 20_000
-_CHUNK: Final = 1024 * 1024
 _CURRENT: Final = "current"
 
 
@@ -49,7 +47,7 @@ class FileSetInstaller(RebootingInstaller):
             staging.mkdir()
             self._crash_point("stage:unpack")
             if artifact.file.name.endswith(ARCHIVES):
-                _unpack(artifact.file, staging, max(target.installed_bytes, 1))
+                unpack(artifact.file, staging, max(target.installed_bytes, 1))
             else:
                 shutil.copyfile(artifact.file, staging / artifact.file.name)
                 (staging / artifact.file.name).chmod(0o755)
@@ -63,7 +61,7 @@ class FileSetInstaller(RebootingInstaller):
                 self._crash_point("stage:cleared")
                 staging.rename(folder)
             sync_folder(folder.parent)
-        except (OSError, tarfile.TarError) as e:
+        except (OSError, ArchiveError) as e:
             raise UpdateError(
                 UpdateRefusalCode.INSTALL, f"{target.name} {target.version} cannot be unpacked: {e}"
             ) from e
@@ -136,19 +134,6 @@ class FileSetInstaller(RebootingInstaller):
         if cached is None or cached[0] != key:
             self._digests[folder] = cached = (key, tree_digest(folder))
         return cached[1]
-
-
-def _unpack(file: Path, to: Path, max_bytes: int) -> None:
-    total = 0
-    with tarfile.open(file) as archive:
-        for number, member in enumerate(archive):
-            total += member.size
-            if number >= MAX_MEMBERS or total > max_bytes:
-                raise UpdateError(
-                    UpdateRefusalCode.INSTALL, f"{file.name} unpacks to more than was signed: {max_bytes} bytes"
-                )
-            # The `data` filter refuses paths outside, devices, foreign owners and special bits.
-            archive.extract(member, to, filter="data")
 
 
 def _files(folder: Path) -> list[Path]:

@@ -356,5 +356,5 @@ def test_an_archive_that_unpacks_to_more_than_was_signed(scenario: Scenario) -> 
     bomb = scenario.made.publish("edge-app", "1.3", content, installed_bytes=1000)
     result = scenario.device.install(order(bomb))
     assert (result.detail["phase"], result.detail["reason_code"]) == ("failed", "install")
-    assert "more than was signed" in result.reason
+    assert "more than 1000 bytes" in result.reason
     assert scenario.device.entry().version == "1.0"

@@ -1,0 +1,272 @@
+"""Archives of file sets: nothing leaves the set, and publishing refuses exactly what devices refuse."""
+
+import bz2
+import gzip
+import io
+import lzma
+import os
+import tarfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Final
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from controller.adapters.tuf_repository.publishing import unpacked_bytes
+from controller.ports.updates import UpdatesError
+from device_agent.updates.installers.unpacking import unpack
+from schemas import file_sets
+from schemas.file_sets import ArchiveError
+
+MIB: Final = 1024 * 1024
+CONTENT: Final = b"written by the archive\n"
+
+
+def member(name: str, kind: bytes = tarfile.REGTYPE, target: str = "", mode: int = 0o644) -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname, info.mode = kind, target, mode
+    info.size = len(CONTENT) if kind == tarfile.REGTYPE else 0
+    return info
+
+
+def folder(name: str) -> tarfile.TarInfo:
+    return member(name, tarfile.DIRTYPE)
+
+
+def link(name: str, target: str) -> tarfile.TarInfo:
+    return member(name, tarfile.SYMTYPE, target)
+
+
+def hard(name: str, target: str) -> tarfile.TarInfo:
+    return member(name, tarfile.LNKTYPE, target)
+
+
+def tar(members: Sequence[tarfile.TarInfo]) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        for info in members:
+            archive.addfile(info, io.BytesIO(CONTENT) if info.isreg() else None)
+    return buffer.getvalue()
+
+
+class Target:
+    """A folder for the set beside files that have to stay as they are."""
+
+    def __init__(self, base: Path) -> None:
+        self.outside = base / "outside"
+        self.outside.mkdir()
+        (self.outside / "flag").write_text("untouched")
+        self.set = base / "sets" / "app" / ".1.0.new"
+        self.set.mkdir(parents=True)
+        self.archive = base / "app-1.0.tar"
+
+    def unpack(self, content: bytes, max_bytes: int = MIB) -> None:
+        self.archive.write_bytes(content)
+        unpack(self.archive, self.set, max_bytes)
+
+    def publishes(self, content: bytes) -> bool:
+        self.archive.write_bytes(content)
+        try:
+            unpacked_bytes(self.archive)
+        except UpdatesError as e:
+            assert "would unpack" in str(e)  # noqa: PT017 - the other outcome is no error either
+            return False
+        return True
+
+    def assert_nothing_left(self) -> None:
+        assert [path.name for path in self.outside.iterdir()] == ["flag"]
+        assert (self.outside / "flag").read_text() == "untouched"
+        assert sorted(path.name for path in self.set.parents[2].iterdir()) == ["app-1.0.tar", "outside", "sets"]
+        assert [path.name for path in self.set.parent.iterdir()] == [self.set.name]
+        inside = os.path.realpath(self.set)
+        for path in self.set.rglob("*"):
+            assert f"{os.path.realpath(path)}/".startswith(f"{inside}/"), path
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> Target:
+    return Target(tmp_path)
+
+
+def long_path() -> list[tarfile.TarInfo]:
+    """The path is too long for `realpath`, which then takes the rest of it as it is written."""
+    part, path, members = "d" * 247, "", []
+    for step in "abcdefghijklmnop":
+        members += [folder(f"{path}{part}"), link(f"{path}{step}", part)]
+        path += f"{part}/"
+    long = "/".join("abcdefghijklmnop") + "/" + "l" * 254
+    return [*members, link(long, "../" * 16), link("escape", f"{long}/../../../outside"), member("escape/new")]
+
+
+def climbing_after_a_link() -> list[tarfile.TarInfo]:
+    """Written `x/y/up/../../../outside` seems inside; `up` leads to the set, and from there it does not."""
+    return [folder("x/y"), link("x/y/up", "../.."), link("x/y/out", "up/../../../outside"), member("x/y/out/new")]
+
+
+ATTACKS: Final[dict[str, Callable[[], list[tarfile.TarInfo]]]] = {
+    "long path": long_path,
+    "climbing after a link": climbing_after_a_link,
+    "name outside": lambda: [member("../../../outside/new")],
+    "name that returns": lambda: [folder("a"), member("a/../b")],
+    "absolute name": lambda: [member("/etc/cordon-attack")],
+    "link outside": lambda: [link("out", "../../../outside")],
+    "absolute link": lambda: [link("out", "/etc")],
+    "link to nothing": lambda: [link("out", "")],
+    "file through a link": lambda: [folder("a"), link("b", "a"), member("b/file")],
+    "file over a link": lambda: [member("a"), link("b", "a"), member("b")],
+    "folder over a link": lambda: [folder("a"), link("b", "a"), folder("b")],
+    "link over a folder": lambda: [folder("a"), link("a", "b")],
+    "link over the set": lambda: [link(".", "a")],
+    "file twice": lambda: [member("a"), member("./a")],
+    "hard link outside": lambda: [hard("a", "../../../outside/flag")],
+    "absolute hard link": lambda: [hard("a", "/etc/passwd")],
+    "hard link to a link": lambda: [member("a"), link("b", "a"), hard("c", "b")],
+    "hard link to a later file": lambda: [hard("a", "b"), member("b")],
+    "hard link through a link": lambda: [folder("d"), member("d/f"), link("l", "d"), hard("a", "l/f")],
+    "device": lambda: [member("null", tarfile.CHRTYPE)],
+    "block device": lambda: [member("disk", tarfile.BLKTYPE)],
+    "pipe": lambda: [member("pipe", tarfile.FIFOTYPE)],
+    "unknown kind": lambda: [member("x", b"Z")],
+    "name that is no text": lambda: [member("a\udcff")],
+    "long part": lambda: [member("a" * 256)],
+    "deep": lambda: [member("/".join("a" * 65))],
+}
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_an_archive_that_leaves_its_set_is_refused_on_both_sides(target: Target, attack: str) -> None:
+    content = tar(ATTACKS[attack]())
+    assert not target.publishes(content)
+    with pytest.raises(ArchiveError):
+        target.unpack(content)
+    target.assert_nothing_left()
+
+
+def test_what_sets_are_made_of_is_unpacked(target: Target) -> None:
+    old = os.umask(0o077)
+    try:
+        target.unpack(
+            tar(
+                [
+                    folder("./"),
+                    folder("./bin/"),
+                    member("./bin/app", mode=0o6775),
+                    member("share/deep/data", mode=0o666),
+                    link("share/deep/app", "../../bin/./app"),
+                    link("lib", "share"),
+                    link("later", "lib/deep/data"),
+                    hard("copy", "./bin/app"),
+                    folder("bin"),
+                ]
+            )
+        )
+    finally:
+        os.umask(old)
+    modes = {str(path.relative_to(target.set)): path.stat().st_mode & 0o7777 for path in target.set.rglob("*")}
+    assert modes["bin/app"] == modes["copy"] == modes["bin"] == modes["share/deep"] == 0o755
+    assert modes["share/deep/data"] == 0o644
+    assert (target.set / "share/deep/app").read_bytes() == (target.set / "later").read_bytes() == CONTENT
+    assert (target.set / "copy").samefile(target.set / "bin/app")
+    target.assert_nothing_left()
+
+
+@pytest.mark.parametrize("compress", [bytes, gzip.compress, bz2.compress, lzma.compress])
+def test_each_compression_is_read(target: Target, compress: Callable[[bytes], bytes]) -> None:
+    content = compress(tar([member("a"), member("b")]))
+    assert target.publishes(content)
+    target.unpack(content)
+    assert sorted(path.name for path in target.set.iterdir()) == ["a", "b"]
+
+
+@pytest.mark.parametrize("compress", [bytes, gzip.compress, bz2.compress, lzma.compress])
+def test_an_archive_that_ends_early_is_refused_on_both_sides(
+    target: Target, compress: Callable[[bytes], bytes]
+) -> None:
+    info = member("a")
+    info.size = 3000
+    content = compress(info.tobuf() + os.urandom(700))
+    for cut in (content, content[: len(content) // 2]):
+        assert not target.publishes(cut)
+        with pytest.raises((ArchiveError, FileExistsError)):
+            target.unpack(cut)
+
+
+def test_more_than_was_signed_is_refused_before_it_is_written(target: Target) -> None:
+    with pytest.raises(ArchiveError, match="more than 40 bytes"):
+        target.unpack(tar([member("a"), member("b")]), max_bytes=40)
+    assert [path.name for path in target.set.iterdir()] == ["a"]
+
+
+def test_headers_do_not_decompress_without_end(target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A header of a few kilobytes that decompresses to many megabytes."""
+    monkeypatch.setattr(file_sets, "MAX_OVERHEAD_BYTES", 64 * 1024)
+    info = member("a")
+    info.pax_headers = {"comment": "x" * 4 * MIB}
+    with pytest.raises(ArchiveError, match="than its members need"):
+        target.unpack(gzip.compress(tar([info])))
+
+
+def test_negative_sizes_neither_loop_nor_lower_the_sum(target: Target) -> None:
+    info = member("a")
+    info.size = -512
+    block = bytearray(member("a").tobuf())
+    block[124:136] = b"\xff" * 10 + b"\xfe\x00"  # -512, in base 256
+    block[148:156] = b"        "
+    block[148:156] = b"%06o\0 " % sum(block[:512])
+    content = bytes(block) + tar([member("b")])
+    assert not target.publishes(content)
+    with pytest.raises(ArchiveError):
+        target.unpack(content)
+
+
+def test_implied_folders_count_as_members(target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(file_sets, "MAX_MEMBERS", 10)
+    content = tar([member("/".join("abcdefghijk"))])
+    assert not target.publishes(content)
+    with pytest.raises(ArchiveError, match="more than 10 members"):
+        target.unpack(content)
+
+
+_PARTS: Final = st.sampled_from(["a", "b", "c", "..", ".", ""])
+_NAMES: Final = st.lists(_PARTS, min_size=1, max_size=4).map("/".join)
+_MEMBERS: Final = st.builds(
+    member,
+    _NAMES,
+    st.sampled_from([tarfile.REGTYPE, tarfile.DIRTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE]),
+    _NAMES,
+    st.integers(0, 0o7777),
+)
+
+
+@given(st.lists(_MEMBERS, max_size=8))
+def test_any_archive_stays_inside_and_both_sides_agree(members: list[tarfile.TarInfo]) -> None:
+    content = tar(members)
+    with TemporaryDirectory() as base:
+        target = Target(Path(base))
+        is_published = target.publishes(content)
+        try:
+            target.unpack(content)
+        except ArchiveError:
+            assert not is_published
+        else:
+            assert is_published
+        target.assert_nothing_left()
+
+
+@given(st.data())
+def test_damaged_archives_raise_nothing_else(data: st.DataObject) -> None:
+    whole = bytearray(tar([member("a"), folder("b"), link("b/c", "../a"), hard("d", "a")]))
+    for _ in range(data.draw(st.integers(1, 6))):
+        whole[data.draw(st.integers(0, len(whole) - 1))] = data.draw(st.integers(0, 255))
+    with TemporaryDirectory() as base:
+        target = Target(Path(base))
+        is_published = target.publishes(bytes(whole))
+        try:
+            target.unpack(bytes(whole))
+        except ArchiveError:
+            assert not is_published
+        else:
+            assert is_published
