@@ -73,7 +73,11 @@ class Proof:
 
 @dataclass(frozen=True, slots=True)
 class SavedSubscription:
-    """A subscription that a restriction cut, as the broker listed it; `session` names the session it belonged to."""
+    """A subscription that a restriction cut, as the broker listed it.
+
+    `session`: when the session began that it belonged to, as the broker says it. `client`: the client id of that
+    session, empty for the subject's own.
+    """
 
     topic: str
     qos: int = 0
@@ -81,6 +85,7 @@ class SavedSubscription:
     rap: int = 0
     rh: int = 0
     session: str = ""
+    client: str = ""
 
 
 # Called with the rules that a subject had, before Cordon's replace them; the store has them once it returns.

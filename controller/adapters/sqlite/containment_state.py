@@ -17,22 +17,23 @@ _PUT_IDENTITY: Final = (
 )
 _DROP_IDENTITY: Final = "DELETE FROM identity_cases WHERE kind = ? AND name = ?"
 _KEEP: Final = (
-    "INSERT INTO kept_subscriptions (device_id, case_id, topic, at, body) VALUES (?, ?, ?, ?, ?)"
-    " ON CONFLICT (device_id, case_id, topic) DO UPDATE SET at = excluded.at, body = excluded.body"
+    "INSERT INTO kept_subscriptions (device_id, case_id, client_id, topic, at, body) VALUES (?, ?, ?, ?, ?, ?)"
+    " ON CONFLICT (device_id, case_id, client_id, topic) DO UPDATE SET at = excluded.at, body = excluded.body"
 )
 
 
 def keep_subscriptions(
     connection: sqlite3.Connection, device_id: str, case_id: str, cut: Sequence[SavedSubscription], at: float
 ) -> None:
-    rows = [(device_id, case_id, one.topic, at, _SUBSCRIPTION.dump(one)) for one in cut]
+    rows = [(device_id, case_id, one.client, one.topic, at, _SUBSCRIPTION.dump(one)) for one in cut]
     connection.executemany(_KEEP, rows)
 
 
 def subscriptions(connection: sqlite3.Connection, device_id: str, case_id: str) -> tuple[SavedSubscription, ...]:
-    """Returns the saved subscriptions by topic."""
+    """Returns the saved subscriptions by client and topic."""
     rows = connection.execute(
-        "SELECT body FROM kept_subscriptions WHERE device_id = ? AND case_id = ? ORDER BY topic", (device_id, case_id)
+        "SELECT body FROM kept_subscriptions WHERE device_id = ? AND case_id = ? ORDER BY client_id, topic",
+        (device_id, case_id),
     )
     return tuple(_SUBSCRIPTION.load(f"a saved subscription of {device_id}", body) for (body,) in rows)
 

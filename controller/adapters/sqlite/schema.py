@@ -15,6 +15,7 @@ import sqlite_utils
 from controller.adapters.files import sync_folder
 from controller.adapters.sqlite.errors import as_store_error
 from controller.adapters.sqlite.migrations import KNOWN, migrations
+from controller.adapters.sqlite.migrations.m0001_initial import FORM, FORM_KEY
 from controller.adapters.sqlite.options import StoreOptions
 from controller.ports.errors import StoreError
 
@@ -129,6 +130,11 @@ def _bring_up_to_date(connection: sqlite3.Connection) -> None:
     connection.execute("COMMIT")
 
 
+def _has_our_form(connection: sqlite3.Connection) -> bool:
+    row = connection.execute("SELECT value FROM meta WHERE key = ?", (FORM_KEY,)).fetchone()
+    return row is not None and row[0] == FORM
+
+
 def _check_origin(connection: sqlite3.Connection, path: Path) -> None:
     """Refuses files of other programs and of other versions."""
     (application,) = connection.execute("PRAGMA application_id").fetchone()
@@ -137,7 +143,7 @@ def _check_origin(connection: sqlite3.Connection, path: Path) -> None:
         raise StoreError(f"{path} is a database of another program; Cordon leaves it alone")
     found = migrations.applied(sqlite_utils.Database(connection, execute_plugins=False))
     newer = [migration.name for migration in found if migration.name not in KNOWN]
-    if _UNRELEASED in newer:
+    if _UNRELEASED in newer or (found and not newer and not _has_our_form(connection)):
         raise StoreError(
             f"{path} was written by a development version of Cordon from before its first release: "
             "it cannot be converted; move it away and run `cordon init`"

@@ -158,21 +158,20 @@ def end_of_isolation_plan() -> ContainmentPlan:
     return ContainmentPlan(ContainmentGoal.END_ISOLATION, stages)
 
 
-def release_plan(kind: SubjectKind = SubjectKind.CLIENT) -> ContainmentPlan:
+def release_plan() -> ContainmentPlan:
     """Restores the rules, then lifts the ban, then clears caches: a client that reconnects at once gets its topics.
 
-    Sessions of a user subscribe again when they connect; a client's session gets its subscriptions back.
+    Last, live sessions get the subscriptions back that were cut.
     """
-    stages = [
+    stages = (
         PlanStage(do=(ContainmentAction.RESTORE_RULES,)),
         PlanStage(see=(ContainmentCheck.RESTORED,)),
         PlanStage(
             do=(ContainmentAction.LIFT_BAN, ContainmentAction.CLEAR_CACHE), see=(ContainmentCheck.UNBANNED,), gated=True
         ),
-    ]
-    if kind is SubjectKind.CLIENT:
-        stages.append(PlanStage(do=(ContainmentAction.RESTORE_SUBSCRIPTIONS,), gated=True))
-    return ContainmentPlan(ContainmentGoal.RELEASE, tuple(stages))
+        PlanStage(do=(ContainmentAction.RESTORE_SUBSCRIPTIONS,), gated=True),
+    )
+    return ContainmentPlan(ContainmentGoal.RELEASE, stages)
 
 
 def plan_for(
@@ -191,4 +190,4 @@ def plan_for(
         case ContainmentGoal.END_ISOLATION:
             return end_of_isolation_plan()
         case ContainmentGoal.RELEASE:
-            return release_plan(kind)
+            return release_plan()

@@ -8,7 +8,7 @@ from controller.adapters.emqx.containment.broker import EmqxBroker
 from controller.adapters.emqx.containment.steps import restriction_of
 from controller.domain.containment.plan import ContainmentGoal, Subject, SubjectKind
 from controller.domain.policy.model import ContainmentLevel
-from controller.ports.broker import PlanParameters
+from controller.ports.broker import PlanParameters, SavedSubscription
 from controller.ports.broker_tables import AccessRule, AccessRules
 from schemas.topics import DownChannel, UpChannel, down, up
 from tests.integration.emqx.conftest import USER, SavedRules
@@ -98,3 +98,42 @@ async def test_a_restricted_user_keeps_each_sessions_own_branch(
 
 async def test_the_broker_says_what_a_certificate_names(broker: EmqxBroker) -> None:
     assert await broker.named_by_certificate() <= {SubjectKind.CLIENT, SubjectKind.USER}
+
+
+async def test_live_sessions_of_a_released_user_get_their_subscriptions_back(
+    emqx: StandInProcess, broker: EmqxBroker, saved: SavedRules
+) -> None:
+    cut: list[SavedSubscription] = []
+
+    async def keep(subscriptions: tuple[SavedSubscription, ...]) -> None:
+        cut.extend(subscriptions)
+
+    one = Device("u-s-1", [emqx.mqtt[0]], user=USER).connect()
+    gone = Device("u-s-2", [emqx.mqtt[2]], user=USER).connect()
+    away = Device("u-s-3", [emqx.mqtt[1]], user=USER, persistent=True).connect()
+    try:
+        for device in (one, gone, away):
+            assert await asyncio.to_thread(device.subscribe, "fleet/news") == 1
+        assert await asyncio.to_thread(one.subscribe, "fleet/own") == 1
+        away.close()
+        proof = await broker.restrict(LAB, saved, save_subscriptions=keep)
+        assert proof.holds, proof.missing
+        assert {(row.client, row.topic) for row in cut} == {
+            ("u-s-1", "fleet/news"), ("u-s-1", "fleet/own"), ("u-s-2", "fleet/news"), ("u-s-3", "fleet/news")
+        }  # fmt: skip
+        gone.close()
+        with Device("u-s-2", [emqx.mqtt[2]], user=USER):  # a later session under the same id
+            released = await broker.release(LAB, (), tuple(cut))
+            assert released.holds, released.missing
+            planned = broker.planned(LAB, PlanParameters(ContainmentGoal.RELEASE, subscriptions=tuple(cut)))
+            assert calls_not_in_plan(released, planned) == set()
+            assert await subscriptions_of(broker.api, "u-s-2") == ()
+        assert set(await subscriptions_of(broker.api, "u-s-1")) == {"fleet/news", "fleet/own"}
+        assert await subscriptions_of(broker.api, "u-s-3") == ("fleet/news",)
+        told = {step.what: step.answer for step in released.steps}
+        assert told["subscriptions given back"] == "3 of 4 that were cut; 1 of 3 sessions are gone"
+        assert await asyncio.to_thread(one.publish, "fleet/news", b"hello") == 0
+        wait_for(lambda: one.got("fleet/news") == [b"hello"], "the message arrives again")
+    finally:
+        one.close()
+        gone.close()

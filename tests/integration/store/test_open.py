@@ -157,6 +157,20 @@ def test_store_of_a_development_version_is_refused(
     assert not (development_folder / "copy.db").exists()
 
 
+async def test_a_store_whose_tables_differ_is_refused(tmp_path: Path) -> None:
+    """Development versions change the one migration in place."""
+    path = tmp_path / "store.db"
+    async with opened(path):
+        pass
+    connection = sqlite3.connect(path)
+    with connection:
+        connection.execute("UPDATE meta SET value = 'another' WHERE key = 'schema.form'")
+    connection.close()
+    with pytest.raises(StoreError, match="development version of Cordon"):
+        async with opened(path):
+            pass
+
+
 def test_the_schema_is_one_migration() -> None:
     assert {"m0001_initial"} == KNOWN
 

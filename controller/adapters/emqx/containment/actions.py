@@ -6,7 +6,6 @@ from typing import Final
 
 from controller.adapters.emqx.client import requests
 from controller.adapters.emqx.client.api import find_ban, find_sessions
-from controller.adapters.emqx.client.models import SubscriptionRow
 from controller.adapters.emqx.client.paths import Placeholder
 from controller.adapters.emqx.client.requests import SUBSCRIPTIONS_AT_ONCE, portions
 from controller.adapters.emqx.containment.checks import disallowed_subscriptions
@@ -175,17 +174,13 @@ class ClearCache(SessionStep, BrokerAction):
 
 
 class CutSubscriptions(SessionStep, BrokerAction):
-    """Ends subscriptions outside the device's branch; those of a client are saved before.
-
-    Those of a user are not: its sessions subscribe again when they connect.
-    """
+    """Ends subscriptions outside the device's branch, once they are saved with the session they belong to."""
 
     def __init__(self, subject: Subject, request: ContainmentRequest) -> None:
         super().__init__(subject, request)
         holding = self.each("where it holds any outside its branch")
         self._read = self.sends_varying(self.each(), requests.read_subscriptions, self.shown_id)
-        if self.is_client:
-            self._session = self.sends_varying(holding, requests.read_client, self.shown_id)
+        self._session = self.sends_varying(holding, requests.read_client, self.shown_id)
         self._cut = self.sends_varying(
             holding, requests.unsubscribe, self.shown_id, ["<each topic outside its branch>"]
         )
@@ -203,42 +198,71 @@ class CutSubscriptions(SessionStep, BrokerAction):
         topics = disallowed_subscriptions(client_id, [row.topic for row in rows])
         if not topics:
             return
-        if self.is_client:
-            session = await run.api.send(self._session(client_id))
-            created_at = "" if session is None else session.created_at
-            await self.request.save_subscriptions(_saved(rows, topics, created_at))
+        session = await run.api.send(self._session(client_id))
+        created_at = "" if session is None else session.created_at
+        await self.request.save_subscriptions(
+            tuple(
+                SavedSubscription(
+                    row.topic, row.qos, row.nl, row.rap, row.rh, created_at, "" if self.is_client else client_id
+                )
+                for row in rows
+                if row.topic in topics
+            )
+        )
         for portion in portions(sorted(set(topics)), SUBSCRIPTIONS_AT_ONCE):
             await run.api.send(self._cut(client_id, portion))
 
 
 class RestoreSubscriptions(BrokerAction):
-    """Gives a client's session its subscriptions back; a later session subscribes itself, under its own rules."""
+    """Gives sessions their subscriptions back; a later session subscribes itself, under its own rules."""
 
     def __init__(self, subject: Subject, request: ContainmentRequest) -> None:
         super().__init__(subject, request)
-        saved, same = request.saved_subscriptions, "where the session is the one they were cut from"
-        shown = saved or (SavedSubscription("<each topic that was cut>"),)
-        self._session = self.sends(requests.read_client(subject.name), "where any were cut")
-        self._read = self.sends(requests.read_subscriptions(subject.name), same)
-        self._subscribe = self.sends_varying(same, requests.subscribe, subject.name, shown)
+        shown = request.saved_subscriptions or (SavedSubscription("<each topic that was cut>"),)
+        shown_id = subject.name if self.is_client else Placeholder("<client id>")
+        cut, same = "where any were cut", "where the session is the one they were cut from"
+        if not self.is_client:
+            cut, same = f"for each session, {cut}", f"for each session, {same}"
+        self._session = self.sends_varying(cut, requests.read_client, shown_id)
+        self._read = self.sends_varying(same, requests.read_subscriptions, shown_id)
+        self._subscribe = self.sends_varying(same, requests.subscribe, shown_id, shown)
 
     async def run(self, run: RunContext) -> None:
-        saved = self.request.saved_subscriptions
-        if not saved:
+        cut: dict[str, list[SavedSubscription]] = {}
+        for row in self.request.saved_subscriptions:
+            cut.setdefault(row.client or self.subject.name, []).append(row)
+        if not cut:
             return
         if not run.state.rules_were_restored:
             run.record.observe("subscriptions not given back", "its rules are someone else's now")
             return
-        client = await run.api.send(self._session)
+
+        async def restore(client_id: str) -> int | None:
+            return await self._restore(run, client_id, cut[client_id])
+
+        counts = await for_each(list(cut), restore)
+        gone = counts.count(None)
+        if gone == len(counts):
+            what = (
+                "the session they belonged to is gone" if self.is_client else "the sessions they belonged to are gone"
+            )
+            run.record.observe("subscriptions not given back", what)
+            return
+        left = f"; {gone} of {len(counts)} sessions are gone" if gone else ""
+        total = len(self.request.saved_subscriptions)
+        run.record.observe("subscriptions given back", f"{sum(filter(None, counts))} of {total} that were cut{left}")
+
+    async def _restore(self, run: RunContext, client_id: str, saved: Sequence[SavedSubscription]) -> int | None:
+        """Returns how many were given back; `None` if the session they were cut from is gone."""
+        client = await run.api.send(self._session(client_id))
         mine = [row for row in saved if client is not None and row.session and row.session == client.created_at]
         if not mine:
-            run.record.observe("subscriptions not given back", "the session they belonged to is gone")
-            return
-        present = {row.topic for row in await run.api.send(self._read) or ()}
+            return None
+        present = {row.topic for row in await run.api.send(self._read(client_id)) or ()}
         missing = [row for row in mine if row.topic not in present]
         for portion in portions(missing, SUBSCRIPTIONS_AT_ONCE):
-            await run.api.send(self._subscribe(self.subject.name, portion))
-        run.record.observe("subscriptions given back", f"{len(missing)} of {len(saved)} that were cut")
+            await run.api.send(self._subscribe(client_id, portion))
+        return len(missing)
 
 
 class KickClient(BrokerAction):
@@ -307,12 +331,6 @@ def _ban_owner(ban: Ban) -> str:
     return f"Cordon's own, by {ban.by}" if ban.is_ours else f"made by {clean_text(ban.by, MAX_NAME)}, left as it is"
 
 
-def _saved(rows: Sequence[SubscriptionRow], topics: Sequence[str], session: str) -> tuple[SavedSubscription, ...]:
-    return tuple(
-        SavedSubscription(row.topic, row.qos, row.nl, row.rap, row.rh, session) for row in rows if row.topic in topics
-    )
-
-
 _OF_BOTH: Final[Mapping[ContainmentAction, type[BrokerAction]]] = {
     ContainmentAction.BAN: AddBan,
     ContainmentAction.RENEW_BAN: RenewBan,
@@ -322,11 +340,11 @@ _OF_BOTH: Final[Mapping[ContainmentAction, type[BrokerAction]]] = {
     ContainmentAction.RESTORE_RULES: RestoreRules,
     ContainmentAction.CLEAR_CACHE: ClearCache,
     ContainmentAction.CUT_SUBSCRIPTIONS: CutSubscriptions,
+    ContainmentAction.RESTORE_SUBSCRIPTIONS: RestoreSubscriptions,
 }
 ACTIONS: Final[Mapping[SubjectKind, Mapping[ContainmentAction, type[BrokerAction]]]] = {
     SubjectKind.CLIENT: {
         **_OF_BOTH,
-        ContainmentAction.RESTORE_SUBSCRIPTIONS: RestoreSubscriptions,
         ContainmentAction.KICK: KickClient,
         ContainmentAction.CLEAR_RETAINED: ClearRetained,
     },

@@ -94,7 +94,7 @@ class EmqxBroker(BrokerControl):
         self, subject: Subject, rules: AccessRules, subscriptions: tuple[SavedSubscription, ...] = ()
     ) -> Proof:
         request = ContainmentRequest(saved_rules=rules, saved_subscriptions=subscriptions)
-        return await self._carry_out(subject, release_plan(subject.kind), request)
+        return await self._carry_out(subject, release_plan(), request)
 
     async def missing(self, subject: Subject, level: ContainmentLevel) -> Sequence[str]:
         return await compare(self._run(subject, ContainmentRequest()), level)

@@ -4,6 +4,7 @@ Columns hold the values that lists, timers and joins use; `body` and `state` hol
 (`controller.adapters.sqlite.codec`). Times are Unix seconds. Indexes are only those that a query needs.
 """
 
+import hashlib
 from typing import Final
 
 import sqlite_utils
@@ -56,9 +57,10 @@ _CONTAINMENT: Final = (
     """CREATE TABLE kept_rules (
         device_id TEXT NOT NULL, case_id TEXT NOT NULL, at REAL NOT NULL, rules TEXT NOT NULL,
         PRIMARY KEY (device_id, case_id)) STRICT""",
+    # `client_id`: the session of a contained user, empty for a device's own.
     """CREATE TABLE kept_subscriptions (
-        device_id TEXT NOT NULL, case_id TEXT NOT NULL, topic TEXT NOT NULL, at REAL NOT NULL, body TEXT NOT NULL,
-        PRIMARY KEY (device_id, case_id, topic)) STRICT""",
+        device_id TEXT NOT NULL, case_id TEXT NOT NULL, client_id TEXT NOT NULL, topic TEXT NOT NULL, at REAL NOT NULL,
+        body TEXT NOT NULL, PRIMARY KEY (device_id, case_id, client_id, topic)) STRICT""",
     # Containments of user names and certificates.
     """CREATE TABLE identity_cases (
         kind TEXT NOT NULL, name TEXT NOT NULL, case_id TEXT NOT NULL, body TEXT NOT NULL,
@@ -125,12 +127,17 @@ _ROLLOUTS: Final = (
 
 _META: Final = ("CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT",)
 
+_ALL: Final = (*_DEVICES, *_AUDIT, *_EFFECTS, *_CONTAINMENT, *_GUARDS, *_BROKER, *_IDENTITY, *_ROLLOUTS, *_META)
+# Tells the tables of development versions, which have no migrations among each other, from those of this version.
+FORM: Final = hashlib.sha256("\n".join(_ALL).encode()).hexdigest()[:16]
+FORM_KEY: Final = "schema.form"  # in `meta`
+
 
 @migration
 def m0001_initial(db: sqlite_utils.Database) -> None:
     """Create every table, and an empty audit chain."""
-    for group in (_DEVICES, _AUDIT, _EFFECTS, _CONTAINMENT, _GUARDS, _BROKER, _IDENTITY, _ROLLOUTS, _META):
-        for statement in group:
-            db.execute(statement)
+    for statement in _ALL:
+        db.execute(statement)
+    db.execute("INSERT INTO meta (key, value) VALUES (?, ?)", (FORM_KEY, FORM))
     # The key is written here, not imported: a migration never changes its meaning.
     db.execute("INSERT INTO meta (key, value) VALUES ('audit.anchor', ?)", (str(ChainHead(0, GENESIS)),))
