@@ -13,7 +13,7 @@ from typing import Any
 
 from controller.standin.options import StandInOptions
 from controller.standin.server import StandIn
-from controller.standin.settings import InvalidSettingError
+from controller.standin.zones import InvalidSettingError
 
 _SECRET_VARIABLE = "CORDON_STANDIN_SECRET"  # noqa: S105 -- the name of a variable, not a secret
 

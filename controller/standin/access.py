@@ -2,22 +2,25 @@
 
 from controller.standin.authz import AuthzAction, ClientIdentity, Verdict
 from controller.standin.client import Client
-from controller.standin.settings import seconds
 from controller.standin.state import ClusterState
 from controller.standin.topics import DELAYED_PREFIX, matches
+from controller.standin.zones import seconds
 
 BANNED, NOT_AUTHORIZED, BAD_CREDENTIALS = 138, 135, 134
 
 
-def check_connect(state: ClusterState, identity: ClientIdentity, password: bytes | None) -> tuple[int, bool]:
+def check_connect(
+    state: ClusterState, identity: ClientIdentity, password: bytes | None, listener: str
+) -> tuple[int, bool]:
     """Returns the CONNACK reason (0: accepted) and whether the user is a superuser.
 
-    Bans are checked before the password. A missing password is a wrong password; a user unknown to all authenticators
-    is "not authorized".
+    Bans are checked before the password. A missing password is a wrong password, also on a listener that demands
+    certificates, unless the listener has `enable_authn = false`; a user unknown to all authenticators is
+    "not authorized".
     """
     if state.bans.is_banned(identity.clientid, identity.username, identity.peerhost, state.now()):
         return BANNED, False
-    if state.authn is None:
+    if state.authn is None or not state.asks_authenticators(listener):
         return 0, False
     if not state.authn:
         return NOT_AUTHORIZED, False
@@ -59,5 +62,8 @@ def _evaluate(state: ClusterState, client: Client, action: AuthzAction, topic: s
     allows_all = state.file_source is not None and state.file_source.allows_all
     if allows_all and state.file_first:
         return Verdict.ALLOW
-    verdict = state.rules.decide(client.identity, action, topic) if state.authz_source else None
+    verdict = None
+    if state.authz_source:
+        plus = state.release.plus_is_wildcard
+        verdict = state.rules.decide(client.identity, action, topic, plus_is_wildcard=plus)
     return verdict or (Verdict.ALLOW if allows_all else Verdict(state.settings.authz["no_match"]))

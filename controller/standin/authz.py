@@ -13,6 +13,7 @@ from controller.standin.topics import matches
 EQ_PREFIX = "eq "
 _PLACEHOLDER = re.compile(r"\$\{([^}]*)\}")
 _KNOWN = frozenset({"clientid", "username", "cert_common_name", "peerhost", "zone"})
+_SPECIAL = frozenset("/+#")
 
 
 class Verdict(StrEnum):
@@ -59,8 +60,12 @@ class ClientIdentity:
     peerhost: str = ""
 
 
-def render(template: str, identity: ClientIdentity) -> str | None:
-    """Replaces the placeholders in a rule's topic; returns None when one has no value: the rule cannot match."""
+def render(template: str, identity: ClientIdentity, *, plus_is_wildcard: bool = True) -> str | None:
+    """Replaces the placeholders in a rule's topic; returns None when the rule cannot match.
+
+    A word with a placeholder stays one word: the rule matches nothing when a value is missing or has a `/`, `+` or `#`.
+    The exception is the word `+`, which EMQX 5.8.9 takes for the wildcard (`plus_is_wildcard`) and 6.3 does not.
+    """
     values: Mapping[str, str | None] = {
         "clientid": identity.clientid,
         "username": identity.username,
@@ -68,23 +73,22 @@ def render(template: str, identity: ClientIdentity) -> str | None:
         "peerhost": identity.peerhost,
         "zone": "default",
     }
-    missing = False
-
-    def fill(match: re.Match[str]) -> str:
-        nonlocal missing
-        name = match.group(1)
-        if name not in _KNOWN:
-            return match.group(0)
-        value = values[name]
-        missing = missing or value is None
-        return value or ""
-
-    text = _PLACEHOLDER.sub(fill, template)
-    return None if missing else text
+    words: list[str] = []
+    for word in template.split("/"):
+        names = [name for name in _PLACEHOLDER.findall(word) if name in _KNOWN]
+        if any(values[name] is None for name in names):
+            return None
+        filled = _PLACEHOLDER.sub(lambda match: str(values.get(match.group(1), match.group(0))), word)
+        if names and not _SPECIAL.isdisjoint(filled) and not (filled == "+" and plus_is_wildcard):
+            return None
+        words.append(filled)
+    return "/".join(words)
 
 
-def rule_matches(rule: AuthzRule, identity: ClientIdentity, action: AuthzAction, topic: str) -> bool:
-    """Whether the rule matches the action."""
+def rule_matches(
+    rule: AuthzRule, identity: ClientIdentity, action: AuthzAction, topic: str, *, plus_is_wildcard: bool = True
+) -> bool:
+    """Whether the rule matches the action; see `render` for `plus_is_wildcard`."""
     if rule.action not in ("all", action.type.value):
         return False
     if action.qos not in rule.qos:
@@ -92,15 +96,22 @@ def rule_matches(rule: AuthzRule, identity: ClientIdentity, action: AuthzAction,
     if action.retain is not None and rule.retain not in ("all", action.retain):
         return False
     if rule.topic.startswith(EQ_PREFIX):
-        return render(rule.topic[len(EQ_PREFIX) :], identity) == topic
-    pattern = render(rule.topic, identity)
+        return render(rule.topic[len(EQ_PREFIX) :], identity, plus_is_wildcard=plus_is_wildcard) == topic
+    pattern = render(rule.topic, identity, plus_is_wildcard=plus_is_wildcard)
     return pattern is not None and matches(topic, pattern)
 
 
-def evaluate(rules: Iterable[AuthzRule], identity: ClientIdentity, action: AuthzAction, topic: str) -> Verdict | None:
+def evaluate(
+    rules: Iterable[AuthzRule],
+    identity: ClientIdentity,
+    action: AuthzAction,
+    topic: str,
+    *,
+    plus_is_wildcard: bool = True,
+) -> Verdict | None:
     """Returns the permission of the first matching rule; None without one."""
     for rule in rules:
-        if rule_matches(rule, identity, action, topic):
+        if rule_matches(rule, identity, action, topic, plus_is_wildcard=plus_is_wildcard):
             return rule.permission
     return None
 
@@ -113,11 +124,13 @@ class AuthzRuleStore:
     users: dict[str, tuple[AuthzRule, ...]] = field(default_factory=dict)
     everybody: tuple[AuthzRule, ...] = ()
 
-    def decide(self, identity: ClientIdentity, action: AuthzAction, topic: str) -> Verdict | None:
+    def decide(
+        self, identity: ClientIdentity, action: AuthzAction, topic: str, *, plus_is_wildcard: bool = True
+    ) -> Verdict | None:
         """Returns the verdict of the rules; None when no rule matches and the setting `no_match` decides."""
         own = self.clients.get(identity.clientid, ())
         user = () if identity.username is None else self.users.get(identity.username, ())
-        return evaluate((*own, *user, *self.everybody), identity, action, topic)
+        return evaluate((*own, *user, *self.everybody), identity, action, topic, plus_is_wildcard=plus_is_wildcard)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,11 +6,12 @@ from typing import Protocol
 import mqtt5
 
 from controller.standin.access import authorize
-from controller.standin.authz import ActionType, AuthzAction, Verdict
+from controller.standin.authz import ActionType, AuthzAction, Verdict, render
 from controller.standin.client import Client, ClientConnection, ClientEndpoint
 from controller.standin.connect import ConnectRefusal, authenticate_connect, make_connack
-from controller.standin.messages import NO_PROPERTIES, Delivery, Message, PublishProperties
+from controller.standin.messages import NO_PROPERTIES, Delivery, Message
 from controller.standin.options import MAX_TOPIC_LEVELS
+from controller.standin.publishing import encode_publish, publish_properties
 from controller.standin.registry import ClientRegistry
 from controller.standin.session import OutgoingPacket, SubscriptionOptions
 from controller.standin.topics import (
@@ -42,6 +43,9 @@ class ChannelTransport(ClientConnection, Protocol):
 
     def send(self, packet: mqtt5.Packet) -> int:
         """Queues a packet; returns its size in bytes."""
+
+    def send_frame(self, frame: bytes) -> int:
+        """Queues an encoded MQTT 5 packet; returns its size in bytes."""
 
     def start_keepalive(self, keepalive: int) -> None:
         """Starts checking the keep-alive interval."""
@@ -116,13 +120,25 @@ class Channel:
         self._client = client
         client.connection = self._transport
         client.counters.recv_pkt = 1
-        self._max_qos = self._state.settings.limits().max_qos
+        self._max_qos = self._state.limits_of(self._endpoint.listener).max_qos
         self._transport.send(make_connack(client, packet, self._max_qos, present=present))
         self._transport.start_keepalive(client.keepalive)
+        self._auto_subscribe(client)
         if present:
             self.send_messages(
                 client.session.resume(self._state.now(), lambda sender: not self._state.bans.sender_banned(sender))
             )
+
+    def _auto_subscribe(self, client: Client) -> None:
+        """Makes the subscriptions of `auto_subscribe`, which no access rule concerns."""
+        for row in self._state.auto_subscribe:
+            topic = render(str(row["topic"]), client.identity)
+            target = None if topic is None else parse_filter(topic)
+            if target is None:
+                continue
+            options = SubscriptionOptions(row["qos"], bool(row["nl"]), bool(row["rap"]), row["rh"])
+            for delivery in self._router.subscribe(client, target, options):
+                client.deliver(delivery)
 
     def _disconnect(self, client: Client, packet: mqtt5.DisconnectPacket) -> None:
         asked = packet.session_expiry_interval
@@ -165,11 +181,11 @@ class Channel:
                 assert item.packet_id is not None
                 self._transport.send(mqtt5.PubRelPacket(item.packet_id))
                 continue
-            packet = _publish_packet(item, now)
-            if self._max_packet is not None and len(packet.write()) > self._max_packet:
+            frame = encode_publish(item, now)
+            if self._max_packet is not None and len(frame) > self._max_packet:
                 client.counters.send_too_large += 1
                 continue
-            client.counters.send_oct += self._transport.send(packet)
+            client.counters.send_oct += self._transport.send_frame(frame)
             client.counters.send_pkt += 1
             client.counters.send_msg[item.delivery.qos] += 1
 
@@ -280,7 +296,7 @@ class Channel:
             client.identity.username,
             self._state.now(),
             packet.message_expiry_interval,
-            NO_PROPERTIES if self._transport.version < 5 else _properties(packet),
+            NO_PROPERTIES if self._transport.version < 5 else publish_properties(packet),
         )
 
     # subscribe ----------------------------------------------------------------------------------------------------
@@ -324,11 +340,11 @@ class Channel:
         )
 
     def _check_subscribe(self, client: Client, parsed: ParsedFilter, qos: int) -> int:
+        action = AuthzAction(ActionType.SUBSCRIBE, qos)
+        if authorize(self._state, client, action, parsed.filter.removeprefix(EXCLUSIVE_PREFIX)) is Verdict.DENY:
+            return NOT_AUTHORIZED
         if parsed.filter.startswith(EXCLUSIVE_PREFIX):
             return TOPIC_FILTER_INVALID  # EMQX: `exclusive_subscription` is off by default
-        action = AuthzAction(ActionType.SUBSCRIBE, qos)
-        if authorize(self._state, client, action, parsed.filter) is Verdict.DENY:
-            return NOT_AUTHORIZED
         return TOPIC_FILTER_INVALID if level_count(parsed.filter) > MAX_TOPIC_LEVELS else 0
 
     def _unsubscribe(self, client: Client, packet: mqtt5.UnsubscribePacket) -> None:
@@ -341,42 +357,3 @@ class Channel:
             return
         codes = [0 if p is not None and self._router.unsubscribe(client, p) else NO_SUBSCRIPTION for p in parsed]
         self._transport.send(mqtt5.UnsubAckPacket(packet.packet_id, [mqtt5.UnsubAckReasonCode(code) for code in codes]))
-
-
-def _properties(packet: mqtt5.PublishPacket) -> PublishProperties:
-    if not (
-        packet.payload_format_indicator
-        or packet.content_type is not None
-        or packet.response_topic is not None
-        or packet.correlation_data is not None
-        or packet.user_properties
-    ):
-        return NO_PROPERTIES
-    return PublishProperties(
-        packet.payload_format_indicator,
-        packet.content_type,
-        packet.response_topic,
-        packet.correlation_data,
-        tuple(packet.user_properties),
-    )
-
-
-def _publish_packet(item: OutgoingPacket, now: float) -> mqtt5.PublishPacket:
-    delivery = item.delivery
-    message = delivery.message
-    properties = message.properties
-    return mqtt5.PublishPacket(
-        message.topic,
-        message.payload,
-        qos=mqtt5.QoS(delivery.qos),
-        retain=delivery.retain,
-        packet_id=item.packet_id,
-        duplicate=item.dup,
-        payload_format_indicator=properties.payload_format_indicator,
-        message_expiry_interval=message.remaining(now),
-        content_type=properties.content_type,
-        response_topic=properties.response_topic,
-        correlation_data=properties.correlation_data,
-        subscription_ids=None if delivery.subscription_id is None else [delivery.subscription_id],
-        user_properties=list(properties.user_properties),
-    )

@@ -9,7 +9,7 @@ from controller.standin.authz import ClientIdentity
 from controller.standin.client import Client, ClientEndpoint, Will
 from controller.standin.messages import Message, PublishProperties
 from controller.standin.options import MAX_PACKET_BYTES, MAX_SESSIONS, MAX_TOPIC_ALIAS
-from controller.standin.registry import new_session
+from controller.standin.session import new_session
 from controller.standin.state import ClusterState
 from controller.standin.topics import valid_name
 
@@ -31,17 +31,17 @@ def authenticate_connect(
     state: ClusterState, packet: mqtt5.ConnectPacket, version: int, endpoint: ClientEndpoint, common_name: str | None
 ) -> Client | ConnectRefusal:
     """Checks packet, bans and password, in EMQX's order; returns the client."""
-    problem = _check(state, packet, version)
+    limits = state.limits_of(endpoint.listener)
+    problem = _check(packet, version, limits.max_qos)
     if problem:
         return ConnectRefusal(problem)
-    limits = state.settings.limits()
     clientid = packet.client_id
     if limits.cert_clientid and common_name:
         clientid = common_name
     if not clientid:
         clientid = "mqtt_" + state.randbytes(_ASSIGNED_ID_BYTES).hex()
     identity = ClientIdentity(clientid, packet.username, common_name, endpoint.peerhost)
-    code, superuser = access.check_connect(state, identity, packet.password)
+    code, superuser = access.check_connect(state, identity, packet.password, endpoint.listener)
     if not code and packet.authentication_method is not None and state.authn is not None:
         code = access.NOT_AUTHORIZED  # no authenticator supports the method
     if code:
@@ -57,14 +57,14 @@ def authenticate_connect(
         keepalive=packet.keep_alive,
         clean_start=packet.clean_start,
         expiry=_expiry(packet, version, limits.session_expiry),
-        session=new_session(state, packet.receive_max),
+        session=new_session(limits, now, packet.receive_max),
         connected_at=now,
         is_superuser=superuser,
         will=_will(state, packet, identity, now),
     )
 
 
-def _check(state: ClusterState, packet: mqtt5.ConnectPacket, version: int) -> int:
+def _check(packet: mqtt5.ConnectPacket, version: int, max_qos: int) -> int:
     if not packet.client_id and (version == _V31 or (version < _V5 and not packet.clean_start)):
         return BAD_CLIENT_ID
     if packet.receive_max == 0:
@@ -72,7 +72,7 @@ def _check(state: ClusterState, packet: mqtt5.ConnectPacket, version: int) -> in
     if packet.will is not None:
         if not valid_name(packet.will.topic):
             return TOPIC_NAME_INVALID
-        if int(packet.will.qos) > state.settings.limits().max_qos:
+        if int(packet.will.qos) > max_qos:
             return QOS_NOT_SUPPORTED
     return 0
 

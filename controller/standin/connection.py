@@ -93,7 +93,11 @@ class Connection(asyncio.Protocol):
 
     def send(self, packet: mqtt5.Packet) -> int:
         """Queues a packet until the end of this loop iteration; returns its size in bytes."""
-        data = packet.write()
+        return self.send_frame(packet.write())
+
+    def send_frame(self, frame: bytes) -> int:
+        """Queues an encoded MQTT 5 packet until the end of this loop iteration; returns its size in bytes."""
+        data = frame
         if self.version != _V5:
             data = codec311.from_v5(data)
         if not self._closing and data:

@@ -4,27 +4,32 @@ The format is a JSON object; every part is optional:
 
     {"listeners": {"ssl:default": {"bind": "0.0.0.0:8883", "ssl_options": {"verify": "verify_none"}}},
      "zone": {"mqtt": {"max_inflight": 1000}},
+     "zones": {"cordon": {"mqtt": {"max_mqueue_len": 100000}, "force_shutdown": {"max_heap_size": "512MB"}}},
      "authorization": {"no_match": "deny"},
      "sources": [{"type": "file", "enable": true, "rules": "{allow, all}."}, {"type": "built_in_database"}],
+     "auto_subscribe": [{"topic": "fleet/${clientid}/in", "qos": 1}],
      "dashboard": {"username": "admin", "password": "public"},
      "api_keys": [{"name": "old", "role": "administrator", "expired_at": "infinity"}],
      "cookie": "emqxsecretcookie",
      "versions": {"emqx2@127.0.0.1": "5.7.2"}}
 
-`zone`, `authorization`, `sources` and `dashboard` take effect. `listeners`, `api_keys`, `cookie` and `versions` only
-change what the API reports; the stand-in's sockets do not change.
+`zone`, `zones`, `authorization`, `sources`, `auto_subscribe` and `dashboard` take effect, and of `listeners` the keys
+`zone` and `enable_authn`. The rest of `listeners`, `api_keys`, `cookie` and `versions` only change what the API
+reports; the stand-in's sockets do not change.
 """
 
 from typing import Any, Final
 
-from controller.standin.settings import InvalidSettingError
 from controller.standin.state import ClusterState, FileAuthzSource
+from controller.standin.zones import InvalidSettingError
 
 _PARTS: Final = {
     "listeners": dict,
     "zone": dict,
+    "zones": dict,
     "authorization": dict,
     "sources": list,
+    "auto_subscribe": list,
     "dashboard": dict,
     "api_keys": list,
     "cookie": str,
@@ -45,12 +50,15 @@ def apply_overrides(state: ClusterState, given: Any) -> None:
         if kind is None or not isinstance(value, kind):
             raise InvalidSettingError(str(name), value, "unknown_fields" if kind is None else "bad_value_for_struct")
     if "zone" in given:
-        present = state.settings.zone
-        state.settings.put_zone({root: {**present.get(root, {}), **part} for root, part in given["zone"].items()})
+        state.settings.change_zone(given["zone"])
+    if "zones" in given:
+        state.settings.put_named_zones(given["zones"])
     if "authorization" in given:
         state.settings.put_authz({**state.settings.authz, **given["authorization"]})
     if "sources" in given:
         _sources(state, given["sources"])
+    if "auto_subscribe" in given:
+        state.auto_subscribe = [{"qos": 0, "rh": 0, "rap": 0, "nl": 0, **row} for row in given["auto_subscribe"]]
     state.dashboard.username = str(given.get("dashboard", {}).get("username", state.dashboard.username))
     state.dashboard.password = str(given.get("dashboard", {}).get("password", state.dashboard.password))
     state.dashboard.api_keys = given.get("api_keys", state.dashboard.api_keys)

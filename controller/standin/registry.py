@@ -8,7 +8,6 @@ from controller.standin.authz import ActionType, AuthzAction, Verdict
 from controller.standin.client import Client
 from controller.standin.messages import Message
 from controller.standin.router import Router
-from controller.standin.session import Session
 from controller.standin.state import ClusterState
 
 TAKEN_OVER, ADMINISTRATIVE_ACTION = 142, 152
@@ -96,13 +95,7 @@ class ClientRegistry:
     def drop_node(self, name: str) -> None:
         """Removes the clients of a killed node, without wills and presence messages."""
         for client in [c for c in self.state.clients.values() if c.endpoint.node == name]:
-            connection, client.connection = client.connection, None
-            client.stop_timers()
-            client.will = None
-            del self.state.clients[client.clientid]
-            self.router.forget_client(client)
-            if connection is not None:
-                connection.abort()
+            self.router.drop(client)
 
     def _publish_will(self, client: Client) -> None:
         """Publishes the will once, unless rules or a ban forbid it."""
@@ -150,14 +143,3 @@ class ClientRegistry:
 
 def _milliseconds(at: float) -> int:
     return int(at * 1000)
-
-
-def new_session(state: ClusterState, receive_maximum: int) -> Session:
-    """Returns a session with the current limits; the client's receive maximum can only reduce the window."""
-    limits = state.settings.limits()
-    return Session(
-        created_at=state.now(),
-        max_queue=limits.max_queue,
-        store_qos0=limits.store_qos0,
-        window=min(receive_maximum, limits.max_inflight),
-    )

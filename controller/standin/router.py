@@ -94,6 +94,18 @@ class Router:
                 share,
             )
         )
+        if client.session.is_too_large:
+            self.drop(client)
+
+    def drop(self, client: Client) -> None:
+        """Removes a client as when its process or node dies: no will, no presence, nothing for its share groups."""
+        connection, client.connection = client.connection, None
+        client.stop_timers()
+        client.will = None
+        del self.state.clients[client.clientid]
+        self.forget_client(client)
+        if connection is not None:
+            connection.abort()
 
     def _dispatch_shared(
         self, message: Message, parsed: ParsedFilter, publisher: Client | None, leaving: str | None = None

@@ -10,7 +10,18 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
-from controller.standin.api import authn, banned, clients, cluster, dashboard, publish, retainer, rules, sources
+from controller.standin.api import (
+    authn,
+    banned,
+    clients,
+    cluster,
+    configs,
+    dashboard,
+    publish,
+    retainer,
+    rules,
+    sources,
+)
 from controller.standin.api.control import control_routes
 from controller.standin.api.serving import HttpConnection
 from controller.standin.api.web import HttpApi, RequestContext, Route
@@ -33,6 +44,7 @@ _EMQX_ROUTES = (
     *publish.ROUTES,
     *retainer.ROUTES,
     *cluster.ROUTES,
+    *configs.ROUTES,
 )
 
 

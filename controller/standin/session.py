@@ -8,6 +8,7 @@ from enum import IntEnum
 from controller.standin.messages import Delivery
 from controller.standin.options import MAX_AWAITING_REL, MAX_INFLIGHT, MAX_QUEUE_MESSAGES
 from controller.standin.topics import ParsedFilter
+from controller.standin.zones import MqttLimits
 
 MAX_PACKET_ID = 65_535
 
@@ -54,6 +55,7 @@ class Session:
 
     created_at: float
     max_queue: int = MAX_QUEUE_MESSAGES
+    fatal_queue: int | None = None  # messages with which EMQX ends the session
     store_qos0: bool = True
     window: int = MAX_INFLIGHT
     subscriptions: dict[ParsedFilter, SubscriptionOptions] = field(default_factory=dict)
@@ -73,6 +75,11 @@ class Session:
             self.queue.popleft()
             self.dropped += 1
         self.queue.append(delivery)
+
+    @property
+    def is_too_large(self) -> bool:
+        """Whether EMQX ends this session for the memory of its queue ("maximum heap size reached")."""
+        return self.fatal_queue is not None and len(self.queue) >= self.fatal_queue
 
     def deliver(self, delivery: Delivery) -> OutgoingPacket | None:
         """Returns the packet to send if the window has room; else queues the message and returns None."""
@@ -162,3 +169,14 @@ class Session:
         deliveries = [e.delivery for e in self.inflight.values() if e.phase is InflightPhase.ACK]
         deliveries.extend(self.queue)
         return [delivery for delivery in deliveries if delivery.share is not None and delivery.qos > 0]
+
+
+def new_session(limits: MqttLimits, now: float, receive_maximum: int) -> Session:
+    """Returns a session with these limits; the client's receive maximum can only reduce the window."""
+    return Session(
+        created_at=now,
+        max_queue=limits.max_queue,
+        fatal_queue=limits.fatal_queue,
+        store_qos0=limits.store_qos0,
+        window=min(receive_maximum, limits.max_inflight),
+    )

@@ -12,7 +12,9 @@ from controller.standin.authz import AuthzRuleStore
 from controller.standin.bans import BanList
 from controller.standin.client import Client, Scheduler
 from controller.standin.dashboard import Dashboard
-from controller.standin.settings import Settings
+from controller.standin.release import EMQX_5_8, EmqxRelease
+from controller.standin.settings import GLOBAL_ZONE, Settings
+from controller.standin.zones import MqttLimits
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +73,7 @@ class ClusterState:
     now: Callable[[], float]
     call_later: Scheduler
     randbytes: Callable[[int], bytes]
+    release: EmqxRelease = EMQX_5_8
     settings: Settings = field(default_factory=Settings)
     bans: BanList = field(default_factory=BanList)
     rules: AuthzRuleStore = field(default_factory=AuthzRuleStore)
@@ -81,6 +84,7 @@ class ClusterState:
     # Values that the API reports for listeners (by id) and nodes (by name) in place of the real ones.
     listener_overrides: dict[str, dict[str, Any]] = field(default_factory=dict)
     version_overrides: dict[str, str] = field(default_factory=dict)
+    auto_subscribe: list[dict[str, Any]] = field(default_factory=list)  # rows of `/mqtt/auto_subscribe`
     users: dict[str, User] = field(default_factory=dict)
     authn: bool | None = None  # None: no authenticator; False: the authenticator is disabled
     clients: dict[str, Client] = field(default_factory=dict)
@@ -98,6 +102,14 @@ class ClusterState:
         user = User(user_id, salt, digest(password.encode(), salt), is_superuser)
         self.users[user_id] = user
         return user
+
+    def asks_authenticators(self, listener: str) -> bool:
+        """Whether the listener has `enable_authn`."""
+        return self.listener_overrides.get(listener, {}).get("enable_authn", True) is not False
+
+    def limits_of(self, listener: str) -> MqttLimits:
+        """Returns the limits of a new connection to this listener, by its zone."""
+        return self.settings.limits(str(self.listener_overrides.get(listener, {}).get("zone", GLOBAL_ZONE)))
 
     def running_nodes(self) -> list[str]:
         """Returns the names of the running nodes, in order."""

@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import quote
@@ -108,7 +109,7 @@ def deny(topic: str, action: Literal["publish", "subscribe", "all"] = "all") -> 
     return {"topic": topic, "permission": "deny", "action": action}
 
 
-@dataclass(slots=True)
+@dataclass
 class Broker:
     """The cluster under test, the same for every test."""
 
@@ -118,6 +119,18 @@ class Broker:
     secret: str
     restart: Callable[[int], None] | None = None  # restarts a node by its number from 0; absent where nobody can
     foreign_bans: int = 500  # rows of somebody else that a containment must leave alone
+
+    @cached_property
+    def version(self) -> tuple[int, ...]:
+        """Major and minor version of the first node."""
+        with self.client() as api:
+            text = str(api.get("/nodes").json()[0]["version"])
+        return tuple(int(part) for part in text.split(".")[:2])
+
+    @property
+    def plus_is_wildcard(self) -> bool:
+        """Whether a client id `+` becomes the wildcard where a rule has `${clientid}`: until 6.3."""
+        return self.version < (6, 3)
 
     def client(self, node: int = 0, *, auth: tuple[str, str] | None = None) -> httpx.Client:
         """An HTTP client for one node's API."""
@@ -161,6 +174,12 @@ class Lab:
     def enter(self, suffix: str, *, node: int = 0, **options: Any) -> Probe:
         """A client that is connected."""
         return self.probe(suffix, node=node, **options).enter()
+
+    def odd(self, clientid: str) -> Probe:
+        """A connected client with exactly this id, which other tests may use after it."""
+        probe = Probe(self.endpoint(), clientid)
+        self.probes.append(probe)
+        return probe.enter()
 
     def endpoint(self, node: int = 0) -> Endpoint:
         """The MQTT listener of a node; of the first one where there are fewer."""

@@ -299,26 +299,6 @@ def test_only_the_retained_messages_of_an_isolated_device_are_deleted(lab: Lab) 
     assert other_topic in lab.retained_topics()
 
 
-def test_deny_all_and_topics_that_begin_with_a_dollar(lab: Lab) -> None:
-    """Not recorded; EMQX's source says that it reaches them. Where it does not, `no_match` decides."""
-    device = lab.probe("dev")
-    who = device.clientid
-    lab.put_rules(
-        who, allow(up(who, UpChannel.POSTURE), "publish"), {"topic": "#", "permission": "deny", "action": "all"}
-    )
-    device.enter()
-    settings = lab.api.get("/authorization/settings").json()
-    published = device.publish(f"$ct/{lab.prefix}/x")
-    subscribed = device.subscribe(f"$ct/{lab.prefix}/#")[0]
-    assert (published == DENIED) == (subscribed == DENIED)
-    if settings["no_match"] == "deny":
-        assert published == DENIED
-    # Named by its first level, such a tree is refused in either case.
-    lab.put_rules(who, {"topic": "$ct/#", "permission": "deny", "action": "all"})
-    lab.clear_cache(who)
-    assert device.publish(f"$ct/{lab.prefix}/x") == DENIED
-
-
 def test_a_bulk_write_of_rules_is_refused_if_one_client_has_rules(lab: Lab) -> None:
     fresh = [lab.name(f"bulk{n}") for n in range(3)]
     body = [{"clientid": who, "rules": [{"topic": "#", "permission": "deny", "action": "all"}]} for who in fresh]

@@ -4,10 +4,14 @@ import contextlib
 import secrets
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.contract.tls_brokers import Gate, emqx_gate, mosquitto_gate, standin_gate
+from tests.support.certs import Certs
+from tests.support.mqtt_probe import Endpoint, Probe, close_all
+from tests.support.standin import StandInProcess
 
 FETCHED_WITHIN = 180.0  # seconds until a broker has read a list anew; a bound, nothing is measured with it
 
@@ -62,3 +66,17 @@ def test_a_revoked_certificate_is_refused_once_the_crl_was_fetched(gate: Gate) -
         time.sleep(0.2)
     assert gate.lets_in(other, other.certificate.name)  # it is the list that refuses, not the listener
     assert gate.lets_in(gate.files.issue(one), one)  # and a new certificate of that name is good
+
+
+def test_a_certificate_alone_is_refused_while_authenticators_ask_for_a_password(tmp_path: Path) -> None:
+    """As recorded: CONNACK 134 until the listener has `enable_authn = false`. The stand-in's, which can be set so."""
+    certs = Certs(tmp_path)
+    with StandInProcess(users=[("lab", "lab-password")], certs=certs) as emqx:
+        endpoint = Endpoint(*emqx.tls[0], tls=certs.context("dev"))
+        refused = Probe(endpoint, "dev")
+        assert refused.connect().code == 134
+        emqx.configure({"listeners": {"ssl:default": {"enable_authn": False}}})
+        admitted = Probe(endpoint, "dev")
+        assert admitted.connect().code == 0
+        assert Probe(Endpoint(*emqx.mqtt[0]), "dev").connect().code == 134
+        close_all((refused, admitted))

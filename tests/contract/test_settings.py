@@ -1,14 +1,17 @@
 """Settings, sources and listings as setup, audit, drift and access rules use them; everything is restored."""
 
+import copy
 from collections.abc import Iterator
 from typing import Any
 
 import httpx
 import pytest
 
-from tests.contract.target import RULES, Lab, allow, deny
+from tests.contract.target import RULES, Lab, allow, deny, fails_as
+from tests.support.waiting import wait_for
 
 ZONE = "/configs/global_zone"
+AUTO_SUBSCRIBE = "/mqtt/auto_subscribe"
 SETTINGS = "/authorization/settings"
 SOURCES = "/authorization/sources"
 WHO = "nobody-of-the-contract"
@@ -16,10 +19,10 @@ WHO = "nobody-of-the-contract"
 
 @pytest.fixture
 def zone(lab: Lab) -> Iterator[dict[str, Any]]:
-    """The section `mqtt` of the zone, restored afterwards."""
-    before: dict[str, Any] = lab.api.get(ZONE).json()["mqtt"]
-    yield dict(before)
-    assert lab.api.put(ZONE, json={"mqtt": before}).status_code == 200
+    """The whole global zone, restored afterwards."""
+    before: dict[str, Any] = lab.api.get(ZONE).json()
+    yield copy.deepcopy(before)
+    assert lab.api.put(ZONE, json=before).status_code == 200
 
 
 @pytest.fixture
@@ -30,18 +33,83 @@ def settings(lab: Lab) -> Iterator[dict[str, Any]]:
     assert lab.api.put(SETTINGS, json=before).status_code == 200
 
 
-def test_a_section_of_the_zone_is_read_changed_and_written_back_whole(lab: Lab, zone: dict[str, Any]) -> None:
-    changed = {**zone, "max_inflight": 1000, "max_mqueue_len": 100_000}
-    answer = lab.api.put(ZONE, json={"mqtt": changed})
+def test_the_zone_is_read_changed_and_written_back_whole(lab: Lab, zone: dict[str, Any]) -> None:
+    changed = {**zone, "mqtt": {**zone["mqtt"], "max_inflight": 1000}}
+    answer = lab.api.put(ZONE, json=changed)
     assert answer.status_code == 200, answer.text
-    now = lab.api.get(ZONE).json()
-    assert now["mqtt"]["max_inflight"] == 1000
-    assert now["mqtt"]["max_mqueue_len"] == 100_000
-    assert {key: value for key, value in now["mqtt"].items() if zone[key] != value} == {
-        "max_inflight": 1000,
-        "max_mqueue_len": 100_000,
-    }
-    assert "flapping_detect" in now, "sections that were not sent stay"
+    assert lab.api.get(ZONE).json() == changed
+
+
+def test_a_zone_that_is_not_whole_or_not_valid_is_refused(lab: Lab, zone: dict[str, Any]) -> None:
+    fails_as("zone, one section alone", lab.api.put(ZONE, json={"mqtt": zone["mqtt"]}))
+    wrong = {**zone, "mqtt": {**zone["mqtt"], "max_inflight": "many"}}
+    fails_as("zone, wrong value", lab.api.put(ZONE, json=wrong))
+    unknown = lab.api.put(ZONE, json={**zone, "nosuch": {}})
+    assert (unknown.status_code, unknown.json()["code"]) == (500, "INTERNAL_ERROR")
+    assert lab.api.get(ZONE).json() == zone
+
+
+def test_a_queue_that_outgrows_the_heap_ends_the_session(lab: Lab, zone: dict[str, Any]) -> None:
+    """With `force_shutdown` at its default, at about 17,500 messages; an ordinary client between 20,000 and 22,500."""
+    assert zone["force_shutdown"] == {"enable": True, "max_heap_size": "32MB", "max_mailbox_size": 1000}
+    assert lab.api.put(ZONE, json={**zone, "mqtt": {**zone["mqtt"], "max_mqueue_len": 100_000}}).status_code == 200
+    away, topic = lab.enter("away", clean=False, expiry=3600), f"{lab.prefix}/up"
+    away.subscribe(topic)
+    away.leave()
+    lab.until_known(away.clientid, connected=False)
+    path = f"/clients/{away.clientid}"
+    batch = [{"topic": topic, "payload": "x" * 100, "qos": 1}] * 1000
+    for _ in range(15):
+        lab.api.post("/publish/bulk", json=batch)
+    assert lab.api.get(path).json()["mqueue_len"] == 15_000
+    for _ in range(10):
+        lab.api.post("/publish/bulk", json=batch)
+    wait_for(lambda: lab.api.get(path).status_code == 404, "the session is gone")
+    again = lab.probe("away", clean=False, expiry=3600)
+    assert not again.connect().session_present
+    again.nothing()
+
+
+def test_configured_subscriptions_are_made_at_connect_whatever_the_rules_say(lab: Lab) -> None:
+    before = lab.api.get(AUTO_SUBSCRIBE).json()
+    row = {"topic": f"{lab.prefix}/${{clientid}}/in", "qos": 1, "rh": 0, "rap": 0, "nl": 0}
+    device, sender = lab.probe("dev"), lab.enter("sender")
+    topic = f"{lab.prefix}/{device.clientid}/in"
+    lab.put_rules(device.clientid, deny("#"))
+    try:
+        answer = lab.api.put(AUTO_SUBSCRIBE, json=[*before, row])
+        assert (answer.status_code, answer.json()[-1]) == (200, row)
+        device.enter()
+        lab.until_subscribed(device.clientid, topic)
+        assert device.subscribe(topic) == [135]
+        sender.publish(topic, "in spite of the rules")
+        assert device.message().text == "in spite of the rules"
+    finally:
+        assert lab.api.put(AUTO_SUBSCRIBE, json=before).json() == before
+
+
+def test_the_cookie_is_in_the_text_of_the_node_section_and_not_in_the_json(lab: Lab) -> None:
+    answer = lab.api.get("/configs", params={"key": "node"})
+    assert (answer.status_code, answer.headers["content-type"].partition(";")[0]) == (200, "text/plain")
+    assert answer.text.startswith("node {\n")
+    assert "\n  cookie = " in answer.text
+    as_json = lab.api.get("/configs", headers={"accept": "application/json"})
+    assert as_json.status_code == 200
+    assert "node" not in as_json.json()
+
+
+def test_a_node_lists_its_own_ports(cluster: Lab) -> None:
+    """A client that looks for a listener has to ask the node that it connects to."""
+    for number, endpoint in enumerate(cluster.broker.endpoints):
+        rows = cluster.api_of(number).get("/listeners").json()
+        ports = [int(str(row["bind"]).rpartition(":")[2]) for row in rows if row["type"] in ("tcp", "ssl")]
+        assert endpoint.port in ports
+
+
+def test_the_cluster_names_every_node_whichever_is_asked(cluster: Lab) -> None:
+    answers = [api.get("/cluster").json() for api in cluster.apis]
+    assert {answer["self"] for answer in answers} <= set(answers[0]["nodes"])
+    assert {tuple(sorted(answer["nodes"])) for answer in answers} == {tuple(sorted(answers[0]["nodes"]))}
 
 
 def test_no_match_is_changed_alone(lab: Lab, settings: dict[str, Any]) -> None:

@@ -35,7 +35,7 @@ def bad_request(problem: object) -> ApiError:
     return ApiError(400, "BAD_REQUEST", problem if isinstance(problem, str) else compact(problem))
 
 
-def problem(path: str, reason: str, value: object = None, *, with_value: bool = True) -> FieldProblem:
+def problem(path: str, reason: object, value: object = None, *, with_value: bool = True) -> FieldProblem:
     """Returns EMQX's description of an invalid value."""
     with_given: FieldProblem = {"value": value} if with_value else {}
     return {**with_given, "reason": reason, "path": path, "kind": "validation_error"}

@@ -1,14 +1,13 @@
-"""`/status`, `/nodes`, `/cluster`, `/listeners`, `/stats`, `/configs`; the status states that this is a stand-in."""
+"""`/status`, `/nodes`, `/cluster`, `/listeners`, `/stats`; the status states that this is a stand-in."""
 
 import os
 from typing import Any
 
 import psutil
 
-from controller.standin.api.check import bad_request, problem
+from controller.standin.api.check import bad_request
 from controller.standin.api.web import ApiError, Request, RequestContext, Response, Route, json_response
 from controller.standin.options import MAX_CONNECTIONS_PER_NODE
-from controller.standin.settings import InvalidSettingError
 from controller.standin.state import ClusterState, NodeState
 
 EMQX_VERSION = "5.8.9"  # imitated version
@@ -217,43 +216,6 @@ def stats(context: RequestContext, request: Request) -> Response:
     return json_response(200, [{"node": name, **_counts(context, name)} for name in running])
 
 
-def _request_changes(request: Request) -> dict[str, Any]:
-    given = request.json()
-    if not isinstance(given, dict):
-        raise bad_request(problem("root", "bad_value_for_struct", with_value=False))
-    return given
-
-
-def _setting_error(error: InvalidSettingError) -> ApiError:
-    return ApiError(400, "UPDATE_FAILED", bad_request(problem(error.path, error.reason, error.value)).args[0])
-
-
-def zone(context: RequestContext, _request: Request) -> Response:
-    """Returns the global zone."""
-    return json_response(200, context.registry.state.settings.zone)
-
-
-def change_zone(context: RequestContext, request: Request) -> Response:
-    """Replaces sections of the global zone, for new connections."""
-    try:
-        return json_response(200, context.registry.state.settings.put_zone(_request_changes(request)))
-    except InvalidSettingError as error:
-        raise _setting_error(error) from error
-
-
-def sys_topics(context: RequestContext, _request: Request) -> Response:
-    """Returns the settings of system topics."""
-    return json_response(200, context.registry.state.settings.sys_topics)
-
-
-def change_sys_topics(context: RequestContext, request: Request) -> Response:
-    """Replaces the settings of system topics."""
-    try:
-        return json_response(200, context.registry.state.settings.put_sys_topics(_request_changes(request)))
-    except InvalidSettingError as error:
-        raise _setting_error(error) from error
-
-
 ROUTES = (
     Route("/status", {"GET": status}, open=True),
     Route("/api/v5/status", {"GET": status}, open=True),
@@ -263,6 +225,4 @@ ROUTES = (
     Route("/api/v5/listeners", {"GET": listeners}),
     Route("/api/v5/listeners/:id", {"GET": listener}),
     Route("/api/v5/stats", {"GET": stats}),
-    Route("/api/v5/configs/global_zone", {"GET": zone, "PUT": change_zone}),
-    Route("/api/v5/configs/sys_topics", {"GET": sys_topics, "PUT": change_sys_topics}),
 )

@@ -7,7 +7,7 @@ from typing import Any, Final
 from controller.standin.api.check import bad_request, problem
 from controller.standin.api.web import Request, RequestContext, Response, Route, json_response, no_content
 from controller.standin.overrides import apply_overrides
-from controller.standin.settings import InvalidSettingError
+from controller.standin.zones import InvalidSettingError
 
 _DELAY_SECONDS: Final = 0.01  # the killed node may be the one that answers
 _TABLES: Final = {"bans": "bans", "clients": "clientid", "users": "username"}

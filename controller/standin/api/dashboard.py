@@ -1,4 +1,4 @@
-"""`/login`, `/api_key` and `/configs`: dashboard login, API keys, and the configuration as JSON.
+"""`/login` and `/api_key`: dashboard login and API keys.
 
 The formats are from EMQX's source and documentation; the recorded API only has the rejection of an API key.
 """
@@ -34,14 +34,7 @@ def api_keys(context: RequestContext, _request: Request) -> Response:
     return json_response(200, [{**defaults, **row} for row in context.registry.state.dashboard.api_keys])
 
 
-def configs(context: RequestContext, _request: Request) -> Response:
-    """Returns the configuration; the stand-in has the node's cookie and the zone."""
-    state = context.registry.state
-    return json_response(200, {"node": {"cookie": state.dashboard.cookie}, **state.settings.zone})
-
-
 ROUTES = (
     Route("/api/v5/login", {"POST": login}, open=True),
     Route("/api/v5/api_key", {"GET": api_keys}),
-    Route("/api/v5/configs", {"GET": configs}),
 )

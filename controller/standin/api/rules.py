@@ -19,7 +19,7 @@ from controller.standin.api.check import (
 from controller.standin.api.web import ApiError, Request, RequestContext, Response, Route, json_response, no_content
 from controller.standin.authz import AuthzRule, AuthzRuleStore, Verdict
 from controller.standin.options import MAX_PAGE_ROWS, MAX_RULE_OWNERS, MAX_RULES_PER_OWNER
-from controller.standin.settings import InvalidSettingError
+from controller.standin.zones import InvalidSettingError
 
 _RULES = "/api/v5/authorization/sources/built_in_database/rules"
 _SOURCE = "built_in_database"

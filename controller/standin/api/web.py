@@ -70,6 +70,11 @@ class Request:
         """Returns all values of query parameters with these names."""
         return [v for k, v in self.query if k in names]
 
+    def accepts_only(self, content_type: str) -> bool:
+        """Whether the request accepts this type and not every type."""
+        accepted = [part.partition(";")[0].strip() for part in self.headers.get("accept", "*/*").split(",")]
+        return content_type in accepted and "*/*" not in accepted
+
     def json(self) -> Any:
         """Returns the parsed body; an empty object for an empty body.
 

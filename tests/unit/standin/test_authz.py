@@ -31,6 +31,20 @@ def test_placeholders_are_replaced_by_the_identity() -> None:
     assert evaluate([AuthzRule(DENY, "all", "x/${username}")], ANONYMOUS, PUB, "x/") is None
 
 
+def test_a_placeholder_is_one_word() -> None:
+    rule = AuthzRule(ALLOW, "all", "x/${clientid}/up/#")
+    for clientid in ("#", "+/#", "a/b", "+x"):
+        odd = ClientIdentity(clientid, None)
+        assert render(rule.topic, odd) is None
+        for topic in ("x/a/b/up/c", "x/other/up/c", "x/+/up/#"):
+            assert evaluate([rule], odd, SUB, topic) is None
+    plus = ClientIdentity("+", None)
+    assert evaluate([rule], plus, PUB, "x/other/up/c") is ALLOW
+    assert evaluate([rule], plus, SUB, "x/+/up/#") is ALLOW
+    for topic in ("x/other/up/c", "x/+/up/#"):
+        assert evaluate([rule], plus, SUB, topic, plus_is_wildcard=False) is None
+
+
 def test_eq_compares_wildcards_as_text() -> None:
     rule = [AuthzRule(ALLOW, "subscribe", "eq a/#")]
     assert evaluate(rule, IDENTITY, SUB, "a/#") is ALLOW

@@ -207,7 +207,9 @@ async def test_a_silent_client_is_disconnected_after_1_5_keep_alive_intervals() 
 async def test_changed_limits_apply_to_new_connections() -> None:
     async with StandIn(StandInOptions(api_secret=SECRET)) as standin, _api(standin, 0) as api:
         old = await _connect(standin, 0, "old")
-        response = await api.put("/configs/global_zone", json={"mqtt": {"max_inflight": 500, "max_mqueue_len": 9}})
+        zone = (await api.get("/configs/global_zone")).json()
+        zone["mqtt"] |= {"max_inflight": 500, "max_mqueue_len": 9}
+        response = await api.put("/configs/global_zone", json=zone)
         assert (response.status_code, response.json()["mqtt"]["max_inflight"]) == (200, 500)
         new = await _connect(standin, 0, "new")
         rows = {row["clientid"]: row for row in (await api.get("/clients")).json()["data"]}
@@ -216,4 +218,20 @@ async def test_changed_limits_apply_to_new_connections() -> None:
         rejected = await api.put("/configs/global_zone", json={"mqtt": {"max_inflight": 0}})
         assert rejected.status_code == 400
         for probe in (old, new):
+            await asyncio.to_thread(probe.close)
+
+
+async def test_the_presence_of_a_client_called_plus_is_delivered_and_the_client_stays() -> None:
+    async with StandIn(StandInOptions(api_secret=SECRET)) as standin:
+        watcher = await _connect(standin, 0, "watcher")
+        older = await _connect(standin, 0, "older", version=4)
+        for probe in (watcher, older):
+            await asyncio.to_thread(probe.subscribe, "$SYS/brokers/+/clients/+/connected")
+        odd = await _connect(standin, 0, "+")
+        assert odd.connack is not None
+        for probe in (watcher, older):
+            message = await asyncio.to_thread(probe.message)
+            assert message.topic == f"$SYS/brokers/{NODES[0]}/clients/+/connected"
+        assert await asyncio.to_thread(odd.alive)
+        for probe in (watcher, older, odd):
             await asyncio.to_thread(probe.close)

@@ -1,7 +1,8 @@
 import pytest
 
 from controller.standin.options import StandInOptions
-from controller.standin.settings import InvalidSettingError, Settings, seconds
+from controller.standin.settings import Settings
+from controller.standin.zones import ZONE_DEFAULTS, InvalidSettingError, seconds
 
 
 @pytest.mark.parametrize(("text", "value"), [("15s", 15.0), ("500ms", 0.5), ("1h30m", 5400.0), ("2d", 172_800.0)])
@@ -15,14 +16,26 @@ def test_invalid_durations_are_rejected(bad: object) -> None:
         seconds(bad)
 
 
-def test_a_section_is_replaced_as_a_whole() -> None:
+def test_the_zone_is_replaced_as_a_whole() -> None:
     settings = Settings()
-    settings.put_zone({"mqtt": {"max_inflight": 500}})
+    whole = {**ZONE_DEFAULTS, "mqtt": {"max_inflight": 500}}
+    assert settings.put_zone(whole).keys() == ZONE_DEFAULTS.keys()
     assert settings.limits().max_inflight == 500
-    changed = settings.put_zone({"mqtt": {"max_mqueue_len": "infinity"}})
-    assert list(changed) == ["mqtt"]
+    settings.put_zone({**whole, "mqtt": {"max_mqueue_len": "infinity"}})
     limits = settings.limits()
     assert (limits.max_inflight, limits.max_queue, limits.session_expiry) == (32, 0, 7200.0)
+    with pytest.raises(InvalidSettingError, match="flapping_detect: required_field"):
+        settings.put_zone({"mqtt": {}})
+
+
+def test_a_named_zone_has_what_it_does_not_set_from_the_global_one() -> None:
+    settings = Settings()
+    settings.put_named_zones({"cordon": {"mqtt": {"max_mqueue_len": 9}, "force_shutdown": {"enable": False}}})
+    settings.change_zone({"mqtt": {"max_inflight": 40}})
+    own, other = settings.limits("cordon"), settings.limits("default")
+    assert (own.max_queue, own.max_inflight, own.fatal_queue) == (9, 40, None)
+    assert (other.max_queue, other.max_inflight) == (1000, 40)
+    assert other.fatal_queue in range(17_000, 18_001)
 
 
 @pytest.mark.parametrize(
@@ -34,12 +47,14 @@ def test_a_section_is_replaced_as_a_whole() -> None:
         {"mqtt": {"max_inflight": 0}},
         {"mqtt": {"max_inflight": True}},
         {"mqtt": {"session_expiry_interval": "soon"}},
+        {"force_shutdown": {"max_heap_size": "much"}},
     ],
 )
 def test_an_invalid_change_changes_nothing(change: dict[str, object]) -> None:
     settings = Settings()
-    with pytest.raises(InvalidSettingError):
-        settings.put_zone(change)
+    for put in (settings.change_zone, lambda part: settings.put_named_zones({"own": part})):
+        with pytest.raises(InvalidSettingError):
+            put(change)
     assert settings == Settings()
 
 

@@ -1,7 +1,7 @@
 """Sets EMQX up for Cordon: sources, rules, limits, the controller's user, and what an operator requests by name.
 
-Zone settings go through `PUT /configs/global_zone`, which replaces the sections it is given: the whole `mqtt` section
-is read, two or three keys are changed, and it is written back.
+Zone settings go through `PUT /configs/global_zone`, which refuses anything but the whole zone: it is read, two or three
+keys are changed, and it is written back.
 """
 
 import json
@@ -41,11 +41,16 @@ class PreviousBrokerSettings:
     """Everything that setup may change, as it was. `None` is what the API key may not read, or EMQX does not have."""
 
     base: SetupSnapshot
-    mqtt: dict[str, Any] | None
+    zone: dict[str, Any] | None
     settings: dict[str, Any] | None
     authenticator: str  # the built-in authenticator by user name; empty if there is none
     user: str
     has_user: bool
+
+    @property
+    def mqtt(self) -> dict[str, Any] | None:
+        """The section `mqtt` of the zone."""
+        return None if self.zone is None else self.zone["mqtt"]
 
     def text(self) -> str:
         """JSON for the store; of the zone only the keys that setup changes."""
@@ -107,7 +112,7 @@ class EmqxSetup(BrokerSetup):
         now = await self._read(was.controller_id, was.user)
         changes = [
             *_restore_rules(was, now.base),
-            *_restore_zone(was.mqtt, now.mqtt),
+            *_restore_zone(was.mqtt, now.zone),
             *_restore_no_match(was.no_match, now.settings),
         ]
         if was.user and not was.has_user and now.has_user and now.authenticator == was.authenticator:
@@ -123,10 +128,9 @@ class EmqxSetup(BrokerSetup):
         authenticator = await self._authenticator()
         has_user = bool(username) and bool(authenticator) and await self._has_user(authenticator, username)
         zone = await self._read_optional(_ZONE)
-        mqtt = None if zone is None else zone.get("mqtt")
         return PreviousBrokerSettings(
             base=await base.snapshot(self._api, controller_id),
-            mqtt=mqtt if isinstance(mqtt, dict) else None,
+            zone=zone if zone is not None and isinstance(zone.get("mqtt"), dict) else None,
             settings=await self._read_optional(_SETTINGS),
             authenticator=authenticator,
             user=username,
@@ -196,19 +200,20 @@ def _user_changes(before: PreviousBrokerSettings, wanted: DesiredSetup) -> list[
 
 
 def _zone_changes(before: PreviousBrokerSettings, wanted: DesiredSetup) -> list[ExecutableChange]:
-    if before.mqtt is None:
+    if before.zone is None:
         return []
-    mqtt, changes = before.mqtt, []
+    mqtt: dict[str, Any] = before.zone["mqtt"]
+    changes = []
     target: dict[str, Any] = {}
     if wanted.receive_maximum and _number(mqtt.get("max_inflight")) < wanted.receive_maximum:
         target["max_inflight"] = wanted.receive_maximum
     if wanted.receive_maximum and 0 < _number(mqtt.get("max_mqueue_len")) < ENOUGH_QUEUE:
         target["max_mqueue_len"] = QUEUE
     if target:
-        changes.append(_zone_change(mqtt, target, "limits of the controller's session", _OF_ALL))
+        changes.append(_zone_change(before.zone, target, "limits of the controller's session", _OF_ALL))
     if wanted.client_id_from_certificate and mqtt.get("peer_cert_as_clientid") != "cn":
         target = {**target, "peer_cert_as_clientid": "cn"}
-        changes.append(_zone_change(mqtt, target, "client ids from certificates", _RENAMES))
+        changes.append(_zone_change(before.zone, target, "client ids from certificates", _RENAMES))
     return changes
 
 
@@ -217,17 +222,18 @@ def _number(value: Any) -> int:
     return value if isinstance(value, int) and not isinstance(value, bool) else 1 << 30
 
 
-def _zone_change(mqtt: dict[str, Any], target: dict[str, Any], what: str, danger: str) -> ExecutableChange:
+def _zone_change(zone: dict[str, Any], target: dict[str, Any], what: str, danger: str) -> ExecutableChange:
+    mqtt = zone["mqtt"]
     before = "\n".join(f"mqtt.{key} = {mqtt.get(key)}" for key in target)
     after = "\n".join(f"mqtt.{key} = {value}" for key, value in target.items())
-    body = {"mqtt": {**mqtt, **target}}
+    body = {**zone, "mqtt": {**mqtt, **target}}
     return ExecutableChange(SettingChange(what, before, after, danger), _sender("PUT", _ZONE, "write zone", body))
 
 
 def _restore_zone(was: dict[str, Any] | None, now: dict[str, Any] | None) -> list[ExecutableChange]:
     if was is None or now is None:
         return []
-    target = {key: value for key, value in was.items() if key in _MQTT_KEYS and now.get(key) != value}
+    target = {key: value for key, value in was.items() if key in _MQTT_KEYS and now["mqtt"].get(key) != value}
     return [_zone_change(now, target, "settings of the zone", _RENAMES)] if target else []
 
 
