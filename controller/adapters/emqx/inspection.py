@@ -69,7 +69,7 @@ class EmqxInspector(BrokerInspector):
         await seen.collect(ask.AUTHORIZATION, lambda: self._get("/authorization/settings"))
         await seen.collect(ask.RULES_FOR_ALL, lambda: self._get(f"{RULES}/all"))
         await seen.collect(ask.ZONE, lambda: self._get("/configs/global_zone"))
-        await seen.collect(ask.NODE_CONFIG, lambda: self._get("/configs"))
+        await seen.collect(ask.NODE_CONFIG, self._node_config)
         await seen.collect(ask.COUNTS, self._counts)
         await seen.collect(ask.FILE_RULES, lambda: self._file_rules(seen.answers.get(ask.SOURCES)))
         await seen.collect(ask.LOGIN, self._default_login)
@@ -83,6 +83,9 @@ class EmqxInspector(BrokerInspector):
 
     async def _get(self, path: str) -> Any:
         return await self._api.send(requests.json_request("GET", path, "audit"))
+
+    async def _node_config(self) -> dict[str, Any]:
+        return {"node": await self._api.send(requests.read_section("node"))}
 
     async def _listeners(self) -> list[Any]:
         """The listing, with what only the request for a single listener returns."""

@@ -90,7 +90,7 @@ def configs(context: RequestContext, request: Request) -> Response:
     if key is not None and key not in sections:
         raise bad_request(problem("key", "not_a_enum_symbol", key))
     shown = sections if key is None else {key: sections[key]}
-    return Response(200, "".join(_hocon(name, value, "") for name, value in shown.items()).encode(), "text/plain")
+    return Response(200, hocon_text(shown).encode(), "text/plain")
 
 
 def _node(context: RequestContext) -> dict[str, Any]:
@@ -104,6 +104,11 @@ def _node(context: RequestContext) -> dict[str, Any]:
         "name": context.node.name,
         "role": "core",
     }
+
+
+def hocon_text(sections: dict[str, Any]) -> str:
+    """Returns sections in the form in which EMQX prints them."""
+    return "".join(_hocon(name, value, "") for name, value in sections.items())
 
 
 def _hocon(name: str, value: Any, indent: str) -> str:

@@ -63,7 +63,7 @@ class HttpLimits:
 
 @dataclass(frozen=True, slots=True)
 class ApiResponse:
-    """A good answer: the address that gave it, its status and its JSON (`None` without a body)."""
+    """A good answer: the address that gave it, its status and its JSON or text (`None` without a body)."""
 
     node: str
     status: int
@@ -87,6 +87,7 @@ class ApiRequest(Generic[T_co]):
     answers: tuple[type[BrokerError], ...] = ()
     repeat: bool = True
     bearer: str = ""  # a dashboard login's token, sent instead of the API key
+    is_text: bool = False  # asks for text instead of JSON, which is the answer's data then
 
     @property
     def text(self) -> str:
@@ -318,13 +319,17 @@ class EmqxHttpClient:
             raise BrokerUnreachableError(f"{text}: {self._describe(e)}") from e
         # An error page may echo the request's credentials: the secret must not get into any text.
         body = raw.replace(self._secret.encode(), b"***") if self._secret and status >= 400 else raw
-        data = response_data(text, request.path, status, kind, body)
+        data = response_data(text, request.path, status, kind, body, is_text=request.is_text)
         if data is None and request.method == "GET":
             raise BrokerAnswerError(f"{text}: an empty answer")
         return ApiResponse(node=base, status=status, data=data)
 
     async def _send(self, request: ApiRequest[Any], base: str) -> tuple[int, str, bytes]:
-        headers = {**self._headers, "authorization": f"Bearer {request.bearer}"} if request.bearer else self._headers
+        headers = self._headers
+        if request.bearer:
+            headers = {**headers, "authorization": f"Bearer {request.bearer}"}
+        if request.is_text:
+            headers = {**headers, "accept": "text/plain"}
         response = await self._transports[base].handle_async_request(
             httpx.Request(
                 request.method,

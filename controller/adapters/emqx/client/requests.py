@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, TypeVar
 
 from controller.adapters.emqx.client import models
+from controller.adapters.emqx.client.hocon import HoconError, read_hocon
 from controller.adapters.emqx.client.http import ApiRequest, ApiResponse, HttpMethod
 from controller.adapters.emqx.client.models import ListingPage, parse
 from controller.adapters.emqx.client.paths import quoted, segment, subject_segment, user_segment
@@ -15,7 +16,7 @@ from controller.adapters.emqx.client.responses import EmqxConflictError
 from controller.domain.containment.plan import Subject, SubjectKind
 from controller.ports.broker import SavedSubscription
 from controller.ports.broker_tables import AccessRules, Ban
-from controller.ports.errors import BrokerError, BrokerNotFoundError, BrokerRefusedError
+from controller.ports.errors import BrokerAnswerError, BrokerError, BrokerNotFoundError, BrokerRefusedError
 
 PAGE_ROWS: Final = 1000
 RULES_AT_ONCE: Final = 100  # clients in one request: what EMQX was measured with
@@ -88,6 +89,25 @@ def json_request(
 def _json(answer: _Answer) -> Any:
     assert isinstance(answer, ApiResponse)
     return answer.data
+
+
+def read_section(name: str) -> ApiRequest[dict[str, Any]]:
+    """A section of the configuration that EMQX gives as text only, such as `node`; empty where there is none."""
+    return ApiRequest("GET", "/configs", f"read section {name}", _section(name), query={"key": name}, is_text=True)
+
+
+def _section(name: str) -> Callable[[_Answer], dict[str, Any]]:
+    def read(answer: _Answer) -> dict[str, Any]:
+        assert isinstance(answer, ApiResponse)
+        try:
+            section = read_hocon(str(answer.data)).get(name, {})
+        except HoconError as e:
+            raise BrokerAnswerError(f"section {name}: {e}") from e
+        if not isinstance(section, dict):
+            raise BrokerAnswerError(f"section {name}: not an object")
+        return section
+
+    return read
 
 
 # Sessions

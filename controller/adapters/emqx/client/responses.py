@@ -39,7 +39,7 @@ class EmqxConflictError(BrokerConflictError):
         self.message = message
 
 
-def response_data(call: str, path: str, status: int, content_type: str, raw: bytes) -> object:
+def response_data(call: str, path: str, status: int, content_type: str, raw: bytes, *, is_text: bool = False) -> object:
     """Returns the data of a good answer, `None` when it has no body.
 
     Args:
@@ -48,6 +48,7 @@ def response_data(call: str, path: str, status: int, content_type: str, raw: byt
         status: HTTP status.
         content_type: of the answer, empty if it had none.
         raw: the whole body.
+        is_text: whether text is expected instead of JSON.
 
     Raises:
         BrokerRefusedError: 400, 401, 403 and other 4xx.
@@ -57,7 +58,7 @@ def response_data(call: str, path: str, status: int, content_type: str, raw: byt
         BrokerAnswerError: anything that is not an answer of this API.
     """
     if 200 <= status < 300:
-        return _data(call, raw)
+        return _text(call, content_type, raw) if is_text else _data(call, raw)
     code, message = _error_code(raw)
     detail = clean_text(f"{status} {code} {message}".strip(), MAX_MESSAGE)
     if status in {401, 403}:
@@ -85,6 +86,15 @@ def _data(call: str, raw: bytes) -> object:
     except (ValueError, RecursionError) as e:
         raise BrokerAnswerError(f"{call}: the answer is not JSON ({len(raw)} bytes)") from e
     return data
+
+
+def _text(call: str, content_type: str, raw: bytes) -> str:
+    if content_type.partition(";")[0].strip() != "text/plain":
+        raise BrokerAnswerError(f"{call}: the answer is not text ({clean_text(content_type, MAX_MESSAGE)})")
+    try:
+        return raw.decode()
+    except UnicodeDecodeError as e:
+        raise BrokerAnswerError(f"{call}: the answer is not UTF-8 ({len(raw)} bytes)") from e
 
 
 def _error_code(raw: bytes) -> tuple[str, str]:
