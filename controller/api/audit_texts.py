@@ -77,6 +77,7 @@ AUDIT_TEXTS: Final[Mapping[AuditKind, str]] = {
     AuditKind.CERTIFICATE_REVOKED: "A certificate was revoked: the device is isolated until it has a new certificate.",
     AuditKind.CERTIFICATE_REVOCATION_RESOLVED: "A new certificate resolved the revocation.",
     AuditKind.CERTIFICATE_REVOCATION_KEPT: "The device stays isolated until it has a new certificate.",
+    AuditKind.CERTIFICATE_REVOCATION_RESTORED: "A revocation that a restored older store had lost is in force again.",
     AuditKind.AUTHORITY_EXPIRING: "The authority's certificate or revocation list expires soon.",
     AuditKind.CRL_FAILED: "A followed revocation list could not be used.",
     AuditKind.CRL_RECOVERED: "The followed revocation list can be used again.",

@@ -1,7 +1,9 @@
 """Builds the services of devices' certificates, and of the keys that sign reports."""
 
+import asyncio
 from collections.abc import Callable
 
+from controller.adapters.revocation_marks import RevocationMarkFile, marks_path
 from controller.adapters.sqlite.certificates import SqliteCertificateRegistry
 from controller.adapters.sqlite.report_keys import SqliteReportKeys
 from controller.adapters.x509.authority import X509Authority
@@ -12,6 +14,7 @@ from controller.ports.errors import SettingsError
 from controller.service.containment.identity_check import IdentityCheck
 from controller.service.fleet_state import FleetState
 from controller.service.identity.certificates import CertificateService
+from controller.service.identity.crl_publisher import CrlPublisher
 from controller.service.identity.enrolment import EnrolmentService
 from controller.service.identity.external_crls import ExternalCrlRefresher
 from controller.service.identity.renewal import RenewalService
@@ -59,8 +62,12 @@ async def identity_services(
     if wanted.folder is None:
         return None
     authority, registry = open_authority(wanted), SqliteCertificateRegistry(adapters.store)
-    await registry.add(authority.own(adapters.clock.now()))
-    certificates = CertificateService(authority, registry, fleet, wanted, log, on_changed)
+    now = adapters.clock.now()
+    marks = await asyncio.to_thread(RevocationMarkFile, marks_path(adapters.store.path), now)
+    crls = CrlPublisher(authority, registry, marks, adapters.clock, wanted.crl_lifetime, log)
+    await registry.add(authority.own(now))
+    certificates = CertificateService(authority, registry, crls, fleet, wanted, log, on_changed)
+    await certificates.restore_revocations()
     await certificates.publish()
     servers = wanted.device_servers or settings.mqtt.servers
     reserved = frozenset({settings.mqtt.client_id})
@@ -69,6 +76,6 @@ async def identity_services(
     revocation = RevocationService(certificates, fleet, log)
     external = None
     if wanted.watch and wanted.watch_issuers is not None:
-        crls = X509ExternalCrls(wanted.watch_issuers)
-        external = ExternalCrlRefresher(crls, wanted.watch, wanted.watch_every, registry, revocation, fleet, log)
+        lists = X509ExternalCrls(wanted.watch_issuers)
+        external = ExternalCrlRefresher(lists, wanted.watch, wanted.watch_every, registry, crls, revocation, fleet, log)
     return IdentityServices(certificates, enrolment, revocation, renewals, external)

@@ -15,22 +15,18 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     from tuf.api.metadata import Root
 
+    from controller.adapters.sqlite.restore_losses import RestoreLoss
     from controller.adapters.sqlite.store import SqliteStore
     from controller.adapters.tuf_repository.keys import PassphrasePrompt
     from controller.domain.audit_chain import ChainHead, ChainVerification
     from controller.domain.broker.access import AccessTemplates
     from controller.domain.effects import AuditEntry
-    from controller.domain.identity.certificates import Certificate, CertificateKind
     from controller.domain.policy.cel import CelEnvironment
     from controller.domain.policy.model import Policy, PolicySet
-    from controller.ports.certificates import AuthorityInfo
     from controller.ports.updates import MetadataRoleState, PublishedUpdate
     from controller.service.broker.setup import SetupOperations
     from controller.service.settings.settings import Settings
     from schemas.updates import UpdateTarget
-
-_PUBLIC_MODE = 0o644
-_SECRET_MODE = 0o600
 
 
 # Policies and access templates
@@ -146,6 +142,18 @@ def back_up_store(path: Path, target: Path) -> int:
     return back_up_file(path, target)
 
 
+def restore_losses(source: Path, path: Path) -> "tuple[Sequence[RestoreLoss], bool]":
+    """What the present store at `path` has and the backup `source` has not; and whether revocations are kept beside it.
+
+    Raises:
+        StoreError: one of them cannot be read.
+    """
+    from controller.adapters.revocation_marks import marks_path
+    from controller.adapters.sqlite.restore_losses import losses_between
+
+    return losses_between(path, source), marks_path(path.resolve()).exists()
+
+
 def restore_store(source: Path, path: Path) -> Path | None:
     """Replaces the store of a stopped controller by a verified backup; returns where the former store is kept.
 
@@ -166,97 +174,6 @@ def verify_audit(path: Path, noted: "ChainHead | None") -> "ChainVerification":
     from controller.adapters.sqlite.audit_chain import check_file
 
     return check_file(path, noted)
-
-
-# The certificate authority
-
-
-def create_authority(folder: Path, root_key: Path, passphrase: str, name: str, crl_base: str) -> "AuthorityInfo":
-    """Makes a root and an issuing authority; the root's key is written encrypted to `root_key`.
-
-    Raises:
-        AuthorityError: a file exists or cannot be written, or the passphrase is weak.
-    """
-    from controller.adapters.x509.authority import X509Authority
-    from controller.adapters.x509.folder import AuthorityOptions, create
-
-    options = AuthorityOptions(folder, root_key, passphrase, name, crl_base)
-    return X509Authority(create(options, time.time())).info
-
-
-def import_authority(
-    folder: Path, root: Path, issuing: Path, key: Path, passphrase: str | None, root_crl: Path | None
-) -> None:
-    """Copies an existing authority into `folder`.
-
-    Raises:
-        AuthorityError: a file cannot be used.
-    """
-    from controller.adapters.x509.folder import take_in
-
-    take_in(folder, root, issuing, key, passphrase, root_crl)
-
-
-def renew_root_crl(folder: Path, root_key: Path, passphrase: str) -> float:
-    """Signs the root's own revocation list again; returns its next update in Unix seconds.
-
-    Raises:
-        AuthorityError: a file cannot be used.
-    """
-    from controller.adapters.x509.folder import renew_root_list
-
-    return renew_root_list(folder, root_key, passphrase, time.time())
-
-
-def register_certificates(settings: "Settings", pems: Sequence[bytes]) -> "list[Certificate]":
-    """Enters certificates of another authority in the registry.
-
-    Raises:
-        ControllerError: not a certificate, or the store cannot be written.
-    """
-    from controller.adapters.sqlite.certificates import SqliteCertificateRegistry
-    from controller.adapters.x509.authority import registered
-
-    found = [registered(pem, time.time()) for pem in pems]
-
-    async def add() -> None:
-        async with open_store(settings.store.path) as store:
-            for certificate in found:
-                await SqliteCertificateRegistry(store).add(certificate)
-
-    asyncio.run(add())
-    return found
-
-
-def issue_certificate(
-    settings: "Settings", kind: "CertificateKind", name: str, hosts: Sequence[str], out: Path
-) -> None:
-    """Makes a key with its certificate: NAME.key, NAME.pem with the chain, and ca.pem in `out`.
-
-    Raises:
-        ControllerError: there is no authority, or a file cannot be written.
-    """
-    from controller.adapters.sqlite.certificates import SqliteCertificateRegistry
-    from controller.adapters.x509.building import new_request
-    from controller.adapters.x509.folder import write
-    from controller.app.identity import open_authority
-    from controller.domain.identity.certificates import CertificateKind
-    from controller.service.identity.certificates import issue
-
-    key, request = new_request(name)
-    wanted, authority = settings.authority, open_authority(settings.authority)
-    lifetime = wanted.server_lifetime if kind is CertificateKind.SERVER else wanted.device_lifetime
-
-    async def issued() -> "Certificate":
-        async with open_store(settings.store.path) as store:
-            registry = SqliteCertificateRegistry(store)
-            return await issue(authority, registry, time.time(), lifetime, request, kind, hosts)
-
-    made = asyncio.run(issued())
-    out.mkdir(mode=0o750, parents=True, exist_ok=True)
-    write(out / f"{name}.key", key, _SECRET_MODE)
-    write(out / f"{name}.pem", (made.pem + authority.chain).encode(), _PUBLIC_MODE)
-    write(out / "ca.pem", authority.trust.encode(), _PUBLIC_MODE, may_replace=True)
 
 
 # The broker

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from controller.cli.connection_options import DEFAULT_CONFIG
-from controller.cli.output import say
+from controller.cli.output import safe, say
 
 BackupConfigOption = Annotated[
     Path, typer.Option("--config", envvar="CORDON_CONFIG", help="cordon.toml with the path of the store")
@@ -39,8 +39,29 @@ def restore(
     from controller.app.offline import restore_store
     from controller.service.settings.settings import load_settings
 
-    path = load_settings(config).store.path
+    settings = load_settings(config)
+    path = settings.store.path
+    lost = _losses(source, path, has_authority=settings.authority.folder is not None)
     aside = restore_store(source, path)
     say(f"{path}: restored from {source}")
     if aside is not None:
         say(f"the previous store is now {aside}")
+    for text in lost:
+        say(text)
+
+
+def _losses(source: Path, path: Path, *, has_authority: bool) -> list[str]:
+    """Returns what the backup does not have, as lines."""
+    from controller.app.offline import restore_losses
+    from controller.ports.errors import StoreError
+
+    if not path.exists():
+        return ["there was no store here: what changed since the backup is unknown"] if has_authority else []
+    try:
+        losses, has_marks = restore_losses(source, path)
+    except StoreError as e:
+        return [f"what was lost since the backup is unknown: {e}"]
+    lines = [f"LOST: {one.what}: {', '.join(map(safe, one.names))}" for one in losses]
+    if has_authority and not has_marks:
+        lines.append(f"LOST: there is no {path}.revocations: certificates revoked since the backup are valid again")
+    return lines

@@ -45,9 +45,9 @@ def init(
     name: Annotated[str, typer.Option("--name", help="prefix of the authorities' names")] = "Cordon",
 ) -> None:
     """Create a root and an issuing authority. The root's key is written encrypted: move it off this machine."""
-    from controller.app.offline import create_authority
+    from controller.app.offline_authority import create_authority
 
-    if not crl_url.startswith("http://") or "/" in crl_url[len("http://") :].rstrip("/"):
+    if not _is_crl_base(crl_url):
         raise CliError(
             "--crl-url is http://host:port: EMQX fetches lists by plain http, and they are signed", ExitCode.USAGE
         )
@@ -124,15 +124,37 @@ def crl(
         published = client.call("POST", "/certificates/publish")
         say(f"list of {published['issuer']}: the next one by {published['next_update']}")
         return
-    from controller.app.offline import renew_root_crl
+    from controller.app.offline_authority import renew_root_crl
 
-    if passphrase_file is None:
-        passphrase = str(typer.prompt("Passphrase", hide_input=True))
-    else:
-        passphrase = _read_passphrase(passphrase_file)
-    until = renew_root_crl(folder, root_key, passphrase)
+    until = renew_root_crl(folder, root_key, _passphrase(passphrase_file))
     days = (until - time.time()) / 86_400
     say(f"signed {folder / 'root.crl'}: valid for {days:.0f} days. Restart the controller, which then serves it.")
+
+
+@app.command("rotate-issuing")
+def rotate_issuing(
+    root_key: Annotated[Path | None, typer.Option("--root-key", help="the root's key; signs the new one")] = None,
+    issuing: Annotated[Path | None, typer.Option("--issuing", help="or: new certificate from elsewhere (PEM)")] = None,
+    key: Annotated[Path | None, typer.Option("--key", help="the key of --issuing (PEM, mode 0600)")] = None,
+    passphrase_file: CaPassphraseFileOption = None,
+    config: CaConfigOption = DEFAULT_CONFIG,
+) -> None:
+    """Replace the issuing certificate. The list of the replaced one is served until its last certificate ended."""
+    from controller.app import offline_authority as offline
+
+    if (root_key is None) == (issuing is None) or (issuing is None) != (key is None):
+        raise CliError("give --root-key, or --issuing with --key", ExitCode.USAGE)
+    settings = _settings(config)
+    if root_key is not None:
+        info = offline.rotate_issuing(settings, root_key, _passphrase(passphrase_file))
+    else:
+        assert issuing is not None
+        assert key is not None
+        secret = None if passphrase_file is None else _read_passphrase(passphrase_file)
+        info = offline.replace_issuing(settings, issuing, key, secret)
+    days = (info.issuing_end - time.time()) / 86_400
+    say(f"{safe(info.issuing_subject)}: valid for {days:.0f} days, lists at {safe(info.crl_url)}")
+    say("Restart the controller. Devices get certificates of the new one when they renew.")
 
 
 @app.command("import")
@@ -145,7 +167,7 @@ def import_authority(
     folder: AuthorityFolderOption = DEFAULT_FOLDER,
 ) -> None:
     """Use an existing authority: Cordon issues with its key. Set authority.crl_url to the address of its lists."""
-    from controller.app import offline
+    from controller.app import offline_authority as offline
 
     passphrase = None if passphrase_file is None else _read_passphrase(passphrase_file)
     offline.import_authority(folder.absolute(), root, issuing, key, passphrase, root_crl)
@@ -159,14 +181,14 @@ def register(
     config: CaConfigOption = DEFAULT_CONFIG,
 ) -> None:
     """Register certificates that another authority issued, so that they can be revoked by their serial number."""
-    from controller.app.offline import register_certificates
+    from controller.app.offline_authority import register_certificates
 
     for certificate in register_certificates(_settings(config), [_read(path) for path in files]):
         say(f"{safe(certificate.name)}  {certificate.serial}")
 
 
 def _issue(config: Path, kind: "CertificateKind", name: str, hosts: tuple[str, ...], out: Path) -> None:
-    from controller.app.offline import issue_certificate
+    from controller.app.offline_authority import issue_certificate
 
     issue_certificate(_settings(config), kind, name, hosts, out)
     say(f"made   {out / name}.pem, {out / name}.key, {out / 'ca.pem'}")
@@ -185,6 +207,10 @@ def _new_passphrase() -> str:
     return "-".join(letters[at : at + _GROUP] for at in range(0, _LETTERS, _GROUP))
 
 
+def _passphrase(path: Path | None) -> str:
+    return str(typer.prompt("Passphrase", hide_input=True)) if path is None else _read_passphrase(path)
+
+
 def _read_passphrase(path: Path) -> str:
     from controller.app.offline import read_secret
 
@@ -199,6 +225,20 @@ def _read(path: Path) -> bytes:
     if len(content) > _MAX_FILE:
         raise CliError(f"{path}: larger than {_MAX_FILE} bytes", ExitCode.USAGE)
     return content
+
+
+def _is_crl_base(url: str) -> bool:
+    from urllib.parse import urlsplit
+
+    from controller.domain.identity.certificates import host_fault
+
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname or "", parts.port
+    except ValueError:  # brackets, or a port that is no number
+        return False
+    rest = parts.path.rstrip("/") + parts.query + parts.fragment
+    return parts.scheme == "http" and not rest and "@" not in parts.netloc and not host_fault(host)
 
 
 def _port(url: str) -> str:

@@ -91,6 +91,7 @@ class AuditKind(StrEnum):
     CERTIFICATE_EXPIRED = "certificate.expired"
     CERTIFICATE_REVOKED = "certificate.revoked"
     CERTIFICATE_REVOCATION_RESOLVED = "certificate.revocation_resolved"
+    CERTIFICATE_REVOCATION_RESTORED = "certificate.revocation_restored"
     CERTIFICATE_REVOCATION_KEPT = "certificate.revocation_kept"
 
     AUTHORITY_EXPIRING = "authority.expiring"

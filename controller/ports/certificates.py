@@ -1,6 +1,6 @@
 """The certificate authority, and the registry of the certificates that it issued."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -62,6 +62,11 @@ class CertificateAuthority(Protocol):
         ...
 
     @property
+    def former_issuers(self) -> tuple[str, ...]:
+        """Key identifiers of replaced issuing certificates whose keys still sign their lists."""
+        ...
+
+    @property
     def info(self) -> AuthorityInfo: ...
 
     @property
@@ -98,8 +103,10 @@ class CertificateAuthority(Protocol):
         """
         ...
 
-    def revocations(self, revoked: Sequence[Certificate], number: int, now: float, next_update: float) -> PublishedCrl:
-        """Signs the list of the certificates that this authority revoked."""
+    def revocations(
+        self, issuer: str, revoked: Sequence[Certificate], number: int, start: float, next_update: float
+    ) -> PublishedCrl:
+        """Signs the list of one issuing certificate, the present one or a former; it is valid from `start`."""
         ...
 
     def root_revocations(self) -> PublishedCrl | None:
@@ -144,6 +151,28 @@ class EnrolmentResult:
     token: EnrolmentToken | None = None
 
 
+class RevocationMarks(Protocol):
+    """Revoked certificates and the highest numbers of lists, outside the store: a restored store has older ones."""
+
+    @property
+    def numbers(self) -> Mapping[str, int]:
+        """The highest number of each list, by its name."""
+        ...
+
+    @property
+    def revoked(self) -> Mapping[str, Certificate]:
+        """Every revoked certificate, by its serial number."""
+        ...
+
+    def add(self, revoked: Sequence[Certificate], numbers: Mapping[str, int]) -> None:
+        """Marks durably what is new or higher; blocks for a write to disk.
+
+        Raises:
+            StoreError: it cannot be written.
+        """
+        ...
+
+
 class CertificateRegistry(Protocol):
     """Every certificate and enrolment token. A change that returned survives power loss."""
 
@@ -173,8 +202,20 @@ class CertificateRegistry(Protocol):
         """Revokes certificates; returns those that were not revoked before."""
         ...
 
-    async def revoked(self, issuer: str, now: float) -> Sequence[Certificate]:
-        """Certificates of one issuer that are revoked and not expired."""
+    async def revoked(self, issuer: str, after: float) -> Sequence[Certificate]:
+        """Revoked certificates of one issuer that end after `after`."""
+        ...
+
+    async def all_revoked(self) -> Sequence[Certificate]:
+        """Revoked certificates of all issuers."""
+        ...
+
+    async def restore_revoked(self, certificates: Sequence[Certificate]) -> Sequence[Certificate]:
+        """Enters these as revoked; returns those that were absent or not revoked."""
+        ...
+
+    async def last_end(self, issuer: str) -> float | None:
+        """When the last certificate of this issuer ends; `None` without one."""
         ...
 
     async def standings(self, now: float) -> Sequence[RevocationStatus]:
@@ -189,8 +230,8 @@ class CertificateRegistry(Protocol):
         """Stores the number of a list that was read; returns the highest number so far."""
         ...
 
-    async def next_crl_number(self, issuer: str) -> int:
-        """The number of the next list; grows by one."""
+    async def next_crl_number(self, issuer: str, at_least: int) -> int:
+        """The number of the next list: above every earlier one, and `at_least`."""
         ...
 
     async def put_token(self, token: EnrolmentToken) -> None:
@@ -216,8 +257,11 @@ class CertificateRegistry(Protocol):
         """
         ...
 
-    async def renew(self, certificate: Certificate, of: str) -> Certificate:
-        """Adds a renewal of the certificate with the serial `of`; returns an earlier certificate of the same key."""
+    async def renew(self, certificate: Certificate, of: str) -> Certificate | None:
+        """Adds a renewal of the certificate with the serial `of`; returns an earlier certificate of the same key.
+
+        `None`: the key is in a certificate of another name.
+        """
         ...
 
     async def unrecorded(self, limit: int) -> Sequence[Certificate]:

@@ -12,6 +12,7 @@ from device_agent.host.execute import ExecuteError, environment_for_self, run
 
 MAX_FILE_BYTES: Final = 64 * 1024
 RENEW_AT: Final = 2 / 3  # of the lifetime
+RENEW_EARLIEST: Final = 1 / 3  # of the lifetime; the controller refuses earlier requests
 
 
 class IdentityError(AgentError):
@@ -29,9 +30,26 @@ class CertificateInfo:
     public_key_der: bytes
 
     @property
-    def renew_at(self) -> float:
-        """When the certificate is due for renewal, in Unix seconds."""
-        return self.not_before + (self.not_after - self.not_before) * RENEW_AT
+    def lifetime(self) -> float:
+        """Seconds."""
+        return self.not_after - self.not_before
+
+    def renewal_due_in(self, now: float, held: float, *, is_new: bool, spread: float = 0.0) -> float:
+        """Returns the seconds until the certificate is due for renewal; 0 or less if it is.
+
+        The clock may be wrong, so the time that the certificate was in use counts too: it is not due before a third of
+        its lifetime if it is new, and due after two thirds.
+
+        Args:
+            now: the device's clock, in Unix seconds.
+            held: monotonic seconds for which this process has used the certificate.
+            is_new: whether it was issued when this process began to use it.
+            spread: a share of the lifetime that is added, so that devices that enrolled together do not ask at once.
+        """
+        share = (RENEW_AT + spread) * self.lifetime
+        by_clock = self.not_before + share - now if now >= self.not_before else 0.0
+        earliest = RENEW_EARLIEST * self.lifetime - held if is_new else 0.0
+        return max(earliest, min(by_clock, share - held))
 
 
 def read_certificate_info(path: Path) -> CertificateInfo:

@@ -26,6 +26,8 @@ LONGEST_WAIT: Final = 3600.0
 RETRY: Final = Backoff(first=30.0, cap=LONGEST_WAIT)  # seconds for an answer before asking again
 REFUSED_WAIT: Final = 3600.0  # seconds after the controller refused
 CONNECT_WAIT: Final = 120.0  # seconds between two attempts to connect with a new pair
+TOO_EARLY: Final = "too_early"  # the controller's code: less than a third of the lifetime is over by its clock
+_EARLY_WAIT_SHARE: Final = 1 / 6  # of the lifetime
 MAX_CONNECT_ATTEMPTS: Final = 5
 JITTER_FRACTION: Final = 0.02  # of the lifetime: spreads devices that enrolled at the same time
 _log = logging.getLogger(__name__)
@@ -69,6 +71,8 @@ class CertificateRenewer:
         self._csr: str | None = None
         # Monotonic seconds.
         self._next = 0.0
+        self._in_use_since = clock.monotonic()
+        self._is_new = False  # issued when it came into use, not found at the start
         self._requests = 0  # without an answer
         self._connect_attempts = 0
 
@@ -82,6 +86,7 @@ class CertificateRenewer:
         current = self._store.current
         self._holder = CertificateHolder(self._holder.device_id, current, current, self._holder.passphrase)
         self._certificate, self._csr, self._connect_attempts, self._requests = None, None, 0, 0
+        self._in_use_since, self._is_new = self._clock.monotonic(), True
         self._next = 0.0  # the wait was for an attempt that failed: the next renewal has its own time
         _log.info("renewed: the new certificate has connected and is in use")
         self._on_renewed(current)
@@ -102,18 +107,16 @@ class CertificateRenewer:
             self._retry_candidate(link, now)
             return
         certificate = self._certificate = self._certificate or read_certificate_info(self._holder.certificate)
-        left = self._due(certificate) - self._clock.now().timestamp()
+        spread = int.from_bytes(hashlib.sha256(certificate.serial.encode()).digest()[:4], "big") / 2**32
+        held, wall = now - self._in_use_since, self._clock.now().timestamp()
+        left = certificate.renewal_due_in(wall, held, is_new=self._is_new, spread=spread * JITTER_FRACTION)
         if left > 0:
             self._next = now + min(left, LONGEST_WAIT)
             return
         if link.publish(UpChannel.RENEW, self._request(certificate)):
-            longest = max(1.0, _WAIT_SHARE * (certificate.not_after - certificate.not_before))
+            longest = max(1.0, _WAIT_SHARE * certificate.lifetime)
             self._next = now + min(RETRY.ceiling(self._requests), longest)
             self._requests += 1
-
-    def _due(self, info: CertificateInfo) -> float:
-        jitter = int.from_bytes(hashlib.sha256(info.serial.encode()).digest()[:4], "big") / 2**32
-        return info.renew_at + jitter * JITTER_FRACTION * (info.not_after - info.not_before)
 
     def _request(self, info: CertificateInfo) -> bytes:
         from device_agent.identity.keypair import make_csr, read_key, sign  # large: only to renew
@@ -141,7 +144,7 @@ class CertificateRenewer:
         if answer.request != hashlib.sha256(csr.encode()).hexdigest():
             return
         if answer.certificate is None:
-            self._next = self._clock.monotonic() + REFUSED_WAIT
+            self._next = self._clock.monotonic() + self._refused_wait(answer.refused)
             _log.error("the controller refused to renew the certificate: %s (%s)", answer.refused, answer.detail)
             return
         try:
@@ -152,6 +155,12 @@ class CertificateRenewer:
         self._connect_attempts, self._next = 1, self._clock.monotonic() + CONNECT_WAIT
         _log.info("received a new certificate; connecting with it")
         link.reconnect()
+
+    def _refused_wait(self, code: str | None) -> float:
+        """A request that is too early, because this device's clock is ahead, is repeated some times in a lifetime."""
+        if code != TOO_EARLY or self._certificate is None:
+            return REFUSED_WAIT
+        return max(1.0, _EARLY_WAIT_SHARE * self._certificate.lifetime)
 
     def _retry_candidate(self, link: RenewalLink, now: float) -> None:
         """Connects once more with the new pair: the broker was unreachable, or did not accept it."""

@@ -97,5 +97,5 @@ class Files:
         root = self.authority.root_revocations()
         assert root is not None
         gone = [evolve(one, revoked_at=self._now) for one in revoked]
-        mine = self.authority.revocations(gone, self._number, self._now, self._now + DAY)
+        mine = self.authority.revocations(self.authority.issuer, gone, self._number, self._now, self._now + DAY)
         self.lists.write_bytes(mine.pem + root.pem)

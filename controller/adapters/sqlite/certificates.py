@@ -74,9 +74,32 @@ class SqliteCertificateRegistry(CertificateRegistry):
 
         return await self._store.write(change)
 
-    async def revoked(self, issuer: str, now: float) -> Sequence[Certificate]:
+    async def revoked(self, issuer: str, after: float) -> Sequence[Certificate]:
         text = f"{_SELECT} WHERE revoked_at IS NOT NULL AND issuer = ? AND end_at > ? ORDER BY revoked_at"
-        return await self._store.read(lambda db: [_certificate(row) for row in db.execute(text, (issuer, now))])
+        return await self._store.read(lambda db: [_certificate(row) for row in db.execute(text, (issuer, after))])
+
+    async def all_revoked(self) -> Sequence[Certificate]:
+        text = f"{_SELECT} WHERE revoked_at IS NOT NULL"
+        return await self._store.read(lambda db: [_certificate(row) for row in db.execute(text)])
+
+    async def restore_revoked(self, certificates: Sequence[Certificate]) -> Sequence[Certificate]:
+        def change(db: sqlite3.Connection) -> list[Certificate]:
+            done = []
+            for one in certificates:
+                found = _one(db, f"{_SELECT} WHERE serial = ?", (one.serial,))
+                if found is not None and found.revoked_at is not None:
+                    continue
+                _add(db, one)
+                marked = "UPDATE certificates SET revoked_at = ?, reason = ? WHERE serial = ?"
+                db.execute(marked, (one.revoked_at, one.reason, one.serial))
+                done.append(one)
+            return done
+
+        return await self._store.write(change)
+
+    async def last_end(self, issuer: str) -> float | None:
+        text = "SELECT max(end_at) FROM certificates WHERE issuer = ?"
+        return await self._store.read(lambda db: db.execute(text, (issuer,)).fetchone()[0])
 
     async def standings(self, now: float) -> Sequence[RevocationStatus]:
         text = (
@@ -104,13 +127,13 @@ class SqliteCertificateRegistry(CertificateRegistry):
 
         return await self._store.write(change)
 
-    async def next_crl_number(self, issuer: str) -> int:
+    async def next_crl_number(self, issuer: str, at_least: int) -> int:
         def change(db: sqlite3.Connection) -> int:
             text = (
-                "INSERT INTO crl_numbers (issuer, number) VALUES (?, 1)"
-                " ON CONFLICT (issuer) DO UPDATE SET number = number + 1"
+                "INSERT INTO crl_numbers (issuer, number) VALUES (?, ?)"
+                " ON CONFLICT (issuer) DO UPDATE SET number = max(number + 1, excluded.number)"
             )
-            db.execute(text, (issuer,))
+            db.execute(text, (issuer, at_least))
             (number,) = db.execute("SELECT number FROM crl_numbers WHERE issuer = ?", (issuer,)).fetchone()
             return int(number)
 
@@ -143,7 +166,8 @@ class SqliteCertificateRegistry(CertificateRegistry):
             if refusal is not None or token is None:
                 assert refusal is not None
                 return EnrolmentResult(None, refusal.code, refusal.message, token)
-            if any(one.key == certificate.key for one in held):
+            if db.execute("SELECT 1 FROM certificates WHERE key = ?", (certificate.key,)).fetchone():
+                # Of this device or another: two devices with one key could sign and renew for each other.
                 return EnrolmentResult(None, "key_used", "this key had a certificate already: make a new one", token)
             db.execute("UPDATE enrolment_tokens SET uses_left = uses_left - 1 WHERE token_id = ?", (token.token_id,))
             _add(db, certificate)
@@ -151,11 +175,14 @@ class SqliteCertificateRegistry(CertificateRegistry):
 
         return await self._store.write(change)
 
-    async def renew(self, certificate: Certificate, of: str) -> Certificate:
-        def change(db: sqlite3.Connection) -> Certificate:
+    async def renew(self, certificate: Certificate, of: str) -> Certificate | None:
+        def change(db: sqlite3.Connection) -> Certificate | None:
             for one in _of(db, certificate.name):
                 if one.key == certificate.key and one.origin == f"renewal:{of}" and one.revoked_at is None:
                     return one
+            others = "SELECT 1 FROM certificates WHERE key = ? AND name <> ?"
+            if db.execute(others, (certificate.key, certificate.name)).fetchone():
+                return None
             _add(db, certificate)
             return certificate
 

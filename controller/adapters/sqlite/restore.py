@@ -116,12 +116,11 @@ def _replace(fresh: Path, path: Path, now: float) -> Path | None:
         moment = datetime.fromtimestamp(now, UTC).strftime("%Y%m%dT%H%M%SZ")
         aside = path.with_name(f"{path.name}.before-{moment}")
         os.link(path, aside)
-        if log.exists():
+        if log.exists() and log.stat().st_size:
             # What the old store had not copied into itself yet goes with it; under the old name SQLite would play it
             # into the new one.
             log.rename(aside.with_name(f"{aside.name}-wal"))
-    else:
-        log.unlink(missing_ok=True)
+    log.unlink(missing_ok=True)
     path.with_name(f"{path.name}-shm").unlink(missing_ok=True)
     fresh.replace(path)
     sync_folder(path.parent)

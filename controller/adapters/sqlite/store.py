@@ -111,6 +111,11 @@ class SqliteStore(Store):
         self._writer = WriterThread(path, connection, options, now, log)
 
     @property
+    def path(self) -> Path:
+        """The store's file; other files of the store lie beside it."""
+        return self._path
+
+    @property
     def health(self) -> StoreHealth:
         """Whether commits succeed."""
         return self._writer.health

@@ -40,12 +40,18 @@ class X509Authority(CertificateAuthority):
             text = "devices could not find the revocation lists: set authority.crl_url to http://host:port"
             raise AuthorityError(text)
         self._issuer = building.key_identifier(material.key.public_key())
+        pairs = ((material.issuing, material.key), *material.former)
+        self._signers = {building.key_identifier(key.public_key()): (subject.subject, key) for subject, key in pairs}
         self._where = folder.crl_address(self._base, self._issuer)
 
     @property
     def issuer(self) -> str:
         """Key identifier of the issuing certificate, in hex."""
         return self._issuer
+
+    @property
+    def former_issuers(self) -> tuple[str, ...]:
+        return tuple(name for name in self._signers if name != self._issuer)
 
     @property
     def info(self) -> AuthorityInfo:
@@ -137,10 +143,12 @@ class X509Authority(CertificateAuthority):
             pem=made.public_bytes(PEM).decode(),
         )
 
-    def revocations(self, revoked: Sequence[Certificate], number: int, now: float, next_update: float) -> PublishedCrl:
-        issuing = self._material.issuing
-        made = building.revocation_list(issuing.subject, self._material.key, revoked, number, now, next_update)
-        return PublishedCrl(self._issuer, made.public_bytes(DER), made.public_bytes(PEM), next_update)
+    def revocations(
+        self, issuer: str, revoked: Sequence[Certificate], number: int, start: float, next_update: float
+    ) -> PublishedCrl:
+        subject, key = self._signers[issuer]
+        made = building.revocation_list(subject, key, revoked, number, start, next_update)
+        return PublishedCrl(issuer, made.public_bytes(DER), made.public_bytes(PEM), next_update)
 
     def root_revocations(self) -> PublishedCrl | None:
         found = self._material.root_list

@@ -35,8 +35,15 @@ _REASONS: Final = {
 
 
 def named(text: str) -> x509.Name:
-    """Returns a distinguished name with only a common name."""
-    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
+    """Returns a distinguished name with only a common name.
+
+    Raises:
+        AuthorityError: a common name cannot be this text.
+    """
+    try:
+        return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
+    except ValueError as e:
+        raise AuthorityError(f"{text!r} is no common name: it has 1 to 64 characters") from e
 
 
 def moment(seconds: float) -> datetime:
@@ -125,13 +132,13 @@ def signed(
 
 
 def revocation_list(
-    issuer: x509.Name, key: SigningKey, revoked: Sequence[Certificate], number: int, now: float, until: float
+    issuer: x509.Name, key: SigningKey, revoked: Sequence[Certificate], number: int, start: float, until: float
 ) -> x509.CertificateRevocationList:
-    """Returns a revocation list of these certificates."""
+    """Returns a revocation list of these certificates, valid from `start` to `until` (Unix seconds)."""
     builder = (
         x509.CertificateRevocationListBuilder()
         .issuer_name(issuer)
-        .last_update(moment(now))
+        .last_update(moment(start))
         .next_update(moment(until))
         .add_extension(x509.CRLNumber(number), critical=False)
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(key.public_key()), critical=False)

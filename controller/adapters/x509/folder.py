@@ -1,7 +1,8 @@
 """The authority's folder: creation, loading, and import of another authority.
 
-`root.pem` (trust), `issuing.pem` and `issuing.key` (online), `root.crl` (the root's own list). The root's key is
-not in it: it is written once, encrypted, to a path for offline storage.
+`root.pem` (trust), `issuing.pem` and `issuing.key` (online), `root.crl` (the root's own list); `former/` has issuing
+certificates that were replaced, whose keys still sign their lists. The root's key is not in it: it is written once,
+encrypted, to a path for offline storage.
 """
 
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from controller.domain.identity.certificates import (
     ISSUING_LIFETIME,
     ROOT_CRL_LIFETIME,
     ROOT_LIFETIME,
+    backdated,
     key_weakness,
     validity,
 )
@@ -31,11 +33,13 @@ ROOT: Final = "root.pem"
 ISSUING: Final = "issuing.pem"
 ISSUING_KEY: Final = "issuing.key"
 ROOT_LIST: Final = "root.crl"
+FORMER: Final = "former"
+MAX_FORMER: Final = 64
 _MAX_FILE: Final = 64 * 1024  # bytes
 _MAX_KEY: Final = 16 * 1024  # bytes
 _FOLDER_MODE: Final = 0o750
-_SECRET_MODE: Final = 0o600
-_PUBLIC_MODE: Final = 0o644
+SECRET_MODE: Final = 0o600
+PUBLIC_MODE: Final = 0o644
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +50,7 @@ class AuthorityMaterial:
     issuing: x509.Certificate
     key: SigningKey
     root_list: x509.CertificateRevocationList | None
+    former: tuple[tuple[x509.Certificate, SigningKey], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +78,7 @@ def create(wish: AuthorityOptions, now: float) -> AuthorityMaterial:
     trouble = root_passphrase_weakness(wish.passphrase)
     if trouble:
         raise AuthorityError(f"the root's key needs a strong passphrase: {trouble}")
-    _make_folder(wish.folder)
+    make_folder(wish.folder)
     there = [
         path for path in (*map(wish.folder.joinpath, (ROOT, ISSUING, ISSUING_KEY)), wish.root_key) if path.exists()
     ]
@@ -84,16 +89,14 @@ def create(wish: AuthorityOptions, now: float) -> AuthorityMaterial:
     root_name = building.named(f"{wish.name} root")
     draft = building.authority(f"{wish.name} root", root_key.public_key(), root_when, path_length=1, crl_url="")
     root = building.signed(draft, root_name, root_key, is_own=True)
-    where = crl_address(wish.crl_base, building.key_identifier(root_key.public_key()))
-    when = validity(now, ISSUING_LIFETIME, root_when.end)
-    draft = building.authority(f"{wish.name} issuing", key.public_key(), when, path_length=0, crl_url=where)
-    issuing = building.signed(draft, root_name, root_key)
-    root_list = building.revocation_list(root_name, root_key, (), 1, now, now + ROOT_CRL_LIFETIME)
-    write(wish.root_key, _encrypted(root_key, wish.passphrase), _SECRET_MODE)
-    write(wish.folder / ISSUING_KEY, _plain(key), _SECRET_MODE)
-    write(wish.folder / ROOT_LIST, root_list.public_bytes(PEM), _PUBLIC_MODE)
-    write(wish.folder / ROOT, root.public_bytes(PEM), _PUBLIC_MODE)
-    write(wish.folder / ISSUING, issuing.public_bytes(PEM), _PUBLIC_MODE)
+    issuing = new_issuing(f"{wish.name} issuing", key, root, root_key, wish.crl_base, now)
+    start = backdated(now, ROOT_CRL_LIFETIME)
+    root_list = building.revocation_list(root_name, root_key, (), int(now), start, now + ROOT_CRL_LIFETIME)
+    write(wish.root_key, encrypted(root_key, wish.passphrase), SECRET_MODE)
+    write(wish.folder / ISSUING_KEY, plain(key), SECRET_MODE)
+    write(wish.folder / ROOT_LIST, root_list.public_bytes(PEM), PUBLIC_MODE)
+    write(wish.folder / ROOT, root.public_bytes(PEM), PUBLIC_MODE)
+    write(wish.folder / ISSUING, issuing.public_bytes(PEM), PUBLIC_MODE)
     return AuthorityMaterial(root, issuing, key, root_list)
 
 
@@ -103,13 +106,49 @@ def load(folder: Path, passphrase_file: Path | None = None) -> AuthorityMaterial
     Raises:
         SettingsError: a file is missing, readable by others, or invalid.
     """
-    root = _certificate(folder / ROOT)
-    issuing = _certificate(folder / ISSUING)
+    root = read_certificate(folder / ROOT)
+    issuing = read_certificate(folder / ISSUING)
     passphrase = None if passphrase_file is None else read_secret(passphrase_file, "authority.passphrase_file")
-    key = _key(folder / ISSUING_KEY, passphrase)
-    if building.key_digest(key.public_key()) != building.key_digest(issuing.public_key()):
-        raise SettingsError(f"{folder / ISSUING_KEY} is not the key of {folder / ISSUING}")
-    return AuthorityMaterial(root, issuing, key, _root_list(folder / ROOT_LIST))
+    key, former = read_key(folder / ISSUING_KEY, passphrase), _former(folder, passphrase)
+    if not belong_together(issuing, key):
+        # A replacement was interrupted between its two files: the former pair is complete, and in force.
+        kept = next((old for certificate, old in former if certificate == issuing), None)
+        if kept is None:
+            raise SettingsError(f"{folder / ISSUING_KEY} is not the key of {folder / ISSUING}")
+        key = kept
+    others = tuple(pair for pair in former if pair[0] != issuing)
+    return AuthorityMaterial(root, issuing, key, _root_list(folder / ROOT_LIST), others)
+
+
+def _former(folder: Path, passphrase: str | None) -> tuple[tuple[x509.Certificate, SigningKey], ...]:
+    paths = sorted((folder / FORMER).glob("*.pem"))
+    if len(paths) > MAX_FORMER:
+        raise SettingsError(f"authority: {folder / FORMER} has more than {MAX_FORMER} certificates")
+    pairs = tuple((read_certificate(path), read_key(path.with_suffix(".key"), passphrase)) for path in paths)
+    for path, (certificate, key) in zip(paths, pairs, strict=True):
+        if not belong_together(certificate, key):
+            raise SettingsError(f"authority: {path.with_suffix('.key')} is not the key of {path}")
+    return pairs
+
+
+def belong_together(certificate: x509.Certificate, key: SigningKey) -> bool:
+    """Whether the key is that of the certificate."""
+    return building.key_digest(key.public_key()) == building.key_digest(certificate.public_key())
+
+
+def new_issuing(
+    name: str, key: SigningKey, root: x509.Certificate, root_key: SigningKey, base: str, now: float
+) -> x509.Certificate:
+    """Signs an issuing certificate; `base`: URL of the lists.
+
+    Raises:
+        AuthorityError: not a name.
+        CertificateTimeError: the root ends too soon.
+    """
+    where = crl_address(base, building.key_identifier(root_key.public_key()))
+    when = validity(now, ISSUING_LIFETIME, root.not_valid_after_utc.timestamp())
+    draft = building.authority(name, key.public_key(), when, path_length=0, crl_url=where)
+    return building.signed(draft, root.subject, root_key)
 
 
 def take_in(folder: Path, root: Path, issuing: Path, key: Path, passphrase: str | None, root_list: Path | None) -> None:
@@ -118,26 +157,39 @@ def take_in(folder: Path, root: Path, issuing: Path, key: Path, passphrase: str 
     Raises:
         AuthorityError, SettingsError: there is one already, or the files do not belong together.
     """
-    _make_folder(folder)
+    make_folder(folder)
     if (folder / ISSUING).exists():
         raise AuthorityError(f"{folder / ISSUING} is there already; an authority is never overwritten")
-    top, middle, secret = _certificate(root), _certificate(issuing), _key(key, passphrase)
-    if building.key_digest(secret.public_key()) != building.key_digest(middle.public_key()):
+    top = read_certificate(root)
+    middle, secret = read_issuing(root, top, issuing, key, passphrase)
+    given = None if root_list is None else _root_list(root_list)
+    if given is not None:
+        write(folder / ROOT_LIST, given.public_bytes(PEM), PUBLIC_MODE)
+    write(folder / ISSUING_KEY, plain(secret), SECRET_MODE)
+    write(folder / ROOT, top.public_bytes(PEM), PUBLIC_MODE)
+    write(folder / ISSUING, middle.public_bytes(PEM), PUBLIC_MODE)
+
+
+def read_issuing(
+    root_path: Path, root: x509.Certificate, issuing: Path, key: Path, passphrase: str | None
+) -> tuple[x509.Certificate, SigningKey]:
+    """Reads an issuing certificate of this root, and its key.
+
+    Raises:
+        AuthorityError, SettingsError: the files do not belong together, or the key is weak.
+    """
+    middle, secret = read_certificate(issuing), read_key(key, passphrase)
+    if not belong_together(middle, secret):
         raise AuthorityError(f"{key} is not the key of {issuing}")
     weak = key_weakness(building.describe_key(secret.public_key()))
     if weak:
         raise AuthorityError(f"{key}: {weak}")
     _check_authority(middle, issuing)
     try:
-        middle.verify_directly_issued_by(top)
+        middle.verify_directly_issued_by(root)
     except Exception as e:  # invalid signature, wrong name, unsupported key: all mean the same here
-        raise AuthorityError(f"{issuing} was not issued by {root}") from e
-    given = None if root_list is None else _root_list(root_list)
-    if given is not None:
-        write(folder / ROOT_LIST, given.public_bytes(PEM), _PUBLIC_MODE)
-    write(folder / ISSUING_KEY, _plain(secret), _SECRET_MODE)
-    write(folder / ROOT, top.public_bytes(PEM), _PUBLIC_MODE)
-    write(folder / ISSUING, middle.public_bytes(PEM), _PUBLIC_MODE)
+        raise AuthorityError(f"{issuing} was not issued by {root_path}") from e
+    return middle, secret
 
 
 def renew_root_list(folder: Path, root_key: Path, passphrase: str, now: float) -> float:
@@ -146,15 +198,15 @@ def renew_root_list(folder: Path, root_key: Path, passphrase: str, now: float) -
     Raises:
         AuthorityError, SettingsError: wrong passphrase, or not this root's key.
     """
-    root = _certificate(folder / ROOT)
-    key = _key(root_key, passphrase)
-    if building.key_digest(key.public_key()) != building.key_digest(root.public_key()):
+    root = read_certificate(folder / ROOT)
+    key = read_key(root_key, passphrase)
+    if not belong_together(root, key):
         raise AuthorityError(f"{root_key} is not the key of {folder / ROOT}")
     before = _root_list(folder / ROOT_LIST)
-    number = 1 if before is None else before.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number + 1
-    until = now + ROOT_CRL_LIFETIME
-    fresh = building.revocation_list(root.subject, key, (), number, now, until)
-    write(folder / ROOT_LIST, fresh.public_bytes(PEM), _PUBLIC_MODE, may_replace=True)
+    last = 0 if before is None else before.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number
+    until, start = now + ROOT_CRL_LIFETIME, backdated(now, ROOT_CRL_LIFETIME)
+    fresh = building.revocation_list(root.subject, key, (), max(last + 1, int(now)), start, until)
+    write(folder / ROOT_LIST, fresh.public_bytes(PEM), PUBLIC_MODE, may_replace=True)
     return until
 
 
@@ -185,7 +237,12 @@ def write(path: Path, content: bytes, mode: int, *, may_replace: bool = False) -
         raise AuthorityError(f"{path}: cannot be written: {e.strerror}") from e
 
 
-def _make_folder(folder: Path) -> None:
+def make_folder(folder: Path) -> None:
+    """Makes the folder if it is absent.
+
+    Raises:
+        AuthorityError: it cannot be made.
+    """
     try:
         folder.mkdir(mode=_FOLDER_MODE, parents=True, exist_ok=True)
     except OSError as e:
@@ -213,7 +270,12 @@ def _read(path: Path, most: int) -> bytes:
     return content
 
 
-def _certificate(path: Path) -> x509.Certificate:
+def read_certificate(path: Path) -> x509.Certificate:
+    """Reads a certificate in PEM.
+
+    Raises:
+        SettingsError: it cannot be read, or is none.
+    """
     try:
         return x509.load_pem_x509_certificate(_read(path, _MAX_FILE))
     except ValueError as e:
@@ -229,7 +291,12 @@ def _root_list(path: Path) -> x509.CertificateRevocationList | None:
         raise SettingsError(f"authority: {path} is not a revocation list in PEM") from e
 
 
-def _key(path: Path, passphrase: str | None) -> SigningKey:
+def read_key(path: Path, passphrase: str | None) -> SigningKey:
+    """Reads a private key in PEM that only its owner can read.
+
+    Raises:
+        SettingsError: it cannot be read, others can read it, another passphrase, or no signing key.
+    """
     text = read_secret(path, "authority", most=_MAX_KEY)
     try:
         key = serialization.load_pem_private_key(text.encode(), None if passphrase is None else passphrase.encode())
@@ -240,10 +307,12 @@ def _key(path: Path, passphrase: str | None) -> SigningKey:
     return key
 
 
-def _plain(key: SigningKey) -> bytes:
+def plain(key: SigningKey) -> bytes:
+    """The key in PEM, without a passphrase."""
     return key.private_bytes(PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
 
 
-def _encrypted(key: SigningKey, passphrase: str) -> bytes:
+def encrypted(key: SigningKey, passphrase: str) -> bytes:
+    """The key in PEM, encrypted."""
     protection = serialization.BestAvailableEncryption(passphrase.encode())
     return key.private_bytes(PEM, serialization.PrivateFormat.PKCS8, protection)

@@ -3,15 +3,22 @@
 Times are Unix seconds, durations seconds.
 """
 
+import re
 from dataclasses import dataclass
 from enum import StrEnum
+from ipaddress import ip_address
 from typing import Final
 
 SKEW: Final = 300.0  # seconds before the issuance from which a certificate is valid, for clocks that differ
 _SKEW_SHARE: Final = 0.05  # of the lifetime at most, so that a short-lived certificate is not due for renewal at once
 RENEW_AT: Final = 2 / 3  # of the lifetime
+RENEW_EARLIEST: Final = 1 / 3  # of the lifetime: an earlier request comes of a clock that is ahead
 MIN_LIFETIME: Final = 5.0  # seconds; a shorter one could not be renewed in time
 MIN_RSA_BITS: Final = 2048
+MAX_NAME: Final = 64  # characters of a common name (RFC 5280)
+MAX_HOST: Final = 253  # characters of a host name
+_LABEL: Final = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
+_NAME: Final = re.compile(r"(\*\.)?[A-Za-z0-9_:][A-Za-z0-9._:@+-]*")
 _CURVES: Final = frozenset({"secp256r1", "secp384r1", "secp521r1"})
 _DAY: Final = 86_400.0
 ROOT_LIFETIME: Final = 3650 * _DAY
@@ -44,6 +51,33 @@ class ValidityPeriod:
         return self.start + (self.end - self.start) * RENEW_AT
 
 
+def name_fault(name: str) -> str:
+    """Returns why a certificate cannot have this common name, empty if it can; the name is also a file's."""
+    if not name or len(name) > MAX_NAME:
+        return f"a name has 1 to {MAX_NAME} characters, this one has {len(name)}"
+    if not _NAME.fullmatch(name):
+        return f"{name!r} is no name: it has letters, digits and . _ : @ + - and begins with no dot"
+    return ""
+
+
+def host_fault(host: str) -> str:
+    """Returns why a certificate cannot be for this host, empty if it can: a host name or an IP address."""
+    try:
+        ip_address(host)
+    except ValueError:
+        pass
+    else:
+        return ""
+    if "://" in host or "/" in host:
+        return f"{host!r} is a URL or a path: give the host alone"
+    labels = host.removeprefix("*.").split(".")
+    if len(host) > MAX_HOST or not all(map(_LABEL.fullmatch, labels)):
+        return f"{host!r} is neither a host name nor an address"
+    if labels[-1].isdigit():
+        return f"{host!r} is not a valid IP address"
+    return ""
+
+
 class CertificateTimeError(ValueError):
     """No certificate can be issued for this time."""
 
@@ -58,8 +92,15 @@ def validity(now: float, lifetime: float, issuer_end: float | None) -> ValidityP
     if issuer_end is not None:
         end = min(end, issuer_end)
     if end - now < MIN_LIFETIME:
-        raise CertificateTimeError("the authority's own certificate has expired, or is about to: make a new one")
-    return ValidityPeriod(now - min(SKEW, (end - now) * _SKEW_SHARE), end)
+        raise CertificateTimeError(
+            "the authority's own certificate has expired, or is about to: make a new one with cordon ca rotate-issuing"
+        )
+    return ValidityPeriod(backdated(now, end - now), end)
+
+
+def backdated(now: float, lifetime: float) -> float:
+    """Returns the time from which something issued at `now` is valid, for clocks that are behind."""
+    return now - min(SKEW, lifetime * _SKEW_SHARE)
 
 
 WARN_BEFORE: Final = 30 * _DAY  # before the end of what only an operator renews
@@ -116,6 +157,11 @@ class Certificate:
     pem: str
     revoked_at: float | None = None
     reason: str = ""
+
+    @property
+    def renewable_from(self) -> float:
+        """The earliest time at which its holder gets the next one."""
+        return self.start + (self.end - self.start) * RENEW_EARLIEST
 
     def is_valid(self, now: float) -> bool:
         return self.revoked_at is None and now < self.end

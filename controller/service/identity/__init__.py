@@ -1,5 +1,6 @@
 """Certificates and enrolment of devices.
 
 - `certificates`: the registry. `enrolment`, `renewal`, `revocation`: one use case each.
-- `external_crls`: revocation lists of other authorities. `clones`: doubled identities. `services`: all of them.
+- `crl_publisher`: this authority's revocation lists. `external_crls`: those of other authorities.
+- `clones`: doubled identities. `services`: all of them.
 """

@@ -12,6 +12,8 @@ from controller.domain.identity.certificates import (
     CertificateKind,
     CertificateTimeError,
     expiry_warnings,
+    host_fault,
+    name_fault,
     validity,
 )
 from controller.ports.certificates import (
@@ -19,11 +21,13 @@ from controller.ports.certificates import (
     CertificateAuthority,
     CertificateRegistry,
     CertificateRequest,
+    CertificateRequestRefusedError,
     PublishedCrl,
 )
 from controller.ports.errors import StoreError
 from controller.ports.log import Log
 from controller.service.fleet_state import FleetState
+from controller.service.identity.crl_publisher import CrlPublisher
 from controller.service.settings.settings import AuthoritySettings
 from controller.service.unit_of_work import UnitOfWork
 
@@ -51,7 +55,11 @@ async def issue(
         when = validity(now, lifetime, authority.info.issuing_end)
     except CertificateTimeError as e:
         raise AuthorityError(str(e)) from e
-    made = authority.issue(authority.read(pem), kind, when, now, "operator", hosts)
+    request = authority.read(pem)
+    fault = next((fault for fault in map(host_fault, hosts) if fault), name_fault(request.name))
+    if fault:
+        raise CertificateRequestRefusedError("name_malformed", fault)
+    made = authority.issue(request, kind, when, now, "operator", hosts)
     await registry.add(made)
     return made
 
@@ -66,6 +74,7 @@ class CertificateService:
         self,
         authority: CertificateAuthority,
         registry: CertificateRegistry,
+        crls: CrlPublisher,
         fleet: FleetState,
         settings: AuthoritySettings,
         log: Log,
@@ -73,15 +82,13 @@ class CertificateService:
     ) -> None:
         self.authority = authority
         self.registry = registry
+        self.crls = crls
         self.settings = settings
         self.changed = asyncio.Event()
         self.on_changed = on_changed
         self._fleet = fleet
         self._clock = fleet.clock
         self._log = log
-        self._lists: dict[str, PublishedCrl] = {}
-        self._listed: tuple[str, ...] = ()
-        self._publishing = asyncio.Lock()
         self._pruned_at = fleet.clock.monotonic()
         self._warned_at: float | None = None
 
@@ -108,8 +115,9 @@ class CertificateService:
         return self.authority.issue(request, CertificateKind.CLIENT, when, issued_at, origin)
 
     async def run_once(self) -> None:
-        """Publishes the list if it is due, and audits new and expired certificates."""
+        """Publishes the lists that are due, and audits new and expired certificates."""
         try:
+            await self.restore_revocations()
             await self.publish()
             await self.record()
             await self.record_expiries()
@@ -128,7 +136,7 @@ class CertificateService:
         info, root = self.authority.info, self.authority.root_revocations()
         ends = (
             ("the root certificate", info.root_end),
-            ("the issuing certificate", info.issuing_end),
+            ("the issuing certificate (cordon ca rotate-issuing --root-key)", info.issuing_end),
             ("the root's revocation list (cordon ca crl --root-key)", None if root is None else root.next_update),
         )
         now = self._clock.now()
@@ -139,34 +147,27 @@ class CertificateService:
 
     def published_crl(self, name: str) -> PublishedCrl | None:
         """The published list of this issuer."""
-        return self._lists.get(name)
+        return self.crls.published(name)
 
     @property
     def lists(self) -> Sequence[PublishedCrl]:
         """All published lists."""
-        return tuple(self._lists.values())
+        return self.crls.lists
 
     async def publish(self) -> PublishedCrl:
-        """The current list; a new one if a certificate was revoked, or half of its lifetime is over."""
-        async with self._publishing:
-            return await self._publish()
+        """The present list; a new one if a certificate was revoked, or half of its lifetime is over."""
+        return await self.crls.publish()
 
-    async def _publish(self) -> PublishedCrl:
-        authority, now, lifetime = self.authority, self._clock.now(), self.settings.crl_lifetime
-        root = authority.root_revocations()
-        if root is not None:
-            self._lists[root.name] = root
-        revoked = await self.registry.revoked(authority.issuer, now)
-        listed = tuple(sorted(one.serial for one in revoked))
-        current = self._lists.get(authority.issuer)
-        if current is not None and listed == self._listed and current.next_update - now > lifetime / 2:
-            return current
-        number = await self.registry.next_crl_number(authority.issuer)
-        fresh = authority.revocations(revoked, number, now, now + lifetime)
-        self._lists[authority.issuer] = fresh
-        self._listed = listed
-        self._log("revocation list published", {"number": number, "revoked": len(listed)})
-        return fresh
+    async def restore_revocations(self) -> None:
+        """Revokes again what was revoked since a backup that was restored, and records it."""
+        lost = await self.crls.mark_revoked()
+        if not lost:
+            return
+        self._log("revocations that the store had lost are in force again", {"certificates": len(lost)})
+        await self._fleet.record(*map(_restored, lost))
+        for name in dict.fromkeys(one.name for one in lost):
+            self.on_changed(name)
+        self.changed.set()
 
     async def record(self) -> None:
         """Audits each certificate at least once, also those issued on the command line."""
@@ -194,6 +195,13 @@ def _expired(one: Certificate) -> AuditEntry:
     why = f"it was not renewed in time: cordon enrol token --device {one.name} --replace, and enrol it again"
     detail: dict[str, object] = {"serial": one.serial, "until": one.end, "why": why}
     return AuditEntry(AuditKind.CERTIFICATE_EXPIRED, one.name, "cordon", "", detail, alert=True)
+
+
+def _restored(one: Certificate) -> AuditEntry:
+    why = "an older store was restored, which had it as valid"
+    detail: dict[str, object] = {"serial": one.serial, "name": one.name, "revoked_at": one.revoked_at, "why": why}
+    device_id = one.name if one.kind is CertificateKind.CLIENT else ""
+    return AuditEntry(AuditKind.CERTIFICATE_REVOCATION_RESTORED, device_id, "cordon", "", detail, alert=True)
 
 
 def _issued(one: Certificate) -> AuditEntry:

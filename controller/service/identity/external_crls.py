@@ -9,6 +9,7 @@ from controller.ports.certificates import AuthorityError, CertificateRegistry, E
 from controller.ports.errors import StoreError
 from controller.ports.log import Log
 from controller.service.fleet_state import FleetState
+from controller.service.identity.crl_publisher import CrlPublisher
 from controller.service.identity.revocation import RevocationService
 
 _COMPARABLE: Final = 2**63  # larger numbers are stored cut, and cannot be compared
@@ -24,6 +25,7 @@ class ExternalCrlRefresher:
         places: tuple[str, ...],
         every: float,
         registry: CertificateRegistry,
+        crls: CrlPublisher,
         revocation: RevocationService,
         fleet: FleetState,
         log: Log,
@@ -32,6 +34,7 @@ class ExternalCrlRefresher:
         self._places = places
         self._every = every
         self._registry = registry
+        self._crls = crls
         self._revocation = revocation
         self._fleet = fleet
         self._log = log
@@ -55,7 +58,7 @@ class ExternalCrlRefresher:
                 self._log("revocation list not followed", {"place": place, "error": str(e)})
 
     async def _apply(self, found: ExternalCrl) -> None:
-        highest = await self._registry.note_list_number(f"{found.place} {found.issuer}", found.number)
+        highest = await self._crls.highest_seen(f"{found.place} {found.issuer}", found.number)
         if found.number < highest and found.number < _COMPARABLE:
             # Whoever controls that address could undo a revocation with an older list that is still valid.
             raise AuthorityError(f"{found.place}: number {found.number} after {highest}: an older list came back")

@@ -76,6 +76,8 @@ class RenewalService:
         self._check(device_id, request, wanted, held, certificates)
         made = certificates.sign_client(wanted, held, f"renewal:{request.serial}")
         given = await certificates.registry.renew(made, request.serial)
+        if given is None:
+            raise CertificateRequestRefusedError("key_used", "this key is in a certificate of another device")
         certificates.on_changed(device_id)
         if given.serial == made.serial and any(one.origin == given.origin for one in held):
             # The key has two successors: a copy of the device renews too, or its disk was restored.
@@ -119,3 +121,6 @@ class RenewalService:
             raise CertificateRequestRefusedError("proof_malformed", "the proof is not base64") from e
         if not certificates.authority.verify(present, renewal_bytes(device_id, request.serial, request.csr), proof):
             raise CertificateRequestRefusedError("proof_wrong", "the present key did not sign this request")
+        if now < present.renewable_from:
+            text = "less than a third of the present certificate's lifetime is over: is the device's clock right?"
+            raise CertificateRequestRefusedError("too_early", text)

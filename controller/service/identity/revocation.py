@@ -60,6 +60,7 @@ class RevocationService:
         # Reports signed with them are rejected from now on, before the broker has the list.
         for name in dict.fromkeys(one.name for one in done):
             self._certificates.on_changed(name)
+        await self._certificates.crls.mark_revoked()
         await self._certificates.publish()
         for name in dict.fromkeys(one.name for one in done if one.kind is CertificateKind.CLIENT):
             mine = tuple(one.serial for one in done if one.name == name)

@@ -85,3 +85,74 @@ def test_anothers_authority_and_its_certificates(made: Path, capsys: pytest.Capt
     argv = ["ca", "register", str(made / "out" / "edge-9.pem"), "--config", str(made / "cordon.toml")]
     assert run_safely(argv) == 0
     assert capsys.readouterr().out.startswith("edge-9  ")
+
+
+BAD_NAMES = ("", " ", "a b", "../../x", "a/b", "..", ".hidden", "x" * 65, "x" * 67, "line\nfeed", "https://a", "ü")
+BAD_HOSTS = (
+    "https://broker:8883",
+    "broker:8883",
+    "a b",
+    "",
+    " ",
+    "a/b",
+    "-a",
+    "a..b",
+    "x" * 254,
+    "300.1.1.1",
+    "ü.example",
+)
+
+
+@pytest.mark.parametrize("command", ["issue-server", "issue-client"])
+def test_names_that_cannot_be_are_refused(made: Path, command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    before = sorted(made.rglob("*"))
+    common = ["--out", str(made / "out" / "deep"), "--config", str(made / "cordon.toml")]
+    for name in BAD_NAMES:
+        assert run_safely(["ca", command, *common, "--", name]) == 1, name
+        said = capsys.readouterr().err
+        assert said.strip(), name
+        assert "Traceback" not in said
+    assert [path for path in sorted(made.rglob("*.pem")) if path not in before] == []
+
+
+@pytest.mark.parametrize("host", BAD_HOSTS)
+def test_hosts_that_cannot_be_are_refused(made: Path, host: str, capsys: pytest.CaptureFixture[str]) -> None:
+    common = ["--out", str(made / "out"), "--config", str(made / "cordon.toml")]
+    assert run_safely(["ca", "issue-server", "broker", f"--host={host}", *common]) == 1
+    assert "Traceback" not in capsys.readouterr().err
+    assert not (made / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "url", ["http://", "http://a b:1", "http://a:port", "http://[::1", "http://u@h:1", "http://a?x"]
+)
+def test_addresses_of_lists_that_cannot_be_are_refused(tmp_path: Path, url: str) -> None:
+    argv = ["ca", "init", "--dir", str(tmp_path / "ca"), "--root-key", str(tmp_path / "root.key"), "--crl-url", url]
+    assert run_safely(argv) == 2
+    assert not (tmp_path / "ca").exists()
+
+
+def test_a_long_name_of_an_authority_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    argv = ["ca", "init", "--dir", str(tmp_path / "ca"), "--root-key", str(tmp_path / "root.key"), "--name", "x" * 60]
+    assert run_safely([*argv, "--crl-url", "http://127.0.0.1:8481"]) == 1
+    assert "1 to 64 characters" in capsys.readouterr().err
+
+
+def test_the_issuing_certificate_is_replaced(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = tmp_path / "words"
+    words.touch(mode=0o600)
+    words.write_text(WORDS + "\n")
+    keys = ["--root-key", str(tmp_path / "root.key"), "--passphrase-file", str(words)]
+    assert run_safely(["ca", "init", "--crl-url", "http://127.0.0.1:8481", "--dir", str(tmp_path / "ca"), *keys]) == 0
+    where = ["--config", str(config(tmp_path))]
+    before = (tmp_path / "ca" / "issuing.pem").read_bytes()
+    assert run_safely(["ca", "rotate-issuing", *where, "--issuing", "x"]) == 2
+    assert run_safely(["ca", "rotate-issuing", *where]) == 2
+    capsys.readouterr()
+    assert run_safely(["ca", "rotate-issuing", *where, *keys]) == 0
+    assert "Restart the controller" in capsys.readouterr().out
+    assert (tmp_path / "ca" / "issuing.pem").read_bytes() != before
+    (kept,) = (tmp_path / "ca" / "former").glob("*.pem")
+    assert kept.read_bytes() == before
+    out = ["--out", str(tmp_path / "out")]
+    assert run_safely(["ca", "issue-client", "edge-9", *where, *out]) == 0

@@ -34,13 +34,13 @@ class Scenario:
 
     def follow(self, place: str, issuers: Path) -> None:
         self.lists = ExternalCrlRefresher(
-            X509ExternalCrls(issuers), (place,), 60.0, self.identity.certificates.registry, self.identity.revocation,
-            self.harness.fleet, lambda _event, _fields: None,
+            X509ExternalCrls(issuers), (place,), 60.0, self.identity.certificates.registry,
+            self.identity.certificates.crls, self.identity.revocation, self.harness.fleet, lambda _event, _fields: None,
         )  # fmt: skip
 
     def publish(self, *revoked: Certificate, number: int = 1, now: float = START, life: float = DAY) -> bytes:
         gone = [evolve(one, revoked_at=now) for one in revoked]
-        made = self.foreign.revocations(gone, number, now, now + life)
+        made = self.foreign.revocations(self.foreign.issuer, gone, number, now, now + life)
         self.path.write_bytes(made.pem)
         return made.der
 

@@ -323,6 +323,7 @@ async def test_a_certificate_that_ends_without_a_renewal_is_one_alert(api: Api) 
     again = CertificateService(
         certificates.authority,
         registry,
+        certificates.crls,
         harness.fleet,
         certificates.settings,
         lambda _text, _more: None,

@@ -138,7 +138,7 @@ def test_requests_that_get_nothing(authority: X509Authority, pem: str, codes: se
 def test_a_list_names_what_was_revoked(authority: X509Authority) -> None:
     one = issue(authority, request_for("edge-1"))
     gone = evolve(one, revoked_at=NOW, reason="key_compromise")
-    made = authority.revocations([gone], 7, NOW, NOW + DAY)
+    made = authority.revocations(authority.issuer, [gone], 7, NOW, NOW + DAY)
     found = x509.load_der_x509_crl(made.der)
     issuing = x509.load_pem_x509_certificate(authority.chain.encode())
     assert found.is_signature_valid(issuing.public_key())  # type: ignore[arg-type]  # an EC key
@@ -156,7 +156,7 @@ def test_the_roots_own_list_is_signed_again_with_its_key(tmp_path: Path) -> None
     found = x509.load_pem_x509_crl((tmp_path / "ca" / folder.ROOT_LIST).read_bytes())
     assert found.next_update_utc is not None
     assert found.next_update_utc.timestamp() == int(until)
-    assert found.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number == 2
+    assert found.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number == int(later)
     with pytest.raises(SettingsError, match="another passphrase"):
         folder.renew_root_list(tmp_path / "ca", tmp_path / "root.key", "another-passphrase-of-20", later)
     make_authority(tmp_path / "other", NOW)

@@ -6,6 +6,7 @@ import json
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -315,3 +316,52 @@ def test_invalid_keys_and_certificates_are_errors(content: bytes) -> None:
 def test_only_supported_key_types_sign() -> None:
     with pytest.raises(IdentityError, match="cannot prove"):
         sign(object(), b"x")
+
+
+class SkewedClock(ManualAgentClock):
+    """A clock whose wall time differs from the time that passes."""
+
+    def __init__(self, at: float, ahead: float) -> None:
+        super().__init__(at)
+        self.ahead = ahead
+
+    def now(self) -> datetime:
+        return datetime.fromtimestamp(self.at + self.ahead, UTC)
+
+
+@pytest.mark.parametrize("ahead", [-100.0, -0.5, 0.0, 0.3, 0.8, 5.0, 100.0])  # lifetimes
+def test_renewals_are_bounded_whatever_the_clock_says(home: Home, ahead: float) -> None:
+    """Ten lifetimes pass; a controller with the right time bounds from below, the device's running time from above."""
+    home.clock = SkewedClock(NOW, ahead * LIFE)
+    store = home.store
+    renewal = home.renewal(store)
+    issued, given = [NOW], 0
+    while home.clock.at < NOW + 10 * LIFE:
+        home.clock.at += LIFE / 40
+        asked = len(home.sent)
+        renewal.step(home)
+        if len(home.sent) == asked:
+            continue
+        if home.clock.at < issued[-1] + LIFE / 3:
+            renewal.on_answer(home.answer(certificate=None, refused="too_early"), home)
+            continue
+        assert home.clock.at < issued[-1] + LIFE  # never after the end of the present one
+        renewal.on_answer(home.answer(), home)
+        store.promote()
+        renewal.on_promoted()
+        issued.append(home.clock.at)
+        given += 1
+    assert 10 <= given <= 30
+    assert len(home.sent) <= given + 10  # and hardly any request in vain
+
+
+def test_a_device_that_restarts_with_a_clock_ahead_asks_a_few_times_in_a_lifetime(home: Home) -> None:
+    home.clock = SkewedClock(NOW, 20 * LIFE)
+    renewal = home.renewal()
+    for _ in range(100):
+        home.clock.at += LIFE / 400
+        asked = len(home.sent)
+        renewal.step(home)
+        if len(home.sent) > asked:
+            renewal.on_answer(home.answer(certificate=None, refused="too_early"), home)
+    assert len(home.sent) == 2

@@ -20,7 +20,7 @@ from device_agent.identity.keypair import make_csr, sign
 from schemas.enrolment import RenewRequest, RenewResponse, renewal_bytes
 from schemas.topics import DownChannel, UpChannel, down, up
 from tests.support.controller_harness import ControllerHarness, open_harness
-from tests.support.identity import authority_settings
+from tests.support.identity import DAY, authority_settings
 
 DEVICE = "edge-1"
 
@@ -52,6 +52,7 @@ async def scenario(tmp_path: Path) -> AsyncIterator[Scenario]:
         authority = identity.certificates.authority
         present = identity.certificates.sign_client(authority.read(make_csr(key, DEVICE)), (), "token:t1")
         await identity.certificates.registry.add(present)
+        one.clock.at += 20 * DAY
         yield Scenario(one, identity, key, present)
 
 
@@ -151,3 +152,27 @@ async def test_a_certificate_that_is_followed_by_two_keys_is_an_alert(scenario: 
     assert first.certificate != second.certificate
     (line,) = await scenario.harness.store.audit(kind=AuditKind.DEVICE_CLONE_SUSPECTED)
     assert line.entry.alert
+
+
+async def test_a_certificate_that_is_new_is_not_renewed(scenario: Scenario) -> None:
+    """The device's clock is ahead: the controller bounds how often it gets a certificate."""
+    scenario.harness.clock.at = scenario.present.renewable_from - 1
+    answer = await scenario.ask(wanted(scenario))
+    assert answer is not None
+    assert (answer.certificate, answer.refused) == (None, "too_early")
+    assert len(await scenario.identity.certificates.registry.of(DEVICE)) == 1
+    scenario.harness.clock.at = scenario.present.renewable_from
+    answer = await scenario.ask(wanted(scenario))
+    assert answer is not None
+    assert answer.certificate is not None
+
+
+async def test_a_key_of_another_device_is_refused(scenario: Scenario) -> None:
+    certificates = scenario.identity.certificates
+    shared = ec.generate_private_key(ec.SECP256R1())
+    await certificates.registry.add(
+        certificates.sign_client(certificates.authority.read(make_csr(shared, "edge-2")), (), "token:t1")
+    )
+    answer = await scenario.ask(wanted(scenario, fresh=shared))
+    assert answer is not None
+    assert (answer.certificate, answer.refused) == (None, "key_used")

@@ -1,0 +1,145 @@
+"""What `cordon ca` does on this machine: over the authority's files and the store.
+
+Adapters are imported where they are used: a command loads no more than it needs.
+"""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from controller.app.offline import open_store
+
+if TYPE_CHECKING:
+    from controller.adapters.x509.rotation import PresentAuthority
+    from controller.domain.identity.certificates import Certificate, CertificateKind
+    from controller.ports.certificates import AuthorityInfo
+    from controller.service.settings.settings import Settings
+
+_PUBLIC_MODE: Final = 0o644
+_SECRET_MODE: Final = 0o600
+
+
+def create_authority(folder: Path, root_key: Path, passphrase: str, name: str, crl_base: str) -> "AuthorityInfo":
+    """Makes a root and an issuing authority; the root's key is written encrypted to `root_key`.
+
+    Raises:
+        AuthorityError: a file exists or cannot be written, or the passphrase is weak.
+    """
+    from controller.adapters.x509.authority import X509Authority
+    from controller.adapters.x509.folder import AuthorityOptions, create
+
+    options = AuthorityOptions(folder, root_key, passphrase, name, crl_base)
+    return X509Authority(create(options, time.time())).info
+
+
+def import_authority(
+    folder: Path, root: Path, issuing: Path, key: Path, passphrase: str | None, root_crl: Path | None
+) -> None:
+    """Copies an existing authority into `folder`.
+
+    Raises:
+        AuthorityError: a file cannot be used.
+    """
+    from controller.adapters.x509.folder import take_in
+
+    take_in(folder, root, issuing, key, passphrase, root_crl)
+
+
+def rotate_issuing(settings: "Settings", root_key: Path, passphrase: str) -> "AuthorityInfo":
+    """Signs a new issuing certificate with the root's key, and puts it in force.
+
+    Raises:
+        ControllerError: a file cannot be used; the present certificate stays.
+    """
+    from controller.adapters.x509.authority import X509Authority
+    from controller.adapters.x509.rotation import rotate_issuing
+
+    material = rotate_issuing(_present_authority(settings), root_key, passphrase, time.time())
+    return X509Authority(material, settings.authority.crl_url or "").info
+
+
+def replace_issuing(settings: "Settings", issuing: Path, key: Path, passphrase: str | None) -> "AuthorityInfo":
+    """Puts an issuing certificate in force that the same root issued elsewhere.
+
+    Raises:
+        ControllerError: a file cannot be used; the present certificate stays.
+    """
+    from controller.adapters.x509.authority import X509Authority
+    from controller.adapters.x509.rotation import replace_issuing
+
+    material = replace_issuing(_present_authority(settings), issuing, key, passphrase)
+    return X509Authority(material, settings.authority.crl_url or "").info
+
+
+def _present_authority(settings: "Settings") -> "PresentAuthority":
+    from controller.adapters.x509.rotation import PresentAuthority
+    from controller.ports.errors import SettingsError
+
+    authority = settings.authority
+    if authority.folder is None:
+        raise SettingsError("authority.folder is not set: make an authority with `cordon ca init`")
+    return PresentAuthority(authority.folder, authority.passphrase_file, authority.crl_url or "")
+
+
+def renew_root_crl(folder: Path, root_key: Path, passphrase: str) -> float:
+    """Signs the root's own revocation list again; returns its next update in Unix seconds.
+
+    Raises:
+        AuthorityError: a file cannot be used.
+    """
+    from controller.adapters.x509.folder import renew_root_list
+
+    return renew_root_list(folder, root_key, passphrase, time.time())
+
+
+def register_certificates(settings: "Settings", pems: Sequence[bytes]) -> "list[Certificate]":
+    """Enters certificates of another authority in the registry.
+
+    Raises:
+        ControllerError: not a certificate, or the store cannot be written.
+    """
+    from controller.adapters.sqlite.certificates import SqliteCertificateRegistry
+    from controller.adapters.x509.authority import registered
+
+    found = [registered(pem, time.time()) for pem in pems]
+
+    async def add() -> None:
+        async with open_store(settings.store.path) as store:
+            for certificate in found:
+                await SqliteCertificateRegistry(store).add(certificate)
+
+    asyncio.run(add())
+    return found
+
+
+def issue_certificate(
+    settings: "Settings", kind: "CertificateKind", name: str, hosts: Sequence[str], out: Path
+) -> None:
+    """Makes a key with its certificate: NAME.key, NAME.pem with the chain, and ca.pem in `out`.
+
+    Raises:
+        ControllerError: there is no authority, or a file cannot be written.
+    """
+    from controller.adapters.sqlite.certificates import SqliteCertificateRegistry
+    from controller.adapters.x509.building import new_request
+    from controller.adapters.x509.folder import write
+    from controller.app.identity import open_authority
+    from controller.domain.identity.certificates import CertificateKind
+    from controller.service.identity.certificates import issue
+
+    key, request = new_request(name)
+    wanted, authority = settings.authority, open_authority(settings.authority)
+    lifetime = wanted.server_lifetime if kind is CertificateKind.SERVER else wanted.device_lifetime
+
+    async def issued() -> "Certificate":
+        async with open_store(settings.store.path) as store:
+            registry = SqliteCertificateRegistry(store)
+            return await issue(authority, registry, time.time(), lifetime, request, kind, hosts)
+
+    made = asyncio.run(issued())
+    out.mkdir(mode=0o750, parents=True, exist_ok=True)
+    write(out / f"{name}.key", key, _SECRET_MODE)
+    write(out / f"{name}.pem", (made.pem + authority.chain).encode(), _PUBLIC_MODE)
+    write(out / "ca.pem", authority.trust.encode(), _PUBLIC_MODE, may_replace=True)
