@@ -11,6 +11,9 @@ from schemas.base import MAX_NAME, Counter, DeviceId, StrictWireModel, Text, Tim
 COMMAND_PAYLOAD_TYPE: Final = "application/vnd.cordon.command.v1+json"
 MAX_PARAMS: Final = 16  # entries
 MAX_DETAILS: Final = 32  # entries
+# Milliseconds by which a counter may be ahead of the time at which its command was issued. Controllers count in
+# milliseconds; one whose clock was ahead for a while goes on from there.
+MAX_COUNTER_AHEAD: Final = 2 * 86_400_000
 OLD_COMMAND: Final = "an old command again"  # end of the rejection reason for a counter that was used before
 
 

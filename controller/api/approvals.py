@@ -4,13 +4,14 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path
 
-from controller.api.auth import CallerDep, scope
+from controller.api.auth import CallerDep, PrincipalDep, scope
 from controller.api.context import ContainmentDep, ContainmentServices, writable
 from controller.api.errors import ApiError, problems
 from controller.api.fields import Body, ReasonText, View
 from controller.api.quarantine_views import ApprovalRequestView, DecisionView, answers, request_view
 from controller.api.waiting import WaitDep
 from controller.domain.guards.approvals import ApprovalNotAllowedError, ApprovalState
+from controller.service.containment.operator_actions import ProtectedDeviceError
 
 ApprovalRequestPath = Annotated[str, Path(pattern=r"^[A-Za-z0-9_-]{1,64}$", description="id of the request")]
 router = APIRouter(prefix="/approvals", tags=["approvals"], responses=problems(401, 403, 422, 429, 503))
@@ -54,14 +55,16 @@ async def show_request(containment: ContainmentDep, request_id: ApprovalRequestP
 
 @router.post("/{request_id}/approve", dependencies=[scope("contain"), Depends(writable)], responses=problems(404, 409))
 async def approve_request(
-    containment: ContainmentDep, caller: CallerDep, request_id: ApprovalRequestPath, wait: WaitDep
+    containment: ContainmentDep, caller: PrincipalDep, request_id: ApprovalRequestPath, wait: WaitDep
 ) -> ApprovalResultView:
-    """Approves and carries out another operator's request."""
+    """Approves and carries out another person's request; a token counts as the person who made it, for a day."""
     _view(containment, request_id)
     try:
         outcomes = await containment.operators.approve(request_id, caller)
     except ApprovalNotAllowedError as e:
         raise ApiError(409, "not_decidable", str(e)) from e
+    except ProtectedDeviceError as e:
+        raise ApiError(409, "device_protected", f"{e} (`even_protected` of a new request)") from e
     request = _view(containment, request_id)
     return ApprovalResultView(request=request, items=await answers(containment, outcomes, wait))
 

@@ -17,6 +17,7 @@ from controller.api.context import FleetDep, StoreDep
 from controller.api.errors import ApiError
 from controller.api.refusal_audit import RefusalAudit
 from controller.domain.audit_kinds import AuditKind
+from controller.domain.principal import Principal
 from controller.domain.scopes import Scope
 from controller.ports.store import ApiToken
 
@@ -134,6 +135,14 @@ def caller(token: TokenDep) -> str:
 
 
 CallerDep = Annotated[str, Depends(caller)]
+
+
+def principal(token: TokenDep) -> Principal:
+    """Returns who calls, for decisions that need two persons."""
+    return token.principal
+
+
+PrincipalDep = Annotated[Principal, Depends(principal)]
 
 
 class RequiresScope:

@@ -5,7 +5,7 @@ from typing import Annotated, Final
 from fastapi import APIRouter, Depends, Response
 from pydantic import Field
 
-from controller.api.auth import CallerDep, scope
+from controller.api.auth import CallerDep, PrincipalDep, scope
 from controller.api.context import ContainmentDep, ContainmentServices, writable
 from controller.api.errors import ApiError, problems
 from controller.api.fields import Body, PageLimit, PageOffset, ReasonText, SecondsAsText, UtcTimestamp, View
@@ -90,7 +90,7 @@ def _selected(containment: ContainmentServices, selection: HeldDeviceSelection) 
 
 @router.get("", dependencies=[scope("read")])
 async def show_guard(
-    containment: ContainmentDep, caller: CallerDep, limit: PageLimit = 100, offset: PageOffset = 0
+    containment: ContainmentDep, caller: PrincipalDep, limit: PageLimit = 100, offset: PageOffset = 0
 ) -> GuardView:
     """Returns the blast radius and the held containments, oldest first."""
     fleet, now = containment.fleet, containment.fleet.clock.now()
@@ -116,7 +116,7 @@ async def show_guard(
     responses={**problems(409), 202: {"model": BulkDecisionView, "description": "a second person has to approve"}},
 )
 async def approve(
-    containment: ContainmentDep, caller: CallerDep, body: GuardApprovalBody, response: Response, wait: WaitDep
+    containment: ContainmentDep, caller: PrincipalDep, body: GuardApprovalBody, response: Response, wait: WaitDep
 ) -> BulkDecisionView:
     """Carries out held containments, if the devices still fail; many at once need a second operator."""
     devices = _selected(containment, body)

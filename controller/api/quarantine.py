@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final, Literal
 from fastapi import APIRouter, Depends, Response
 from pydantic import Field
 
-from controller.api.auth import CallerDep, scope
+from controller.api.auth import CallerDep, PrincipalDep, scope
 from controller.api.context import ContainmentDep, ContainmentServices, FleetDep, require_device, writable
 from controller.api.devices import DeviceLabel, DevicePage
 from controller.api.errors import ApiError, problems
@@ -28,6 +28,7 @@ from controller.domain.containment.proof import ProofState
 from controller.domain.effects import ContainmentOptions
 from controller.domain.guards.approvals import MAX_TARGETS, ApprovalKind, ApprovalRequest
 from controller.domain.policy.model import ContainmentLevel
+from controller.domain.principal import Principal
 from controller.service.containment.operator_actions import OperatorRequest
 from controller.service.fleet_state import FleetState
 from controller.service.waiting import ProofWatch, WaitEnd
@@ -128,7 +129,7 @@ class BulkReleaseBody(ReleaseBody, SelectedDevicesBody):
     responses={**problems(404, 409), 202: {"model": BulkDecisionView}},
 )
 async def contain_many(
-    containment: ContainmentDep, caller: CallerDep, body: BulkContainmentBody, response: Response, wait: WaitDep
+    containment: ContainmentDep, caller: PrincipalDep, body: BulkContainmentBody, response: Response, wait: WaitDep
 ) -> BulkDecisionView:
     """Restricts or isolates several devices in one decision."""
     devices = body.chosen(containment.fleet, contained=False)
@@ -146,7 +147,7 @@ async def contain_many(
 )
 async def contain(
     containment: ContainmentDep,
-    caller: CallerDep,
+    caller: PrincipalDep,
     device_id: DeviceIdPath,
     body: ContainmentBody,
     response: Response,
@@ -163,7 +164,7 @@ async def contain(
 
 
 async def _wanted(
-    containment: ContainmentServices, devices: tuple[str, ...], caller: str, body: ContainmentBody
+    containment: ContainmentServices, devices: tuple[str, ...], caller: Principal, body: ContainmentBody
 ) -> OperatorRequest:
     options = ContainmentOptions(kick=body.kick, clear_retained=body.clear_retained)
     await check_options(containment, body.level, options)

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter, Depends, Path, Query
 from pydantic import AfterValidator, Field, StringConstraints
 
-from controller.api.auth import CallerDep, scope
+from controller.api.auth import CallerDep, PrincipalDep, scope
 from controller.api.context import RolloutsDep, RolloutServices, SettingsDep, writable
 from controller.api.errors import ApiError, problems
 from controller.api.fields import Body, DurationText, PageLimit, PageOffset, ReasonText, View
@@ -128,7 +128,7 @@ def terms_of(asked: NewRollout, settings: RolloutSettings) -> RolloutTerms:
 
 
 @router.post("", status_code=201, dependencies=[Depends(writable), scope("rollout")], responses=problems(404, 409))
-async def start(rollouts: RolloutsDep, settings: SettingsDep, caller: CallerDep, body: NewRollout) -> RolloutView:
+async def start(rollouts: RolloutsDep, settings: SettingsDep, caller: PrincipalDep, body: NewRollout) -> RolloutView:
     """Starts a rollout; its first ring is open when this returns."""
     terms = settings.rollouts
     try:
@@ -136,7 +136,8 @@ async def start(rollouts: RolloutsDep, settings: SettingsDep, caller: CallerDep,
             target=body.target,
             rings=rings_of(body.rings, terms),
             terms=terms_of(body, terms),
-            by=caller,
+            by=caller.actor,
+            starter=caller,
             reason=body.reason or "",
             only=None if body.only is None else parse_select(body.only),
             is_trial=len(body.rings) == 1 and terms.is_trial(body.rings[0].name, body.rings[0].select),
@@ -206,8 +207,8 @@ async def resume(rollouts: RolloutsDep, caller: CallerDep, rollout_id: RolloutPa
 
 
 @router.post("/{rollout_id}/approve", dependencies=[Depends(writable), scope("rollout")], responses=problems(404, 409))
-async def approve(rollouts: RolloutsDep, caller: CallerDep, rollout_id: RolloutPath) -> RolloutView:
-    """Approves the last ring, with another token than the one that started the rollout."""
+async def approve(rollouts: RolloutsDep, caller: PrincipalDep, rollout_id: RolloutPath) -> RolloutView:
+    """Approves the last ring, with the token of another person than the one who started the rollout."""
     try:
         return rollout_view(await rollouts.operations.approve(rollout_id, caller))
     except RolloutError as e:

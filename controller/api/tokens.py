@@ -6,14 +6,15 @@ from fastapi import APIRouter, Depends, Path
 from pydantic import Field
 
 from controller.api.auth import CallerDep, TokenDep, digest_of, new_token, scope
-from controller.api.context import FleetDep, StoreDep, writable
+from controller.api.context import ContainmentDep, FleetDep, StoreDep, writable
 from controller.api.errors import ApiError, problems
 from controller.api.fields import Body, DurationText, OptionalTimestamp, TokenName, UtcTimestamp, View
 from controller.domain.audit_kinds import AuditKind
 from controller.domain.effects import AuditEntry
+from controller.domain.principal import MAX_GENERATIONS
 from controller.domain.scopes import ALL, Scope, ordered, scopes_exceeding
-from controller.ports.store import ApiToken
-from controller.service.fleet_state import FleetState
+from controller.ports.store import ApiToken, TokenChange
+from controller.service.unit_of_work import UnitOfWork
 from schemas.durations import parse_duration
 
 MAX_TOKENS: Final = 100
@@ -36,6 +37,7 @@ class ApiTokenView(View):
     scopes: tuple[Scope, ...]
     expires_at: OptionalTimestamp
     expired: bool
+    made_by: str
 
 
 class ApiTokenList(View):
@@ -48,12 +50,13 @@ class CreatedApiToken(ApiTokenView):
     token: str
 
 
-def _audit_detail(token: ApiToken) -> dict[str, object]:
-    return {"name": token.name, "scopes": list(token.scopes), "expires_at": token.expires_at}
+def _audit(kind: AuditKind, actor: str, token: ApiToken, now: float) -> UnitOfWork:
+    detail: dict[str, object] = {"name": token.name, "scopes": list(token.scopes), "expires_at": token.expires_at}
+    return UnitOfWork(audit=[(now, AuditEntry(kind, "", actor, "", detail))])
 
 
-async def _record(fleet: FleetState, kind: AuditKind, actor: str, detail: dict[str, object]) -> None:
-    await fleet.record(AuditEntry(kind, "", actor, "", detail))
+def _made_by(token: ApiToken) -> str:
+    return token.makers[0].name if token.makers else ""
 
 
 @router.get("", dependencies=[scope("admin")])
@@ -61,7 +64,8 @@ async def list_tokens(fleet: FleetDep, store: StoreDep) -> ApiTokenList:
     """Lists tokens by name, without their secrets."""
     now = fleet.clock.now()
     tokens = sorted(await store.tokens(), key=lambda one: one.name)
-    return ApiTokenList(items=tuple(ApiTokenView.of(one, expired=one.is_over(now)) for one in tokens))
+    views = (ApiTokenView.of(one, expired=one.is_over(now), made_by=_made_by(one)) for one in tokens)
+    return ApiTokenList(items=tuple(views))
 
 
 @router.post("", status_code=201, dependencies=[scope("admin"), Depends(writable)], responses=problems(409))
@@ -73,31 +77,49 @@ async def create_token(
     if excess:
         text = f"{held.name} lacks the scope {', '.join(excess)}, so it cannot give it to another token"
         raise ApiError(403, "scope_missing", text)
-    tokens = await store.tokens()
-    if any(one.name == body.name for one in tokens):
-        raise ApiError(409, "token_exists", f"there is a token {body.name} already: revoke it first")
-    if len(tokens) >= MAX_TOKENS:
-        raise ApiError(409, "too_many_tokens", f"there are {MAX_TOKENS} tokens already: revoke one first")
     secret, now = new_token(), fleet.clock.now()
     end = None if body.duration is None else now + parse_duration(body.duration)
-    token = ApiToken(body.name, digest_of(secret), now, ordered(body.scopes), end)
-    await store.put_token(token)
-    await _record(fleet, AuditKind.TOKEN_CREATED, caller, _audit_detail(token))
-    return CreatedApiToken.of(token, expired=token.is_over(now), token=secret)
+    makers = held.principal.makers_of_new(now)
+    if len(makers) > MAX_GENERATIONS:
+        text = f"{MAX_GENERATIONS} tokens were made one by another within a day: make it with an older token"
+        raise ApiError(409, "too_many_tokens", text)
+    token = ApiToken(body.name, digest_of(secret), now, ordered(body.scopes), end, makers)
+    batch = _audit(AuditKind.TOKEN_CREATED, caller, token, now)
+    _check(await store.add_token(token, MAX_TOKENS, batch.to_writes()), token)
+    fleet.publish_committed(batch)
+    return CreatedApiToken.of(token, expired=token.is_over(now), made_by=_made_by(token), token=secret)
 
 
 @router.delete(
     "/{name}", status_code=204, dependencies=[scope("admin"), Depends(writable)], responses=problems(404, 409)
 )
-async def revoke_token(fleet: FleetDep, store: StoreDep, caller: CallerDep, name: TokenPath) -> None:
-    """Revokes a token, except the last one with the scope admin and no expiry."""
-    tokens = {one.name: one for one in await store.tokens()}
-    gone = tokens.get(name)
+async def revoke_token(containment: ContainmentDep, store: StoreDep, caller: CallerDep, name: TokenPath) -> None:
+    """Revokes a token, and ends its open requests; the last one with the scope admin and no expiry stays."""
+    fleet = containment.fleet
+    gone = next((one for one in await store.tokens() if one.name == name), None)
     if gone is None:
         raise ApiError(404, "token_unknown", f"there is no token {name}")
-    others = (one for one in tokens.values() if one is not gone and one.expires_at is None)
-    if Scope.ADMIN in gone.scopes and not any(Scope.ADMIN in one.scopes for one in others):
-        text = f"{name} is the last token with the scope admin and no expiry: create another first"
-        raise ApiError(409, "last_token", text)
-    await store.drop_token(name)
-    await _record(fleet, AuditKind.TOKEN_REVOKED, caller, _audit_detail(gone))
+    batch = _audit(AuditKind.TOKEN_REVOKED, caller, gone, fleet.clock.now())
+    _check(await store.revoke_token(gone, batch.to_writes()), gone)
+    fleet.publish_committed(batch)
+    await containment.operators.expire()
+
+
+def _check(change: TokenChange, token: ApiToken) -> None:
+    """Checks that the change was made.
+
+    Raises:
+        ApiError: it was not.
+    """
+    match change:
+        case TokenChange.EXISTS:
+            raise ApiError(409, "token_exists", f"there is a token {token.name} already: revoke it first")
+        case TokenChange.TOO_MANY:
+            raise ApiError(409, "too_many_tokens", f"there are {MAX_TOKENS} tokens already: revoke one first")
+        case TokenChange.MAKER_GONE:
+            raise ApiError(401, "token_invalid", "this token is not known here, or was revoked")
+        case TokenChange.UNKNOWN:
+            raise ApiError(404, "token_unknown", f"there is no token {token.name}")
+        case TokenChange.LAST:
+            text = f"{token.name} is the last token with the scope admin and no expiry: create another first"
+            raise ApiError(409, "last_token", text)

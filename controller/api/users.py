@@ -7,7 +7,7 @@ from typing import Annotated, Final, Literal
 from fastapi import APIRouter, Depends, Query
 from pydantic import Field
 
-from controller.api.auth import CallerDep, scope
+from controller.api.auth import CallerDep, PrincipalDep, scope
 from controller.api.context import ContainmentDep, ContainmentServices, SettingsDep, StoreDep, writable
 from controller.api.errors import ApiError, problems
 from controller.api.fields import Body, DurationText, MqttUserName, OptionalTimestamp, ReasonText, UtcTimestamp, View
@@ -26,6 +26,7 @@ from controller.domain.containment.users import UserCase
 from controller.domain.events import ContainmentOrdered, ReleaseOrdered
 from controller.domain.guards.approvals import ApprovalKind, ApprovalRequest
 from controller.domain.policy.model import ContainmentLevel
+from controller.domain.principal import Principal
 from controller.domain.transition import StepOutcome
 from controller.ports.broker import ContainmentBroker, MqttSession
 from controller.ports.errors import BrokerRefusedError
@@ -183,7 +184,7 @@ async def show_receipt(
 
 @router.post("/contain", dependencies=[scope("contain"), Depends(writable)])
 async def contain_user(
-    containment: ContainmentDep, settings: SettingsDep, caller: CallerDep, body: UserContainmentBody, wait: WaitDep
+    containment: ContainmentDep, settings: SettingsDep, caller: PrincipalDep, body: UserContainmentBody, wait: WaitDep
 ) -> UserDecisionView:
     """Bans or restricts a user and cuts every session it has; later sessions are found and cut as well."""
     decision = await _contain(containment, settings, caller, wait, {SubjectKind.USER}, body.username, body)
@@ -206,7 +207,7 @@ async def release_user(
 async def contain_certificate(
     containment: ContainmentDep,
     settings: SettingsDep,
-    caller: CallerDep,
+    caller: PrincipalDep,
     body: CertificateContainmentBody,
     wait: WaitDep,
 ) -> SubjectDecisionView:
@@ -234,7 +235,7 @@ async def release_certificate(
 async def _contain(
     containment: ContainmentServices,
     settings: Settings,
-    caller: str,
+    caller: Principal,
     wait: RequestWait,
     kinds: Collection[SubjectKind],
     name: str,
@@ -292,14 +293,18 @@ async def _answer(
 
 
 async def _contain_device(
-    containment: ContainmentServices, settings: Settings, caller: str, device_id: str, body: SubjectContainmentBody
+    containment: ContainmentServices,
+    settings: Settings,
+    caller: Principal,
+    device_id: str,
+    body: SubjectContainmentBody,
 ) -> StepOutcome | ApprovalRequest:
     """As an operator contains any device; a device that never reported becomes known by it."""
     if not re.fullmatch(DEVICE_ID_PATTERN, device_id) or device_id == settings.mqtt.client_id:
         raise ApiError(422, "invalid_client_id", "The common name is not a client id that Cordon can act on.")
     if containment.fleet.get(device_id) is None:
         await _spend(containment, caller, (device_id,), even_protected=body.even_protected)
-        event = ContainmentOrdered(containment.fleet.new_id(), body.level, caller, body.reason, body.hold)
+        event = ContainmentOrdered(containment.fleet.new_id(), body.level, caller.actor, body.reason, body.hold)
         return await containment.fleet.apply_and_commit(device_id, event)
     request = OperatorRequest(
         ApprovalKind.CONTAIN, (device_id,), caller, body.reason, body.level, body.hold, body.even_protected
@@ -309,7 +314,11 @@ async def _contain_device(
 
 
 async def _contain_user(
-    containment: ContainmentServices, settings: Settings, caller: str, username: str, body: SubjectContainmentBody
+    containment: ContainmentServices,
+    settings: Settings,
+    caller: Principal,
+    username: str,
+    body: SubjectContainmentBody,
 ) -> UserCase:
     users, broker = containment.users, containment.users.broker
     _check(broker, username)
@@ -325,13 +334,13 @@ async def _contain_user(
     counted = tuple(session.client_id for session in sessions) or (f"user:{username}",)
     await _spend(containment, caller, counted, even_protected=body.even_protected)
     try:
-        return await users.contain(username, body.level, by=caller, reason=body.reason, hold=body.hold)
+        return await users.contain(username, body.level, by=caller.actor, reason=body.reason, hold=body.hold)
     except TooManyUsersError as e:
         raise ApiError(409, "too_many_users", str(e)) from e
 
 
 def _check_guards(
-    containment: ContainmentServices, caller: str, sessions: Sequence[MqttSession], *, even_protected: bool
+    containment: ContainmentServices, caller: Principal, sessions: Sequence[MqttSession], *, even_protected: bool
 ) -> None:
     """Applies the guards of the devices of these sessions."""
     alone = containment.operators.remaining_allowance(caller)
@@ -346,7 +355,7 @@ def _check_guards(
 
 
 async def _spend(
-    containment: ContainmentServices, caller: str, names: tuple[str, ...], *, even_protected: bool
+    containment: ContainmentServices, caller: Principal, names: tuple[str, ...], *, even_protected: bool
 ) -> None:
     """Counts these devices as contained by this person, who may contain only so many alone."""
     try:

@@ -9,7 +9,7 @@ from controller.cli.connection_options import connected
 from controller.cli.output import OutputFormat, OutputOption, ago, note, print_json, say, show
 from controller.domain.scopes import Scope
 
-_COLUMNS: Final = ("name", "made", "scopes", "until")
+_COLUMNS: Final = ("name", "made", "by", "scopes", "until")
 NEVER: Final = "never"
 app = typer.Typer(help="Tokens of the API.", no_args_is_help=True)
 TokenNameArgument = Annotated[
@@ -49,13 +49,13 @@ def create(
 @app.command("list")
 @connected
 def list_tokens(client: ApiClient, output: OutputOption = OutputFormat.TABLE) -> None:
-    """List the tokens by name, with scopes and expiry, without their secrets."""
+    """List the tokens by name, with the token that made each, scopes and expiry, without their secrets."""
     tokens = client.get("/tokens")["items"]
     show(output, tokens, _COLUMNS, map(_row, tokens))
 
 
 def _row(token: dict[str, Any]) -> tuple[str, ...]:
-    return token["name"], ago(token["created_at"]), " ".join(token["scopes"]), _until(token)
+    return token["name"], ago(token["created_at"]), token["made_by"], " ".join(token["scopes"]), _until(token)
 
 
 def _until(token: dict[str, Any]) -> str:

@@ -9,6 +9,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from controller.api.client import ApiResponseError
+from controller.app.persons import add_person
 from controller.demo.api_client import DemoApiClient
 from controller.demo.broker import NODES, DemoBroker, start_stand_in
 from controller.demo.controller_process import prepare, serve
@@ -18,8 +19,9 @@ from controller.demo.runner import DemoRun
 from controller.demo.simulator import start_simulator
 from controller.demo.update_context import AGENT, PREFIX, UpdateDemoOptions, UpdateStepContext
 from controller.demo.update_repository import BAD, GOOD, INSTALLED, NAME, DemoUpdateRepository
+from controller.domain.scopes import Scope
 
-_APPROVER: Final = {"name": "second-operator", "scopes": ["read", "rollout"]}
+_APPROVER: Final = "second-operator"
 _CONFLICT: Final = 409
 
 
@@ -60,6 +62,7 @@ class UpdateDemo:
             f'key = {json.dumps(str(certificates / "server.key"))}\nrefresh_every = "1m"'
         )
         prepared = await prepare(run, broker, "cordon-demo", timings, updates)
+        approver = await add_person(prepared.config.parent / "cordon.db", _APPROVER, (Scope.READ, Scope.ROLLOUT))
         controller, api = await serve(run, prepared)
         run.say(f"controller serves {api.url}, and updates at https://127.0.0.1:{port}")
         fleet = await start_simulator(
@@ -69,9 +72,8 @@ class UpdateDemo:
         )  # fmt: skip
         run.say(f"{self._options.devices} simulated devices connected, each with {NAME} {INSTALLED}")
         await _start_agent(run, broker, repository, prepared.public_key, port)
-        approver = await api.call("POST", "/tokens", _APPROVER)
         context = UpdateStepContext(
-            run, self._options, repository, fleet, prepared, controller, api, approver["token"], self._rollouts
+            run, self._options, repository, fleet, prepared, controller, api, approver, self._rollouts
         )
         await context.until_reported()
         await context.label_rings()

@@ -16,7 +16,7 @@ from controller.domain.events import (
 )
 from controller.domain.evolve import evolve
 from controller.domain.transition import Transition
-from schemas.commands import OLD_COMMAND, CommandState, ParamValue
+from schemas.commands import MAX_COUNTER_AHEAD, OLD_COMMAND, CommandState, ParamValue
 
 COMMAND_TTL: Final = 600.0  # seconds in which a device has to begin a command
 # A result is accepted this long after expiry: the device may have begun in time and worked for long.
@@ -55,7 +55,10 @@ def issue(
         transition.add_audit(AuditKind.COMMAND_NOT_ISSUED, by, action=action, reason=reason)
         return
     # Counters follow the clock, so that a store restored from a backup does not fall behind its devices.
-    counter = max(device.counter + 1, int(transition.now * _MILLISECONDS))
+    by_clock = int(transition.now * _MILLISECONDS)
+    counter = max(device.counter + 1, by_clock)
+    if counter > by_clock + MAX_COUNTER_AHEAD:
+        counter = by_clock  # by a clock that was far ahead: devices refused those commands, and would refuse the next
     command = OpenCommand(
         command_id=f"{transition.event_id}-c{len(transition.commands)}",
         action=action,

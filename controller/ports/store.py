@@ -2,7 +2,8 @@
 
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from enum import StrEnum
+from typing import Any, Final, Protocol
 
 from controller.domain.audit_chain import ChainHead, ChainVerification
 from controller.domain.audit_kinds import AuditKind
@@ -11,9 +12,12 @@ from controller.domain.device import Device
 from controller.domain.effects import AuditEntry, CommandRecord, Effect
 from controller.domain.guards.approvals import ApprovalRequest
 from controller.domain.guards.waivers import Waiver
+from controller.domain.principal import MakingRecord, Principal
 from controller.domain.scopes import Scope
 from controller.ports.broker import SavedSubscription
 from controller.ports.broker_tables import AccessRules
+
+KEY_DIGITS: Final = 32  # hex digits of a token's digest that name it among all tokens ever made
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,10 +94,27 @@ class ApiToken:
     created_at: float
     scopes: tuple[Scope, ...] = ()
     expires_at: float | None = None  # Unix seconds; `None`: never
+    makers: tuple[MakingRecord, ...] = ()  # see `Principal`; none for the token of `cordon init`
 
     def is_over(self, now: float) -> bool:
         """Whether it has expired at `now` (Unix seconds)."""
         return self.expires_at is not None and now >= self.expires_at
+
+    @property
+    def principal(self) -> Principal:
+        """Who acts with it; the key is of the digest, which no other token has."""
+        return Principal(self.digest[:KEY_DIGITS], self.name, self.makers)
+
+
+class TokenChange(StrEnum):
+    """What became of a change of the tokens."""
+
+    DONE = "done"
+    EXISTS = "exists"  # a token of the same name
+    TOO_MANY = "too many"
+    MAKER_GONE = "maker gone"  # the token that makes it was revoked meanwhile
+    UNKNOWN = "unknown"
+    LAST = "last"  # the last one with the scope admin and no expiry
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,13 +229,20 @@ class Store(Protocol):
         ...
 
     async def put_token(self, token: ApiToken) -> None:
-        """Adds a token, or replaces that of the same name."""
+        """Adds a token, or replaces that of the same name; for a store that no controller uses yet."""
         ...
 
     async def tokens(self) -> Sequence[ApiToken]: ...
 
-    async def drop_token(self, name: str) -> bool:
-        """Deletes a token; returns whether it existed."""
+    async def add_token(self, token: ApiToken, most: int, writes: StoreWrites) -> TokenChange:
+        """Adds a token beside at most `most` - 1 others, and commits `writes` with it.
+
+        Checked and written in one transaction, as `revoke_token`: of changes at one moment each sees the one before.
+        """
+        ...
+
+    async def revoke_token(self, token: ApiToken, writes: StoreWrites) -> TokenChange:
+        """Deletes exactly this token, unless it is the last that administers for ever, and commits `writes` with it."""
         ...
 
     async def counts(self) -> dict[str, Any]:

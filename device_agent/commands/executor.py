@@ -90,13 +90,13 @@ class CommandExecutor:
         """Verifies an envelope; when this returns, an accepted command is on the disk."""
         verdict = self._verifier.verify(
             raw,
-            last_counter=self._journal.highest_counter,
+            counters=self._journal.counters,
             known_command_ids=self._journal.command_ids(),
             now=self._clock.now(),
         )
         match verdict:
-            case AcceptedCommand(command):
-                self._enqueue(command)
+            case AcceptedCommand(command, spaces):
+                self._enqueue(command, spaces)
             case DuplicateCommand(command_id):
                 entry = self._journal.entry(command_id)
                 if entry is not None:
@@ -113,13 +113,13 @@ class CommandExecutor:
         for entry in self._journal.unconfirmed_results():
             self._publish_result(entry.result)
 
-    def _enqueue(self, command: Command) -> None:
+    def _enqueue(self, command: Command, spaces: frozenset[str]) -> None:
         commands = self._long_queue if command.action in self._long_running else self._queue
         if commands.qsize() >= MAX_QUEUED_COMMANDS:
             reason = "too many commands are waiting on the device"
             self._publish_rejection(command.command_id, CommandState.REJECTED, reason)
             return
-        commands.put_nowait(self._journal.record_accepted(command, self._clock.now()))
+        commands.put_nowait(self._journal.record_accepted(command, spaces, self._clock.now()))
         _log.info("command %s accepted: %s", command.command_id, command.action)
 
     def _run(self, commands: _Queue) -> None:

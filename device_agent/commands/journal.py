@@ -1,6 +1,6 @@
 """The journal of commands: each command is written down before it runs, so that a restart can finish or report it.
 
-`commands.json` holds the highest counter and the commands with their progress: one file, so that a counter is never
+`commands.json` holds the highest counters and the commands with their progress: one file, so that a counter is never
 stored without its command or the other way round.
 """
 
@@ -10,13 +10,15 @@ from pathlib import Path
 from threading import Lock
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
+from device_agent.domain.command_counters import CommandCounters
 from device_agent.errors import JournalError
 from device_agent.host.files import read_model, write_model
 from schemas.base import MAX_COUNTER
 from schemas.commands import Command, CommandResult, CommandState
 
+MAX_SPACES: Final = 1024  # counters; more than a device can ever have keys, revoked ones included
 MAX_ENTRIES: Final = 64  # commands remembered; the oldest finished ones are evicted first
 _MAX_FILE_BYTES: Final = 8 * 1024 * 1024
 _CONSEQUENCE: Final = "without it old commands could run again"
@@ -36,10 +38,17 @@ class JournalEntry(BaseModel):
     result_confirmed: Annotated[bool, Field(alias="told")] = False
 
 
+_Counter = Annotated[int, Field(ge=-1, le=MAX_COUNTER)]
+_CounterSpace = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{16}(:keys)?$")]
+
+
 class _Commands(BaseModel):
+    """`counters`: the highest by space; `counter`: of a space that has none, from before each key had its own."""
+
     model_config = ConfigDict(extra="forbid")
     v: Literal[1] = 1
-    counter: Annotated[int, Field(ge=-1, le=MAX_COUNTER)] = -1
+    counter: _Counter = -1
+    counters: Annotated[dict[_CounterSpace, _Counter], Field(max_length=MAX_SPACES)] = {}
     entries: list[JournalEntry] = []
 
 
@@ -75,9 +84,9 @@ class Journal:
         self._lock_file.close()
 
     @property
-    def highest_counter(self) -> int:
-        """The highest counter of an accepted command; -1 when there was none."""
-        return self._commands.counter
+    def counters(self) -> CommandCounters:
+        """The highest counters of accepted commands."""
+        return CommandCounters(self._commands.counters, self._commands.counter)
 
     def command_ids(self) -> frozenset[str]:
         """Returns the ids of the remembered commands."""
@@ -99,13 +108,13 @@ class Journal:
         with self._mutex:
             return tuple(e for e in self._commands.entries if e.result.state.is_end and not e.result_confirmed)
 
-    def record_accepted(self, command: Command, now: datetime) -> JournalEntry:
-        """Writes an accepted command together with its counter; both are on the disk when this returns."""
+    def record_accepted(self, command: Command, spaces: frozenset[str], now: datetime) -> JournalEntry:
+        """Writes an accepted command together with its counter in `spaces`; both are on the disk when this returns."""
         result = CommandResult(command_id=command.command_id, state=CommandState.EXECUTING, detail={}, at=now)
         entry = JournalEntry(command=command, result=result)
         with self._mutex:
             entries = _evict_finished(self._commands.entries)
-            self._save(max(self._commands.counter, command.counter), [*entries, entry])
+            self._save(self.counters.with_accepted(command.counter, spaces), [*entries, entry])
         return entry
 
     def record_before(self, command_id: str, before: dict[str, str]) -> None:
@@ -129,10 +138,10 @@ class Journal:
                 entry.model_copy(update=update) if entry.command.command_id == command_id else entry
                 for entry in self._commands.entries
             ]
-            self._save(self._commands.counter, entries)
+            self._save(self.counters, entries)
 
-    def _save(self, counter: int, entries: list[JournalEntry]) -> None:
-        commands = _Commands(counter=counter, entries=entries)
+    def _save(self, counters: CommandCounters, entries: list[JournalEntry]) -> None:
+        commands = _Commands(counter=counters.floor, counters=dict(counters.highest), entries=entries)
         write_model(self._path, commands)
         self._commands = commands
 

@@ -5,6 +5,7 @@ from datetime import datetime
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
+from device_agent.domain.command_counters import CommandCounters
 from device_agent.domain.command_verifier import CommandVerifier, SignaturePolicy
 from device_agent.domain.verdict import CommandVerdict, ForgedCommand
 from device_agent.keyring import Keyring, KeyringError
@@ -25,7 +26,7 @@ class KeyringVerifier:
         )
 
     def verify(
-        self, raw: bytes, *, last_counter: int, known_command_ids: Collection[str], now: datetime
+        self, raw: bytes, *, counters: CommandCounters, known_command_ids: Collection[str], now: datetime
     ) -> CommandVerdict:
         """Decides as `CommandVerifier.verify`; with a damaged keyring no key is trusted."""
         try:
@@ -33,7 +34,7 @@ class KeyringVerifier:
         except KeyringError as e:
             return ForgedCommand(str(e))
         verifier = CommandVerifier(self._device_id, keys, frozenset(self._allow), self._signature_policy)
-        return verifier.verify(raw, last_counter=last_counter, known_command_ids=known_command_ids, now=now)
+        return verifier.verify(raw, counters=counters, known_command_ids=known_command_ids, now=now)
 
     def _trusted_keys(self, now: float) -> Mapping[str, Ed25519PublicKey]:
         return {keyid: parse_public_key(text) for keyid, text in self._keyring.trusted(now).items()}

@@ -5,6 +5,7 @@ from datetime import datetime
 from threading import Lock
 from typing import TYPE_CHECKING
 
+from device_agent.domain.command_counters import CommandCounters
 from device_agent.domain.verdict import CommandVerdict, EnvelopeVerifier
 
 if TYPE_CHECKING:
@@ -20,12 +21,12 @@ class LazyCommandVerifier:
         self._mutex = Lock()
 
     def verify(
-        self, raw: bytes, *, last_counter: int, known_command_ids: Collection[str], now: datetime
+        self, raw: bytes, *, counters: CommandCounters, known_command_ids: Collection[str], now: datetime
     ) -> CommandVerdict:
         with self._mutex:
             if self._verifier is None:
                 self._verifier = self._make()
-        return self._verifier.verify(raw, last_counter=last_counter, known_command_ids=known_command_ids, now=now)
+        return self._verifier.verify(raw, counters=counters, known_command_ids=known_command_ids, now=now)
 
 
 class LazyActions(Mapping[str, "Action"]):

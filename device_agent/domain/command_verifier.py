@@ -2,12 +2,13 @@
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from pydantic import ValidationError
 
+from device_agent.domain.command_counters import KEY_ACTIONS, CommandCounters, counter_spaces, is_counter_ahead
 from device_agent.domain.verdict import (
     AcceptedCommand,
     CommandVerdict,
@@ -21,9 +22,10 @@ from schemas.commands import COMMAND_PAYLOAD_TYPE, OLD_COMMAND, Command, Command
 from schemas.signing import SignatureError, key_id, signers
 
 EVERY_ACTION: Final = "*"
+# A clock that is earlier was never set: it cannot tell that a command is early.
+EARLIEST_CLOCK: Final = datetime(2026, 1, 1, tzinfo=UTC)
 MAX_CLOCK_DIFFERENCE: Final = 2 * 86_400.0  # seconds between issue and receipt; no command is valid for longer
 _MAX_REASON: Final = 200  # characters
-_KEY_ACTIONS: Final = frozenset({KEYS_INTRODUCE, KEYS_REVOKE})
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +43,7 @@ class SignaturePolicy:
     @property
     def always_allowed(self) -> frozenset[str]:
         """Actions that need no entry in the allow-list."""
-        return _KEY_ACTIONS if self.allow_key_changes else frozenset()
+        return KEY_ACTIONS if self.allow_key_changes else frozenset()
 
     def missing_signature(self, command: Command, signed_by: frozenset[str], controllers: Collection[str]) -> str:
         """Returns which signature is missing; empty when none is."""
@@ -90,13 +92,13 @@ class CommandVerifier:
         return cls(device_id, {key_id(key): key for key in keys}, frozenset(allow), signature_policy)
 
     def verify(
-        self, raw: bytes, *, last_counter: int, known_command_ids: Collection[str], now: datetime
+        self, raw: bytes, *, counters: CommandCounters, known_command_ids: Collection[str], now: datetime
     ) -> CommandVerdict:
         """Decides on a received envelope.
 
         Args:
             raw: the bytes as they were received.
-            last_counter: the highest counter accepted so far, -1 when there was none.
+            counters: the highest counters accepted so far.
             known_command_ids: ids of commands that were accepted before.
             now: aware time.
         """
@@ -114,10 +116,11 @@ class CommandVerifier:
             return DuplicateCommand(command.command_id)
         if command.is_expired(now):
             return RejectedCommand(command.command_id, CommandState.EXPIRED, _expiry_reason(command, now))
-        reason = self._rejection_reason(command, signed_by, last_counter)
+        spaces = counter_spaces(command, signed_by)
+        reason = _early_reason(command, now) or self._rejection_reason(command, signed_by, counters.highest_of(spaces))
         if reason:
             return RejectedCommand(command.command_id, CommandState.REJECTED, reason)
-        return AcceptedCommand(command)
+        return AcceptedCommand(command, spaces)
 
     def _rejection_reason(self, command: Command, signed_by: frozenset[str], last_counter: int) -> str:
         if command.counter <= last_counter:
@@ -128,6 +131,16 @@ class CommandVerifier:
         if command.action not in self.allow and command.action not in policy.always_allowed:
             return f"{command.action} is not in this agent's allow-list"
         return ""
+
+
+def _early_reason(command: Command, now: datetime) -> str:
+    """Returns why a command is not of this time: such a one would use up counters that its key needs later."""
+    if now >= EARLIEST_CLOCK and (command.issued_at - now).total_seconds() > MAX_CLOCK_DIFFERENCE:
+        clock = f"it is {now.isoformat(timespec='seconds')} by the device's clock: that clock may be wrong"
+        return f"issued at {command.issued_at.isoformat()}; {clock}"
+    if is_counter_ahead(command):
+        return f"counter {command.counter} is too far ahead of {command.issued_at.isoformat()}, when it was issued"
+    return ""
 
 
 def _expiry_reason(command: Command, now: datetime) -> str:

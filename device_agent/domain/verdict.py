@@ -5,14 +5,16 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
+from device_agent.domain.command_counters import CommandCounters
 from schemas.commands import Command, CommandState
 
 
 @dataclass(frozen=True, slots=True)
 class AcceptedCommand:
-    """The command runs."""
+    """The command runs; `spaces` are the counters that it uses (`command_counters`)."""
 
     command: Command
+    spaces: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,5 +47,5 @@ class EnvelopeVerifier(Protocol):
     """Decides on received envelopes; see `command_verifier.CommandVerifier.verify`."""
 
     def verify(
-        self, raw: bytes, *, last_counter: int, known_command_ids: Collection[str], now: datetime
+        self, raw: bytes, *, counters: CommandCounters, known_command_ids: Collection[str], now: datetime
     ) -> CommandVerdict: ...

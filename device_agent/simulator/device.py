@@ -9,6 +9,7 @@ from typing import Any, Final, Protocol
 
 from pydantic import ValidationError
 
+from device_agent.domain.command_counters import CommandCounters
 from device_agent.domain.command_verifier import CommandVerifier
 from device_agent.domain.report import ReportSender, full_report, heartbeat
 from device_agent.domain.report_limits import ScanFindings, normalise_findings, truncate_to_size
@@ -66,7 +67,7 @@ class DeviceEnvironment(Protocol):
 class _State:
     outbox: ReportOutbox = field(default_factory=ReportOutbox)
     seq: int = 0
-    counter: int = -1
+    counters: CommandCounters = field(default_factory=CommandCounters)
     results: OrderedDict[str, CommandResult] = field(default_factory=OrderedDict)  # by command id
     accepted: str | None = None  # digest of the last accepted report
     reported: str | None = None  # digest of the last full report
@@ -262,11 +263,10 @@ class SimulatedDevice:
 
     def _on_command(self, raw: bytes) -> None:
         state, now = self._state, self._environment.clock.now()
-        verdict = self._verifier.verify(
-            raw, last_counter=state.counter, known_command_ids=state.results.keys(), now=now
-        )
+        verdict = self._verifier.verify(raw, counters=state.counters, known_command_ids=state.results.keys(), now=now)
         match verdict:
-            case AcceptedCommand(command):
+            case AcceptedCommand(command, spaces):
+                state.counters = state.counters.with_accepted(command.counter, spaces)
                 self._accept_command(command)
             case DuplicateCommand(command_id):
                 self._publish_result(state.results[command_id])
@@ -283,7 +283,6 @@ class SimulatedDevice:
 
     def _accept_command(self, command: Command) -> None:
         state = self._state
-        state.counter = command.counter
         while len(state.results) >= _MAX_COMMANDS:
             state.results.popitem(last=False)
         data = {"command_id": command.command_id, "action": command.action, "params": dict(command.params)}

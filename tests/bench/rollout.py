@@ -23,8 +23,10 @@ import time
 from pathlib import Path
 from typing import Any, Final
 
+from controller.app.persons import add_person
 from controller.domain.rollout.model import RolloutState, RolloutTerms
 from controller.domain.rollout.rings import parse_ring
+from controller.domain.scopes import Scope
 from controller.ports.messages import IncomingMessage
 from controller.service.rollout.operations import RolloutRequest
 from schemas.topics import UpChannel, up
@@ -160,8 +162,9 @@ async def over_mqtt(count: int, folder: Path) -> dict[str, Any]:
         async with open_deployment(folder, emqx, certs, timings=TIMINGS, more=more) as deployment:
             fleet = await deployment.start_fleet(count, ["--software", f"{NAME}=1.3.0", "--action-time", "50ms"])
             operator = deployment.operator
-            second = {"name": "second-operator", "scopes": ["read", "rollout"]}
-            approver = OperatorClient(operator.url, (await operator.call("POST", "/tokens", second))["token"])
+            store = deployment.config.parent / "cordon.db"
+            second = await add_person(store, "second-operator", (Scope.READ, Scope.ROLLOUT))
+            approver = OperatorClient(operator.url, second)
             for tag, numbers in _RINGS.items():
                 for number in numbers:
                     await operator.call("PUT", f"/devices/{fleet.device_ids[number]}/labels", {"tags": [tag]})

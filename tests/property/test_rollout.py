@@ -24,10 +24,11 @@ from controller.domain.rollout.model import (
 )
 from controller.domain.rollout.window import MaintenanceWindow
 from controller.service.rollout.run import RolloutRun
+from tests.support.persons import person
 
 START = 1_800_000_000.0
 TARGET = RolloutTarget("app/2.0/app.tar.gz", "app", "2.0", "0" * 64, 10, ("*",))
-SENDER, SECOND = "operator:first", "operator:second"
+SENDER, SECOND = "operator:first", person("second")
 _picks = st.integers(min_value=0, max_value=1_000)
 
 
@@ -134,7 +135,7 @@ class Rollouts(RuleBasedStateMachine):
             assert not requires_zero_errors(rollout, number) or not tally.errors
         if rollout.terms.approval and ring == len(rollout.rings) - 1:
             assert self.was_approved
-            assert rollout.approved_by == SECOND
+            assert rollout.approved_by == SECOND.actor
 
     @rule(limit=st.integers(min_value=1, max_value=8))
     def service_runs(self, limit: int) -> None:

@@ -16,6 +16,7 @@ from controller.domain.device import Device, HoldReason
 from controller.domain.events import ReleaseOrdered
 from controller.domain.guards.approvals import ApprovalKind, ApprovalNotAllowedError, ApprovalRequest, ApprovalState
 from controller.domain.policy.model import ContainmentLevel
+from controller.domain.principal import Principal
 from controller.ports.broker_tables import restriction
 from controller.service.containment.operator_actions import OperatorRequest, ProtectedDeviceError
 from controller.service.containment.waivers import WaiverRequest
@@ -35,6 +36,7 @@ from tests.property.fleet import (
     WINDOW,
     Fleet,
 )
+from tests.support.persons import person
 
 EXAMPLES: Final = int(os.environ.get("CORDON_TEST_UNATTENDED", "40"))
 _LEVELS: Final = {
@@ -45,7 +47,7 @@ _LEVELS: Final = {
 devices = st.sampled_from(DEVICES)
 some_ports = st.lists(st.sampled_from([TELNET, DOCKER, SLOW, SHADOW]), max_size=2, unique=True).map(tuple)
 fates = st.lists(st.sampled_from(["well", "refuse", "lose", "doubt"]), max_size=4)
-operators = st.sampled_from(["operator:ada", "operator:bob"])
+operators = st.sampled_from([person("ada"), person("bob")])
 
 
 class Unattended(RuleBasedStateMachine):
@@ -190,14 +192,14 @@ class Unattended(RuleBasedStateMachine):
         sure=st.booleans(),
     )
     def operator_contains(
-        self, chosen: list[str], level: ContainmentLevel, hold: float | None, by: str, sure: bool
+        self, chosen: list[str], level: ContainmentLevel, hold: float | None, by: Principal, sure: bool
     ) -> None:
         request = OperatorRequest(ApprovalKind.CONTAIN, tuple(chosen), by, "r", level, hold, even_protected=sure)
         self._decide(request, "contained by hand")
 
     @precondition(lambda self: self.fleet.guarding.held_devices())
     @rule(by=operators, sure=st.booleans(), most=st.integers(1, 6))
-    def operator_approves_pending(self, by: str, sure: bool, most: int) -> None:
+    def operator_approves_pending(self, by: Principal, sure: bool, most: int) -> None:
         chosen = tuple(one.device_id for one in self.fleet.guarding.held_devices()[:most])
         self._decide(OperatorRequest(ApprovalKind.LET_THROUGH, chosen, by, "r", even_protected=sure), "let through")
 
@@ -212,7 +214,7 @@ class Unattended(RuleBasedStateMachine):
                 assert not request.even_protected
 
         self.perform(action, decide, requested=request.devices)
-        mine = self.by_hand.setdefault(request.by, {})
+        mine = self.by_hand.setdefault(request.by.name, {})
         recent = {each for each, at in mine.items() if now - at < 3600.0} | set(request.devices)
         if answers:
             assert isinstance(answers[0], ApprovalRequest) is (len(recent) > BY_HAND), "wrong need for a second person"
@@ -220,7 +222,7 @@ class Unattended(RuleBasedStateMachine):
                 mine.update(dict.fromkeys(request.devices, now))
 
     @rule(by=operators, approves=st.booleans())
-    def second_operator_decides(self, by: str, approves: bool) -> None:
+    def second_operator_decides(self, by: Principal, approves: bool) -> None:
         guarding, now = self.fleet.guarding, self.fleet.clock.at
         waiting = [one for one in guarding.requests.values() if one.state_at(now) is ApprovalState.OPEN]
         if not waiting:
@@ -230,22 +232,22 @@ class Unattended(RuleBasedStateMachine):
 
         def decide() -> None:
             if not approves:
-                self.fleet.run(guarding.reject(request.request_id, by, "no"))
+                self.fleet.run(guarding.reject(request.request_id, by.actor, "no"))
                 return
             try:
                 self.fleet.run(guarding.approve(request.request_id, by))
             except ApprovalNotAllowedError:
-                assert by == request.by
+                assert by == request.requester
             else:
-                assert by != request.by
+                assert by != request.requester
 
         self.perform(what, decide, requested=request.devices if approves else ())
 
     @precondition(lambda self: self.fleet.guarding.held_devices())
     @rule(by=operators)
-    def operator_dismisses(self, by: str) -> None:
+    def operator_dismisses(self, by: Principal) -> None:
         chosen = [one.device_id for one in self.fleet.guarding.held_devices()]
-        self.perform("dismissed", lambda: self.fleet.run(self.fleet.guarding.dismiss(chosen, by, "r")))
+        self.perform("dismissed", lambda: self.fleet.run(self.fleet.guarding.dismiss(chosen, by.actor, "r")))
 
     @rule(device=devices)
     def operator_releases(self, device: str) -> None:

@@ -2,7 +2,7 @@
 
 import contextlib
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -93,9 +93,10 @@ async def api(
     guards: FleetGuards = NO_GUARDS,
     by_hand: OperatorLimits = MANY,
     protected_if: str | None = None,
+    tokens: Sequence[ApiToken] = (),
     **options: Any,
 ) -> AsyncIterator[Api]:
-    """An API with one token, `TOKEN`, named `tests`; `authority` is the folder of its authority."""
+    """An API with the token `TOKEN`, named `tests`, and `tokens`; `authority` is the folder of its authority."""
     answers: list[PolicySet | ControllerError] = []
     chosen = policy_set or starter()
 
@@ -117,7 +118,8 @@ async def api(
     async with open_harness(
         path, chosen, guards=guards, settings=tables, reload=reload, targets=FakeTargets(), **options
     ) as one:
-        await one.store.put_token(ApiToken("tests", digest_of(TOKEN), one.clock.at, ALL))
+        for token in (ApiToken("tests", digest_of(TOKEN), one.clock.at, ALL), *tokens):
+            await one.store.put_token(token)
         app = create_api(one.services, one.controller.durations)
         transport = httpx.ASGITransport(app, raise_app_exceptions=False, client=("192.0.2.7", 1))
         async with httpx.AsyncClient(transport=transport, base_url="http://cordon", headers=HEADERS) as client:

@@ -17,12 +17,13 @@ from controller.service.rollout.operations import RolloutOperations, RolloutRequ
 from controller.service.rollout.triggers import RolloutTrigger
 from schemas.topics import UpChannel
 from tests.support.controller_harness import ControllerHarness, open_harness
+from tests.support.persons import person
 from tests.support.reports import full, incoming
 
 APP = RolloutTarget("app/2.0/app.tar.gz", "app", "2.0", "ab" * 32, 1000, ("*",))
 RINGS = (("test", "tag:ring:test"), ("canary", "tag:ring:canary"), ("fleet", "rest"))
 DEVICES = ("t1", "c1", "c2", "f1", "f2", "f3")
-BY, SECOND = "operator:first", "operator:second"
+BY, SECOND = person("first"), person("second")
 
 
 class FakeTargets:
@@ -125,7 +126,12 @@ class RolloutHarness:
         given = {"soak": 60.0, "min_sample": 2, "timeout": 600.0, **terms}
         rings = given.pop("rings", RINGS)
         asked = RolloutRequest(
-            "app/2.0", tuple(parse_ring(*ring) for ring in rings), RolloutTerms(**given), BY, "because"
+            "app/2.0",
+            tuple(parse_ring(*ring) for ring in rings),
+            RolloutTerms(**given),
+            BY.actor,
+            "because",
+            starter=BY,
         )
         rollout = await self.desk.start(asked)
         await self.go()

@@ -14,15 +14,13 @@ from controller.adapters.sqlite.options import StoreOptions
 from controller.domain.audit_kinds import AuditKind
 from controller.domain.device import REPORT_FIELDS, Device
 from controller.domain.effects import AuditEntry, CommandRecord, Effect
-from controller.domain.scopes import Scope, ordered
 from controller.ports.broker_tables import AccessRules
 from controller.ports.errors import StoreError
-from controller.ports.store import ApiToken, DeadLetter, StoredAuditEntry
+from controller.ports.store import DeadLetter, StoredAuditEntry
 
 T = TypeVar("T")
 MAX_ROWS: Final = 10_000  # rows of one listing
 
-_SCOPES: Final = frozenset(Scope)
 _KINDS: Final = frozenset(AuditKind)
 _LISTED: Final = (
     "devices",
@@ -186,18 +184,6 @@ def dead_letters(connection: sqlite3.Connection, wanted: dict[str, str | None], 
         (*values, limit),
     )
     return [DeadLetter(*row) for row in rows]
-
-
-def tokens(connection: sqlite3.Connection) -> list[ApiToken]:
-    """Returns all tokens by name."""
-    rows = connection.execute("SELECT name, digest, created_at, scopes, expires_at FROM tokens ORDER BY name")
-    # An unknown scope, of a newer version, is ignored.
-    return [
-        ApiToken(
-            name, digest, created_at, ordered(Scope(word) for word in scopes.split() if word in _SCOPES), expires_at
-        )
-        for name, digest, created_at, scopes, expires_at in rows
-    ]
 
 
 def counts(connection: sqlite3.Connection) -> dict[str, int]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
 from controller.adapters.sqlite import audit_chain, codec, containment_state, guard_state, reader, schema
+from controller.adapters.sqlite import tokens as token_rows
 from controller.adapters.sqlite.dead_letters import DeadLetterIndex
 from controller.adapters.sqlite.options import StoreOptions
 from controller.adapters.sqlite.restore import copy_to
@@ -25,6 +26,7 @@ from controller.ports.store import (
     StoredAuditEntry,
     StoreHealth,
     StoreWrites,
+    TokenChange,
 )
 from schemas.commands import CommandState
 
@@ -136,16 +138,26 @@ class SqliteStore(Store):
             (device_id, case_id, at, codec.dump_rules(rules)),
         )
 
-    async def put_token(self, token: ApiToken) -> None:
-        """Adds a token, or replaces the token of the same name."""
-        await self._execute(
-            "INSERT OR REPLACE INTO tokens (name, digest, created_at, scopes, expires_at) VALUES (?, ?, ?, ?, ?)",
-            (token.name, token.digest, token.created_at, " ".join(token.scopes), token.expires_at),
-        )
+    async def add_token(self, token: ApiToken, most: int, writes: StoreWrites) -> TokenChange:
+        return await self._change_tokens(partial(token_rows.add, token=token, most=most), writes)
 
-    async def drop_token(self, name: str) -> bool:
-        """Deletes a token; returns whether it existed."""
-        return await self._execute("DELETE FROM tokens WHERE name = ?", (name,)) > 0
+    async def revoke_token(self, token: ApiToken, writes: StoreWrites) -> TokenChange:
+        return await self._change_tokens(partial(token_rows.revoke, token=token), writes)
+
+    async def _change_tokens(
+        self, change: Callable[[sqlite3.Connection], TokenChange], writes: StoreWrites
+    ) -> TokenChange:
+        """Changes the tokens, and commits `writes` with it, if nothing forbids the change."""
+        work = work_of(writes, self._book, self._options.dead_payload_bytes)
+
+        def both(connection: sqlite3.Connection) -> TokenChange:
+            found = change(connection)
+            if found is TokenChange.DONE:
+                work.run(connection)
+            return found
+
+        result: TokenChange = await self._writer.submit(WriteJob(both, work.rows + 1, work.size + _ROW_BYTES))
+        return result
 
     async def prune(self) -> int:
         """Deletes rows past their retention in small transactions; returns how many."""
@@ -212,7 +224,8 @@ class SqliteStore(Store):
     audit_head = _query(audit_chain.head)
     check_audit = _query(audit_chain.check)
     user_cases = _query(containment_state.user_cases)
-    tokens = _query(reader.tokens)
+    tokens = _query(token_rows.every)
+    put_token = _change(token_rows.put)
 
     async def audit(
         self,

@@ -3,11 +3,13 @@ operator.
 """
 
 from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
 
 from controller.domain.policy.model import ContainmentLevel
+from controller.domain.principal import Principal
 
 MAX_TARGETS: Final = 10_000  # devices of one request
 
@@ -30,11 +32,14 @@ class ApprovalState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ApprovalRequest:
-    """A request to contain more devices than one operator may; `hold` in seconds, `None` until released."""
+    """A request to contain more devices than one operator may; `hold` in seconds, `None` until released.
+
+    It ends with the credential of its `requester`: what a thief has asked for does not outlive the theft.
+    """
 
     request_id: str
     kind: ApprovalKind
-    by: str
+    requester: Principal
     reason: str
     level: ContainmentLevel
     hold: float | None
@@ -47,6 +52,11 @@ class ApprovalRequest:
     even_protected: bool = False
     kick: bool = False
     clear_retained: bool = False
+
+    @property
+    def by(self) -> str:
+        """The actor who made it."""
+        return self.requester.actor
 
     def state_at(self, now: float) -> ApprovalState:
         """Returns the state at `now` (Unix seconds): an open request expires by time."""
@@ -61,17 +71,24 @@ class ApprovalNotAllowedError(ValueError):
     """The operator may not decide this request now; the text says why."""
 
 
-def check_decision(request: ApprovalRequest, by: str, now: float) -> None:
-    """Checks that `by` may approve the request.
+def check_decision(request: ApprovalRequest, by: Principal, now: float, valid: AbstractSet[str]) -> None:
+    """Checks that `by` may approve the request; `valid`: keys of the credentials that are neither revoked nor expired.
 
     Raises:
-        ApprovalNotAllowedError: the request is not open, or `by` made it.
+        ApprovalNotAllowedError: the request is not open, its requester's credential has ended, or `by` counts as the
+            same person.
     """
     state = request.state_at(now)
     if state is not ApprovalState.OPEN:
         raise ApprovalNotAllowedError(f"this request is {state.value} already")
-    if request.by == by:
+    if request.requester.key not in valid:
+        raise ApprovalNotAllowedError(f"this request has ended with the token of {request.requester.name}")
+    if request.requester.key == by.key:
         raise ApprovalNotAllowedError("a second person has to approve: this request is your own")
+    if request.requester.is_same_person(by, now):
+        both = f"{by.name} and {request.requester.name} count as one person"
+        text = f"a second person has to approve: {both}, as a token and those made with it do for a day"
+        raise ApprovalNotAllowedError(text)
 
 
 def is_within_operator_limit(

@@ -8,6 +8,7 @@ from typing import Final
 
 from controller.domain.audit_kinds import AuditKind
 from controller.domain.evolve import evolve
+from controller.domain.principal import Principal
 from controller.domain.rollout.model import (
     RingTally,
     Rollout,
@@ -38,6 +39,7 @@ def begin(
     now: float,
     rule: str = "",
     is_trial: bool = False,
+    starter: Principal | None = None,
 ) -> tuple[Rollout, tuple[RolloutMember, ...]]:
     """Returns a new rollout with its first ring open, and its devices.
 
@@ -61,9 +63,8 @@ def begin(
         for ring, (_, devices) in enumerate(rings)
         for device_id in devices
     )
-    rollout = Rollout(
-        rollout_id, target, terms, tallies, by, reason, created_at=now, rule=rule, opened_at=now, next_command_at=now
-    )
+    rollout = Rollout(rollout_id, target, terms, tallies, by, reason, created_at=now, rule=rule, starter=starter)
+    rollout = evolve(rollout, opened_at=now, next_command_at=now)
     if terms.approval and len(rings) == 1 and not is_trial:
         rollout = _await_approval(evolve(rollout, ring=-1), now)
     return rollout, members
@@ -247,18 +248,19 @@ def resume(rollout: Rollout, by: str) -> RolloutTransition:
     return evolve(rollout, is_paused=False), (RolloutNote(AuditKind.ROLLOUT_RESUMED, by),)
 
 
-def approve(rollout: Rollout, by: str, now: float) -> RolloutTransition:
+def approve(rollout: Rollout, by: Principal, now: float) -> RolloutTransition:
     """Opens the last ring, on behalf of a second operator.
 
     Raises:
-        RolloutError: the rollout does not await approval, or `by` started it.
+        RolloutError: the rollout does not await approval, or `by` counts as the person who started it.
     """
     if rollout.state is not RolloutState.AWAITING_APPROVAL:
         raise RolloutError(f"{rollout.rollout_id} does not await approval: it is {rollout.state.value}")
-    if by == rollout.by:
-        raise RolloutError(f"{by} started it: a second operator has to approve it, with another token")
-    note = RolloutNote(AuditKind.ROLLOUT_APPROVED, by, detail={"started_by": rollout.by})
-    opened, notes = _open_next_ring(evolve(rollout, approved_by=by), now)
+    if rollout.starter is not None and rollout.starter.is_same_person(by, now):
+        text = "a token and the tokens made with it count as one person for a day"
+        raise RolloutError(f"{rollout.by} started it: a second operator has to approve it, with another token; {text}")
+    note = RolloutNote(AuditKind.ROLLOUT_APPROVED, by.actor, detail={"started_by": rollout.by})
+    opened, notes = _open_next_ring(evolve(rollout, approved_by=by.actor), now)
     return opened, (note, *notes)
 
 

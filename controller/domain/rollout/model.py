@@ -9,6 +9,7 @@ from typing import Final
 
 from controller.domain.audit_kinds import AuditKind
 from controller.domain.evolve import evolve
+from controller.domain.principal import Principal
 from controller.domain.rollout.window import MaintenanceWindow
 
 
@@ -249,6 +250,7 @@ class Rollout:
     ends_as: RolloutState | None = None
     ended_at: float = 0.0
     is_reverting: bool = False
+    starter: Principal | None = None  # the person who started it, if no policy did
 
     @property
     def current_ring(self) -> RingTally:

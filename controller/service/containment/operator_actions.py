@@ -24,6 +24,7 @@ from controller.domain.guards.approvals import (
     is_within_operator_limit,
 )
 from controller.domain.policy.model import ContainmentLevel
+from controller.domain.principal import Principal
 from controller.domain.transition import StepOutcome
 from controller.ports.errors import ControllerError
 from controller.ports.log import Log
@@ -68,7 +69,7 @@ class OperatorRequest:
 
     kind: ApprovalKind
     devices: tuple[str, ...]
-    by: str
+    by: Principal
     reason: str
     level: ContainmentLevel = ContainmentLevel.RESTRICTED
     hold: float | None = None
@@ -83,7 +84,8 @@ class OperatorActions:
         self._fleet = fleet
         self.limits = limits
         self._log = log
-        # By operator: the devices contained without a second person, with Unix seconds.
+        # By key of a principal: the devices contained without a second person, with Unix seconds. They count for the
+        # makers of a token too, so that a fresh token has no fresh allowance.
         self._charged: dict[str, dict[str, float]] = {}
         self.requests: dict[str, ApprovalRequest] = {}
 
@@ -95,25 +97,30 @@ class OperatorActions:
         self.requests = {request.request_id: request for request in snapshot.requests[-MAX_KEPT_REQUESTS:]}
 
     async def run(self) -> None:
-        """Until cancelled: ends requests that were not decided in time."""
+        """Until cancelled: ends requests that were not decided in time, or whose token has ended."""
         while True:
             await self.expire()
             await asyncio.sleep(TICK)
 
     async def expire(self) -> None:
-        """Ends requests that have expired."""
-        now = self._fleet.clock.now()
+        """Ends requests that have expired, and those of a token that was revoked or has expired."""
+        if all(one.state is not ApprovalState.OPEN for one in self.requests.values()):
+            return
+        valid, now = await self._valid_keys(), self._fleet.clock.now()
         batch = UnitOfWork()
         for one in list(self.requests.values()):
-            if one.state is ApprovalState.OPEN and one.state_at(now) is ApprovalState.EXPIRED:
-                self._save_request(
-                    one.with_decision(ApprovalState.EXPIRED, "cordon", now),
-                    AuditKind.APPROVAL_EXPIRED,
-                    "cordon",
-                    now,
-                    batch,
-                )
+            if one.state is not ApprovalState.OPEN:
+                continue
+            has_token = one.requester.key in valid
+            if not has_token or one.state_at(now) is ApprovalState.EXPIRED:
+                ended = one.with_decision(ApprovalState.EXPIRED, "cordon", now)
+                why = "" if has_token else f"the token {one.requester.name} was revoked or has expired"
+                self._save_request(ended, AuditKind.APPROVAL_EXPIRED, "cordon", now, batch, why)
         await self._fleet.commit(batch)
+
+    async def _valid_keys(self) -> frozenset[str]:
+        now = self._fleet.clock.now()
+        return frozenset(one.principal.key for one in await self._fleet.store.tokens() if not one.is_over(now))
 
     async def decide(self, action: OperatorRequest) -> Sequence[StepOutcome] | ApprovalRequest:
         """Applies the action, or opens an approval request where a second person is required.
@@ -130,11 +137,11 @@ class OperatorActions:
             request = self._open_request(action, now, batch)
             await fleet.commit(batch)
             return request
-        outcomes = self._apply(action, action.by, now, batch)
+        outcomes = self._apply(action, action.by.actor, now, batch)
         await fleet.commit(batch)
         return outcomes
 
-    async def charge(self, by: str, names: tuple[str, ...], *, even_protected: bool = False) -> None:
+    async def charge(self, by: Principal, names: tuple[str, ...], *, even_protected: bool = False) -> None:
         """Charges what an operator contains in another way: the sessions of a user, the holders of a certificate.
 
         Raises:
@@ -151,44 +158,55 @@ class OperatorActions:
             )
         await self._fleet.commit(batch)
 
-    def _charge(self, by: str, names: tuple[str, ...], now: float, batch: UnitOfWork) -> bool:
+    def _charge(self, by: Principal, names: tuple[str, ...], now: float, batch: UnitOfWork) -> bool:
         """Charges the devices if one person may contain them too, and drops charges outside of the window."""
-        charged = self._charged.setdefault(by, {})
-        if not is_within_operator_limit(names, charged, now, self.limits.most, self.limits.window):
+        if not is_within_operator_limit(names, self._charged_to(by, now), now, self.limits.most, self.limits.window):
             return False
-        for name in [name for name, at in charged.items() if at <= now - self.limits.window]:
-            del charged[name]
-            batch.charges[by, name] = None
-        for name in names:
-            charged[name] = now
-            batch.charges[by, name] = now
+        for key in by.keys_at(now):
+            charged = self._charged.setdefault(key, {})
+            for name in [name for name, at in charged.items() if at <= now - self.limits.window]:
+                del charged[name]
+                batch.charges[key, name] = None
+            for name in names:
+                charged[name] = now
+                batch.charges[key, name] = now
         return True
 
-    async def approve(self, request_id: str, by: str) -> Sequence[StepOutcome]:
+    def _charged_to(self, by: Principal, now: float) -> dict[str, float]:
+        """What the person contained alone: devices and the latest time (Unix seconds)."""
+        found: dict[str, float] = {}
+        for key in by.keys_at(now):
+            for name, at in self._charged.get(key, {}).items():
+                found[name] = max(at, found.get(name, at))
+        return found
+
+    async def approve(self, request_id: str, by: Principal) -> Sequence[StepOutcome]:
         """A second person approves: the whole action is applied in one commit with the end of the request.
 
         Raises:
             KeyError: there is no such request.
-            ApprovalNotAllowedError: it has ended, or `by` opened it.
+            ApprovalNotAllowedError: it has ended, or `by` counts as the person who opened it.
+            ProtectedDeviceError: a device is protected by now, and the request did not mean protected ones.
         """
+        valid = await self._valid_keys()
         now = self._fleet.clock.now()
         request = self.requests[request_id]
-        check_decision(request, by, now)
-        batch = UnitOfWork()
-        self._save_request(
-            request.with_decision(ApprovalState.APPROVED, by, now), AuditKind.APPROVAL_GRANTED, by, now, batch
-        )
+        check_decision(request, by, now, valid)
         action = OperatorRequest(
             request.kind,
             request.devices,
-            request.by,
+            request.requester,
             request.reason,
             request.level,
             request.hold,
-            even_protected=True,
+            even_protected=request.even_protected,
             options=ContainmentOptions(kick=request.kick, clear_retained=request.clear_retained),
         )
-        outcomes = self._apply(action, f"{request.by} with {by}", now, batch)
+        self._check_protected(action)
+        batch = UnitOfWork()
+        ended = request.with_decision(ApprovalState.APPROVED, by.actor, now)
+        self._save_request(ended, AuditKind.APPROVAL_GRANTED, by.actor, now, batch)
+        outcomes = self._apply(action, f"{request.by} with {by.actor}", now, batch)
         await self._fleet.commit(batch)
         return outcomes
 
@@ -240,10 +258,11 @@ class OperatorActions:
         ]
         return sorted(held, key=lambda device: (device.pending.since if device.pending else 0.0, device.device_id))
 
-    def remaining_allowance(self, by: str) -> int:
-        """How many more devices this operator may contain without a second person."""
-        start = self._fleet.clock.now() - self.limits.window
-        used = sum(1 for at in self._charged.get(by, {}).values() if at > start)
+    def remaining_allowance(self, by: Principal) -> int:
+        """How many more devices this person may contain without a second one."""
+        now = self._fleet.clock.now()
+        start = now - self.limits.window
+        used = sum(1 for at in self._charged_to(by, now).values() if at > start)
         return max(0, self.limits.most - used)
 
     def _check_protected(self, action: OperatorRequest) -> None:
@@ -275,7 +294,7 @@ class OperatorActions:
             kick=action.options.kick,
             clear_retained=action.options.clear_retained,
         )
-        self._save_request(request, AuditKind.APPROVAL_REQUESTED, action.by, now, batch, action.reason)
+        self._save_request(request, AuditKind.APPROVAL_REQUESTED, action.by.actor, now, batch, action.reason)
         return request
 
     def _save_request(

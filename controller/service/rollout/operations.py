@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from controller.domain.audit_kinds import AuditKind
 from controller.domain.device import Device
+from controller.domain.principal import Principal
 from controller.domain.rollout.lifecycle import begin
 from controller.domain.rollout.model import Rollout, RolloutError, RolloutNote, RolloutTarget, RolloutTerms
 from controller.domain.rollout.rings import RingSelector, RolloutCandidate, RolloutRing, assign_rings
@@ -21,7 +22,7 @@ class RolloutRequest:
     """A new rollout. `only` and `device_ids` select devices; `rule` is the policy rule that requests it.
 
     `is_proven`: this very target has been through all rings before, so that one without devices may be left out.
-    `is_trial`: its one ring is not the fleet, and needs no second operator.
+    `is_trial`: its one ring is not the fleet, and needs no second operator. `starter`: `by` as a person, if it is one.
     """
 
     target: str
@@ -34,6 +35,7 @@ class RolloutRequest:
     rule: str = ""
     is_proven: bool = False
     is_trial: bool = False
+    starter: Principal | None = None
 
 
 class UnknownRolloutError(RolloutError):
@@ -91,6 +93,7 @@ class RolloutOperations:
                 now=now,
                 rule=asked.rule,
                 is_trial=asked.is_trial,
+                starter=asked.starter,
             )
             detail: dict[str, object] = {
                 "rings": {ring.name: ring.total for ring in rollout.rings},
@@ -148,11 +151,11 @@ class RolloutOperations:
             run.resume(by)
             return await self._kept(run)
 
-    async def approve(self, rollout_id: str, by: str) -> Rollout:
+    async def approve(self, rollout_id: str, by: Principal) -> Rollout:
         """Permits the last ring to start.
 
         Raises:
-            RolloutError: unknown, it does not wait for that, or `by` started it.
+            RolloutError: unknown, it does not wait for that, or `by` counts as the person who started it.
         """
         async with self._rollouts.lock:
             run = await self._open(rollout_id)

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from controller.domain.principal import Principal
 from controller.domain.rollout import lifecycle
 from controller.domain.rollout import member as member_rules
 from controller.domain.rollout.model import (
@@ -165,7 +166,7 @@ class RolloutRun:
         """See `lifecycle.resume`, with the same errors."""
         self._apply_rollout(lifecycle.resume(self.rollout, by))
 
-    def approve(self, by: str, now: float) -> None:
+    def approve(self, by: Principal, now: float) -> None:
         """See `lifecycle.approve`, with the same errors."""
         self._apply_rollout(lifecycle.approve(self.rollout, by, now))
 

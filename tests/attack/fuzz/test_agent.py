@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from device_agent.actions.scan_run import Rescan
 from device_agent.commands.executor import MAX_QUEUED_COMMANDS, CommandExecutor
 from device_agent.commands.journal import Journal
+from device_agent.domain.command_counters import CommandCounters
 from device_agent.domain.command_verifier import CommandVerifier
 from device_agent.domain.report import ReportContent, ReportSender
 from device_agent.domain.verdict import AcceptedCommand, CommandVerdict, ForgedCommand, RejectedCommand
@@ -49,7 +50,7 @@ def order(counter: int) -> dict[str, Any]:
 
 
 def verify(raw: bytes) -> CommandVerdict:
-    return VERIFIER.verify(raw, last_counter=0, known_command_ids=(), now=NOW)
+    return VERIFIER.verify(raw, counters=CommandCounters(floor=0), known_command_ids=(), now=NOW)
 
 
 def test_no_damaged_envelope_runs_anything_but_what_was_signed() -> None:

@@ -10,7 +10,7 @@ from controller.domain.device import Device
 from controller.domain.effects import AuditEntry, CommandRecord
 from controller.ports.broker_tables import AccessRule
 from controller.ports.errors import StoreError
-from controller.ports.store import ApiToken, DeadLetter, StoredAuditEntry, StoredReport, StoreWrites
+from controller.ports.store import ApiToken, DeadLetter, StoredAuditEntry, StoredReport, StoreWrites, TokenChange
 from tests.support.store import NOW, line, opened
 
 DAY = 86_400.0
@@ -76,8 +76,9 @@ async def test_tokens_are_replaced_by_name_and_withdrawn(tmp_path: Path) -> None
         await store.put_token(ApiToken("ops", "b" * 64, 2.0))
         await store.put_token(ApiToken("api", "c" * 64, 3.0))
         assert await store.tokens() == [ApiToken("api", "c" * 64, 3.0), ApiToken("ops", "b" * 64, 2.0)]
-        assert await store.drop_token("ops")
-        assert not await store.drop_token("ops")
+        ops = ApiToken("ops", "b" * 64, 2.0)
+        assert await store.revoke_token(ops, StoreWrites()) is TokenChange.DONE
+        assert await store.revoke_token(ops, StoreWrites()) is TokenChange.UNKNOWN
         assert await store.tokens() == [ApiToken("api", "c" * 64, 3.0)]
 
 

@@ -14,6 +14,7 @@ from controller.app.adapters import signer
 from controller.cli.errors import CliError
 from controller.cli.keys.operator_keys import new_key, open_key
 from controller.domain.audit_kinds import AuditKind
+from device_agent.domain.command_counters import CommandCounters
 from device_agent.domain.command_verifier import CommandVerifier, SignaturePolicy
 from device_agent.domain.verdict import AcceptedCommand, RejectedCommand
 from schemas.signing import key_id, public_key_text, to_be_signed
@@ -43,7 +44,7 @@ def judged(api: Api, raw: bytes, *keys: Ed25519PrivateKey) -> Any:
     terms = SignaturePolicy({key_id(OPERATOR.public_key()): OPERATOR.public_key()}, frozenset({"rescan"}))
     verifier = CommandVerifier.from_keys("edge-1", [key.public_key() for key in keys], ["rescan"], terms)
     now = datetime.fromtimestamp(api.harness.clock.at, UTC)
-    return verifier.verify(raw, last_counter=-1, known_command_ids=frozenset(), now=now)
+    return verifier.verify(raw, counters=CommandCounters(), known_command_ids=frozenset(), now=now)
 
 
 async def held(api: Api) -> dict[str, Any]:

@@ -12,13 +12,13 @@ from controller.domain.guards.blast_radius import BlastRadius, BlastRadiusLimits
 from controller.domain.guards.guards import FleetGuards, ProtectionRules
 from controller.domain.policy.model import ContainmentLevel
 from controller.domain.scopes import ALL
-from controller.ports.store import ApiToken
+from controller.ports.store import KEY_DIGITS, ApiToken
 from controller.service.containment.operator_actions import (
     OperatorLimits,
     ProtectedDeviceError,
     SecondApproverRequiredError,
 )
-from tests.support.api import Api
+from tests.support.api import TOKEN, Api
 from tests.support.api import api as open_api
 from tests.support.controller_harness import open_harness
 
@@ -128,9 +128,8 @@ async def test_one_by_one_counts_like_all_at_once_and_survives_a_restart(guarded
     third = await guarded.json("PUT", f"{BASE}/quarantine/edge-3", 202, {"level": "restricted", **WHY})
     assert third["request"]["devices"] == ["edge-3"]
     books = await guarded.harness.store.guard_books()
-    assert {(ledger, device) for ledger, device, _ in books.charges} == {
-        ("operator:tests", "edge-1"), ("operator:tests", "edge-2")
-    }  # fmt: skip
+    tests = digest_of(TOKEN)[:KEY_DIGITS]
+    assert {(ledger, device) for ledger, device, _ in books.charges} == {(tests, "edge-1"), (tests, "edge-2")}
     assert [one.request_id for one in books.requests] == [third["request"]["request_id"]]
     guarded.harness.clock.at += 3601
     await guarded.json("PUT", f"{BASE}/quarantine/edge-3", 200, {"level": "restricted", **WHY})
@@ -280,10 +279,11 @@ async def test_what_is_no_waiver(guarded: Api, changes: dict[str, str]) -> None:
 
 async def test_users_and_certificates_count_with_what_they_cut(guarded: Api) -> None:
     guarding = guarded.services.containment.operators
-    await guarding.charge("operator:tests", ("edge-1", "edge-2"))
+    second, tests = (one.principal for one in await guarded.harness.store.tokens())
+    await guarding.charge(tests, ("edge-1", "edge-2"))
     assert (await guarded.json("GET", f"{BASE}/guard"))["left_by_hand"] == 0
     with pytest.raises(SecondApproverRequiredError, match="more than one person"):
-        await guarding.charge("operator:tests", ("edge-3",))
-    await guarding.charge("operator:second", ("user:somebody",))
+        await guarding.charge(tests, ("edge-3",))
+    await guarding.charge(second, ("user:somebody",))
     with pytest.raises(ProtectedDeviceError):
-        await guarding.charge("operator:second", ("edge-5",))
+        await guarding.charge(second, ("edge-5",))

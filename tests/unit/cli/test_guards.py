@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 import typer
 
-from controller.api.client import ApiClient, ApiEndpoint
+from controller.api.auth import digest_of
 from controller.cli.app import run_safely
 from controller.domain.audit_kinds import AuditKind
 from controller.domain.guards.blast_radius import BlastRadius, BlastRadiusLimits
 from controller.domain.guards.guards import FleetGuards, ProtectionRules
+from controller.domain.scopes import Scope
+from controller.ports.store import ApiToken
 from controller.service.containment.operator_actions import OperatorLimits
 from tests.support.api import TOKEN
 from tests.support.api_server import ApiServer
@@ -65,6 +67,7 @@ class Operator:
 def api(tmp_path: Path) -> Iterator[ApiServer]:
     """Seven devices: three fail, of which one is contained and two are deferred; one is protected."""
     options: dict[str, Any] = {"guards": GUARDS, "by_hand": OperatorLimits(2, 3600.0, 7200.0)}
+    options["tokens"] = (ApiToken("second", digest_of("cordon_second"), 0.0, (Scope.READ, Scope.CONTAIN)),)
     with ApiServer(tmp_path / "cordon.db", FLEET, **options) as server:
         yield server
 
@@ -76,10 +79,7 @@ def cordon(api: ApiServer, capsys: pytest.CaptureFixture[str]) -> Operator:
 
 
 def _second(api: ApiServer, capsys: pytest.CaptureFixture[str]) -> Operator:
-    token = ApiClient(ApiEndpoint(api.url, TOKEN)).call(
-        "POST", "/tokens", {"name": "second", "scopes": ["read", "contain"]}
-    )
-    return Operator(api.url, capsys, token["token"])
+    return Operator(api.url, capsys, "cordon_second")
 
 
 def test_deferred_containments_are_shown_approved_and_dismissed(cordon: Operator) -> None:

@@ -110,9 +110,10 @@ _IDENTITY: Final = (
         expires_at REAL NOT NULL, made_by TEXT NOT NULL, device_class TEXT NOT NULL, device_id TEXT NOT NULL,
         replaces INTEGER NOT NULL) STRICT""",
     "CREATE TABLE crl_numbers (issuer TEXT PRIMARY KEY, number INTEGER NOT NULL) STRICT",
+    # `makers`: who made the token, who made that one, and so on, as JSON.
     """CREATE TABLE tokens (
         name TEXT PRIMARY KEY, digest TEXT NOT NULL, created_at REAL NOT NULL, scopes TEXT NOT NULL DEFAULT '',
-        expires_at REAL) STRICT""",
+        expires_at REAL, makers TEXT NOT NULL DEFAULT '[]') STRICT""",
 )
 
 _ROLLOUTS: Final = (

@@ -66,7 +66,7 @@ def _write_journal(folder: Path, before: Mapping[str, str]) -> None:
         expires_at=now + timedelta(minutes=5),
         counter=1,
     )
-    journal.record_accepted(command, now)
+    journal.record_accepted(command, frozenset(["0000000000000000"]), now)
     journal.record_before("c1", dict(before))
     journal.close()
 

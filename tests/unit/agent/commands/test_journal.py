@@ -12,6 +12,8 @@ from schemas.commands import Command, CommandResult, CommandState
 
 NOW = datetime(2026, 11, 23, 10, tzinfo=UTC)
 
+SPACES = frozenset(["0000000000000000"])
+
 
 def _command(number: int) -> Command:
     return Command(
@@ -31,12 +33,12 @@ def _end(number: int) -> CommandResult:
 
 def test_commands_and_their_counter_survive(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "state")
-    assert journal.highest_counter == -1
-    journal.record_accepted(_command(5), NOW)
+    assert journal.counters.highest_of(SPACES) == -1
+    journal.record_accepted(_command(5), SPACES, NOW)
     journal.record_before("c5", {"was": "on"})
     journal.close()
     journal = Journal(tmp_path / "state")
-    assert journal.highest_counter == 5
+    assert journal.counters.highest_of(SPACES) == 5
     assert journal.command_ids() == {"c5"}
     assert [entry.before for entry in journal.unfinished()] == [{"was": "on"}]
     journal.record_result(_end(5))
@@ -54,17 +56,17 @@ def test_commands_and_their_counter_survive(tmp_path: Path) -> None:
 
 def test_the_counter_never_falls(tmp_path: Path) -> None:
     journal = Journal(tmp_path)
-    journal.record_accepted(_command(9), NOW)
-    journal.record_accepted(_command(3), NOW)
-    assert journal.highest_counter == 9
+    journal.record_accepted(_command(9), SPACES, NOW)
+    journal.record_accepted(_command(3), SPACES, NOW)
+    assert journal.counters.highest_of(SPACES) == 9
     journal.close()
 
 
 def test_entries_are_bounded_and_unfinished_commands_stay_longest(tmp_path: Path) -> None:
     journal = Journal(tmp_path)
-    journal.record_accepted(_command(0), NOW)
+    journal.record_accepted(_command(0), SPACES, NOW)
     for number in range(1, MAX_ENTRIES + 10):
-        journal.record_accepted(_command(number), NOW)
+        journal.record_accepted(_command(number), SPACES, NOW)
         journal.record_result(_end(number))
         journal.mark_result_confirmed(f"c{number}")
     assert len(journal.command_ids()) == MAX_ENTRIES
@@ -97,7 +99,7 @@ def test_a_folder_that_cannot_be_created_is_an_error(tmp_path: Path) -> None:
 
 def test_folder_and_file_are_private(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "state")
-    journal.record_accepted(_command(1), NOW)
+    journal.record_accepted(_command(1), SPACES, NOW)
     journal.close()
     assert (tmp_path / "state").stat().st_mode & 0o077 == 0
     assert (tmp_path / "state" / "commands.json").stat().st_mode & 0o077 == 0
@@ -105,7 +107,7 @@ def test_folder_and_file_are_private(tmp_path: Path) -> None:
 
 def test_the_file_keeps_its_format(tmp_path: Path) -> None:
     journal = Journal(tmp_path)
-    journal.record_accepted(_command(5), NOW)
+    journal.record_accepted(_command(5), SPACES, NOW)
     journal.record_before("c5", {"was": "on"})
     journal.mark_result_confirmed("c5")
     journal.close()

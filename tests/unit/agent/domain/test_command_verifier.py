@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from device_agent.domain.command_counters import CommandCounters
 from device_agent.domain.command_verifier import CommandVerifier
 from device_agent.domain.verdict import (
     AcceptedCommand,
@@ -17,7 +18,7 @@ from device_agent.domain.verdict import (
 )
 from schemas.base import MAX_COMMAND_BYTES
 from schemas.commands import COMMAND_PAYLOAD_TYPE, Command, CommandState
-from schemas.signing import sign
+from schemas.signing import key_id, sign
 
 NOW = datetime(2026, 11, 23, 10, tzinfo=UTC)
 KEY = Ed25519PrivateKey.generate()
@@ -38,7 +39,7 @@ def _command(**changes: Any) -> Command:
 
 
 def _verify(raw: bytes, *, known: frozenset[str] = frozenset(), verifier: CommandVerifier = VERIFIER) -> CommandVerdict:
-    return verifier.verify(raw, last_counter=4, known_command_ids=known, now=NOW)
+    return verifier.verify(raw, counters=CommandCounters(floor=4), known_command_ids=known, now=NOW)
 
 
 def _signed(command: Command, key: Ed25519PrivateKey = KEY, kind: str = COMMAND_PAYLOAD_TYPE) -> bytes:
@@ -47,7 +48,7 @@ def _signed(command: Command, key: Ed25519PrivateKey = KEY, kind: str = COMMAND_
 
 def test_a_valid_command_is_accepted() -> None:
     command = _command()
-    assert _verify(_signed(command)) == AcceptedCommand(command)
+    assert _verify(_signed(command)) == AcceptedCommand(command, frozenset({key_id(KEY.public_key())}))
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from controller.domain.rollout.model import (
     RolloutTarget,
     RolloutTerms,
 )
+from tests.support.persons import person
 
 NOW = 1_800_000_000.0
 TARGET = RolloutTarget("app/2.0/app.tar.gz", "app", "2.0", "0" * 64, 10, ("gateway",), ("rpi4",))
@@ -216,7 +217,7 @@ def test_requests_that_do_not_fit_the_state_are_refused() -> None:
     with pytest.raises(RolloutError, match="not paused"):
         resume(rollout, "operator:a")
     with pytest.raises(RolloutError, match="does not await"):
-        approve(rollout, "operator:b", NOW)
+        approve(rollout, person("b"), NOW)
     paused, _ = pause(rollout, "operator:a")
     assert pause(paused, "operator:a") == (paused, ())
     ended, _ = advance(abort(rollout, "operator:a", revert=False)[0], NOW)

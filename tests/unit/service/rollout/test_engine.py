@@ -173,8 +173,10 @@ async def test_restricted_devices_get_it_isolated_ones_do_not(tmp_path: Path) ->
     async with open_rollouts(tmp_path / "db") as made:
         await seed_devices(made)
         state = made.harness.fleet
-        await state.apply_and_commit("c1", ContainmentOrdered("x1", ContainmentLevel.RESTRICTED, BY, "test", None))
-        await state.apply_and_commit("c2", ContainmentOrdered("x2", ContainmentLevel.ISOLATED, BY, "test", None))
+        await state.apply_and_commit(
+            "c1", ContainmentOrdered("x1", ContainmentLevel.RESTRICTED, "operator:x", "test", None)
+        )
+        await state.apply_and_commit("c2", ContainmentOrdered("x2", ContainmentLevel.ISOLATED, BY.actor, "test", None))
         await made.start()
         await made.install("t1")
         await made.go(61.0)
@@ -189,7 +191,7 @@ async def test_an_order_not_begun_is_taken_back_at_the_end(tmp_path: Path) -> No
         await seed_devices(made)
         await made.start()
         assert made.harness.fleet.devices["t1"].commands
-        await made.desk.abort("r-0001", BY, revert=False)
+        await made.desk.abort("r-0001", BY.actor, revert=False)
         await made.go()
         assert (await made.now()).state is RolloutState.ABORTED
         assert not made.harness.fleet.devices["t1"].commands
@@ -204,10 +206,10 @@ async def test_pause_orders_nothing(tmp_path: Path) -> None:
         await seed_devices(made)
         await made.start()
         await made.install("t1")
-        await made.desk.pause("r-0001", BY)
+        await made.desk.pause("r-0001", BY.actor)
         await made.go(120.0)
         assert set(made.orders()) == {"t1"}
-        await made.desk.resume("r-0001", BY)
+        await made.desk.resume("r-0001", BY.actor)
         await made.go()
         assert set(made.orders()) == {"t1", "c1", "c2"}
 
@@ -218,7 +220,7 @@ async def test_a_rollout_that_completed_can_be_rolled_back(tmp_path: Path) -> No
         await made.start(rings=(("only", "tag:ring:test"),), approval=False)
         await made.install("t1")
         assert (await made.now()).state is RolloutState.COMPLETED
-        await made.desk.abort("r-0001", SECOND, revert=True)
+        await made.desk.abort("r-0001", SECOND.actor, revert=True)
         await made.go()
         assert made.orders()["t1"]["action"] == "update.rollback"
         await made.report("t1", version="1.0")
@@ -346,7 +348,7 @@ async def test_what_was_not_kept_is_decided_again(tmp_path: Path) -> None:
     async with open_rollouts(tmp_path / "db") as made:
         await seed_devices(made)
         made.rollouts.store = RefusesOnce(made.harness.store)
-        asked = RolloutRequest("app/2.0", tuple(parse_ring(*ring) for ring in RINGS), RolloutTerms(), BY)
+        asked = RolloutRequest("app/2.0", tuple(parse_ring(*ring) for ring in RINGS), RolloutTerms(), BY.actor)
         await made.desk.start(asked)
         async with asyncio.timeout(20), asyncio.TaskGroup() as group:
             running = group.create_task(made.rollouts.run(), name="rollouts")

@@ -1,0 +1,70 @@
+"""API tokens: what is checked about all of them is checked in the transaction that changes one."""
+
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import astuple
+from typing import Any, Final
+
+from pydantic import TypeAdapter
+
+from controller.adapters.sqlite import codec
+from controller.domain.principal import MakingRecord
+from controller.domain.scopes import Scope, ordered
+from controller.ports.store import ApiToken, TokenChange
+
+_COLUMNS: Final = "name, digest, created_at, scopes, expires_at, makers"
+_PUT: Final = f"INSERT OR REPLACE INTO tokens ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?)"  # noqa: S608 - constants
+_SCOPES: Final = frozenset(Scope)
+_MAKERS: Final = TypeAdapter(tuple[tuple[str, str, float], ...])
+
+
+def every(connection: sqlite3.Connection) -> list[ApiToken]:
+    """Returns all tokens by name."""
+    rows = connection.execute(f"SELECT {_COLUMNS} FROM tokens ORDER BY name")  # noqa: S608 - constants
+    return [_token(row) for row in rows]
+
+
+def put(connection: sqlite3.Connection, token: ApiToken) -> None:
+    """Adds a token, or replaces the token of the same name."""
+    makers = codec.dump([astuple(maker) for maker in token.makers])
+    connection.execute(
+        _PUT, (token.name, token.digest, token.created_at, " ".join(token.scopes), token.expires_at, makers)
+    )
+
+
+def add(connection: sqlite3.Connection, token: ApiToken, most: int) -> TokenChange:
+    """Adds a token, if its maker is still there, its name is free, and there are fewer than `most`."""
+    there = every(connection)
+    if token.makers and token.makers[0].key not in {one.principal.key for one in there}:
+        return TokenChange.MAKER_GONE
+    if any(one.name == token.name for one in there):
+        return TokenChange.EXISTS
+    if len(there) >= most:
+        return TokenChange.TOO_MANY
+    put(connection, token)
+    return TokenChange.DONE
+
+
+def revoke(connection: sqlite3.Connection, token: ApiToken) -> TokenChange:
+    """Deletes this token, and no other that got its name meanwhile."""
+    there = every(connection)
+    if all(one.digest != token.digest for one in there):
+        return TokenChange.UNKNOWN
+    if is_last_administrator(token, there):
+        return TokenChange.LAST
+    connection.execute("DELETE FROM tokens WHERE digest = ?", (token.digest,))
+    return TokenChange.DONE
+
+
+def is_last_administrator(token: ApiToken, there: Sequence[ApiToken]) -> bool:
+    """Whether without the token nobody could make tokens for ever."""
+    others = (one for one in there if one.digest != token.digest and one.expires_at is None)
+    return Scope.ADMIN in token.scopes and not any(Scope.ADMIN in one.scopes for one in others)
+
+
+def _token(row: tuple[Any, ...]) -> ApiToken:
+    name, digest, created_at, scopes, expires_at, makers = row
+    # An unknown scope, of a newer version, is ignored.
+    held = ordered(Scope(word) for word in scopes.split() if word in _SCOPES)
+    found = codec.read(f"the token {name}", lambda: _MAKERS.validate_json(makers))
+    return ApiToken(name, digest, created_at, held, expires_at, tuple(MakingRecord(*one) for one in found))

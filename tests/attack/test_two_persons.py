@@ -1,0 +1,208 @@
+"""A stolen token that plays the second person, outlives its theft, or locks the owner out."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from controller.domain.audit_kinds import AuditKind
+from controller.domain.guards.guards import FleetGuards, ProtectionRules
+from controller.domain.principal import KINSHIP, MAX_GENERATIONS, MakingRecord, Principal
+from controller.service.containment.operator_actions import OperatorLimits
+from tests.support.api import Api
+from tests.support.api import api as open_api
+
+BASE = "/api/v1"
+FLEET = tuple(f"edge-{number}" for number in range(1, 6))
+GUARDS = FleetGuards(protection=ProtectionRules(tags=frozenset({"life-support"})))
+WHY = {"reason": "because"}
+
+
+@pytest.fixture
+async def fleet(tmp_path: Path) -> AsyncIterator[Api]:
+    """Five devices, of which one person contains two."""
+    async with open_api(tmp_path / "c.db", guards=GUARDS, by_hand=OperatorLimits(2, 3600.0, 7200.0)) as made:
+        for device in FLEET:
+            await made.report(device)
+        yield made
+
+
+async def _as(api: Api, secret: str, method: str, path: str, body: Any = None) -> Any:
+    """Status and JSON of a request with this token; with none, that of the fixture."""
+    headers = {"Authorization": f"Bearer {secret}"} if secret else None
+    response = await api.client.request(method, BASE + path, json=body, headers=headers)
+    return response.status_code, response.json() if response.content else None
+
+
+async def _make(api: Api, name: str, by: str = "", *scopes: str, lasting: str | None = None) -> str:
+    body = {"name": name, "scopes": list(scopes) or ["contain", "read", "admin"], "for": lasting}
+    status, answer = await _as(api, by, "POST", "/tokens", body)
+    assert status == 201, answer
+    return str(answer["token"])
+
+
+async def _request(api: Api, secret: str = "", **more: Any) -> str:
+    body = {"devices": list(FLEET[:3]), "level": "isolated", **WHY, **more}
+    status, answer = await _as(api, secret, "PUT", "/quarantine", body)
+    assert status == 202, answer
+    return str(answer["request"]["request_id"])
+
+
+async def _approve(api: Api, secret: str, request: str) -> tuple[int, str]:
+    status, answer = await _as(api, secret, "POST", f"/approvals/{request}/approve")
+    return status, answer["error"]["message"] if status != 200 else ""
+
+
+def _levels(api: Api) -> set[str]:
+    return {api.harness.level(device).value for device in FLEET}
+
+
+async def test_a_token_made_by_the_thief_is_no_second_person(fleet: Api) -> None:
+    request = await _request(fleet)
+    colleague = await _make(fleet, "colleague", "", "contain")
+    status, text = await _approve(fleet, colleague, request)
+    assert status == 409
+    assert "one person" in text
+    assert _levels(fleet) == {"none"}
+
+
+async def test_neither_is_a_grandchild_a_sibling_or_the_maker_itself(fleet: Api) -> None:
+    child = await _make(fleet, "child")
+    grandchild = await _make(fleet, "grandchild", child)
+    sibling = await _make(fleet, "sibling")
+    request = await _request(fleet, grandchild)
+    for secret in ("", child, sibling):
+        assert (await _approve(fleet, secret, request))[0] == 409
+    await _as(fleet, "", "DELETE", "/tokens/child")
+    for secret in ("", sibling):
+        status, text = await _approve(fleet, secret, request)
+        assert (status, "one person" in text) == (409, True), "the link is known after the middle one is gone"
+    assert _levels(fleet) == {"none"}
+
+
+async def test_after_a_day_colleagues_are_two_persons(fleet: Api) -> None:
+    colleague = await _make(fleet, "colleague")
+    fleet.harness.clock.at += KINSHIP
+    request = await _request(fleet)
+    assert (await _approve(fleet, colleague, request))[0] == 200
+    assert _levels(fleet) == {"isolated", "none"}
+
+
+async def test_a_fresh_token_has_no_fresh_allowance(fleet: Api) -> None:
+    alone = {"devices": list(FLEET[:2]), "level": "restricted", **WHY}
+    assert (await _as(fleet, "", "PUT", "/quarantine", alone))[0] == 200
+    for name in ("p1", "p2"):
+        secret = await _make(fleet, name)
+        more = {"devices": [FLEET[3]], "level": "restricted", **WHY}
+        assert (await _as(fleet, secret, "PUT", "/quarantine", more))[0] == 202, "it counts with its maker"
+
+
+async def test_a_rollout_is_not_approved_by_a_token_of_its_starter(fleet: Api) -> None:
+    secret = await _make(fleet, "colleague", "", "rollout")
+    body = {"target": "app/2.0", "rings": [{"name": "all", "select": "rest"}], **WHY}
+    status, made = await _as(fleet, "", "POST", "/rollouts", body)
+    assert status == 201, made
+    status, answer = await _as(fleet, secret, "POST", f"/rollouts/{made['rollout_id']}/approve")
+    assert status == 409
+    assert "second operator" in answer["error"]["message"]
+
+
+async def test_generations_are_bounded_so_that_no_link_is_lost(fleet: Api) -> None:
+    secret = ""
+    for number in range(MAX_GENERATIONS):
+        secret = await _make(fleet, f"g{number}", secret)
+    status, _ = await _as(fleet, secret, "POST", "/tokens", {"name": "one-more"})
+    assert status == 409
+
+
+@pytest.mark.parametrize("how", ["revoked", "expired", "made anew with the same name"])
+async def test_a_request_ends_with_its_token(fleet: Api, how: str) -> None:
+    thief, colleague = await _make(fleet, "thief", lasting="25h"), await _make(fleet, "colleague")
+    fleet.harness.clock.at += KINSHIP
+    request = await _request(fleet, thief)
+    if how == "expired":
+        fleet.harness.clock.at += 3600.0
+    else:
+        assert (await _as(fleet, "", "DELETE", "/tokens/thief"))[0] == 204
+        if how != "revoked":
+            await _make(fleet, "thief")
+    status, text = await _approve(fleet, colleague, request)
+    assert status == 409
+    assert "ended" in text or "expired" in text
+    await fleet.services.containment.operators.expire()
+    assert (await _as(fleet, "", "GET", f"/approvals/{request}"))[1]["state"] == "expired"
+    assert _levels(fleet) == {"none"}
+
+
+@pytest.mark.parametrize("meant", [False, True])
+async def test_protection_is_checked_again_at_approval(fleet: Api, meant: bool) -> None:
+    colleague = await _make(fleet, "colleague")
+    fleet.harness.clock.at += KINSHIP
+    request = await _request(fleet, even_protected=meant)
+    status, _ = await _as(fleet, "", "PUT", "/devices/edge-1/labels", {"tags": ["life-support"]})
+    assert status == 200
+    status, _ = await _approve(fleet, colleague, request)
+    assert (status, _levels(fleet)) == ((200, {"isolated", "none"}) if meant else (409, {"none"}))
+
+
+async def test_the_last_two_administrators_at_one_moment(fleet: Api) -> None:
+    other = await _make(fleet, "other")
+    answers = await asyncio.gather(
+        _as(fleet, "", "DELETE", "/tokens/other"), _as(fleet, other, "DELETE", "/tokens/tests")
+    )
+    assert sorted(status for status, _ in answers) == [204, 409]
+    assert len(await fleet.harness.store.tokens()) == 1
+
+
+async def test_twenty_creations_of_one_name(fleet: Api) -> None:
+    body = {"name": "dup", "scopes": ["read"]}
+    answers = await asyncio.gather(*(_as(fleet, "", "POST", "/tokens", body) for _ in range(20)))
+    made = [answer["token"] for status, answer in answers if status == 201]
+    assert len(made) == 1
+    assert (await _as(fleet, made[0], "GET", "/devices"))[0] == 200
+    assert [status for status, _ in answers].count(409) == 19
+    kinds = [one.entry.kind for one in await fleet.harness.store.audit()]
+    assert kinds.count(AuditKind.TOKEN_CREATED) == 1, "what was refused is not in the audit as made"
+
+
+async def test_a_token_that_is_revoked_makes_no_other_at_that_moment(fleet: Api) -> None:
+    thief = await _make(fleet, "thief")
+    body = {"name": "heir", "scopes": ["admin"]}
+    (gone, _), (made, _) = await asyncio.gather(
+        _as(fleet, "", "DELETE", "/tokens/thief"), _as(fleet, thief, "POST", "/tokens", body)
+    )
+    names = {one.name for one in await fleet.harness.store.tokens()}
+    assert gone == 204
+    assert (made == 201) is ("heir" in names)
+    assert (await _as(fleet, thief, "POST", "/tokens", {**body, "name": "later"}))[0] == 401
+
+
+async def test_the_bound_of_tokens_holds_at_one_moment(fleet: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("controller.api.tokens.MAX_TOKENS", 5)
+    answers = await asyncio.gather(*(_as(fleet, "", "POST", "/tokens", {"name": f"n{number}"}) for number in range(10)))
+    assert sorted({status for status, _ in answers}) == [201, 409]
+    assert len(await fleet.harness.store.tokens()) == 5
+
+
+_AGES = st.lists(st.tuples(st.sampled_from("abcd"), st.floats(0.0, 3 * KINSHIP)), max_size=4)
+NOW = 10 * KINSHIP
+
+
+@given(one=_AGES, other=_AGES)
+def test_who_is_one_person_does_not_depend_on_who_asks(
+    one: list[tuple[str, float]], other: list[tuple[str, float]]
+) -> None:
+    def principal(key: str, ages: list[tuple[str, float]]) -> Principal:
+        links = sorted(ages, key=lambda link: link[1])
+        return Principal(key, key, tuple(MakingRecord(name, name, NOW - age) for name, age in links))
+
+    first, second = principal("x", one), principal("y", other)
+    assert first.is_same_person(first, NOW)
+    assert first.is_same_person(second, NOW) is second.is_same_person(first, NOW)
+    child = Principal("z", "z", first.makers_of_new(NOW))
+    assert child.is_same_person(first, NOW)
+    assert not child.is_same_person(first, NOW + KINSHIP)
