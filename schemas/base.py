@@ -1,9 +1,20 @@
 """Base models, bounded text types and size limits of all wire messages."""
 
+import re
 from datetime import datetime
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, PlainSerializer, StringConstraints
+from pydantic import (
+    AliasChoices,
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    PlainSerializer,
+    StringConstraints,
+    model_validator,
+)
 
 WIRE_VERSION: Final = 1
 
@@ -25,6 +36,9 @@ MAX_WORD: Final = 64
 MAX_NAME: Final = 256
 MAX_TEXT: Final = 1024
 
+MAX_GAPS: Final = 32  # of a section
+MAX_PARTIAL_LISTS: Final = 16  # of a section
+
 MAX_COUNTER: Final = 2**53 - 1  # exact in every JSON parser
 
 # 1 to 64 characters; excludes "." and "..", which would change the path of an API call.
@@ -33,6 +47,9 @@ DEVICE_ID_PATTERN: Final = (
 )
 # Control characters would reach operators' terminals and logs; senders replace them (see `clean_text`).
 _PRINTABLE: Final = r"^[^\x00-\x1f\x7f-\x9f]*$"
+
+
+_FIELD_NAME: Final = r"^[a-z][a-z0-9_]{0,63}$"
 
 
 class WireModel(BaseModel):
@@ -65,6 +82,41 @@ class Unavailable(WireModel):
 
     state: Literal["unknown", "notapplicable"]
     reason: Annotated[Text, Field(min_length=1)]
+
+
+class Gap(WireModel):
+    """What the device did not read or did not understand, and the field of its section that is therefore not known.
+
+    `source` is the file, line or program. Agents before the first release sent texts `fact: reason`, in some
+    sections as `problems`.
+    """
+
+    fact: Annotated[str, StringConstraints(pattern=_FIELD_NAME)]
+    reason: Annotated[Text, Field(min_length=1)]
+    source: Text = ""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_text(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        fact, _, reason = value.partition(": ")
+        is_named = re.match(_FIELD_NAME, fact) is not None and reason
+        return {"fact": fact, "reason": reason} if is_named else {"fact": "section", "reason": value}
+
+
+class CollectedSection(WireModel):
+    """A report section that was read, completely or with gaps.
+
+    A field with a gap has no value, so that a peer that ignores `gaps` finds it missing. Where the field is a list,
+    `partial` has the entries that were read.
+    """
+
+    state: Literal["ok"] = "ok"
+    gaps: Annotated[tuple[Gap, ...], Field(max_length=MAX_GAPS)] = Field(
+        default=(), validation_alias=AliasChoices("gaps", "problems")
+    )
+    partial: Annotated[dict[Keyword, list[JsonValue]], Field(max_length=MAX_PARTIAL_LISTS)] | None = None
 
 
 def clean_text(text: str, limit: int = MAX_TEXT) -> str:

@@ -4,12 +4,12 @@ import json
 import platform
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from device_agent import __version__
-from device_agent.collectors.base import Collector
+from device_agent.collectors.base import Collector, Section
 from device_agent.collectors.scan import Scanner
 from device_agent.domain.report_limits import normalise_findings
 from device_agent.host.system import System
@@ -35,7 +35,6 @@ _PROGRAMS: Final = (
     "systemctl",
     "ufw",
 )
-_INCOMPLETE_LISTS: Final = ("gaps", "problems", "unreadable")
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,19 +99,22 @@ def as_json(system: System, diagnoses: tuple[SectionDiagnosis, ...], warnings: S
 
 
 def _run_timed(name: str, collector: Collector, durations: dict[str, float]) -> Collector:
-    def collect(system: System) -> Mapping[str, Any]:
+    def collect(system: System) -> Section:
         started = time.monotonic()
         try:
             return collector(system)
         finally:
             durations[name] = time.monotonic() - started
 
-    result: Callable[[System], Mapping[str, Any]] = collect
-    return result
+    return collect
 
 
 def _diagnosis(name: str, section: Mapping[str, Any], seconds: float) -> SectionDiagnosis:
-    missing = [str(text) for key in _INCOMPLETE_LISTS for text in section.get(key, ())]
+    missing = [
+        f"{gap['fact']}: {gap['reason']}" + (f" ({gap['source']})" if gap.get("source") else "")
+        for gap in section.get("gaps", ())
+    ]
+    missing += section.get("unreadable", ())
     if section.get("truncated"):
         missing.append(f"{section['truncated']} entries do not fit a report")
     monitors = [monitor for monitor in section.get("monitors", ()) if monitor.get("reason")]

@@ -3,16 +3,15 @@
 This module loads no collector, so that the agent's main process can name the sections without the cost of collecting.
 """
 
-import errno
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
-from typing import Any, Final, Protocol, runtime_checkable
+from typing import Any, Final, Protocol, TypeVar, runtime_checkable
 
-from device_agent.errors import FactsUnavailableError
-from device_agent.host.execute import ExecuteError
+from device_agent.host.reading import READ_ERRORS, Reading, ReadingGap, error_reason
 from device_agent.host.system import System
+from schemas.base import MAX_GAPS
 
 SECTIONS: Final = (
     *("os", "updates", "sources", "openssl", "keys", "certificates", "sockets", "services", "firewall", "access"),
@@ -23,9 +22,16 @@ NOT_APPLICABLE: Final = "notapplicable"
 CHANGES_KEPT_SECONDS: Final = 24 * 3600.0
 DAY_SECONDS: Final = 86_400
 MAX_AGE_DAYS: Final = 36_500  # bound of every age in a report
-_PERMISSION_ERRORS: Final = frozenset({errno.EACCES, errno.EPERM})
+_MAX_GAP_TEXT: Final = 160  # characters of a reason and of a source
 
-Section = Mapping[str, Any]
+T = TypeVar("T")
+
+
+class Section(dict[str, Any]):
+    """A JSON-ready section, made by `SectionBuilder`, so that no gap of a reader is lost; None for absent fields."""
+
+    def __missing__(self, field: str) -> None:
+        return None
 
 
 class Collector(Protocol):
@@ -59,36 +65,66 @@ def unavailable(state: str, reason: str) -> dict[str, str]:
     return {"state": state, "reason": reason or "no reason was given"}
 
 
-def error_reason(error: Exception) -> str:
-    """Returns the cause of an error in a few words."""
-    if isinstance(error, OSError):
-        if error.errno in _PERMISSION_ERRORS:
-            return "needs root"
-        return error.strerror or type(error).__name__
-    return str(error) or type(error).__name__
+class SectionBuilder:
+    """Builds a section in which a field with a gap has no value.
 
+    A reader's result is set with `take`, which also takes its gaps; an error is recorded by `capture`. The entries that
+    were read of a list with a gap go to `partial`, where a peer that ignores gaps does not mistake them for all.
+    """
 
-class GapRecorder:
-    """Records why a field has no value (`field: reason`), so that one unreadable file costs one field only."""
+    def __init__(self, **fields: Any) -> None:
+        self._fields: dict[str, Any] = fields
+        self._gaps: dict[tuple[str, ReadingGap], None] = {}  # in the order of their occurrence, each once
 
-    def __init__(self) -> None:
-        self._reasons: dict[str, str] = {}
+    def set(self, **fields: Any) -> None:
+        """Sets fields whose values are complete."""
+        self._fields.update(fields)
+
+    def take(self, field: str, reading: Reading[T]) -> T:
+        """Sets a field to what a reader understood, with the reader's gaps; returns the value."""
+        self._fields[field] = reading.value
+        self.add_gaps(reading.gaps, field)
+        return reading.value
+
+    def gap(self, *fields: str, reason: str, source: str = "") -> None:
+        """Records why fields are incomplete."""
+        self.add_gaps((ReadingGap(reason, source),), *fields)
+
+    def add_gaps(self, gaps: Iterable[ReadingGap], *fields: str) -> None:
+        """Records gaps that make fields incomplete."""
+        for gap in gaps:
+            bounded = ReadingGap(gap.reason[:_MAX_GAP_TEXT] or "no reason was given", gap.source[:_MAX_GAP_TEXT])
+            self._gaps.update(dict.fromkeys((field, bounded) for field in fields))
 
     @contextmanager
-    def capture(self, field: str) -> Iterator[None]:
-        """Records an error of the block as the reason of `field` instead of raising it."""
+    def capture(self, *fields: str, source: str = "") -> Iterator[None]:
+        """Records an error of the block as a gap in fields instead of raising it."""
         try:
             yield
-        except (OSError, FactsUnavailableError, ExecuteError, ValueError, KeyError) as e:
-            self.add(field, error_reason(e))
+        except READ_ERRORS as e:
+            self.gap(*fields, reason=error_reason(e), source=source)
 
-    def add(self, field: str, reason: str) -> None:
-        """Records a reason; the first one of a field is kept."""
-        self._reasons.setdefault(field, reason)
+    def __getitem__(self, field: str) -> Any:
+        return self._fields[field]
 
-    def as_list(self) -> list[str]:
-        """Returns the gaps, sorted."""
-        return [f"{field}: {reason}" for field, reason in sorted(self._reasons.items())]
+    def build(self) -> Section:
+        """Returns the section; of too many gaps, every incomplete field keeps at least one."""
+        fields, partial = dict(self._fields), {}
+        ordered: dict[tuple[str, ReadingGap], None] = {}
+        for field in dict.fromkeys(field for field, _ in self._gaps):
+            ordered[next(gap for gap in self._gaps if gap[0] == field)] = None
+            value = fields.pop(field, None)
+            if isinstance(value, (list, tuple)) and value:
+                partial[field] = list(value)
+        ordered.update(self._gaps)
+        section = Section(state="ok", **fields)
+        if partial:
+            section["partial"] = partial
+        section["gaps"] = [
+            {"fact": field, "reason": gap.reason, **({"source": gap.source} if gap.source else {})}
+            for field, gap in list(ordered)[:MAX_GAPS]
+        ]
+        return section
 
 
 def round_to_magnitude(count: int) -> int:

@@ -8,7 +8,7 @@ from device_agent.collectors.base import Collector
 from device_agent.collectors.crypto import openssl
 from device_agent.collectors.crypto.certificates import CertificateCollector, CertificateOptions
 from device_agent.collectors.crypto.keys import KeyCollector
-from device_agent.collectors.software import sources, updates
+from device_agent.collectors.software import operating_system, sources, updates
 from device_agent.collectors.software.installed_targets import InstalledTargetsCollector
 from device_agent.collectors.system import disk, firewall, log_settings, mac, services, sockets
 from device_agent.collectors.tools.file_integrity import IntegrityCollector
@@ -16,12 +16,11 @@ from device_agent.collectors.tools.intrusion import IntrusionCollector
 from device_agent.collectors.tools.lynis import LynisCollector
 from device_agent.collectors.tools.openscap import OpenscapCollector
 from device_agent.collectors.tools.tool_runner import ToolStatus
-from device_agent.host import os_release
 from device_agent.settings import DEFAULT_STATE_DIR, IntegritySettings, IntrusionSettings, Settings, ToolSettings
 from device_agent.updates.updater import Updater
 
 COLLECTORS: Final[Mapping[str, Collector]] = {
-    "os": os_release.collect,
+    "os": operating_system.collect,
     "updates": updates.UpdatesCollector(),
     "sources": sources.collect,
     "openssl": openssl.collect,

@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 from typing import Any, Final
 
-from device_agent.collectors.base import NOT_APPLICABLE, UNKNOWN, Collector, Section, StatefulCollector, unavailable
+from device_agent.collectors.base import NOT_APPLICABLE, UNKNOWN, Collector, StatefulCollector, unavailable
 from device_agent.errors import FactsUnavailableError, NotApplicableError
 from device_agent.host.system import System
 
@@ -37,7 +37,7 @@ class Scanner:
         self._collectors = dict(collectors)
         self._seconds = seconds
         self._every = dict(every or {})
-        self._reusable: dict[str, tuple[float, Section]] = {}
+        self._reusable: dict[str, tuple[float, Mapping[str, Any]]] = {}
         self._hanging: dict[str, threading.Thread] = {}
 
     def state(self) -> dict[str, Any]:
@@ -55,12 +55,12 @@ class Scanner:
             if isinstance(collector, StatefulCollector) and name in state["collectors"]:
                 collector.restore(state["collectors"][name])
 
-    def scan(self, *, force_rescan: bool = False) -> dict[str, Section]:
+    def scan(self, *, force_rescan: bool = False) -> dict[str, Mapping[str, Any]]:
         """Returns every section, with or without facts; takes little longer than the time limit of one collector.
 
         With `force_rescan` no section is reused: something was changed.
         """
-        results: dict[str, Section] = {}
+        results: dict[str, Mapping[str, Any]] = {}
         started: dict[str, threading.Thread] = {}
         now = time.monotonic()
         deadline = now + self._seconds
@@ -94,7 +94,7 @@ class Scanner:
         self._reusable.update({name: (now, sections[name]) for name in complete})
         return sections
 
-    def _collect(self, name: str, collector: Collector, results: dict[str, Section]) -> None:
+    def _collect(self, name: str, collector: Collector, results: dict[str, Mapping[str, Any]]) -> None:
         try:
             results[name] = collector(self._system)
         except FactsUnavailableError as e:

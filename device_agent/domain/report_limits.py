@@ -1,6 +1,6 @@
 """Limits of a report: scan results are sanitised, digested as a whole, then truncated to what the protocol allows."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -23,7 +23,6 @@ from schemas.sections.software import MAX_INSTALLED, MAX_PACKAGE_SOURCES, MAX_PA
 from schemas.sections.system import (
     MAX_CHAINS,
     MAX_CHANGES,
-    MAX_GAPS,
     MAX_MOUNTS,
     MAX_SOCKETS,
     MAX_SWAPS,
@@ -43,23 +42,23 @@ _LISTS: Final[Mapping[str, Mapping[str, int]]] = {
     "certificates": {"entries": MAX_CERTIFICATES},
     "sockets": {"listening": MAX_SOCKETS, "opened": MAX_CHANGES, "closed": MAX_CHANGES},
     "services": {"units": MAX_UNITS, "appeared": MAX_CHANGES, "vanished": MAX_CHANGES},
-    "firewall": {"chains": MAX_CHAINS, "uncovered": MAX_UNCOVERED, "gaps": MAX_GAPS},
+    "firewall": {"chains": MAX_CHAINS, "uncovered": MAX_UNCOVERED},
     "access": {
         **dict.fromkeys(ACCOUNT_LISTS, MAX_ACCOUNTS),
         "hash_algorithms": MAX_ALGORITHMS,
         "lockout": MAX_ALGORITHMS,
         "failed_logins": MAX_SOURCES,
-        "gaps": MAX_GAPS,
     },
-    "ssh": {"ports": MAX_PORTS, "weak_algorithms": MAX_ALGORITHMS, "overrides": MAX_OVERRIDES, "gaps": MAX_GAPS},
-    "disk": {"mounts": MAX_MOUNTS, "swaps": MAX_SWAPS, "fscrypt": MAX_MOUNTS, "gaps": MAX_GAPS},
-    "mac": {"gaps": MAX_GAPS},
+    "ssh": {"ports": MAX_PORTS, "weak_algorithms": MAX_ALGORITHMS, "overrides": MAX_OVERRIDES},
+    "disk": {"mounts": MAX_MOUNTS, "swaps": MAX_SWAPS, "fscrypt": MAX_MOUNTS},
     "lynis": {"findings": MAX_LYNIS_FINDINGS},
     "openscap": {"rules": MAX_XCCDF_RULES},
     "integrity": {"changes": MAX_FILE_CHANGES},
     "software": {"entries": MAX_UPDATED},
-    "logging": {"remote_targets": MAX_TARGETS, "gaps": MAX_GAPS},
+    "logging": {"remote_targets": MAX_TARGETS},
 }
+MAX_LISTED: Final = 64  # entries of an incomplete list without a limit of its own
+_SHORT_REASON: Final = 40  # characters
 _SHRINK_FACTOR: Final = 0.8  # of each list, while a report is too large
 _NAME_KEYS: Final = frozenset({"name", "process"})
 
@@ -109,13 +108,32 @@ def _sanitise(value: Any, max_length: int) -> Any:
 
 
 def _truncate_section(name: str, section: Mapping[str, Any]) -> dict[str, Any]:
-    limits = {key: limit for key, limit in _LISTS.get(name, {}).items() if section.get(key) is not None}
-    return _truncate_lists(section, limits) if limits else dict(section)
+    section = dict(section)
+    limits = _LISTS.get(name, {})
+    partial = section.get("partial")
+    if partial:
+        # The controller already knows that these lists are incomplete: what is cut is not counted.
+        section["partial"] = {key: entries[: limits.get(key, MAX_LISTED)] for key, entries in partial.items()}
+    present = {key: limit for key, limit in limits.items() if section.get(key) is not None}
+    return _truncate_lists(section, present) if present else section
 
 
 def _shrink_lists(name: str, section: Mapping[str, Any]) -> Mapping[str, Any]:
+    shorter = dict(section)
+    if partial := section.get("partial"):
+        shorter["partial"] = {key: entries[: int(len(entries) * _SHRINK_FACTOR)] for key, entries in partial.items()}
+    if gaps := section.get("gaps"):
+        shorter["gaps"] = _shrink_gaps(gaps)
     limits = {key: int(len(section[key]) * _SHRINK_FACTOR) for key in _LISTS.get(name, {}) if section.get(key)}
-    return _truncate_lists(section, limits) if limits else section
+    return _truncate_lists(shorter, limits) if limits else shorter
+
+
+def _shrink_gaps(gaps: Sequence[Mapping[str, str]]) -> list[Mapping[str, str]]:
+    """Keeps one gap of each fact, and then only the beginning of its reason."""
+    first = list({gap["fact"]: gap for gap in reversed(gaps)}.values())[::-1]
+    if len(first) < len(gaps):
+        return first
+    return [{"fact": gap["fact"], "reason": gap["reason"][:_SHORT_REASON]} for gap in gaps]
 
 
 def _truncate_lists(section: Mapping[str, Any], limits: Mapping[str, int]) -> dict[str, Any]:

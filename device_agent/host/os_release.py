@@ -1,8 +1,6 @@
 """The operating system: os-release and the running kernel."""
 
 import platform
-from collections.abc import Mapping
-from typing import Any
 
 from device_agent.errors import FactsUnavailableError
 from device_agent.host.system import System
@@ -10,12 +8,11 @@ from device_agent.host.system import System
 _FILES = ("/etc/os-release", "/usr/lib/os-release")
 
 
-def collect(system: System) -> Mapping[str, Any]:
-    """Collects the `os` section."""
+def describe_os(system: System) -> dict[str, str]:
+    """Returns id and version of the distribution, kernel release and machine type."""
     release = read_os_release(system)
     kernel = platform.uname()
     return {
-        "state": "ok",
         "id": release.get("ID", "linux"),
         "version": release.get("VERSION_ID", ""),
         "kernel": kernel.release,

@@ -12,7 +12,7 @@ from typing import Final
 
 from device_agent import __version__
 from device_agent.errors import FactsUnavailableError
-from device_agent.host.os_release import collect as os_section
+from device_agent.host.os_release import describe_os
 from device_agent.host.system import System
 from device_agent.updates.errors import UpdateError
 from schemas.updates import Requirement, UpdateRefusalCode, UpdateTarget
@@ -92,7 +92,7 @@ def _value(what: str, device: DeviceProfile, installed: Mapping[str, str]) -> st
 
 def _os_field(system: System, key: str) -> str | None:
     try:
-        return str(os_section(system).get(key, ""))
+        return str(describe_os(system).get(key, ""))
     except FactsUnavailableError:
         return None
 

@@ -4,8 +4,8 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
-from schemas.base import Counter, Name, Text, WireModel
-from schemas.sections.system import CollectionGaps, SystemCount
+from schemas.base import CollectedSection, Counter, Name, Text, WireModel
+from schemas.sections.system import SystemCount
 
 MAX_ACCOUNTS: Final = 64  # names in each list; `truncated` counts the omitted ones
 MAX_SOURCES: Final = 32
@@ -27,14 +27,13 @@ class FailedLogins(WireModel):
     at_least: SystemCount
 
 
-class AccessSection(WireModel):
+class AccessSection(CollectedSection):
     """Accounts, password rules and lockout; contains names of accounts and algorithms, never a hash.
 
     None for facts that could not be collected, with the reason in `gaps`. `minimum_length` and `minimum_classes` are
     those of PAM. `lockout` lists the mechanisms: `faillock`, `tally2`, `tally`, `fail2ban`; `lockout_after` failures.
     """
 
-    state: Literal["ok"] = "ok"
     accounts: SystemCount = 0
     password_accounts: SystemCount | None = None
     empty_passwords: AccountNames | None = None
@@ -55,11 +54,10 @@ class AccessSection(WireModel):
     lockout_after: SystemCount | None = None
     lockout_seconds: SystemCount | None = None
     failed_logins: Annotated[tuple[FailedLogins, ...], Field(max_length=MAX_SOURCES)] | None = None
-    gaps: CollectionGaps = ()
     truncated: Counter = 0
 
 
-class SshSection(WireModel):
+class SshSection(CollectedSection):
     """Settings of the SSH server.
 
     `resolved` is true when the server itself printed its settings; else they are from its files, with the defaults of
@@ -67,7 +65,6 @@ class SshSection(WireModel):
     `Match user bob: passwordauthentication yes`.
     """
 
-    state: Literal["ok"] = "ok"
     server: Literal["openssh", "dropbear"]
     resolved: bool
     ports: Annotated[tuple[Annotated[int, Field(ge=1, le=65535)], ...], Field(max_length=MAX_PORTS)] = ()
@@ -80,5 +77,4 @@ class SshSection(WireModel):
     x11_forwarding: bool | None = None
     weak_algorithms: Annotated[tuple[Name, ...], Field(max_length=MAX_ALGORITHMS)] | None = None
     overrides: Annotated[tuple[Text, ...], Field(max_length=MAX_OVERRIDES)] = ()
-    gaps: CollectionGaps = ()
     truncated: Counter = 0

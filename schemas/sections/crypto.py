@@ -4,8 +4,8 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
-from schemas.base import Counter, Keyword, Name, Text, WireModel
-from schemas.sections.software import PackageAgeDays, Problems
+from schemas.base import CollectedSection, Counter, Keyword, Name, Text, WireModel
+from schemas.sections.software import PackageAgeDays
 
 # Entries of a report; `truncated` counts the omitted ones.
 MAX_KEY_FILES: Final = 128
@@ -39,14 +39,12 @@ class KeyFile(WireModel):
     replaceable_by: Annotated[tuple[Literal["group", "others"], ...], Field(max_length=2)] = ()
 
 
-class KeysSection(WireModel):
+class KeysSection(CollectedSection):
     """Every private key below `folders`."""
 
-    state: Literal["ok"] = "ok"
     folders: Annotated[tuple[Text, ...], Field(max_length=MAX_FOLDERS)] = ()
     entries: Annotated[tuple[KeyFile, ...], Field(max_length=MAX_KEY_FILES)] = ()
     truncated: Counter = 0
-    problems: Problems = ()
 
 
 class CertificateFile(WireModel):
@@ -76,12 +74,10 @@ class CertificateFile(WireModel):
     reason: Text = ""
 
 
-class CertificatesSection(WireModel):
+class CertificatesSection(CollectedSection):
     """Every certificate below `folders`, and the device's own."""
 
-    state: Literal["ok"] = "ok"
     folders: Annotated[tuple[Text, ...], Field(max_length=MAX_FOLDERS)] = ()
     trust_store: Text = ""
     entries: Annotated[tuple[CertificateFile, ...], Field(max_length=MAX_CERTIFICATES)] = ()
     truncated: Counter = 0
-    problems: Problems = ()

@@ -4,7 +4,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import BeforeValidator, Field
 
-from schemas.base import Counter, Keyword, Text, Timestamp, WireModel
+from schemas.base import CollectedSection, Counter, Keyword, Text, Timestamp, WireModel
 from schemas.updates import MAX_HARDWARE, UpdatePhase, known_phase
 
 MAX_UPDATED: Final = 48  # entries of a report; `truncated` counts the omitted ones
@@ -32,10 +32,9 @@ class UpdatedSoftware(WireModel):
     at: Timestamp | None = None
 
 
-class SoftwareSection(WireModel):
+class SoftwareSection(CollectedSection):
     """The installed targets, the device's class and hardware ids, and the version of the trusted TUF root."""
 
-    state: Literal["ok"] = "ok"
     device_class: Text = ""
     hardware: Annotated[tuple[Text, ...], Field(max_length=MAX_HARDWARE)] = ()
     root_version: Counter | None = None

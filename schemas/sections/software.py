@@ -4,7 +4,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
-from schemas.base import Counter, Digest, Keyword, Name, Text, WireModel
+from schemas.base import CollectedSection, Counter, Digest, Keyword, Name, Text, WireModel
 
 # Entries of a report; `truncated` counts the omitted ones.
 MAX_PACKAGES: Final = 128
@@ -16,14 +16,11 @@ MAX_PROBLEMS: Final = 16
 PackageScheme = Literal["deb", "rpm", "apk", "opkg", "unknown"]
 PackageAgeDays = Annotated[int, Field(ge=0, le=36_500)]
 Count = Annotated[int, Field(ge=0, le=100_000)]
-Problems = Annotated[tuple[Text, ...], Field(max_length=MAX_PROBLEMS)]
-"""Facts that could not be collected, each with the reason."""
 
 
-class OsSection(WireModel):
+class OsSection(CollectedSection):
     """The operating system, from os-release and uname."""
 
-    state: Literal["ok"] = "ok"
     id: Keyword
     version: Text = ""
     kernel: Text
@@ -38,7 +35,7 @@ class PendingPackage(WireModel):
     candidate: Text
 
 
-class UpdatesSection(WireModel):
+class UpdatesSection(CollectedSection):
     """Installed packages and pending updates; ages in days.
 
     `pending` counts all pending updates, `security_pending` the security updates, which not every package manager
@@ -48,7 +45,6 @@ class UpdatesSection(WireModel):
     its source package, separated by spaces; `installed_digest` covers all of them.
     """
 
-    state: Literal["ok"] = "ok"
     manager: Keyword
     security_pending: Count | None = None
     pending: Count | None = None
@@ -63,7 +59,6 @@ class UpdatesSection(WireModel):
     installed_digest: Digest | None = None
     installed: Annotated[tuple[Text, ...], Field(max_length=MAX_INSTALLED)] = ()
     truncated: Counter = 0
-    problems: Problems = ()
 
 
 class PackageSource(WireModel):
@@ -84,15 +79,13 @@ class PackageSource(WireModel):
     flags: Annotated[tuple[Text, ...], Field(max_length=16)] = ()
 
 
-class SourcesSection(WireModel):
+class SourcesSection(CollectedSection):
     """Every configured package source; `keyrings` are the key files trusted for any source."""
 
-    state: Literal["ok"] = "ok"
     manager: Keyword
     entries: Annotated[tuple[PackageSource, ...], Field(max_length=MAX_PACKAGE_SOURCES)] = ()
     keyrings: Annotated[tuple[Text, ...], Field(max_length=MAX_PACKAGE_SOURCES)] = ()
     truncated: Counter = 0
-    problems: Problems = ()
 
 
 class PackageVersion(WireModel):
@@ -116,7 +109,7 @@ class OpensslConfig(WireModel):
     unsafe_options: Annotated[tuple[Text, ...], Field(max_length=MAX_PROBLEMS)] = ()
 
 
-class OpensslSection(WireModel):
+class OpensslSection(CollectedSection):
     """The OpenSSL in use: upstream version and the distribution's package, whose version is decisive.
 
     `version` is that of the program, `library` that of the library it runs with. `stale_processes` lists programs that
@@ -126,7 +119,6 @@ class OpensslSection(WireModel):
     many.
     """
 
-    state: Literal["ok"] = "ok"
     version: Text
     package: PackageVersion | None = None
     library: Text = ""
@@ -136,4 +128,3 @@ class OpensslSection(WireModel):
     tls_errors: Literal["none", "few", "some", "many"] | None = None
     tls_error_hours: Annotated[int, Field(ge=1, le=720)] | None = None
     truncated: Counter = 0
-    problems: Problems = ()

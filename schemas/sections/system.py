@@ -4,7 +4,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
-from schemas.base import Counter, Keyword, Name, Text, WireModel
+from schemas.base import CollectedSection, Counter, Keyword, Name, Text, WireModel
 
 MAX_SOCKETS: Final = 256  # entries of a report; `truncated` counts the omitted ones
 MAX_UNITS: Final = 384
@@ -14,10 +14,7 @@ MAX_UNCOVERED: Final = 64
 MAX_MOUNTS: Final = 64
 MAX_SWAPS: Final = 16
 MAX_TARGETS: Final = 16
-MAX_GAPS: Final = 16
 
-CollectionGaps = Annotated[tuple[Text, ...], Field(max_length=MAX_GAPS)]
-"""`field: reason` for each field that could not be collected."""
 RecentChanges = Annotated[tuple[Text, ...], Field(max_length=MAX_CHANGES)]
 SystemCount = Annotated[int, Field(ge=0, le=1_000_000)]
 FirewallVerdict = Literal["accept", "drop", "reject", "unknown"]
@@ -36,10 +33,9 @@ class ListeningSocket(WireModel):
     interface: Text = ""
 
 
-class SocketsSection(WireModel):
+class SocketsSection(CollectedSection):
     """Every listening TCP and bound UDP socket; `opened` and `closed` are those of the last change, for a day."""
 
-    state: Literal["ok"] = "ok"
     listening: Annotated[tuple[ListeningSocket, ...], Field(max_length=MAX_SOCKETS)] = ()
     opened: RecentChanges = ()
     closed: RecentChanges = ()
@@ -54,10 +50,9 @@ class ServiceUnit(WireModel):
     active: bool
 
 
-class ServicesSection(WireModel):
+class ServicesSection(CollectedSection):
     """Every enabled or running service; `appeared` and `vanished` are those of the last change, for a day."""
 
-    state: Literal["ok"] = "ok"
     init: Text = ""
     units: Annotated[tuple[ServiceUnit, ...], Field(max_length=MAX_UNITS)] = ()
     appeared: RecentChanges = ()
@@ -74,22 +69,20 @@ class FirewallChain(WireModel):
     policy: FirewallVerdict
 
 
-class FirewallSection(WireModel):
+class FirewallSection(CollectedSection):
     """The packet filter; `default_input` is the verdict for packets that no rule matches.
 
     `uncovered` lists the externally reachable listening ports (`tcp/22`) that no rule covers; None if unknown.
     """
 
-    state: Literal["ok"] = "ok"
     backend: Keyword
-    active: bool
+    active: bool | None = None
     default_input: FirewallVerdict = "unknown"
     default_forward: FirewallVerdict = "unknown"
     default_output: FirewallVerdict = "unknown"
     rules: SystemCount = 0
     chains: Annotated[tuple[FirewallChain, ...], Field(max_length=MAX_CHAINS)] = ()
     uncovered: Annotated[tuple[Keyword, ...], Field(max_length=MAX_UNCOVERED)] | None = None
-    gaps: CollectionGaps = ()
     truncated: Counter = 0
 
 
@@ -111,41 +104,36 @@ class SwapArea(WireModel):
     how: Text = ""
 
 
-class DiskSection(WireModel):
+class DiskSection(CollectedSection):
     """Encryption of the root, of all other writable file systems, and of swap; `fscrypt` lists mounts that use it."""
 
-    state: Literal["ok"] = "ok"
     root_encrypted: bool | None = None
     data_encrypted: bool | None = None
     swap: Literal["none", "encrypted", "plain", "unknown"] = "unknown"
     mounts: Annotated[tuple[Mount, ...], Field(max_length=MAX_MOUNTS)] = ()
     swaps: Annotated[tuple[SwapArea, ...], Field(max_length=MAX_SWAPS)] = ()
     fscrypt: Annotated[tuple[Text, ...], Field(max_length=MAX_MOUNTS)] = ()
-    gaps: CollectionGaps = ()
     truncated: Counter = 0
 
 
-class MacSection(WireModel):
+class MacSection(CollectedSection):
     """Mandatory access control; `mode` is the current mode, `configured` that after the next boot.
 
     `denials` counts those of the last 24 hours, rounded down to 0, 1, 10, 100, ...
     """
 
-    state: Literal["ok"] = "ok"
     system: Literal["selinux", "apparmor", "none"]
-    mode: Literal["enforcing", "permissive", "disabled", "unknown"]
+    mode: Literal["enforcing", "permissive", "disabled", "unknown"] = "unknown"
     configured: Literal["enforcing", "permissive", "disabled", "unknown"] = "unknown"
     policy: Text = ""
     enforced_profiles: SystemCount | None = None
     complaining_profiles: SystemCount | None = None
     denials: SystemCount | None = None
-    gaps: CollectionGaps = ()
 
 
-class LoggingSection(WireModel):
+class LoggingSection(CollectedSection):
     """Logging: journald, syslog, remote targets, the audit daemon, and what limits the size of the logs."""
 
-    state: Literal["ok"] = "ok"
     journald: Literal["absent", "none", "volatile", "persistent", "unknown"] = "absent"
     syslog: Text = ""
     syslog_running: bool | None = None
@@ -153,5 +141,4 @@ class LoggingSection(WireModel):
     audit: Literal["absent", "stopped", "running", "unknown"] = "absent"
     audit_rules: SystemCount | None = None
     rotation: Text = ""
-    gaps: CollectionGaps = ()
     truncated: Counter = 0

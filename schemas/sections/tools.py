@@ -4,7 +4,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
-from schemas.base import Counter, Keyword, Name, Text, Timestamp, WireModel
+from schemas.base import CollectedSection, Counter, Keyword, Name, Text, Timestamp, WireModel
 
 # Entries of a report; `truncated` counts the omitted ones.
 MAX_LYNIS_FINDINGS: Final = 128
@@ -37,10 +37,9 @@ class LynisFinding(WireModel):
     message: Text
 
 
-class LynisSection(WireModel):
+class LynisSection(CollectedSection):
     """The newest report of Lynis; the numbers include findings omitted from `findings`."""
 
-    state: Literal["ok"] = "ok"
     version: Text = ""
     age_days: ScanAgeDays | None = None
     complete: bool
@@ -75,10 +74,9 @@ class XccdfRule(WireModel):
     title: Text = ""
 
 
-class OpenscapSection(WireModel):
+class OpenscapSection(CollectedSection):
     """The newest result of each benchmark and profile."""
 
-    state: Literal["ok"] = "ok"
     scans: Annotated[tuple[XccdfScan, ...], Field(min_length=1, max_length=MAX_XCCDF_SCANS)]
     rules: Annotated[tuple[XccdfRule, ...], Field(max_length=MAX_XCCDF_RULES)] = ()
     unreadable: Annotated[tuple[Text, ...], Field(max_length=MAX_XCCDF_SCANS)] = ()
@@ -98,10 +96,9 @@ class IntrusionMonitor(WireModel):
     reason: Text = ""
 
 
-class IntrusionSection(WireModel):
+class IntrusionSection(CollectedSection):
     """The intrusion monitors of this device; their alerts are sent as events."""
 
-    state: Literal["ok"] = "ok"
     monitors: Annotated[tuple[IntrusionMonitor, ...], Field(min_length=1, max_length=MAX_MONITORS)]
 
 
@@ -114,10 +111,9 @@ class IntegrityChange(WireModel):
     modified_at: Timestamp | None = None
 
 
-class IntegritySection(WireModel):
+class IntegritySection(CollectedSection):
     """Files compared with the baseline of `baseline_at`; the numbers include changes omitted from `changes`."""
 
-    state: Literal["ok"] = "ok"
     baseline_at: Timestamp
     files: Counter
     changed: Counter

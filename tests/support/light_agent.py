@@ -21,7 +21,7 @@ from device_agent.actions.base import ActionPlan, Params, RemediationAction, Ver
 from device_agent.actions.scan_run import Rescan
 from device_agent.actions.trust import key_actions
 from device_agent.assembly import load_keyring
-from device_agent.collectors.base import Section
+from device_agent.collectors.base import Section, SectionBuilder
 from device_agent.commands import journal
 from device_agent.host.system import System
 from device_agent.runtime import run
@@ -97,12 +97,12 @@ def main(config: Path, die_at: str) -> None:
         del system
         file = folder / "posture.txt"
         kernel = file.read_text().strip() if file.exists() else "first"
-        return {"state": "ok", "id": "test", "version": "1", "kernel": kernel, "machine": "none"}
+        return SectionBuilder(id="test", version="1", kernel=kernel, machine="none").build()
 
     def sockets(system: System) -> Section:
         del system
         listening = [{"proto": "tcp", "address": "::", "port": port, "process": "p"} for port in range(1, 50)]
-        return {"state": "ok", "listening": listening}
+        return SectionBuilder(listening=listening).build()
 
     collectors = {"os": posture, "sockets": sockets} if (folder / "more.txt").exists() else {"os": posture}
     if die_at in _DIES_BEFORE:

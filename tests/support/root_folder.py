@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 
 def put(root: Path, place: str, content: str | bytes = "", mode: int | None = None) -> Path:
@@ -23,3 +24,11 @@ def put_all(root: Path, files: Mapping[str, str]) -> Path:
     for place, content in files.items():
         put(root, place, content)
     return root
+
+
+def gap_texts(section: Mapping[str, Any]) -> list[str]:
+    """Returns `fact: reason (source)` for each gap of a section, sorted."""
+    return sorted(
+        f"{gap['fact']}: {gap['reason']}" + (f" ({gap['source']})" if "source" in gap else "")
+        for gap in section["gaps"]
+    )

@@ -175,14 +175,19 @@ def referenced_names(checked: bytes) -> frozenset[str]:
     if _TYPE not in checked:
         raise ValueError("not a checked CEL expression")
     names: set[str] = set()
-    for expression in _read_fields(checked, _ANY_VALUE):
-        for entry in _read_fields(expression, _REFERENCE_MAP):
-            for reference in _read_fields(entry, _ENTRY_VALUE):
-                names.update(name.decode() for name in _read_fields(reference, _REFERENCE_NAME))
+    for expression in protobuf_fields(checked, _ANY_VALUE):
+        for entry in protobuf_fields(expression, _REFERENCE_MAP):
+            for reference in protobuf_fields(entry, _ENTRY_VALUE):
+                names.update(name.decode() for name in protobuf_fields(reference, _REFERENCE_NAME))
     return frozenset(names)
 
 
-def _read_fields(message: bytes, field_number: int) -> Iterator[bytes]:
+def protobuf_fields(message: bytes, field_number: int) -> Iterator[bytes]:
+    """Yields the values of a field of type message, string or bytes in a protobuf message.
+
+    Raises:
+        ValueError: the bytes are no such message.
+    """
     at = 0
     while at < len(message):
         tag, at = _read_varint(message, at)

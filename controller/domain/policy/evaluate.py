@@ -6,6 +6,7 @@ from controller.domain.policy.cel import CelEnvironment, CelExpression, Evaluati
 from controller.domain.policy.facts import DeviceFacts, gather_facts
 from controller.domain.policy.findings import Finding, RuleResult
 from controller.domain.policy.model import DevicePredicate, PolicyRule, PolicySet
+from controller.domain.policy.monotonicity import Growth, effect_of_growth
 from schemas.posture import ReportSections
 
 MAX_CACHED: Final = 4096  # sets of facts
@@ -115,28 +116,34 @@ def _evaluate_expression(
 ) -> Finding:
     """Returns the result as a finding without a rule: pass for true, fail for false.
 
-    `scope`: the expression selects devices; with partial facts its result is unknown either way.
+    With missing or partial facts it is never a pass, and a fail only if no value of them could make the expression
+    true: `a && b` fails when `a` is false and `b` unknown. `scope`: the expression selects devices; then its result is
+    unknown either way, because "does not apply" would satisfy the rule.
     """
+    lacking = _lacking(expression, facts)
+    if lacking is not None and (scope or lacking.result is RuleResult.NOTAPPLICABLE):
+        return lacking
+    try:
+        answer = evaluate(expression, activation)
+    except EvaluationError as e:
+        return lacking or Finding("", RuleResult.ERROR, str(e)[:_MAX_DETAIL])
+    if lacking is None:
+        return Finding("", RuleResult.PASS if answer else RuleResult.FAIL)
+    return Finding("", RuleResult.FAIL) if not answer and _stays_false(expression, facts) else lacking
+
+
+def _lacking(expression: CelExpression, facts: DeviceFacts) -> Finding | None:
+    """Returns a finding with the reason for the first missing or partial fact of the expression, None without one."""
     if facts.missing:
         reasons = [facts.missing[name] for name in sorted(expression.uses) if name in facts.missing]
         if reasons:
             # Unknown takes precedence over not applicable, which would satisfy the rule.
             reason = min(reasons, key=lambda each: each.result is RuleResult.NOTAPPLICABLE)
             return Finding("", reason.result, reason.reason)
-    partial = _partial(expression, facts)
-    if scope and partial:
-        # Either result may be wrong, and "does not apply" would satisfy the rule.
-        return Finding("", RuleResult.UNKNOWN, partial)
-    try:
-        answer = evaluate(expression, activation)
-    except EvaluationError as e:
-        return Finding("", RuleResult.ERROR, str(e)[:_MAX_DETAIL])
-    if not answer:
-        return Finding("", RuleResult.FAIL)
-    if partial:
-        return Finding("", RuleResult.UNKNOWN, partial)
-    return Finding("", RuleResult.PASS)
+    partial = next((facts.partial[name] for name in sorted(expression.uses) if name in facts.partial), None)
+    return None if partial is None else Finding("", RuleResult.UNKNOWN, partial)
 
 
-def _partial(expression: CelExpression, facts: DeviceFacts) -> str:
-    return next((facts.partial[name] for name in sorted(expression.uses) if name in facts.partial), "")
+def _stays_false(expression: CelExpression, facts: DeviceFacts) -> bool:
+    partial = frozenset(facts.partial) & expression.uses
+    return not partial or effect_of_growth(expression, partial) in {Growth.NONE, Growth.FALLS}

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import Any, Final
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from controller.domain.policy import facts_access, facts_crypto, facts_software, facts_system, facts_tools
 from controller.domain.policy.findings import RuleResult
-from schemas.base import Unavailable
+from schemas.base import CollectedSection, Unavailable
 from schemas.posture import ReportSections
 from schemas.sections.system import SocketsSection
 
@@ -24,7 +24,9 @@ CATALOGUE: Final[dict[str, tuple[str, str, str]]] = {
     **facts_access.CATALOGUE,
     **facts_tools.CATALOGUE,
 }
-_MAX_PROBLEMS: Final = 3  # in the reason of a missing fact
+FALLING_FACTS: Final = facts_crypto.FALLING
+"""Facts that become smaller when their section gets more entries; all others become larger or longer."""
+_MAX_REASONS: Final = 3  # in the reason of a missing fact
 TYPES: Final = {name: kind for name, (kind, _, _) in CATALOGUE.items()}
 _READERS: Final = (
     *facts_software.READERS,
@@ -34,7 +36,18 @@ _READERS: Final = (
     *facts_tools.READERS,
 )
 _COMPLETE: Final = facts_tools.COMPLETE | facts_system.COMPLETE | facts_access.COMPLETE
-_FIELDS: Final = {**facts_system.FIELDS, **facts_access.FIELDS}
+# The section's fields behind each fact; devices name the field in their gaps.
+FIELDS: Final[Mapping[str, tuple[str, ...]]] = {
+    **facts_software.FIELDS,
+    **facts_crypto.FIELDS,
+    **facts_system.FIELDS,
+    **facts_access.FIELDS,
+    **facts_tools.FIELDS,
+}
+# Numbers made of list entries: with a part of the entries they show a lower bound, as a list shows presence.
+_GROWING: Final = facts_crypto.GROWING | facts_access.GROWING | facts_tools.GROWING
+# Names in gaps that explain single entries, which say themselves what was not checked.
+_EXPLANATIONS: Final = facts_crypto.EXPLANATIONS
 _PARTIAL: Final = {**facts_software.PARTIAL, **facts_crypto.PARTIAL}
 _FACTS_OF: Final = {
     section: tuple(name for name, (_, owner, _) in CATALOGUE.items() if owner == section) for section, _ in _READERS
@@ -65,6 +78,15 @@ class DeviceFacts:
     known: Mapping[str, Any]
     missing: Mapping[str, MissingFact]
     partial: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Gathered:
+    """`DeviceFacts` while they are collected."""
+
+    known: dict[str, Any]
+    missing: dict[str, MissingFact]
+    partial: dict[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,26 +131,62 @@ def gather_facts(
             reason = MissingFact(RuleResult(section.state), f"{name}: {section.reason}")
             missing.update(dict.fromkeys(part.wanted, reason))
         else:
-            for fact, value in part.read(section).items():
-                if fact not in part.wanted:
-                    continue
-                if value is None:
-                    missing[fact] = _missing_reason(section, fact)
-                else:
-                    known[fact] = value
-            kind: type[BaseModel] = type(section)
-            truncated = section.truncated if _is_truncatable(kind) else 0
-            if name in _PARTIAL:
-                partial.update(_PARTIAL[name](section))
-            # `_PARTIAL` covers the lists of these two sections; their other facts are counted before truncation.
-            if truncated and name not in ("updates", "openssl"):
-                incomplete = [fact for fact in _FACTS_OF[name] if fact not in _COMPLETE]
-                partial.update(dict.fromkeys(incomplete, f"{name}: {truncated} more entries were not sent"))
-            elif isinstance(section, SocketsSection):
-                hidden = sum(1 for socket in section.listening if not socket.process)
-                if hidden:
-                    partial["listening_processes"] = f"{name}: the process behind {hidden} of them is not visible"
+            _read_section(part, section, _Gathered(known, missing, partial))
     return DeviceFacts(known, missing, partial)
+
+
+def _read_section(part: _Part, section: Any, facts: _Gathered) -> None:
+    name = part.name
+    if section.partial:
+        section = _with_partial_lists(section)
+    reasons = _reasons_by_fact(name, section) if section.gaps else {}
+    for fact, value in part.read(section).items():
+        if fact not in part.wanted:
+            continue
+        if value is not None and fact not in reasons:
+            facts.known[fact] = value
+        elif value is not None and (fact in _GROWING or TYPES[fact].startswith("list")):
+            facts.known[fact] = value
+            facts.partial[fact] = reasons[fact]
+        else:
+            facts.missing[fact] = _missing_reason(section, fact, reasons)
+    kind: type[BaseModel] = type(section)
+    truncated = section.truncated if _is_truncatable(kind) else 0
+    if name in _PARTIAL:
+        facts.partial.update({**_PARTIAL[name](section), **facts.partial})
+    # `_PARTIAL` covers the lists of these two sections; their other facts are counted before truncation.
+    if truncated and name not in ("updates", "openssl"):
+        incomplete = [fact for fact in _FACTS_OF[name] if fact not in _COMPLETE]
+        facts.partial.update(dict.fromkeys(incomplete, f"{name}: {truncated} more entries were not sent"))
+    elif isinstance(section, SocketsSection):
+        hidden = sum(1 for socket in section.listening if not socket.process)
+        if hidden:
+            facts.partial["listening_processes"] = f"{name}: the process behind {hidden} of them is not visible"
+
+
+def _with_partial_lists(section: CollectedSection) -> CollectedSection:
+    """Returns the section with the entries of its incomplete lists; unchanged if they do not fit their fields."""
+    partial = {name: value for name, value in (section.partial or {}).items() if not getattr(section, name, None)}
+    marked = {gap.fact for gap in section.gaps}
+    try:
+        values = {**section.model_dump(), **{name: value for name, value in partial.items() if name in marked}}
+        return type(section).model_validate(values)
+    except ValidationError:
+        return section
+
+
+def _reasons_by_fact(name: str, section: CollectedSection) -> dict[str, str]:
+    """Returns why facts are incomplete; a gap in something that this version does not know concerns all of them."""
+    fields: Mapping[str, object] = type(section).model_fields
+    reasons: dict[str, str] = {}
+    for gap in section.gaps:
+        reason = f"{gap.source}: {gap.reason}" if gap.source else gap.reason
+        concerned = [fact for fact in _FACTS_OF[name] if gap.fact in FIELDS[fact]]
+        if not concerned and gap.fact not in fields and gap.fact not in _EXPLANATIONS:
+            concerned = list(_FACTS_OF[name])
+        for fact in concerned:
+            reasons.setdefault(fact, f"{fact}: {reason}")
+    return reasons
 
 
 @cache
@@ -136,20 +194,11 @@ def _is_truncatable(section: type[BaseModel]) -> bool:
     return "truncated" in section.model_fields
 
 
-@cache
-def _problem_fields(section: type[BaseModel]) -> tuple[str, ...]:
-    # Called for each missing fact; pydantic models raise AttributeError slowly.
-    return tuple(name for name in ("problems", "gaps") if name in section.model_fields)
-
-
-def _missing_reason(section: Any, fact: str) -> MissingFact:
-    """Returns why a fact has no value: the device's problem with this field, else its problems with the section."""
-    problems: tuple[str, ...] = ()
-    kind: type[BaseModel] = type(section)
-    for name in _problem_fields(kind):
-        problems = problems or getattr(section, name)
-    if not problems:
+def _missing_reason(section: CollectedSection, fact: str, reasons: Mapping[str, str]) -> MissingFact:
+    """Returns why a fact has no value: the device's gap in it, else its gaps in the section."""
+    if fact in reasons:
+        return MissingFact(RuleResult.UNKNOWN, reasons[fact])
+    if not section.gaps:
         return _NOT_DETERMINED[fact]
-    field = f"{_FIELDS.get(fact, fact)}: "
-    own = tuple(problem.removeprefix(field) for problem in problems if problem.startswith(field))
-    return MissingFact(RuleResult.UNKNOWN, f"{fact}: {'; '.join((own or problems)[:_MAX_PROBLEMS])}")
+    others = "; ".join(f"{gap.fact}: {gap.reason}" for gap in section.gaps[:_MAX_REASONS])
+    return MissingFact(RuleResult.UNKNOWN, f"{fact}: {others}")

@@ -62,12 +62,14 @@ CATALOGUE: Final[dict[str, tuple[str, str, str]]] = {
 }
 # Facts that are complete even if a list of their section is truncated.
 COMPLETE: Final = frozenset(name for name, (kind, _, _) in CATALOGUE.items() if not kind.startswith("list"))
-# The section's field of a fact; devices name the field in their gaps.
-FIELDS: Final = {
-    **{name: field for name, (_, field, _) in {**_ACCESS, **_SSH}.items()},
-    "failed_login_sources": "failed_logins",
-    "failed_logins_most": "failed_logins",
+# The section's fields behind each fact; devices name the field in their gaps.
+FIELDS: Final[Mapping[str, tuple[str, ...]]] = {
+    **{name: (field,) for name, (_, field, _) in {**_ACCESS, **_SSH}.items()},
+    "failed_login_sources": ("failed_logins",),
+    "failed_logins_most": ("failed_logins",),
 }
+# Numbers of which a part of the entries shows a lower bound.
+GROWING: Final = frozenset({"failed_logins_most"})
 
 
 def _fields(section: AccessSection | SshSection, names: Mapping[str, tuple[str, str, str]]) -> dict[str, Any]:

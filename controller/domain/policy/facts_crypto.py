@@ -36,6 +36,14 @@ CATALOGUE: Final[dict[str, tuple[str, str, str]]] = {
     "revoked_certificates": ("list(string)", "certificates", "certificates that were revoked"),
     "revoked_own_certificates": ("list(string)", "certificates", "the device's own certificate, if it was revoked"),
 }
+# The section's fields behind each fact; devices name the field in their gaps.
+FIELDS: Final[Mapping[str, tuple[str, ...]]] = dict.fromkeys(CATALOGUE, ("entries",))
+# Numbers of which a part of the entries shows a bound: a lower one, or an upper one for those in `FALLING`.
+GROWING: Final = frozenset({"key_count", "oldest_key_days", "certificate_count", "soonest_expiry_days"})
+# Names in gaps without which every entry is still reported, each with the checks that were not made.
+EXPLANATIONS: Final = frozenset({"trust_store", "crl"})
+# Facts that become smaller when the section gets more entries.
+FALLING: Final = frozenset({"soonest_expiry_days"})
 
 
 def _paths(entries: Iterable[KeyFile | CertificateFile]) -> list[str]:
@@ -81,13 +89,7 @@ def _certificates(section: CertificatesSection) -> dict[str, Any]:
 READERS: Final[tuple[tuple[str, Any], ...]] = (("keys", _keys), ("certificates", _certificates))
 
 
-def _facts_of(section: str) -> list[str]:
-    return [name for name, (_, owner, _) in CATALOGUE.items() if owner == section]
-
-
 def _keys_partial(section: KeysSection) -> dict[str, str]:
-    if section.problems:
-        return dict.fromkeys(_facts_of("keys"), f"keys: {section.problems[0]}")
     found = {}
     if unknown := sum(key.protected is None for key in section.entries):
         found["open_keys"] = f"keys: for {unknown} it is unknown whether they have a passphrase"
@@ -97,10 +99,6 @@ def _keys_partial(section: KeysSection) -> dict[str, str]:
 
 
 def _certificates_partial(section: CertificatesSection) -> dict[str, str]:
-    # Without a trust store or CRL every certificate is still reported, with the checks that were not made.
-    problems = [text for text in section.problems if not text.startswith(("trust_store: ", "crl: "))]
-    if problems:
-        return dict.fromkeys(_facts_of("certificates"), f"certificates: {problems[0]}")
     found = {}
     entries = section.entries
     if any(entry.chain == "notchecked" for entry in entries):

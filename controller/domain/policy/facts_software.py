@@ -47,6 +47,37 @@ CATALOGUE: Final[dict[str, tuple[str, str, str]]] = {
 }
 
 
+# The section's fields behind each fact; devices name the field in their gaps.
+FIELDS: Final[Mapping[str, tuple[str, ...]]] = {
+    "os_id": ("id",),
+    "os_version": ("version",),
+    "os_kernel": ("kernel",),
+    "os_machine": ("machine",),
+    "updates_manager": ("manager",),
+    "updates_pending": ("pending",),
+    "unattended_upgrades": ("unattended",),
+    "installed_packages": ("installed",),
+    **{
+        name: (name,)
+        for name in (
+            *("security_pending", "oldest_security_days", "reboot_required", "seen_security_days", "kernel_current"),
+            "tls_errors",
+        )
+    },
+    **{name: ("entries",) for name, (_, section, _) in CATALOGUE.items() if section == "sources"},
+    "openssl_version": ("version",),
+    **dict.fromkeys(("openssl_package_name", "openssl_package_version", "openssl_package_scheme"), ("package",)),
+    "openssl_library_version": ("library",),
+    "stale_openssl_processes": ("stale_processes",),
+    **{
+        f"openssl_{field}": ("config", field)
+        for field in (
+            *("min_protocol", "cipher_string", "security_level", "legacy_provider", "fips", "unsafe_options"),
+        )
+    },
+}
+
+
 def _os(section: OsSection) -> dict[str, Any]:
     return {
         "os_id": section.id,
@@ -116,9 +147,6 @@ def _updates_partial(section: UpdatesSection) -> dict[str, str]:
 
 
 def _sources_partial(section: SourcesSection) -> dict[str, str]:
-    lists = [name for name, (_, owner, _) in CATALOGUE.items() if owner == "sources"]
-    if section.problems:
-        return dict.fromkeys(lists, f"sources: {section.problems[0]}")
     unknown = sum(entry.enabled and entry.signed is None for entry in section.entries)
     return {"unsigned_sources": f"sources: for {unknown} it is unknown whether they are signed"} if unknown else {}
 

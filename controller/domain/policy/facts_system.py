@@ -1,5 +1,6 @@
 """Facts about the system: sockets, services, firewall, disk encryption, mandatory access control, logging."""
 
+from collections.abc import Mapping
 from functools import lru_cache
 from ipaddress import IPv6Address, ip_address
 from typing import Any, Final
@@ -70,16 +71,40 @@ CATALOGUE: Final[dict[str, tuple[str, str, str]]] = {
 }
 # Facts that are complete even if a list of their section is truncated.
 COMPLETE: Final = frozenset(name for name, (kind, _, _) in CATALOGUE.items() if not kind.startswith("list"))
-# The section's field behind a fact, where the name or the model does not show it; devices name the field in their gaps.
-FIELDS: Final = {
-    "firewall_uncovered": "uncovered",
-    "root_encrypted": "root_encrypted",
-    "mac_mode": "mode",
-    "mac_configured": "configured",
-    "mac_complaining_profiles": "enforced_profiles",
-    "mac_denials": "denials",
-    "journald_storage": "journald",
-    "audit_rules": "audit_rules",
+# The section's fields behind each fact; devices name the field in their gaps.
+FIELDS: Final[Mapping[str, tuple[str, ...]]] = {
+    **dict.fromkeys(("listening_ports", "exposed_ports", "listening_interfaces"), ("listening",)),
+    "listening_processes": ("listening",),
+    "opened_sockets": ("opened", "listening"),
+    "closed_sockets": ("closed", "listening"),
+    **dict.fromkeys(("enabled_services", "active_services", "service_names", "insecure_services"), ("units",)),
+    "service_init": ("init",),
+    "appeared_services": ("appeared", "units"),
+    "vanished_services": ("vanished", "units"),
+    "firewall_backend": ("backend",),
+    "firewall_active": ("active",),
+    "firewall_default_input": ("default_input",),
+    "firewall_default_forward": ("default_forward",),
+    "firewall_default_output": ("default_output",),
+    "firewall_uncovered": ("uncovered",),
+    "root_encrypted": ("root_encrypted",),
+    "data_encrypted": ("data_encrypted",),
+    "unencrypted_mounts": ("mounts",),
+    "swap_encryption": ("swap",),
+    "fscrypt_mounts": ("fscrypt",),
+    "mac_system": ("system",),
+    "mac_mode": ("mode",),
+    "mac_configured": ("configured",),
+    "mac_policy": ("policy",),
+    "mac_complaining_profiles": ("complaining_profiles",),
+    "mac_denials": ("denials",),
+    "journald_storage": ("journald",),
+    "syslog_daemon": ("syslog",),
+    "syslog_running": ("syslog_running", "syslog"),
+    "log_targets": ("remote_targets",),
+    "audit_state": ("audit",),
+    "audit_rules": ("audit_rules", "audit"),
+    "log_rotation": ("rotation",),
 }
 
 # Protocols without encryption, without authentication, or with authentication by address.

@@ -1,5 +1,6 @@
 """Facts about the results of other tools: Lynis, OpenSCAP, intrusion monitors, file integrity."""
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 from schemas.sections.tools import IntegritySection, IntrusionSection, LynisSection, OpenscapSection
@@ -40,6 +41,27 @@ COMPLETE: Final = frozenset(
         "integrity_changes",
     }
 )
+
+
+# The section's fields behind each fact; devices name the field in their gaps.
+FIELDS: Final[Mapping[str, tuple[str, ...]]] = {
+    "lynis_complete": ("complete",),
+    "lynis_age_days": ("age_days",),
+    "lynis_hardening_index": ("hardening_index",),
+    "lynis_vulnerable_packages": ("vulnerable_packages",),
+    "lynis_warnings": ("findings",),
+    "lynis_suggestions": ("findings",),
+    "openscap_complete": ("scans", "unreadable"),
+    "openscap_age_days": ("scans",),
+    "openscap_failures": ("scans",),
+    **dict.fromkeys(("openscap_failed", "openscap_failed_high", "openscap_undecided"), ("rules",)),
+    **{name: ("monitors",) for name, (_, section, _) in CATALOGUE.items() if section == "intrusion"},
+    "integrity_complete": ("complete", "unread"),
+    "integrity_changes": ("changed",),
+    "integrity_changed_files": ("changes",),
+}
+# Numbers of which a part of the entries shows a lower bound.
+GROWING: Final = frozenset({"openscap_failures", "integrity_changes"})
 
 
 def _lynis(section: LynisSection) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from device_agent.collectors.access.accounts import (
     classify_password,
     shadow_entries,
 )
-from device_agent.collectors.base import GapRecorder, Section
+from device_agent.collectors.base import Section, SectionBuilder
 from device_agent.errors import FactsUnavailableError
 from device_agent.host.files import list_files, parse_key_values, read_text
 from device_agent.host.system import System
@@ -41,27 +41,20 @@ def collect(system: System) -> Section:
         passwd = accounts(system)
     except FileNotFoundError as e:
         raise FactsUnavailableError("no /etc/passwd") from e
-    gaps = GapRecorder()
-    section: dict[str, Any] = {
-        "state": "ok",
-        "accounts": len(passwd),
-        "root_equals": sorted({entry.name for entry in passwd if entry.uid == 0 and entry.name != "root"}),
-        **dict.fromkeys((*_SHADOW_FIELDS, *_PAM_FIELDS)),
-        **_login_defs(system, gaps),
-    }
-    try:
-        section.update(shadow_fields(_read_all_shadow(system, passwd)))
-    except OSError as e:
-        for name in _SHADOW_FIELDS:
-            gaps.add(name, "needs root" if isinstance(e, PermissionError) else f"/etc/shadow: {e.strerror}")
-    auth_modules = _add_pam_fields(system, gaps, section)
-    _add_lockout_fields(system, gaps, section, auth_modules)
-    section["sudo_without_password"] = section["failed_logins"] = None
-    with gaps.capture("sudo_without_password"):
-        section["sudo_without_password"] = sorted({*_sudo(system), *_doas(system)})
-    with gaps.capture("failed_logins"):
-        section["failed_logins"] = failed_logins.collect(system, time.time())
-    return {**section, "gaps": gaps.as_list()}
+    section = SectionBuilder(
+        accounts=len(passwd),
+        root_equals=sorted({entry.name for entry in passwd if entry.uid == 0 and entry.name != "root"}),
+    )
+    _add_login_defs(system, section)
+    with section.capture(*_SHADOW_FIELDS, source="/etc/shadow"):
+        section.set(**shadow_fields(_read_all_shadow(system, passwd)))
+    auth_modules = _add_pam_fields(system, section)
+    _add_lockout_fields(system, section, auth_modules)
+    with section.capture("sudo_without_password"):
+        section.set(sudo_without_password=sorted({*_sudo(system), *_doas(system)}))
+    with section.capture("failed_logins"):
+        section.set(failed_logins=failed_logins.collect(system, time.time()))
+    return section.build()
 
 
 def _read_all_shadow(system: System, passwd: list[PasswdEntry]) -> list[ShadowEntry]:
@@ -82,55 +75,53 @@ def shadow_fields(entries: list[ShadowEntry]) -> dict[str, Any]:
     }
 
 
-def _login_defs(system: System, gaps: GapRecorder) -> dict[str, Any]:
-    fields: dict[str, Any] = dict.fromkeys(_AGE_FIELDS)
+def _add_login_defs(system: System, section: SectionBuilder) -> None:
     text = ""
-    with gaps.capture("max_days"):
+    with section.capture(*_AGE_FIELDS):
         text = next((text for path in _LOGIN_DEFS if (text := read_text(system.path(path)))), "")
     values = parse_key_values(text, None)
     for field, key in _AGE_FIELDS.items():
         if _DAYS.match(values.get(key, "")):
-            fields[field] = int(values[key])
+            section.set(**{field: int(values[key])})
         else:
-            gaps.add(field, f"login.defs does not set {key}" if text else "no login.defs")
-    return {**fields, "new_hash": values.get("ENCRYPT_METHOD", "").lower()}
+            section.gap(field, reason=f"login.defs does not set {key}" if text else "no login.defs")
+    section.set(new_hash=values.get("ENCRYPT_METHOD", "").lower())
 
 
-def _add_pam_fields(system: System, gaps: GapRecorder, section: dict[str, Any]) -> list[pam.PamModule]:
+def _add_pam_fields(system: System, section: SectionBuilder) -> list[pam.PamModule]:
     """Adds the fields of PAM; returns the modules of the auth stack."""
     if not pam.uses_pam(system):
         # Without PAM, only the checks built into `passwd` apply.
-        section["quality_enforced"] = False
-        for field in _PAM_FIELDS[1:]:
-            gaps.add(field, "PAM is not installed")
+        section.set(quality_enforced=False)
+        section.gap(*_PAM_FIELDS[1:], reason="PAM is not installed")
         return []
     auth_modules: list[pam.PamModule] = []
-    with gaps.capture("quality_enforced"):
+    with section.capture(*_PAM_FIELDS[:3]):
         modules = pam.read_stack(system, "password")
         quality = pam.password_quality(system, modules)
-        section["quality_enforced"] = quality.is_enforced
-        section["minimum_length"], section["minimum_classes"] = quality.length, quality.classes
+        section.set(
+            quality_enforced=quality.is_enforced, minimum_length=quality.length, minimum_classes=quality.classes
+        )
         arguments = [argument for module in modules if module.name == "pam_unix.so" for argument in module.arguments]
         methods = (argument for argument in arguments if argument in _UNIX_METHODS)
-        section["new_hash"] = next(methods, section["new_hash"])
-    with gaps.capture("accepts_empty"):
+        section.set(new_hash=next(methods, section["new_hash"]))
+    with section.capture("accepts_empty"):
         auth_modules = pam.read_stack(system, "auth")
-        section["accepts_empty"] = pam.accepts_empty(auth_modules)
+        section.set(accepts_empty=pam.accepts_empty(auth_modules))
     return auth_modules
 
 
-def _add_lockout_fields(
-    system: System, gaps: GapRecorder, section: dict[str, Any], auth_modules: list[pam.PamModule]
-) -> None:
-    section["lockout"] = section["lockout_after"] = section["lockout_seconds"] = None
-    with gaps.capture("lockout"):
+def _add_lockout_fields(system: System, section: SectionBuilder, auth_modules: list[pam.PamModule]) -> None:
+    with section.capture("lockout", "lockout_after", "lockout_seconds"):
         candidates = (pam.lockout_module(system, auth_modules), fail2ban.active_jail(system))
         lockouts = [lockout for lockout in candidates if lockout]
         limits = [lockout["after"] for lockout in lockouts if lockout["after"] is not None]
         durations = [lockout["seconds"] for lockout in lockouts if lockout["seconds"] is not None]
-        section["lockout"] = sorted(lockout["name"] for lockout in lockouts)
-        section["lockout_after"] = min(limits, default=None)
-        section["lockout_seconds"] = max(durations, default=None)
+        section.set(
+            lockout=sorted(lockout["name"] for lockout in lockouts),
+            lockout_after=min(limits, default=None),
+            lockout_seconds=max(durations, default=None),
+        )
 
 
 def _sudo(system: System, path: str = _SUDOERS, depth: int = 0) -> Iterator[str]:

@@ -4,7 +4,7 @@ import re
 import shlex
 from typing import Any, Final
 
-from device_agent.collectors.base import GapRecorder
+from device_agent.collectors.base import Section, SectionBuilder
 from device_agent.host.files import parse_key_values, read_text
 from device_agent.host.system import System
 
@@ -18,28 +18,16 @@ _UCI_SECTION: Final = re.compile(r"^[ \t]*config[ \t]+dropbear\b.*$", re.MULTILI
 _OFF: Final = frozenset({"off", "0", "no", "false", "disabled"})
 
 
-def collect(system: System) -> dict[str, Any] | None:
+def collect(system: System) -> Section | None:
     """Collects the `ssh` section; returns None when dropbear is not installed."""
     if not any(system.path(program).exists() for program in _PROGRAMS):
         return None
-    gaps = GapRecorder()
-    section: dict[str, Any] = {}
-    with gaps.capture("settings"):
+    section = SectionBuilder(server="dropbear", resolved=False, x11_forwarding=False, interactive_login=False)
+    with section.capture("ports", "password_login", "root_login", "max_auth_tries"):
         uci = read_text(system.path(_UCI))
-        section = _from_uci(uci) if uci else _from_arguments(_arguments(system))
-    for field in ("empty_passwords", "weak_algorithms"):
-        gaps.add(field, "dropbear does not report it")
-    return {
-        "state": "ok",
-        "server": "dropbear",
-        "resolved": False,
-        "empty_passwords": None,
-        "weak_algorithms": None,
-        "x11_forwarding": False,
-        "interactive_login": False,
-        **section,
-        "gaps": gaps.as_list(),
-    }
+        section.set(**(_from_uci(uci) if uci else _from_arguments(_arguments(system))))
+    section.gap("empty_passwords", "weak_algorithms", reason="dropbear does not report it")
+    return section.build()
 
 
 def _from_uci(text: str) -> dict[str, Any]:

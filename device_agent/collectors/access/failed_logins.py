@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any, Final
 
-from device_agent.collectors.base import error_reason, round_to_magnitude
+from device_agent.collectors.base import round_to_magnitude
 from device_agent.errors import FactsUnavailableError
 from device_agent.host.execute import ExecuteError, run
 from device_agent.host.files import read_tail
@@ -23,6 +23,7 @@ from device_agent.host.login_records import (
     count_lines,
     source_of,
 )
+from device_agent.host.reading import error_reason
 from device_agent.host.system import System
 
 WINDOW_SECONDS: Final = 24 * 3600.0

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from device_agent.collectors.access import dropbear
-from device_agent.collectors.base import GapRecorder, Section, error_reason
+from device_agent.collectors.base import Section, SectionBuilder
 from device_agent.errors import NotApplicableError
 from device_agent.host.execute import ExecuteError, run
 from device_agent.host.files import MAX_FILES, list_files, read_text
+from device_agent.host.reading import GapRecorder
 from device_agent.host.system import System
 
 _CONFIG: Final = "/etc/ssh/sshd_config"
@@ -62,33 +63,32 @@ def collect(system: System) -> Section:
     """
     has_openssh = system.path(_CONFIG).exists() or any(system.path(program).exists() for program in _PROGRAMS)
     if not has_openssh:
-        section = dropbear.collect(system)
-        if section is None:
+        of_dropbear = dropbear.collect(system)
+        if of_dropbear is None:
             raise NotApplicableError("no SSH server is installed")
-        return section
+        return of_dropbear
     gaps = GapRecorder()
     settings = SshdSettings()
-    with gaps.capture("sshd_config"):
+    with gaps.capture(_CONFIG):
         read_config(system, system.path(_CONFIG), settings)
-    resolved = _run_sshd_dump(system, gaps)
+    resolved, reason = _run_sshd_dump(system)
     values = resolved if resolved is not None else {**_DEFAULTS, **settings.values}
-    if resolved is None and gaps.as_list() and not settings.values:
-        values = {}  # without readable files, the defaults would be a guess
-    ports = settings.ports or (["22"] if values else [])
+    ports = settings.ports or ["22"]
     if resolved and "port" in resolved:
         ports = resolved["port"].split()
-    if resolved is None:
-        gaps.add("weak_algorithms", "only the server itself knows the algorithms of its version")
-    return {
-        "state": "ok",
-        "server": "openssh",
-        "resolved": resolved is not None,
-        "ports": sorted({int(port) for port in ports if port.isdecimal() and 0 < int(port[:6]) <= 0xFFFF}),
+    section = SectionBuilder(
+        server="openssh",
+        resolved=resolved is not None,
+        ports=sorted({int(port) for port in ports if port.isdecimal() and 0 < int(port[:6]) <= 0xFFFF}),
         **section_of(values),
-        "weak_algorithms": weak_algorithms(resolved) if resolved is not None else None,
-        "overrides": settings.overrides,
-        "gaps": gaps.as_list(),
-    }
+        overrides=settings.overrides,
+    )
+    section.add_gaps(gaps.gaps, "overrides", *(() if resolved else ("ports", *section_of({}))))
+    if resolved is None:
+        section.gap("weak_algorithms", reason=f"only the server itself knows the algorithms of its version{reason}")
+    else:
+        section.set(weak_algorithms=weak_algorithms(resolved))
+    return section.build()
 
 
 def section_of(values: Mapping[str, str]) -> dict[str, Any]:
@@ -106,18 +106,17 @@ def section_of(values: Mapping[str, str]) -> dict[str, Any]:
     }
 
 
-def _run_sshd_dump(system: System, gaps: GapRecorder) -> dict[str, str] | None:
+def _run_sshd_dump(system: System) -> tuple[dict[str, str] | None, str]:
+    """Returns the settings that `sshd -T` prints, or None and why it could not be asked."""
     program = shutil.which("sshd") or next((path for path in _PROGRAMS if Path(path).exists()), None)
     if not system.is_live or program is None:
-        return None
+        return None, ""
     if not system.is_root_user:
-        gaps.add("resolved", "needs root")
-        return None
+        return None, "; sshd -T needs root"
     try:
-        return parse_resolved(run([program, "-T"], seconds=_SECONDS).stdout)
+        return parse_resolved(run([program, "-T"], seconds=_SECONDS).stdout), ""
     except ExecuteError as e:
-        gaps.add("resolved", error_reason(e))
-        return None
+        return None, f"; {e}"
 
 
 def parse_resolved(text: str) -> dict[str, str]:

@@ -8,9 +8,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from device_agent.collectors.base import MAX_AGE_DAYS, GapRecorder, Section, days_between, error_reason
+from device_agent.collectors.base import MAX_AGE_DAYS, Section, SectionBuilder, days_between
 from device_agent.collectors.crypto.crypto_files import CryptoFile, files_below, pem_blocks
 from device_agent.errors import FactsUnavailableError, NotApplicableError
+from device_agent.host.reading import NEEDS_ROOT, GapRecorder, error_reason
 from device_agent.host.system import System
 
 if TYPE_CHECKING:
@@ -27,7 +28,6 @@ SYSTEM_STORES: Final = (
 MAX_IN_FILE: Final = 16  # certificates; a longer file is a CA bundle, not a chain
 MAX_CERTIFICATES: Final = 512  # of one scan
 MAX_STORE_BYTES: Final = 2 * 1024 * 1024
-_MAX_PROBLEMS: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,19 +97,15 @@ class CertificateCollector:
             )
         gaps = GapRecorder()
         certificates = _find_certificates(system, roots, own, gaps)
-        file_problems = gaps.as_list()
-        if not certificates and file_problems and all(text.endswith(": needs root") for text in file_problems):
-            raise FactsUnavailableError("needs root")
+        if not certificates and gaps.gaps and all(gap.reason == NEEDS_ROOT for gap in gaps.gaps):
+            raise FactsUnavailableError(NEEDS_ROOT)
         now = datetime.fromtimestamp(self._clock(), UTC)
-        store_name, store = _trust_store(system, options.trust_store, gaps) if certificates else ("", [])
-        entries = self._check(system, certificates, store, now, gaps) if certificates else []
-        return {
-            "state": "ok",
-            "folders": sorted(roots),
-            "trust_store": store_name,
-            "entries": sorted(entries, key=lambda entry: (entry["path"], entry["serial"])),
-            "problems": gaps.as_list()[:_MAX_PROBLEMS],
-        }
+        section = SectionBuilder(folders=sorted(roots))
+        section.add_gaps(gaps.gaps, "entries")
+        store_name, store = _trust_store(system, options.trust_store, section) if certificates else ("", [])
+        entries = self._check(system, certificates, store, now, section) if certificates else []
+        section.set(trust_store=store_name, entries=sorted(entries, key=lambda entry: (entry["path"], entry["serial"])))
+        return section.build()
 
     def _check(
         self,
@@ -117,7 +113,7 @@ class CertificateCollector:
         found: list[_CertificateEntry],
         store: "list[x509.Certificate]",
         now: datetime,
-        gaps: GapRecorder,
+        section: SectionBuilder,
     ) -> list[dict[str, Any]]:
         # cryptography is large: loaded only where there are certificates.
         from device_agent.collectors.crypto import certificate_chain, ocsp
@@ -127,7 +123,10 @@ class CertificateCollector:
         self._crls = self._crls or CrlLoader(options.crl, options.crl_urls)
         known = [entry.certificate for entry in found]
         issuers = [*store, *known]
-        crls = self._crls.load(system, issuers, now, gaps)
+        # Each entry says itself what was not checked for lack of a list.
+        crl_gaps = GapRecorder()
+        crls = self._crls.load(system, issuers, now, crl_gaps)
+        section.add_gaps(crl_gaps.gaps, "crl")
         entries = []
         for entry in found:
             certificate = entry.certificate
@@ -169,12 +168,12 @@ def _find_certificates(system: System, roots: Sequence[str], own: str, gaps: Gap
     for file in files_below(system, roots, gaps):
         certificates = parse_certificates(file, gaps)
         if len(certificates) > MAX_IN_FILE:
-            gaps.add(file.name, f"a bundle of {len(certificates)} certificates, not checked")
+            gaps.add(f"a bundle of {len(certificates)} certificates, not checked", file.name)
             continue
         is_own = environment_for_self is not None and file.path.resolve() == environment_for_self
         for number, certificate in enumerate(certificates):
             if len(entries) == MAX_CERTIFICATES:
-                gaps.add("certificates", f"only the first {MAX_CERTIFICATES} were checked")
+                gaps.add(f"only the first {MAX_CERTIFICATES} certificates were checked")
                 return entries
             name = file.name if number == 0 else f"{file.name}#{number + 1}"
             entries.append(_CertificateEntry(name, certificate, is_own=is_own and number == 0))
@@ -196,26 +195,28 @@ def parse_certificates(file: CryptoFile, gaps: GapRecorder) -> "list[x509.Certif
             continue
         certificate = load_pem(content) if is_complete else None
         if certificate is None:
-            gaps.add(file.name, "a certificate in it cannot be read")
+            gaps.add("a certificate in it cannot be read", file.name)
         else:
             certificates.append(certificate)
     return certificates
 
 
-def _trust_store(system: System, configured: Path | None, gaps: GapRecorder) -> "tuple[str, list[x509.Certificate]]":
+def _trust_store(
+    system: System, configured: Path | None, section: SectionBuilder
+) -> "tuple[str, list[x509.Certificate]]":
     """Returns path and authorities of the trust store; empty, with a gap, when there is none."""
     from device_agent.collectors.crypto.certificate_chain import load_pem
 
     paths = (str(configured),) if configured else SYSTEM_STORES
     name = next((path for path in paths if system.path(path).is_file()), "")
     if not name:
-        gaps.add("trust_store", f"{configured} is not a file" if configured else "there is none")
+        section.gap("trust_store", reason=f"{configured} is not a file" if configured else "there is none")
         return "", []
     try:
         with system.path(name).open("rb") as file:
             data = file.read(MAX_STORE_BYTES)
     except OSError as e:
-        gaps.add("trust_store", f"{name}: {error_reason(e)}")
+        section.gap("trust_store", reason=error_reason(e), source=name)
         return name, []
     authorities = [
         load_pem(content) for label, content, is_complete in pem_blocks(data) if is_complete and "CERT" in label

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from device_agent.collectors.base import GapRecorder, error_reason
+from device_agent.host.reading import GapRecorder, error_reason
 from device_agent.host.system import System
 
 MAX_DEPTH: Final = 6  # folders below a configured one
@@ -44,7 +44,7 @@ def files_below(
         path, depth = pending.pop()
         left -= 1
         if left < 0:
-            gaps.add("files", f"only the first {MAX_ENTRIES} were read")
+            gaps.add(f"only the first {MAX_ENTRIES} files were read")
             return
         name = _name(system, path)
         try:
@@ -52,14 +52,14 @@ def files_below(
                 if depth and path.is_symlink():
                     continue
                 if depth > MAX_DEPTH:
-                    gaps.add(name, f"more than {MAX_DEPTH} folders deep")
+                    gaps.add(f"more than {MAX_DEPTH} folders deep", name)
                     continue
                 entries = sorted(os.listdir(path), reverse=True)[-left - 1 :]  # noqa: PTH208 - names are enough
                 pending += [(path / entry, depth + 1) for entry in entries]
                 continue
             file = _read(system, path, name, gaps, max_bytes)
         except OSError as e:
-            gaps.add(name, error_reason(e))
+            gaps.add(error_reason(e), name)
             continue
         if file is not None and (inode := (file.state.st_dev, file.state.st_ino)) not in inodes:
             inodes.add(inode)
@@ -87,7 +87,7 @@ def _read(system: System, path: Path, name: str, gaps: GapRecorder, max_bytes: i
         data = file.read(max_bytes + 1)
     if len(data) > max_bytes:
         if b"-----BEGIN " in data:
-            gaps.add(name, f"larger than {max_bytes} bytes, only the first were read")
+            gaps.add(f"larger than {max_bytes} bytes, only the first were read", name)
         data = data[:max_bytes]
     return CryptoFile(name, path, state, data)
 

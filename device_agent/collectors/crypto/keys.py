@@ -7,15 +7,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from device_agent.collectors.base import MAX_AGE_DAYS, GapRecorder, Section, days_between
+from device_agent.collectors.base import MAX_AGE_DAYS, Section, SectionBuilder, days_between
 from device_agent.collectors.crypto.crypto_files import CryptoFile, files_below
 from device_agent.collectors.crypto.key_format import KeyFormat, key_format
 from device_agent.errors import FactsUnavailableError, NotApplicableError
 from device_agent.host.files import read_text
+from device_agent.host.reading import NEEDS_ROOT, GapRecorder
 from device_agent.host.system import System
 
 DEFAULT_FOLDERS: Final = ("/etc/ssl/private", "/etc/pki/tls/private", "/etc/cordon")
-_MAX_PROBLEMS: Final = 16
 
 
 class KeyCollector:
@@ -35,7 +35,7 @@ class KeyCollector:
         self._clock = clock
 
     def __call__(self, system: System) -> Section:
-        """Returns the section; unreadable files are listed in `problems`."""
+        """Returns the section; unreadable files are gaps."""
         folders = self._paths or tuple(folder for folder in DEFAULT_FOLDERS if system.path(folder).is_dir())
         roots = [*folders, *self._own]
         if not roots:
@@ -48,11 +48,12 @@ class KeyCollector:
             key = key_format(file.data)
             if key is not None:
                 entries.append(_entry(system, file, key, names, now))
-        problems = gaps.as_list()
-        if not entries and problems and all(text.endswith(": needs root") for text in problems):
-            raise FactsUnavailableError("needs root")
+        if not entries and gaps.gaps and all(gap.reason == NEEDS_ROOT for gap in gaps.gaps):
+            raise FactsUnavailableError(NEEDS_ROOT)
         entries.sort(key=lambda entry: str(entry["path"]))
-        return {"state": "ok", "folders": sorted(roots), "entries": entries, "problems": problems[:_MAX_PROBLEMS]}
+        section = SectionBuilder(folders=sorted(roots), entries=entries)
+        section.add_gaps(gaps.gaps, "entries")
+        return section.build()
 
 
 class _AccountNames:

@@ -2,9 +2,9 @@
 
 import os
 import re
-from typing import Any, Final
+from typing import Final
 
-from device_agent.collectors.base import GapRecorder, Section
+from device_agent.collectors.base import Section, SectionBuilder
 from device_agent.collectors.crypto import openssl_config
 from device_agent.collectors.crypto.tls_errors import WINDOW_HOURS, tls_errors
 from device_agent.errors import FactsUnavailableError
@@ -35,34 +35,31 @@ def collect(system: System) -> Section:
         version = _linked_version()
     if not version:
         raise FactsUnavailableError("neither an openssl program nor a package of it was found")
-    section: dict[str, Any] = {"state": "ok", "version": version}
-    if package is not None:
-        section["package"] = {"name": package.name, "version": package.version, "scheme": package.scheme}
     # Before OpenSSL 3 the output names the library only where it differs from the program.
-    section["library"] = _first(_LIBRARY, output) or _first(_VERSION, output)
-    gaps = GapRecorder()
-    _add_optional(section, system, _first(_OPENSSLDIR, output), gaps)
-    section["problems"] = gaps.as_list()
-    return section
+    section = SectionBuilder(version=version, library=_first(_LIBRARY, output) or _first(_VERSION, output))
+    if package is not None:
+        section.set(package={"name": package.name, "version": package.version, "scheme": package.scheme})
+    _add_optional(section, system, _first(_OPENSSLDIR, output))
+    return section.build()
 
 
-def _add_optional(section: dict[str, Any], system: System, openssl_dir: str, gaps: GapRecorder) -> None:
-    with gaps.capture("stale_processes"):
-        section["stale_processes"], section["stale_hidden"] = stale_processes(system)
-        if section["stale_hidden"]:
+def _add_optional(section: SectionBuilder, system: System, openssl_dir: str) -> None:
+    with section.capture("stale_processes"):
+        processes, is_hidden = stale_processes(system)
+        section.set(stale_processes=processes, stale_hidden=is_hidden)
+        if is_hidden:
             reason = "some processes cannot be read" if system.is_root_user else "needs root for those of other users"
-            gaps.add("stale_processes", reason)
-    with gaps.capture("config"):
+            section.gap("stale_processes", reason=reason)
+    with section.capture("config"):
         file = openssl_config.config_path(system, openssl_dir)
         if file is None:
-            gaps.add("config", "there is no openssl.cnf")
-        else:
-            section["config"] = openssl_config.read_policy(system, file)
-            if section["config"]["security_level"] is None:
-                gaps.add("security_level", "openssl.cnf sets none; the library's default applies")
-    with gaps.capture("tls_errors"):
-        section["tls_errors"] = tls_errors(system)
-        section["tls_error_hours"] = WINDOW_HOURS
+            raise FactsUnavailableError("there is no openssl.cnf")
+        policy = openssl_config.read_policy(system, file)
+        section.set(config=policy)
+        if policy["security_level"] is None:
+            section.gap("security_level", reason="openssl.cnf sets none; the library's default applies")
+    with section.capture("tls_errors"):
+        section.set(tls_errors=tls_errors(system), tls_error_hours=WINDOW_HOURS)
 
 
 def _version_output() -> str:

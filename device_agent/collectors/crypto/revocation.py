@@ -9,10 +9,10 @@ from typing import Final
 from cryptography import x509
 from cryptography.x509.oid import ExtensionOID
 
-from device_agent.collectors.base import GapRecorder
 from device_agent.collectors.crypto.certificate_chain import DAMAGED
 from device_agent.collectors.crypto.crypto_files import files_below, pem_blocks
 from device_agent.collectors.crypto.fetch import FetchError, fetch
+from device_agent.host.reading import GapRecorder
 from device_agent.host.system import System
 
 FETCH_EVERY_SECONDS: Final = 3600.0
@@ -75,18 +75,14 @@ class CrlLoader:
         self, system: System, issuers: Sequence[x509.Certificate], now: datetime, gaps: GapRecorder
     ) -> VerifiedCrls:
         """Returns every CRL with its state; failures are added to `gaps`."""
-        crl_gaps = GapRecorder()
-        blobs = [(file.name, file.data) for file in files_below(system, self._paths, crl_gaps, MAX_CRL_BYTES)]
-        blobs += self._download(now, crl_gaps)
+        blobs = [(file.name, file.data) for file in files_below(system, self._paths, gaps, MAX_CRL_BYTES)]
+        blobs += self._download(now, gaps)
         verified = []
         for name, data in blobs:
             crls = _parse_crls(data)
             if not crls:
-                crl_gaps.add(name, "no readable revocation list")
+                gaps.add("no readable revocation list", name)
             verified += [(crl, _verify_crl(crl, issuers, now)) for crl in crls]
-        for text in crl_gaps.as_list():
-            field, _, reason = text.partition(": ")
-            gaps.add(f"crl: {field}", reason)
         return VerifiedCrls(verified)
 
     def _download(self, now: datetime, gaps: GapRecorder) -> list[tuple[str, bytes]]:
@@ -98,7 +94,7 @@ class CrlLoader:
                     self.downloaded[url] = fetch(url, max_bytes=MAX_CRL_BYTES)
                 except FetchError as e:
                     # The previous CRL stays in use; its own dates limit that.
-                    gaps.add(url, str(e))
+                    gaps.add(str(e), url)
         if is_due:
             self.downloaded_at = now
         return sorted(self.downloaded.items())

@@ -3,7 +3,7 @@
 import threading
 from typing import Any, Final
 
-from device_agent.collectors.base import Section
+from device_agent.collectors.base import Section, SectionBuilder
 from device_agent.errors import JournalError, NotApplicableError
 from device_agent.host.system import System
 from device_agent.updates.errors import UpdateError
@@ -27,13 +27,13 @@ class InstalledTargetsCollector:
         if updater is None:
             raise NotApplicableError(_NOT_SET_UP)
         with self._mutex:
-            return {
-                "state": "ok",
-                "device_class": updater.device.device_class,
-                "hardware": list(updater.device.hardware),
-                "root_version": updater.tuf_client.root_version,
-                "entries": [_entry(updater, name) for name in updater.ledger.names()],
-            }
+            section = SectionBuilder(
+                device_class=updater.device.device_class,
+                hardware=list(updater.device.hardware),
+                root_version=updater.tuf_client.root_version,
+                entries=[_entry(updater, name) for name in updater.ledger.names()],
+            )
+            return section.build()
 
 
 def _entry(updater: Updater, name: str) -> dict[str, Any]:

@@ -4,14 +4,14 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from device_agent.collectors.base import GapRecorder, Section
+from device_agent.collectors.base import Section, SectionBuilder
 from device_agent.collectors.software import sources_apt
 from device_agent.errors import FactsUnavailableError
 from device_agent.host.files import list_files, read_text
 from device_agent.host.packages import package_manager, package_scheme
+from device_agent.host.reading import GapRecorder
 from device_agent.host.system import System
 
-_MAX_PROBLEMS: Final = 16
 _CREDENTIALS: Final = re.compile(r"//[^/@\s]*@")
 _SCHEME: Final = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]{0,31}):")
 _DNF_MAIN: Final = (
@@ -36,15 +36,15 @@ def collect(system: System) -> Section:
     for entry in entries:
         entry["url"] = _CREDENTIALS.sub("//", entry["url"])
         entry["transport"] = transport_of(entry["url"])
-    if not entries and not gaps.as_list():
-        gaps.add("sources", "none is configured")
-    return {
-        "state": "ok",
-        "manager": package_manager(scheme),
-        "entries": sorted(entries, key=lambda entry: (entry["file"], entry["name"], entry["url"])),
-        "keyrings": sorted(keys(system)),
-        "problems": gaps.as_list()[:_MAX_PROBLEMS],
-    }
+    if not entries:
+        gaps.add("no package source was found")
+    section = SectionBuilder(
+        manager=package_manager(scheme),
+        entries=sorted(entries, key=lambda entry: (entry["file"], entry["name"], entry["url"])),
+        keyrings=sorted(keys(system)),
+    )
+    section.add_gaps(gaps.gaps, "entries")
+    return section.build()
 
 
 def transport_of(url: str) -> str:

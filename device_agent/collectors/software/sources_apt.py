@@ -4,9 +4,9 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from device_agent.collectors.base import GapRecorder
 from device_agent.collectors.software import apt_conf
 from device_agent.host.files import list_files, read_text
+from device_agent.host.reading import GapRecorder
 from device_agent.host.system import System
 
 _LINE: Final = re.compile(r"^(?P<type>deb(?:-src)?)\s+(?:\[(?P<options>[^\]]*)\]\s*)?(?P<url>[^\s\[\]]+)\s+\S")

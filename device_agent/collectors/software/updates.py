@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from pydantic import TypeAdapter
 
-from device_agent.collectors.base import DAY_SECONDS, MAX_AGE_DAYS, GapRecorder, Section, days_between
+from device_agent.collectors.base import DAY_SECONDS, MAX_AGE_DAYS, Section, SectionBuilder, days_between
 from device_agent.collectors.software import inventory, kernels, unattended_upgrades
 from device_agent.collectors.software.pending_updates import (
     PendingUpdate,
@@ -22,6 +22,7 @@ from device_agent.host.files import write_whole
 from device_agent.host.packages import package_manager, package_scheme
 from device_agent.host.system import System
 
+_PENDING_FIELDS: Final = ("pending", "security_pending", "oldest_security_days", "seen_security_days")
 _SEEN_FILE: Final = "pending-updates.json"
 _MAX_SEEN_BYTES: Final = 4 * 1024 * 1024
 _QUERY_AGAIN_SECONDS: Final = 6 * 3600.0  # even without a change: a hold may end, a phased update begin
@@ -68,27 +69,27 @@ class UpdatesCollector:
         self._cached = _CACHE.validate_python(state)
 
     def __call__(self, system: System) -> Section:
-        """Returns the section; missing facts are explained in `problems`."""
+        """Returns the section; missing facts are explained in its gaps."""
         scheme = package_scheme(system)
         if scheme is None:
             raise FactsUnavailableError("no known package manager")
-        gaps = GapRecorder()
         now = self._clock()
-        section: dict[str, Any] = {"state": "ok", "manager": package_manager(scheme)}
+        section = SectionBuilder(manager=package_manager(scheme))
         versions: dict[str, str] = {}
-        with gaps.capture("installed"):
+        with section.capture("installed", "installed_count", "installed_digest"):
             packages = inventory.packages(system, scheme)
             versions = {package.name: package.version for package in packages}
             _add_installed(section, packages)
-        with gaps.capture("unattended"):
-            section["unattended"] = unattended_upgrades.is_unattended(system, scheme)
-        with gaps.capture("kernel"):
-            section["kernel_newest"], section["kernel_current"] = kernels.newest_and_current(system)
-        section["reboot_required"] = _reboot_required(system, section.get("kernel_current"))
-        with gaps.capture("security_pending"):
-            self.add_pending(section, self._query_manager(system, scheme, versions, now), now, gaps)
-        section["problems"] = gaps.as_list()
-        return section
+        with section.capture("unattended"):
+            section.set(unattended=unattended_upgrades.is_unattended(system, scheme))
+        is_current: bool | None = None
+        with section.capture("kernel_current"):
+            newest, is_current = kernels.newest_and_current(system)
+            section.set(kernel_newest=newest, kernel_current=is_current)
+        section.set(reboot_required=_reboot_required(system, is_current))
+        with section.capture(*_PENDING_FIELDS):
+            self.add_pending(section, self._query_manager(system, scheme, versions, now), now)
+        return section.build()
 
     def _query_manager(self, system: System, scheme: str, versions: Mapping[str, str], now: float) -> PendingUpdates:
         """Returns the pending updates, cached until the manager's lists or settings or the packages change."""
@@ -100,26 +101,26 @@ class UpdatesCollector:
         self._cached = (key, now, updates)
         return updates
 
-    def add_pending(self, section: dict[str, Any], updates: PendingUpdates, now: float, gaps: GapRecorder) -> None:
+    def add_pending(self, section: SectionBuilder, updates: PendingUpdates, now: float) -> None:
         """Adds the counts and ages of the pending updates at Unix time `now`."""
-        section["pending"] = len(updates.all)
+        section.set(pending=len(updates.all))
         if updates.security is None:
-            gaps.add("security_pending", updates.reason)
+            section.gap(*_PENDING_FIELDS[1:], reason=updates.reason)
             return
-        section["security_pending"] = len(updates.security)
-        section["packages"] = [
+        packages = [
             {"name": update.name, "installed": update.old, "candidate": update.new} for update in updates.security
         ]
+        section.set(security_pending=len(updates.security), packages=packages)
         if not updates.security:
             return
         if updates.oldest is not None:
-            section["oldest_security_days"] = _age(updates.oldest.timestamp(), now)
+            section.set(oldest_security_days=_age(updates.oldest.timestamp(), now))
         else:
-            gaps.add("oldest_security_days", updates.reason or "no update has a date")
+            section.gap("oldest_security_days", reason=updates.reason or "no update has a date")
         if self._state_dir is not None and self._state_dir.is_dir():
-            with gaps.capture("seen_security_days"):
+            with section.capture("seen_security_days"):
                 first = _first_seen(self._state_dir / _SEEN_FILE, updates.security, int(now // DAY_SECONDS))
-                section["seen_security_days"] = _age(first * DAY_SECONDS, now)
+                section.set(seen_security_days=_age(first * DAY_SECONDS, now))
 
 
 def _cache_key(system: System, scheme: str) -> str:
@@ -139,14 +140,12 @@ def _age(earlier: float, now: float) -> int:
     return min(max(0, days_between(earlier, now)), MAX_AGE_DAYS)
 
 
-def _add_installed(section: dict[str, Any], packages: list[inventory.InventoryPackage]) -> None:
+def _add_installed(section: SectionBuilder, packages: list[inventory.InventoryPackage]) -> None:
     lines = [str(package) for package in packages]
     digest = hashlib.sha256()
     for line in lines:
         digest.update(line.encode() + b"\n")
-    section["installed_count"] = len(lines)
-    section["installed_digest"] = f"sha256:{digest.hexdigest()}"
-    section["installed"] = lines
+    section.set(installed_count=len(lines), installed_digest=f"sha256:{digest.hexdigest()}", installed=lines)
 
 
 def _reboot_required(system: System, is_kernel_current: bool | None) -> bool | None:

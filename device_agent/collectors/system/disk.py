@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from device_agent.collectors.base import GapRecorder, Section
+from device_agent.collectors.base import Section, SectionBuilder
 from device_agent.errors import FactsUnavailableError
 from device_agent.host.files import read_text
 from device_agent.host.system import System
@@ -57,20 +57,26 @@ def collect(system: System) -> Section:
         FactsUnavailableError: the kernel's mount table is missing.
     """
     mounted = _mounted(system)
-    gaps = GapRecorder()
+    section = SectionBuilder()
     statuses = {mount: _encryption_of(system, mount) for mount in mounted}
-    for mount, status in statuses.items():
-        if status.encrypted is None:
-            gaps.add(mount.path, status.reason)
-    swaps = _swaps(system, gaps)
+    _add_swaps(system, section)
     root = next((status for mount, status in statuses.items() if mount.path == "/"), None)
-    data = [
-        status.encrypted
+    data = {
+        mount: status.encrypted
         for mount, status in statuses.items()
         if mount.is_writable and mount.path != "/" and not mount.path.startswith(_BOOT_PATHS)
-    ]
+    }
+    # Without another file system, the data is on the root.
+    data_encrypted = _combine(list(data.values())) if data else (root.encrypted if root else None)
+    section.set(root_encrypted=root.encrypted if root else None, data_encrypted=data_encrypted)
     if root is None:
-        gaps.add("root_encrypted", "the root is in memory or on another machine")
+        section.gap("root_encrypted", reason="the root is in memory or on another machine")
+    for mount, status in statuses.items():
+        if status.encrypted is None:
+            # An unencrypted file system decides for all of them, whatever the others are.
+            is_undecided = (mount in data or not data) and data_encrypted is None
+            fields = [*(["root_encrypted"] if mount.path == "/" else []), *(["data_encrypted"] if is_undecided else [])]
+            section.gap("mounts", *fields, reason=status.reason or "not determined", source=mount.path)
     mounts = [
         {
             "path": mount.path,
@@ -81,17 +87,8 @@ def collect(system: System) -> Section:
         }
         for mount, status in sorted(statuses.items(), key=lambda item: item[0].path)
     ]
-    return {
-        "state": "ok",
-        "root_encrypted": root.encrypted if root else None,
-        # Without another file system, the data is on the root.
-        "data_encrypted": _combine(data) if data else (root.encrypted if root else None),
-        "swap": _swap_summary(swaps),
-        "mounts": mounts,
-        "swaps": [{"device": device, "encrypted": status.encrypted, "how": status.method} for device, status in swaps],
-        "fscrypt": sorted(mount.path for mount in mounted if _has_fscrypt(system, mount)),
-        "gaps": gaps.as_list(),
-    }
+    section.set(mounts=mounts, fscrypt=sorted(mount.path for mount in mounted if _has_fscrypt(system, mount)))
+    return section.build()
 
 
 def _combine(answers: list[bool | None]) -> bool | None:
@@ -190,9 +187,9 @@ def _trace(system: System, block: str, depth: int, budget: list[int], methods: s
     return _combine([_trace(system, slave, depth + 1, budget, methods) for slave in slaves]) if slaves else False
 
 
-def _swaps(system: System, gaps: GapRecorder) -> list[tuple[str, EncryptionStatus]]:
+def _add_swaps(system: System, section: SectionBuilder) -> None:
     swaps = []
-    with gaps.capture("swap"):
+    with section.capture("swap", "swaps", source="/proc/swaps"):
         for line in read_text(system.path("/proc/swaps")).splitlines()[1:_MAX_MOUNTS]:
             fields = line.split()
             if len(fields) < 2:
@@ -207,7 +204,11 @@ def _swaps(system: System, gaps: GapRecorder) -> list[tuple[str, EncryptionStatu
             else:
                 status = EncryptionStatus(None, "", "unknown device")
             swaps.append((device, status))
-    return sorted(swaps, key=lambda item: item[0])
+    rows = sorted(swaps, key=lambda item: item[0])
+    section.set(
+        swap=_swap_summary(swaps),
+        swaps=[{"device": device, "encrypted": status.encrypted, "how": status.method} for device, status in rows],
+    )
 
 
 def _swap_file(system: System, path: str) -> EncryptionStatus:

@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from device_agent.collectors.base import GapRecorder, Section
+from device_agent.collectors.base import Section, SectionBuilder
 from device_agent.collectors.system.firewall_ruleset import FilterChain, default_verdict_at, read_iptables, read_nft
 from device_agent.collectors.system.interfaces import addresses
 from device_agent.collectors.system.sockets import externally_reachable
@@ -37,8 +37,10 @@ def collect(system: System) -> Section:
     except (ExecuteError, ValueError, KeyError) as e:
         raise FactsUnavailableError(f"the rules cannot be read: {e}") from e
     # An installed but inactive manager does not exclude rules that another program loaded.
-    section = next((section for section in sections if section["active"]), sections[-1])
-    return {**section, **_kernel_rules(system, chains, families)}
+    fields = next((fields for fields in sections if fields["active"]), sections[-1])
+    section = SectionBuilder(**fields)
+    _add_kernel_rules(system, section, chains, families)
+    return section.build()
 
 
 def _families(system: System) -> frozenset[str]:
@@ -56,26 +58,30 @@ def _read(tools: list[str], families: frozenset[str]) -> tuple[list[FilterChain]
             continue
         tool_chains, rules = _RULES[tool]()
         chains += tool_chains
-        sections.append(rule_section(_BACKENDS[tool], tool_chains, rules, families))
+        sections.append(backend_fields(_BACKENDS[tool], tool_chains, rules, families))
     return chains, sections
 
 
-def _kernel_rules(system: System, chains: list[FilterChain], families: frozenset[str]) -> dict[str, Any]:
-    """Returns the fields that follow from the rules in the kernel, whichever program loaded them."""
-    gaps = GapRecorder()
-    fields: dict[str, Any] = {"uncovered": None}
+def _add_kernel_rules(
+    system: System, section: SectionBuilder, chains: list[FilterChain], families: frozenset[str]
+) -> None:
+    """Adds the fields that follow from the rules in the kernel, whichever program loaded them."""
     if chains or shutil.which("nft") or shutil.which("iptables-save"):
-        with gaps.capture("uncovered"):
-            fields["uncovered"] = uncovered_sockets(externally_reachable(system), chains, families)
-        fields["default_forward"] = default_verdict_at(chains, "forward", families)
-        fields["default_output"] = default_verdict_at(chains, "output", families)
+        with section.capture("uncovered"):
+            section.set(uncovered=uncovered_sockets(externally_reachable(system), chains, families))
+        section.set(
+            default_forward=default_verdict_at(chains, "forward", families),
+            default_output=default_verdict_at(chains, "output", families),
+        )
     else:
-        gaps.add("uncovered", "neither nft nor iptables-save is installed")
+        section.gap("uncovered", reason="neither nft nor iptables-save is installed")
     rows = {(chain.table, chain.name, chain.hook, _known_verdict(chain.default_verdict)) for chain in chains}
-    fields["chains"] = [
-        {"table": table, "name": name, "hook": hook, "policy": verdict} for table, name, hook, verdict in sorted(rows)
-    ]
-    return {**fields, "gaps": gaps.as_list()}
+    section.set(
+        chains=[
+            {"table": table, "name": name, "hook": hook, "policy": verdict}
+            for table, name, hook, verdict in sorted(rows)
+        ]
+    )
 
 
 def uncovered_sockets(
@@ -107,22 +113,22 @@ def _without_tools(system: System) -> Section:
         raise FactsUnavailableError("needs root") from e
     if is_loaded:
         raise FactsUnavailableError("rules are loaded, but no program to read them is installed")
-    section = _section("none", is_active=False, default_input="accept", rules=0)
-    gaps = GapRecorder()
-    with gaps.capture("uncovered"):
-        section["uncovered"] = uncovered_sockets(externally_reachable(system), [], _families(system))
-    return {**section, "default_forward": "accept", "default_output": "accept", "gaps": gaps.as_list()}
+    section = SectionBuilder(**_fields("none", is_active=False, default_input="accept", rules=0))
+    section.set(default_forward="accept", default_output="accept")
+    with section.capture("uncovered"):
+        section.set(uncovered=uncovered_sockets(externally_reachable(system), [], _families(system)))
+    return section.build()
 
 
-def _section(backend: str, *, is_active: bool, default_input: str, rules: int) -> dict[str, Any]:
-    return {"state": "ok", "backend": backend, "active": is_active, "default_input": default_input, "rules": rules}
+def _fields(backend: str, *, is_active: bool, default_input: str, rules: int) -> dict[str, Any]:
+    return {"backend": backend, "active": is_active, "default_input": default_input, "rules": rules}
 
 
-def rule_section(backend: str, chains: list[FilterChain], rules: int, families: frozenset[str]) -> dict[str, Any]:
-    """Returns the section of a backend; it is active if a filter chain of the input hook filters anything."""
+def backend_fields(backend: str, chains: list[FilterChain], rules: int, families: frozenset[str]) -> dict[str, Any]:
+    """Returns the fields of a backend; it is active if a filter chain of the input hook filters anything."""
     is_active = any(chain.hook == "input" and chain.is_filtering for chain in chains)
     default = _known_verdict(default_verdict_at(chains, "input", families))
-    return _section(backend, is_active=is_active, default_input=default, rules=rules)
+    return _fields(backend, is_active=is_active, default_input=default, rules=rules)
 
 
 def _known_verdict(verdict: str) -> str:
@@ -163,13 +169,13 @@ def parse_ufw(text: str) -> dict[str, Any]:
     is_active = "Status: active" in lines
     default = next((line.split()[1] for line in lines if line.startswith("Default: ") and len(line.split()) > 1), "")
     rules = sum(" ALLOW " in line or " DENY " in line or " REJECT " in line or " LIMIT " in line for line in lines)
-    return _section("ufw", is_active=is_active, default_input=_UFW_DEFAULTS.get(default, "unknown"), rules=rules)
+    return _fields("ufw", is_active=is_active, default_input=_UFW_DEFAULTS.get(default, "unknown"), rules=rules)
 
 
 def _firewalld() -> dict[str, Any]:
     # Exit status 252 means "not running".
     if run(["firewall-cmd", "--state"], ok_statuses=frozenset({0, 252})).status != 0:
-        return _section("firewalld", is_active=False, default_input="unknown", rules=0)
+        return _fields("firewalld", is_active=False, default_input="unknown", rules=0)
     zone = run(["firewall-cmd", "--get-default-zone"]).stdout.strip()
     return parse_zone(run(["firewall-cmd", f"--info-zone={zone}"]).stdout)
 
@@ -179,7 +185,7 @@ def parse_zone(text: str) -> dict[str, Any]:
     fields = {key.strip(): value.split() for key, _, value in (line.partition(":") for line in text.splitlines())}
     target = " ".join(fields.get("target", []))
     rules = len(fields.get("services", [])) + len(fields.get("ports", []))
-    return _section("firewalld", is_active=True, default_input=_ZONE_TARGETS.get(target, "unknown"), rules=rules)
+    return _fields("firewalld", is_active=True, default_input=_ZONE_TARGETS.get(target, "unknown"), rules=rules)
 
 
 _MANAGERS: Final[Mapping[str, Callable[[], dict[str, Any]]]] = {"firewall-cmd": _firewalld, "ufw": _ufw}

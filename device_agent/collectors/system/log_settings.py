@@ -3,9 +3,9 @@
 import contextlib
 import re
 import shutil
-from typing import Any, Final
+from typing import Final
 
-from device_agent.collectors.base import GapRecorder, Section
+from device_agent.collectors.base import Section, SectionBuilder
 from device_agent.host.execute import run
 from device_agent.host.files import list_files, parse_key_values, read_text
 from device_agent.host.system import System
@@ -41,19 +41,21 @@ _AUDIT_RULE: Final = re.compile(r"^-[aAw]\b")
 
 def collect(system: System) -> Section:
     """Collects the `logging` section."""
-    gaps = GapRecorder()
-    section: dict[str, Any] = {"state": "ok", "journald": "unknown", "syslog": "", "remote_targets": []}
-    with gaps.capture("journald"):
-        section["journald"] = _journald(system)
+    section = SectionBuilder(journald="unknown")
+    with section.capture("journald"):
+        section.set(journald=_journald(system))
     name, process = _syslog(system)
-    section["syslog"] = name
-    section["syslog_running"] = _is_running(system, process) if name and _can_list_processes(system) else None
+    section.set(
+        syslog=name,
+        syslog_running=_is_running(system, process) if name and _can_list_processes(system) else None,
+        remote_targets=[],
+    )
     if name:
-        with gaps.capture("remote_targets"):
-            section["remote_targets"] = sorted(_remote_targets(system, name))
-    section.update(_audit(system, gaps))
-    section["rotation"] = _rotation(system, section["journald"], name)
-    return {**section, "gaps": gaps.as_list()}
+        with section.capture("remote_targets"):
+            section.set(remote_targets=sorted(_remote_targets(system, name)))
+    _add_audit(system, section)
+    section.set(rotation=_rotation(system, section["journald"], name))
+    return section.build()
 
 
 def _journald(system: System) -> str:
@@ -155,20 +157,21 @@ def uci_targets(text: str) -> set[str]:
     return {f"{options.get('log_proto', 'udp')} {options['log_ip']}:{options.get('log_port', '514')}"}
 
 
-def _audit(system: System, gaps: GapRecorder) -> dict[str, Any]:
+def _add_audit(system: System, section: SectionBuilder) -> None:
     if not any(system.path(program).exists() for program in _AUDIT_PROGRAMS):
-        return {"audit": "absent", "audit_rules": None}
+        section.set(audit="absent")
+        return
     state = "unknown"
     if _can_list_processes(system):
         state = "running" if _is_running(system, "auditd") else "stopped"
-    rules = None
-    with gaps.capture("audit_rules"):
+    section.set(audit=state)
+    with section.capture("audit_rules"):
         if system.is_live and system.is_root_user and shutil.which("auditctl") and state == "running":
             rules = count_audit_rules(run(["auditctl", "-l"]).stdout)
         else:
             files = list_files(system.path("/etc/audit/rules.d"), "*.rules") or [system.path("/etc/audit/audit.rules")]
             rules = sum(count_audit_rules(read_text(file)) for file in files)
-    return {"audit": state, "audit_rules": rules}
+        section.set(audit_rules=rules)
 
 
 def count_audit_rules(text: str) -> int:

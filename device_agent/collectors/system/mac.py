@@ -4,10 +4,10 @@ import re
 import shutil
 import time
 from collections.abc import Iterable
-from typing import Any, Final
+from typing import Final
 
 from device_agent.collectors.access.failed_logins import WINDOW_SECONDS, time_of
-from device_agent.collectors.base import GapRecorder, Section, round_to_magnitude
+from device_agent.collectors.base import Section, SectionBuilder, round_to_magnitude
 from device_agent.errors import FactsUnavailableError, NotApplicableError
 from device_agent.host.execute import run
 from device_agent.host.files import parse_key_values, read_tail, read_text
@@ -38,55 +38,50 @@ def collect(system: System) -> Section:
     Raises:
         NotApplicableError: the kernel has neither SELinux nor AppArmor.
     """
-    gaps = GapRecorder()
+    section = SectionBuilder()
     if system.path(_ENFORCE).exists():
-        section = _selinux(system, gaps)
+        section.set(system="selinux", mode="unknown")
+        _add_selinux_config(system, section)
+        with section.capture("mode", source=_ENFORCE):
+            section.set(mode=_ENFORCE_VALUES.get(read_text(system.path(_ENFORCE)).strip(), "unknown"))
     elif read_text(system.path(_APPARMOR)).strip() == "Y":
-        section = _apparmor(system, gaps)
+        section.set(system="apparmor", mode="unknown", policy="")
+        _add_apparmor(system, section)
     elif system.path(_CONFIG).is_file():
-        section = {"system": "selinux", "mode": "disabled", **_selinux_config(system, gaps)}
+        section.set(system="selinux", mode="disabled")
+        _add_selinux_config(system, section)
     elif system.path(_APPARMOR).exists():
-        section = {"system": "apparmor", "mode": "disabled"}
+        section.set(system="apparmor", mode="disabled")
     else:
         modules = read_text(system.path(_LSM)).strip()
         reason = f"the kernel has only {modules}" if modules else "the kernel has neither SELinux nor AppArmor"
         raise NotApplicableError(reason)
-    section["denials"] = None
     if section["mode"] != "disabled":
-        with gaps.capture("denials"):
-            section["denials"] = round_to_magnitude(_denials(system, time.time()))
-    return {"state": "ok", **section, "gaps": gaps.as_list()}
+        with section.capture("denials"):
+            section.set(denials=round_to_magnitude(_denials(system, time.time())))
+    return section.build()
 
 
-def _selinux_config(system: System, gaps: GapRecorder) -> dict[str, Any]:
-    mode = policy = ""
-    with gaps.capture("configured"):
+def _add_selinux_config(system: System, section: SectionBuilder) -> None:
+    with section.capture("configured", "policy", source=_CONFIG):
         values = parse_key_values(read_text(system.path(_CONFIG)))
-        mode, policy = values.get("SELINUX", "").lower(), values.get("SELINUXTYPE", "")
-    return {"configured": mode if mode in _CONFIG_MODES else "unknown", "policy": policy}
+        mode = values.get("SELINUX", "").lower()
+        section.set(configured=mode if mode in _CONFIG_MODES else "unknown", policy=values.get("SELINUXTYPE", ""))
 
 
-def _selinux(system: System, gaps: GapRecorder) -> dict[str, Any]:
-    mode = "unknown"
-    with gaps.capture("mode"):
-        mode = _ENFORCE_VALUES.get(read_text(system.path(_ENFORCE)).strip(), "unknown")
-    return {"system": "selinux", "mode": mode, **_selinux_config(system, gaps)}
-
-
-def _apparmor(system: System, gaps: GapRecorder) -> dict[str, Any]:
-    section: dict[str, Any] = {"system": "apparmor", "mode": "unknown", "policy": ""}
-    section["enforced_profiles"] = section["complaining_profiles"] = None
-    with gaps.capture("enforced_profiles"):
+def _add_apparmor(system: System, section: SectionBuilder) -> None:
+    with section.capture("enforced_profiles", "complaining_profiles", source=_PROFILES):
         path = system.path(_PROFILES)
         if not path.exists():
-            gaps.add("enforced_profiles", "the list of profiles is missing: securityfs is not mounted")
-            return section
+            raise FactsUnavailableError("the list of profiles is missing: securityfs is not mounted")
         counts = count_profiles(read_text(path, _MAX_PROFILES_BYTES))
-        section["enforced_profiles"] = counts["enforce"] + counts["kill"]
-        section["complaining_profiles"] = counts["complain"]
+        enforced = counts["enforce"] + counts["kill"]
         # Enabled without an enforced profile confines nothing.
-        section["mode"] = "enforcing" if section["enforced_profiles"] else "permissive"
-    return section
+        section.set(
+            enforced_profiles=enforced,
+            complaining_profiles=counts["complain"],
+            mode="enforcing" if enforced else "permissive",
+        )
 
 
 def count_profiles(text: str) -> dict[str, int]:

@@ -4,7 +4,7 @@ import re
 import shutil
 from typing import Final
 
-from device_agent.collectors.base import ChangeTracker, Section
+from device_agent.collectors.base import ChangeTracker, Section, SectionBuilder
 from device_agent.collectors.system.inits import ServiceStates, detect_services
 from device_agent.errors import FactsUnavailableError
 from device_agent.host import inetd, xinetd
@@ -19,8 +19,8 @@ _TRANSIENT: Final = re.compile(r"^(user@\d+|user-runtime-dir@\d+|run-.*|systemd-
 _ENABLED: Final = frozenset({"enabled", "enabled-runtime"})
 
 
-def collect(system: System) -> Section:
-    """Collects the `services` section."""
+def collect(system: System, changes: ChangeTracker | None = None) -> Section:
+    """Collects the `services` section, with the changes since the previous scan if there is a tracker."""
     init, units = _init_services(system)
     is_inetd_up = bool(inetd.processes(system))
     for entry in inetd.entries(system):
@@ -29,13 +29,12 @@ def collect(system: System) -> Section:
     is_xinetd_up = bool(xinetd_entries) and bool(xinetd.processes(system))
     for xinetd_entry in xinetd_entries:
         units[f"xinetd:{xinetd_entry.service}"] = (True, is_xinetd_up)
-    return {
-        "state": "ok",
-        "init": init,
-        "units": [
-            {"name": name, "enabled": enabled, "active": active} for name, (enabled, active) in sorted(units.items())
-        ],
-    }
+    rows = [{"name": name, "enabled": enabled, "active": active} for name, (enabled, active) in sorted(units.items())]
+    section = SectionBuilder(init=init, units=rows)
+    if changes is not None:
+        appeared, vanished = changes.update(sorted(units))
+        section.set(appeared=appeared, vanished=vanished)
+    return section.build()
 
 
 class ServicesCollector:
@@ -47,9 +46,7 @@ class ServicesCollector:
         self.restore = self._changes.restore
 
     def __call__(self, system: System) -> Section:
-        section = collect(system)
-        appeared, vanished = self._changes.update([unit["name"] for unit in section["units"]])
-        return {**section, "appeared": appeared, "vanished": vanished}
+        return collect(system, self._changes)
 
 
 def _init_services(system: System) -> tuple[str, ServiceStates]:

@@ -12,7 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
-from device_agent.collectors.base import ChangeTracker, Section
+from device_agent.collectors.base import ChangeTracker, Section, SectionBuilder
 from device_agent.collectors.system.interfaces import addresses, interface_of
 from device_agent.errors import FactsUnavailableError
 from device_agent.host.system import System
@@ -35,8 +35,11 @@ class _ListeningSocket:
     inode: int
 
 
-def collect(system: System) -> Section:
-    """Collects the `sockets` section; process names of other users' programs need root and are empty without it."""
+def collect(system: System, changes: ChangeTracker | None = None) -> Section:
+    """Collects the `sockets` section, with the changes since the previous scan if there is a tracker.
+
+    Process names of other users' programs need root and are empty without it.
+    """
     sockets = _read(system)
     low, high = _ephemeral(system)
     ephemeral = {s for s in sockets if s.proto == "udp" and low <= s.port <= high}
@@ -46,19 +49,21 @@ def collect(system: System) -> Section:
     processes = _process_names(system, {s.inode for s in sockets})
     entries = sorted({(s.proto, s.port, s.address, processes.get(s.inode, "")) for s in sockets})
     interfaces = addresses(system)
-    return {
-        "state": "ok",
-        "listening": [
-            {
-                "proto": proto,
-                "address": address,
-                "port": port,
-                "process": process,
-                "interface": interface_of(address, interfaces),
-            }
-            for proto, port, address, process in entries
-        ],
-    }
+    listening = [
+        {
+            "proto": proto,
+            "address": address,
+            "port": port,
+            "process": process,
+            "interface": interface_of(address, interfaces),
+        }
+        for proto, port, address, process in entries
+    ]
+    section = SectionBuilder(listening=listening)
+    if changes is not None:
+        opened, closed = changes.update([_line(entry) for entry in listening])
+        section.set(opened=opened, closed=closed)
+    return section.build()
 
 
 def externally_reachable(system: System) -> set[tuple[str, int, str]]:
@@ -84,9 +89,7 @@ class SocketsCollector:
         self.restore = self._changes.restore
 
     def __call__(self, system: System) -> Section:
-        section = collect(system)
-        opened, closed = self._changes.update([_line(entry) for entry in section["listening"]])
-        return {**section, "opened": opened, "closed": closed}
+        return collect(system, self._changes)
 
 
 def _line(entry: Mapping[str, Any]) -> str:

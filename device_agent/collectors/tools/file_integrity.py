@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from device_agent.collectors.base import Section
+from device_agent.collectors.base import Section, SectionBuilder
 from device_agent.collectors.tools.file_integrity_baseline import BaselineDamagedError, IntegrityBaseline, load, save
 from device_agent.collectors.tools.file_integrity_scan import FileState, IntegrityScan, scan_files
 from device_agent.errors import FactsUnavailableError
@@ -114,7 +114,7 @@ class IntegrityCollector:
 
     def restore(self, state: Any) -> None:
         """Restores what `state` returned."""
-        self._last = None if state is None else (float(state[0]), state[1])
+        self._last = None if state is None else (float(state[0]), Section(state[1]))
 
     @contextmanager
     def _exclusive_lock(self) -> Iterator[None]:
@@ -213,17 +213,16 @@ def _record_detection(baseline: IntegrityBaseline, changes: dict[str, tuple[str,
     }
 
 
-def _section(baseline: IntegrityBaseline, scan: IntegrityScan, changes: dict[str, tuple[str, int]]) -> dict[str, Any]:
+def _section(baseline: IntegrityBaseline, scan: IntegrityScan, changes: dict[str, tuple[str, int]]) -> Section:
     has_unhashed = any(state.kind == "file" and not state.sha256 for state in scan.files.values())
-    return {
-        "state": "ok",
-        "baseline_at": baseline.taken_at.isoformat(),
-        "files": len(scan.files),
-        "changed": len(changes),
-        "unread": scan.unread,
-        "complete": scan.is_complete and not has_unhashed,
-        "roots": list(baseline.roots),
-        "changes": [
+    section = SectionBuilder(
+        baseline_at=baseline.taken_at.isoformat(),
+        files=len(scan.files),
+        changed=len(changes),
+        unread=scan.unread,
+        complete=scan.is_complete and not has_unhashed,
+        roots=list(baseline.roots),
+        changes=[
             {
                 "path": path,
                 "change": change,
@@ -232,7 +231,8 @@ def _section(baseline: IntegrityBaseline, scan: IntegrityScan, changes: dict[str
             }
             for path, (change, time_ns) in sorted(changes.items())
         ],
-    }
+    )
+    return section.build()
 
 
 def _timestamp(seconds: float) -> datetime:

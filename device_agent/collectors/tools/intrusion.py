@@ -4,7 +4,7 @@ import time
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from device_agent.collectors.base import Section, age_days
+from device_agent.collectors.base import Section, SectionBuilder, age_days
 from device_agent.errors import NotApplicableError
 from device_agent.host.intrusion_monitors import AlertSource, running, sources
 from device_agent.host.system import System
@@ -28,7 +28,7 @@ class IntrusionCollector:
             active: frozenset[str] | None = running(system)
         except OSError:
             active = None
-        return {"state": "ok", "monitors": [_monitor(system, source, active) for source in watched]}
+        return SectionBuilder(monitors=[_monitor(system, source, active) for source in watched]).build()
 
 
 def _monitor(system: System, source: AlertSource, active: frozenset[str] | None) -> dict[str, Any]:

@@ -4,9 +4,9 @@ import time
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import BinaryIO, Final
 
-from device_agent.collectors.base import Section, age_days
+from device_agent.collectors.base import Section, SectionBuilder, age_days
 from device_agent.collectors.tools.lynis_report import MAX_LINE_BYTES, LynisReport, parse
 from device_agent.collectors.tools.tool_runner import ToolStatus
 from device_agent.errors import FactsUnavailableError, NotApplicableError
@@ -71,26 +71,24 @@ class LynisCollector:
         return max(existing)[1] if existing else None
 
 
-def section(report: LynisReport, written_at: float, now: float) -> dict[str, Any]:
+def section(report: LynisReport, written_at: float, now: float) -> Section:
     """Returns the section of a report as of `now`; `written_at` is the file's own time. Both are Unix times."""
     ran_at = report.ended or report.started or datetime.fromtimestamp(written_at).astimezone()
     findings = sorted(report.findings, key=lambda finding: (finding[1] != "warning", finding))
-    return {
-        "state": "ok",
-        "version": report.version,
-        "age_days": age_days(ran_at, now),
-        "complete": report.is_complete,
-        "hardening_index": report.hardening_index,
-        "tests": report.tests,
-        "warnings": sum(kind == "warning" for _, kind, _ in findings),
-        "suggestions": sum(kind == "suggestion" for _, kind, _ in findings),
-        "vulnerable_packages": report.vulnerable_packages,
-        "findings": [
-            {"test": test, "kind": kind, "message": message[:MAX_MESSAGE]} for test, kind, message in findings
-        ],
-        "damaged_lines": report.malformed_lines,
-        "truncated": report.omitted_count,
-    }
+    builder = SectionBuilder(
+        version=report.version,
+        age_days=age_days(ran_at, now),
+        complete=report.is_complete,
+        hardening_index=report.hardening_index,
+        tests=report.tests,
+        warnings=sum(kind == "warning" for _, kind, _ in findings),
+        suggestions=sum(kind == "suggestion" for _, kind, _ in findings),
+        vulnerable_packages=report.vulnerable_packages,
+        findings=[{"test": test, "kind": kind, "message": message[:MAX_MESSAGE]} for test, kind, message in findings],
+        damaged_lines=report.malformed_lines,
+        truncated=report.omitted_count,
+    )
+    return builder.build()
 
 
 def _lines(file: BinaryIO) -> Iterator[bytes]:

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from pydantic import TypeAdapter
 
-from device_agent.collectors.base import Section, age_days
+from device_agent.collectors.base import Section, SectionBuilder, age_days
 from device_agent.collectors.tools.tool_runner import ToolStatus
 from device_agent.collectors.tools.xccdf import RESULTS, SEVERITIES, XccdfDocument, XccdfTestResult, parse
 from device_agent.errors import FactsUnavailableError, NotApplicableError
@@ -169,7 +169,7 @@ def _ended_at(scan: XccdfTestResult) -> float:
     return scan.ended.timestamp() if scan.ended is not None else float("-inf")
 
 
-def _section(newest: dict[tuple[str, str], _NamedResult], unreadable: list[str], now: float) -> dict[str, Any]:
+def _section(newest: dict[tuple[str, str], _NamedResult], unreadable: list[str], now: float) -> Section:
     chosen = sorted(newest.values(), key=lambda result: _ended_at(result[0]), reverse=True)
     omitted = [
         f"{scan.benchmark}: only the newest {MAX_XCCDF_SCANS} are reported" for scan, _ in chosen[MAX_XCCDF_SCANS:]
@@ -180,9 +180,8 @@ def _section(newest: dict[tuple[str, str], _NamedResult], unreadable: list[str],
     ordered = sorted(
         rules, key=lambda rule: (rule.result != "fail", -SEVERITIES.index(rule.severity), rule.rule, rule.result)
     )
-    return {
-        "state": "ok",
-        "scans": [
+    section = SectionBuilder(
+        scans=[
             {
                 "benchmark": scan.benchmark[:MAX_NAME] or "unnamed",
                 "profile": scan.profile,
@@ -193,10 +192,11 @@ def _section(newest: dict[tuple[str, str], _NamedResult], unreadable: list[str],
             }
             for scan, _ in chosen
         ],
-        "rules": [
+        rules=[
             {"rule": rule.rule, "result": rule.result, "severity": rule.severity, "title": rule.title}
             for rule in ordered
         ],
-        "unreadable": (unreadable + omitted)[:MAX_XCCDF_SCANS],
-        "truncated": sum(scan.omitted_count for scan, _ in chosen),
-    }
+        unreadable=(unreadable + omitted)[:MAX_XCCDF_SCANS],
+        truncated=sum(scan.omitted_count for scan, _ in chosen),
+    )
+    return section.build()

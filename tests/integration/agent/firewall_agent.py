@@ -15,7 +15,7 @@ from pathlib import Path
 from device_agent.actions.base import Params, RemediationAction
 from device_agent.actions.firewall import ChangeFirewall, FirewallTable
 from device_agent.actions.port import ClosePort
-from device_agent.collectors.base import Section
+from device_agent.collectors.base import Section, SectionBuilder
 from device_agent.host.system import System
 from device_agent.runtime import run
 from device_agent.settings import load
@@ -30,7 +30,7 @@ class _DiesAfter(ChangeFirewall):
 def main(config: Path, die_at: str) -> None:
     def quick(system: System) -> Section:
         del system
-        return {"state": "ok", "id": "test", "version": "1", "kernel": "1", "machine": "none"}
+        return SectionBuilder(id="test", version="1", kernel="1", machine="none").build()
 
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda _number, _frame: stop.set())

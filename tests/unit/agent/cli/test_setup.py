@@ -14,6 +14,7 @@ import pytest
 from device_agent.cli.doctor import as_json, as_text, diagnose
 from device_agent.cli.install import unit_text
 from device_agent.cli.setup import CHARACTERS, make_passphrase
+from device_agent.collectors.base import Section, SectionBuilder
 from device_agent.host.notify import SystemdNotifier
 from device_agent.host.system import System
 from device_agent.main import main
@@ -82,11 +83,11 @@ def test_install_writes_the_shipped_unit() -> None:
 
 
 def test_doctor_has_a_diagnosis_for_every_section() -> None:
-    def forbidden(_system: System) -> dict[str, str]:
+    def forbidden(_system: System) -> Section:
         raise PermissionError(13, "needs root", "/x")
 
-    def good(_system: System) -> dict[str, str]:
-        return {"state": "ok", "id": "debian", "kernel": "6.1"}
+    def good(_system: System) -> Section:
+        return SectionBuilder(id="debian", kernel="6.1").build()
 
     diagnoses = diagnose(System(is_root_user=False), {"os": good, "firewall": forbidden})
     assert [(item.section, item.state, item.reason) for item in diagnoses] == [

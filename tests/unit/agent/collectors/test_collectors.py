@@ -11,19 +11,18 @@ from typing import Any
 
 import pytest
 
-from device_agent.collectors.base import Collector, Section
+from device_agent.collectors.base import Collector, Section, SectionBuilder
 from device_agent.collectors.crypto import openssl
 from device_agent.collectors.registry import COLLECTORS
 from device_agent.collectors.scan import Scanner
-from device_agent.collectors.software import updates
+from device_agent.collectors.software import operating_system, updates
 from device_agent.collectors.system import firewall, firewall_ruleset, services, sockets
 from device_agent.domain.report_limits import normalise_findings
 from device_agent.errors import FactsUnavailableError, NotApplicableError
-from device_agent.host import os_release
 from device_agent.host.apt import upgrades
 from device_agent.host.packages import InstalledPackage, installed
 from device_agent.host.system import System
-from tests.support.root_folder import put
+from tests.support.root_folder import gap_texts, put
 
 LIVE = System(is_root_user=os.geteuid() == 0)
 
@@ -38,9 +37,9 @@ def test_every_section_of_this_machine_has_facts_or_a_reason() -> None:
 
 def test_the_os_section_of_a_prepared_root(tmp_path: Path) -> None:
     with pytest.raises(FactsUnavailableError):
-        os_release.collect(System(tmp_path))
+        operating_system.collect(System(tmp_path))
     put(tmp_path, "/usr/lib/os-release", '# comment\nID=openwrt\nVERSION_ID="23.05"\n')
-    section = os_release.collect(System(tmp_path))
+    section = operating_system.collect(System(tmp_path))
     assert (section["id"], section["version"], section["kernel"]) == ("openwrt", "23.05", os.uname().release)
 
 
@@ -49,7 +48,7 @@ def test_a_slow_or_failing_collector_costs_only_its_own_section() -> None:
 
     def slow(_system: System) -> Section:
         release.wait(30)
-        return {"state": "ok"}
+        return SectionBuilder().build()
 
     def failing(_system: System) -> Section:
         raise ZeroDivisionError("oops")
@@ -61,14 +60,14 @@ def test_a_slow_or_failing_collector_costs_only_its_own_section() -> None:
         raise NotApplicableError("not on this host")
 
     def good(_system: System) -> Section:
-        return {"state": "ok"}
+        return SectionBuilder().build()
 
     collectors: dict[str, Collector] = {
         "slow": slow, "failing": failing, "forbidden": forbidden, "inapplicable": inapplicable, "good": good
     }  # fmt: skip
     scanner = Scanner(LIVE, collectors, seconds=0.3)
     sections = scanner.scan()
-    assert sections["good"] == {"state": "ok"}
+    assert sections["good"] == {"state": "ok", "gaps": []}
     assert sections["slow"] == {"state": "unknown", "reason": "not done within 0.3 s"}
     assert sections["failing"] == {"state": "unknown", "reason": "collector failed: ZeroDivisionError: oops"}
     assert sections["forbidden"] == {"state": "unknown", "reason": "/x: Permission denied"}
@@ -80,7 +79,7 @@ def test_a_slow_or_failing_collector_costs_only_its_own_section() -> None:
     deadline = time.monotonic() + 10
     while any(thread.name == "collect-slow" for thread in threading.enumerate()) and time.monotonic() < deadline:
         time.sleep(0.01)
-    assert scanner.scan()["slow"] == {"state": "ok"}
+    assert scanner.scan()["slow"] == {"state": "ok", "gaps": []}
 
 
 def test_a_section_is_reused_for_its_interval_unless_a_rescan_is_forced() -> None:
@@ -91,7 +90,7 @@ def test_a_section_is_reused_for_its_interval_unless_a_rescan_is_forced() -> Non
             calls.append(name)
             if name == "closed":
                 raise FactsUnavailableError("needs root")
-            return {"state": "ok", "calls": len(calls)}
+            return SectionBuilder(calls=len(calls)).build()
 
         return collect
 
@@ -190,12 +189,12 @@ def test_updates_give_the_reason_for_missing_facts(tmp_path: Path) -> None:
     with pytest.raises(FactsUnavailableError, match="no known package manager"):
         updates.UpdatesCollector()(System(tmp_path))
     put(tmp_path / "deb", "/var/lib/dpkg/status", STATUS)
-    assert "never fetched" in updates.UpdatesCollector()(System(tmp_path / "deb"))["problems"][-1]
+    assert "never fetched" in gap_texts(updates.UpdatesCollector()(System(tmp_path / "deb")))[-1]
     index = tmp_path / "deb/var/lib/apt/lists/deb_Packages"
     put(tmp_path / "deb", "/var/lib/apt/lists/deb_Packages", "")
     os.utime(index.parent, (0, 1_700_000_000))
     section = updates.UpdatesCollector()(System(tmp_path / "deb"))
-    assert "of 2023-11-14" in section["problems"][-1]
+    assert "of 2023-11-14" in gap_texts(section)[-1]
     assert "security_pending" not in section
 
 
@@ -242,11 +241,11 @@ def test_the_firewall_is_unknown_without_root(tmp_path: Path, monkeypatch: pytes
 
 
 def _nft(text: str) -> dict[str, Any]:
-    return firewall.rule_section("nftables", *firewall.parse_nft_ruleset(text), frozenset({"ip", "ip6"}))
+    return firewall.backend_fields("nftables", *firewall.parse_nft_ruleset(text), frozenset({"ip", "ip6"}))
 
 
 def _iptables(text: str) -> dict[str, Any]:
-    return firewall.rule_section("iptables", *firewall_ruleset.read_iptables(text, "ip"), frozenset({"ip"}))
+    return firewall.backend_fields("iptables", *firewall_ruleset.read_iptables(text, "ip"), frozenset({"ip"}))
 
 
 def _ruleset(policy: str, *, with_rule: bool) -> str:

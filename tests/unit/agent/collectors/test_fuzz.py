@@ -153,7 +153,9 @@ def test_arbitrary_nft_objects_are_read(objects: list[Any]) -> None:
     chains, count = read_nft(objects)
     assert count >= 0
     assert all(isinstance(chain.covers("tcp", 22), bool) for chain in chains)
-    firewall.rule_section("nftables", *firewall.parse_nft_ruleset(json.dumps({"nftables": objects})), frozenset({"ip"}))
+    firewall.backend_fields(
+        "nftables", *firewall.parse_nft_ruleset(json.dumps({"nftables": objects})), frozenset({"ip"})
+    )
 
 
 @FUZZ

@@ -23,6 +23,7 @@ from device_agent.errors import NotApplicableError
 from device_agent.host import login_records, systemd
 from device_agent.host.system import System
 from tests.support.login_records import btmp_record
+from tests.support.root_folder import gap_texts
 
 IS_ROOT = os.geteuid() == 0
 NOW = 1_700_000_000.0
@@ -94,7 +95,7 @@ def test_accounts_match_passwd() -> None:
     assert section["accounts"] == len(Path("/etc/passwd").read_text().splitlines())
     if not IS_ROOT:
         assert section["empty_passwords"] is None
-        assert "empty_passwords: needs root" in section["gaps"]
+        assert "empty_passwords: needs root (/etc/shadow)" in gap_texts(section)
         return
     states = [line.split()[1] for line in output_of("passwd", "-S", "-a").splitlines()]
     assert section["password_accounts"] == states.count("P")
@@ -180,6 +181,6 @@ def test_an_unprivileged_user_sees_which_facts_need_root() -> None:
     if Path("/etc/shadow").exists():
         assert sections["access"]["state"] == "ok"
         assert sections["access"].get("empty_passwords") is None
-        assert "empty_passwords: needs root" in sections["access"]["gaps"]
+        assert "empty_passwords: needs root (/etc/shadow)" in gap_texts(sections["access"])
     if shutil.which("nft") or shutil.which("iptables-save"):
         assert sections["firewall"] == {"state": "unknown", "reason": "needs root"}

@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 
+from device_agent.collectors.base import SectionBuilder
 from device_agent.domain.report import MAX_HEADER_BYTES, ReportSender, all_sections_unavailable, full_report, heartbeat
 from device_agent.domain.report_limits import normalise_findings, truncate_to_size
-from schemas.base import MAX_POSTURE_BYTES
+from schemas.base import MAX_GAPS, MAX_POSTURE_BYTES
 from schemas.posture import REPORT, FullReport, Heartbeat, ReportSections, digest_of
-from schemas.sections.system import MAX_SOCKETS
+from schemas.sections.system import MAX_SOCKETS, MAX_UNITS, ServicesSection
 
 NOW = datetime(2026, 11, 23, 10, tzinfo=UTC)
 SENDER = ReportSender("edge-1", "boot", "1.0")
@@ -91,3 +92,22 @@ def test_after_a_failed_scan_every_section_is_unknown() -> None:
     assert isinstance(report, FullReport)
     assert report.sections.disk == report.sections.os
     assert content.digest == digest_of(json.loads(content.sections))
+
+
+def test_gaps_and_incomplete_lists_are_bounded() -> None:
+    section = SectionBuilder(units=[{"name": f"unit-{n}", "enabled": True, "active": True} for n in range(2000)])
+    for number in range(MAX_GAPS):
+        section.gap("units", reason="x" * 500, source="y" * 500)
+        section.gap("units", reason=f"{number}")
+    section.gap("init", reason="why")
+    collected = section.build()
+    assert len(collected["gaps"]) == MAX_GAPS
+    # Every incomplete field keeps a gap, whatever the others have.
+    assert [gap["fact"] for gap in collected["gaps"][:2]] == ["units", "init"]
+    findings = normalise_findings({"services": collected})
+    sent = findings.sections["services"]
+    assert (sent["state"], len(sent["partial"]["units"]), sent.get("truncated", 0)) == ("ok", MAX_UNITS, 0)
+    content = truncate_to_size(findings, 3000)
+    shrunk = ReportSections.model_validate_json(content.sections).services
+    assert isinstance(shrunk, ServicesSection)
+    assert {gap.fact for gap in shrunk.gaps} == {"units", "init"}

@@ -44,6 +44,26 @@ def test_unknown_fact_makes_the_rule_unknown_without_an_evaluation(check: str) -
     assert finding == Finding("p/a", RuleResult.UNKNOWN, "firewall: needs root")
 
 
+@pytest.mark.parametrize(
+    "check", ["firewall_active && 23 in listening_ports", "23 in listening_ports && firewall_active"]
+)
+def test_a_rule_fails_when_what_is_known_already_fails(check: str) -> None:
+    assert evaluated(rule("a", check=check), facts(missing={"firewall_active": UNSEEN})) == Finding(
+        "p/a", RuleResult.FAIL
+    )
+    # Not applicable is no unknown fact: the rule does not concern this device.
+    absent = facts(missing={"firewall_active": ABSENT})
+    assert evaluated(rule("a", check=check), absent).result is RuleResult.NOTAPPLICABLE
+
+
+@pytest.mark.parametrize(
+    "check", ["listening_ports.size() > 3", "23 in listening_ports", "listening_ports.size() == 5"]
+)
+def test_a_rule_that_more_entries_could_satisfy_does_not_fail_on_a_part(check: str) -> None:
+    finding = evaluated(rule("a", check=check), facts(partial={"listening_ports": "3 more"}))
+    assert finding == Finding("p/a", RuleResult.UNKNOWN, "3 more")
+
+
 def test_other_missing_facts_do_not_matter() -> None:
     assert evaluated(rule("a"), facts(missing={"exposed_ports": UNSEEN})).result is RuleResult.PASS
 

@@ -1,11 +1,15 @@
 """Facts of a report: known, missing with a reason, or partial."""
 
+from typing import get_args
+
 import pytest
 
-from controller.domain.policy.facts import CATALOGUE, DeviceFacts, gather_facts
+from controller.domain.policy.facts import CATALOGUE, FIELDS, DeviceFacts, MissingFact, gather_facts
 from controller.domain.policy.facts_system import plain_name
 from controller.domain.policy.findings import RuleResult
+from schemas.base import CollectedSection
 from schemas.posture import ReportSections
+from schemas.sections.software import OpensslConfig
 from tests.support.good_software import GOOD_SOFTWARE
 from tests.support.good_system import GOOD_SYSTEM
 from tests.support.good_tools import GOOD_TOOLS
@@ -150,3 +154,58 @@ def test_every_address_but_loopback_is_exposed(address: str, exposed: bool) -> N
 )
 def test_plain_name_of_a_service(unit: str) -> None:
     assert plain_name(unit) == "telnetd"
+
+
+def section_with(section: str, **fields: object) -> dict[str, object]:
+    return {section: {**FULL[section], **fields}}
+
+
+def test_a_gap_makes_a_fact_missing_with_reason_and_source() -> None:
+    gap = {"fact": "password_login", "reason": "not understood: Match exec", "source": "/etc/ssh/sshd_config:7"}
+    extracted = facts(**section_with("ssh", password_login=None, gaps=[gap]))
+    reason = "ssh_password_login: /etc/ssh/sshd_config:7: not understood: Match exec"
+    assert extracted.missing == {"ssh_password_login": MissingFact(RuleResult.UNKNOWN, reason)}
+    # A value that is sent all the same is not believed.
+    assert facts(**section_with("ssh", password_login=False, gaps=[gap])).missing == extracted.missing
+
+
+def test_a_list_with_a_gap_is_partial() -> None:
+    gap = {"fact": "units", "reason": "not a file", "source": "/etc/xinetd.d/x"}
+    unit = {"name": "telnetd.service", "enabled": True, "active": True}
+    extracted = facts(**section_with("services", units=[], partial={"units": [unit]}, gaps=[gap]))
+    assert extracted.missing == {}
+    assert extracted.known["insecure_services"] == ["telnetd"]
+    expected = {"service_names", "enabled_services", "active_services", "insecure_services"}
+    assert set(extracted.partial) == {*expected, "appeared_services", "vanished_services"}
+    unfit: dict[str, list[object]]
+    for unfit in ({"units": ["text"]}, {"init": ["systemd"]}, {"other": []}):
+        assert facts(**section_with("services", units=[], partial=unfit, gaps=[gap])).known["insecure_services"] == []
+
+
+def test_a_gap_in_something_unknown_makes_the_whole_section_incomplete() -> None:
+    gap = {"fact": "something_newer", "reason": "why"}
+    extracted = facts(**section_with("access", gaps=[gap]))
+    owned = {name for name, (_, owner, _) in CATALOGUE.items() if owner == "access"}
+    assert extracted.missing.keys() | extracted.partial.keys() == owned
+
+
+@pytest.mark.parametrize("name", ["gaps", "problems"])
+def test_the_texts_of_agents_before_the_first_release_are_gaps(name: str) -> None:
+    extracted = facts(**section_with("sources", **{name: ["/etc/apt/x: needs root"]}))
+    assert set(extracted.partial) == {name for name, (_, owner, _) in CATALOGUE.items() if owner == "sources"}
+    extracted = facts(**section_with("certificates", **{name: ["trust_store: there is none", "crl: no answer"]}))
+    assert extracted.partial == {}
+
+
+def test_every_fact_names_existing_fields_of_its_section() -> None:
+    for fact, fields in FIELDS.items():
+        annotation = ReportSections.model_fields[CATALOGUE[fact][1]].annotation
+        models = [kind for kind in _models(annotation) if issubclass(kind, CollectedSection)]
+        names = {*models[0].model_fields, *OpensslConfig.model_fields}
+        assert set(fields) <= names, fact
+    assert set(FIELDS) == {fact for fact, (_, section, _) in CATALOGUE.items() if section}
+
+
+def _models(annotation: object) -> list[type]:
+    inner = get_args(annotation)
+    return [annotation] if isinstance(annotation, type) else [kind for each in inner for kind in _models(each)]

@@ -13,7 +13,7 @@ from device_agent.collectors.access.ssh import parse_resolved, seconds_of, secti
 from device_agent.domain.report_limits import normalise_findings
 from device_agent.errors import NotApplicableError
 from device_agent.host.system import System
-from tests.support.root_folder import put, put_all
+from tests.support.root_folder import gap_texts, put, put_all
 
 DEBIAN = {
     "/usr/sbin/sshd": "",
@@ -29,7 +29,7 @@ DEBIAN = {
 
 
 def collect_ssh(root: Path) -> dict[str, Any]:
-    section = dict(ssh.collect(System(root, is_root_user=True)))
+    section = ssh.collect(System(root, is_root_user=True))
     assert normalise_findings({"ssh": section}).sections["ssh"]["state"] == "ok"
     return section
 
@@ -47,7 +47,7 @@ def test_includes_and_match_blocks_are_resolved_as_sshd_does(tmp_path: Path) -> 
         "Match User eve: permitrootlogin yes",
         "Match User bob Address 192.0.2.0/24: passwordauthentication yes",
     ]
-    assert section["gaps"] == ["weak_algorithms: only the server itself knows the algorithms of its version"]
+    assert gap_texts(section) == ["weak_algorithms: only the server itself knows the algorithms of its version"]
 
 
 def test_an_empty_file_gives_the_defaults(tmp_path: Path) -> None:
@@ -68,8 +68,9 @@ def test_an_unreadable_file_leaves_the_settings_unknown(tmp_path: Path, monkeypa
 
     monkeypatch.setattr(Path, "open", raise_for_closed)
     section = collect_ssh(tmp_path)
-    assert (section["root_login"], section["password_login"], section["ports"]) == ("unknown", None, [])
-    assert "sshd_config: needs root" in section["gaps"]
+    assert (section["root_login"], section["password_login"], section["ports"]) == (None, None, None)
+    assert "root_login: needs root (/etc/ssh/sshd_config)" in gap_texts(section)
+    assert "overrides: needs root (/etc/ssh/sshd_config)" in gap_texts(section)
 
 
 def test_circular_includes_end(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from device_agent.domain.report_limits import normalise_findings
 from device_agent.errors import FactsUnavailableError, NotApplicableError
 from device_agent.host.system import System
 from tests.support.pki import DAY, NOW, Authority, IssuedCertificate, key_pem
+from tests.support.root_folder import gap_texts
 from tests.support.unprivileged import unprivileged
 
 ROOT, OTHER = Authority("root"), Authority("elsewhere")
@@ -34,7 +35,7 @@ def collect(tmp_path: Path, now: float = NOW.timestamp(), **options: Any) -> dic
     (tmp_path / "certs").mkdir(exist_ok=True)
     if not (tmp_path / "store.pem").exists():
         (tmp_path / "store.pem").write_bytes(ROOT.pem)
-    section = dict(CertificateCollector(CertificateOptions(**all_options), clock=lambda: now)(System(tmp_path)))
+    section = CertificateCollector(CertificateOptions(**all_options), clock=lambda: now)(System(tmp_path))
     sent = normalise_findings({"certificates": section}).sections["certificates"]
     assert sent["state"] == "ok", sent
     return section
@@ -123,7 +124,7 @@ def test_a_chain_with_unsupported_keys_is_not_checked_instead_of_untrusted(tmp_p
 def test_chains_are_not_checked_without_a_trust_store(tmp_path: Path) -> None:
     assert collect_one(tmp_path, ROOT.issue("edge-1").pem, trust_store=Path("/none.pem"))["chain"] == "notchecked"
     section = collect(tmp_path, trust_store=Path("/none.pem"))
-    assert section["problems"] == ["trust_store: /none.pem is not a file"]
+    assert gap_texts(section) == ["trust_store: /none.pem is not a file"]
 
 
 DEVICE = ROOT.issue("edge-1")
@@ -219,7 +220,7 @@ def test_a_downloaded_revocation_list_is_cached_for_an_hour_and_kept_when_the_se
     now[0] += 3601
     section = collector(System(tmp_path))
     assert section["entries"][0]["revoked"] == "yes"
-    assert "no answer" in section["problems"][0]
+    assert "no answer" in gap_texts(section)[0]
 
 
 @pytest.mark.parametrize("status", [302, 404, 500])
@@ -228,7 +229,7 @@ def test_an_http_error_is_reported_as_a_problem(tmp_path: Path, status: int) -> 
         (tmp_path / "certs").mkdir()
         (tmp_path / "certs/edge.pem").write_bytes(DEVICE.pem)
         section = collect(tmp_path, crl_urls=[url])
-    assert section["problems"] == [f"crl: {url}: the server answered {status}"]
+    assert gap_texts(section) == [f"crl: the server answered {status} ({url})"]
     assert section["entries"][0]["revoked"] == "notchecked"
 
 
@@ -315,11 +316,12 @@ def test_unreadable_certificates_are_reported_as_problems(tmp_path: Path) -> Non
     (tmp_path / "certs/der.crt").write_bytes(DEVICE.certificate.public_bytes(serialization.Encoding.DER))
     (tmp_path / "certs/many.pem").write_bytes(DEVICE.pem * 17)
     section = collect(tmp_path)
-    assert [entry["path"] for entry in section["entries"]] == ["/certs/der.crt"]
-    assert section["problems"] == [
-        "/certs/bad.pem: a certificate in it cannot be read",
-        "/certs/cut.pem: a certificate in it cannot be read",
-        "/certs/many.pem: a bundle of 17 certificates, not checked",
+    assert section["entries"] is None
+    assert [entry["path"] for entry in section["partial"]["entries"]] == ["/certs/der.crt"]
+    assert gap_texts(section) == [
+        "entries: a bundle of 17 certificates, not checked (/certs/many.pem)",
+        "entries: a certificate in it cannot be read (/certs/bad.pem)",
+        "entries: a certificate in it cannot be read (/certs/cut.pem)",
     ]
 
 

@@ -21,6 +21,7 @@ from device_agent.domain.report_limits import normalise_findings
 from device_agent.errors import FactsUnavailableError, NotApplicableError
 from device_agent.host.system import System
 from tests.support.pki import NOW, Authority, key_pem
+from tests.support.root_folder import gap_texts
 from tests.support.unprivileged import unprivileged
 
 RSA = rsa.generate_private_key(public_exponent=65537, key_size=2048)
@@ -121,7 +122,7 @@ def prepare_keys(root: Path, **files: tuple[bytes, int]) -> Path:
 
 
 def collect(root: Path, *paths: str, now: float = NOW.timestamp()) -> dict[str, Any]:
-    section = dict(KeyCollector([Path(path) for path in paths], clock=lambda: now)(System(root)))
+    section = KeyCollector([Path(path) for path in paths], clock=lambda: now)(System(root))
     sent = normalise_findings({"keys": section}).sections["keys"]
     assert sent["state"] == "ok", sent
     return section
@@ -132,7 +133,7 @@ def test_owner_mode_and_readers_of_a_key(tmp_path: Path) -> None:
         tmp_path, good=(key_pem(EC, "s"), 0o600), group=(key_pem(EC), 0o640), all=(key_pem(ED), 0o644)
     )
     section = collect(tmp_path)
-    assert section["problems"] == []
+    assert gap_texts(section) == []
     entries = {entry["path"].rpartition("/")[2]: entry for entry in section["entries"]}
     good = entries["good"]
     assert good == {
@@ -189,12 +190,12 @@ def test_links_are_resolved_pipes_skipped_and_depth_limited(tmp_path: Path) -> N
     deep = folder.joinpath(*"abcdefgh")
     deep.mkdir(parents=True)
     section = collect(tmp_path)
-    assert [entry["path"].rpartition("/")[2] for entry in section["entries"]] == ["alias", "large"]
-    assert section["problems"] == [
-        "/etc/ssl/private/a/b/c/d/e/f/g: more than 6 folders deep",
-        f"/etc/ssl/private/large: larger than {MAX_READ_BYTES} bytes, only the first were read",
+    assert [entry["path"].rpartition("/")[2] for entry in section["partial"]["entries"]] == ["alias", "large"]
+    assert gap_texts(section) == [
+        f"entries: larger than {MAX_READ_BYTES} bytes, only the first were read (/etc/ssl/private/large)",
+        "entries: more than 6 folders deep (/etc/ssl/private/a/b/c/d/e/f/g)",
     ]
-    assert collect(tmp_path, "/missing")["problems"] == ["/missing: No such file or directory"]
+    assert gap_texts(collect(tmp_path, "/missing")) == ["entries: No such file or directory (/missing)"]
 
 
 def test_a_host_without_key_folders_is_not_applicable(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from device_agent.collectors.base import GapRecorder
+from device_agent.collectors.base import SectionBuilder
 from device_agent.collectors.software import inventory, kernels, pending_updates, unattended_upgrades, updates
 from device_agent.collectors.software.pending_updates import PendingUpdate, PendingUpdates
 from device_agent.domain.report_limits import normalise_findings
@@ -23,7 +23,7 @@ from device_agent.host.apt import listed, upgrades
 from device_agent.host.packages import package_scheme
 from device_agent.host.system import System
 from tests.support.pki import NOW
-from tests.support.root_folder import put_all
+from tests.support.root_folder import gap_texts, put_all
 
 DAY = 86_400.0
 STATUS = """Package: libssl3
@@ -49,7 +49,7 @@ Version: 2.36-9
 
 
 def collect(root: Path, **options: Any) -> dict[str, Any]:
-    section = dict(updates.UpdatesCollector(clock=NOW.timestamp, **options)(System(root)))
+    section = updates.UpdatesCollector(clock=NOW.timestamp, **options)(System(root))
     sent = normalise_findings({"updates": section}).sections["updates"]
     assert sent["state"] == "ok", sent
     return section
@@ -65,9 +65,12 @@ def test_installed_packages_of_debian(tmp_path: Path) -> None:
     assert section["installed_count"] == 3
     other = collect(put_all(tmp_path / "b", {"var/lib/dpkg/status": STATUS.replace("2.36-9", "2.36-10")}))
     assert section["installed_digest"] != other["installed_digest"]
-    assert section["problems"] == [
-        "kernel: no installed kernel was found",
-        "security_pending: the package lists were never fetched: run apt-get update",
+    assert gap_texts(section) == [
+        "kernel_current: no installed kernel was found",
+        *(
+            f"{field}: the package lists were never fetched: run apt-get update"
+            for field in ("oldest_security_days", "pending", "security_pending", "seen_security_days")
+        ),
     ]
 
 
@@ -245,21 +248,21 @@ def test_missing_or_old_package_lists_give_a_reason_instead_of_updates(tmp_path:
         ("opkg", "usr/lib/opkg/status", "var/opkg-lists/base"),
     ):
         root = put_all(tmp_path / scheme, {database: ""})
-        assert "never fetched" in collect(root)["problems"][-1]
+        assert "never fetched" in gap_texts(collect(root))[-1]
         put_all(root, {index: ""})
         os.utime(root / index, (0, NOW.timestamp() - 8 * DAY))
-        assert "the package lists are of 2026-11-15" in collect(root)["problems"][-1]
+        assert "the package lists are of 2026-11-15" in gap_texts(collect(root))[-1]
         os.utime(root / index, (0, NOW.timestamp() - DAY))
         section = collect(root)
-        assert "on the running system only" in section["problems"][-1]
+        assert "on the running system only" in gap_texts(section)[-1]
         assert "security_pending" not in section
 
 
 def pending_section(state_dir: Path, pending: PendingUpdates, now: float) -> tuple[dict[str, Any], list[str]]:
-    section: dict[str, Any] = {}
-    gaps = GapRecorder()
-    updates.UpdatesCollector(state_dir).add_pending(section, pending, now, gaps)
-    return section, gaps.as_list()
+    builder = SectionBuilder()
+    updates.UpdatesCollector(state_dir).add_pending(builder, pending, now)
+    section = builder.build()
+    return section, gap_texts(section)
 
 
 def test_the_age_of_pending_updates_is_reported(tmp_path: Path) -> None:
@@ -282,7 +285,10 @@ def test_the_age_of_pending_updates_is_reported(tmp_path: Path) -> None:
     assert pending_section(tmp_path, PendingUpdates((a,), (a,), issued), 30 * DAY)[0]["oldest_security_days"] == 25
     section, gaps = pending_section(tmp_path, PendingUpdates((a,), None, reason="apk has no advisories"), DAY)
     assert "security_pending" not in section
-    assert gaps == ["security_pending: apk has no advisories"]
+    assert gaps == [
+        f"{field}: apk has no advisories"
+        for field in ("oldest_security_days", "security_pending", "seen_security_days")
+    ]
 
 
 def test_pending_updates_of_this_machine_match_apt() -> None:
@@ -292,7 +298,7 @@ def test_pending_updates_of_this_machine_match_apt() -> None:
     sent = normalise_findings({"updates": section}).sections["updates"]
     assert sent["state"] == "ok"
     if section.get("pending") is None:
-        assert any(problem.startswith("security_pending: the package lists") for problem in section["problems"])
+        assert any(problem.startswith("security_pending: the package lists") for problem in gap_texts(section))
         return
     # Held and phased updates are pending too; apt lists the others that it would not install as kept back.
     options = ("Debug::NoLocking=1", "APT::Ignore-Hold=1", "APT::Get::Always-Include-Phased-Updates=1")

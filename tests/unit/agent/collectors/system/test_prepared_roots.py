@@ -5,20 +5,20 @@ from typing import Any
 
 import pytest
 
-from device_agent.collectors.base import ChangeTracker, Collector, GapRecorder, round_to_magnitude
+from device_agent.collectors.base import ChangeTracker, Collector, SectionBuilder, round_to_magnitude
 from device_agent.collectors.system import disk, log_settings, mac, services
 from device_agent.domain.report_limits import normalise_findings
 from device_agent.errors import FactsUnavailableError, NotApplicableError
 from device_agent.host import xinetd
 from device_agent.host.files import read_tail
 from device_agent.host.system import System
-from tests.support.root_folder import put, put_all
+from tests.support.root_folder import gap_texts, put, put_all
 
 MOUNT = "{id} 1 {numbers} / {path} {options},relatime shared:1 - {kind} {source} rw\n"
 
 
 def collect(name: str, collector: Collector, root: Path) -> dict[str, Any]:
-    section = dict(collector(System(root, is_root_user=True)))
+    section = collector(System(root, is_root_user=True))
     assert normalise_findings({name: section}).sections[name]["state"] == "ok"
     return section
 
@@ -168,11 +168,15 @@ def test_btrfs_is_resolved_by_its_device_and_invisible_devices_are_unknown(tmp_p
     block(tmp_path, "dm-0", "252:0", uuid="CRYPT-LUKS2-1-crypt", dm="crypt", below=("sda1",))
     section = collect("disk", disk.collect, tmp_path)
     assert (section["root_encrypted"], section["data_encrypted"]) == (True, None)
-    assert section["gaps"] == ["/x: encryption of ZFS is not read"]
+    assert gap_texts(section) == [
+        "data_encrypted: encryption of ZFS is not read (/x)",
+        "mounts: encryption of ZFS is not read (/x)",
+    ]
     container = put(tmp_path / "c", "/proc/self/mountinfo", mounts(("0:50", "/", "overlay", "overlay"))).parents[2]
     section = collect("disk", disk.collect, container)
     assert section["root_encrypted"] is None
-    assert section["gaps"] == ["/: the file system below an overlay is not visible from inside"]
+    assert {text.partition(":")[0] for text in gap_texts(section)} == {"root_encrypted", "data_encrypted", "mounts"}
+    assert gap_texts(section)[0].endswith("the file system below an overlay is not visible from inside (/)")
     openwrt = mounts(("31:4", "/overlay", "jffs2", "/dev/mtdblock4"), ("0:20", "/", "overlay", "overlayfs:/overlay"))
     section = collect("disk", disk.collect, put(tmp_path / "w", "/proc/self/mountinfo", openwrt).parents[2])
     assert section["data_encrypted"] is False
@@ -211,7 +215,7 @@ def test_apparmor_of_debian(tmp_path: Path) -> None:
     section = collect("mac", mac.collect, tmp_path)
     profiles = (section["mode"], section["enforced_profiles"], section["complaining_profiles"], section["denials"])
     assert profiles == ("enforcing", 2, 1, None)
-    assert section["gaps"] == ["denials: there is no audit log, kernel log or journal"]
+    assert gap_texts(section) == ["denials: there is no audit log, kernel log or journal"]
     idle = put_all(tmp_path / "idle", {"/sys/module/apparmor/parameters/enabled": "Y\n"})
     section = collect("mac", mac.collect, idle)
     assert (section["mode"], section["enforced_profiles"]) == ("unknown", None)
@@ -290,13 +294,23 @@ def test_logging_of_smaller_systems(tmp_path: Path) -> None:
 
 def test_counts_are_rounded_and_gaps_have_reasons(tmp_path: Path) -> None:
     assert [round_to_magnitude(n) for n in (-1, 0, 1, 9, 10, 99, 100, 12_345)] == [0, 0, 1, 1, 10, 10, 100, 10_000]
-    gaps = GapRecorder()
+    section = SectionBuilder(a=1, c=[1, 2], d=3)
     errors: dict[str, Exception] = {"a": PermissionError(13, "Permission denied"), "b": FactsUnavailableError("why")}
     for field, error in errors.items():
-        with gaps.capture(field):
+        with section.capture(field, source="/x"):
             _raise(error)
-    gaps.add("a", "a later reason")
-    assert gaps.as_list() == ["a: needs root", "b: why"]
+    section.gap("c", reason="more", source="/y:3")
+    # A field with a gap has no value; the entries of a list that were read are apart.
+    assert section.build() == {
+        "state": "ok",
+        "d": 3,
+        "partial": {"c": [1, 2]},
+        "gaps": [
+            {"fact": "a", "reason": "needs root", "source": "/x"},
+            {"fact": "b", "reason": "why", "source": "/x"},
+            {"fact": "c", "reason": "more", "source": "/y:3"},
+        ],
+    }
     log = put(tmp_path, "/log", "first\nsecond\nthird\n")
     assert read_tail(log, 10) == "third\n"
     assert read_tail(log, 1000).startswith("first")

@@ -202,7 +202,7 @@ def test_an_unreadable_file_is_counted_and_not_reported_as_changed() -> None:
 
 def test_the_default_paths_of_this_machine_fit_a_report(tmp_path: Path) -> None:
     collector = IntegrityCollector(IntegritySettings(), tmp_path, is_baseline_owner=True)
-    section = normalise_findings({"integrity": dict(collector(System()))}).sections["integrity"]
+    section = normalise_findings({"integrity": collector(System())}).sections["integrity"]
     assert (section["state"], section["changed"]) == ("ok", 0)
     assert section["files"] > 5
     assert load(tmp_path / "integrity.json") is not None
