@@ -177,7 +177,7 @@ def test_a_list_with_a_gap_is_partial() -> None:
     assert extracted.known["insecure_services"] == ["telnetd"]
     expected = {"service_names", "enabled_services", "active_services", "insecure_services"}
     assert set(extracted.partial) == {*expected, "appeared_services", "vanished_services"}
-    unfit: dict[str, list[object]]
+    unfit: object
     for unfit in ({"units": ["text"]}, {"init": ["systemd"]}, {"other": []}):
         assert facts(**section_with("services", units=[], partial=unfit, gaps=[gap])).known["insecure_services"] == []
 
