@@ -21,6 +21,8 @@ def raw_public_key(text: str) -> bytes:
         raw = base64.b64decode(text[len(KEY_PREFIX) :], validate=True)
     except binascii.Error as e:
         raise ValueError("a controller key is base64 after its prefix") from e
+    if base64.b64encode(raw).decode() != text[len(KEY_PREFIX) :]:
+        raise ValueError("a controller key is canonical base64: another text would be the same key")
     if len(raw) != _KEY_BYTES:
         raise ValueError(f"an ed25519 key has {_KEY_BYTES} bytes, this one has {len(raw)}")
     return raw

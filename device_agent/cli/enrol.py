@@ -56,7 +56,7 @@ def enrol(arguments: argparse.Namespace) -> None:
     )
     answer = enrolment.enrol(options)
     write = sys.stdout.write
-    write(f"{device_id}: enrolled; the certificate is valid until {_format_date(answer.not_after)}\n")
+    write(f"{device_id}: enrolled; the certificate is valid until {_format_date(answer.leaf.not_valid_after_utc)}\n")
     write(f"wrote {folder / 'device.key'} (mode 0600), {folder / 'device.pem'}, {folder / 'ca.pem'}\n")
     config, text = folder / "agent.toml", enrolment.config_text(device_id, folder, answer, passphrase_file)
     if config.exists():

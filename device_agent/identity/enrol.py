@@ -1,10 +1,11 @@
 """Enrolment: generates a key, and exchanges a token for a certificate and the controller's keys.
 
 The server is trusted only after it presented the root with the fingerprint that the operator gave, and then proved by
-TLS that it has a certificate of that root.
+TLS that it has a certificate of that root. The root, as parsed, is the only trust anchor of that connection and of
+`ca.pem`; certificates and keys are written as they were parsed and checked, not as they were received.
 """
 
-import hashlib
+import base64
 import http.client
 import json
 import ssl
@@ -13,21 +14,25 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 from pydantic import ValidationError
 
 from device_agent.errors import AgentError, ExitCode
 from device_agent.host.certificate import IdentityError, read_file
 from device_agent.host.files import write_whole
 from device_agent.identity.keypair import (
+    certificate_info,
     crl_distribution_points,
     generate_key,
-    load_leaf_certificate,
     make_csr,
     private_key_pem,
     public_key_der,
     read_key,
 )
 from schemas.enrolment import EnrolRequest, EnrolResponse
+from schemas.key_text import KEY_PREFIX, raw_public_key
+from schemas.pem import PemError, check_chain, encode, fingerprint, read_certificate, read_chain
 
 ROOT_PATH: Final = "/api/v1/enrolment/root"
 ENROL_PATH: Final = "/api/v1/enrolment/enrol"
@@ -58,7 +63,23 @@ class EnrolmentOptions:
     passphrase: str | None = None
 
 
-def enrol(options: EnrolmentOptions) -> EnrolResponse:
+@dataclass(frozen=True, slots=True)
+class Enrolment:
+    """A checked answer: exactly what was written to the folder, or goes into the configuration.
+
+    `chain` follows the leaf. `updates_root` is the first root of signed updates, empty without updates.
+    """
+
+    leaf: x509.Certificate
+    chain: tuple[x509.Certificate, ...]
+    root: x509.Certificate
+    controller_keys: tuple[str, ...]
+    servers: tuple[str, ...]
+    updates_url: str
+    updates_root: bytes
+
+
+def enrol(options: EnrolmentOptions) -> Enrolment:
     """Gets a certificate, and writes `ca.pem`, `device.pem` and `device.key` to the folder.
 
     The key is written before the request, so that a second call after a lost answer gets the same certificate.
@@ -70,26 +91,57 @@ def enrol(options: EnrolmentOptions) -> EnrolResponse:
     root = _fetch_pinned_root(host, port, options.fingerprint)
     key = _load_or_create_key(options)
     body = EnrolRequest(token=options.token, device_id=options.device_id, csr=make_csr(key, options.device_id))
-    context = ssl.create_default_context(cadata=root)
+    context = ssl.create_default_context(cadata=root.public_bytes(Encoding.DER))
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     status, raw = _https_request(host, port, context, "POST", ENROL_PATH, body.model_dump_json().encode())
-    answer = _parse_answer(status, raw)
-    info = load_leaf_certificate(answer.certificate.encode())
-    if info.name != options.device_id or info.public_key_der != public_key_der(key.public_key()):
-        raise EnrolmentError("the certificate in the answer is not for this device's key")
-    if _digest(answer.trust) != options.fingerprint:
-        raise EnrolmentError("the authority in the answer does not have the given fingerprint")
+    answer = check_answer(_parse_answer(status, raw), root, options.device_id, public_key_der(key.public_key()))
     try:
-        _write(options.folder / "ca.pem", answer.trust.encode(), 0o644)
+        _write(options.folder / "ca.pem", encode([root]).encode(), 0o644)
         if answer.updates_root:
-            _write(options.folder / UPDATES_ROOT, answer.updates_root.encode(), 0o644)
-        _write(options.folder / "device.pem", (answer.certificate + answer.chain).encode(), 0o644)
+            _write(options.folder / UPDATES_ROOT, answer.updates_root, 0o644)
+        _write(options.folder / "device.pem", encode((answer.leaf, *answer.chain)).encode(), 0o644)
     except OSError as e:
         raise EnrolmentError(f"{e.filename}: {e.strerror}") from e
     return answer
 
 
-def config_text(device_id: str, folder: Path, answer: EnrolResponse, passphrase_file: Path | None) -> str:
+def check_answer(answer: EnrolResponse, root: x509.Certificate, device_id: str, key: bytes) -> Enrolment:
+    """Returns what a device takes from an answer; `key`: its public key in DER.
+
+    Raises:
+        EnrolmentError: not a certificate for the device's key under the pinned root, or malformed keys.
+    """
+    try:
+        leaf, chain = read_certificate(answer.certificate), read_chain(answer.chain)
+        if read_certificate(answer.trust) != root:
+            raise EnrolmentError("the authority in the answer does not have the given fingerprint")
+        info = certificate_info(leaf)
+        if info.name != device_id or info.public_key_der != key:
+            raise EnrolmentError("the certificate in the answer is not for this device's key")
+        check_chain((leaf, *chain, root))
+        keys = tuple(KEY_PREFIX + base64.b64encode(raw_public_key(one)).decode() for one in answer.controller_keys)
+    except (PemError, IdentityError, ValueError) as e:
+        raise EnrolmentError(f"the answer cannot be used: {e}") from e
+    updates_root = _parse_updates_root(answer.updates_root) if answer.updates_root else b""
+    return Enrolment(leaf, chain, root, keys, answer.servers, answer.updates_url, updates_root)
+
+
+def _parse_updates_root(text: str) -> bytes:
+    """Returns the first root of signed updates, encoded from what was parsed and verified by its own keys."""
+    from tuf.api.exceptions import RepositoryError  # large: only where there are updates
+    from tuf.api.metadata import Metadata, Root
+
+    try:
+        root = Metadata[Root].from_bytes(text.encode())
+        if not isinstance(root.signed, Root):
+            raise EnrolmentError("the answer's root of updates is other metadata")
+        root.signed.verify_delegate(Root.type, root.signed_bytes, root.signatures)
+        return root.to_bytes()
+    except RepositoryError as e:
+        raise EnrolmentError(f"the answer's root of updates cannot be used: {e}") from e
+
+
+def config_text(device_id: str, folder: Path, answer: Enrolment, passphrase_file: Path | None) -> str:
     """Returns agent.toml as it follows from an enrolment."""
     lines = [
         "# Written by cordon-agent enrol. Every key: docs/configuration.md",
@@ -108,7 +160,7 @@ def config_text(device_id: str, folder: Path, answer: EnrolResponse, passphrase_
         "[certificates]",
         f"paths = {json.dumps([str(folder)])}",
         f"trust_store = {json.dumps(str(folder / 'ca.pem'))}",
-        f"crl_urls = {json.dumps(crl_distribution_points(answer.certificate.encode()))}",
+        f"crl_urls = {json.dumps(crl_distribution_points(answer.leaf))}",
         "",
         "[commands]",
         "# Nothing is ever changed on this device unless `allow` says so.",
@@ -120,7 +172,7 @@ def config_text(device_id: str, folder: Path, answer: EnrolResponse, passphrase_
     return "\n".join(lines)
 
 
-def _updates_text(folder: Path, answer: EnrolResponse) -> list[str]:
+def _updates_text(folder: Path, answer: Enrolment) -> list[str]:
     return [
         "[updates]",
         "# Updates are installed once `allow` has update.install and update.rollback.",
@@ -137,7 +189,7 @@ def _parse_url(url: str) -> tuple[str, int]:
     return parts.hostname, parts.port or 443
 
 
-def _fetch_pinned_root(host: str, port: int, fingerprint: str) -> str:
+def _fetch_pinned_root(host: str, port: int, wanted: str) -> x509.Certificate:
     """Returns the server's root, whose fingerprint has to match; this connection has no other use."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
@@ -146,20 +198,16 @@ def _fetch_pinned_root(host: str, port: int, fingerprint: str) -> str:
     status, raw = _https_request(host, port, context, "GET", ROOT_PATH, None)
     if status != 200:
         raise EnrolmentError(f"{host}:{port} answered {status}: it has no authority for enrolment")
-    text = raw.decode("ascii", "replace")
-    if _digest(text) != fingerprint:
+    try:
+        root = read_certificate(raw)
+    except PemError as e:
+        raise EnrolmentError(f"{host}:{port} has an authority that cannot be used: {e}") from e
+    if fingerprint(root) != wanted:
         raise EnrolmentError(
             f"{host}:{port} has an authority with another fingerprint: "
             "the connection is intercepted, or the fingerprint belongs to another installation"
         )
-    return text
-
-
-def _digest(pem: str) -> str:
-    try:
-        return hashlib.sha256(ssl.PEM_cert_to_DER_cert(pem.strip() + "\n")).hexdigest()
-    except ValueError:
-        return ""
+    return root
 
 
 def _load_or_create_key(options: EnrolmentOptions) -> Any:

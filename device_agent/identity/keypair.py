@@ -50,13 +50,23 @@ def read_key(content: bytes, passphrase: str | None) -> Any:
 
 
 def load_leaf_certificate(content: bytes) -> CertificateInfo:
-    """Reads the first certificate of a PEM chain (IdentityError)."""
+    """Reads the first certificate of a PEM chain of this device's own files (IdentityError).
+
+    What comes from outside is read by `schemas.pem`.
+    """
     try:
-        certificate = x509.load_pem_x509_certificate(content)
+        return certificate_info(x509.load_pem_x509_certificate(content))
+    except ValueError as e:
+        raise IdentityError("not a certificate in PEM") from e
+
+
+def certificate_info(certificate: x509.Certificate) -> CertificateInfo:
+    """Returns the fields of a certificate that the agent uses (IdentityError)."""
+    try:
         names = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
         key = certificate.public_key()
     except (ValueError, UnsupportedAlgorithm) as e:
-        raise IdentityError("not a certificate in PEM") from e
+        raise IdentityError("a certificate that cannot be used") from e
     return CertificateInfo(
         name=str(names[0].value) if names else "",
         serial=f"{certificate.serial_number:x}",
@@ -72,10 +82,9 @@ def common_names(content: bytes) -> list[str]:
     return [str(name.value) for name in subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
 
 
-def crl_distribution_points(content: bytes) -> list[str]:
-    """Returns the CRL addresses in the first certificate of a chain, an empty list without any."""
+def crl_distribution_points(certificate: x509.Certificate) -> list[str]:
+    """Returns the CRL addresses in a certificate, an empty list without any."""
     try:
-        certificate = x509.load_pem_x509_certificate(content)
         points = certificate.extensions.get_extension_for_class(x509.CRLDistributionPoints).value
     except (ValueError, x509.ExtensionNotFound):
         return []

@@ -44,15 +44,21 @@ class IdentityStore:
         """Writes the pending key with its certificate as the candidate.
 
         Raises:
-            IdentityError: the certificate is for another key or device.
+            IdentityError: the certificate is for another key or device, or not one certificate with its chain.
             OSError: it cannot be written.
         """
-        from device_agent.identity.keypair import load_leaf_certificate, private_key_pem, public_key_der
+        from device_agent.identity.keypair import certificate_info, private_key_pem, public_key_der
+        from schemas.pem import PemError, check_chain, encode, read_certificate, read_chain
 
-        info, key = load_leaf_certificate(certificate.encode()), self.pending_key()
+        try:
+            leaf, issuers = read_certificate(certificate), read_chain(chain)
+            check_chain((leaf, *issuers))
+        except PemError as e:
+            raise IdentityError(f"the answer's certificate cannot be used: {e}") from e
+        info, key = certificate_info(leaf), self.pending_key()
         if info.name != device_id or info.public_key_der != public_key_der(key.public_key()):
             raise IdentityError("the certificate is not for the key that was sent")
-        self._write(self.candidate, private_key_pem(key, self._passphrase) + certificate.encode() + chain.encode())
+        self._write(self.candidate, private_key_pem(key, self._passphrase) + encode((leaf, *issuers)).encode())
         return info
 
     def promote(self) -> None:

@@ -12,7 +12,7 @@ from cryptography import x509
 
 from device_agent.host.certificate import read_file
 from device_agent.identity.enrol import EnrolmentError
-from device_agent.identity.keypair import load_leaf_certificate
+from device_agent.identity.keypair import certificate_info, load_leaf_certificate
 from tests.support.mtls_deployment import EnrolledDevice, MutualTlsDeployment, wait_for_devices
 from tests.support.waiting import wait_for
 
@@ -34,7 +34,7 @@ def fleet(deployment: MutualTlsDeployment, prefix: str, count: int) -> list[Enro
 @pytest.mark.slow
 def test_concurrent_enrolments_and_renewals(deployment: MutualTlsDeployment) -> None:
     devices = fleet(deployment, "many", DEVICES)
-    assert len({load_leaf_certificate(one.answer.certificate.encode()).serial for one in devices}) == DEVICES
+    assert len({one.answer.leaf.serial_number for one in devices}) == DEVICES
     for device in devices:
         device.start()
     try:
@@ -44,7 +44,7 @@ def test_concurrent_enrolments_and_renewals(deployment: MutualTlsDeployment) -> 
         )
         for device in devices:
             old, new = (
-                load_leaf_certificate(device.answer.certificate.encode()),
+                certificate_info(device.answer.leaf),
                 load_leaf_certificate(read_file(device.current)),
             )
             assert (new.name, new.serial != old.serial, new.public_key_der != old.public_key_der) == (

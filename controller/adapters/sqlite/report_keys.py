@@ -2,12 +2,11 @@
 
 import sqlite3
 
-from cryptography import x509
-
 from controller.adapters.sqlite.store import SqliteStore
 from controller.domain.identity.certificates import Certificate, CertificateKind
 from controller.ports.certificates import CertificateRegistry
 from controller.ports.device_keys import SUPERSEDED, CertifiedKeys
+from schemas.pem import read_certificate
 from schemas.report_signing import PublicKey, load_public_key, public_key_der, report_key_id
 
 
@@ -34,7 +33,7 @@ class SqliteReportKeys:
             if why:
                 over[one.key] = why
                 continue
-            public = x509.load_pem_x509_certificate(one.pem.encode()).public_key()
+            public = read_certificate(one.pem).public_key()
             key = load_public_key(public_key_der(public))  # type: ignore[arg-type]  # other kinds are refused there
             keys[report_key_id(key)] = key
         return CertifiedKeys(keys, over)

@@ -21,6 +21,7 @@ from controller.ports.certificates import (
     CertificateRequestRefusedError,
     PublishedCrl,
 )
+from schemas.pem import MAX_CHAIN, PemError, check_chain, fingerprint, read_certificate, read_certificates, read_request
 
 MAX_REQUEST: Final = 8 * 1024  # bytes of a request in PEM
 
@@ -100,7 +101,7 @@ class X509Authority(CertificateAuthority):
         if len(pem) > MAX_REQUEST:
             raise CertificateRequestRefusedError("request_too_large", f"a request has at most {MAX_REQUEST} bytes")
         try:
-            found = x509.load_pem_x509_csr(pem.encode("ascii", "replace"))
+            found = read_request(pem)
             public = found.public_key()
             is_signed = found.is_signature_valid
         except (ValueError, TypeError, UnsupportedAlgorithm) as e:
@@ -127,7 +128,7 @@ class X509Authority(CertificateAuthority):
         hosts: Sequence[str] = (),
     ) -> Certificate:
         """Issues a certificate; only key and name of the request get into it."""
-        public = x509.load_pem_x509_csr(request.pem.encode()).public_key()
+        public = read_request(request.pem).public_key()
         draft = building.leaf(kind, request.name, public, when, hosts, self._where)
         made = building.signed(draft, self._material.issuing.subject, self._material.key)
         return Certificate(
@@ -158,7 +159,7 @@ class X509Authority(CertificateAuthority):
         return PublishedCrl(name, found.public_bytes(DER), found.public_bytes(PEM), found.next_update_utc.timestamp())
 
     def verify(self, certificate: Certificate, message: bytes, signature: bytes) -> bool:
-        public = x509.load_pem_x509_certificate(certificate.pem.encode()).public_key()
+        public = read_certificate(certificate.pem).public_key()
         try:
             if isinstance(public, ec.EllipticCurvePublicKey):
                 public.verify(signature, message, ec.ECDSA(hashes.SHA256()))
@@ -174,21 +175,17 @@ class X509Authority(CertificateAuthority):
         return True
 
 
-def fingerprint(certificate: x509.Certificate) -> str:
-    """Returns the SHA-256 of the whole certificate in hex, which devices pin."""
-    return hashlib.sha256(certificate.public_bytes(DER)).hexdigest()
-
-
 def registered(pem: bytes, now: float) -> Certificate:
     """Returns a certificate of another issuer as an entry of the registry, so that it can be revoked.
 
     Raises:
-        AuthorityError: not a certificate, or one without a common name.
+        AuthorityError: not one certificate, alone or with its chain, or one without a common name.
     """
     try:
-        found = x509.load_pem_x509_certificate(pem)
-    except ValueError as e:
-        raise AuthorityError("not a certificate in PEM") from e
+        found, *issuers = read_certificates(pem, 1 + MAX_CHAIN)
+        check_chain((found, *issuers))
+    except PemError as e:
+        raise AuthorityError(f"not one certificate with its chain: {e}") from e
     name = _common_name(found.subject)
     if name is None:
         raise AuthorityError("this certificate has no common name")

@@ -28,6 +28,7 @@ from controller.domain.identity.certificates import (
 from controller.domain.passphrases import root_passphrase_weakness
 from controller.ports.certificates import AuthorityError
 from controller.ports.errors import SettingsError
+from schemas import pem
 
 ROOT: Final = "root.pem"
 ISSUING: Final = "issuing.pem"
@@ -164,6 +165,8 @@ def take_in(folder: Path, root: Path, issuing: Path, key: Path, passphrase: str 
     middle, secret = read_issuing(root, top, issuing, key, passphrase)
     given = None if root_list is None else _root_list(root_list)
     if given is not None:
+        if given.issuer != top.subject or not given.is_signature_valid(top.public_key()):  # type: ignore[arg-type]
+            raise AuthorityError(f"{root_list} is not signed by {root}")
         write(folder / ROOT_LIST, given.public_bytes(PEM), PUBLIC_MODE)
     write(folder / ISSUING_KEY, plain(secret), SECRET_MODE)
     write(folder / ROOT, top.public_bytes(PEM), PUBLIC_MODE)
@@ -277,18 +280,18 @@ def read_certificate(path: Path) -> x509.Certificate:
         SettingsError: it cannot be read, or is none.
     """
     try:
-        return x509.load_pem_x509_certificate(_read(path, _MAX_FILE))
-    except ValueError as e:
-        raise SettingsError(f"authority: {path} is not a certificate in PEM") from e
+        return pem.read_certificate(_read(path, _MAX_FILE))
+    except pem.PemError as e:
+        raise SettingsError(f"authority: {path}: {e}") from e
 
 
 def _root_list(path: Path) -> x509.CertificateRevocationList | None:
     if not path.exists():
         return None
     try:
-        return x509.load_pem_x509_crl(_read(path, _MAX_FILE))
-    except ValueError as e:
-        raise SettingsError(f"authority: {path} is not a revocation list in PEM") from e
+        return pem.read_crl(_read(path, _MAX_FILE))
+    except pem.PemError as e:
+        raise SettingsError(f"authority: {path}: {e}") from e
 
 
 def read_key(path: Path, passphrase: str | None) -> SigningKey:

@@ -13,6 +13,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from controller.adapters.x509 import building
 from controller.ports.certificates import AuthorityError, ExternalCrl, ExternalCrls
 from controller.ports.errors import SettingsError
+from schemas.pem import PemError, read_certificates, read_crl
 
 MAX_LIST: Final = 16 * 1024 * 1024  # bytes
 MAX_ISSUERS: Final = 64
@@ -30,14 +31,15 @@ class X509ExternalCrls(ExternalCrls):
             SettingsError: the file cannot be used.
         """
         try:
-            content = issuers.read_bytes()
-            self._issuers = x509.load_pem_x509_certificates(content[:_MAX_BUNDLE])
+            with issuers.open("rb") as file:
+                content = file.read(_MAX_BUNDLE + 1)
+            self._issuers = read_certificates(content, MAX_ISSUERS)
         except OSError as e:
             raise SettingsError(f"authority.watch_issuers: {issuers} cannot be read: {e.strerror}") from e
-        except ValueError as e:
-            raise SettingsError(f"authority.watch_issuers: {issuers} has no certificates in PEM") from e
-        if len(self._issuers) > MAX_ISSUERS:
-            raise SettingsError(f"authority.watch_issuers: {issuers} has more than {MAX_ISSUERS} certificates")
+        except PemError as e:
+            raise SettingsError(f"authority.watch_issuers: {issuers}: {e}") from e
+        if len(content) > _MAX_BUNDLE:
+            raise SettingsError(f"authority.watch_issuers: {issuers} is larger than {_MAX_BUNDLE} bytes")
 
     async def read(self, place: str, now: float) -> ExternalCrl:
         raw = await (asyncio.to_thread(_fetch, place) if "://" in place else asyncio.to_thread(_load, Path(place)))
@@ -81,9 +83,9 @@ def _number(found: x509.CertificateRevocationList) -> int:
 
 def _parse(place: str, raw: bytes) -> x509.CertificateRevocationList:
     try:
-        return x509.load_pem_x509_crl(raw) if raw.lstrip().startswith(b"-----") else x509.load_der_x509_crl(raw)
-    except ValueError as e:
-        raise AuthorityError(f"{place}: not a revocation list") from e
+        return read_crl(raw)
+    except PemError as e:
+        raise AuthorityError(f"{place}: not a revocation list: {e}") from e
 
 
 def _load(path: Path) -> bytes:

@@ -165,5 +165,5 @@ def test_issuers_that_are_none(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="cannot be read"):
         X509ExternalCrls(tmp_path / "absent.pem")
     (tmp_path / "bad.pem").write_text("nothing")
-    with pytest.raises(SettingsError, match="no certificates"):
+    with pytest.raises(SettingsError, match="CERTIFICATE in PEM and nothing else"):
         X509ExternalCrls(tmp_path / "bad.pem")

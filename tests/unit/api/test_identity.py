@@ -1,6 +1,7 @@
 """Enrolment tokens, enrolment, revocation and lists over the API."""
 
 import asyncio
+import json
 import tomllib
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -18,9 +19,11 @@ from controller.domain.audit_kinds import AuditKind
 from controller.domain.policy.model import ContainmentLevel
 from controller.service.identity.certificates import CertificateService
 from controller.service.identity.services import IdentityServices
-from device_agent.identity.enrol import config_text
+from device_agent.identity.enrol import check_answer, config_text
+from device_agent.identity.keypair import public_key_der
 from device_agent.settings import Settings
 from schemas.enrolment import EnrolResponse
+from schemas.pem import read_certificate
 from tests.support.api import Api
 from tests.support.api import api as open_api
 from tests.support.controller_harness import COMMAND_KEYS
@@ -86,7 +89,10 @@ async def test_a_device_that_enrols_is_told_where_updates_come_from_and_by_which
     )
     got = EnrolResponse.model_validate(await enrol(api, await token(api)))
     assert got.updates_root.encode() == made.first_root
-    written = Settings.model_validate(tomllib.loads(config_text("edge-1", tmp_path, got, None)))
+    leaf = x509.load_pem_x509_certificate(got.certificate.encode())
+    taken = check_answer(got, read_certificate(got.trust), "edge-1", public_key_der(leaf.public_key()))
+    assert json.loads(taken.updates_root) == json.loads(made.first_root)
+    written = Settings.model_validate(tomllib.loads(config_text("edge-1", tmp_path, taken, None)))
     assert (written.updates.url, written.updates.root) == (got.updates_url, tmp_path / "updates-root.json")
     api.app.state.services = api.services
     without = EnrolResponse.model_validate(await enrol(api, await token(api), "edge-2"))

@@ -11,12 +11,13 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from controller.adapters.x509 import folder
-from controller.adapters.x509.authority import MAX_REQUEST, X509Authority, fingerprint, registered
+from controller.adapters.x509.authority import MAX_REQUEST, X509Authority, registered
 from controller.adapters.x509.building import serial_of
 from controller.domain.evolve import evolve
 from controller.domain.identity.certificates import Certificate, CertificateKind, validity
 from controller.ports.certificates import AuthorityError, CertificateRequestRefusedError
 from controller.ports.errors import SettingsError
+from schemas.pem import fingerprint
 from tests.support.identity import DAY, LISTS, PASSPHRASE, make_authority, request_for
 
 NOW = 1_800_000_000.0
