@@ -45,6 +45,7 @@ from controller.ports.rollouts import RolloutTargets
 from controller.ports.updates import UpdateRepository
 from controller.service.rollout.observations import PublishedTargets
 from controller.service.settings.settings import MqttSettings, Settings
+from schemas.broker_address import BrokerAddress
 from schemas.commands import COMMAND_PAYLOAD_TYPE
 from schemas.signing import countersign, key_id, public_key_text, sign, to_be_signed
 from schemas.topics import ALL_UP, PRESENCE
@@ -164,6 +165,8 @@ def emqx_adapters(broker: EmqxBroker, settings: Settings) -> BrokerAdapters:
     inspector = EmqxInspector(
         api,
         SystemClock(),
+        controller_id=mqtt.client_id,
+        ports=frozenset(BrokerAddress.parse(url).port for url in mqtt.servers),
         receive_maximum=mqtt.receive_maximum,
         context=lambda: probe_context(mqtt.certificate, mqtt.key),
     )

@@ -25,6 +25,7 @@ from controller.service.containment.outbox import EffectQueue
 from controller.service.containment.reconciler import Reconciler
 from controller.service.fleet_state import FleetState
 from controller.service.settings.settings import Settings
+from schemas.broker_address import BrokerAddress
 
 
 @cache
@@ -46,7 +47,8 @@ def desired_setup(settings: Settings) -> DesiredSetup:
     """
     mqtt = settings.mqtt
     password = "" if mqtt.password_file is None else read_secret(mqtt.password_file, "mqtt.password_file")
-    return DesiredSetup(mqtt.client_id, mqtt.receive_maximum, mqtt.username or "", password)
+    ports = frozenset(BrokerAddress.parse(url).port for url in mqtt.servers)
+    return DesiredSetup(mqtt.client_id, mqtt.receive_maximum, ports, mqtt.username or "", password)
 
 
 def setup_operations(

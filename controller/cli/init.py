@@ -229,12 +229,16 @@ async def _store_first_token(path: Path, token: str, *, may_create: bool) -> boo
 
 async def _set_broker_up(settings: "Settings", *, yes: bool) -> None:
     from controller.app.offline import open_broker_setup
+    from controller.cli.broker.setup import NO_MATCH_QUESTION
     from controller.ports.errors import BrokerError
 
     addresses = ", ".join(settings.emqx.api)
     try:
         async with open_broker_setup(settings) as setup:
             plan = await setup.plan()
+            deny = not yes and plan.leaves_unmatched_allowed and sys.stdin.isatty() and typer.confirm(NO_MATCH_QUESTION)
+            if deny:
+                plan = await setup.plan(deny_unmatched=True)
             if not plan.changes:
                 say(f"there  {addresses}  (the broker has the required settings)")
             else:
@@ -242,7 +246,7 @@ async def _set_broker_up(settings: "Settings", *, yes: bool) -> None:
                 if not yes and not (sys.stdin.isatty() and typer.confirm("Write this to the broker?", default=False)):
                     text = "the broker was not changed: run this again with --yes, or with --no-broker to skip it"
                     raise CliError(text)
-                await setup.apply("operator:init")
+                await setup.apply("operator:init", deny_unmatched=deny)
                 say(f"made   {addresses}  (settings at the broker; `cordon broker setup --undo` undoes them)")
             if plan.by_hand:
                 say(f"left   {addresses}  ({len(plan.by_hand)} manual steps: `cordon broker setup --plan`)")

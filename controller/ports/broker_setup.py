@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Final, Protocol
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,17 +20,21 @@ class SettingChange:
 class DesiredSetup:
     """The settings that the broker should have.
 
-    `receive_maximum`: messages that the controller wants in flight (0: leave the limits). `username` and `password` are
-    the controller's own at the broker, empty where it has none. The last two change the rights or names of devices, so
-    an operator requests them by name.
+    `receive_maximum`: messages that the controller wants in flight (0: its limits do not matter). `ports`: those at
+    which it connects to the broker. `username` and `password` are the controller's own at the broker, empty where it
+    has none. The last two change the rights or names of devices, so an operator requests them by name.
     """
 
     controller_id: str
     receive_maximum: int = 0
+    ports: frozenset[int] = frozenset()
     username: str = ""
     password: str = field(default="", repr=False)
     client_id_from_certificate: bool = False
     deny_unmatched: bool = False
+
+
+NO_MATCH_STEP: Final = "default when no rule matches"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,15 +53,24 @@ class SetupPlan:
     changes: tuple[SettingChange, ...]
     by_hand: tuple[ManualStep, ...]
 
+    @property
+    def leaves_unmatched_allowed(self) -> bool:
+        """Whether what no rule matches stays allowed."""
+        return any(step.what == NO_MATCH_STEP for step in self.by_hand)
+
 
 @dataclass(frozen=True, slots=True)
 class SavedSetup:
-    """The settings before the first setup that was not undone (only the adapter reads them), and what was wanted."""
+    """The settings before the first setup that was not undone (only the adapter reads them), and what was wanted.
+
+    `undoing`: an undo has begun and not ended; the setup is not wanted any more.
+    """
 
     at: float
     before: str
     client_id_from_certificate: bool
     deny_unmatched: bool
+    undoing: bool = False
 
 
 # Called with the settings before the first change is made; they are durable once it returns.
@@ -98,7 +111,14 @@ class SetupStore(Protocol):
         ...
 
     async def keep(self, setup: SavedSetup) -> None:
-        """Stores a setup; if one is stored, its `at` and `before` stay, and its requested settings are kept too."""
+        """Stores a setup; if one is stored, its `at` and `before` stay, and its requested settings are kept too.
+
+        A begun undo is cancelled.
+        """
+        ...
+
+    async def begin_undo(self) -> None:
+        """Marks the stored setup as being undone."""
         ...
 
     async def forget(self) -> None:

@@ -11,6 +11,7 @@ from controller.adapters.emqx.client import requests
 from controller.adapters.emqx.client.api import EmqxApi
 from controller.adapters.emqx.client.paths import quoted
 from controller.adapters.emqx.client.requests import RULES
+from controller.adapters.emqx.controller_zone import read_controller_zone
 from controller.adapters.emqx.tables import EmqxTables
 from controller.adapters.probes import TlsHandshake, look
 from controller.domain.broker import inspection as ask
@@ -45,10 +46,28 @@ class _Collection:
 
 class EmqxInspector(BrokerInspector):
     def __init__(
-        self, api: EmqxApi, clock: Clock, *, receive_maximum: int, context: Callable[[], ssl.SSLContext]
+        self,
+        api: EmqxApi,
+        clock: Clock,
+        *,
+        controller_id: str,
+        ports: frozenset[int],
+        receive_maximum: int,
+        context: Callable[[], ssl.SSLContext],
     ) -> None:
-        """`context` makes the TLS context of handshakes; called for each audit, because its files may be renewed."""
+        """Reads nothing yet.
+
+        Args:
+            api: of the cluster.
+            clock: for expiries and the pause between logins.
+            controller_id: client id of the controller.
+            ports: at which the controller connects to the broker.
+            receive_maximum: messages that it wants in flight.
+            context: makes the TLS context of handshakes; called for each audit, because its files may be renewed.
+        """
         self._api = api
+        self._controller_id = controller_id
+        self._ports = ports
         self._clock = clock
         self._receive_maximum = receive_maximum
         self._context = context
@@ -69,6 +88,10 @@ class EmqxInspector(BrokerInspector):
         await seen.collect(ask.AUTHORIZATION, lambda: self._get("/authorization/settings"))
         await seen.collect(ask.RULES_FOR_ALL, lambda: self._get(f"{RULES}/all"))
         await seen.collect(ask.ZONE, lambda: self._get("/configs/global_zone"))
+        await seen.collect(
+            ask.CONTROLLER_ZONE, lambda: read_controller_zone(self._api, self._controller_id, self._ports)
+        )
+        await seen.collect(ask.AUTO_SUBSCRIBE, lambda: self._get("/mqtt/auto_subscribe"))
         await seen.collect(ask.NODE_CONFIG, self._node_config)
         await seen.collect(ask.COUNTS, self._counts)
         await seen.collect(ask.FILE_RULES, lambda: self._file_rules(seen.answers.get(ask.SOURCES)))

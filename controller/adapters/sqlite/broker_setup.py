@@ -14,8 +14,10 @@ class SqliteSetupStore(SetupStore):
 
     async def kept(self) -> SavedSetup | None:
         def query(connection: sqlite3.Connection) -> SavedSetup | None:
-            row = connection.execute("SELECT at, before, client_id, deny_unmatched FROM broker_setup").fetchone()
-            return None if row is None else SavedSetup(row[0], row[1], bool(row[2]), bool(row[3]))
+            row = connection.execute(
+                "SELECT at, before, client_id, deny_unmatched, undoing FROM broker_setup"
+            ).fetchone()
+            return None if row is None else SavedSetup(row[0], row[1], *map(bool, row[2:]))
 
         return await self._store.read(query)
 
@@ -26,11 +28,14 @@ class SqliteSetupStore(SetupStore):
             connection.execute(
                 "INSERT INTO broker_setup (one, at, before, client_id, deny_unmatched) VALUES (1, ?, ?, ?, ?)"
                 " ON CONFLICT (one) DO UPDATE SET client_id = max(client_id, excluded.client_id),"
-                " deny_unmatched = max(deny_unmatched, excluded.deny_unmatched)",
+                " deny_unmatched = max(deny_unmatched, excluded.deny_unmatched), undoing = 0",
                 values,
             )
 
         await self._store.write(change)
+
+    async def begin_undo(self) -> None:
+        await self._store.write(lambda connection: connection.execute("UPDATE broker_setup SET undoing = 1"))
 
     async def forget(self) -> None:
         await self._store.write(lambda connection: connection.execute("DELETE FROM broker_setup"))

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 
@@ -10,6 +10,12 @@ from controller.api.client import ApiClient
 from controller.cli.connection_options import connected
 from controller.cli.errors import CliError, ExitCode
 from controller.cli.output import OutputFormat, OutputOption, note, print_json, safe, say
+from controller.ports.broker_setup import NO_MATCH_STEP
+
+NO_MATCH_QUESTION: Final = (
+    "Deny what no rule allows, for all clients? Else a restricted device keeps topics that begin with `$`; "
+    "say no while devices have no rules of their own"
+)
 
 
 @connected
@@ -36,6 +42,9 @@ def setup(
     options = {"client_id": client_id, "deny_unmatched": no_match}
     path = "/broker/setup/plan-undo" if undo else "/broker/setup/plan"
     planned = client.call("POST", path, None if undo else options)
+    if apply and not yes and _asks_for_no_match(planned["by_hand"]):
+        options["deny_unmatched"] = True
+        planned = client.call("POST", path, options)
     if output is OutputFormat.JSON and plan:
         print_json(planned)
     if output is OutputFormat.TABLE:
@@ -58,6 +67,12 @@ def setup(
         say(f"{'restored' if undo else 'made'}: {names}")
     for text in result["left"]:
         note(f"left: {safe(text)}")
+
+
+def _asks_for_no_match(steps: Sequence[dict[str, str]]) -> bool:
+    """Asks at a terminal, while what no rule matches is allowed, whether to deny it."""
+    is_left = any(step["what"] == NO_MATCH_STEP for step in steps)
+    return is_left and sys.stdin.isatty() and typer.confirm(NO_MATCH_QUESTION)
 
 
 def _show_changes(changes: Sequence[dict[str, str]]) -> None:

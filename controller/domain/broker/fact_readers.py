@@ -12,7 +12,9 @@ from typing import Any, Final
 
 from controller.domain.broker.inspection import AUTHENTICATION, FILE_RULES, BrokerInspection, is_loopback, parse_bind
 from controller.domain.broker.ports import PortsError, collisions, node_ports
+from controller.domain.broker.session_limits import zone_limits
 from controller.domain.policy.findings import RuleResult
+from schemas import topics as wire
 
 _DEFAULT_COOKIE: Final = "emqxsecretcookie"
 _TLS_TYPES: Final = frozenset({"ssl", "wss"})
@@ -26,6 +28,7 @@ _ALLOW_ALL: Final = re.compile(
 )
 _DURATION: Final = re.compile(r"(\d+)(ms|s|m|h|d|w)")
 _UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
+_OWN_BRANCH: Final = wire.down_branch("${clientid}").removesuffix("#")
 _WIDE: Final = frozenset({"#", "+/#"})
 
 BrokerResponse = Mapping[str, Any]
@@ -154,13 +157,38 @@ def read_zone(answer: Any, _inspection: BrokerInspection) -> BrokerResponse:
         "username_as_client_id": mqtt["use_username_as_clientid"] is True,
         "max_inflight": int(mqtt["max_inflight"]),
         "max_queue": 0 if queue == "infinity" else int(queue),
+        "queue_outgrows_heap": _outgrows_heap(answer),
         "session_expiry_seconds": _seconds(mqtt["session_expiry_interval"]),
         "flapping_detection": answer["flapping_detect"]["enable"] is True,
     }
 
 
+def _outgrows_heap(zone: Any) -> Any:
+    try:
+        return zone_limits(zone).outgrows_heap
+    except (KeyError, TypeError, ValueError):
+        return FactUnavailableError("`force_shutdown` is not reported as expected")
+
+
+def read_controller_zone(answer: Any, _inspection: BrokerInspection) -> BrokerResponse:
+    """Reads the zone of the controller's listener, with what it takes from the global one."""
+    limits = zone_limits(answer)
+    return {
+        "controller_zone": str(answer["zone"]),
+        "controller_max_inflight": limits.max_inflight,
+        "controller_max_queue": limits.max_queue,
+        "controller_queue_outgrows_heap": limits.outgrows_heap,
+    }
+
+
+def read_auto_subscribe(answer: Any, _inspection: BrokerInspection) -> BrokerResponse:
+    """Reads `GET /mqtt/auto_subscribe`; a client's own branch of Cordon stays open to it in any case."""
+    topics = [str(row["topic"]) for row in answer]
+    return {"auto_subscribe_topics": [topic for topic in topics if not topic.startswith(_OWN_BRANCH)]}
+
+
 def read_node_config(answer: Any, _inspection: BrokerInspection) -> BrokerResponse:
-    """Reads `GET /configs`; most versions mask the cookie."""
+    """Reads the section `node`; a version may mask the cookie."""
     cookie = str(answer["node"]["cookie"])
     if not cookie.strip("*"):
         reason = "EMQX hides the cookie; see node.cookie in emqx.conf and EMQX_NODE__COOKIE"

@@ -13,7 +13,9 @@ from controller.domain.broker.fact_readers import (
     read_api_keys,
     read_authentication,
     read_authorization,
+    read_auto_subscribe,
     read_certificates,
+    read_controller_zone,
     read_counts,
     read_file_rules,
     read_listeners,
@@ -54,8 +56,18 @@ CATALOGUE: Final[dict[str, tuple[str, str, str]]] = {
     "username_as_client_id": ("bool", ask.ZONE, "whether the user name becomes the client id"),
     "max_inflight": ("int", ask.ZONE, "`mqtt.max_inflight`: unacknowledged messages of a client"),
     "max_queue": ("int", ask.ZONE, "`mqtt.max_mqueue_len`: messages queued for a disconnected client; 0: no limit"),
+    "queue_outgrows_heap": (
+        "bool", ask.ZONE, "whether a queue of `mqtt.max_mqueue_len` reports outgrows `force_shutdown.max_heap_size`"),
     "session_expiry_seconds": ("int", ask.ZONE, "`mqtt.session_expiry_interval`"),
     "flapping_detection": ("bool", ask.ZONE, "whether EMQX bans clients that connect too often, before authentication"),
+    "controller_zone": (
+        "string", ask.CONTROLLER_ZONE, "zone of the controller's listener; `default`: that of all clients"),
+    "controller_max_inflight": ("int", ask.CONTROLLER_ZONE, "`mqtt.max_inflight` of that zone"),
+    "controller_max_queue": ("int", ask.CONTROLLER_ZONE, "`mqtt.max_mqueue_len` of that zone; 0: no limit"),
+    "controller_queue_outgrows_heap": (
+        "bool", ask.CONTROLLER_ZONE, "whether EMQX ends the controller's session before its queue is full"),
+    "auto_subscribe_topics": (
+        "list(string)", ask.AUTO_SUBSCRIBE, "subscriptions that EMQX makes for every client, whatever the rules say"),
     "default_cookie": ("bool", ask.NODE_CONFIG, "whether nodes authenticate each other by EMQX's default cookie"),
     "nodes_disagree": ("list(string)", ask.COUNTS, "nodes with their numbers of bans and rules, if these differ"),
     "default_dashboard_login": ("bool", ask.LOGIN, "whether the dashboard accepts admin/public"),
@@ -80,6 +92,8 @@ _READERS: Final[dict[str, FactReader]] = {
     ask.AUTHORIZATION: read_authorization,
     ask.RULES_FOR_ALL: read_rules_for_all,
     ask.ZONE: read_zone,
+    ask.CONTROLLER_ZONE: read_controller_zone,
+    ask.AUTO_SUBSCRIBE: read_auto_subscribe,
     ask.NODE_CONFIG: read_node_config,
     ask.COUNTS: read_counts,
     ask.LOGIN: read_login,

@@ -1,5 +1,6 @@
 """Broker setup: plan, apply and undo; and whether the setup is still complete."""
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -34,6 +35,8 @@ class SetupOperations:
         self._record_entry = record
         self._clock = clock
         self._wanted = wanted
+        self._changing = asyncio.Lock()  # an undo and a repair at the same time would leave some of both
+        self._was_complete = False
 
     async def wanted(self, *, client_id: bool = False, deny_unmatched: bool = False) -> DesiredSetup:
         """The desired setup, with the options of earlier setups."""
@@ -53,7 +56,8 @@ class SetupOperations:
     ) -> Sequence[SettingChange]:
         """Makes the changes; the state before is stored ahead of the first one."""
         wanted = await self.wanted(client_id=client_id, deny_unmatched=deny_unmatched)
-        made = await self._setup.apply(wanted, self._keep(wanted))
+        async with self._changing:
+            made = await self._setup.apply(wanted, self._keep(wanted))
         if made:
             await self._record(AuditKind.BROKER_SETUP_APPLIED, actor, [change.what for change in made])
         return made
@@ -72,25 +76,38 @@ class SetupOperations:
         Raises:
             NothingToUndoError: there is nothing to undo.
         """
-        left = await self._setup.undo((await self._before()).before)
-        await self._kept.forget()
+        async with self._changing:
+            before = await self._before()
+            await self._kept.begin_undo()  # whatever happens from here on, the setup is not repaired
+            self._was_complete = False
+            left = await self._setup.undo(before.before)
+            await self._kept.forget()
         await self._record(AuditKind.BROKER_SETUP_UNDONE, actor, list(left))
         return left
 
     # For the reconciler
 
     async def was_set_up(self) -> bool:
-        """Whether this controller, or an earlier run of it, set the broker up."""
-        return await self._kept.kept() is not None
+        """Whether the setup was complete once, in this or an earlier run, and no undo was requested since."""
+        kept = await self._kept.kept()
+        return self._was_complete if kept is None else not kept.undoing
 
     async def missing(self) -> Sequence[SettingChange]:
-        """The changes that are needed to complete the setup."""
-        return await self._setup.changes(await self.wanted())
+        """The changes that are needed to complete the setup; empty also while settings are being changed."""
+        if self._changing.locked():
+            return ()
+        async with self._changing:
+            changes = await self._setup.changes(await self.wanted())
+            self._was_complete = self._was_complete or not changes
+        return changes
 
     async def repair(self) -> Sequence[SettingChange]:
-        """Makes the changes that can do no harm; returns them."""
-        wanted = await self.wanted()
-        return await self._setup.apply(wanted, self._keep(wanted), safe_only=True)
+        """Makes the changes that can do no harm; returns them, none if the setup was undone meanwhile."""
+        async with self._changing:
+            if not await self.was_set_up():
+                return ()
+            wanted = await self.wanted()
+            return await self._setup.apply(wanted, self._keep(wanted), safe_only=True)
 
     def _keep(self, wanted: DesiredSetup) -> SavePreviousSetup:
         async def keep(before: str) -> None:

@@ -33,7 +33,7 @@ class BrokerSettings(Protocol):
     """The broker settings that devices and controller need."""
 
     async def was_set_up(self) -> bool:
-        """Whether they were complete once: what is missing now was removed."""
+        """Whether they were complete once and not undone: what is missing now was removed."""
         ...
 
     async def missing(self) -> Sequence[SettingChange]: ...
@@ -66,7 +66,6 @@ class Reconciler:
         self._log = log
         self._settings = settings
         self._managed = managed
-        self._was_set_up = False
         self._turn = 0
         self._passing = asyncio.Lock()  # two passes at a time would request the same repairs twice
         self.book = DriftLog()
@@ -153,11 +152,11 @@ class Reconciler:
         """Compares the settings: removed ones are repaired where that is safe, all others reported."""
         missing = await self._settings.missing()
         if not missing:
-            self._was_set_up, self.lacks = True, ""
+            self.lacks = ""
             return []
-        if not self._was_set_up and not await self._settings.was_set_up():
+        if not await self._settings.was_set_up():
             self.lacks = ", ".join(change.what for change in missing)
-            detail = "it was never set up: run `cordon broker setup --apply`"
+            detail = "it is not set up, or this was undone: run `cordon broker setup --apply`"
             return [DriftEntry("", f"{change.what}: missing", "", DriftState.ALERTED, detail) for change in missing]
         drift = [
             DriftEntry("", f"{change.what}: altered", "", DriftState.ALERTED, change.danger)

@@ -31,8 +31,14 @@ YEARS_AGO = "2023-01-01T00:00:00Z"
 ADMIN = DashboardLogin("admin", "a-password-of-its-own")
 TLS = {"verify": "verify_peer", "fail_if_no_peer_cert": True, "enable_crl_check": True}
 GOOD: dict[str, Any] = {
-    "listeners": {"tcp:default": {"bind": "127.0.0.1:1883"}, "ssl:default": {"ssl_options": TLS}},
-    "zone": {"mqtt": {"peer_cert_as_clientid": "cn", "max_inflight": 1000, "max_mqueue_len": 100_000}},
+    "listeners": {"tcp:default": {"bind": "127.0.0.1:1883", "zone": "own"}, "ssl:default": {"ssl_options": TLS}},
+    "zone": {"mqtt": {"peer_cert_as_clientid": "cn"}},
+    "zones": {
+        "own": {
+            "mqtt": {"max_inflight": 1000, "max_mqueue_len": 100_000},
+            "force_shutdown": {"max_heap_size": "512MB", "max_mailbox_size": 100_000},
+        }
+    },
     "authorization": {"no_match": "deny"},
     "sources": [{"type": "built_in_database"}],
     "dashboard": {"username": ADMIN.username, "password": ADMIN.password},
@@ -64,12 +70,14 @@ BAD: dict[str, Any] = {
             "max_mqueue_len": 1000, "session_expiry_interval": "5m",
         },
         "flapping_detect": {"enable": True},
+        "force_shutdown": {"max_heap_size": "1MB"},
     },
     "authorization": {"no_match": "allow", "cache": {"enable": True, "ttl": "1h", "max_size": 32, "excludes": []}},
     "sources": [
         {"type": "file", "rules": '%% comment\n{deny, all, subscribe, ["$SYS/#"]}.\n{allow, all}.\n'},
         {"type": "built_in_database"},
     ],
+    "auto_subscribe": [{"topic": "fleet/${clientid}/in"}, {"topic": "cordon/v1/${clientid}/down/#"}],
     "dashboard": {"username": "admin", "password": "public"},
     "api_keys": [
         {"name": "old", "created_at": YEARS_AGO, "expired_at": "infinity"},
@@ -106,6 +114,8 @@ async def opened_auditor(process: StandInProcess, certs: Certs | None = None) ->
         inspector = EmqxInspector(
             broker.api,
             SystemClock(),
+            controller_id="cordon-controller",
+            ports=frozenset({1883}),
             receive_maximum=1000,
             context=lambda: probe_context(None, None) if own is None else probe_context(*own),
         )

@@ -1,5 +1,6 @@
 """Setup at a stand-in: shown, made once, kept through a restart of the controller, taken back; others' work stays."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -15,8 +16,10 @@ from controller.adapters.emqx.setup.setup import EmqxSetup
 from controller.adapters.sqlite.broker_setup import SqliteSetupStore
 from controller.adapters.system import SystemClock
 from controller.domain.audit_kinds import AuditKind
-from controller.ports.broker_setup import DesiredSetup
+from controller.domain.broker.session_limits import controller_zone
+from controller.ports.broker_setup import DesiredSetup, ManualStep
 from controller.ports.broker_tables import AccessRule
+from controller.ports.errors import BrokerError
 from controller.service.broker.setup import NothingToUndoError, SetupOperations
 from controller.service.containment.drift import DriftState
 from controller.service.containment.reconciler import Reconciler
@@ -25,7 +28,7 @@ from tests.support.emqx_calls import rules_of
 from tests.support.standin import StandInProcess
 
 CONTROLLER = "cordon-controller"
-WANTED = DesiredSetup(CONTROLLER, 1000, "cordon", "the-password")
+WANTED = DesiredSetup(CONTROLLER, 1000, frozenset({1883}), "cordon", "the-password")
 FILE = {"type": "file", "rules": "{allow, all}.\n"}
 USERS = "/authentication/password_based%3Abuilt_in_database/users"
 
@@ -38,8 +41,12 @@ class Harness:
     desk: SetupOperations
 
     async def zone(self) -> dict[str, Any]:
+        mqtt: dict[str, Any] = (await self.whole_zone())["mqtt"]
+        return mqtt
+
+    async def whole_zone(self) -> dict[str, Any]:
         data: dict[str, Any] = await self.broker.api.send(requests.json_request("GET", "/configs/global_zone", "read"))
-        return data["mqtt"]  # type: ignore[no-any-return]
+        return data
 
     async def order(self) -> list[str]:
         return [row.type for row in await self.broker.api.send(requests.read_sources())]
@@ -71,28 +78,23 @@ async def test_everything_is_shown_made_once_and_taken_back(harness: Harness) ->
         "order of authorization sources",
         "rules for all clients",
         f"rules of the client {CONTROLLER}",
-        "limits of the controller's session",
     ]
-    assert plan.changes[-1].after == "mqtt.max_inflight = 1000\nmqtt.max_mqueue_len = 100000"
     assert "the-password" not in repr(plan) + repr(WANTED)
     assert await harness.order() == ["file", "built_in_database"], "a plan writes nothing"
 
     made = await harness.desk.apply("operator:tests")
     assert tuple(made) == plan.changes
     assert await harness.order() == ["built_in_database", "file"]
-    assert (await harness.zone())["max_inflight"] == 1000
-    assert (await harness.zone())["max_packet_size"] == "1MB", "what is not Cordon's stays"
     assert await harness.desk.apply("operator:tests") == ()
     assert (await harness.desk.plan()).changes == ()
 
     added = AccessRule("later/#", "allow", "publish")
     await harness.broker.api.send(requests.write_all_rules((*rules_for_all(), theirs, added)))
-    assert {one.what for one in await harness.desk.plan_undo()} == {one.what for one in plan.changes} - {
-        "limits of the controller's session"
-    } | {"settings of the zone"}
+    undone = await harness.desk.plan_undo()
+    assert {one.what for one in undone} == {one.what for one in plan.changes}
+    assert not any(one.danger for one in undone), "no client id changes"
     assert await harness.desk.undo("operator:tests") == []
     assert await harness.order() == ["file", "built_in_database"]
-    assert (await harness.zone())["max_inflight"] == 32
     assert await read_all_rules(harness.broker.api) == (theirs, added), "what others added since stays"
     assert await rules_of(harness.broker.api, CONTROLLER) == ()
     users = await harness.broker.api.send(requests.json_request("GET", USERS, "list"))
@@ -138,6 +140,55 @@ async def test_what_was_set_up_is_watched_also_after_a_restart(harness: Harness)
     assert [one.what for one in await reconciler.reconcile()] == ["default when no rule matches: altered"]
 
 
+async def test_an_undone_setup_stays_undone(harness: Harness) -> None:
+    """For the reconciler that saw it complete, for one of a restarted controller, and when the undo was cut short."""
+    await harness.desk.apply("operator:tests")
+    seen = harness.reconciler()
+    assert await seen.reconcile() == []
+    await harness.desk.undo("operator:tests")
+    for reconciler in (seen, harness.reconciler()):
+        assert {one.state for one in await reconciler.reconcile()} == {DriftState.ALERTED}
+        assert await harness.order() == ["file", "built_in_database"]
+    assert await harness.desk.apply("operator:tests"), "an operator may set it up again"
+    assert await seen.reconcile() == []
+    await harness.broker.api.send(requests.delete_all_rules())
+    assert {one.state for one in await seen.reconcile()} == {DriftState.REPAIRING}
+
+
+async def test_an_undo_that_is_cut_short_is_not_repaired_and_can_be_repeated(harness: Harness) -> None:
+    await harness.desk.apply("operator:tests")
+    assert await harness.reconciler().reconcile() == []
+    broken = EmqxSetup(harness.broker.api)
+
+    async def killed(_before: str) -> list[str]:
+        await harness.broker.api.send(requests.delete_all_rules())
+        raise BrokerError("the controller was killed here")
+
+    broken.undo = killed  # type: ignore[assignment,method-assign]
+    one = harness.harness
+    store = SqliteSetupStore(one.store)
+    with pytest.raises(BrokerError):
+        await SetupOperations(broken, store, one.fleet.record, one.clock, WANTED).undo("operator:tests")
+    restarted = SetupOperations(EmqxSetup(harness.broker.api), store, one.fleet.record, one.clock, WANTED)
+    harness.desk = restarted
+    assert {found.state for found in await harness.reconciler().reconcile()} == {DriftState.ALERTED}
+    assert await read_all_rules(harness.broker.api) == ()
+    await restarted.undo("operator:tests")
+    assert await harness.order() == ["file", "built_in_database"]
+
+
+async def test_a_comparison_during_an_undo_repairs_nothing(harness: Harness) -> None:
+    await harness.desk.apply("operator:tests")
+    reconciler = harness.reconciler()
+    assert await reconciler.reconcile() == []
+    async with asyncio.TaskGroup() as group:
+        group.create_task(harness.desk.undo("operator:tests"))
+        for _ in range(5):
+            group.create_task(reconciler.reconcile())
+    assert await harness.order() == ["file", "built_in_database"]
+    assert await read_all_rules(harness.broker.api) == ()
+
+
 async def test_settings_that_the_key_may_not_read_are_left_to_people(harness: Harness) -> None:
     wanted = DesiredSetup(CONTROLLER, 1000)
     setup = EmqxSetup(harness.broker.api)
@@ -146,7 +197,47 @@ async def test_settings_that_the_key_may_not_read_are_left_to_people(harness: Ha
         assert path.startswith("/")
 
     setup._read_optional = forbidden  # type: ignore[method-assign]  # as a key without the scope `system`
-    plan = await setup.plan(wanted)
-    assert "limits of the controller's session" not in {one.what for one in plan.changes}
-    (limits,) = [one for one in plan.by_hand if one.what == "limits of sessions"]
-    assert "mqtt.max_inflight = 1000" in limits.configuration
+    assert [one.what for one in (await setup.plan(wanted)).by_hand][:2] == [
+        "limits of the controller's session",
+        "client ids from certificates",
+    ]
+
+
+async def test_no_limit_of_all_clients_is_changed_for_the_controller(harness: Harness) -> None:
+    before = await harness.whole_zone()
+    await harness.desk.apply("operator:tests", client_id=True, deny_unmatched=True)
+    after = await harness.whole_zone()
+    assert after == {**before, "mqtt": {**before["mqtt"], "peer_cert_as_clientid": "cn"}}
+    await harness.desk.undo("operator:tests")
+    assert await harness.whole_zone() == before
+
+
+async def test_what_the_controllers_zone_lacks_is_said(harness: Harness) -> None:
+    port = harness.emqx.mqtt[0][1]
+    wanted, setup = DesiredSetup(CONTROLLER, 1000, frozenset({port})), EmqxSetup(harness.broker.api)
+
+    async def lacking() -> ManualStep | None:
+        steps = (await setup.plan(wanted)).by_hand
+        return next((step for step in steps if step.what == "limits of the controller's session"), None)
+
+    def configure(**own: Any) -> None:
+        harness.emqx.configure({"listeners": {"tcp:default": {"zone": "own"}}, "zones": {"own": own}})
+
+    step = await lacking()
+    assert step is not None
+    assert "tcp:default has no zone of its own" in step.why
+    assert "32 in flight, 1000 messages queued" in step.why
+    for key, value in controller_zone(1000).items():
+        assert f"zones.cordon.{key} = {value}" in step.configuration
+    mqtt = {"max_inflight": 1000, "max_mqueue_len": 100_000}
+    configure(mqtt=mqtt)
+    step = await lacking()
+    assert step is not None
+    assert "outgrows 33554432 bytes" in step.why
+    assert "zones.own.force_shutdown.max_heap_size = 512MB" in step.configuration
+    configure(mqtt=mqtt, force_shutdown={"max_heap_size": "512MB", "max_mailbox_size": 100_000})
+    assert await lacking() is None
+    wanted = DesiredSetup(CONTROLLER, 1000, frozenset({1}))
+    step = await lacking()
+    assert step is not None
+    assert "cannot be told" in step.why

@@ -5,10 +5,16 @@ from typing import Any, Final
 from controller.adapters.emqx.client import requests
 from controller.adapters.emqx.client.api import EmqxApi
 from controller.adapters.emqx.client.models import ListenerRow
+from controller.adapters.emqx.controller_zone import read_controller_zone
 from controller.domain.broker.inspection import is_loopback, parse_bind
-from controller.ports.broker_setup import DesiredSetup, ManualStep
+from controller.domain.broker.session_limits import ENOUGH_QUEUE, GLOBAL_ZONE, controller_zone, zone_limits
+from controller.ports.broker_setup import NO_MATCH_STEP, DesiredSetup, ManualStep
 from controller.ports.errors import BrokerError
 
+_WHY_NO_MATCH: Final = (
+    "topics without a matching rule are allowed, and a restricted device keeps topics that begin with `$`; "
+    "give devices rules first, then `--with-no-match`"
+)
 _TLS: Final = ("ssl", "wss")
 _TLS_OPTIONS: Final = (
     ("verify", "verify_peer", "certificates are not verified otherwise"),
@@ -28,16 +34,52 @@ async def manual_steps(
     if wanted.username and not authenticator:
         text = "authentication = [{mechanism = password_based, backend = built_in_database, user_id_type = username}]"
         left.append(ManualStep("an authenticator by user name", "EMQX asks no client for a password", text))
+    if wanted.receive_maximum:
+        left += await _limits_steps(api, wanted)
     if mqtt is None:
-        limits = f"mqtt.max_inflight = {wanted.receive_maximum or 1000}\nmqtt.max_mqueue_len = 100000"
-        left.append(ManualStep("limits of sessions", "the API key may not read or change the zone", limits))
+        why = "the API key may not read or change the zone: make sure that it is this"
+        left.append(ManualStep("client ids from certificates", why, "mqtt.peer_cert_as_clientid = cn"))
     elif mqtt.get("peer_cert_as_clientid") != "cn" and not wanted.client_id_from_certificate:
         why = "a device can use another's client id; `--with-client-id` sets it for all clients"
         left.append(ManualStep("client ids from certificates", why, "mqtt.peer_cert_as_clientid = cn"))
     if settings is not None and settings.get("no_match") != "deny" and not wanted.deny_unmatched:
-        why = "topics without a matching rule are allowed; give devices rules first, then `--with-no-match`"
-        left.append(ManualStep("default when no rule matches", why, "authorization.no_match = deny"))
+        left.append(ManualStep(NO_MATCH_STEP, _WHY_NO_MATCH, "authorization.no_match = deny"))
     return (*left, *await _listener_steps(api))
+
+
+async def _limits_steps(api: EmqxApi, wanted: DesiredSetup) -> list[ManualStep]:
+    """What to configure so that reports wait for an absent controller; EMQX's defaults hold until then."""
+    try:
+        found = await read_controller_zone(api, wanted.controller_id, wanted.ports)
+        limits, zone, listener = zone_limits(found), found["zone"], found["listener"]
+    except BrokerError as e:
+        return [_limits_step(f"they cannot be read: {e}", "", wanted)]
+    except (KeyError, TypeError, ValueError) as e:
+        return [_limits_step(f"the zone is not as expected ({type(e).__name__})", "", wanted)]
+    if zone == GLOBAL_ZONE:
+        kept = "no limit" if not limits.max_queue else f"{limits.max_queue} messages"
+        why = (
+            f"the listener {listener} has no zone of its own, so the limits of all clients hold: "
+            f"{limits.max_inflight} in flight, {kept} queued"
+        )
+        return [_limits_step(why, listener, wanted)]
+    reasons = []
+    if limits.max_inflight < wanted.receive_maximum:
+        reasons.append(f"{limits.max_inflight} in flight, {wanted.receive_maximum} are asked for")
+    if 0 < limits.max_queue < ENOUGH_QUEUE:
+        reasons.append(f"{limits.max_queue} messages queued, {ENOUGH_QUEUE} are needed")
+    if limits.outgrows_heap:
+        reasons.append(f"EMQX ends the session when its queue outgrows {limits.max_heap} bytes")
+    return [_limits_step(f"in the zone {zone}: {'; '.join(reasons)}", listener, wanted, zone)] if reasons else []
+
+
+def _limits_step(why: str, listener: str, wanted: DesiredSetup, zone: str = "cordon") -> ManualStep:
+    lines = [f"zones.{zone}.{key} = {value}" for key, value in controller_zone(wanted.receive_maximum).items()]
+    kind, _, name = listener.partition(":")
+    if zone == "cordon" and name != "cordon":
+        lines.append(f"listeners.{kind or 'ssl'}.cordon.zone = cordon")
+        lines.append(f"listeners.{kind or 'ssl'}.cordon.bind = <a port of the controller's own, as in mqtt.servers>")
+    return ManualStep("limits of the controller's session", why, "\n".join(lines))
 
 
 async def _listener_steps(api: EmqxApi) -> list[ManualStep]:

@@ -1,7 +1,8 @@
-"""Sets EMQX up for Cordon: sources, rules, limits, the controller's user, and what an operator requests by name.
+"""Sets EMQX up for Cordon: sources, rules, the controller's user, and what an operator requests by name.
 
-Zone settings go through `PUT /configs/global_zone`, which refuses anything but the whole zone: it is read, two or three
-keys are changed, and it is written back.
+The limits of the controller's session belong to a zone of its own, which only EMQX's configuration can make: no limit
+of all clients is changed for its sake. `PUT /configs/global_zone` refuses anything but the whole zone, so it is read,
+one key is changed, and it is written back.
 """
 
 import json
@@ -20,16 +21,20 @@ from controller.adapters.emqx.client.paths import quoted
 from controller.adapters.emqx.setup.baseline import ExecutableChange, SetupSnapshot
 from controller.adapters.emqx.setup.manual_steps import manual_steps
 from controller.domain.containment.plan import Subject
-from controller.ports.broker_setup import BrokerSetup, DesiredSetup, SavePreviousSetup, SettingChange, SetupPlan
+from controller.ports.broker_setup import (
+    NO_MATCH_STEP,
+    BrokerSetup,
+    DesiredSetup,
+    SavePreviousSetup,
+    SettingChange,
+    SetupPlan,
+)
 from controller.ports.broker_tables import AccessRule, AccessRules
 from controller.ports.errors import BrokerAnswerError, BrokerError, BrokerNotFoundError, BrokerRefusedError
 
-QUEUE: Final = 100_000  # messages queued for an absent controller; the audit wants 10,000 at least
-ENOUGH_QUEUE: Final = 10_000
 _ZONE: Final = "/configs/global_zone"
 _SETTINGS: Final = "/authorization/settings"
-_MQTT_KEYS: Final = ("max_inflight", "max_mqueue_len", "peer_cert_as_clientid")
-_OF_ALL: Final = "it is a setting of all clients"
+_MQTT_KEYS: Final = ("peer_cert_as_clientid",)
 _RENAMES: Final = "clients whose id is not their certificate's common name get another one, and lose their session"
 _CUTS_OFF: Final = "cuts off every client that uses a topic which no rule allows"
 _RULES: Final = TypeAdapter(tuple[AccessRule, ...])
@@ -53,7 +58,7 @@ class PreviousBrokerSettings:
         return None if self.zone is None else self.zone["mqtt"]
 
     def text(self) -> str:
-        """JSON for the store; of the zone only the keys that setup changes."""
+        """JSON for the store; of the zone only what setup changes."""
         mqtt = None if self.mqtt is None else {key: self.mqtt.get(key) for key in _MQTT_KEYS}
         return json.dumps(
             {
@@ -200,26 +205,11 @@ def _user_changes(before: PreviousBrokerSettings, wanted: DesiredSetup) -> list[
 
 
 def _zone_changes(before: PreviousBrokerSettings, wanted: DesiredSetup) -> list[ExecutableChange]:
-    if before.zone is None:
+    if before.zone is None or not wanted.client_id_from_certificate:
         return []
-    mqtt: dict[str, Any] = before.zone["mqtt"]
-    changes = []
-    target: dict[str, Any] = {}
-    if wanted.receive_maximum and _number(mqtt.get("max_inflight")) < wanted.receive_maximum:
-        target["max_inflight"] = wanted.receive_maximum
-    if wanted.receive_maximum and 0 < _number(mqtt.get("max_mqueue_len")) < ENOUGH_QUEUE:
-        target["max_mqueue_len"] = QUEUE
-    if target:
-        changes.append(_zone_change(before.zone, target, "limits of the controller's session", _OF_ALL))
-    if wanted.client_id_from_certificate and mqtt.get("peer_cert_as_clientid") != "cn":
-        target = {**target, "peer_cert_as_clientid": "cn"}
-        changes.append(_zone_change(before.zone, target, "client ids from certificates", _RENAMES))
-    return changes
-
-
-def _number(value: Any) -> int:
-    """A limit as a number; `infinity` and malformed values count as enough."""
-    return value if isinstance(value, int) and not isinstance(value, bool) else 1 << 30
+    if before.zone["mqtt"].get("peer_cert_as_clientid") == "cn":
+        return []
+    return [_zone_change(before.zone, {"peer_cert_as_clientid": "cn"}, "client ids from certificates", _RENAMES)]
 
 
 def _zone_change(zone: dict[str, Any], target: dict[str, Any], what: str, danger: str) -> ExecutableChange:
@@ -234,12 +224,12 @@ def _restore_zone(was: dict[str, Any] | None, now: dict[str, Any] | None) -> lis
     if was is None or now is None:
         return []
     target = {key: value for key, value in was.items() if key in _MQTT_KEYS and now["mqtt"].get(key) != value}
-    return [_zone_change(now, target, "settings of the zone", _RENAMES)] if target else []
+    return [_zone_change(now, target, "client ids from certificates", _RENAMES)] if target else []
 
 
 def _no_match_change(settings: dict[str, Any], value: str) -> ExecutableChange:
     before, after = (f"authorization.no_match = {each}" for each in (settings.get("no_match"), value))
-    change = SettingChange("default when no rule matches", before, after, _CUTS_OFF if value == "deny" else "")
+    change = SettingChange(NO_MATCH_STEP, before, after, _CUTS_OFF if value == "deny" else "")
     return ExecutableChange(change, _sender("PUT", _SETTINGS, "write settings", {**settings, "no_match": value}))
 
 

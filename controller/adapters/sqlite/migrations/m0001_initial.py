@@ -79,7 +79,7 @@ _BROKER: Final = (
     # One row each: there is one broker, and one set of templates in force.
     """CREATE TABLE broker_setup (
         one INTEGER PRIMARY KEY CHECK (one = 1), at REAL NOT NULL, before TEXT NOT NULL, client_id INTEGER NOT NULL,
-        deny_unmatched INTEGER NOT NULL) STRICT""",
+        deny_unmatched INTEGER NOT NULL, undoing INTEGER NOT NULL DEFAULT 0) STRICT""",
     """CREATE TABLE access_templates (
         one INTEGER PRIMARY KEY CHECK (one = 1), at REAL NOT NULL, actor TEXT NOT NULL, body TEXT NOT NULL) STRICT""",
     # Devices of a class have the same rules: each set is stored once. `previous` is what may still be at the broker

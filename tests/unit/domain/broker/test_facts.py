@@ -57,6 +57,25 @@ def test_durations_and_infinity_are_read_as_numbers() -> None:
     assert (facts.known["max_queue"], facts.known["session_expiry_seconds"]) == (0, 5400)
 
 
+def test_the_zone_of_the_controller_is_read_with_its_heap() -> None:
+    def facts(queue: Any, heap: str) -> dict[str, Any]:
+        sections = zone(max_mqueue_len=queue)["zone"] | {"force_shutdown": {"enable": True, "max_heap_size": heap}}
+        return dict(gather_broker_facts(inspection({"controller_zone": {"zone": "own", **sections}})).known)
+
+    assert facts(1000, "32MB")["controller_queue_outgrows_heap"] is False
+    assert facts(100_000, "32MB")["controller_queue_outgrows_heap"] is True
+    assert facts(100_000, "512MB")["controller_queue_outgrows_heap"] is False
+    assert facts("infinity", "512MB")["controller_queue_outgrows_heap"] is True
+    assert facts(1000, "32MB")["controller_zone"] == "own"
+    assert "controller_zone" in gather_broker_facts(inspection(zone())).missing
+
+
+def test_topics_that_emqx_subscribes_by_itself_are_facts_except_the_own_branch() -> None:
+    rows = [{"topic": "fleet/in"}, {"topic": "cordon/v1/${clientid}/down/#"}]
+    known = gather_broker_facts(inspection({"auto_subscribe": rows})).known
+    assert known["auto_subscribe_topics"] == ["fleet/in"]
+
+
 def listener(**more: Any) -> dict[str, Any]:
     return {"id": "ssl:default", "type": "ssl", "enable": True, "bind": "0.0.0.0:8883", **more}
 
@@ -140,4 +159,4 @@ def test_documentation_has_the_catalogue() -> None:
 def test_pack_uses_every_fact() -> None:
     policies = load_policies((broker_pack_path(),), CelEnvironment(TYPES, "broker"))
     used = {fact for rule in policies.rules.values() for fact in rule.check.uses}
-    assert CATALOGUE.keys() - used == {"authenticators"}, "which is for custom policies"
+    assert CATALOGUE.keys() - used == {"authenticators", "max_inflight", "max_queue"}, "which are for custom policies"
