@@ -5,7 +5,7 @@ import heapq
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Depends, Query
-from pydantic import Field, StringConstraints
+from pydantic import AfterValidator, Field, StringConstraints
 
 from controller.api.auth import CallerDep, scope
 from controller.api.context import FleetDep, SigningDep, StoreDep, require_device, writable
@@ -34,6 +34,7 @@ from controller.domain.device import NO_SEQUENCE, Device
 from controller.domain.events import DeviceLabelled
 from controller.domain.policy.findings import RuleResult
 from controller.domain.policy.model import ContainmentLevel
+from controller.domain.rollout.window import check_zone_tag
 from schemas.posture import ReportSections, sections_of
 
 MAX_TIMELINE: Final = 500  # lines
@@ -43,6 +44,7 @@ _AT_ONCE: Final = 5000  # devices per iteration of the event loop
 
 router = APIRouter(prefix="/devices", tags=["devices"], responses=problems(401, 422, 429, 503))
 DeviceLabel = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._:/-]{1,64}$")]
+_Tag = Annotated[DeviceLabel, AfterValidator(check_zone_tag)]
 
 
 class DevicePage(View):
@@ -79,10 +81,10 @@ class DeviceDetail(DeviceSummary):
 
 
 class DeviceLabelsBody(Body):
-    """Class and tags for policies; an omitted one stays unchanged."""
+    """Class and tags for policies; an omitted one stays unchanged. The zone of a tag `tz:ZONE` has to exist."""
 
     device_class: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._:/-]{0,64}$")] | None = None
-    tags: Annotated[tuple[DeviceLabel, ...], Field(max_length=MAX_TAGS)] | None = None
+    tags: Annotated[tuple[_Tag, ...], Field(max_length=MAX_TAGS)] | None = None
 
 
 def _matches(

@@ -16,6 +16,7 @@ def _from(*path: str) -> Any:
 class RingView(View):
     """Device counts of a ring. `lost`: received the update and became silent; `had_it`: already had the version;
     `sample`: received the update and finished; `errors`: `failed` and `lost`. `must_be_green`: no error is tolerated.
+    `revert_pending`: wait for their maintenance window to go back; `revert_away`: are ordered back when they are heard.
     """
 
     name: str
@@ -32,6 +33,8 @@ class RingView(View):
     unknown: int
     skipped: int
     had_it: int
+    revert_pending: int
+    revert_away: int
     reverting: int
     reverted: int
     not_reverted: int
@@ -55,7 +58,9 @@ class RolloutTermsView(View):
 
 
 class RolloutView(View):
-    """A rollout. `ring` is the current one; `why` explains the state."""
+    """A rollout. `ring` is the current one; `why` explains the state. `soak_by_wall_clock`: the controller was
+    restarted during the soak time, so a leap of its clock meanwhile was not seen.
+    """
 
     rollout_id: str
     target: Annotated[str, _from("target", "path")]
@@ -71,6 +76,7 @@ class RolloutView(View):
     approved_by: str
     created_at: UtcTimestamp
     soak_until: OptionalTimestamp
+    soak_by_wall_clock: Annotated[bool, _from("has_restarted")]
     ended_at: OptionalTimestamp
     rolling_back: Annotated[bool, _from("is_reverting")]
     terms: RolloutTermsView
@@ -95,9 +101,10 @@ class RolloutMemberView(View):
 
 
 def rollout_view(rollout: Rollout) -> RolloutView:
+    is_soaking = rollout.state is RolloutState.SOAKING
     return RolloutView.of(
         rollout,
-        soak_until=rollout.soak_until if rollout.state is RolloutState.SOAKING else None,
+        soak_until=rollout.soak_until + rollout.clock_ahead if is_soaking else None,
         rings=tuple(
             RingView.of(ring, must_be_green=requires_zero_errors(rollout, number))
             for number, ring in enumerate(rollout.rings)

@@ -1,9 +1,9 @@
 """Rollouts: start, list, pause, approve, abort."""
 
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Self
 
 from fastapi import APIRouter, Depends, Path, Query
-from pydantic import AfterValidator, Field, StringConstraints
+from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
 from controller.api.auth import CallerDep, PrincipalDep, scope
 from controller.api.context import RolloutsDep, RolloutServices, SettingsDep, writable
@@ -70,10 +70,19 @@ class NewRollout(Body):
 
 
 class AbortBody(Body):
-    """`rollback`: devices that have the target revert to their previous version."""
+    """`rollback`: devices that have the target revert to their previous version, in their maintenance windows; with
+    `now` at once.
+    """
 
     rollback: bool = False
+    now: bool = False
     reason: ReasonText | None = None
+
+    @model_validator(mode="after")
+    def _now_reverts(self) -> Self:
+        if self.now and not self.rollback:
+            raise ValueError("now needs rollback")
+        return self
 
 
 class RolloutPage(View):
@@ -217,9 +226,13 @@ async def approve(rollouts: RolloutsDep, caller: PrincipalDep, rollout_id: Rollo
 
 @router.post("/{rollout_id}/abort", dependencies=[Depends(writable), scope("rollout")], responses=problems(404, 409))
 async def abort(rollouts: RolloutsDep, caller: CallerDep, rollout_id: RolloutPath, body: AbortBody) -> RolloutView:
-    """Ends a rollout. One that has ended can still be rolled back."""
+    """Ends a rollout. One that has ended can still be rolled back, and one that was rolled back can be asked again."""
     try:
-        operations = rollouts.operations
-        return rollout_view(await operations.abort(rollout_id, caller, revert=body.rollback, reason=body.reason or ""))
+        reason = body.reason or ""
+        return rollout_view(
+            await rollouts.operations.abort(
+                rollout_id, caller, revert=body.rollback, reverts_now=body.now, reason=reason
+            )
+        )
     except RolloutError as e:
         raise _refused(e) from e

@@ -210,11 +210,14 @@ def abort(
     client: ApiClient,
     rollout: RolloutArgument,
     rollback: Annotated[bool, typer.Option("--rollback", help="devices that have installed it revert")] = False,
+    now: Annotated[bool, typer.Option("--now", help="with --rollback: outside maintenance windows too")] = False,
     reason: Annotated[str | None, typer.Option("--reason", "-r", help="why; it is kept in the audit log")] = None,
     output: OutputOption = OutputFormat.TABLE,
 ) -> None:
-    """End a rollout early; a rollout that has ended can still be rolled back."""
-    body = {"rollback": rollback, **({} if reason is None else {"reason": reason})}
+    """End a rollout early. One that has ended can still be rolled back, and asked again for devices that were not."""
+    if now and not rollback:
+        raise CliError("--now needs --rollback", ExitCode.USAGE)
+    body = {"rollback": rollback, "now": now, **({} if reason is None else {"reason": reason})}
     _print(client.call("POST", f"/rollouts/{segment(rollout)}/abort", body), output)
 
 
@@ -235,7 +238,7 @@ def _row(rollout: dict[str, Any]) -> tuple[object, ...]:
 
 def _ring_row(ring: dict[str, Any]) -> tuple[object, ...]:
     errors = f"{ring['error_rate']:.0%} of {ring['sample']}" if ring["sample"] else "-"
-    back = ring["reverting"] + ring["reverted"] + ring["not_reverted"]
+    back = sum(ring[name] for name in ("revert_pending", "revert_away", "reverting", "reverted", "not_reverted"))
     return (
         ring["name"],
         ring["devices"],
@@ -267,7 +270,8 @@ def _print(rollout: dict[str, Any], output: OutputFormat) -> None:
     target = safe(f"{rollout['name']} {rollout['version']}")
     say(f"{rollout['rollout_id']}  {target}  {state_of(rollout)}  started {ago(rollout['created_at'])}")
     if rollout["soak_until"]:
-        say(f"  ring {rollout['ring']} soaks until {rollout['soak_until']}")
+        clock = " (by the wall clock since a restart)" if rollout["soak_by_wall_clock"] else ""
+        say(f"  ring {rollout['ring']} soaks until {rollout['soak_until']}{clock}")
     if rollout["why"]:
         say(f"  {safe(rollout['why'])}")
     if rollout["approved_by"]:

@@ -81,6 +81,7 @@ class AuditKind(StrEnum):
     ROLLOUT_APPROVED = "rollout.approved"
     ROLLOUT_PAUSED = "rollout.paused"
     ROLLOUT_RESUMED = "rollout.resumed"
+    ROLLOUT_CLOCK_LEAPT = "rollout.clock_leapt"
     ROLLOUT_STOPPED = "rollout.stopped"
     ROLLOUT_ABORTED = "rollout.aborted"
     ROLLOUT_ENDED = "rollout.ended"

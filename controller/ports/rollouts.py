@@ -41,6 +41,10 @@ class RolloutStore(Protocol):
         """Rollouts, newest first; with `is_open` those that have not ended, with `name` those of that target name."""
         ...
 
+    async def unfinished_rollouts(self, *, limit: int) -> Sequence[Rollout]:
+        """Rollouts that have not ended, and ended ones with devices that still have to go back; newest first."""
+        ...
+
     async def members(
         self, rollout_id: str, *, state: str | None = None, limit: int | None = None, offset: int = 0
     ) -> Sequence[RolloutMember]:
@@ -56,5 +60,13 @@ class RolloutTargets(Protocol):
 
         Raises:
             TargetError: there is none, there are several, or it was withdrawn.
+        """
+        ...
+
+    async def is_published(self, target: RolloutTarget) -> bool:
+        """Whether exactly this target is still published.
+
+        Raises:
+            TargetError: the repository cannot be read.
         """
         ...

@@ -1,48 +1,30 @@
-"""Invariants of a rollout: no command beyond the open ring or the error threshold, and every rollout ends."""
+"""Invariants of a rollout, as docs/rollouts.md lists them, under any order of events."""
 
-from dataclasses import replace
 from typing import Any
 
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from controller.domain.rollout.lifecycle import APPROVAL_TIMEOUT, begin, requires_zero_errors, stop_reason
+from controller.domain.rollout.lifecycle import APPROVAL_TIMEOUT
 from controller.domain.rollout.model import (
     CommandProgress,
     InstalledVersion,
     MemberState,
     RevertState,
-    RingTally,
-    Rollout,
-    RolloutDevice,
-    RolloutMember,
+    RolloutError,
     RolloutState,
-    RolloutTarget,
     RolloutTerms,
-    tally_fields,
 )
 from controller.domain.rollout.window import MaintenanceWindow
 from controller.service.rollout.run import RolloutRun
-from tests.support.persons import person
+from tests.property.rollout_play import SECOND, SENDER, RolloutPlay, tally_of
 
-START = 1_800_000_000.0
-TARGET = RolloutTarget("app/2.0/app.tar.gz", "app", "2.0", "0" * 64, 10, ("*",))
-SENDER, SECOND = "operator:first", person("second")
+UNREADABLE = (InstalledVersion(), InstalledVersion(is_absent=True))
 _picks = st.integers(min_value=0, max_value=1_000)
 
 
-def tally_of(name: str, ring: int, members: list[RolloutMember]) -> RingTally:
-    """Counts the tally of a ring from its devices."""
-    counts: dict[str, int] = {}
-    for member in members:
-        if member.ring == ring:
-            for name_of_count in tally_fields(member):
-                counts[name_of_count] = counts.get(name_of_count, 0) + 1
-    return RingTally(name, **counts)
-
-
-class Rollouts(RuleBasedStateMachine):
+class Rollouts(RolloutPlay, RuleBasedStateMachine):
     """One rollout with its controller, devices, operators and crashes."""
 
     @initialize(
@@ -60,82 +42,9 @@ class Rollouts(RuleBasedStateMachine):
         ),
     )
     def begin(self, sizes: list[int], sample: int, threshold: float, options: dict[str, Any]) -> None:
-        self.now = START
-        self.commands = 0
-        self.was_approved = False
-        self.unreachable: set[str] = set()
-        self.isolated: set[str] = set()
-        self.versions: dict[str, str] = {}
         rings = [(f"r{n}", [f"r{n}d{m}" for m in range(size)]) for n, size in enumerate(sizes)]
         terms = RolloutTerms(error_threshold=threshold, min_sample=sample, timeout=600.0, **options)
-        rollout, members = begin("r-0001", TARGET, terms, rings, by=SENDER, reason="", now=START)
-        self.stored: Rollout = rollout
-        self.stored_members = {member.device_id: member for member in members}
-        self.run = RolloutRun(rollout, members)
-
-    def store(self) -> None:
-        """Stores all changes, as one transaction."""
-        changes = self.run.take_changes()
-        self.stored = changes.rollout
-        self.stored_members |= changes.members
-
-    def device(self, pick: int) -> str:
-        names = sorted(self.stored_members)
-        return names[pick % len(names)]
-
-    def member(self, device_id: str) -> RolloutMember:
-        return self.run.members[device_id]
-
-    def view(self, device_id: str) -> RolloutDevice:
-        return RolloutDevice(
-            device_id, "", device_id not in self.unreachable, device_id in self.isolated, False, "Europe/Berlin"
-        )
-
-    def installed(self, device_id: str, **changes: Any) -> InstalledVersion:
-        return replace(
-            InstalledVersion(is_known=True, version=self.versions.get(device_id, "1.0"), health="ok"), **changes
-        )
-
-    def run_once(self, limit: int = 3) -> int:
-        """One pass of the service; returns how many install commands were issued."""
-        run = self.run
-        run.tick(self.now)
-        count = 0
-        for device_id in run.candidates(self.now, limit):
-            reason_before, ring = stop_reason(run.rollout), run.rollout.ring
-            if not run.schedule(self.view(device_id), self.installed(device_id), self.now):
-                continue
-            self.answer_command(device_id)
-            count += 1
-            assert not reason_before, "a command after the error threshold was exceeded"
-            assert self.member(device_id).ring == ring, "a command beyond the open ring"
-            assert not run.rollout.is_paused
-            assert device_id not in self.unreachable | self.isolated
-            self.check_rings_before(ring)
-        for device_id in run.pending_reverts(limit):
-            assert run.rollout.is_reverting
-            run.revert(device_id, self.now)
-            self.answer_command(device_id)
-        run.tick(self.now)
-        return count
-
-    def answer_command(self, device_id: str) -> None:
-        """Issues the command that the rollout asked for; every tenth is refused."""
-        self.commands += 1
-        if self.commands % 10:
-            self.run.on_command_issued(device_id, f"c{self.commands}", self.now)
-        else:
-            self.run.on_command_refused(device_id, "refused", self.now)
-
-    def check_rings_before(self, ring: int) -> None:
-        """The rings before an open ring are finished without errors, and the last ring was approved."""
-        rollout = self.run.rollout
-        for number, tally in enumerate(rollout.rings[:ring]):
-            assert not tally.waiting
-            assert not requires_zero_errors(rollout, number) or not tally.errors
-        if rollout.terms.approval and ring == len(rollout.rings) - 1:
-            assert self.was_approved
-            assert rollout.approved_by == SECOND.actor
+        self.start(terms, rings)
 
     @rule(limit=st.integers(min_value=1, max_value=8))
     def service_runs(self, limit: int) -> None:
@@ -174,6 +83,7 @@ class Rollouts(RuleBasedStateMachine):
     def device_reports(self, pick: int, version: str, health: str) -> None:
         member = self.member(self.device(pick))
         self.versions[member.device_id] = version
+        self.unreadable.discard(member.device_id)
         outcome = "confirmed" if version == "2.0" else "rolled_back"
         found = self.installed(
             member.device_id, version=version, health=health, outcome=outcome, command_id=member.command_id
@@ -183,6 +93,41 @@ class Rollouts(RuleBasedStateMachine):
         after = self.member(member.device_id)
         if after.state is MemberState.CONFIRMED and before is not MemberState.CONFIRMED:
             assert (version, health) == ("2.0", "ok"), "confirmed without a healthy report"
+        self.store()
+
+    @rule(pick=_picks, unreadable=st.sampled_from(UNREADABLE), stays=st.booleans())
+    def device_reports_nothing_about_updates(self, pick: int, unreadable: InstalledVersion, stays: bool) -> None:
+        before = self.member(self.device(pick))
+        self.run.on_report(before.device_id, unreadable, self.now)
+        assert self.member(before.device_id) is before, "unknown is no verdict"
+        (self.unreadable.add if stays else self.unreadable.discard)(before.device_id)
+
+    @rule(pick=_picks)
+    def blank_hardware_takes_the_place_of_a_device(self, pick: int) -> None:
+        before = self.member(self.device(pick))
+        self.versions[before.device_id] = ""
+        self.unreadable.discard(before.device_id)
+        self.run.on_report(before.device_id, InstalledVersion(is_known=True), self.now)
+        after = self.member(before.device_id)
+        if not before.was_replaced:
+            assert after.state is before.state or after.state is not MemberState.FAILED, "a new device is no failure"
+        self.store()
+
+    @rule(seconds=st.sampled_from([-86_400.0, -61.0, 61.0, 86_400.0]))
+    def wall_clock_leaps(self, seconds: float) -> None:
+        time = self.run.rollout.time(self.now)
+        self.now += seconds
+        self.run.on_clock_leap(seconds)
+        assert self.run.rollout.time(self.now) == time, "a leap moved deadlines or soak time"
+        self.store()
+
+    @rule()
+    def target_is_withdrawn(self) -> None:
+        is_active, is_paused = self.run.rollout.state.is_active, self.run.rollout.is_paused
+        self.run.withdraw_target()
+        if is_active and not is_paused:
+            self.is_withdrawn = True
+            assert not self.run.rollout.state.is_active
         self.store()
 
     @rule(pick=_picks, end=st.sampled_from(["succeeded", "failed", "expired"]))
@@ -208,16 +153,18 @@ class Rollouts(RuleBasedStateMachine):
         self.run.on_reachable(device_id, self.now)
         self.store()
 
-    @precondition(lambda self: self.run.rollout.state.is_active)
+    @precondition(lambda self: self.run.rollout.state.is_active and not self.run.rollout.is_paused)
     @rule()
     def operator_pauses(self) -> None:
-        self.run.pause(SENDER)
+        self.run.pause(SENDER, self.now)
         self.store()
 
     @precondition(lambda self: self.run.rollout.is_paused)
     @rule()
     def operator_resumes(self) -> None:
-        self.run.resume(SENDER)
+        time = self.run.rollout.time(self.now)
+        self.run.resume(SENDER, self.now)
+        assert self.run.rollout.time(self.now) == time
         self.store()
 
     @precondition(lambda self: self.run.rollout.state is RolloutState.AWAITING_APPROVAL)
@@ -228,15 +175,18 @@ class Rollouts(RuleBasedStateMachine):
         self.store()
 
     @precondition(lambda self: self.run.rollout.state.is_active)
-    @rule(revert=st.booleans())
-    def operator_aborts(self, revert: bool) -> None:
-        self.run.abort(SENDER, self.now, revert=revert)
+    @rule(revert=st.booleans(), at_once=st.booleans())
+    def operator_aborts(self, revert: bool, at_once: bool) -> None:
+        self.run.abort(SENDER, self.now, revert=revert, reverts_now=revert and at_once)
         self.store()
 
-    @precondition(lambda self: not self.run.rollout.state.is_active and not self.run.rollout.is_reverting)
-    @rule()
-    def operator_reverts_an_ended_rollout(self) -> None:
-        self.run.abort(SENDER, self.now, revert=True)
+    @precondition(lambda self: not self.run.rollout.state.is_active)
+    @rule(at_once=st.booleans())
+    def operator_asks_again(self, at_once: bool) -> None:
+        try:
+            self.run.abort(SENDER, self.now, revert=True, reverts_now=at_once)
+        except RolloutError:
+            assert not any(ring.not_reverted or ring.revert_away for ring in self.run.rollout.rings)
         self.store()
 
     @rule(lose=st.booleans())
@@ -245,6 +195,34 @@ class Rollouts(RuleBasedStateMachine):
         if lose:
             self.run_once()
         self.run = RolloutRun(self.stored, self.stored_members.values())
+        self.run.on_restart()
+        for device_id in self.stored_members:
+            if device_id not in self.unreachable | self.isolated:
+                self.run.on_reachable(device_id, self.now)
+        self.store()
+
+    @invariant()
+    def a_paused_rollout_stands_still(self) -> None:
+        if not hasattr(self, "run"):
+            return
+        rollout = self.run.rollout
+        if not rollout.is_paused:
+            self.paused_as = None
+            return
+        seen = rollout.state, rollout.ring, rollout.time(self.now)
+        was_approved = self.paused_as and self.paused_as[0] is RolloutState.AWAITING_APPROVAL
+        assert self.paused_as in (None, seen) or (was_approved and rollout.state is RolloutState.RUNNING)
+        self.paused_as = seen
+
+    @invariant()
+    def nobody_is_forgotten_when_the_rollout_goes_back(self) -> None:
+        if not hasattr(self, "run") or not self.run.rollout.is_reverting:
+            return
+        queued = self.run.queued_reverts
+        for member in self.run.members.values():
+            if self.may_keep_the_version(member):
+                is_known = member.revert is not RevertState.NONE or member.state.is_under_way
+                assert is_known or member.device_id in queued, f"it keeps the version: {member}"
 
     @invariant()
     def tallies_match_the_devices(self) -> None:
@@ -270,24 +248,26 @@ class Rollouts(RuleBasedStateMachine):
     @invariant()
     def an_ended_rollout_has_no_open_update(self) -> None:
         if hasattr(self, "run") and self.run.rollout.state.is_end:
-            assert not any(ring.under_way or ring.reverting for ring in self.run.rollout.rings)
+            assert not any(ring.under_way for ring in self.run.rollout.rings)
         if hasattr(self, "run") and self.run.rollout.state is RolloutState.COMPLETED:
             assert not any(ring.waiting for ring in self.run.rollout.rings)
 
     def teardown(self) -> None:
-        """A rollout ends even if devices and operators are silent from now on."""
+        """A rollout ends even if devices and operators are silent from now on; who is heard then goes back."""
         if not hasattr(self, "run"):
             return
         if self.run.rollout.is_paused:
-            self.run.resume(SENDER)
-        for _ in range(400):
+            self.run.resume(SENDER, self.now)
+        for _ in range(2_000):
             if self.run.rollout.state.is_end:
                 break
             self.run_once(8)
             self.store()
-            self.now += APPROVAL_TIMEOUT if self.run.rollout.state is RolloutState.AWAITING_APPROVAL else 700.0
+            self.now += APPROVAL_TIMEOUT if self.run.rollout.state is RolloutState.AWAITING_APPROVAL else 1_700.0
         assert self.run.rollout.state.is_end, f"the rollout did not end: {self.run.rollout}"
-        assert not any(member.revert is RevertState.REVERTING for member in self.run.members.values())
+        assert not any(ring.revert_pending for ring in self.run.rollout.rings)
+        if self.run.rollout.is_reverting:
+            self.everyone_is_heard()
 
 
 TestRollouts = Rollouts.TestCase

@@ -31,6 +31,7 @@ class FakeTargets:
 
     def __init__(self, *targets: RolloutTarget) -> None:
         self.targets = targets or (APP,)
+        self.is_readable = True
 
     async def find(self, text: str) -> RolloutTarget:
         """Finds by NAME/VERSION, with or without the file."""
@@ -38,6 +39,12 @@ class FakeTargets:
             if text in (one.path, f"{one.name}/{one.version}"):
                 return one
         raise TargetError(f"{text} is not published")
+
+    async def is_published(self, target: RolloutTarget) -> bool:
+        """Whether it is there; `TargetError` without `is_readable`."""
+        if not self.is_readable:
+            raise TargetError("the repository cannot be read")
+        return target in self.targets
 
 
 def software(version: str = "1.0", **changes: Any) -> dict[str, Any]:
@@ -53,6 +60,7 @@ class RolloutHarness:
     harness: ControllerHarness
     rollouts: RolloutEngine
     desk: RolloutOperations
+    targets: FakeTargets
     seq: int = 0
 
     def by_rules(self) -> RolloutTrigger:
@@ -67,6 +75,11 @@ class RolloutHarness:
             body = full(device_id, self.seq, software=software(version, **changes))
             messages.append(incoming(device_id, body))
         await self.harness.ingest.process_batch(messages)
+
+    async def report_sections(self, device_id: str, **sections: Any) -> None:
+        """Lets a device report these sections besides the usual ones."""
+        self.seq += 1
+        await self.harness.ingest.process_batch([incoming(device_id, full(device_id, self.seq, **sections))])
 
     async def status(self, device_id: str, state: str) -> None:
         """Lets a device publish its status."""
@@ -153,9 +166,10 @@ async def open_rollouts(
     path: Path, policy_set: PolicySet | None = None, **settings: Any
 ) -> AsyncIterator[RolloutHarness]:
     """A controller with rollouts over the store at `path`; opening it again is a restart."""
-    async with open_harness(path, policy_set, targets=FakeTargets(), settings={"rollouts": settings}) as made:
+    targets = FakeTargets()
+    async with open_harness(path, policy_set, targets=targets, settings={"rollouts": settings}) as made:
         desk = made.services.rollouts.operations
-        yield RolloutHarness(made, made.loop(RolloutEngine), desk)
+        yield RolloutHarness(made, made.loop(RolloutEngine), desk, targets)
 
 
 async def seed_devices(made: RolloutHarness) -> None:

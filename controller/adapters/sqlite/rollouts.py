@@ -12,6 +12,11 @@ from controller.ports.rollouts import RolloutStore
 from controller.ports.store import StoreWrites
 
 _ENDS: Final = ", ".join(f"'{state.value}'" for state in RolloutState if state.is_end)
+# Read once at a start: a column for it would be written with every change.
+_HAS_OPEN_REVERTS: Final = (
+    "EXISTS (SELECT 1 FROM json_each(body, '$.rings') WHERE coalesce(value ->> 'revert_pending', 0)"
+    " + coalesce(value ->> 'revert_away', 0) + coalesce(value ->> 'reverting', 0) > 0)"
+)
 _ROLLOUT: Final = JsonCodec(Rollout)
 _MEMBER: Final = JsonCodec(RolloutMember, ("device_id", "ring", "state"))
 _PUT_ROLLOUT: Final = (
@@ -68,6 +73,10 @@ class SqliteRolloutStore(RolloutStore):
         if name is None:
             return await self._store.read(partial(_rollouts, where=where, values=(), limit=limit))
         return await self._store.read(partial(_rollouts, where=f"{where} AND name = ?", values=(name,), limit=limit))
+
+    async def unfinished_rollouts(self, *, limit: int) -> Sequence[Rollout]:
+        where = f"(state NOT IN ({_ENDS}) OR {_HAS_OPEN_REVERTS})"
+        return await self._store.read(partial(_rollouts, where=where, values=(), limit=limit))
 
     async def members(
         self, rollout_id: str, *, state: str | None = None, limit: int | None = None, offset: int = 0

@@ -1,39 +1,32 @@
-"""Computes the next state of one device of a rollout, together with the tally of its ring. Pure."""
+"""Computes the next state of one device of a rollout, together with the tally of its ring. Pure.
 
-from typing import Any, Final
+How a device goes back to its previous version is computed in `controller.domain.rollout.revert`.
+"""
 
-from controller.domain.evolve import evolve
+from typing import Final
+
+from controller.domain.rollout import revert
 from controller.domain.rollout.lifecycle import with_command_issued
 from controller.domain.rollout.model import (
     CommandProgress,
     InstalledVersion,
     MemberState,
+    MemberTransition,
     RevertState,
     Rollout,
     RolloutDevice,
     RolloutMember,
+    replace_member,
 )
-from controller.domain.rollout.window import opens_at
+from controller.domain.rollout.window import closes_at, opens_at
 from schemas.commands import CommandState
-from schemas.updates import ANY_CLASS, UpdatePhase
+from schemas.updates import ANY_CLASS, UpdatePhase, UpdateRefusalCode
 
-GRACE: Final = 60.0  # seconds after the device's own deadline, in which its last result may still arrive
+GRACE: Final = revert.GRACE
 BEGIN_WITHIN: Final = 600.0  # seconds in which a device has to begin a command; less if the timeout is shorter
 MAX_DEFERRALS: Final = 16  # times that a device may be unreachable when it is scheduled
-_NOT_INSTALLED: Final = frozenset(
-    {UpdatePhase.REFUSED, UpdatePhase.FAILED, UpdatePhase.ROLLED_BACK, UpdatePhase.DECLINED}
-)
 _UNSUCCESSFUL: Final = frozenset({UpdatePhase.FAILED, UpdatePhase.ROLLED_BACK, UpdatePhase.BROKEN, UpdatePhase.REFUSED})
-
-MemberTransition = tuple[Rollout, RolloutMember]
-
-
-def replace_member(rollout: Rollout, member: RolloutMember, now: float, /, **changes: Any) -> MemberTransition:
-    """Returns the device with the changed fields, and the rollout with the tally that follows."""
-    after = evolve(member, updated_at=now, **changes)
-    rings = list(rollout.rings)
-    rings[member.ring] = rings[member.ring].with_transition(member, after)
-    return evolve(rollout, rings=tuple(rings)), after
+_NOTHING_CHANGED: Final = frozenset({UpdatePhase.REFUSED, UpdatePhase.FAILED})
 
 
 def schedule(
@@ -44,32 +37,43 @@ def schedule(
     The caller has checked `may_issue_command`. For an `ordered` device it issues the command and calls
     `on_command_issued` or `on_command_refused`.
     """
-    reason = _ineligible_reason(rollout, device, installed)
+    reason = _ineligible_reason(rollout, device, installed) if installed.is_known else ""
     if reason:
         return replace_member(rollout, member, now, state=MemberState.SKIPPED, deadline=0.0, reason=reason)
     if is_already_installed(rollout, installed):
+        if member.command_id:  # an earlier order did it
+            return _confirm(rollout, member, now)
         text = f"has {rollout.target.version} already"
         return replace_member(
             rollout, member, now, state=MemberState.SKIPPED, already_installed=True, deadline=0.0, reason=text
         )
-    obstacle = _obstacle(device)
-    if obstacle:
-        return _defer(rollout, member, obstacle, now)
+    # A device is judged absent only while it could be updated: the window comes first.
     opening = opens_at(rollout.terms.window, device.zone, now)
     if opening > now:
         text = f"waits for its maintenance window ({device.zone})"
         return replace_member(rollout, member, now, not_before=opening, reason=text)
+    obstacle = revert.obstacle(device) or _unreadable(installed)
+    if obstacle:
+        return _defer(rollout, member, obstacle, device.zone, now)
+    end = order_end(rollout, device.zone, now)
     rollout, member = replace_member(
         rollout,
         member,
         now,
         state=MemberState.ORDERED,
         previous_version=installed.version,
-        deadline=now + rollout.terms.timeout + GRACE,
+        deadline=rollout.time(now) + end - now + GRACE,
         not_before=0.0,
+        waited=0.0,
+        ends_with_window=end < now + rollout.terms.timeout,
         reason="",
     )
     return with_command_issued(rollout, now), member
+
+
+def order_end(rollout: Rollout, zone: str, now: float) -> float:
+    """Returns until when a device may carry out an order of now, Unix seconds: within its window."""
+    return min(now + rollout.terms.timeout, closes_at(rollout.terms.window, zone, now))
 
 
 def _ineligible_reason(rollout: Rollout, device: RolloutDevice, installed: InstalledVersion) -> str:
@@ -78,8 +82,6 @@ def _ineligible_reason(rollout: Rollout, device: RolloutDevice, installed: Insta
     The reported class takes precedence over the controller's, because the device checks the target by it.
     """
     target = rollout.target
-    if not installed.is_known:
-        return "the device does not report the software section: it cannot be updated"
     device_class = installed.device_class or device.device_class
     if ANY_CLASS not in target.classes and device_class not in target.classes:
         return f"not for its class ({device_class or 'none'})"
@@ -88,53 +90,56 @@ def _ineligible_reason(rollout: Rollout, device: RolloutDevice, installed: Insta
     return ""
 
 
-def _obstacle(device: RolloutDevice) -> str:
-    if device.is_isolated:
-        return _ISOLATED
-    if not device.is_reachable:
-        return "not connected"
-    return "too many commands are open" if device.is_busy else ""
+def _unreadable(installed: InstalledVersion) -> str:
+    if installed.is_known:
+        return ""
+    return _ABSENT if installed.is_absent else _UNREADABLE
 
 
-_ISOLATED: Final = "isolated"
+_ABSENT: Final = "the device does not report the software section: it cannot be updated"
+_UNREADABLE: Final = "its last report has no readable software section"
+_UNKNOWN_VERSION: Final = (_ABSENT, _UNREADABLE)
+_SKIPPED_AFTER: Final = (_ABSENT, revert.ISOLATED)
 
 
-def _defer(rollout: Rollout, member: RolloutMember, reason: str, now: float) -> MemberTransition:
+def _defer(rollout: Rollout, member: RolloutMember, reason: str, zone: str, now: float) -> MemberTransition:
     if member.deferrals >= MAX_DEFERRALS:
         text = f"deferred {member.deferrals} times: {reason}"
         return replace_member(rollout, member, now, state=MemberState.UNKNOWN, deadline=0.0, reason=text)
+    wait = min(rollout.terms.timeout - member.waited, closes_at(rollout.terms.window, zone, now) - now)
     return replace_member(
         rollout,
         member,
         now,
         state=MemberState.AWAY,
         deferrals=member.deferrals + 1,
-        deadline=now + rollout.terms.timeout,
+        waited=member.waited + wait,
+        deadline=rollout.time(now) + wait,
         reason=reason,
     )
 
 
 def on_command_issued(rollout: Rollout, member: RolloutMember, command_id: str, now: float) -> MemberTransition:
-    """Records the id of the command that `schedule` or `revert` asked for."""
-    if member.revert is RevertState.REVERTING:
-        return replace_member(rollout, member, now, revert_command_id=command_id)
+    """Records the id of the command that `schedule` asked for."""
     return replace_member(rollout, member, now, command_id=command_id)
 
 
 def on_command_refused(rollout: Rollout, member: RolloutMember, reason: str, now: float) -> MemberTransition:
-    """Records that the command that `schedule` or `revert` asked for was not issued."""
-    if member.revert is RevertState.REVERTING:
-        return replace_member(rollout, member, now, revert=RevertState.NOT_REVERTED, deadline=0.0, reason=reason)
+    """Records that the command that `schedule` asked for was not issued."""
     return _fail(rollout, member, reason, now)
 
 
 def on_reachable(rollout: Rollout, member: RolloutMember, now: float) -> MemberTransition:
     """Puts a deferred device back into the queue; a confirmed device is no longer stale."""
-    if member.state is MemberState.AWAY:
-        return replace_member(rollout, member, now, state=MemberState.PENDING, deadline=0.0, reason="")
+    if member.state is MemberState.AWAY and member.reason not in _UNKNOWN_VERSION:
+        return _queue_again(rollout, member, now)
     if member.is_stale:
         return replace_member(rollout, member, now, is_stale=False)
     return rollout, member
+
+
+def _queue_again(rollout: Rollout, member: RolloutMember, now: float) -> MemberTransition:
+    return replace_member(rollout, member, now, state=MemberState.PENDING, deadline=0.0, waited=0.0, reason="")
 
 
 def on_stale(rollout: Rollout, member: RolloutMember, now: float) -> MemberTransition:
@@ -156,18 +161,25 @@ def _is_healthy(rollout: Rollout, installed: InstalledVersion) -> bool:
 
 
 def on_report(rollout: Rollout, member: RolloutMember, installed: InstalledVersion, now: float) -> MemberTransition:
-    """Applies a posture report: only a report confirms an update, or shows later that it failed."""
-    if member.revert is RevertState.REVERTING:
-        if installed.is_known and installed.version != rollout.target.version:
-            return replace_member(rollout, member, now, revert=RevertState.REVERTED, deadline=0.0)
+    """Applies a posture report: only a report confirms an update, or shows later that it failed.
+
+    A report without a readable section about updates says nothing about either.
+    """
+    if not installed.is_known:
         return rollout, member
+    if member.revert is not RevertState.NONE:
+        return revert.on_report(rollout, member, installed, now)
+    if member.state is MemberState.AWAY and member.reason in _UNKNOWN_VERSION:
+        return _queue_again(rollout, member, now)
     if member.state.is_under_way:
         return _report_while_updating(rollout, member, installed, now)
-    if member.state is MemberState.CONFIRMED and member.revert is RevertState.NONE:
+    if member.state is MemberState.CONFIRMED:
         return _report_after_update(rollout, member, installed, now)
-    is_late = member.state is MemberState.UNKNOWN and member.revert is RevertState.NONE
-    if is_late and is_already_installed(rollout, installed):
+    if member.state is MemberState.UNKNOWN and is_already_installed(rollout, installed):
         return _confirm(rollout, member, now)
+    if member.state is MemberState.FAILED and installed.version == rollout.target.version:
+        # It failed by its own word and has the version all the same: it has to go back with the others.
+        return replace_member(rollout, member, now, phase=installed.outcome)
     return rollout, member
 
 
@@ -176,12 +188,17 @@ def _report_while_updating(
 ) -> MemberTransition:
     if is_already_installed(rollout, installed):
         return _confirm(rollout, member, now)
+    if installed.is_blank and member.previous_version and not member.was_replaced:
+        return _start_over(rollout, member, now)
     is_own_result = installed.command_id == member.command_id
     if is_own_result and installed.outcome in _UNSUCCESSFUL:
         reason = installed.reason or f"the update is {installed.outcome}"
         return _fail(rollout, member, reason, now, installed.outcome)
+    is_target = installed.version == rollout.target.version
+    # A health that is not known yet is no failure: a later report has to show it, before the deadline.
+    if is_target and installed.health == "unknown":
+        return rollout, member
     if is_own_result and member.state is MemberState.CLAIMED and installed.outcome == UpdatePhase.CONFIRMED:
-        is_target = installed.version == rollout.target.version
         shown = f"health {installed.health}" if is_target else f"version {installed.version!r}"
         return _fail(rollout, member, f"the device reported success, but its posture report shows {shown}", now)
     return rollout, member
@@ -204,11 +221,21 @@ def _confirm(rollout: Rollout, member: RolloutMember, now: float) -> MemberTrans
 def _report_after_update(
     rollout: Rollout, member: RolloutMember, installed: InstalledVersion, now: float
 ) -> MemberTransition:
+    if installed.is_blank and not member.was_replaced:
+        return _start_over(rollout, member, now)
     if installed.version != rollout.target.version:
         return _fail(rollout, member, f"after the update it reported version {installed.version!r}", now)
     if installed.health == "failed":
         return _fail(rollout, member, "after the update its health check failed", now)
     return rollout, member
+
+
+def _start_over(rollout: Rollout, member: RolloutMember, now: float) -> MemberTransition:
+    """Makes a device that blank hardware replaced a new one; a device that loses the update again has failed."""
+    new = RolloutMember(member.device_id, member.ring, was_replaced=True, reason="replaced by blank hardware")
+    return replace_member(
+        rollout, member, now, **{name: getattr(new, name) for name in RolloutMember.__slots__ if name != "updated_at"}
+    )
 
 
 def _fail(
@@ -231,7 +258,7 @@ def on_command_progress(
 ) -> MemberTransition:
     """Applies a result of one of the device's commands; other commands change nothing."""
     if progress.command_id and progress.command_id == member.revert_command_id:
-        return _on_revert_progress(rollout, member, progress, now)
+        return revert.on_command_progress(rollout, member, progress, now)
     if progress.command_id != member.command_id or not member.state.is_under_way:
         return rollout, member
     phase = progress.phase or member.phase
@@ -256,33 +283,57 @@ def on_command_progress(
                 rollout, member, now, state=MemberState.DECLINED, was_received=True, deadline=0.0, phase=phase,
                 reason=progress.reason,
             )  # fmt: skip
+        case CommandState.FAILED.value if _ended_with_window(member, progress):
+            return _wait_for_next_window(rollout, member, progress.reason, now)
         case CommandState.FAILED.value | CommandState.REJECTED.value:
             return _fail(rollout, member, progress.reason or progress.state, now, phase)
-        case CommandState.EXPIRED.value:
+        # During a pause no deadline runs: that of the rollout decides afterwards.
+        case CommandState.EXPIRED.value if not rollout.is_paused:
             return time_out(rollout, member, now, progress.reason)
         case _:
             return rollout, member
 
 
-def _on_revert_progress(
-    rollout: Rollout, member: RolloutMember, progress: CommandProgress, now: float
-) -> MemberTransition:
-    if member.revert is not RevertState.REVERTING:
-        return rollout, member
-    if progress.state in (CommandState.FAILED.value, CommandState.REJECTED.value, CommandState.EXPIRED.value):
-        return on_command_refused(rollout, member, progress.reason or progress.state, now)
-    # A success is a claim: the next posture report has to show the previous version.
-    return replace_member(rollout, member, now, phase=progress.phase or member.phase)
+def _ended_with_window(member: RolloutMember, progress: CommandProgress) -> bool:
+    """Whether the device gave up because its window closed, and changed nothing."""
+    return (
+        member.ends_with_window
+        and progress.reason_code == UpdateRefusalCode.DEADLINE
+        and progress.phase in _NOTHING_CHANGED
+    )
+
+
+def _wait_for_next_window(rollout: Rollout, member: RolloutMember, reason: str, now: float) -> MemberTransition:
+    """Puts a device whose window closed before it was done back into the queue, a limited number of times."""
+    if member.deferrals >= MAX_DEFERRALS:
+        text = f"its window closed {member.deferrals} times before it was done: {reason}"
+        return replace_member(rollout, member, now, state=MemberState.UNKNOWN, deadline=0.0, reason=text)
+    return replace_member(
+        rollout,
+        member,
+        now,
+        state=MemberState.PENDING,
+        deferrals=member.deferrals + 1,
+        was_received=False,
+        deadline=0.0,
+        phase="",
+        percent=0,
+        reason=reason,
+    )
 
 
 def time_out(rollout: Rollout, member: RolloutMember, now: float, reason: str = "") -> MemberTransition:
     """Ends the present state of a device whose deadline has passed or whose command has expired."""
     if member.revert is RevertState.REVERTING:
-        text = reason or "no report showed the previous version in time"
-        return replace_member(rollout, member, now, revert=RevertState.NOT_REVERTED, deadline=0.0, reason=text)
+        return revert.time_out(rollout, member, now, reason)
     match member.state:
-        case MemberState.AWAY if member.reason == _ISOLATED:
+        case MemberState.AWAY if member.waited < rollout.terms.timeout:
+            # Its window closed: it is looked for again when the next one opens.
+            return replace_member(rollout, member, now, state=MemberState.PENDING, deadline=0.0, reason="")
+        case MemberState.AWAY if member.reason in _SKIPPED_AFTER:
             return replace_member(rollout, member, now, state=MemberState.SKIPPED, deadline=0.0)
+        case MemberState.ORDERED if member.ends_with_window:
+            return _wait_for_next_window(rollout, member, reason or "not begun before its window closed", now)
         case MemberState.AWAY | MemberState.ORDERED:
             text = reason or member.reason or "not begun in time"
         case MemberState.RECEIVED:
@@ -300,22 +351,3 @@ def on_command_withdrawn(rollout: Rollout, member: RolloutMember, now: float) ->
         return rollout, member
     text = "the command was withdrawn"
     return replace_member(rollout, member, now, state=MemberState.UNKNOWN, deadline=0.0, reason=text)
-
-
-def needs_revert(member: RolloutMember) -> bool:
-    """Whether the device may have the new version through this rollout and is not reverting already."""
-    if member.revert is not RevertState.NONE or not member.command_id:
-        return False
-    match member.state:
-        case MemberState.CONFIRMED | MemberState.UNKNOWN:
-            return True
-        case MemberState.FAILED:
-            return member.phase not in _NOT_INSTALLED
-        case _:
-            return False
-
-
-def revert(rollout: Rollout, member: RolloutMember, now: float) -> MemberTransition:
-    """Moves a device to `reverting`; the caller issues the command as after `schedule`."""
-    deadline = now + rollout.terms.timeout + GRACE
-    return replace_member(rollout, member, now, revert=RevertState.REVERTING, deadline=deadline)

@@ -5,7 +5,7 @@ Times are Unix seconds, durations seconds. All values are immutable; `lifecycle`
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Final
+from typing import Any, Final
 
 from controller.domain.audit_kinds import AuditKind
 from controller.domain.evolve import evolve
@@ -73,9 +73,15 @@ _UNDER_WAY: Final = frozenset({MemberState.ORDERED, MemberState.RECEIVED, Member
 
 
 class RevertState(StrEnum):
-    """The progress of a device back to its previous version."""
+    """The progress of a device back to its previous version.
+
+    `pending`: its maintenance window is closed. `away`: not reachable, or it did not answer; ordered when it is heard.
+    `not_reverted`: it refused, or another rollout decides now.
+    """
 
     NONE = "none"
+    PENDING = "pending"
+    AWAY = "away"
     REVERTING = "reverting"
     REVERTED = "reverted"
     NOT_REVERTED = "not_reverted"
@@ -119,9 +125,11 @@ class RolloutTerms:
 class RolloutMember:
     """A device of a rollout.
 
-    `deadline`: when its present state times out, 0 for never. `not_before`: when its maintenance window opens.
-    `was_received`: it acknowledged the install command. `already_installed`: it had the target version before.
-    `command_id`: the command that installs, `revert_command_id`: the command that reverts; empty until issued.
+    `deadline`: when its present state times out, in the rollout's time, 0 for never. `not_before`: when its maintenance
+    window opens. `waited`: seconds of open windows in which it was away, up to its deadline. `ends_with_window`: its
+    command ends before the timeout. `was_received`: it acknowledged the install command. `already_installed`: it had
+    the target version before. `was_replaced`: blank hardware took its place after it was confirmed. `command_id`: the
+    command that installs, `revert_command_id`: the command that reverts; empty until issued.
     """
 
     device_id: str
@@ -130,6 +138,8 @@ class RolloutMember:
     deadline: float = 0.0
     not_before: float = 0.0
     deferrals: int = 0  # times it was scheduled and could not be reached
+    waited: float = 0.0
+    ends_with_window: bool = False
     command_id: str = ""
     phase: str = ""
     percent: int = 0
@@ -138,8 +148,10 @@ class RolloutMember:
     was_received: bool = False
     already_installed: bool = False
     is_stale: bool = False  # silent since it was confirmed
+    was_replaced: bool = False
     revert: RevertState = RevertState.NONE
     revert_command_id: str = ""
+    revert_orders: int = 0  # commands to revert that were issued
     updated_at: float = 0.0
 
 
@@ -148,7 +160,8 @@ class RingTally:
     """A ring and the number of its devices in each state.
 
     Each device counts in exactly one of the first twelve. `lost`: received the update and became silent. `had_it`: had
-    the version before (named as in the API). `stale`: confirmed and silent since.
+    the version before (named as in the API). `stale`: confirmed and silent since. The last five count devices that have
+    to revert or had to.
     """
 
     name: str
@@ -165,6 +178,8 @@ class RingTally:
     skipped: int = 0
     had_it: int = 0
     stale: int = 0
+    revert_pending: int = 0
+    revert_away: int = 0
     reverting: int = 0
     reverted: int = 0
     not_reverted: int = 0
@@ -218,8 +233,17 @@ def tally_fields(member: RolloutMember) -> tuple[str, ...]:
     elif member.state is MemberState.SKIPPED and member.already_installed:
         name = "had_it"
     stale = ("stale",) if member.is_stale and member.state is MemberState.CONFIRMED else ()
-    reverts = () if member.revert is RevertState.NONE else (member.revert.value,)
-    return (name, *stale, *reverts)
+    return (name, *stale, *_REVERT_FIELDS[member.revert])
+
+
+_REVERT_FIELDS: Final = {
+    RevertState.NONE: (),
+    RevertState.PENDING: ("revert_pending",),
+    RevertState.AWAY: ("revert_away",),
+    RevertState.REVERTING: ("reverting",),
+    RevertState.REVERTED: ("reverted",),
+    RevertState.NOT_REVERTED: ("not_reverted",),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,6 +252,10 @@ class Rollout:
 
     `ring`: index of the current ring, -1 before the first. `why` explains the state. `ends_as`: the terminal state that
     follows `ending` and `rolling_back`. `rule`: the policy rule that started it, or empty.
+
+    Soak time, deadlines and approval are in the rollout's time, see `time`: `paused_at` is when the pause began,
+    `clock_ahead` by how many seconds the wall clock is ahead, because of pauses and of leaps that were seen.
+    `has_restarted`: the controller was restarted during the soak time, which the wall clock measured meanwhile.
     """
 
     rollout_id: str
@@ -241,6 +269,9 @@ class Rollout:
     state: RolloutState = RolloutState.RUNNING
     ring: int = 0
     is_paused: bool = False
+    paused_at: float = 0.0
+    clock_ahead: float = 0.0
+    has_restarted: bool = False
     opened_at: float = 0.0  # when the current ring opened
     soak_until: float = 0.0
     approval_requested_at: float = 0.0
@@ -251,6 +282,21 @@ class Rollout:
     ended_at: float = 0.0
     is_reverting: bool = False
     starter: Principal | None = None  # the person who started it, if no policy did
+    reverts_now: bool = False  # without waiting for maintenance windows
+
+    def time(self, now: float) -> float:
+        """Returns the rollout's time at `now`: it goes on evenly, and stands still during a pause."""
+        return (self.paused_at if self.is_paused else now) - self.clock_ahead
+
+    @property
+    def opened_rings(self) -> tuple[RingTally, ...]:
+        """The current ring and those before it."""
+        return self.rings[: self.ring + 1]
+
+    @property
+    def has_open_reverts(self) -> bool:
+        """Whether a device still has to revert, and can be ordered to."""
+        return any(ring.revert_pending or ring.revert_away or ring.reverting for ring in self.rings)
 
     @property
     def current_ring(self) -> RingTally:
@@ -261,6 +307,17 @@ class Rollout:
     def is_last_ring(self) -> bool:
         """Whether no ring follows."""
         return self.ring == len(self.rings) - 1
+
+
+MemberTransition = tuple[Rollout, RolloutMember]
+
+
+def replace_member(rollout: Rollout, member: RolloutMember, now: float, /, **changes: Any) -> MemberTransition:
+    """Returns the device with the changed fields, and the rollout with the tally that follows."""
+    after = evolve(member, updated_at=now, **changes)
+    rings = list(rollout.rings)
+    rings[member.ring] = rings[member.ring].with_transition(member, after)
+    return evolve(rollout, rings=tuple(rings)), after
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,10 +336,12 @@ class RolloutDevice:
 class InstalledVersion:
     """The installed version of the target's name, from the device's last report; `version` is empty if not installed.
 
-    `is_known` is false where the report has no section about updates. `device_class`, `hardware`: as reported.
+    `is_known` is false where the section about updates is absent or cannot be read; `is_absent`: the device reports
+    none. `device_class`, `hardware`: as reported. Each entry has an `outcome`; a report without an entry has none.
     """
 
     is_known: bool = False
+    is_absent: bool = False
     version: str = ""
     health: str = "unknown"
     outcome: str = ""
@@ -291,6 +350,11 @@ class InstalledVersion:
     command_id: str = ""
     device_class: str = ""
     hardware: tuple[str, ...] = ()
+
+    @property
+    def is_blank(self) -> bool:
+        """Whether the device knows nothing of the target's name: no version, and no update that ended in any way."""
+        return self.is_known and not self.version and not self.outcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -303,6 +367,7 @@ class CommandProgress:
     phase: str = ""
     percent: int = 0
     previous_version: str = ""
+    reason_code: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,14 +10,16 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Final
 
+from controller.domain.audit_kinds import AuditKind
 from controller.domain.commands import END_GRACE
 from controller.domain.effects import AuditEntry
 from controller.domain.events import CommandRequested, CommandWithdrawn
-from controller.domain.rollout.member import BEGIN_WITHIN, GRACE
-from controller.domain.rollout.model import InstalledVersion, Rollout, RolloutNote, RolloutState
+from controller.domain.rollout import revert
+from controller.domain.rollout.member import BEGIN_WITHIN, order_end
+from controller.domain.rollout.model import InstalledVersion, RevertState, Rollout, RolloutNote, RolloutState
 from controller.ports.errors import StoreError
 from controller.ports.log import Log
-from controller.ports.rollouts import RolloutStore, RolloutTargets
+from controller.ports.rollouts import RolloutStore, RolloutTargets, TargetError
 from controller.service.fleet_state import FleetState
 from controller.service.rollout.observations import (
     RolloutObservations,
@@ -33,6 +35,9 @@ from schemas.updates import INSTALL, ROLL_BACK, InstallParams, RollbackParams
 TICK: Final = 0.25  # seconds
 ORDERS_AT_ONCE: Final = 200  # of one rollout in one transaction
 MAX_OPEN_ROLLOUTS: Final = 64
+MAX_LOADED: Final = 1024  # open rollouts, and the last one of each name whose devices still have to go back
+TARGET_FRESH: Final = 5.0  # seconds for which it is taken as read that a target is published
+MIN_LEAP: Final = 1.0  # seconds between wall clock and monotonic clock that are a leap
 
 
 class RolloutEngine:
@@ -57,23 +62,41 @@ class RolloutEngine:
         self._log = log
         # Held during every change of a rollout, by the loop and by operations.
         self.lock = asyncio.Lock()
+        self._clock_ahead = fleet.clock.now() - fleet.clock.monotonic()
+        self._published: dict[str, tuple[float, bool]] = {}  # by target: when it was looked up, and what was found
 
-    async def load(self) -> int:
-        """Loads the open rollouts at the start, with what their devices reported since; returns their number."""
-        for rollout in await self.store.rollouts(limit=MAX_OPEN_ROLLOUTS, is_open=True):
-            await self.adopt(rollout)
+    def now(self) -> float:
+        """The wall clock; a leap since the last call is taken out of the time of all rollouts. Under `lock`."""
+        now = self._fleet.clock.now()
+        ahead = now - self._fleet.clock.monotonic()
+        leap = ahead - self._clock_ahead
+        if abs(leap) >= MIN_LEAP:
+            self._clock_ahead = ahead
+            for run in self.runs.values():
+                run.on_clock_leap(leap)
+        return now
+
+    async def load(self, *, has_restarted: bool = True) -> int:
+        """Loads the rollouts that go on, with what their devices reported since; returns their number."""
+        for rollout in await self.store.unfinished_rollouts(limit=MAX_LOADED):
+            run = await self.adopt(rollout)
+            if has_restarted:
+                run.on_restart()
         return len(self.runs)
 
     async def adopt(self, rollout: Rollout) -> RolloutRun:
         """Loads a stored rollout; under `lock`."""
         run = RolloutRun(rollout, await self.store.members(rollout.rollout_id))
         self.follow(run)
-        now = self._fleet.clock.now()
+        now = self.now()
         for member in run.uncertain_members():
             for command_id in (member.command_id, member.revert_command_id):
                 record = await self._fleet.store.command(command_id) if command_id else None
                 if record is not None:
                     run.on_command_progress(member.device_id, command_progress(record), now)
+            device = self._fleet.get(member.device_id)
+            if member.revert is RevertState.REVERTING and device and device.reported_at <= member.updated_at:
+                continue  # it was written before the order to go back
             report = await self._fleet.store.report(member.device_id)
             run.on_report(member.device_id, installed_version(report, rollout.target.name), now)
         return run
@@ -109,7 +132,7 @@ class RolloutEngine:
             self.runs.clear()
             self._observations.unwatch_all()
             with contextlib.suppress(StoreError):
-                await self.load()
+                await self.load(has_restarted=False)
         return False
 
     async def once(self) -> bool:
@@ -123,7 +146,7 @@ class RolloutEngine:
             return more
 
     def _hear(self) -> None:
-        now = self._fleet.clock.now()
+        now = self.now()
         commands, reports, changed = self._observations.take()
         for record in commands:
             for run in self._runs_of(record.device_id):
@@ -149,25 +172,56 @@ class RolloutEngine:
         return [self.runs[one] for one in self._observations.rollouts_of(device_id) if one in self.runs]
 
     async def _go_on(self, run: RolloutRun) -> bool:
-        now = self._fleet.clock.now()
+        now = self.now()
+        self._leave_to_successor(run, now)
         run.tick(now)
         chosen = run.candidates(now, ORDERS_AT_ONCE)
         name = run.rollout.target.name
         try:
+            if chosen and not await self._may_order(run):
+                run.requeue(chosen)
+                chosen = []
             found = await asyncio.gather(*(self._installed(device_id, name) for device_id in chosen))
         except BaseException:
             run.requeue(chosen)
             raise
         # No await from here to the commit: nothing else may change a device in between.
         batch = UnitOfWork()
-        now = self._fleet.clock.now()
+        now = self.now()
         orders = sum(self._start_member(run, *each, now, batch) for each in zip(chosen, found, strict=True))
-        returns = run.pending_reverts(ORDERS_AT_ONCE)
-        for device_id in returns:
-            self._revert_member(run, device_id, now, batch)
+        returns = sum(self._revert_member(run, each, now, batch) for each in run.pending_reverts(ORDERS_AT_ONCE))
         run.tick(now)
         await self.keep(run, batch, now)
         return bool(orders or returns) and not run.rollout.terms.per_minute
+
+    def _leave_to_successor(self, run: RolloutRun, now: float) -> None:
+        """Gives up what an ended rollout still waits for, once another of the same name decides for its devices."""
+        if not run.rollout.state.is_end:
+            return
+        for other in self.runs.values():
+            rollout = other.rollout
+            is_later = rollout.created_at > run.rollout.created_at and not rollout.state.is_end
+            if is_later and rollout.target.name == run.rollout.target.name:
+                run.give_up_reverts(f"{rollout.rollout_id} of the same name decides now", now)
+
+    async def _may_order(self, run: RolloutRun) -> bool:
+        """Whether the target is still published; stops the rollout if it was withdrawn."""
+        target, moment = run.rollout.target, self._fleet.clock.monotonic()
+        looked_up, is_published = self._published.get(target.path, (-TARGET_FRESH, False))
+        if moment - looked_up >= TARGET_FRESH:
+            try:
+                is_published = await self.targets.is_published(target)
+            except TargetError as e:
+                # Not known is no withdrawal: the devices wait until the repository can be read.
+                self._log("the repository of updates cannot be read, a rollout waits", {"error": str(e)})
+                self._published[target.path] = (moment, False)
+                return False
+            if not is_published:
+                self._published.pop(target.path, None)
+                run.withdraw_target()
+                return False
+            self._published[target.path] = (moment, True)
+        return is_published
 
     async def _installed(self, device_id: str, name: str) -> InstalledVersion:
         return installed_version(await self._fleet.store.report(device_id), name)
@@ -183,28 +237,36 @@ class RolloutEngine:
             return False
         rollout = run.rollout
         target, terms = rollout.target, rollout.terms
+        end = order_end(rollout, view.zone, now)
         install = InstallParams(
             target=target.path,
             version=target.version,
             sha256=target.sha256,
             length=target.length,
-            deadline=datetime.fromtimestamp(now + terms.timeout, UTC),
+            deadline=datetime.fromtimestamp(end, UTC),
             ask_user=(installed.device_class or view.device_class) in terms.confirm_classes,
             rollout=rollout.rollout_id,
         )
         # A command that was begun is given up `END_GRACE` after it expired: with a long timeout it expires later.
-        begin_within = max(min(BEGIN_WITHIN, terms.timeout), terms.timeout - END_GRACE)
+        begin_within = max(min(BEGIN_WITHIN, end - now), end - now - END_GRACE)
         self._issue(run, device_id, INSTALL, tuple(install.params().items()), begin_within, now, batch)
         self.counts["orders"] += 1
         return True
 
-    def _revert_member(self, run: RolloutRun, device_id: str, now: float, batch: UnitOfWork) -> None:
-        run.revert(device_id, now)
+    def _revert_member(self, run: RolloutRun, device_id: str, now: float, batch: UnitOfWork) -> bool:
+        device = self._fleet.get(device_id)
+        if device is None:
+            return False
+        view = rollout_device(device, self.settings.time_zone)
+        if not run.revert(view, now):
+            return False
         target = run.rollout.target
         rollback = RollbackParams(name=target.name, version=target.version, rollout=run.rollout.rollout_id)
         params = tuple(rollback.params().items())
-        self._issue(run, device_id, ROLL_BACK, params, run.rollout.terms.timeout + GRACE, now, batch)
+        ttl = revert.order_end(run.rollout, view.zone, now) - now
+        self._issue(run, device_id, ROLL_BACK, params, ttl, now, batch)
         self.counts["returns"] += 1
+        return True
 
     def _issue(
         self,
@@ -242,8 +304,9 @@ class RolloutEngine:
         record(changes.rollout, changes.notes, batch, now)
         members = tuple(changes.members.values())
         await fleet.commit(batch, lambda writes: self.store.keep(changes.rollout, members, writes))
-        if changes.rollout.state.is_end:
-            self.counts["stopped"] += changes.rollout.state is RolloutState.STOPPED
+        has_ended = any(note.kind is AuditKind.ROLLOUT_ENDED for note in changes.notes)
+        self.counts["stopped"] += has_ended and changes.rollout.state is RolloutState.STOPPED
+        if changes.rollout.state.is_end and not changes.rollout.has_open_reverts:
             self._leave(run)
 
 

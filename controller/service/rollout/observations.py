@@ -20,7 +20,8 @@ from schemas.sections.installed import SoftwareSection
 from schemas.updates import INSTALL, ROLL_BACK, UpdateProgress
 
 _ACTIONS: Final = frozenset({INSTALL, ROLL_BACK})
-_NOTHING: Final = InstalledVersion()
+_UNKNOWN: Final = InstalledVersion()
+_ABSENT: Final = InstalledVersion(is_absent=True)
 
 
 class RolloutObservations:
@@ -76,15 +77,23 @@ class RolloutObservations:
 
 
 def installed_version(report: bytes | None, name: str) -> InstalledVersion:
-    """The installed version of `name` in an accepted full report; unknown without a section about updates."""
-    section = _software(report)
-    if section is None:
-        return _NOTHING
+    """The installed version of `name` in an accepted full report; unknown without a readable section about updates."""
+    if report is None:
+        return _UNKNOWN
+    try:
+        found = json.loads(report)["sections"].get("software")
+        if found is None:
+            return _ABSENT
+        if found.get("state") != "ok":
+            return _UNKNOWN
+        section = SoftwareSection.model_validate(found)
+    except (ValueError, KeyError, TypeError, AttributeError, ValidationError):
+        return _UNKNOWN
     entry = next((one for one in section.entries if one.name == name), None)
     common: dict[str, Any] = {"device_class": section.device_class, "hardware": section.hardware}
     if entry is None:
         # The entry may be among those that were cut off.
-        return _NOTHING if section.truncated else InstalledVersion(is_known=True, **common)
+        return _UNKNOWN if section.truncated else InstalledVersion(is_known=True, **common)
     return InstalledVersion(
         is_known=True,
         version=entry.version,
@@ -97,25 +106,19 @@ def installed_version(report: bytes | None, name: str) -> InstalledVersion:
     )
 
 
-def _software(report: bytes | None) -> SoftwareSection | None:
-    if report is None:
-        return None
-    try:
-        found = json.loads(report)["sections"].get("software")
-        if found is None or found.get("state") != "ok":
-            return None
-        return SoftwareSection.model_validate(found)
-    except (ValueError, KeyError, TypeError, AttributeError, ValidationError):
-        return None
-
-
 def command_progress(record: CommandRecord) -> CommandProgress:
     """The progress of an update by its command."""
     progress = UpdateProgress.from_detail(dict(record.detail))
     if progress is None:
         return CommandProgress(record.command_id, record.state, record.reason)
     return CommandProgress(
-        record.command_id, record.state, record.reason, progress.phase.value, progress.percent, progress.before
+        record.command_id,
+        record.state,
+        record.reason,
+        progress.phase.value,
+        progress.percent,
+        progress.before,
+        progress.reason_code,
     )
 
 
@@ -143,13 +146,18 @@ class PublishedTargets:
         self._repository = repository
 
     async def find(self, text: str) -> RolloutTarget:
+        return pick(await self._read(), text)
+
+    async def is_published(self, target: RolloutTarget) -> bool:
+        return any((one.path, one.sha256) == (target.path, target.sha256) for one in await self._read())
+
+    async def _read(self) -> tuple[PublishedUpdate, ...]:
         if self._repository is None:
             raise TargetError("there is no repository of updates: `cordon update init` makes one")
         try:
-            published = await asyncio.to_thread(self._repository.published)
+            return await asyncio.to_thread(self._repository.published)
         except UpdatesError as e:
             raise TargetError(str(e)) from e
-        return pick(published, text)
 
 
 def pick(published: tuple[PublishedUpdate, ...], text: str) -> RolloutTarget:

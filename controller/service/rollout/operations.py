@@ -60,7 +60,7 @@ class RolloutOperations:
 
     def open(self) -> tuple[Rollout, ...]:
         """The open rollouts in their present state."""
-        return tuple(run.rollout for run in self._rollouts.runs.values())
+        return tuple(run.rollout for run in self._rollouts.runs.values() if not run.rollout.state.is_end)
 
     async def find(self, text: str) -> RolloutTarget:
         """The published target that `text` means.
@@ -82,7 +82,7 @@ class RolloutOperations:
             self._refuse_second(target)
             rings = self.divided(asked, target)
             number = await self.store.next_number()
-            now = self._fleet.clock.now()
+            now = self._rollouts.now()
             rollout, members = begin(
                 self.store.id_of(number),
                 target,
@@ -118,26 +118,25 @@ class RolloutOperations:
         return tuple((ring.name, ids) for ring, ids in rings if ids or not asked.is_proven)
 
     def _refuse_second(self, target: RolloutTarget) -> None:
-        runs = self._rollouts.runs
-        for run in runs.values():
-            if run.rollout.target.name == target.name:
-                going = run.rollout
+        going_on = self.open()
+        for going in going_on:
+            if going.target.name == target.name:
                 raise RolloutError(
                     f"{going.rollout_id} rolls out {target.name} {going.target.version} and is {going.state.value}:"
                     " abort it, or wait for its end"
                 )
-        if len(runs) >= MAX_OPEN_ROLLOUTS:
+        if len(going_on) >= MAX_OPEN_ROLLOUTS:
             raise RolloutError(f"{MAX_OPEN_ROLLOUTS} rollouts go on already: wait for the end of one")
 
     async def pause(self, rollout_id: str, by: str) -> Rollout:
-        """Orders nothing more until `resume`.
+        """Orders nothing more and lets no deadline run until `resume`.
 
         Raises:
             RolloutError: unknown, or not running.
         """
         async with self._rollouts.lock:
             run = await self._open(rollout_id)
-            run.pause(by)
+            run.pause(by, self._rollouts.now())
             return await self._kept(run)
 
     async def resume(self, rollout_id: str, by: str) -> Rollout:
@@ -148,7 +147,7 @@ class RolloutOperations:
         """
         async with self._rollouts.lock:
             run = await self._open(rollout_id)
-            run.resume(by)
+            run.resume(by, self._rollouts.now())
             return await self._kept(run)
 
     async def approve(self, rollout_id: str, by: Principal) -> Rollout:
@@ -159,26 +158,31 @@ class RolloutOperations:
         """
         async with self._rollouts.lock:
             run = await self._open(rollout_id)
-            run.approve(by, self._fleet.clock.now())
+            run.approve(by, self._rollouts.now())
             return await self._kept(run)
 
-    async def abort(self, rollout_id: str, by: str, *, revert: bool, reason: str = "") -> Rollout:
+    async def abort(
+        self, rollout_id: str, by: str, *, revert: bool, reverts_now: bool = False, reason: str = ""
+    ) -> Rollout:
         """Ends a rollout early; with `revert` devices return to their former version, also after its end.
+
+        It can be asked again: devices that have not gone back are ordered once more, with `reverts_now` outside their
+        maintenance windows too.
 
         Raises:
             RolloutError: unknown, or there is nothing left to do.
         """
         async with self._rollouts.lock:
             run = self._rollouts.runs.get(rollout_id)
-            if run is None:
+            if run is None or run.rollout.state.is_end:
                 rollout = await self._known(rollout_id)
                 if revert:
                     self._refuse_second(rollout.target)
+            if run is None:
                 run = RolloutRun(rollout, await self.store.members(rollout_id))
-                run.abort(by, self._fleet.clock.now(), revert=revert, reason=reason)
+            run.abort(by, self._rollouts.now(), revert=revert, reverts_now=reverts_now, reason=reason)
+            if rollout_id not in self._rollouts.runs:
                 self._rollouts.follow(run)
-            else:
-                run.abort(by, self._fleet.clock.now(), revert=revert, reason=reason)
             return await self._kept(run)
 
     async def _open(self, rollout_id: str) -> RolloutRun:
@@ -196,7 +200,7 @@ class RolloutOperations:
 
     async def _kept(self, run: RolloutRun) -> Rollout:
         rollout = run.rollout
-        await self._rollouts.keep(run, UnitOfWork(), self._fleet.clock.now())
+        await self._rollouts.keep(run, UnitOfWork(), self._rollouts.now())
         return rollout
 
 

@@ -5,23 +5,26 @@ members, so that a restart rebuilds it.
 """
 
 import heapq
+import itertools
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from controller.domain.principal import Principal
-from controller.domain.rollout import lifecycle
+from controller.domain.rollout import lifecycle, revert
 from controller.domain.rollout import member as member_rules
 from controller.domain.rollout.model import (
     CommandProgress,
     InstalledVersion,
     MemberState,
+    MemberTransition,
     RevertState,
     Rollout,
     RolloutDevice,
     RolloutMember,
     RolloutNote,
     RolloutState,
+    replace_member,
 )
 
 
@@ -47,8 +50,9 @@ class RolloutRun:
         self.members = {each.device_id: each for each in members}
         self._changes = RolloutChanges(rollout)
         self._queues: list[deque[str]] = [deque() for _ in rollout.rings]
-        self._timers: list[tuple[float, str]] = []
-        self._pending_reverts: deque[str] = deque()
+        self._timers: list[tuple[float, str]] = []  # in the rollout's time
+        self._openings: list[tuple[float, str]] = []  # of maintenance windows, by the wall clock
+        self._pending_reverts: dict[str, None] = {}  # a queue without duplicates
         self._under_way: set[str] = set()
         for each in self.members.values():
             self._index(each)
@@ -57,11 +61,12 @@ class RolloutRun:
 
     def _index(self, member: RolloutMember) -> None:
         device_id = member.device_id
-        if member.state is MemberState.PENDING:
-            if member.not_before:
-                heapq.heappush(self._timers, (member.not_before, device_id))
-            else:
-                self._queues[member.ring].append(device_id)
+        if member.not_before:
+            heapq.heappush(self._openings, (member.not_before, device_id))
+        elif member.revert is RevertState.PENDING:
+            self._pending_reverts[device_id] = None
+        elif member.state is MemberState.PENDING:
+            self._queues[member.ring].append(device_id)
         if member.deadline:
             heapq.heappush(self._timers, (member.deadline, device_id))
         if member.state.is_under_way:
@@ -71,22 +76,23 @@ class RolloutRun:
 
     def uncertain_members(self) -> list[RolloutMember]:
         """Returns the devices whose reports or results may have been missed while the controller was down."""
-        found = {
-            each.device_id: each
+        return [
+            each
             for each in self.members.values()
             if each.revert is RevertState.REVERTING
-            or each.state is MemberState.CONFIRMED
+            or each.state in (MemberState.CONFIRMED, MemberState.AWAY)
             or each.device_id in self._under_way
-        }
-        return list(found.values())
+        ]
 
     def candidates(self, now: float, limit: int) -> list[str]:
-        """Takes at most `limit` devices from the queue; each has to be passed to `schedule` or `requeue`."""
+        """Takes at most `limit` devices from the queues; each has to be passed to `schedule` or `requeue`."""
         if not lifecycle.may_issue_command(self.rollout, now):
             return []
-        queue = self._queues[self.rollout.ring]
-        room = lifecycle.max_under_way(self.rollout) - self.rollout.current_ring.under_way
-        return [queue.popleft() for _ in range(min(limit, room, len(queue)))]
+        room = min(limit, lifecycle.room_under_way(self.rollout))
+        chosen: list[str] = []
+        for queue in self._queues[: self.rollout.ring + 1]:
+            chosen += [queue.popleft() for _ in range(min(room - len(chosen), len(queue)))]
+        return chosen
 
     def requeue(self, device_ids: list[str]) -> None:
         """Returns candidates to the front of the queue."""
@@ -108,11 +114,15 @@ class RolloutRun:
 
     def on_command_issued(self, device_id: str, command_id: str, now: float) -> None:
         """Records the command that follows `schedule` or `revert`."""
-        self._apply_member(member_rules.on_command_issued(self.rollout, self.members[device_id], command_id, now))
+        member = self.members[device_id]
+        rules = revert if member.revert is RevertState.REVERTING else member_rules
+        self._apply_member(rules.on_command_issued(self.rollout, member, command_id, now))
 
     def on_command_refused(self, device_id: str, reason: str, now: float) -> None:
         """Records that no command followed `schedule` or `revert`."""
-        self._apply_member(member_rules.on_command_refused(self.rollout, self.members[device_id], reason, now))
+        member = self.members[device_id]
+        rules = revert if member.revert is RevertState.REVERTING else member_rules
+        self._apply_member(rules.on_command_refused(self.rollout, member, reason, now))
 
     def on_command_progress(self, device_id: str, progress: CommandProgress, now: float) -> None:
         """Applies a result of a command."""
@@ -121,13 +131,23 @@ class RolloutRun:
 
     def on_report(self, device_id: str, installed: InstalledVersion, now: float) -> None:
         """Applies a posture report."""
-        if device_id in self.members:
-            self._apply_member(member_rules.on_report(self.rollout, self.members[device_id], installed, now))
+        if device_id not in self.members:
+            return
+        before = self.members[device_id]
+        after = self._apply_member(member_rules.on_report(self.rollout, before, installed, now))
+        if before.state.is_under_way and after.state is MemberState.PENDING:
+            # Blank hardware took its place: the order was not meant for it.
+            self._changes.withdrawals.append((device_id, before.command_id))
 
     def on_reachable(self, device_id: str, now: float) -> None:
-        """Notes that a device can be updated now."""
-        if device_id in self.members:
-            self._apply_member(member_rules.on_reachable(self.rollout, self.members[device_id], now))
+        """Notes that a device can be updated, or ordered back, now."""
+        member = self.members.get(device_id)
+        if member is None:
+            return
+        if member.revert is RevertState.AWAY:
+            self._pending_reverts[device_id] = None
+        else:
+            self._apply_member(member_rules.on_reachable(self.rollout, member, now))
 
     def on_stale(self, device_id: str, now: float) -> None:
         """Notes that a device became silent."""
@@ -135,49 +155,86 @@ class RolloutRun:
             self._apply_member(member_rules.on_stale(self.rollout, self.members[device_id], now))
 
     def tick(self, now: float) -> None:
-        """Handles the deadlines that have passed, then advances the rollout."""
-        while self._timers and self._timers[0][0] <= now:
+        """Handles the deadlines that have passed and the windows that have opened, then advances the rollout."""
+        time = self.rollout.time(now)
+        while self._timers and self._timers[0][0] <= time:
             _, device_id = heapq.heappop(self._timers)
             member = self.members[device_id]
-            if member.deadline and member.deadline <= now:
+            if member.deadline and member.deadline <= time:
                 if member.state is MemberState.ORDERED:
                     self._changes.withdrawals.append((device_id, member.command_id))
                 self._apply_member(member_rules.time_out(self.rollout, member, now))
-            elif member.state is MemberState.PENDING and member.not_before and member.not_before <= now:
-                self._apply_member(member_rules.replace_member(self.rollout, member, now, not_before=0.0, reason=""))
+        while self._openings and self._openings[0][0] <= now:
+            _, device_id = heapq.heappop(self._openings)
+            member = self.members[device_id]
+            if member.not_before and member.not_before <= now:
+                self._apply_member(replace_member(self.rollout, member, now, not_before=0.0, reason=""))
         self._advance(now)
         if not self.rollout.state.is_active:
             self._withdraw_open(now)
 
+    @property
+    def queued_reverts(self) -> frozenset[str]:
+        """The devices that `pending_reverts` will return."""
+        return frozenset(self._pending_reverts)
+
     def pending_reverts(self, limit: int) -> list[str]:
         """Takes at most `limit` devices that have to revert; each has to be passed to `revert`."""
-        queue = self._pending_reverts
-        return [queue.popleft() for _ in range(min(limit, len(queue)))]
+        chosen = list(itertools.islice(self._pending_reverts, limit))
+        for device_id in chosen:
+            del self._pending_reverts[device_id]
+        return chosen
 
-    def revert(self, device_id: str, now: float) -> None:
-        """Marks a device as reverting; the caller issues the command and reports its id or the refusal."""
-        self._apply_member(member_rules.revert(self.rollout, self.members[device_id], now))
+    def revert(self, device: RolloutDevice, now: float) -> bool:
+        """Has a device revert; if true, the caller issues the command and reports its id or the refusal."""
+        member = self.members[device.device_id]
+        if member.revert not in (RevertState.NONE, RevertState.PENDING, RevertState.AWAY):
+            return False
+        after = self._apply_member(revert.schedule(self.rollout, member, device, now))
+        return after.revert is RevertState.REVERTING
 
-    def pause(self, by: str) -> None:
+    def pause(self, by: str, now: float) -> None:
         """See `lifecycle.pause`, with the same errors."""
-        self._apply_rollout(lifecycle.pause(self.rollout, by))
+        self._apply_rollout(lifecycle.pause(self.rollout, by, now))
 
-    def resume(self, by: str) -> None:
+    def resume(self, by: str, now: float) -> None:
         """See `lifecycle.resume`, with the same errors."""
-        self._apply_rollout(lifecycle.resume(self.rollout, by))
+        self._apply_rollout(lifecycle.resume(self.rollout, by, now))
 
     def approve(self, by: Principal, now: float) -> None:
         """See `lifecycle.approve`, with the same errors."""
         self._apply_rollout(lifecycle.approve(self.rollout, by, now))
 
-    def abort(self, by: str, now: float, *, revert: bool, reason: str = "") -> None:
+    def abort(self, by: str, now: float, *, revert: bool, reverts_now: bool = False, reason: str = "") -> None:
         """See `lifecycle.abort`, with the same errors."""
-        was_reverting = self.rollout.is_reverting
-        self._apply_rollout(lifecycle.abort(self.rollout, by, revert=revert, reason=reason))
-        if revert and not was_reverting:
-            self._collect_reverts()
+        self._apply_rollout(
+            lifecycle.abort(self.rollout, by, now, revert=revert, reverts_now=reverts_now, reason=reason)
+        )
+        if revert:
+            self._ask_again(now)
         self._withdraw_open(now)
         self._advance(now)
+
+    def withdraw_target(self) -> None:
+        """See `lifecycle.withdraw_target`."""
+        self._apply_rollout(lifecycle.withdraw_target(self.rollout))
+
+    def give_up_reverts(self, reason: str, now: float) -> None:
+        """Orders nobody back any more; orders that were not begun are withdrawn."""
+        self._pending_reverts.clear()
+        for member in list(self.members.values()):
+            if member.revert is RevertState.REVERTING:
+                self._changes.withdrawals.append((member.device_id, member.revert_command_id))
+            if member.revert in (RevertState.PENDING, RevertState.AWAY, RevertState.REVERTING):
+                self._apply_member(revert.give_up(self.rollout, member, reason, now))
+
+    def on_clock_leap(self, seconds: float) -> None:
+        """See `lifecycle.on_clock_leap`."""
+        self._apply_rollout(lifecycle.on_clock_leap(self.rollout, seconds))
+
+    def on_restart(self) -> None:
+        """See `lifecycle.on_restart`."""
+        self._apply_rollout((lifecycle.on_restart(self.rollout), ()))
 
     def take_changes(self) -> RolloutChanges:
         """Returns what has changed since the last call."""
@@ -189,7 +246,7 @@ class RolloutRun:
         pending = bool(self._pending_reverts)
         self._apply_rollout(lifecycle.advance(self.rollout, now, has_pending_reverts=pending))
 
-    def _apply_member(self, transition: member_rules.MemberTransition) -> RolloutMember:
+    def _apply_member(self, transition: MemberTransition) -> RolloutMember:
         rollout, member = transition
         before = self.members[member.device_id]
         if member is before:
@@ -199,8 +256,8 @@ class RolloutRun:
         self._changes.is_rollout_changed = True
         self.rollout = rollout
         self._index(member)
-        if rollout.is_reverting and before.state.is_under_way and member_rules.needs_revert(member):
-            self._pending_reverts.append(member.device_id)
+        if rollout.is_reverting and revert.needs_revert(member) and not revert.needs_revert(before):
+            self._pending_reverts[member.device_id] = None
         return member
 
     def _apply_rollout(self, transition: lifecycle.RolloutTransition) -> None:
@@ -223,9 +280,14 @@ class RolloutRun:
         self._advance(now)
 
     def _collect_reverts(self) -> None:
-        queued = set(self._pending_reverts)
-        self._pending_reverts.extend(
-            each.device_id
-            for each in self.members.values()
-            if member_rules.needs_revert(each) and each.device_id not in queued
+        self._pending_reverts.update(
+            (each.device_id, None) for each in self.members.values() if revert.needs_revert(each)
         )
+
+    def _ask_again(self, now: float) -> None:
+        """Queues every device that has not gone back: those that refused, and those that are waited for."""
+        for member in list(self.members.values()):
+            self._apply_member(revert.ask_again(self.rollout, member, now))
+            if member.revert in (RevertState.PENDING, RevertState.AWAY):
+                self._pending_reverts[member.device_id] = None
+        self._collect_reverts()

@@ -77,6 +77,15 @@ async def test_report_as_it_was_accepted(api: Api) -> None:
     assert found["firewall"] is None
 
 
+@pytest.mark.parametrize("zone", ["Europe/Berln", "", "../../etc/passwd"])
+async def test_label_of_an_unknown_time_zone_is_refused(api: Api, zone: str) -> None:
+    await api.report("edge-1")
+    labels = {"tags": ["ring:test", f"tz:{zone}"]}
+    answer = await api.json("PUT", "/api/v1/devices/edge-1/labels", 422, labels)
+    assert "no time zone" in str(answer)
+    await api.json("PUT", "/api/v1/devices/edge-1/labels", 200, {"tags": ["tz:Europe/Berlin"]})
+
+
 async def test_labels(api: Api) -> None:
     await api.report("edge-1")
     found = await api.json("PUT", f"{BASE}/edge-1/labels", body={"device_class": "lab", "tags": ["a/b", "a/b", "c"]})

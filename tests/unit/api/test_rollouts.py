@@ -99,3 +99,14 @@ async def test_metrics_count_its_devices(api: Api) -> None:
     await started(api)
     text = (await api.client.get("/metrics")).text
     assert 'cordon_rollout_devices{ring="all",rollout="r-0001",state="waiting"} 2.0' in text
+
+
+async def test_going_back_can_be_asked_again_and_at_once(api: Api) -> None:
+    await started(api, window="02:00-05:00")
+    await api.json("POST", f"{BASE}/r-0001/abort", 422, {"now": True})
+    ended = await api.json("POST", f"{BASE}/r-0001/abort", 200, {"rollback": True, "now": True})
+    assert ended["state"] == "aborted"
+    answer = await api.json("POST", f"{BASE}/r-0001/abort", 409, {"rollback": True})
+    assert "gone back" in answer["error"]["message"]
+    assert (ended["rings"][0]["revert_pending"], ended["rings"][0]["revert_away"]) == (0, 0)
+    assert ended["soak_by_wall_clock"] is False

@@ -46,6 +46,8 @@ def test_a_rollout_is_started_paused_resumed_and_aborted(
     assert "does not await approval" in capsys.readouterr().err
     assert _run(server, "start", "app/2.0", "--rings", "fleet=rest") == 1
     assert f"{rollout} rolls out app" in capsys.readouterr().err
+    assert _run(server, "abort", rollout, "--now") == 2
+    assert "--now needs --rollback" in capsys.readouterr().err
     assert _run(server, "abort", rollout, "--reason", "enough") == 0
     capsys.readouterr()
     assert _run(server, "status", rollout, "--watch") == 1

@@ -1,66 +1,42 @@
 """Transitions of a rollout and of its devices; the invariants are in tests/property/test_rollout.py."""
 
 from dataclasses import replace
-from typing import Any
 
 import pytest
 
 from controller.domain.audit_kinds import AuditKind
-from controller.domain.rollout import lifecycle, member
+from controller.domain.rollout import lifecycle, member, revert
 from controller.domain.rollout.lifecycle import APPROVAL_TIMEOUT, abort, advance, approve, begin, pause, resume
-from controller.domain.rollout.member import GRACE, MAX_DEFERRALS, MemberTransition
+from controller.domain.rollout.member import GRACE, MAX_DEFERRALS
 from controller.domain.rollout.model import (
     CommandProgress,
     InstalledVersion,
     MemberState,
     RevertState,
-    Rollout,
     RolloutDevice,
     RolloutError,
-    RolloutMember,
     RolloutState,
-    RolloutTarget,
     RolloutTerms,
 )
 from tests.support.persons import person
-
-NOW = 1_800_000_000.0
-TARGET = RolloutTarget("app/2.0/app.tar.gz", "app", "2.0", "0" * 64, 10, ("gateway",), ("rpi4",))
-DEVICE = RolloutDevice("t1", "gateway", is_reachable=True, is_isolated=False, is_busy=False, zone="UTC")
-OLD = InstalledVersion(is_known=True, version="1.0", health="ok", device_class="gateway", hardware=("rpi4",))
-NEW = replace(OLD, version="2.0", outcome="confirmed", command_id="c1")
-
-
-def rollout_with(*sizes: int, **terms: Any) -> tuple[Rollout, list[RolloutMember]]:
-    """A rollout whose ring n has devices `rNdM`; its times are short."""
-    rings = [(f"r{ring}", [f"r{ring}d{number}" for number in range(size)]) for ring, size in enumerate(sizes)]
-    all_terms = RolloutTerms(**{"soak": 60.0, "timeout": 600.0, "min_sample": 2, **terms})
-    rollout, members = begin("r-1", TARGET, all_terms, rings, by="operator:a", reason="", now=NOW)
-    return rollout, list(members)
-
-
-def first_of(made: tuple[Rollout, list[RolloutMember]]) -> MemberTransition:
-    rollout, members = made
-    return rollout, members[0]
-
-
-def ordered(rollout: Rollout, device: RolloutMember) -> MemberTransition:
-    view = replace(DEVICE, device_id=device.device_id)
-    return member.on_command_issued(*member.schedule(rollout, device, view, OLD, NOW), "c1", NOW)
-
-
-def confirmed(rollout: Rollout, device: RolloutMember) -> MemberTransition:
-    return member.on_report(*ordered(rollout, device), NEW, NOW)
-
-
-def progressed(rollout: Rollout, device: RolloutMember, state: str, phase: str = "") -> MemberTransition:
-    return member.on_command_progress(rollout, device, CommandProgress(device.command_id, state, "", phase), NOW)
+from tests.support.rollout_members import (
+    DEVICE,
+    NEW,
+    NOW,
+    OLD,
+    TARGET,
+    confirmed,
+    first_of,
+    ordered,
+    progressed,
+    reverting,
+    rollout_with,
+)
 
 
 @pytest.mark.parametrize(
     ("installed", "reason"),
     [
-        (InstalledVersion(), "does not report"),
         (replace(OLD, device_class="sensor"), "class"),
         (replace(OLD, hardware=("x86",)), "hardware"),
         (NEW, "already"),
@@ -115,7 +91,7 @@ def test_command_that_is_not_issued_is_an_error() -> None:
     rollout, device = member.on_command_refused(rollout, device, "not issued", NOW)
     assert (device.state, device.reason, device.command_id) == (MemberState.FAILED, "not issued", "")
     assert rollout.rings[0].errors == 1
-    assert not member.needs_revert(device), "a device without a command has nothing to revert"
+    assert not revert.needs_revert(device), "a device without a command has nothing to revert"
 
 
 @pytest.mark.parametrize("end", ["failed", "rejected"])
@@ -139,7 +115,7 @@ def test_report_of_a_rolled_back_update_fails_the_device_without_a_command_resul
     rolled_back = replace(OLD, outcome="rolled_back", attempted="2.0", command_id="c1", reason="sick")
     _, device = member.on_report(rollout, device, rolled_back, NOW)
     assert (device.state, device.reason, device.phase) == (MemberState.FAILED, "sick", "rolled_back")
-    assert not member.needs_revert(device)
+    assert not revert.needs_revert(device)
 
 
 def test_unknown_health_confirms_only_a_target_without_a_health_check() -> None:
@@ -160,24 +136,24 @@ def test_confirmed_device_that_later_reports_another_version_fails() -> None:
 def test_late_report_confirms_a_device_that_timed_out() -> None:
     rollout, device = ordered(*first_of(rollout_with(1, 1)))
     rollout, device = member.time_out(rollout, device, NOW)
-    assert member.needs_revert(device)
+    assert revert.needs_revert(device)
     _, device = member.on_report(rollout, device, NEW, NOW)
     assert device.state is MemberState.CONFIRMED
 
 
-def test_revert_ends_with_a_report_of_the_previous_version_or_a_failed_command() -> None:
-    rollout, device = confirmed(*first_of(rollout_with(1, 1)))
-    rollout, device = member.on_command_issued(*member.revert(rollout, device, NOW), "c2", NOW)
+def test_revert_ends_with_a_report_of_the_previous_version_or_a_refusal() -> None:
+    rollout, device = reverting(*confirmed(*first_of(rollout_with(1, 1))))
     assert (device.command_id, device.revert_command_id) == ("c1", "c2")
-    assert not member.needs_revert(device)
+    assert not revert.needs_revert(device)
     assert member.on_report(rollout, device, NEW, NOW)[1].revert is RevertState.REVERTING
-    failed = CommandProgress("c2", "failed", "no way")
-    assert member.on_command_progress(rollout, device, failed, NOW)[1].revert is RevertState.NOT_REVERTED
-    assert member.on_command_refused(rollout, device, "not issued", NOW)[1].revert is RevertState.NOT_REVERTED
-    assert member.time_out(rollout, device, NOW)[1].revert is RevertState.NOT_REVERTED
+    assert member.on_report(rollout, device, InstalledVersion(), NOW)[1].revert is RevertState.REVERTING
+    for end in ("failed", "rejected"):
+        refused = CommandProgress("c2", end, "no way")
+        assert member.on_command_progress(rollout, device, refused, NOW)[1].revert is RevertState.NOT_REVERTED
+    assert revert.on_command_refused(rollout, device, "not issued", NOW)[1].revert is RevertState.NOT_REVERTED
     rollout, device = member.on_report(rollout, device, OLD, NOW)
     assert device.revert is RevertState.REVERTED
-    assert member.on_command_progress(rollout, device, failed, NOW) == (rollout, device)
+    assert member.on_command_progress(rollout, device, CommandProgress("c2", "failed"), NOW) == (rollout, device)
     assert (rollout.rings[0].reverting, rollout.rings[0].reverted) == (0, 1)
 
 
@@ -197,7 +173,7 @@ def test_stale_device_in_the_first_ring_stops_the_rollout_after_the_soak_and_a_t
 
 def test_ring_in_which_no_device_could_be_updated_stops_the_rollout() -> None:
     rollout, device = first_of(rollout_with(1, 1))
-    rollout, _ = member.schedule(rollout, device, DEVICE, InstalledVersion(), NOW)
+    rollout, _ = member.schedule(rollout, device, DEVICE, replace(OLD, device_class="sensor"), NOW)
     ended, notes = advance(rollout, NOW)
     assert ended.state is RolloutState.STOPPED
     assert "proves nothing" in ended.why
@@ -215,18 +191,18 @@ def test_missing_approval_stops_the_rollout() -> None:
 def test_requests_that_do_not_fit_the_state_are_refused() -> None:
     rollout, _ = rollout_with(1, 1)
     with pytest.raises(RolloutError, match="not paused"):
-        resume(rollout, "operator:a")
+        resume(rollout, "operator:a", NOW)
     with pytest.raises(RolloutError, match="does not await"):
         approve(rollout, person("b"), NOW)
-    paused, _ = pause(rollout, "operator:a")
-    assert pause(paused, "operator:a") == (paused, ())
-    ended, _ = advance(abort(rollout, "operator:a", revert=False)[0], NOW)
+    paused, _ = pause(rollout, "operator:a", NOW)
+    assert pause(paused, "operator:a", NOW) == (paused, ())
+    ended, _ = advance(abort(rollout, "operator:a", NOW, revert=False)[0], NOW)
     assert ended.state is RolloutState.ABORTED
     with pytest.raises(RolloutError, match="only an active rollout"):
-        pause(ended, "operator:a")
+        pause(ended, "operator:a", NOW)
     with pytest.raises(RolloutError, match="nothing to abort"):
-        abort(ended, "operator:a", revert=False)
-    assert abort(ended, "x", revert=True)[0].state is RolloutState.ROLLING_BACK
+        abort(ended, "operator:a", NOW, revert=False)
+    assert abort(ended, "x", NOW, revert=True)[0].state is RolloutState.ROLLING_BACK
 
 
 @pytest.mark.parametrize(
