@@ -7,6 +7,7 @@ import asyncio
 import base64
 import os
 import re
+from collections import Counter
 from pathlib import Path
 from typing import Final
 
@@ -17,7 +18,6 @@ from starlette.routing import Mount
 from starlette.staticfiles import NotModifiedResponse, StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-STALL: Final = 60.0  # seconds without progress
 _MIB: Final = 1024 * 1024
 _HASHED: Final = re.compile(r"^([0-9a-f]{64})\.")
 _VERSIONED: Final = re.compile(r"^\d+\.[a-z]+\.json$")
@@ -42,35 +42,54 @@ class BandwidthLimiter:
 
 
 class DownloadThrottle:
-    """Limits number and bandwidth of downloads, and ends stalled ones."""
+    """Limits number and bandwidth of downloads, in all and per address, and ends them with their connection."""
 
-    def __init__(self, app: ASGIApp, *, bandwidth: BandwidthLimiter, most: int, stall: float = STALL) -> None:
+    def __init__(self, app: ASGIApp, *, bandwidth: BandwidthLimiter, most: int, most_per_address: int) -> None:
         self._app = app
         self._bandwidth = bandwidth
         self._most = most
-        self._stall = stall
-        self._active = 0
+        self._most_per_address = most_per_address
+        self._active: Counter[str] = Counter()  # downloads by address
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serves the request, or responds 503 with Retry-After."""
-        if scope["type"] != "http" or self._active >= self._most:
+        address = (scope.get("client") or ("",))[0]
+        if (
+            scope["type"] != "http"
+            or self._active[address] >= self._most_per_address
+            or self._active.total() >= self._most
+        ):
             busy = PlainTextResponse("too many downloads\n", 503, {"Retry-After": "30"})
             await busy(scope, receive, send)
             return
-        self._active += 1
+        self._active[address] += 1
 
         async def slowly(message: Message) -> None:
             if message["type"] == "http.response.body":
                 await self._bandwidth.take(len(message.get("body", b"")))
-            async with asyncio.timeout(self._stall):
-                await send(message)
+            await send(message)
 
         try:
-            await self._app(scope, receive, slowly)
-        except TimeoutError:
-            return  # the server closes the connection; the device resumes the download
+            await _while_connected(self._app, scope, receive, slowly)
         finally:
-            self._active -= 1
+            self._active[address] -= 1
+            self._active += Counter()  # drops addresses without downloads
+
+
+async def _while_connected(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+    """Serves until the client is gone: the rest of a file is not read for nobody. Such requests have no body."""
+
+    async def serve() -> None:
+        await app(scope, receive, send)
+
+    async def disconnected() -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+    async with asyncio.TaskGroup() as group:
+        served, gone = group.create_task(serve()), group.create_task(disconnected())
+        served.add_done_callback(lambda _: gone.cancel())
+        gone.add_done_callback(lambda _: served.cancel())
 
 
 class _Files(StaticFiles):
@@ -101,10 +120,13 @@ def headers_of(name: str) -> dict[str, str]:
     return {"cache-control": "no-cache"}
 
 
-def create_downloads(served: str | os.PathLike[str], *, mib_per_second: float, most: int) -> ASGIApp:
+def create_downloads(
+    served: str | os.PathLike[str], *, mib_per_second: float, most: int, most_per_address: int
+) -> ASGIApp:
     """Returns an application that serves `/metadata/` and `/targets/` of the folder `repository/`."""
     routes = [
         Mount(f"/{part}", _Files(directory=Path(served) / part, check_dir=False)) for part in ("metadata", "targets")
     ]
     app = Starlette(routes=routes)
-    return DownloadThrottle(app, bandwidth=BandwidthLimiter(mib_per_second * _MIB), most=most)
+    bandwidth = BandwidthLimiter(mib_per_second * _MIB)
+    return DownloadThrottle(app, bandwidth=bandwidth, most=most, most_per_address=most_per_address)

@@ -1,5 +1,7 @@
-"""Middleware: limits request bodies, and adds security headers to responses."""
+"""Middleware: limits request bodies, adds security headers to responses, reads the headers of trusted proxies."""
 
+import ipaddress
+from collections import Counter
 from typing import Final
 
 from starlette.exceptions import HTTPException
@@ -23,11 +25,41 @@ _HEADERS: Final = (
 )
 
 
-class RequestLimitMiddleware:
-    """ASGI middleware; refuses a body by its Content-Length, or else when it exceeds the limit."""
+MAX_BODIES: Final = 64 * 1024 * 1024  # bytes of all bodies that are held at a time
+MAX_BODIES_PER_ADDRESS: Final = 16 * 1024 * 1024  # bytes; room for eight of the largest
+IpNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
-    def __init__(self, app: ASGIApp) -> None:
+
+class BodyMemory:
+    """Counts the bytes of the bodies that requests hold, in all and per address."""
+
+    def __init__(self, total: int = MAX_BODIES, per_address: int = MAX_BODIES_PER_ADDRESS) -> None:
+        self._total = total
+        self._per_address = per_address
+        self._held: Counter[str] = Counter()
+        self._sum = 0
+
+    def take(self, address: str, count: int) -> bool:
+        """Counts bytes; False, without counting them, where a bound would be exceeded."""
+        if self._sum + count > self._total or self._held[address] + count > self._per_address:
+            return False
+        self._held[address] += count
+        self._sum += count
+        return True
+
+    def release(self, address: str, count: int) -> None:
+        self._sum -= count
+        self._held[address] -= count
+        if self._held[address] <= 0:
+            del self._held[address]
+
+
+class RequestLimitMiddleware:
+    """ASGI middleware; refuses a body by its Content-Length, or else when it exceeds the limit or the memory left."""
+
+    def __init__(self, app: ASGIApp, memory: BodyMemory | None = None) -> None:
         self._app = app
+        self._memory = BodyMemory() if memory is None else memory
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -43,21 +75,33 @@ class RequestLimitMiddleware:
         if _announced(scope, most) > most:
             await answer(413, "body_too_large", _too_large(most))(scope, receive, decorated)
             return
-        await self._app(scope, _Bounded(receive, most).receive, decorated)
+        body = _Bounded(receive, most, self._memory, (scope["client"] or ("",))[0])
+        try:
+            await self._app(scope, body.receive, decorated)
+        finally:
+            body.release()
 
 
 class _Bounded:
-    def __init__(self, receive: Receive, most: int) -> None:
+    def __init__(self, receive: Receive, most: int, memory: BodyMemory, address: str) -> None:
         self._receive = receive
         self._most = most
+        self._memory = memory
+        self._address = address
         self._size = 0
 
     async def receive(self) -> Message:
         message = await self._receive()
-        self._size += len(message.get("body", b""))
-        if self._size > self._most:
+        count = len(message.get("body", b""))
+        if self._size + count > self._most:
             raise HTTPException(413, _too_large(self._most))
+        if not self._memory.take(self._address, count):
+            raise HTTPException(503, "too many bodies are under way: try again", {"Retry-After": "5"})
+        self._size += count
         return message
+
+    def release(self) -> None:
+        self._memory.release(self._address, self._size)
 
 
 def _too_large(most: int) -> str:
@@ -69,3 +113,47 @@ def _announced(scope: Scope, most: int) -> int:
         if name == b"content-length":
             return int(value) if value.isdigit() else most + 1
     return 0
+
+
+class ForwardedHeaders:
+    """ASGI middleware; takes client and scheme from `X-Forwarded-For` and `X-Forwarded-Proto` of trusted proxies.
+
+    Without proxies the headers mean nothing: whoever connects could name any address.
+    """
+
+    def __init__(self, app: ASGIApp, proxies: tuple[IpNetwork, ...]) -> None:
+        self._app = app
+        self._proxies = proxies
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        client = scope.get("client")
+        if self._proxies and scope["type"] == "http" and client is not None and self._is_proxy(client[0]):
+            scope["client"] = (self._forwarded_for(scope) or client[0], client[1])
+            schemes = _values(scope, b"x-forwarded-proto")
+            if schemes and schemes[-1] in ("http", "https"):
+                scope["scheme"] = schemes[-1]
+        await self._app(scope, receive, send)
+
+    def _forwarded_for(self, scope: Scope) -> str | None:
+        """The last address that no trusted proxy has; each proxy appends the one that it saw."""
+        for text in reversed(_values(scope, b"x-forwarded-for")):
+            try:
+                address = str(ipaddress.ip_address(text))
+            except ValueError:
+                return None  # not written by a proxy that does its work
+            if not self._is_proxy(address):
+                return address
+        return None
+
+    def _is_proxy(self, address: str) -> bool:
+        try:
+            parsed = ipaddress.ip_address(address)
+        except ValueError:
+            return False
+        return any(parsed in network for network in self._proxies)
+
+
+def _values(scope: Scope, wanted: bytes) -> list[str]:
+    """The comma-separated values of all headers of this name."""
+    joined = b",".join(value for name, value in scope["headers"] if name == wanted)
+    return [part.strip() for part in joined.decode("latin-1").split(",") if part.strip()]

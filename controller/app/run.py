@@ -7,14 +7,13 @@ opened as the configuration says) and `servers`. `offline` is what the command l
 import asyncio
 import contextlib
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, Final
 
 from controller.adapters.logs import configure_logs, logger_for
-from controller.api.context import Services
 from controller.app.adapters import PolicyLoader, check_secret_files, open_adapters
-from controller.app.build import BackgroundLoop, Controller, build, fleet_guards
-from controller.app.servers import STOP_TIMEOUT, CrlServer, UpdateServer, api_server, listen
+from controller.app.build import Controller, build, fleet_guards
+from controller.app.servers import STOP_TIMEOUT, HttpListener, http_listeners
 from controller.ports.errors import ControllerError
 from controller.service.maintenance import tune_gc
 from controller.service.settings.settings import Settings
@@ -41,45 +40,36 @@ async def serve(
         adapters = await open_adapters(stack, settings, loader)
         controller = await build(settings, adapters, policies, fleet_guards(settings))
         tune_gc()
-        servers = tuple(_servers(settings, controller.services))
+        listeners = http_listeners(controller.services, controller.durations, log)
         await controller.policies.start(force=force)
         resumed = await controller.services.containment.outbox.resume()
         devices = len(controller.services.fleet.devices)
         log("started", {"devices": devices, "effects": resumed, "policies": policies.version})
-        await _run(controller, servers, ready)
+        await _run(controller, listeners, ready)
     log("stopped", {})
-
-
-def _servers(settings: Settings, services: Services) -> Iterator[tuple[str, BackgroundLoop]]:
-    if settings.updates.folder is not None and settings.updates.listen is not None:
-        yield "update downloads", UpdateServer(settings)
-    if services.identity is not None and settings.authority.crl_listen is not None:
-        yield "revocation lists", CrlServer(services, settings.authority.crl_listen)
 
 
 async def _run(
     controller: Controller,
-    servers: tuple[tuple[str, BackgroundLoop], ...],
+    listeners: tuple[HttpListener, ...],
     ready: Callable[[dict[str, Any]], None] | None,
 ) -> None:
-    settings = controller.services.settings
+    api, *others = listeners
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in _SIGNALS:
         loop.add_signal_handler(number, stop.set)
     loop.add_signal_handler(signal.SIGHUP, controller.policies.request_reload)
-    listener = listen(settings)
-    server = api_server(controller.services, controller.durations)
     try:
         async with asyncio.TaskGroup() as group:
-            serving = group.create_task(server.serve(sockets=[listener]), name="api")
-            tasks = [group.create_task(one.run(), name=name) for name, one in (*controller.loops, *servers)]
+            serving = group.create_task(api.run(), name=api.name)
+            tasks = [group.create_task(one.run(), name=name) for name, one in controller.loops]
+            tasks += [group.create_task(one.run(), name=one.name) for one in others]
             if ready is not None:
-                host, port = listener.getsockname()[:2]
-                ready({"api": f"{'https' if settings.api.certificate else 'http'}://{host}:{port}"})
+                ready({"api": api.url})
             await stop.wait()
             controller.services.waiters.close()
-            server.should_exit = True
+            api.close()
             for task in tasks:
                 task.cancel()
                 await asyncio.wait([task], timeout=STOP_TIMEOUT)

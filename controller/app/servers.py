@@ -1,126 +1,174 @@
-"""The HTTP servers: the API, downloads of updates, revocation lists."""
+"""The HTTP listeners: the API with enrolment, downloads of updates, revocation lists."""
 
 import asyncio
-import contextlib
+import resource
 import socket
 import ssl
 from collections.abc import Iterator
-from typing import Final
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
 
 import uvicorn
+from starlette.types import ASGIApp
 
+from controller.adapters.emqx.client.http import AT_ONCE
+from controller.adapters.http_server.admission import MIN_CONNECTIONS, ConnectionLimits, share_descriptors
+from controller.adapters.http_server.server import BoundedServer
 from controller.api.context import Services
 from controller.api.downloads import create_downloads
 from controller.api.metrics import ContainmentDurations
+from controller.api.middleware import ForwardedHeaders
 from controller.api.server import create_api, create_list_server
 from controller.ports.errors import SettingsError
-from controller.service.settings.settings import Settings
+from controller.ports.log import Log
+from controller.service.settings.base import host_of, port_of
 
 STOP_TIMEOUT: Final = 10.0  # seconds for what is under way
-_LIST_CONNECTIONS: Final = 64  # of brokers and devices that fetch revocation lists at once
+CRL_CONNECTIONS: Final = 128  # of brokers and devices that fetch revocation lists
+CRL_CONNECTIONS_PER_ADDRESS: Final = 16
+# Descriptors for MQTT (one for each attempt to connect), the store's files, log, loop and what a request opens;
+# a full listener never takes them, so that a lost MQTT session always comes back.
+RESERVED_DESCRIPTORS: Final = 192
 
 
-class EmbeddedUvicornServer(uvicorn.Server):
-    """A uvicorn server that leaves signal handling to the process."""
+@dataclass(frozen=True, slots=True)
+class ListenerSettings:
+    """One listener: `key` names its address in the configuration; `uvicorn` holds further options."""
 
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
-def listen(settings: Settings) -> socket.socket:
-    """The API's listening socket.
-
-    Raises:
-        SettingsError: the port is not free.
-    """
-    return _bind(settings.api.host, settings.api.port, f"api.listen: cannot listen on {settings.api.listen}")
+    name: str
+    key: str
+    address: str
+    app: ASGIApp
+    limits: ConnectionLimits
+    stop_seconds: int
+    uvicorn: dict[str, Any]
 
 
-def _bind(host: str, port: int, trouble: str) -> socket.socket:
-    try:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        return socket.create_server((host, port), family=family)
-    except OSError as e:
-        raise SettingsError(f"{trouble}: {e.strerror}") from e
+class HttpListener:
+    """Serves one application on one address, within the limits of its connections."""
 
-
-def api_server(services: Services, durations: ContainmentDurations) -> EmbeddedUvicornServer:
-    certificate, key = services.settings.api.certificate, services.settings.api.key
-    config = uvicorn.Config(
-        create_api(services, durations),
-        log_config=None,
-        lifespan="off",
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=int(STOP_TIMEOUT),
-        ssl_certfile=None if certificate is None else str(certificate),
-        ssl_keyfile=None if key is None else str(key),
-    )
-    return EmbeddedUvicornServer(config)
-
-
-class UpdateServer:
-    """Serves the repository of updates to devices, on a separate port."""
-
-    def __init__(self, settings: Settings) -> None:
-        updates = settings.updates
-        assert updates.folder is not None
-        served = updates.folder / "repository"
-        config = uvicorn.Config(
-            create_downloads(served, mib_per_second=updates.mib_per_second, most=updates.max_downloads),
-            log_config=None,
-            lifespan="off",
-            access_log=False,
-            server_header=False,
-            timeout_graceful_shutdown=1,  # a device resumes its download
-            ssl_certfile=None if updates.certificate is None else str(updates.certificate),
-            ssl_keyfile=None if updates.key is None else str(updates.key),
-            ssl_ca_certs=None if updates.client_ca is None else str(updates.client_ca),
-            ssl_cert_reqs=ssl.CERT_NONE if updates.client_ca is None else ssl.CERT_REQUIRED,
-        )
-        self._server = EmbeddedUvicornServer(config)
-        self._listener = _bind(updates.host, updates.port, f"updates.listen: cannot listen on {updates.listen}")
-        host, port = self._listener.getsockname()[:2]
-        self.url = f"{'http' if updates.certificate is None else 'https'}://{host}:{port}"
-
-    async def run(self) -> None:
-        """Runs until cancelled."""
-        serving = asyncio.get_running_loop().create_task(self._server.serve(sockets=[self._listener]))
-        try:
-            await asyncio.shield(serving)
-        except asyncio.CancelledError:
-            self._server.should_exit = True
-            await serving
-            raise
-
-
-class CrlServer:
-    """Serves revocation lists over plain HTTP and nothing else: they are signed, and EMQX fetches over HTTP only."""
-
-    def __init__(self, services: Services, listen_on: str) -> None:
+    def __init__(self, settings: ListenerSettings) -> None:
         """Takes the port.
 
         Raises:
-            SettingsError: the port is not free.
+            SettingsError: it is not free.
         """
-        host, _, port = listen_on.rpartition(":")
-        self._socket = _bind(host.strip("[]"), int(port), f"authority.crl_listen: cannot listen on {listen_on}")
-        self._server = EmbeddedUvicornServer(
-            uvicorn.Config(
-                create_list_server(services),
-                log_config=None,
-                lifespan="off",
-                access_log=False,
-                server_header=False,
-                limit_concurrency=_LIST_CONNECTIONS,
-            )
+        self.name = settings.name
+        self._socket = _bind(settings.address, settings.key)
+        host, port = self._socket.getsockname()[:2]
+        scheme = "https" if settings.uvicorn.get("ssl_certfile") else "http"
+        self.url = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
+        config = uvicorn.Config(
+            settings.app,
+            log_config=None,
+            lifespan="off",
+            ws="none",
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,  # `ForwardedHeaders` reads them, from configured proxies only
+            timeout_graceful_shutdown=settings.stop_seconds,
+            **settings.uvicorn,
         )
+        self._server = BoundedServer(config, settings.limits, settings.name)
 
     async def run(self) -> None:
-        """Runs until cancelled."""
+        """Serves until cancelled or closed; requests under way have the listener's `stop_seconds`."""
+        serving = asyncio.get_running_loop().create_task(self._server.serve(sockets=[self._socket]))
         try:
-            await self._server.serve(sockets=[self._socket])
+            await asyncio.shield(serving)
         except asyncio.CancelledError:
-            await self._server.shutdown(sockets=[self._socket])
+            self.close()
+            await serving
             raise
+
+    def close(self) -> None:
+        """Stops accepting; `run` returns when what is under way is done."""
+        self._server.should_exit = True
+
+
+def _bind(address: str, key: str) -> socket.socket:
+    host = host_of(address)
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return socket.create_server((host, port_of(address)), family=family)
+    except OSError as e:
+        raise SettingsError(f"{key}: cannot listen on {address}: {e.strerror}") from e
+
+
+def http_listeners(services: Services, durations: ContainmentDurations, log: Log) -> tuple[HttpListener, ...]:
+    """The configured listeners, the API's first; together they leave `RESERVED_DESCRIPTORS` to everything else.
+
+    Raises:
+        SettingsError: a port is not free, or the process may open too few files.
+    """
+    wanted = list(_wanted(services, durations))
+    settings = services.settings
+    needed = RESERVED_DESCRIPTORS + AT_ONCE * len(settings.emqx.api)
+    if settings.updates.listen is not None:
+        needed += settings.updates.max_downloads  # the file of each download
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    available = sum(each.limits.total for each in wanted) if limit == resource.RLIM_INFINITY else limit - needed
+    try:
+        shares = share_descriptors([each.limits for each in wanted], available)
+    except ValueError as e:
+        least = needed + MIN_CONNECTIONS * len(wanted)
+        raise SettingsError(f"this process may open {limit} files, and needs {least}: raise `ulimit -n`") from e
+    for each, share in zip(wanted, shares, strict=True):
+        if share != each.limits:
+            fields = {"listener": each.name, "connections": share.total, "configured": each.limits.total}
+            log("fewer connections than configured: the limit of open files is low", {**fields, "open_files": limit})
+    return tuple(HttpListener(replace(each, limits=share)) for each, share in zip(wanted, shares, strict=True))
+
+
+def _wanted(services: Services, durations: ContainmentDurations) -> Iterator[ListenerSettings]:
+    settings = services.settings
+    api, updates, proxies = settings.api, settings.updates, settings.api.trusted_proxies
+    yield ListenerSettings(
+        "api",
+        "api.listen",
+        api.listen,
+        ForwardedHeaders(create_api(services, durations), proxies),
+        ConnectionLimits(api.max_connections, api.max_connections_per_address, proxies),
+        int(STOP_TIMEOUT),
+        _tls(api.certificate, api.key),
+    )
+    if updates.folder is not None and updates.listen is not None:
+        served = create_downloads(
+            updates.folder / "repository",
+            mib_per_second=updates.mib_per_second,
+            most=updates.max_downloads,
+            most_per_address=updates.max_downloads_per_address,
+        )
+        yield ListenerSettings(
+            "update downloads",
+            "updates.listen",
+            updates.listen,
+            ForwardedHeaders(served, proxies),
+            # Twice as many connections as downloads: those beyond are told to come again.
+            ConnectionLimits(2 * updates.max_downloads, 2 * updates.max_downloads_per_address, proxies),
+            1,  # a device resumes its download
+            {
+                **_tls(updates.certificate, updates.key),
+                "ssl_ca_certs": None if updates.client_ca is None else str(updates.client_ca),
+                "ssl_cert_reqs": ssl.CERT_NONE if updates.client_ca is None else ssl.CERT_REQUIRED,
+            },
+        )
+    if services.identity is not None and settings.authority.crl_listen is not None:
+        # Plain HTTP: the lists are signed, and EMQX fetches over HTTP only.
+        yield ListenerSettings(
+            "revocation lists",
+            "authority.crl_listen",
+            settings.authority.crl_listen,
+            create_list_server(services),
+            ConnectionLimits(CRL_CONNECTIONS, CRL_CONNECTIONS_PER_ADDRESS, proxies),
+            1,
+            {},
+        )
+
+
+def _tls(certificate: Path | None, key: Path | None) -> dict[str, Any]:
+    return {
+        "ssl_certfile": None if certificate is None else str(certificate),
+        "ssl_keyfile": None if key is None else str(key),
+    }

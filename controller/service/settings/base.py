@@ -1,5 +1,6 @@
 """The types that every table of `cordon.toml` is made of."""
 
+import ipaddress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -29,6 +30,14 @@ def host_of(address: str) -> str:
 
 def port_of(address: str) -> int:
     return int(address.rpartition(":")[2])
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only programs of this machine reach a listener on `host`."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 class SettingsTable(BaseModel):

@@ -7,7 +7,7 @@ from pydantic import AfterValidator, Field, StringConstraints, model_validator
 from controller.domain.rollout.model import RolloutTerms
 from controller.domain.rollout.rings import DEFAULT_RINGS, MAX_RINGS, RolloutRing, parse_ring
 from controller.domain.rollout.window import time_zone_named
-from controller.service.settings.base import ConfigPath, Duration, ListenAddress, SettingsTable, host_of, port_of
+from controller.service.settings.base import ConfigPath, Duration, ListenAddress, SettingsTable, host_of, is_loopback
 
 MAX_CLASSES: Final = 64
 
@@ -80,15 +80,12 @@ class RolloutSettings(SettingsTable):
         return name in known and select in (None, known[name])
 
 
-_LOOPBACK = ("127.0.0.1", "localhost", "::1")
-
-
 class UpdateSettings(SettingsTable):
     """`folder` is made by `cordon update init`; `listen` serves it to devices, unless another web server does.
 
     `url` is the address for devices; enrolment returns it together with the root metadata. Beyond loopback `listen`
     needs a certificate and key; with `client_ca` clients need a certificate of that CA. `mib_per_second` limits all
-    downloads together (0: no limit), `max_downloads` their number at a time.
+    downloads together (0: no limit), `max_downloads` and `max_downloads_per_address` their number at a time.
     """
 
     folder: ConfigPath | None = None
@@ -99,16 +96,8 @@ class UpdateSettings(SettingsTable):
     client_ca: ConfigPath | None = None
     mib_per_second: Annotated[float, Field(ge=0, le=100_000)] = 0.0
     max_downloads: Annotated[int, Field(ge=1, le=10_000)] = 64
+    max_downloads_per_address: Annotated[int, Field(ge=1, le=10_000)] = 16
     refresh_every: Annotated[Duration, Field(ge=1.0, le=21_600.0)] = 600.0
-
-    @property
-    def host(self) -> str:
-        return host_of(self.listen or "")
-
-    @property
-    def port(self) -> int:
-        """0 takes a free one."""
-        return port_of(self.listen or ":0")
 
     @model_validator(mode="after")
     def _check_tls(self) -> Self:
@@ -118,6 +107,6 @@ class UpdateSettings(SettingsTable):
             raise ValueError("client_ca needs certificate and key")
         if self.listen is not None and self.folder is None:
             raise ValueError("listen needs folder")
-        if self.listen is not None and self.certificate is None and self.host not in _LOOPBACK:
+        if self.listen is not None and self.certificate is None and not is_loopback(host_of(self.listen)):
             raise ValueError("beyond loopback updates are served with certificate and key")
         return self

@@ -1,6 +1,7 @@
 """The settings of `cordon.toml`, checked when the file is read; errors name the file and the key."""
 
 import tomllib
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
 from urllib.parse import urlsplit
@@ -12,7 +13,15 @@ from controller.domain.guards.guards import ProtectionRules
 from controller.domain.policy.cel import MAX_EXPRESSION
 from controller.ports.errors import SettingsError
 from controller.service.ingest.rate_limit import MESSAGE_BURST, MESSAGES_PER_SECOND
-from controller.service.settings.base import ConfigPath, Duration, ListenAddress, SettingsTable, host_of, port_of
+from controller.service.settings.base import (
+    ConfigPath,
+    Duration,
+    ListenAddress,
+    SettingsTable,
+    host_of,
+    is_loopback,
+    port_of,
+)
 from controller.service.settings.rollouts import RolloutSettings, UpdateSettings
 from schemas.base import DEVICE_ID_PATTERN
 from schemas.broker_address import BrokerAddress
@@ -78,12 +87,35 @@ class PolicySettings(SettingsTable):
     paths: Annotated[tuple[ConfigPath, ...], Field(min_length=1)]
 
 
+IpNetwork = IPv4Network | IPv6Network
+MAX_PROXIES: Final = 64
+
+
 class ApiSettings(SettingsTable):
-    """Beyond loopback `listen` needs a certificate and key, or a TLS proxy in front."""
+    """Beyond loopback `listen` needs a certificate and key, or `unsafe_plain_http`.
+
+    `max_connections` and `max_connections_per_address` count open connections. `trusted_proxies`: whose
+    `X-Forwarded-For` is believed, at every listener; `max_connections_per_address` does not apply to them.
+    """
 
     listen: ListenAddress = "127.0.0.1:8480"
     certificate: ConfigPath | None = None
     key: ConfigPath | None = None
+    unsafe_plain_http: bool = False
+    max_connections: Annotated[int, Field(ge=16, le=20_000)] = 384
+    max_connections_per_address: Annotated[int, Field(ge=1, le=20_000)] = 64
+    trusted_proxies: Annotated[tuple[IpNetwork, ...], Field(max_length=MAX_PROXIES)] = ()
+
+    @model_validator(mode="after")
+    def _check_tls(self) -> Self:
+        if (self.certificate is None) != (self.key is None):
+            raise ValueError("certificate and key belong together")
+        if self.certificate is None and not self.unsafe_plain_http and not is_loopback(self.host):
+            raise ValueError(
+                f"tokens would be sent in clear text to {self.listen}: set certificate and key, or listen on loopback "
+                "behind a TLS proxy, or set unsafe_plain_http = true"
+            )
+        return self
 
     @property
     def host(self) -> str:

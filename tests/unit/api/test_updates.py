@@ -46,7 +46,7 @@ async def test_a_folder_without_a_repository_is_said_to_be_so(tmp_path: Path) ->
 
 async def test_downloads_have_ranges_and_content_hashes_and_nothing_else_is_served(made: Repository) -> None:
     (found,) = TufUpdateRepository(made.folder.base).published()
-    app = create_downloads(made.served, mib_per_second=0, most=4)
+    app = create_downloads(made.served, mib_per_second=0, most=4, most_per_address=4)
     path = f"/targets/edge-app/1.0/{found.sha256}.content.bin"
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://updates") as client:
         whole = await client.get(path)
@@ -66,9 +66,8 @@ async def test_downloads_have_ranges_and_content_hashes_and_nothing_else_is_serv
 
 
 async def test_too_many_downloads_are_told_to_come_again(made: Repository) -> None:
-    app = DownloadThrottle(
-        create_downloads(made.served, mib_per_second=0, most=4), bandwidth=BandwidthLimiter(0), most=0
-    )
+    served = create_downloads(made.served, mib_per_second=0, most=4, most_per_address=4)
+    app = DownloadThrottle(served, bandwidth=BandwidthLimiter(0), most=0, most_per_address=0)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://updates") as client:
         busy = await client.get("/metadata/timestamp.json")
     assert (busy.status_code, busy.headers["retry-after"]) == (503, "30")

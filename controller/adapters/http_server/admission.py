@@ -1,0 +1,82 @@
+"""How many connections a listener admits, in all and per address; pure."""
+
+import ipaddress
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+IpNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+MIN_CONNECTIONS: Final = 16  # of a listener, however few descriptors there are
+_V6_SITE: Final = 64  # bits: one host has a whole /64 to take addresses from
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionLimits:
+    """`total` and `per_address` are numbers of connections; for clients in `proxies` only `total` applies."""
+
+    total: int
+    per_address: int
+    proxies: tuple[IpNetwork, ...] = ()
+
+
+def share_descriptors(wanted: Sequence[ConnectionLimits], available: int) -> tuple[ConnectionLimits, ...]:
+    """Returns the limits of all listeners, reduced in proportion where there are not enough descriptors.
+
+    Each listener has its share for itself, so that a full one takes nothing from the others.
+
+    Raises:
+        ValueError: not even `MIN_CONNECTIONS` for each.
+    """
+    if available < MIN_CONNECTIONS * len(wanted):
+        raise ValueError(f"{available} descriptors for {len(wanted)} listeners")
+    asked = sum(limits.total for limits in wanted)
+    if asked <= available:
+        return tuple(wanted)
+    spare = available - MIN_CONNECTIONS * len(wanted)
+    shares = (MIN_CONNECTIONS + spare * limits.total // asked for limits in wanted)
+    return tuple(
+        replace(limits, total=min(share, limits.total), per_address=min(share, limits.per_address))
+        for limits, share in zip(wanted, shares, strict=True)
+    )
+
+
+class AddressCounts:
+    """Counts the connections of each address; an IPv6 address counts as its /64."""
+
+    def __init__(self, limits: ConnectionLimits) -> None:
+        self._limits = limits
+        self._open: Counter[str] = Counter()
+
+    def take(self, address: str) -> bool:
+        """Counts a connection; False, without counting it, at the limit."""
+        key = self._key(address)
+        if key is not None:
+            if self._open[key] >= self._limits.per_address:
+                return False
+            self._open[key] += 1
+        return True
+
+    def release(self, address: str) -> None:
+        """Counts a connection that ended."""
+        key = self._key(address)
+        if key is None:
+            return
+        self._open[key] -= 1
+        if self._open[key] <= 0:
+            del self._open[key]
+
+    def _key(self, address: str) -> str | None:
+        """What is counted; None for a proxy."""
+        try:
+            parsed = ipaddress.ip_address(address.partition("%")[0])
+        except ValueError:
+            return address
+        if isinstance(parsed, ipaddress.IPv6Address) and parsed.ipv4_mapped is not None:
+            parsed = parsed.ipv4_mapped
+        if any(parsed in network for network in self._limits.proxies):
+            return None
+        if isinstance(parsed, ipaddress.IPv6Address):
+            return str(ipaddress.ip_network((parsed, _V6_SITE), strict=False))
+        return str(parsed)

@@ -1,0 +1,247 @@
+"""Idle, slow and many clients at an HTTP listener: each has limits, and nobody else is kept out."""
+
+import asyncio
+import socket
+import ssl
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+import uvloop
+
+from controller.adapters.http_server.admission import ConnectionLimits
+from controller.adapters.http_server.protocol import (
+    BODY_SECONDS,
+    HANDSHAKE_SECONDS,
+    HEADER_SECONDS,
+    MIN_RATE,
+    RATE_WINDOW,
+    Phase,
+)
+from controller.api.downloads import create_downloads
+from tests.support.certs import Certs
+from tests.support.http_listener import LARGE, Loop, RunningListener, is_closed, run_in, running_listener
+from tests.support.waiting import eventually
+
+FEW = ConnectionLimits(total=8, per_address=4)
+POST = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 60000\r\n\r\n{"
+
+
+@pytest.fixture(params=[asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+def loop(request: pytest.FixtureRequest) -> Loop:
+    made: Loop = request.param
+    return made
+
+
+def _slow(sent: bytes, phase: Phase, seconds: float) -> Callable[[RunningListener], Awaitable[None]]:
+    """A client that sends this and no more: it stays for the phase's time and not longer."""
+
+    async def scenario(running: RunningListener) -> None:
+        client = await running.connect(sent=sent)
+        with client:
+            await eventually(lambda: [each.phase for each in running.server.watched()] == [phase], phase.value)
+            running.end_overdue(0)
+            running.end_overdue(seconds - 1)
+            assert running.server.open == 1
+            running.end_overdue(seconds + 1)
+            assert running.server.open == 0
+            assert await is_closed(client)
+
+    return scenario
+
+
+@pytest.mark.parametrize(
+    ("sent", "phase", "seconds"),
+    [
+        (b"", Phase.HEADER, HEADER_SECONDS),
+        (b"GET / HTTP/1.1\r\nX-A: ", Phase.HEADER, HEADER_SECONDS),
+        (b"GET / HTTP/1.1\r\nHost: x\r\n\r\nGET / HT", Phase.HEADER, HEADER_SECONDS),
+        (POST, Phase.BODY, BODY_SECONDS),
+        (POST.replace(b"POST / ", b"POST /unread "), Phase.BODY, BODY_SECONDS),
+        (b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab", Phase.BODY, BODY_SECONDS),
+        (POST.replace(b"{", b"").replace(b"\r\n\r\n", b"\r\nExpect: 100-continue\r\n\r\n"), Phase.BODY, BODY_SECONDS),
+    ],
+    ids=["nothing", "half a header", "half a second header", "half a body", "refused body", "chunks", "expects"],
+)
+def test_a_request_that_never_ends_is_ended(loop: Loop, sent: bytes, phase: Phase, seconds: float) -> None:
+    async def scenario() -> None:
+        async with running_listener(FEW) as running:
+            await _slow(sent, phase, seconds)(running)
+            assert b"0 bytes" in await running.fetch()
+
+    run_in(loop, scenario)
+
+
+@pytest.mark.parametrize("start", [b"GET / HTTP/1.1\r\nX-A: ", POST], ids=["header", "body"])
+def test_sending_a_byte_now_and_then_buys_no_time(loop: Loop, start: bytes) -> None:
+    async def scenario() -> None:
+        async with running_listener(FEW) as running:
+            client = await running.connect(sent=start)
+            with client:
+                await eventually(lambda: running.server.open == 1, "the connection")
+                await asyncio.sleep(0)
+                running.end_overdue(0)
+                for second in range(int(BODY_SECONDS) + 2):
+                    if running.server.open:
+                        await asyncio.get_running_loop().sock_sendall(client, b"a")
+                    await asyncio.sleep(0)
+                    running.end_overdue(second)
+                assert running.server.open == 0
+
+    run_in(loop, scenario)
+
+
+def test_a_tls_handshake_that_never_ends_is_ended(loop: Loop, tmp_path: Path) -> None:
+    certs = Certs(tmp_path)
+    tls = ssl.create_default_context(cafile=certs.ca)
+    files = {"ssl_certfile": str(certs.server_cert), "ssl_keyfile": str(certs.server_key)}
+
+    async def scenario() -> None:
+        async with running_listener(FEW, **files) as running:
+            silent, garbled = await running.connect(), await running.connect(sent=b"\x16\x03\x01\x02")
+            with silent, garbled:
+                await eventually(lambda: running.server.open == 2, "both connections")
+                assert {each.phase for each in running.server.watched()} == {Phase.HANDSHAKE}
+                running.end_overdue(HANDSHAKE_SECONDS - 1)
+                assert running.server.open == 2
+                assert b"0 bytes" in await running.fetch(tls=tls)
+                running.end_overdue(HANDSHAKE_SECONDS + 1)
+                assert await is_closed(silent)
+                assert await is_closed(garbled)
+            wrong = await running.connect(sent=b"GET / HTTP/1.1\r\n\r\n")
+            with wrong:
+                assert await is_closed(wrong)
+            await eventually(lambda: running.server.open == 0, "no connection is left")
+
+    run_in(loop, scenario)
+
+
+def test_a_client_that_takes_nothing_is_ended_and_a_slow_one_is_not(loop: Loop) -> None:
+    async def scenario() -> None:
+        async with running_listener(FEW) as running:
+            request = b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n"
+            still = await running.connect("127.0.0.1", request, receive_buffer=32_768)
+            slow = await running.connect("127.0.0.2", request, receive_buffer=32_768)
+            with still, slow:
+                both = running.server.watched
+                await eventually(lambda: len([each for each in both() if each.has_unsent]) == 2, "both wait")
+                (mine,) = [each for each in both() if each.address == "127.0.0.2"]
+                for look in range(4):  # the first one or two may still see the buffers fill
+                    running.end_overdue(look * (RATE_WINDOW + 1))
+                    assert mine in both()
+                    wanted = mine.acknowledged + 4 * MIN_RATE * RATE_WINDOW
+                    while mine.acknowledged < wanted:
+                        assert await asyncio.get_running_loop().sock_recv(slow, 65536)
+                assert [each.address for each in both()] == ["127.0.0.2"]
+                assert await is_closed(still)
+
+    run_in(loop, scenario)
+
+
+def test_one_address_has_its_share_and_the_others_theirs(loop: Loop) -> None:
+    async def scenario() -> None:
+        async with running_listener(FEW) as running:
+            clients = [await running.connect("127.0.0.2") for _ in range(20)]
+            await eventually(lambda: running.server.open == FEW.per_address, "the share of the address")
+            assert await running.fetch("127.0.0.2") == b""
+            assert b"0 bytes from 127.0.0.3" in await running.fetch("127.0.0.3")
+            for client in clients:
+                client.close()
+            await eventually(lambda: running.server.open == 0, "all are closed")
+            assert b"0 bytes from 127.0.0.2" in await running.fetch("127.0.0.2")
+
+    run_in(loop, scenario)
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET / HTTP/1.1\r\nX-A: ", POST], ids=["idle", "header", "body"])
+def test_a_full_listener_serves_who_sends_a_request(loop: Loop, sent: bytes) -> None:
+    """Finding: 64 idle connections kept every broker from its revocation lists, as long as they were held."""
+
+    async def scenario() -> None:
+        async with running_listener(FEW) as running:
+            clients = [await running.connect(f"127.0.0.{10 + n // 4}", sent) for n in range(40)]
+            await eventually(lambda: running.server.open == FEW.total, "the listener is full")
+            for _ in range(5):
+                assert b"0 bytes from 127.0.0.1" in await running.fetch()
+            assert running.server.open <= FEW.total
+            for client in clients:
+                client.close()
+
+    run_in(loop, scenario)
+
+
+def test_requests_under_way_are_never_displaced(loop: Loop) -> None:
+    async def scenario() -> None:
+        async with running_listener(ConnectionLimits(2, 2)) as running:
+            request = b"GET /large HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+            clients = [await running.connect(sent=request, receive_buffer=4096) for _ in range(2)]
+            await eventually(lambda: all(each.has_unsent for each in running.server.watched()), "both are answered")
+            assert await running.fetch("127.0.0.9") == b""
+            for client in clients:
+                with client:
+                    received = 0
+                    while piece := await asyncio.get_running_loop().sock_recv(client, 1 << 20):
+                        received += len(piece)
+                    assert received > LARGE
+
+    run_in(loop, scenario)
+
+
+def test_an_upgrade_to_another_protocol_does_not_escape(loop: Loop) -> None:
+    async def scenario() -> None:
+        async with running_listener(FEW) as running:
+            upgrade = b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n"
+            client = await running.connect(sent=upgrade)
+            with client:
+                answer = await asyncio.get_running_loop().sock_recv(client, 65536)
+                assert answer.startswith(b"HTTP/1.1 200")
+                running.end_overdue(0)
+                running.end_overdue(HEADER_SECONDS + 1)
+                assert await is_closed(client)
+
+    run_in(loop, scenario)
+
+
+def test_connections_that_come_and_go_leave_nothing_behind(loop: Loop, tmp_path: Path) -> None:
+    certs = Certs(tmp_path)
+    files = {"ssl_certfile": str(certs.server_cert), "ssl_keyfile": str(certs.server_key)}
+
+    async def scenario() -> None:
+        async with running_listener(ConnectionLimits(64, 64), **files) as running:
+            for n in range(60):
+                client = await running.connect(sent=b"\x16\x03\x01" if n % 2 else b"")
+                if n % 3 == 0:
+                    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")  # closes with a reset
+                client.close()
+            await eventually(lambda: running.server.open == 0, "no connection is left")
+
+    run_in(loop, scenario)
+
+
+def test_downloads_that_nobody_takes_keep_no_other_address_out(loop: Loop, tmp_path: Path) -> None:
+    """Finding: 64 clients that did not read stopped the updates of all devices."""
+    (tmp_path / "targets").mkdir()
+    (tmp_path / "targets" / "big.bin").write_bytes(b"x" * LARGE)
+    app = create_downloads(tmp_path, mib_per_second=0, most=8, most_per_address=2)
+
+    async def scenario() -> None:
+        async with running_listener(ConnectionLimits(32, 16), app) as running:
+            request = b"GET /targets/big.bin HTTP/1.1\r\nHost: x\r\n\r\n"
+            clients = [await running.connect("127.0.0.2", request, receive_buffer=4096) for _ in range(12)]
+            held = running.server.watched
+            await eventually(lambda: len([each for each in held() if each.has_unsent]) == 2, "two downloads")
+            assert b" 503 " in await running.fetch("127.0.0.2")
+            assert b" 404 " in await running.fetch("127.0.0.3")
+            running.end_overdue(0)
+            for n in (1, 2, 3):
+                running.end_overdue(n * (RATE_WINDOW + 1))
+            assert running.server.open == 0
+
+            async def admitted() -> bool:
+                return b" 404 " in await running.fetch("127.0.0.2")
+
+            await eventually(admitted, "the address may download again")
+            for client in clients:
+                client.close()
+
+    run_in(loop, scenario)
