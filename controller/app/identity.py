@@ -7,6 +7,7 @@ from controller.adapters.revocation_marks import RevocationMarkFile, marks_path
 from controller.adapters.sqlite.certificates import SqliteCertificateRegistry
 from controller.adapters.sqlite.report_keys import SqliteReportKeys
 from controller.adapters.x509.authority import X509Authority
+from controller.adapters.x509.crl_folder import CrlFolder
 from controller.adapters.x509.folder import load
 from controller.adapters.x509.foreign import X509ExternalCrls
 from controller.app.adapters import Adapters
@@ -64,7 +65,8 @@ async def identity_services(
     authority, registry = open_authority(wanted), SqliteCertificateRegistry(adapters.store)
     now = adapters.clock.now()
     marks = await asyncio.to_thread(RevocationMarkFile, marks_path(adapters.store.path), now)
-    crls = CrlPublisher(authority, registry, marks, adapters.clock, wanted.crl_lifetime, log)
+    export = None if wanted.crl_folder is None else CrlFolder(wanted.crl_folder).write
+    crls = CrlPublisher(authority, registry, marks, adapters.clock, wanted.crl_lifetime, log, export)
     await registry.add(authority.own(now))
     certificates = CertificateService(authority, registry, crls, fleet, wanted, log, on_changed)
     await certificates.restore_revocations()

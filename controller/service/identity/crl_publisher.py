@@ -4,7 +4,7 @@ Their numbers and what is revoked are also marked outside the store, so that a r
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from controller.domain.identity.certificates import Certificate, backdated
@@ -17,7 +17,7 @@ _COMPARABLE: Final = 2**63  # larger numbers of other authorities are stored cut
 
 
 class CrlPublisher:
-    """`lifetime`: seconds that a list is valid."""
+    """`lifetime`: seconds that a list is valid. `export` writes the lists elsewhere; it runs in a thread."""
 
     def __init__(
         self,
@@ -27,7 +27,9 @@ class CrlPublisher:
         clock: Clock,
         lifetime: float,
         log: Log,
+        export: Callable[[Sequence[PublishedCrl]], None] | None = None,
     ) -> None:
+        self._export = export
         self._authority = authority
         self._registry = registry
         self._marks = marks
@@ -55,7 +57,13 @@ class CrlPublisher:
                 self._lists[root.name] = root
             for issuer in self._authority.former_issuers:
                 await self._publish_former(issuer)
-            return await self._publish(self._authority.issuer)
+            current = await self._publish(self._authority.issuer)
+            if self._export is not None:
+                try:
+                    await asyncio.to_thread(self._export, self.lists)
+                except OSError as e:  # tried again at the next pass; the revocation stands in any case
+                    self._log("revocation lists were not written to the folder", {"error": str(e)})
+            return current
 
     async def _publish_former(self, issuer: str) -> None:
         """A replaced issuer's list is served until its last certificate was on one list after its end."""

@@ -220,6 +220,7 @@ class AuthoritySettings(SettingsTable):
     passphrase_file: ConfigPath | None = None
     crl_url: Annotated[str, Field(pattern=r"^http://[^/\s]+$")] | None = None
     crl_listen: ListenAddress | None = None
+    crl_folder: ConfigPath | None = None
     device_lifetime: Annotated[Duration, Field(ge=10.0, le=397 * 86_400.0)] = 30 * 86_400.0
     server_lifetime: Annotated[Duration, Field(ge=10.0, le=397 * 86_400.0)] = 90 * 86_400.0
     crl_lifetime: Annotated[Duration, Field(ge=60.0, le=30 * 86_400.0)] = 86_400.0

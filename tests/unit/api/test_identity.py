@@ -14,9 +14,11 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from controller.adapters.sqlite.certificates import SqliteCertificateRegistry
 from controller.adapters.tuf_repository.repository import TufUpdateRepository
+from controller.adapters.x509.crl_folder import CrlFolder
 from controller.cli.quarantine.results import until
 from controller.domain.audit_kinds import AuditKind
 from controller.domain.policy.model import ContainmentLevel
+from controller.ports.errors import SettingsError
 from controller.service.identity.certificates import CertificateService
 from controller.service.identity.services import IdentityServices
 from device_agent.identity.enrol import check_answer, config_text
@@ -26,8 +28,8 @@ from schemas.enrolment import EnrolResponse
 from schemas.pem import read_certificate
 from tests.support.api import Api
 from tests.support.api import api as open_api
-from tests.support.controller_harness import COMMAND_KEYS
-from tests.support.identity import request_for
+from tests.support.controller_harness import COMMAND_KEYS, open_harness
+from tests.support.identity import authority_settings, request_for
 from tests.support.updates import repository
 
 BASE = "/api/v1"
@@ -360,3 +362,31 @@ async def test_an_authority_that_ends_is_an_alert_once_a_day(api: Api) -> None:
     (line,) = await api.harness.store.audit(kind=AuditKind.AUTHORITY_EXPIRING)
     assert line.entry.alert
     assert "root's revocation list" in str(line.entry.detail)
+
+
+async def test_lists_are_written_to_a_folder_for_other_web_servers(tmp_path: Path) -> None:
+    served, gone = tmp_path / "served", tmp_path / "gone"
+    served.mkdir()
+    async with open_harness(tmp_path / "c.db", settings=authority_settings(tmp_path, crl_folder=served)) as harness:
+        assert harness.services.identity is not None
+        certificates = harness.services.identity.certificates
+        issuer = certificates.authority.issuer
+
+        def as_served() -> list[bytes]:
+            return [(served / f"{issuer}.{kind}").read_bytes() for kind in ("pem", "crl")]
+
+        current = certificates.published_crl(issuer)
+        assert current is not None
+        assert as_served() == [current.pem, current.der]
+        assert {path.name.partition(".")[0] for path in served.iterdir()} == {each.name for each in certificates.lists}
+        served.rename(gone)
+        lost = certificates.sign_client(certificates.authority.read(request_for("edge-1")), (), "token:t1")
+        await certificates.registry.add(lost)
+        await certificates.registry.revoke([lost.serial], harness.clock.at, "unspecified")
+        renewed = await certificates.publish()
+        assert renewed != current, "a folder that is gone does not stop a revocation"
+        gone.rename(served)
+        await certificates.publish()
+        assert as_served() == [renewed.pem, renewed.der]
+    with pytest.raises(SettingsError, match="crl_folder"):
+        CrlFolder(gone)
