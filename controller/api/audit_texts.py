@@ -103,6 +103,8 @@ AUDIT_TEXTS: Final[Mapping[AuditKind, str]] = {
     AuditKind.BROKER_SETUP_APPLIED: "Settings were applied to the broker.",
     AuditKind.BROKER_SETUP_UNDONE: "The broker's earlier settings were restored.",
     AuditKind.AUDIT_PRUNED: "Old audit rows were deleted.",
+    AuditKind.AUDIT_BUDGET_USED_UP: "The device used up its share of the audit for this day.",
+    AuditKind.AUDIT_REPEATS_FOLDED: "Repeats of the day before were counted and not recorded.",
     AuditKind.AUDIT_UNKNOWN_KIND: "This version does not know the kind of this audit row.",
 }
 

@@ -99,6 +99,10 @@ class MetricsCollector(Collector):
         yield CounterMetricFamily(
             "cordon_receipts_not_sent", "Receipts that found no room or no link", counts["receipts_not_sent"]
         )
+        budget = self._services.fleet.budget
+        folded = "Audit rows that repeat others or are beyond a device's share of the day: counted, not recorded"
+        yield CounterMetricFamily("cordon_audit_folded", folded, budget.folded)
+        yield CounterMetricFamily("cordon_audit_budgets_used_up", "Days' shares that devices used up", budget.used_up)
         connected = float(self._services.messages.state.connected)
         yield GaugeMetricFamily("cordon_link_connected", "Whether the MQTT link is up", connected)
 

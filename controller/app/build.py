@@ -20,6 +20,7 @@ from controller.domain.guards.blast_radius import BlastRadius
 from controller.domain.guards.guards import FleetGuards
 from controller.domain.policy.cel import ExpressionError
 from controller.domain.policy.model import PolicySet
+from controller.domain.record_budget import DAY, RecordBudget, RecordLimits
 from controller.ports.errors import SettingsError
 from controller.ports.log import Log
 from controller.service.audit_log import AuditLogger
@@ -122,6 +123,9 @@ async def _core(
 ) -> _Core:
     durations, observations, waiters = ContainmentDurations(), RolloutObservations(), Waiters()
     effects = EffectQueue(waiters.wake)
+    limits, now = settings.limits, adapters.clock.now()
+    budget = RecordBudget(RecordLimits(limits.audit_rows_per_day, limits.audit_bytes_per_day))
+    budget.load(await adapters.store.record_use(now - now % DAY), now)
     fleet = FleetState(
         adapters.store,
         policies,
@@ -131,6 +135,7 @@ async def _core(
         (effects, durations, AuditLogger(adapters.log("record")), observations, waiters, *listeners),
         settings.limits.max_devices,
         guards,
+        budget,
     )
     fleet.load(await adapters.store.devices())
     return _Core(fleet, effects, durations, observations, waiters)

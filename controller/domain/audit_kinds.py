@@ -127,6 +127,8 @@ class AuditKind(StrEnum):
     BROKER_SETUP_UNDONE = "broker.setup_undone"
 
     AUDIT_PRUNED = "audit.pruned"
+    AUDIT_BUDGET_USED_UP = "audit.budget_used_up"
+    AUDIT_REPEATS_FOLDED = "audit.repeats_folded"
     AUDIT_UNKNOWN_KIND = "audit.unknown_kind"
 
 

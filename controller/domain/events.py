@@ -20,7 +20,8 @@ class PostureReported:
     the message itself authenticates its sender; `unasked` leaves that to the broker. `answers`: the nonce that the
     report answers, empty if the agent had none, `None` if it knows no nonces. `predicates`: names of the device
     predicates that hold; `None` with the findings. `receipt`: in a signed report the digest of the last report that the
-    device got a receipt for. `missing`: sequence numbers of signed messages that were skipped.
+    device got a receipt for. `missing`: sequence numbers of signed messages that were skipped. `may_release`: false
+    while the device has used up its share of the audit, so that flapping does not fill it.
     """
 
     event_id: str
@@ -36,6 +37,7 @@ class PostureReported:
     predicates: tuple[str, ...] | None = None
     receipt: str | None = None
     missing: int = 0
+    may_release: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,7 @@ class HeartbeatReceived:
     evidence: Evidence = Evidence.UNASKED
     predicates: tuple[str, ...] | None = None
     missing: int = 0
+    may_release: bool = True
 
 
 @dataclass(frozen=True, slots=True)

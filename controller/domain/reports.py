@@ -55,7 +55,8 @@ def on_posture_reported(transition: Transition, event: PostureReported) -> None:
     if not is_fresh and not transition.device.answers and device.rules != rules:
         why = "its agent answers no nonce and reports.must_answer is on: update the agent, or release the device"
         transition.add_audit(AuditKind.CONTAINMENT_RELEASE_BLOCKED, alert=True, why=why)
-    cases.apply_response(transition, evidence_at=event.received_at, may_release=is_fresh, evidence=event.evidence)
+    may_release = is_fresh and event.may_release
+    cases.apply_response(transition, evidence_at=event.received_at, may_release=may_release, evidence=event.evidence)
     challenge.issue_challenge(transition, event.seq, event.answers, ask=not is_fresh)
 
 
@@ -113,7 +114,8 @@ def on_heartbeat(transition: Transition, event: HeartbeatReceived) -> None:
     # The digest shows that the last report is still true: after an operator's hold that is evidence enough from an
     # agent that cannot answer a nonce.
     is_fresh = _is_release_evidence(transition, None)
-    cases.apply_response(transition, evidence_at=event.received_at, may_release=is_fresh, evidence=event.evidence)
+    may_release = is_fresh and event.may_release
+    cases.apply_response(transition, evidence_at=event.received_at, may_release=may_release, evidence=event.evidence)
     challenge.issue_challenge(transition, event.seq, None, ask=not is_fresh)
 
 

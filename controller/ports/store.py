@@ -13,6 +13,7 @@ from controller.domain.effects import AuditEntry, CommandRecord, Effect
 from controller.domain.guards.approvals import ApprovalRequest
 from controller.domain.guards.waivers import Waiver
 from controller.domain.principal import MakingRecord, Principal
+from controller.domain.record_budget import RecordUse
 from controller.domain.scopes import Scope
 from controller.ports.broker import SavedSubscription
 from controller.ports.broker_tables import AccessRules
@@ -206,6 +207,10 @@ class Store(Protocol):
         newest_first: bool = True,
     ) -> Sequence[StoredAuditEntry]:
         """Entries of the audit log; `after` is the `seq` to continue from in the chosen direction (0: from its end)."""
+        ...
+
+    async def record_use(self, since: float) -> Sequence[RecordUse]:
+        """What the audit holds of each device since a time (Unix seconds)."""
         ...
 
     async def audit_head(self) -> ChainHead:

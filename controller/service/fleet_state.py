@@ -17,6 +17,7 @@ from controller.domain.guards.waivers import Waivers
 from controller.domain.policy.cel import CelEnvironment
 from controller.domain.policy.evaluate import PolicyEvaluator
 from controller.domain.policy.model import DevicePredicate, PolicySet
+from controller.domain.record_budget import RecordBudget
 from controller.domain.step import step
 from controller.domain.transition import StepOutcome
 from controller.ports.clock import Clock, IdGenerator
@@ -52,6 +53,7 @@ class FleetState:
         listeners: Sequence[CommitListener],
         max_devices: int = DEFAULT_MAX_DEVICES,
         guards: FleetGuards = NO_GUARDS,
+        budget: RecordBudget | None = None,
     ) -> None:
         self.store = store
         self.policies = policies
@@ -60,6 +62,7 @@ class FleetState:
         self.clock = clock
         self.devices: dict[str, Device] = {}
         self.guards = guards
+        self.budget = budget or RecordBudget()
         # Devices that the blast radius holds back: their number is needed without visiting all devices.
         self._held_back: set[str] = set()
         self._predicates: tuple[DevicePredicate, ...] = policies.predicates
@@ -140,7 +143,7 @@ class FleetState:
         after = outcome.device
         if outcome.charge is not None or after.pending is not device.pending:
             self._charge(outcome, now, batch)
-        batch.add(outcome, now)
+        batch.add(outcome, self.budget.admit(outcome.audit, now) if outcome.audit else (), now)
         device_id = after.device_id
         if after is not device:
             self.devices[device_id] = after
@@ -207,7 +210,7 @@ class FleetState:
     async def record(self, *entries: AuditEntry) -> None:
         """Commits audit entries that follow from no event."""
         now = self.clock.now()
-        await self.commit(UnitOfWork(audit=[(now, entry) for entry in entries]))
+        await self.commit(UnitOfWork(audit=[(now, entry) for entry in self.budget.admit(entries, now)]))
 
     async def discard_effects(self, effect_ids: tuple[str, ...]) -> None:
         """Removes effects that were carried out without an event, or are superseded."""

@@ -1,5 +1,6 @@
 """The unit of work: everything that one pass of decisions changes, committed together."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -28,12 +29,15 @@ class UnitOfWork:
     waivers: dict[str, Waiver | None] = field(default_factory=dict)
     requests: dict[str, ApprovalRequest] = field(default_factory=dict)
 
-    def add(self, outcome: StepOutcome, now: float) -> None:
-        """Adds everything of an outcome except the device: the caller knows which of its rows changed."""
+    def add(self, outcome: StepOutcome, audit: Sequence[AuditEntry], now: float) -> None:
+        """Adds everything of an outcome except the device: the caller knows which of its rows changed.
+
+        `audit` is what is recorded of the outcome's entries.
+        """
         if outcome.receipts:
             self.receipts.extend(outcome.receipts)
-        if outcome.audit:
-            self.audit.extend((now, entry) for entry in outcome.audit)
+        if audit:
+            self.audit.extend((now, entry) for entry in audit)
         if outcome.effects:
             self.effects.extend(outcome.effects)
         for record in outcome.commands:

@@ -19,7 +19,8 @@ from controller.ports.errors import StoreError
 
 T = TypeVar("T")
 
-_encode: Final = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
+_encode: Final = json.JSONEncoder(separators=(",", ":"), allow_nan=False, ensure_ascii=False).encode
+_encode_ascii: Final = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 # JSON has no infinity: it becomes the text "Infinity".
 _CONFIG: Final = ConfigDict(extra="forbid", ser_json_inf_nan="strings")
 _NAN: Final = "NaN"
@@ -39,9 +40,19 @@ def dump(value: object) -> str:
         StoreError: not JSON (an unknown type, NaN, infinity, too deep).
     """
     try:
-        return _encode(value)
+        text = _encode(value)
+        return text if text.isascii() or _is_unicode(text) else _encode_ascii(value)
     except (TypeError, ValueError, RecursionError) as error:
         raise _not_json(error) from error
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether the text can be stored as UTF-8: lone surrogates cannot, and stay escaped."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _not_json(error: Exception) -> StoreError:
@@ -82,7 +93,7 @@ class JsonCodec(Generic[T]):
     def _dump_slowly(self, value: T, excluded: set[str]) -> str:
         # Also for text with lone surrogates; and refuses NaN, which `dump_json` writes like the text "NaN".
         text = json.dumps(self._adapter.dump_python(value, mode="json", exclude=excluded, warnings=False))
-        return _encode(json.loads(text, parse_constant=_constant))
+        return _encode_ascii(json.loads(text, parse_constant=_constant))
 
     def load(self, what: str, body: str, **more: Any) -> T:
         """Returns the value of a JSON object and of the fields stored elsewhere; `what` names it in the error.

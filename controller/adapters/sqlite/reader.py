@@ -14,6 +14,7 @@ from controller.adapters.sqlite.options import StoreOptions
 from controller.domain.audit_kinds import AuditKind
 from controller.domain.device import REPORT_FIELDS, Device
 from controller.domain.effects import AuditEntry, CommandRecord, Effect
+from controller.domain.record_budget import ROW_BYTES, RecordUse
 from controller.ports.broker_tables import AccessRules
 from controller.ports.errors import StoreError
 from controller.ports.store import DeadLetter, StoredAuditEntry
@@ -184,6 +185,20 @@ def dead_letters(connection: sqlite3.Connection, wanted: dict[str, str | None], 
         (*values, limit),
     )
     return [DeadLetter(*row) for row in rows]
+
+
+def record_use(connection: sqlite3.Connection, since: float) -> list[RecordUse]:
+    """Returns what the audit holds of each device since a time; reads the rows since then and no older ones."""
+    older = connection.execute("SELECT seq FROM audit WHERE at < ? ORDER BY seq DESC LIMIT 1", (since,)).fetchone()
+    rows = connection.execute(
+        "SELECT device_id, count(*), sum(length(CAST(detail AS BLOB))), max(kind = ?) FROM audit"
+        " WHERE seq > ? AND device_id <> '' GROUP BY device_id",
+        (AuditKind.AUDIT_BUDGET_USED_UP.value, 0 if older is None else older[0]),
+    )
+    return [
+        RecordUse(device_id, count, (size or 0) + count * ROW_BYTES, bool(is_told))
+        for device_id, count, size, is_told in rows
+    ]
 
 
 def counts(connection: sqlite3.Connection) -> dict[str, int]:

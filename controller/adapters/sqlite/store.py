@@ -222,6 +222,7 @@ class SqliteStore(Store):
     keep_subscriptions = _change(containment_state.keep_subscriptions)
     forget_rules = _change(containment_state.forget)
     audit_head = _query(audit_chain.head)
+    record_use = _query(reader.record_use)
     check_audit = _query(audit_chain.check)
     user_cases = _query(containment_state.user_cases)
     tokens = _query(token_rows.every)

@@ -18,6 +18,7 @@ from controller.domain.policy.model import EventTerms
 from controller.domain.transition import Transition
 from schemas.base import MAX_COUNTER
 
+MAX_AUDITED: Final = 256  # characters of each text of a device in the audit
 _AUDITED_DETAIL: Final = frozenset({"source", "signature", "target"})
 
 
@@ -25,7 +26,7 @@ def on_device_event(transition: Transition, event: DeviceEventReported) -> None:
     """Records the event, counts it for the rules that it breaks, and applies their response."""
     broken = [finding.rule for finding in event.findings if finding.result is RuleResult.FAIL]
     undecided = {finding.rule: finding.detail for finding in event.findings if finding.result is not RuleResult.FAIL}
-    detail: dict[str, Any] = {name: text for name, text in event.detail if name in _AUDITED_DETAIL}
+    detail: dict[str, Any] = {name: text[:MAX_AUDITED] for name, text in event.detail if name in _AUDITED_DETAIL}
     if broken:
         detail["rules"] = broken
     if undecided:
@@ -36,7 +37,7 @@ def on_device_event(transition: Transition, event: DeviceEventReported) -> None:
         event_kind=event.kind,
         severity=event.severity,
         count=event.count,
-        summary=event.summary,
+        summary=event.summary[:MAX_AUDITED],
         evidence=event.evidence.value,
         **detail,
     )

@@ -60,10 +60,12 @@ class RenewalService:
         try:
             answer = await self._renew(device_id, request, digest)
         except CertificateRequestRefusedError as e:
-            self._log("renewal refused", {"device": device_id, "code": e.code, "why": str(e)})
+            if self._fleet.budget.admits_line(device_id, self._fleet.clock.now()):
+                self._log("renewal refused", {"device": device_id, "code": e.code, "why": str(e)})
             answer = RenewResponse(request=digest, refused=e.code, detail=str(e)[:1000])
         except (AuthorityError, StoreError) as e:
-            self._log("renewal failed", {"device": device_id, "error": str(e)})
+            if self._fleet.budget.admits_line(device_id, self._fleet.clock.now()):
+                self._log("renewal failed", {"device": device_id, "error": str(e)})
             return  # the device sends the request again
         payload = answer.model_dump_json(exclude_none=True).encode()
         topic = down(device_id, DownChannel.CERTIFICATE)

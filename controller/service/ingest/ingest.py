@@ -36,6 +36,7 @@ BATCHES_AHEAD: Final = 1  # decided batches that wait while one is written and a
 MAX_DEAD_PAYLOAD: Final = 2048  # bytes of a rejected message that are stored
 MAX_HEARTBEAT: Final = 1024  # bytes; a longer message is a report, which needs no stored one
 RECEIPT_EXPIRY: Final = 600  # seconds; by then the device has sent its message again
+MAX_ERROR: Final = 1024  # characters of an error in the log; it may quote the message
 HELD_PAUSE: Final = 0.5  # seconds without messages after which deferred statuses are processed
 
 _DELTA: Final = b'"delta"'
@@ -223,8 +224,9 @@ class Ingest:
             too_many = RejectedMessage(content.device_id, RejectReason.TOO_MANY, str(e))
             self._reject(delivery.message, too_many, now, batch)
         except Exception as e:  # noqa: BLE001 - one message must never stop the others
-            failure = {"device": content.device_id, "topic": delivery.message.topic, "error": repr(e)}
-            self._log("message failed", failure)
+            if self._fleet.budget.admits_line(content.device_id, now):
+                failure = {"device": content.device_id, "topic": delivery.message.topic, "error": repr(e)[:MAX_ERROR]}
+                self._log("message failed", failure)
             why = RejectedMessage(content.device_id, RejectReason.OTHER, "the controller could not process it")
             self._reject(delivery.message, why, now, batch)
 
@@ -255,6 +257,7 @@ class Ingest:
                     predicates=None if facts is None else fleet.evaluator.evaluate_predicates(facts),
                     evidence=evidence_of(is_signed=delivery.signed is not None),
                     missing=0 if delivery.signed is None else delivery.signed.missing,
+                    may_release=not fleet.budget.is_used_up(device.device_id, now),
                 )
             case Status() as status:
                 event = ev.StatusChanged(event_id, status.state == "online", status.boot_id)
@@ -339,6 +342,7 @@ class Ingest:
             predicates=None if facts is None else fleet.evaluator.evaluate_predicates(facts),
             receipt=report.receipt,
             missing=0 if delivery.signed is None else delivery.signed.missing,
+            may_release=not fleet.budget.is_used_up(device.device_id, now),
         )
         outcome = fleet.apply(device, event, now, batch, payload)
         if not same and any(receipt.verdict is ReceiptVerdict.ACCEPTED for receipt in outcome.receipts):
@@ -360,7 +364,7 @@ class Ingest:
             return
         entry = self._rejections.audit_entry(why, now)
         if entry is not None:
-            batch.audit.append((now, entry))
+            batch.audit.extend((now, one) for one in self._fleet.budget.admit((entry,), now))
         if limiter.may_store_rejection(moment):
             size, payload = len(message.payload), message.payload[:MAX_DEAD_PAYLOAD]
             dead = DeadLetter(now, why.device_id, message.topic[:256], why.reason.value, why.detail, size, payload)

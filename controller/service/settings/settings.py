@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, 
 from controller.domain.guards.blast_radius import BlastRadiusLimits
 from controller.domain.guards.guards import ProtectionRules
 from controller.domain.policy.cel import MAX_EXPRESSION
+from controller.domain.record_budget import BYTES_PER_DAY, ROWS_PER_DAY
 from controller.ports.errors import SettingsError
 from controller.service.ingest.rate_limit import MESSAGE_BURST, MESSAGES_PER_SECOND
 from controller.service.settings.base import (
@@ -155,11 +156,13 @@ class IdentitySettings(SettingsTable):
 
 
 class LimitSettings(SettingsTable):
-    """`messages_per_second` and `message_burst` limit one device on one channel."""
+    """`messages_per_second` and `message_burst` limit one device on one channel, `audit_...` its share of the audit."""
 
     max_devices: Annotated[int, Field(ge=1, le=10_000_000)] = 200_000
     messages_per_second: Annotated[float, Field(ge=1.0, le=100_000.0)] = MESSAGES_PER_SECOND
     message_burst: Annotated[int, Field(ge=20, le=1_000_000)] = MESSAGE_BURST
+    audit_rows_per_day: Annotated[int, Field(ge=100, le=10_000_000)] = ROWS_PER_DAY
+    audit_bytes_per_day: Annotated[int, Field(ge=64 * 1024, le=1 << 40)] = BYTES_PER_DAY
 
 
 class GuardSettings(SettingsTable):
