@@ -21,8 +21,8 @@ from controller.domain.record_budget import (
     RecordLimits,
 )
 from controller.ports.messages import IncomingMessage
-from schemas.topics import UpChannel
 from controller.service.audit_log import AuditLogger
+from schemas.topics import UpChannel
 from tests.support.controller_harness import START, ControllerHarness, LogLines, open_harness
 from tests.support.reports import full, incoming
 
