@@ -39,6 +39,7 @@ AUDIT_TEXTS: Final[Mapping[AuditKind, str]] = {
     AuditKind.CONTAINMENT_STEPPED_DOWN: "The isolation ended; the restriction stays.",
     AuditKind.CONTAINMENT_KEPT: "The containment in force is stronger and was kept.",
     AuditKind.CONTAINMENT_PROVEN: "The broker was read back and holds the containment.",
+    AuditKind.CONTAINMENT_PARTLY_PROVEN: "Read back, except from a running node that cannot be read.",
     AuditKind.CONTAINMENT_FAILED: "An attempt at the broker failed; it will be retried.",
     AuditKind.CONTAINMENT_REFUSED: "The containment was refused: the sender was not authenticated.",
     AuditKind.CONTAINMENT_DEFERRED: "A guard deferred the containment; an operator has to decide.",

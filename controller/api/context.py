@@ -17,6 +17,7 @@ from controller.ports.updates import UpdateRepository
 from controller.service.broker.access_operations import AccessOperations
 from controller.service.broker.audit import BrokerAuditor
 from controller.service.broker.setup import SetupOperations
+from controller.service.containment.nodes import NodeWatch
 from controller.service.containment.operator_actions import OperatorActions
 from controller.service.containment.outbox import Outbox
 from controller.service.containment.reconciler import Reconciler
@@ -86,6 +87,7 @@ class BrokerServices:
     setup: SetupOperations
     access: AccessOperations
     reconciler: Reconciler
+    nodes: NodeWatch
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """Field types of the API: bounded inputs, and views that pydantic reads from domain objects."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Final, Self
 
@@ -88,3 +88,17 @@ TextFilter = Annotated[str | None, Query(max_length=MAX_WORDS, pattern=_FILTER)]
 PageLimit = Annotated[int, Query(ge=1, le=MAX_PAGE)]
 PageOffset = Annotated[int, Query(ge=0, le=MAX_OFFSET)]
 SequenceQuery = Annotated[int, Query(ge=0, le=MAX_COUNTER)]
+
+
+class UnreadNodeView(View):
+    """A running node that could not be read; `node` is empty where the broker does not say which nodes run."""
+
+    node: str
+    reason: str
+
+
+def _unread(nodes: Iterable[tuple[str, str]]) -> list[dict[str, str]]:
+    return [{"node": node, "reason": reason} for node, reason in nodes]
+
+
+UnreadNodes = Annotated[tuple[UnreadNodeView, ...], BeforeValidator(_unread)]

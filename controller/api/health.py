@@ -19,10 +19,11 @@ class LivenessView(View):
 
 
 class ReadinessView(View):
-    """`reasons`: why it is not ready."""
+    """`reasons`: why it is not ready; `warnings`: what is wrong although it may be ready."""
 
     ready: bool
     reasons: tuple[str, ...]
+    warnings: tuple[str, ...]
 
 
 def not_ready_reasons(services: Services, now: float) -> tuple[str, ...]:
@@ -43,6 +44,11 @@ def not_ready_reasons(services: Services, now: float) -> tuple[str, ...]:
     return tuple(reasons)
 
 
+def warnings(services: Services) -> tuple[str, ...]:
+    """Returns what does not hold although the controller is ready."""
+    return tuple(f"a running node of the broker cannot be read: {one}" for one in services.broker.nodes.unread)
+
+
 @router.get("/healthz")
 async def healthz() -> LivenessView:
     """Responds while the process runs."""
@@ -54,4 +60,4 @@ async def readyz(services: ServicesDep, response: Response) -> ReadinessView:
     """Ready: MQTT is connected, the store is writable, the broker was read recently, policies are loaded."""
     reasons = not_ready_reasons(services, services.fleet.clock.now())
     response.status_code = 503 if reasons else 200
-    return ReadinessView(ready=not reasons, reasons=reasons)
+    return ReadinessView(ready=not reasons, reasons=reasons, warnings=warnings(services))

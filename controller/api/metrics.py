@@ -20,6 +20,8 @@ from controller.service.unit_of_work import UnitOfWork
 _AT_ONCE: Final = 5000  # devices per iteration of the event loop
 _BUCKETS: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)  # seconds
 _REFUSED: Final = "refused:"
+# Entries that say when a device was cut off.
+_CUT: Final = frozenset({AuditKind.CONTAINMENT_PROVEN, AuditKind.CONTAINMENT_PARTLY_PROVEN})
 
 router = APIRouter(tags=["health"], dependencies=[public("scrapers: counts of the whole, no device is named")])
 
@@ -30,6 +32,7 @@ class _Reading:
 
     rows: dict[str, Any]
     devices: Counter[tuple[str, bool]]
+    partial: int = 0
 
 
 class ContainmentDurations:
@@ -45,7 +48,7 @@ class ContainmentDurations:
 
     def on_commit(self, batch: UnitOfWork) -> None:
         for _, entry in batch.audit:
-            if entry.kind is AuditKind.CONTAINMENT_PROVEN and entry.detail:
+            if entry.kind in _CUT and entry.detail:
                 seconds = entry.detail.get("seconds")
                 if isinstance(seconds, int | float):
                     self.histogram.observe(seconds)
@@ -64,11 +67,13 @@ class MetricsCollector(Collector):
     async def text(self) -> bytes:
         """Returns the exposition."""
         devices: Counter[tuple[str, bool]] = Counter()
+        partial = 0
         for number, device in enumerate(list(self._services.fleet.devices.values())):
             if number % _AT_ONCE == _AT_ONCE - 1:
                 await asyncio.sleep(0)
             devices[device.level.value, device.stale] += 1
-        self._reading = _Reading(await self._services.store.counts(), devices)
+            partial += device.case is not None and bool(device.case.unread)
+        self._reading = _Reading(await self._services.store.counts(), devices, partial)
         return generate_latest(self.registry)
 
     def collect(self) -> Iterator[Metric]:
@@ -134,6 +139,18 @@ class MetricsCollector(Collector):
         yield GaugeMetricFamily(
             "cordon_reconcile_last_pass_timestamp_seconds", "Last comparison", reconciler.last_pass or 0.0
         )
+        nodes = self._services.broker.nodes
+        running = "Nodes that run, as the cluster says"
+        yield GaugeMetricFamily("cordon_broker_nodes_running", running, len(nodes.running))
+        unread = GaugeMetricFamily(
+            "cordon_broker_node_unread", "Whether a running node cannot be read: proofs are partial", labels=["node"]
+        )
+        names = {one.node for one in nodes.unread}
+        for name in sorted({*nodes.running, *names}):
+            unread.add_metric([name], float(name in names))
+        yield unread
+        partial = "Devices whose containment is proven but for running nodes that cannot be read"
+        yield GaugeMetricFamily("cordon_containments_partial", partial, self._reading.partial)
         trouble = float(bool(reconciler.trouble))
         yield GaugeMetricFamily("cordon_reconcile_trouble", "Whether the broker API cannot be read", trouble)
         waiting = "Requests that wait for a proof or the end of a command"

@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field
 from controller.api.auth import CallerDep, scope
 from controller.api.context import ContainmentDep, ContainmentServices, FleetDep, StoreDep, require_device
 from controller.api.errors import ApiError, problems
-from controller.api.fields import DeviceIdPath, DurationText, OptionalTimestamp, UtcTimestamp, View
+from controller.api.fields import DeviceIdPath, DurationText, OptionalTimestamp, UnreadNodes, UtcTimestamp, View
 from controller.api.views import AuditText, CaseView
 from controller.domain.audit_kinds import AuditKind
 from controller.domain.containment.plan import ContainmentGoal, Subject, SubjectKind
@@ -104,6 +104,7 @@ class ReceiptDecisionView(View):
     refused: str
     lines: tuple[ReceiptStepView, ...]
     attempted: tuple[ReceiptStepView, ...]
+    unread: UnreadNodes
 
 
 class ContainmentReceiptView(View):
@@ -112,6 +113,7 @@ class ContainmentReceiptView(View):
     device_id: str
     case_id: str
     closed: Annotated[bool, Field(validation_alias="is_closed")]
+    partial: Annotated[bool, Field(validation_alias="is_partial")]
     deeds: tuple[ReceiptDecisionView, ...]
     in_force: CaseView | None = None
 

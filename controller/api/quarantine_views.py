@@ -7,7 +7,7 @@ from pydantic import Field
 
 from controller.api.context import ContainmentServices, require_device
 from controller.api.errors import ApiError
-from controller.api.fields import OptionalTimestamp, UtcTimestamp, View
+from controller.api.fields import OptionalTimestamp, UnreadNodes, UtcTimestamp, View
 from controller.api.views import AuditText, CaseView
 from controller.api.waiting import RequestWait, decision_watch, proof_of
 from controller.domain.audit_kinds import DecisionKind
@@ -27,7 +27,8 @@ from schemas.durations import duration_text
 class DecisionView(View):
     """A decision in the store, and its proof; `level`, `case` and `proof` are as of the end of the wait.
 
-    `proven`: the decision was read back from the broker; `trouble`: why the last attempt failed.
+    `proven`: the decision was read back from every running node; `trouble`: why the last attempt failed; `unread`: the
+    running nodes that could not be read, where the proof is partial.
     """
 
     device_id: str
@@ -38,6 +39,7 @@ class DecisionView(View):
     proof: ProofState
     proven: bool
     trouble: str
+    unread: UnreadNodes
     waited: WaitEnd
 
 
@@ -52,6 +54,7 @@ def decision_view(containment: ContainmentServices, outcome: StepOutcome, waited
         proof=proof.state,
         proven=proof.state is ProofState.PROVEN,
         trouble=proof.trouble,
+        unread=proof.unread,
         waited=waited,
     )
 

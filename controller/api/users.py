@@ -10,7 +10,16 @@ from pydantic import Field
 from controller.api.auth import CallerDep, PrincipalDep, scope
 from controller.api.context import ContainmentDep, ContainmentServices, SettingsDep, StoreDep, writable
 from controller.api.errors import ApiError, problems
-from controller.api.fields import Body, DurationText, MqttUserName, OptionalTimestamp, ReasonText, UtcTimestamp, View
+from controller.api.fields import (
+    Body,
+    DurationText,
+    MqttUserName,
+    OptionalTimestamp,
+    ReasonText,
+    UnreadNodes,
+    UtcTimestamp,
+    View,
+)
 from controller.api.quarantine_plans import (
     ContainmentPlanView,
     ContainmentReceiptView,
@@ -63,6 +72,7 @@ class UserCaseView(View):
     proven: Annotated[bool, Field(validation_alias="is_proven")]
     proven_at: OptionalTimestamp
     trouble: str
+    unread: UnreadNodes
     by: str
     reason: str
     opened_at: UtcTimestamp

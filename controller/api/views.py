@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final
 from pydantic import AliasPath, BeforeValidator, Field
 
 from controller.api.audit_texts import sentence
-from controller.api.fields import OptionalTimestamp, Params, UtcTimestamp, View, rfc3339
+from controller.api.fields import OptionalTimestamp, Params, UnreadNodes, UtcTimestamp, View, rfc3339
 from controller.domain.audit_kinds import AuditKind
 from controller.domain.device import Device, HoldReason
 from controller.domain.evidence import Evidence
@@ -22,7 +22,7 @@ AuditText = Annotated[str, BeforeValidator(sentence)]  # from a kind
 
 
 class CaseView(View):
-    """A containment in force. `proven`: read back from the broker.
+    """A containment in force. `proven`: read back from every running node; `unread`: those that alone are lacking.
 
     `until_released`: only an operator ends it; `until_certificate`: only a new certificate does. `evidence`: how the
     broker authenticated the reporting device.
@@ -34,6 +34,7 @@ class CaseView(View):
     proven_level: ContainmentLevel
     proven_at: OptionalTimestamp
     trouble: str
+    unread: UnreadNodes
     causes: tuple[str, ...]
     by: str
     reason: str

@@ -55,7 +55,7 @@ def proof_in_force(containment: ContainmentServices, device_id: str, case_id: st
     if case_id is None:
         case_id = "" if case is None else case.case_id
     busy, trouble = queue.is_containing(device_id), queue.trouble_of(device_id)
-    return device_proof(case_id, case, is_busy=busy, trouble=trouble)
+    return device_proof(case_id, case, is_busy=busy, trouble=trouble, unread=queue.unread_of(device_id))
 
 
 def proof_of(containment: ContainmentServices, outcome: StepOutcome) -> DecisionProof:

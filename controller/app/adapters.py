@@ -170,7 +170,14 @@ def emqx_adapters(broker: EmqxBroker, settings: Settings) -> BrokerAdapters:
         receive_maximum=mqtt.receive_maximum,
         context=lambda: probe_context(mqtt.certificate, mqtt.key),
     )
-    return BrokerAdapters(broker, EmqxTables(api), EmqxAccess(api), broker, EmqxSetup(api), inspector)
+    return BrokerAdapters(
+        broker,
+        EmqxTables(api, broker.cluster),
+        EmqxAccess(api, EmqxTables(api, broker.cluster)),
+        broker,
+        EmqxSetup(api),
+        inspector,
+    )
 
 
 def mqtt_options(settings: Settings) -> MqttOptions:

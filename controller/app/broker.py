@@ -21,6 +21,7 @@ from controller.service.broker.access import AccessRuleManager
 from controller.service.broker.access_operations import AccessOperations
 from controller.service.broker.audit import BROKER, BrokerAuditor
 from controller.service.broker.setup import SetupOperations
+from controller.service.containment.nodes import NodeWatch
 from controller.service.containment.outbox import EffectQueue
 from controller.service.containment.reconciler import Reconciler
 from controller.service.fleet_state import FleetState
@@ -81,6 +82,7 @@ def broker_services(
     """
     broker = adapters.broker
     setup = setup_operations(broker.setup, adapters.store, fleet.record, adapters.clock, settings)
+    nodes = NodeWatch(broker.tables)
     reconciler = Reconciler(
         fleet,
         broker.tables,
@@ -89,6 +91,7 @@ def broker_services(
         adapters.log("reconciler"),
         access,
         setup,
+        nodes,
     )
     return BrokerServices(
         control=broker.control,
@@ -97,4 +100,5 @@ def broker_services(
         setup=setup,
         access=AccessOperations(access, fleet),
         reconciler=reconciler,
+        nodes=nodes,
     )

@@ -244,6 +244,7 @@ def _loops(
         ("guards", containment.operators),
         ("waivers", containment.waivers),
         ("timers", DeviceTimers(services.fleet, services.settings.posture.stale_after)),
+        ("nodes", broker.nodes),
         ("reconciler", broker.reconciler),
         ("rollouts", engine),
         ("rollouts of policies", trigger),

@@ -48,6 +48,7 @@ class AuditKind(StrEnum):
     CONTAINMENT_STEPPED_DOWN = "containment.stepped_down"
     CONTAINMENT_KEPT = "containment.kept"
     CONTAINMENT_PROVEN = "containment.proven"
+    CONTAINMENT_PARTLY_PROVEN = "containment.partly_proven"
     CONTAINMENT_FAILED = "containment.failed"
     CONTAINMENT_REFUSED = "containment.refused"
     CONTAINMENT_DEFERRED = "containment.deferred"

@@ -42,17 +42,30 @@ class RuleState:
 
 
 @dataclass(frozen=True, slots=True)
+class PartialProof:
+    """What was read back at the broker while running nodes could not be read.
+
+    `cut_at`: Unix seconds, 0.0 if nothing was cut. `nodes`: name and reason of each unread node.
+    """
+
+    level: ContainmentLevel
+    cut_at: float
+    nodes: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class ContainmentCase:
     """A containment in force.
 
     `causes`: rule keys, none for an operator's case. `hold_until`: no report releases the device before (infinite: only
     an operator does). `held_below`: the `hold_until` of the restriction that an isolation was decided on top of.
-    `isolate_until`: when an isolation steps down. `probation_until`: a device that stepped down is
-    not isolated again before, so that it can be repaired. `proven_level`: what was read back at the broker. `evidence`:
-    how the reporter was authenticated. `nonce`: what a report has to answer to release the device. `passing`: reports
-    in a row since `passing_since` that satisfy every cause. `charged`: the case counts against the blast radius.
-    `approved_by`: the operator who approved a pending containment. `earliest_evidence_at`: when the earliest message
-    arrived that the case is based on (0.0: as `evidence_at`); only a client that was connected then can have sent it.
+    `isolate_until`: when an isolation steps down. `probation_until`: a device that stepped down is not isolated again
+    before, so that it can be repaired. `proven_level`: what was read back at the broker. `evidence`: how the reporter
+    was authenticated. `partial`: a proof that lacks running nodes. `nonce`: what a report has to answer to release the
+    device. `passing`: reports in a row since `passing_since` that satisfy every cause. `charged`: the case counts
+    against the blast radius. `approved_by`: the operator who approved a pending containment. `earliest_evidence_at`:
+    when the earliest message arrived that the case is based on (0.0: as `evidence_at`); only a client that was
+    connected then can have sent it.
     """
 
     case_id: str
@@ -76,11 +89,18 @@ class ContainmentCase:
     approved_by: str = ""
     earliest_evidence_at: float = 0.0
     held_below: float = 0.0
+    partial: PartialProof | None = None
 
     @property
     def restriction_hold(self) -> float:
         """The `hold_until` of the restriction in force, or of the one below an isolation; Unix seconds."""
         return self.hold_until if self.level is ContainmentLevel.RESTRICTED else self.held_below
+
+    @property
+    def unread(self) -> tuple[tuple[str, str], ...]:
+        """The running nodes that could not be read, with the reason, if that alone keeps it from being proven."""
+        partial = self.partial
+        return () if partial is None or self.is_proven or partial.level is not self.level else partial.nodes
 
     @property
     def is_proven(self) -> bool:

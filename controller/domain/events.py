@@ -235,6 +235,19 @@ class ContainmentFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class ContainmentPartlyProven:
+    """Every node that could be read holds the level; `nodes` run and could not be read, each with a reason."""
+
+    event_id: str
+    case_id: str
+    level: ContainmentLevel
+    cut_at: float
+    nodes: tuple[tuple[str, str], ...]
+    steps: tuple[dict[str, object], ...]
+    evidence: Evidence = Evidence.UNASKED
+
+
+@dataclass(frozen=True, slots=True)
 class ContainmentRefused:
     """A containment was not carried out because the broker cannot authenticate the reporter.
 
@@ -333,6 +346,7 @@ DomainEvent = (
     | DeviceLabelled
     | ContainmentProven
     | ContainmentFailed
+    | ContainmentPartlyProven
     | ContainmentRefused
     | ReporterAuthenticated
     | ReleaseProven

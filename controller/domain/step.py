@@ -88,6 +88,7 @@ HANDLERS: Final[Mapping[type[ev.DomainEvent], Callable[[Transition, Any], None]]
     ev.ReporterAuthenticated: broker_results.on_reporter_authenticated,
     ev.ContainmentProven: broker_results.on_containment_proven,
     ev.ContainmentFailed: broker_results.on_containment_failed,
+    ev.ContainmentPartlyProven: broker_results.on_containment_partly_proven,
     ev.ContainmentRefused: broker_results.on_containment_refused,
     ev.ReleaseProven: broker_results.on_release_proven,
     ev.DriftDetected: broker_results.on_drift_detected,

@@ -7,7 +7,7 @@ from typing import Final, Protocol
 
 from controller.domain.containment.plan import ContainmentGoal, Subject, SubjectKind
 from controller.domain.policy.model import ContainmentLevel
-from controller.ports.broker_tables import AccessRules, Ban
+from controller.ports.broker_tables import AccessRules, Ban, UnreadNode
 
 # Seconds by which the clocks of broker and controller may differ: a session that is not older than this when a message
 # is heard may be a later one than the session that sent it.
@@ -60,7 +60,8 @@ class ProofStep:
 class Proof:
     """What was done, and what the broker answered when it was read back.
 
-    `holds` is true only if every read-back showed what was wanted; `missing` says what did not, else it is empty.
+    `holds` is true only if every running node was read and showed what was wanted; `missing` says what did not, else it
+    is empty; `unread` are the running nodes that could not be read.
     `cut_at` is the wall-clock second of the call after which the subject's traffic was cut (0.0 where nothing was).
     """
 
@@ -69,6 +70,18 @@ class Proof:
     steps: tuple[ProofStep, ...]
     cut_at: float = 0.0
     ban_until: float | None = None
+    unread: tuple[UnreadNode, ...] = ()
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether every node that could be read showed what was wanted, but not every running node could be."""
+        return not self.missing and bool(self.unread)
+
+    @property
+    def trouble(self) -> str:
+        """What keeps it from holding, as text."""
+        unread = [f"not read back from a running node: {one}" for one in self.unread]
+        return "; ".join([*([self.missing] if self.missing else []), *unread])
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """The rows of the broker's tables, and what a comparison reads of them, node by node."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal, Protocol
 
@@ -55,6 +55,33 @@ class Ban:
 
 
 @dataclass(frozen=True, slots=True)
+class UnreadNode:
+    """A running node that cannot be read; `node` is empty where the broker does not say which nodes run."""
+
+    node: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.node}: {self.reason}" if self.node else self.reason
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterReading:
+    """The nodes of the cluster. `answering`: addresses that can be read; `silent`: why the others cannot.
+
+    `running`: names of the nodes that run, as the cluster says; `unread`: those that no answering address speaks for.
+    `names`: the last known node of each address; `stopped`: silent addresses whose node does not run, with its name.
+    """
+
+    answering: tuple[str, ...]
+    names: Mapping[str, str]
+    running: tuple[str, ...]
+    unread: tuple[UnreadNode, ...]
+    stopped: Mapping[str, str]
+    silent: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
 class TableCounts:
     """Rows of one node's tables; `None` where the node does not say."""
 
@@ -71,6 +98,10 @@ class BrokerTables(Protocol):
     @property
     def addresses(self) -> tuple[str, ...]:
         """Every configured node."""
+        ...
+
+    async def cluster(self) -> ClusterReading:
+        """Which nodes run, and which of them cannot be read; at most a second old."""
         ...
 
     def bans(self, node: str, wanted: SubjectFilter) -> AsyncIterator[Ban]:

@@ -31,6 +31,10 @@ class BrokerUnreachableError(BrokerError):
     """No node of the broker answered in time."""
 
 
+class BrokerWaitsError(BrokerUnreachableError):
+    """The node that was asked answers, but this call waits for another node; it may have had its effect."""
+
+
 class BrokerRefusedError(BrokerError):
     """The broker refused: wrong key, bad request, missing right. A retry does not help."""
 

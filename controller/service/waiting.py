@@ -33,7 +33,7 @@ class WaitEnd(StrEnum):
 
 
 class ProofWatch:
-    """Over once a decision is proven, superseded, or in trouble for `TROUBLE_GRACE` without a break."""
+    """Over once a decision is proven, superseded, or in trouble or partial for `TROUBLE_GRACE` without a break."""
 
     def __init__(self, proof: Callable[[], DecisionProof]) -> None:
         self._proof = proof
@@ -41,7 +41,7 @@ class ProofWatch:
 
     def __call__(self, now: float) -> bool:
         state = self._proof().state
-        if state is not ProofState.IN_TROUBLE:
+        if state not in (ProofState.IN_TROUBLE, ProofState.PARTIAL):
             self._troubled_since = None
             return state is not ProofState.PENDING
         self._troubled_since = now if self._troubled_since is None else self._troubled_since

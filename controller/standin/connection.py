@@ -40,6 +40,8 @@ class Connection(asyncio.Protocol):
         self._frames = FrameBuffer()
         self._out: list[bytes] = []
         self._closing = False
+        self._hung = False
+        self._held = bytearray()
         self._timer: asyncio.TimerHandle | None = None
         self._seen = 0.0
         self.version = 0
@@ -57,6 +59,20 @@ class Connection(asyncio.Protocol):
             return
         self._live.add(self)
         self._timer = self._loop.call_later(IDLE_TIMEOUT_SECONDS, self._idle)
+        if self._registry.state.nodes[self._node].frozen:
+            self.hang()
+
+    def hang(self) -> None:
+        """Neither takes nor sends anything until `resume`."""
+        self._hung = True
+
+    def resume(self) -> None:
+        """Goes on where it was."""
+        self._hung, self._seen = False, self._loop.time()
+        held, self._held = bytes(self._held), bytearray()
+        if held:
+            self.data_received(held)
+        self._flush()
 
     def connection_lost(self, _exc: Exception | None) -> None:
         self._live.discard(self)
@@ -68,6 +84,11 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if self._closing or self.channel is None:
+            return
+        if self._hung:
+            self._held += data
+            if len(self._held) > MAX_OUTBOUND_BYTES:
+                self.abort()
             return
         self._seen = self._loop.time()
         try:
@@ -107,7 +128,7 @@ class Connection(asyncio.Protocol):
         return len(data)
 
     def _flush(self) -> None:
-        if not self._out or self._transport is None:
+        if not self._out or self._transport is None or self._hung:
             return
         data, self._out = b"".join(self._out), []
         if self._transport.is_closing():
@@ -127,7 +148,7 @@ class Connection(asyncio.Protocol):
             self._watch(keepalive * KEEPALIVE_MULTIPLIER)
 
     def _watch(self, limit: float) -> None:
-        silent = self._loop.time() - self._seen
+        silent = 0.0 if self._hung else self._loop.time() - self._seen
         if silent >= limit and self.channel is not None:
             self.channel.disconnect_client(141, "keepalive_timeout")
             return

@@ -69,6 +69,7 @@ MAX_USERS = 100_000  # users of the built-in database
 AUTHZ_CACHE_ENTRIES = 32  # EMQX `authorization.cache.max_size`
 AUTHZ_CACHE_SECONDS = 60.0  # EMQX `authorization.cache.ttl`
 BAN_SWEEP_SECONDS = 60.0  # EMQX removes expired rows once a minute
+HANG_SECONDS = 120.0  # after which a cluster gave up a node that was stopped, in the recording
 MAX_HTTP_BODY_BYTES = 8 * 1_048_576  # one API request
 MAX_HTTP_CONNECTIONS = 512  # EMQX dashboard listener `max_connections`
 HTTP_IDLE_SECONDS = 60.0  # a silent API connection is closed

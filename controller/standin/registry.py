@@ -62,12 +62,19 @@ class ClientRegistry:
             client.expiry_timer = self.state.call_later(client.expiry, lambda: self._release(client, redispatch=True))
 
     def kick(self, clientid: str) -> bool:
-        """Ends connection and session; returns False when there is neither."""
+        """Ends connection and session; returns False when there is neither. A hung node does so when it resumes."""
         client = self.state.clients.get(clientid)
         if client is None:
             return False
+        if self.state.is_hung(client.endpoint.node):
+            self.state.waiting.append(lambda: self._kick_later(client))
+            return True
         self._terminate_session(client, "kicked", ADMINISTRATIVE_ACTION)
         return True
+
+    def _kick_later(self, client: Client) -> None:
+        if self.state.clients.get(client.clientid) is client:
+            self.kick(client.clientid)
 
     def _terminate_session(self, client: Client, reason: str, code: int) -> None:
         self._publish_will(client)
@@ -92,10 +99,10 @@ class ClientRegistry:
         if redispatch:
             self.router.redispatch_shared(client)
 
-    def drop_node(self, name: str) -> None:
-        """Removes the clients of a killed node, without wills and presence messages."""
+    def drop_node(self, name: str, *, closes: bool = True) -> None:
+        """Removes the clients of a lost node, without wills and presence messages; `closes`: their sockets too."""
         for client in [c for c in self.state.clients.values() if c.endpoint.node == name]:
-            self.router.drop(client)
+            self.router.drop(client, closes=closes)
 
     def _publish_will(self, client: Client) -> None:
         """Publishes the will once, unless rules or a ban forbid it."""

@@ -97,14 +97,17 @@ class Router:
         if client.session.is_too_large:
             self.drop(client)
 
-    def drop(self, client: Client) -> None:
-        """Removes a client as when its process or node dies: no will, no presence, nothing for its share groups."""
+    def drop(self, client: Client, *, closes: bool = True) -> None:
+        """Removes a client as when its process or node dies: no will, no presence, nothing for its share groups.
+
+        `closes`: its socket too.
+        """
         connection, client.connection = client.connection, None
         client.stop_timers()
         client.will = None
         del self.state.clients[client.clientid]
         self.forget_client(client)
-        if connection is not None:
+        if connection is not None and closes:
             connection.abort()
 
     def _dispatch_shared(

@@ -23,10 +23,11 @@ from controller.standin.api import (
     sources,
 )
 from controller.standin.api.control import control_routes
+from controller.standin.api.hanging import answer_while_hung
 from controller.standin.api.serving import HttpConnection
 from controller.standin.api.web import HttpApi, RequestContext, Route
 from controller.standin.connection import Connection
-from controller.standin.options import BAN_SWEEP_SECONDS, IDLE_TIMEOUT_SECONDS, StandInOptions
+from controller.standin.options import BAN_SWEEP_SECONDS, HANG_SECONDS, IDLE_TIMEOUT_SECONDS, StandInOptions
 from controller.standin.overrides import apply_overrides
 from controller.standin.registry import ClientRegistry
 from controller.standin.router import Router
@@ -56,6 +57,7 @@ class _Node:
     servers: list[asyncio.Server] = field(default_factory=list)
     mqtt: set[Connection] = field(default_factory=set)
     http: set[HttpConnection] = field(default_factory=set)
+    given_up: asyncio.TimerHandle | None = None
 
 
 class StandIn:
@@ -136,6 +138,7 @@ class StandIn:
             (*_EMQX_ROUTES, *self._control_routes()),
             self.options.api_key,
             self.options.api_secret,
+            answer_while_hung,
         )
         plain = _listen(*state.mqtt)
         state.mqtt = plain.getsockname()[:2]
@@ -182,7 +185,8 @@ class StandIn:
             KeyError: there is no such node.
         """
         node = self._nodes[name]
-        node.state.running = False
+        node.state.running = node.state.frozen = False
+        self._end_hang(node)
         for server in node.servers:
             server.close()
         node.servers.clear()
@@ -192,6 +196,55 @@ class StandIn:
             connection.abort()
         for request in list(node.http):
             request.abort()
+
+    def hang_node(self, name: str, seconds: float = HANG_SECONDS) -> None:
+        """Lets a node hang as SIGSTOP does; after `seconds` the cluster gives it up.
+
+        Raises:
+            KeyError: there is no such node.
+        """
+        node = self._nodes[name]
+        if not node.state.running or node.state.hung:
+            return
+        node.state.frozen = node.state.hung = True
+        for connection in node.mqtt:
+            connection.hang()
+        for request in node.http:
+            request.hang()
+        node.given_up = asyncio.get_running_loop().call_later(seconds, self._give_up, node)
+
+    def resume_node(self, name: str) -> None:
+        """Lets a hung node go on; one that was given up stays outside until it is restarted.
+
+        Raises:
+            KeyError: there is no such node.
+        """
+        node = self._nodes[name]
+        if not node.state.hung:
+            return
+        node.state.frozen = False
+        for connection in node.mqtt:
+            connection.resume()
+        for request in node.http:
+            request.resume()
+        self._end_hang(node)
+
+    def _give_up(self, node: _Node) -> None:
+        assert self._registry is not None
+        node.state.running = False
+        self._registry.drop_node(node.state.name, closes=False)
+        self._end_hang(node)
+
+    def _end_hang(self, node: _Node) -> None:
+        if node.given_up is not None:
+            node.given_up.cancel()
+        node.state.hung, node.given_up = False, None
+        assert self._registry is not None
+        state = self._registry.state
+        if not state.is_hung():
+            waiting, state.waiting = state.waiting, []
+            for go_on in waiting:
+                go_on()
 
     async def restart_node(self, name: str) -> None:
         """Starts a killed node on its previous ports; does nothing for a running node.
@@ -222,8 +275,9 @@ class StandIn:
         self._sweeper = asyncio.get_running_loop().call_later(BAN_SWEEP_SECONDS, self._expire)
 
     def _control_routes(self) -> tuple[Route, ...]:
-
-        return control_routes(self.kill_node, self._restart_soon, self._nodes.__contains__)
+        return control_routes(
+            {"kill": self.kill_node, "restart": self._restart_soon, "resume": self.resume_node}, self.hang_node
+        )
 
     def _restart_soon(self, name: str) -> None:
         """Kills a node and starts it again after `_DOWN_SECONDS`."""

@@ -59,6 +59,8 @@ class NodeState:
     name: str
     started_at: float
     running: bool = True
+    frozen: bool = False  # its process was stopped
+    hung: bool = False  # the same, and the cluster has not given it up yet
     mqtt: tuple[str, int] | None = None
     tls: tuple[str, int] | None = None
     api: tuple[str, int] | None = None
@@ -89,6 +91,8 @@ class ClusterState:
     authn: bool | None = None  # None: no authenticator; False: the authenticator is disabled
     clients: dict[str, Client] = field(default_factory=dict)
     nodes: dict[str, NodeState] = field(default_factory=dict)
+    # Called once no node is hung any more: answers and effects that wait for one.
+    waiting: list[Callable[[], None]] = field(default_factory=list)
     _sequence: int = 0
 
     def message_id(self) -> str:
@@ -110,6 +114,10 @@ class ClusterState:
     def limits_of(self, listener: str) -> MqttLimits:
         """Returns the limits of a new connection to this listener, by its zone."""
         return self.settings.limits(str(self.listener_overrides.get(listener, {}).get("zone", GLOBAL_ZONE)))
+
+    def is_hung(self, name: str | None = None) -> bool:
+        """Whether the node hangs; without a name, whether any does."""
+        return any(node.hung for node in self.nodes.values() if name in (None, node.name))
 
     def running_nodes(self) -> list[str]:
         """Returns the names of the running nodes, in order."""

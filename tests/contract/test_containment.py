@@ -16,7 +16,7 @@ from controller.ports.broker_tables import AccessRules, restriction
 from controller.ports.errors import BrokerError
 from schemas.topics import DownChannel, UpChannel, down, up
 from tests.contract.target import RULES, Lab, allow
-from tests.support.emqx_calls import session_of
+from tests.support.emqx_calls import PATIENT, session_of
 from tests.support.mqtt_device import Device
 from tests.support.mqtt_probe import Endpoint
 from tests.support.waiting import wait_for
@@ -31,7 +31,7 @@ def over(lab: Lab, work: Callable[[EmqxBroker], Awaitable[T]]) -> T:
 
     async def run() -> T:
         one = lab.broker
-        async with open_emqx(one.api_urls, one.key, one.secret, clock=SystemClock()) as broker:
+        async with open_emqx(one.api_urls, one.key, one.secret, clock=SystemClock(), limits=PATIENT) as broker:
             return await work(broker)
 
     return asyncio.run(run())

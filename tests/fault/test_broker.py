@@ -14,7 +14,7 @@ from controller.domain.audit_kinds import AuditKind
 from controller.domain.policy.model import ContainmentLevel
 from controller.ports.broker_tables import AccessRules, restriction
 from controller.ports.errors import BrokerUnreachableError
-from tests.support.emqx_calls import delete_rules, rules_of
+from tests.support.emqx_calls import PATIENT, delete_rules, rules_of
 from tests.support.faulty_emqx import FaultyDeployment, faulty_deployment
 from tests.support.mosquitto import free_port
 from tests.support.mqtt_device import Device
@@ -29,7 +29,7 @@ NOT_AUTHORIZED, BANNED = 135, 138
 async def test_a_node_killed_in_the_middle_of_a_containment(tmp_path: Path) -> None:
     with StandInProcess(nodes=3) as emqx, Device("edge-1", [emqx.mqtt[2]]) as device:
         async with (
-            open_emqx(emqx.api_urls, emqx.key, emqx.secret, clock=SystemClock()) as broker,
+            open_emqx(emqx.api_urls, emqx.key, emqx.secret, clock=SystemClock(), limits=PATIENT) as broker,
             faulty_deployment(tmp_path / "c.db", broker) as it,
         ):
             ordinary = it.harness.store.keep_rules
@@ -55,7 +55,7 @@ async def test_a_node_killed_in_the_middle_of_a_containment(tmp_path: Path) -> N
 async def test_a_broker_that_lost_its_state_holds_it_again_within_seconds(tmp_path: Path) -> None:
     ports = (free_port(), free_port())
     async with (
-        open_emqx([f"http://127.0.0.1:{ports[1]}"], KEY, SECRET, clock=SystemClock()) as broker,
+        open_emqx([f"http://127.0.0.1:{ports[1]}"], KEY, SECRET, clock=SystemClock(), limits=PATIENT) as broker,
         faulty_deployment(tmp_path / "c.db", broker) as at,
     ):
         async with stand_in(ports):
@@ -88,7 +88,7 @@ async def test_a_broker_that_lost_its_state_holds_it_again_within_seconds(tmp_pa
 async def test_rules_altered_by_hand_at_a_running_broker(tmp_path: Path) -> None:
     with StandInProcess(nodes=2) as emqx:
         async with (
-            open_emqx(emqx.api_urls, emqx.key, emqx.secret, clock=SystemClock()) as broker,
+            open_emqx(emqx.api_urls, emqx.key, emqx.secret, clock=SystemClock(), limits=PATIENT) as broker,
             faulty_deployment(tmp_path / "c.db", broker) as at,
         ):
             await at.harness.ingest.process_batch([incoming("edge-1", full("edge-1", 1, 23))])

@@ -16,6 +16,7 @@ from controller.packs import pack_path
 from schemas.signing import public_key_text
 from tests.support.certs import Certs
 from tests.support.cli import cordon
+from tests.support.emqx_calls import PATIENT
 from tests.support.operator import OperatorClient
 from tests.support.processes import ModuleProcess
 from tests.support.simulated_fleet import SimulatedFleetProcess
@@ -129,7 +130,9 @@ async def open_deployment(
     with config.open("a") as file:
         file.write(_settings(timings) + more)
     async with AsyncExitStack() as stack:
-        broker = await stack.enter_async_context(open_emqx(emqx.api_urls, emqx.key, emqx.secret, clock=SystemClock()))
+        broker = await stack.enter_async_context(
+            open_emqx(emqx.api_urls, emqx.key, emqx.secret, clock=SystemClock(), limits=PATIENT)
+        )
         controller, operator = await _serve(config, folder, stack, "cordon-serve")
         yield Deployment(folder, config, emqx, certs, timings, broker, stack, controller, operator)
 

@@ -1,12 +1,17 @@
 """Short forms of single requests to EMQX's API, through Cordon's own client."""
 
 from functools import partial
+from typing import Final
 
 from controller.adapters.emqx.client import requests
 from controller.adapters.emqx.client.api import EmqxApi, find_ban
+from controller.adapters.emqx.client.http import HttpLimits
 from controller.adapters.emqx.client.models import ClientRow
 from controller.domain.containment.plan import Subject
 from controller.ports.broker_tables import AccessRules, Ban
+
+# A busy machine is no hung node: for tests of healthy brokers.
+PATIENT: Final = HttpLimits(prompt_attempt_seconds=10.0, prompt_call_seconds=20.0)
 
 
 async def rules_of(api: EmqxApi, client_id: str) -> AccessRules:

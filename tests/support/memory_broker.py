@@ -25,7 +25,15 @@ from controller.ports.broker import (
     was_connected,
 )
 from controller.ports.broker_setup import BrokerSetup, DesiredSetup, SavePreviousSetup, SettingChange, SetupPlan
-from controller.ports.broker_tables import AccessRules, Ban, SubjectFilter, TableCounts, restriction
+from controller.ports.broker_tables import (
+    AccessRules,
+    Ban,
+    ClusterReading,
+    SubjectFilter,
+    TableCounts,
+    UnreadNode,
+    restriction,
+)
 from controller.ports.clock import Clock
 from controller.ports.errors import BrokerError
 from controller.ports.inspection import DashboardLogin
@@ -45,6 +53,7 @@ class MemoryBroker:
     connected: dict[str, float] = field(default_factory=dict)  # since, in Unix seconds; absent: always
     fails: list[BrokerError] = field(default_factory=list)
     misses: int = 0  # how many proofs fail
+    unread: tuple[UnreadNode, ...] = ()  # running nodes that no proof can read
     calls: list[str] = field(default_factory=list)
     can_list_retained: bool = True
     options: list[tuple[str, bool]] = field(default_factory=list)  # of each containment
@@ -59,7 +68,7 @@ class MemoryBroker:
         if self.misses:
             self.misses -= 1
             return Proof(False, "read back and not there", (step,))
-        return Proof(True, "", (step,), cut_at=self.clock.now())
+        return Proof(not self.unread, "", (step,), cut_at=self.clock.now(), unread=self.unread)
 
     def check(self, subject: Subject) -> None:
         subject_segment(subject)
@@ -186,6 +195,12 @@ class MemoryTables:
     addresses: tuple[str, ...] = ("memory",)
     missing: dict[str, set[str]] = field(default_factory=dict)
     skipped: set[str] = field(default_factory=set)
+    unread: tuple[UnreadNode, ...] = ()
+
+    async def cluster(self) -> ClusterReading:
+        names = {address: f"emqx@{address}" for address in self.addresses}
+        running = (*names.values(), *(one.node for one in self.unread))
+        return ClusterReading(self.addresses, names, running, self.unread, {}, {})
 
     def _lacks(self, node: str, client_id: str) -> bool:
         return client_id in self.missing.get(node, set())

@@ -73,7 +73,8 @@ class ScriptedEmqx:
 
     def _settings(self, base: str, path: str) -> httpx.Response:
         if path == "/cluster":
-            return httpx.Response(200, json={"self": f"emqx@{base[-2:]}"})
+            running = [f"emqx@{b[-2:]}" for b in BASES if b not in self.stopped]
+            return httpx.Response(200, json={"self": f"emqx@{base[-2:]}", "nodes": running})
         if path == "/nodes":
             rows = [(f"emqx@{b[-2:]}", "stopped" if b in self.stopped else "running") for b in BASES]
             return httpx.Response(200, json=[{"node": name, "node_status": state} for name, state in rows])

@@ -73,6 +73,19 @@ class StandInProcess:
         )
         assert answer.status_code < 300, f"{answer.status_code} {answer.text}"
 
+    def hang_node(self, number: int, seconds: float = 120.0) -> None:
+        """Lets a node hang; the others give it up after `seconds`."""
+        self._control(f"hang/{quote(self.names[number], safe='')}", number - 1, {"seconds": seconds})
+
+    def resume_node(self, number: int) -> None:
+        """Lets a hung node go on."""
+        self._control(f"resume/{quote(self.names[number], safe='')}", number - 1, {})
+
+    def _control(self, path: str, through: int, body: object) -> None:
+        url = f"{self.api_urls[through]}/standin/{path}"
+        answer = httpx.post(url, json=body, auth=(self.key, self.secret), timeout=5, trust_env=False)
+        assert answer.status_code < 300, f"{answer.status_code} {answer.text}"
+
     def restart_node(self, number: int) -> None:
         """Kills a node, which restarts half a second later."""
         name, other = self.names[number], self.api_urls[number - 1]

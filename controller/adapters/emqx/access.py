@@ -15,9 +15,9 @@ from controller.ports.broker_tables import AccessRules
 
 
 class EmqxAccess(AccessBroker):
-    def __init__(self, api: EmqxApi) -> None:
+    def __init__(self, api: EmqxApi, tables: EmqxTables) -> None:
         self._api = api
-        self._tables = EmqxTables(api)
+        self._tables = tables
 
     async def rules(self, client_id: str) -> AccessRules | None:
         return await self._api.send(requests.read_rules(Subject.client(client_id)))

@@ -8,10 +8,19 @@ from pydantic import TypeAdapter, ValidationError
 
 from controller.adapters.emqx.client import models, requests
 from controller.adapters.emqx.client.api import EmqxApi, find_ban
+from controller.adapters.emqx.client.cluster import ClusterNodes
 from controller.adapters.emqx.client.http import ApiRequest
 from controller.adapters.emqx.client.models import ListingPage
 from controller.domain.containment.plan import Subject
-from controller.ports.broker_tables import BAN_MARK, AccessRules, Ban, BrokerTables, SubjectFilter, TableCounts
+from controller.ports.broker_tables import (
+    BAN_MARK,
+    AccessRules,
+    Ban,
+    BrokerTables,
+    ClusterReading,
+    SubjectFilter,
+    TableCounts,
+)
 from controller.ports.errors import BrokerAnswerError
 
 _BAN_ROWS: Final = TypeAdapter(tuple[models.BanRow, ...])
@@ -29,13 +38,17 @@ def _list_rules(page: int, limit: int) -> ApiRequest[ListingPage[Any]]:
 
 
 class EmqxTables(BrokerTables):
-    def __init__(self, api: EmqxApi) -> None:
+    def __init__(self, api: EmqxApi, cluster: ClusterNodes) -> None:
         self._api = api
+        self._cluster = cluster
         self.requests = 0  # of listings and counts, for measurements
 
     @property
     def addresses(self) -> tuple[str, ...]:
         return self._api.addresses
+
+    async def cluster(self) -> ClusterReading:
+        return await self._cluster.read()
 
     async def bans(self, node: str, wanted: SubjectFilter) -> AsyncIterator[Ban]:
         async for page in self._api.on_node(node).pages(_list_bans, PAGE):

@@ -18,6 +18,8 @@ COLUMNS: Final = ("device", "containment", "proven", "seen", "fails", "unknown",
 
 def proven_word(case: dict[str, Any]) -> str:
     """Whether the broker was seen to hold the case; `devices show` has the trouble."""
+    if case.get("unread", ()):
+        return f"partial, not read: {', '.join(one['node'] or 'a node' for one in case['unread'])}"
     return "yes" if case["proven"] else "no, in trouble" if case["trouble"] else "not yet"
 
 

@@ -101,10 +101,10 @@ def _described(entry: dict[str, Any], since: str) -> tuple[str, str]:  # noqa: C
         case AuditKind.CONTAINMENT_ESCALATED:
             causes = ", ".join(detail.get("causes") or ())
             return f"escalated to {detail.get('level')}: {causes}", f"until {detail.get('until')}"
-        case AuditKind.CONTAINMENT_PROVEN:
+        case AuditKind.CONTAINMENT_PROVEN | AuditKind.CONTAINMENT_PARTLY_PROVEN:
             seconds = detail.get("seconds")
             took = f"{exact(seconds)} from {since} to the cut" if isinstance(seconds, int | float) else ""
-            return f"{detail.get('level')}, read back at the broker", took
+            return f"{detail.get('level')}, read back at {_where_read(detail)}", took
         case AuditKind.CONTAINMENT_FAILED:
             return f"not proven yet ({detail.get('what')}): {detail.get('trouble')}", "will be retried"
         case AuditKind.CONTAINMENT_STEPPED_DOWN:
@@ -136,3 +136,8 @@ def _described(entry: dict[str, Any], since: str) -> tuple[str, str]:  # noqa: C
 
 def _join(*parts: str) -> str:
     return ", ".join(part for part in parts if part)
+
+
+def _where_read(detail: dict[str, Any]) -> str:
+    nodes = ", ".join(one.get("node") or "a node" for one in detail.get("unread") or ())
+    return f"every node but {nodes}" if nodes else "the broker"

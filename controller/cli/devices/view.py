@@ -33,6 +33,10 @@ def _heading(device: dict[str, Any]) -> None:
         _field("why", case["reason"])
         _field("decided by", f"{case['by']}, {ago(case['opened_at'])} (case {case['case_id']})")
         proven = "yes, read back at the broker " + ago(case["proven_at"]) if case["proven"] else "not yet"
+        if case.get("unread", ()):
+            proven = "partial"
+        for one in case.get("unread", ()):
+            proven += f"; not read back from {one['node'] or 'every node'}: {one['reason']}"
         _field("proven", proven + (f": {case['trouble']}" if case["trouble"] else ""))
         _field("until", until(case))
     pending = device["pending"]

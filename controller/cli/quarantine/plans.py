@@ -76,7 +76,7 @@ def receipt(
         print_json(case_receipt)
     else:
         name = f"{safe(case_receipt['device_id'])}, case {case_receipt['case_id']}"
-        say(f"{name}: {'proven' if closed else 'NOT PROVEN YET'}")
+        say(f"{name}: {'proven' if closed else 'PARTLY PROVEN' if case_receipt['partial'] else 'NOT PROVEN YET'}")
         if case_receipt["in_force"] is not None:
             say(f"until: {until(case_receipt['in_force'])}")
         for decision in case_receipt["deeds"]:
@@ -93,6 +93,8 @@ def _print_decision(decision: dict[str, Any]) -> None:
         say(f"   cut {exact(decision['seconds'])} after the report arrived, at {decision['cut_at']}")
     if decision["proven_at"]:
         say(f"   read back everywhere at {decision['proven_at']}")
+    for one in decision["unread"]:
+        note(f"   not read back from {safe(one['node'] or 'every node')}: {safe(one['reason'])}")
     for trouble in decision["troubles"]:
         note(f"   failed attempt: {safe(trouble)}")
     if decision["refused"]:

@@ -65,6 +65,8 @@ def check_proofs(decisions: Sequence[dict[str, Any]]) -> None:
     if not unproven:
         return
     count = "" if len(decisions) == 1 else f"{len(unproven)} of {len(decisions)} are "
+    if all(one["proof"] == "partial" for one in unproven):
+        raise CliError(f"decided and kept, but {count}proven in part only: {_reason(unproven[0])}")
     raise CliError(f"decided and kept, but {count}not proven at the broker yet: {_reason(unproven[0])}")
 
 

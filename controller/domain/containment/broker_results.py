@@ -4,15 +4,17 @@ from typing import Final
 
 from controller.domain.audit_kinds import AuditKind
 from controller.domain.containment.cases import POLICY, emit_containment
-from controller.domain.device import ContainmentCase
+from controller.domain.device import ContainmentCase, PartialProof
 from controller.domain.events import (
     ContainmentFailed,
+    ContainmentPartlyProven,
     ContainmentProven,
     ContainmentRefused,
     DriftDetected,
     ReleaseProven,
     ReporterAuthenticated,
 )
+from controller.domain.evidence import Evidence
 from controller.domain.policy.model import ContainmentLevel
 from controller.domain.transition import Transition
 
@@ -23,29 +25,65 @@ LATER_PAUSE: Final = 5.0  # the same if the present session is authenticated but
 def on_containment_proven(transition: Transition, event: ContainmentProven) -> None:
     """Records the proof, and the seconds from the evidence to the cut the first time a level is proven."""
     case = _case_of(transition, event.case_id)
-    seconds = None
+    seconds, cut_at = None, event.cut_at
     if case is not None and event.level is case.level:
-        if event.cut_at and case.proven_level is not event.level:
+        if case.unread and case.partial is not None and case.partial.cut_at:
+            cut_at = case.partial.cut_at  # nothing was left to cut since; only a node had to be read
+        elif event.cut_at and case.proven_level is not event.level:
             seconds = max(0.0, event.cut_at - case.evidence_at)
-        evidence = max(case.evidence, event.evidence, key=lambda each: each.rank)
-        transition.update_case(case, proven_level=event.level, proven_at=transition.now, trouble="", evidence=evidence)
+        transition.update_case(
+            case,
+            proven_level=event.level,
+            proven_at=transition.now,
+            trouble="",
+            evidence=_stronger(case, event.evidence),
+            partial=None,
+        )
     transition.add_audit(
         AuditKind.CONTAINMENT_PROVEN,
         case_id=event.case_id,
         level=event.level.value,
         seconds=seconds,
-        cut_at=event.cut_at or None,
+        cut_at=cut_at or None,
         evidence_at=None if case is None else case.evidence_at,
         evidence=event.evidence.value,
         steps=list(event.steps),
     )
 
 
+def on_containment_partly_proven(transition: Transition, event: ContainmentPartlyProven) -> None:
+    """Records what was read back, and which running nodes could not be read; it will be tried again."""
+    case = _case_of(transition, event.case_id)
+    seconds = None
+    if case is not None and event.level is case.level:
+        if event.cut_at and not case.unread and not case.is_proven:
+            seconds = max(0.0, event.cut_at - case.evidence_at)
+        cut_at = case.partial.cut_at if case.unread and case.partial is not None else event.cut_at
+        partial = PartialProof(event.level, cut_at, event.nodes)
+        transition.update_case(case, trouble="", evidence=_stronger(case, event.evidence), partial=partial)
+    transition.add_audit(
+        AuditKind.CONTAINMENT_PARTLY_PROVEN,
+        case_id=event.case_id,
+        alert=True,
+        level=event.level.value,
+        seconds=seconds,
+        cut_at=event.cut_at or None,
+        evidence_at=None if case is None else case.evidence_at,
+        evidence=event.evidence.value,
+        unread=[{"node": node, "reason": reason} for node, reason in event.nodes],
+        steps=list(event.steps),
+    )
+
+
+def _stronger(case: ContainmentCase, evidence: Evidence) -> Evidence:
+    return max(case.evidence, evidence, key=lambda each: each.rank)
+
+
 def on_containment_failed(transition: Transition, event: ContainmentFailed) -> None:
     """Records a failed attempt, which will be retried."""
     case = _case_of(transition, event.case_id)
     if case is not None:
-        transition.update_case(case, trouble=event.trouble)
+        transition.update_case(case, trouble=event.trouble, partial=None)
     transition.add_audit(
         AuditKind.CONTAINMENT_FAILED,
         case_id=event.case_id,

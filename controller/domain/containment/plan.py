@@ -82,7 +82,8 @@ class ContainmentCheck(StrEnum):
 class PlanStage:
     """Actions in their order, then checks; while a check fails, the actions `again` are repeated before the next try.
 
-    `gated`: skipped while something before it is missing. `urgent`: goes before the read-back of other subjects, so
+    `gated`: skipped while something before it is missing, or, unless it `protects`, a running node could not be read.
+    `urgent`: goes before the read-back of other subjects, so
     that of a fleet that fails together every device is cut before the first one is proven so.
     """
 
@@ -91,6 +92,11 @@ class PlanStage:
     again: tuple[ContainmentAction, ...] = ()
     gated: bool = False
     urgent: bool = False
+
+    @property
+    def protects(self) -> bool:
+        """Whether it only cuts: what takes a protection away waits for every node."""
+        return set(self.do) <= {ContainmentAction.KICK, ContainmentAction.CLEAR_RETAINED}
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,11 +16,14 @@ _NOT_REQUIRED: Final = frozenset(
 
 
 class ProofState(StrEnum):
-    """`in_trouble`: the last attempt at the broker failed, the next one follows. `superseded`: another decision came
+    """`partial`: every node that could be read holds the decision, but a running node could not be read.
+
+    `in_trouble`: the last attempt at the broker failed, the next one follows. `superseded`: another decision came
     after this one.
     """
 
     PROVEN = "proven"
+    PARTIAL = "partial"
     IN_TROUBLE = "in_trouble"
     PENDING = "pending"
     SUPERSEDED = "superseded"
@@ -29,10 +32,11 @@ class ProofState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class DecisionProof:
-    """`trouble`: what the last attempt lacked."""
+    """`trouble`: what the last attempt lacked; `unread`: the running nodes that could not be read, with the reason."""
 
     state: ProofState
     trouble: str = ""
+    unread: tuple[tuple[str, str], ...] = ()
 
 
 def needs_proof(decision: DecisionKind) -> bool:
@@ -40,15 +44,25 @@ def needs_proof(decision: DecisionKind) -> bool:
     return decision not in _NOT_REQUIRED
 
 
-def device_proof(case_id: str, case: ContainmentCase | None, *, is_busy: bool, trouble: str) -> DecisionProof:
+def device_proof(
+    case_id: str,
+    case: ContainmentCase | None,
+    *,
+    is_busy: bool,
+    trouble: str,
+    unread: tuple[tuple[str, str], ...] = (),
+) -> DecisionProof:
     """The proof of a decision about a device, after which the case `case_id` was in force ("": none).
 
-    `case` is in force now. `is_busy`: calls for the device are still to be made; `trouble`: what the last one lacked.
+    `case` is in force now. `is_busy`: calls for the device are still to be made; `trouble`: what the last one lacked;
+    `unread`: what only kept it from being proven.
     """
     if case_id != ("" if case is None else case.case_id):
         return DecisionProof(ProofState.SUPERSEDED)
     if not is_busy and (case is None or case.proven_level is case.level):
         return DecisionProof(ProofState.PROVEN)
+    if unread or (case is not None and case.unread and not trouble):
+        return _partial(unread or () if case is None else unread or case.unread)
     return _unproven(trouble or ("" if case is None else case.trouble))
 
 
@@ -59,7 +73,19 @@ def user_proof(decided: UserCase, case: UserCase | None) -> DecisionProof:
         return DecisionProof(ProofState.PROVEN if is_free else ProofState.SUPERSEDED)
     if case.level is not decided.level:
         return DecisionProof(ProofState.SUPERSEDED)
-    return DecisionProof(ProofState.PROVEN) if case.is_proven else _unproven(case.trouble)
+    if case.is_proven:
+        return DecisionProof(ProofState.PROVEN)
+    return _partial(case.unread) if case.unread else _unproven(case.trouble)
+
+
+def unread_text(nodes: tuple[tuple[str, str], ...]) -> str:
+    """The unread nodes with their reasons, as a sentence."""
+    named = [f"{node}: {reason}" if node else reason for node, reason in nodes]
+    return f"not read back from a running node: {'; '.join(named)}"
+
+
+def _partial(nodes: tuple[tuple[str, str], ...]) -> DecisionProof:
+    return DecisionProof(ProofState.PARTIAL, unread_text(nodes), nodes)
 
 
 def _unproven(trouble: str) -> DecisionProof:

@@ -20,6 +20,7 @@ _LEVELS: Final = {
 DECISIONS: Final = frozenset({*OPENING, AuditKind.CONTAINMENT_ESCALATED, *_LEVELS})
 PROVEN: Final = frozenset({AuditKind.CONTAINMENT_PROVEN, AuditKind.CONTAINMENT_RELEASE_PROVEN})
 TROUBLED: Final = AuditKind.CONTAINMENT_FAILED
+PARTIAL: Final = AuditKind.CONTAINMENT_PARTLY_PROVEN
 REFUSED: Final = AuditKind.CONTAINMENT_REFUSED
 
 
@@ -39,7 +40,8 @@ class ReceiptDecision:
     """A decision and what became of it; times in Unix seconds.
 
     `seconds`: from the arrival of the report, or from the operator's request, to the cut. `troubles`: what was missing
-    in failed attempts; `attempted` are the steps of the first of them.
+    in failed attempts; `attempted` are the steps of the first of them. `unread`: running nodes that could not be read
+    when everything else was as decided, each with the reason; empty once it is proven.
     """
 
     decision: AuditKind
@@ -55,6 +57,12 @@ class ReceiptDecision:
     refused: str = ""
     lines: tuple[ReceiptStep, ...] = ()
     attempted: tuple[ReceiptStep, ...] = ()
+    unread: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether only running nodes that cannot be read keep it from being proven."""
+        return bool(self.unread) and not self.is_closed
 
     @property
     def is_closed(self) -> bool:
@@ -74,6 +82,11 @@ class ContainmentReceipt:
     def is_closed(self) -> bool:
         """Whether the last decision was proven; earlier decisions are superseded."""
         return bool(self.deeds) and self.deeds[-1].is_closed
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether the last decision lacks only running nodes that could not be read."""
+        return bool(self.deeds) and self.deeds[-1].is_partial
 
 
 def receipt_of(device_id: str, case_id: str, lines: Iterable[tuple[float, AuditEntry]]) -> ContainmentReceipt:
@@ -106,7 +119,19 @@ def _with_outcome(decision: ReceiptDecision, at: float, entry: AuditEntry) -> Re
             cut_at=decision.cut_at or _number(detail, "cut_at"),
             seconds=decision.seconds if decision.seconds is not None else _number(detail, "seconds"),
             proven_at=decision.proven_at if decision.is_closed else at,
-            lines=decision.lines or _steps(detail),
+            lines=decision.lines if decision.is_closed else _steps(detail),
+            unread=(),
+        )
+    if entry.kind is PARTIAL:
+        if decision.is_closed or _text(detail, "level") != decision.level:
+            return decision
+        return replace(
+            decision,
+            evidence_at=decision.evidence_at or _number(detail, "evidence_at"),
+            cut_at=decision.cut_at or _number(detail, "cut_at"),
+            seconds=decision.seconds if decision.seconds is not None else _number(detail, "seconds"),
+            lines=_steps(detail),
+            unread=_unread(detail),
         )
     if entry.kind is TROUBLED:
         troubles = (*decision.troubles, _text(detail, "trouble"))
@@ -114,6 +139,11 @@ def _with_outcome(decision: ReceiptDecision, at: float, entry: AuditEntry) -> Re
     if entry.kind is REFUSED:
         return replace(decision, refused=_text(detail, "reason"))
     return decision
+
+
+def _unread(detail: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    rows = detail.get("unread") or ()
+    return tuple((_text(row, "node"), _text(row, "reason")) for row in rows if isinstance(row, Mapping))
 
 
 def _steps(detail: Mapping[str, Any]) -> tuple[ReceiptStep, ...]:

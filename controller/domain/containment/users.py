@@ -28,6 +28,7 @@ class UserCase:
     proven_level: ContainmentLevel | None = None
     proven_at: float | None = None
     trouble: str = ""
+    unread: tuple[tuple[str, str], ...] = ()  # running nodes that could not be read, if that alone is lacking
 
     @property
     def subject(self) -> Subject:
@@ -71,6 +72,7 @@ def contain_user(
         decided_at=now,
         proven_level=before.proven_level if is_unchanged else None,
         trouble="",
+        unread=(),
     )
 
 
@@ -78,13 +80,17 @@ def release_user(before: UserCase, *, by: str, reason: str, now: float) -> UserC
     """An isolation becomes a restriction, a restriction ends."""
     if before.level is ContainmentLevel.ISOLATED:
         return end_user_isolation(replace(before, by=by), reason, now)
-    return replace(before, level=ContainmentLevel.NONE, by=by, reason=reason, until=None, decided_at=now, trouble="")
+    return replace(
+        before, level=ContainmentLevel.NONE, by=by, reason=reason, until=None, decided_at=now, trouble="", unread=()
+    )
 
 
 def end_user_isolation(before: UserCase, reason: str, now: float) -> UserCase:
     """The ban ends, the restriction below it holds."""
     text = f"{before.reason}; isolation ended: {reason}"
-    return replace(before, level=ContainmentLevel.RESTRICTED, until=None, reason=text, decided_at=now, trouble="")
+    return replace(
+        before, level=ContainmentLevel.RESTRICTED, until=None, reason=text, decided_at=now, trouble="", unread=()
+    )
 
 
 def is_isolation_over(case: UserCase, now: float) -> bool:

@@ -2,6 +2,7 @@
 
 - `outbox`: effects by device, with retries; `enforcer`, `broker_effects`: carry one out. Start with `outbox`.
 - `identity_check`: how strongly the broker authenticated a reporter.
+- `nodes`: which nodes run, and which cannot be read.
 - `reconciler`, `comparison`, `drift`: compare the broker with the decisions and repair it.
 - `operator_actions`, `waivers`, `users`: requests of operators, waivers, containment by user name or certificate.
 """

@@ -2,7 +2,7 @@
 
 import base64
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Final
 
@@ -66,10 +66,15 @@ class EffectDone:
 
 @dataclass(frozen=True, slots=True)
 class EffectRetry:
-    """Not done yet: it is retried without end. `event` is applied after the first failure only."""
+    """Not done yet: it is retried without end. `event` is applied after the first failure only.
+
+    `unread`: the running nodes that could not be read, if nothing else is lacking; then `event` is applied for each
+    other set of nodes.
+    """
 
     trouble: str
     event: ev.DomainEvent | None
+    unread: tuple[tuple[str, str], ...] = ()
 
 
 class Enforcer:
@@ -111,10 +116,12 @@ class Enforcer:
         if not isinstance(evidence, Evidence):
             return evidence
         proof = await self._containment.carry_out(effect)
-        steps = steps_of(proof)
+        steps, level = steps_of(proof), level_of(effect)
+        if proof.is_partial:
+            return self._partly_done(effect, proof, evidence)
         if not proof.holds:
-            return self._failed(effect, proof.missing, steps)
-        event_id, level = self._fleet.new_id(), level_of(effect)
+            return self._failed(effect, proof.trouble, steps)
+        event_id = self._fleet.new_id()
         if level is ContainmentLevel.NONE:
             return EffectDone(ev.ReleaseProven(event_id, effect.case_id, steps))
         return EffectDone(ev.ContainmentProven(event_id, effect.case_id, level, proof.cut_at, steps, evidence))
@@ -180,6 +187,15 @@ class Enforcer:
         except MessagesError as e:
             return EffectRetry(str(e), None)
         return EffectDone(ev.CommandDelivered(self._fleet.new_id(), effect.command_id))
+
+    def _partly_done(self, effect: ContainmentEffect, proof: Proof, evidence: Evidence) -> EffectRetry:
+        level, nodes = level_of(effect), tuple((one.node, one.reason) for one in proof.unread)
+        if level is ContainmentLevel.NONE:
+            return replace(self._failed(effect, proof.trouble, steps_of(proof)), unread=nodes)
+        event = ev.ContainmentPartlyProven(
+            self._fleet.new_id(), effect.case_id, level, proof.cut_at, nodes, steps_of(proof), evidence
+        )
+        return EffectRetry(proof.trouble, event, nodes)
 
     def _failed(self, effect: ContainmentEffect, trouble: str, steps: tuple[dict[str, object], ...]) -> EffectRetry:
         event = ev.ContainmentFailed(self._fleet.new_id(), effect.case_id, type(effect).__name__, trouble, steps)

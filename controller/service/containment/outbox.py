@@ -28,6 +28,7 @@ class _Lane:
     effects: deque[Effect] = field(default_factory=deque)
     attempts: int = 0
     trouble: str = ""  # of the first effect's last attempt
+    unread: tuple[tuple[str, str], ...] = ()  # running nodes that alone kept it from being proven
     retry: asyncio.TimerHandle | None = None
 
 
@@ -73,6 +74,11 @@ class EffectQueue:
         lane = self._lanes.get(device_id)
         return "" if lane is None or isinstance(lane.effects[0], SendCommand) else lane.trouble
 
+    def unread_of(self, device_id: str) -> tuple[tuple[str, str], ...]:
+        """The running nodes, with the reason, that alone kept the last call to the broker from being proven."""
+        lane = self._lanes.get(device_id)
+        return () if lane is None or isinstance(lane.effects[0], SendCommand) else lane.unread
+
     def enqueue(self, effect: Effect) -> None:
         """Adds an effect whose commit has returned."""
         lane = self._lanes.get(effect.device_id)
@@ -93,19 +99,21 @@ class EffectQueue:
         """Removes the device's first effect, and schedules the device if it has another."""
         lane = self._lanes[device_id]
         lane.effects.popleft()
-        lane.attempts, lane.trouble = 0, ""
+        lane.attempts, lane.trouble, lane.unread = 0, "", ()
         if lane.effects:
             self._schedule(device_id)
         else:
             del self._lanes[device_id]
         self._on_attempt(device_id)
 
-    def count_attempt(self, device_id: str, trouble: str) -> int:
-        """Counts a failed attempt of the device's first effect; returns their number."""
+    def count_attempt(self, device_id: str, result: EffectRetry) -> tuple[int, bool]:
+        """Counts a failed attempt of the device's first effect; returns their number, and whether it brought news."""
         lane = self._lanes[device_id]
+        nodes, before = [node for node, _ in result.unread], [node for node, _ in lane.unread]
+        is_news = lane.attempts == 0 or nodes != before
         lane.attempts += 1
-        lane.trouble = trouble
-        return lane.attempts
+        lane.trouble, lane.unread = result.trouble, result.unread
+        return lane.attempts, is_news
 
     def retry_in(self, device_id: str, seconds: float) -> None:
         """Schedules the device again after a pause."""
@@ -186,8 +194,8 @@ class Outbox:
 
     async def _retry(self, effect: Effect, result: EffectRetry) -> None:
         self.counts["retried"] += 1
-        attempts = self.queue.count_attempt(effect.device_id, result.trouble)
-        if attempts == 1:
+        attempts, is_news = self.queue.count_attempt(effect.device_id, result)
+        if is_news:
             self._log("effect will be retried", {**effect_fields(effect), "trouble": result.trouble})
             if result.event is not None:
                 await self._fleet.apply_and_commit(effect.device_id, result.event)

@@ -13,12 +13,13 @@ from controller.domain.effects import AuditEntry, EndIsolation, IsolateClient, R
 from controller.domain.events import DriftDetected
 from controller.domain.policy.model import ContainmentLevel
 from controller.ports.broker_setup import SettingChange
-from controller.ports.broker_tables import BAN_MARK, Ban, BrokerTables, TableCounts, restriction
+from controller.ports.broker_tables import BAN_MARK, Ban, BrokerTables, TableCounts, UnreadNode, restriction
 from controller.ports.errors import BrokerError
 from controller.ports.log import Log
 from controller.service.containment import comparison
 from controller.service.containment.comparison import DriftCandidate, ManagedRules, NodeComparison
 from controller.service.containment.drift import DriftEntry, DriftLog, DriftState
+from controller.service.containment.nodes import NodeWatch
 from controller.service.containment.outbox import EffectQueue
 from controller.service.fleet_state import FleetState
 
@@ -58,6 +59,7 @@ class Reconciler:
         log: Log,
         managed: ManagedRules,
         settings: BrokerSettings,
+        nodes: NodeWatch,
     ) -> None:
         self._fleet = fleet
         self._tables = tables
@@ -65,6 +67,7 @@ class Reconciler:
         self._every = every
         self._log = log
         self._settings = settings
+        self._nodes = nodes
         self._managed = managed
         self._turn = 0
         self._passing = asyncio.Lock()  # two passes at a time would request the same repairs twice
@@ -95,10 +98,11 @@ class Reconciler:
             BrokerError: no node could be read.
         """
         async with self._passing:
+            await self._nodes.look()
             settings = await self._compare_setup()
             unequal = await self._compare_counts()
             read: dict[str, NodeComparison] = await self._read(every_node=everywhere or bool(unequal))
-            found = [*settings, *unequal]
+            found = [*settings, *unequal, *(self._unread(one) for one in self._nodes.unread)]
             repairs: list[tuple[Device, DriftCandidate]] = []
             seen: set[str] = set()
             for compared in read.values():
@@ -109,16 +113,24 @@ class Reconciler:
                         seen.add(suspect.device.device_id)
                         repairs.append((suspect.device, suspect))
             now = self._fleet.clock.now()
-            fresh = self.book.record(found, frozenset(read), now)
+            fresh = self.book.record(found, frozenset(read) | self._named_nodes(), now)
             await self._record(fresh)
             for device, suspect in repairs:
                 await self._repair(device, suspect)
             self.last_pass = now
             return found
 
+    def _named_nodes(self) -> frozenset[str]:
+        """Names under which a node may have been entered as not readable."""
+        return frozenset(entry.node for entry in self.book.open if not entry.device_id and entry.node)
+
+    def _unread(self, one: UnreadNode) -> DriftEntry:
+        what = "a running node cannot be read" if one.node else "which nodes run is not known"
+        return DriftEntry("", what, one.node, DriftState.ALERTED, one.reason)
+
     async def _read(self, *, every_node: bool) -> dict[str, NodeComparison]:
         """Reads the next node, or all of them; an unreachable node is skipped while others answer."""
-        bases = self._tables.addresses
+        bases = self._nodes.addresses
         order = [bases[(self._turn + number) % len(bases)] for number in range(len(bases))]
         self._turn += 1
         read: dict[str, NodeComparison] = {}
@@ -172,7 +184,7 @@ class Reconciler:
 
     async def _compare_counts(self) -> list[DriftEntry]:
         """Reports nodes with different row counts; counts are read twice, because replication takes a moment."""
-        bases = self._tables.addresses
+        bases = self._nodes.addresses
         if len(bases) == 1 or not _differ(await self._counts()):
             return []
         await asyncio.sleep(SETTLE)
@@ -184,7 +196,7 @@ class Reconciler:
         return [DriftEntry("", "nodes hold different bans or rules", "", DriftState.ALERTED, detail)]
 
     async def _counts(self) -> dict[str, TableCounts]:
-        bases = self._tables.addresses
+        bases = self._nodes.addresses
         answers = await asyncio.gather(*(self._tables.counts(base) for base in bases), return_exceptions=True)
         counts: dict[str, TableCounts] = {}
         for base, answer in zip(bases, answers, strict=True):
@@ -239,7 +251,7 @@ class Reconciler:
         if suspect.what not in _RULES_LOST or len(self._tables.addresses) == 1:
             return
         wanted = restriction(device_id)
-        for base in self._tables.addresses:
+        for base in self._nodes.addresses:
             try:
                 if base != suspect.node and await self._tables.rules_of(base, device_id) == wanted:
                     await self._tables.write_rules(suspect.node, device_id, wanted)

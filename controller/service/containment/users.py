@@ -120,7 +120,8 @@ class UserContainments:
             await self._save(case, AuditKind.BROKER_DRIFT_FOUND, "cordon", alert=True, what=what)
         proof = await self._carry_out(case)
         if not proof.holds:
-            await self._record_failure(case, proof.missing, steps_of(proof))
+            nodes = tuple((one.node, one.reason) for one in proof.unread) if proof.is_partial else ()
+            await self._record_failure(case, proof.trouble, steps_of(proof), nodes)
         elif self.cases.get(case.name) is case:  # not if an operator has decided anew
             await self._record_proof(case, proof)
 
@@ -142,7 +143,7 @@ class UserContainments:
                 return await executor.release(subject, case_id)
 
     async def _record_proof(self, case: UserCase, proof: Proof) -> None:
-        after = replace(case, proven_level=case.level, proven_at=self._fleet.clock.now(), trouble="")
+        after = replace(case, proven_level=case.level, proven_at=self._fleet.clock.now(), trouble="", unread=())
         steps = list(steps_of(proof))
         if case.level is ContainmentLevel.NONE:
             await self._save(after, AuditKind.CONTAINMENT_RELEASE_PROVEN, "cordon", steps=steps)
@@ -158,17 +159,25 @@ class UserContainments:
             steps=steps,
         )
 
-    async def _record_failure(self, case: UserCase, trouble: str, steps: tuple[dict[str, object], ...]) -> None:
-        """Only the first failure is audited: retries without end would fill the audit log."""
-        if self.cases.get(case.name) is not case or case.trouble == trouble:
+    async def _record_failure(
+        self,
+        case: UserCase,
+        trouble: str,
+        steps: tuple[dict[str, object], ...],
+        unread: tuple[tuple[str, str], ...] = (),
+    ) -> None:
+        """Only the first failure of a kind is audited: retries without end would fill the audit log."""
+        if self.cases.get(case.name) is not case or (case.trouble, case.unread) == (trouble, unread):
             return
-        after = replace(case, trouble=trouble)
-        if case.trouble:
+        after = replace(case, trouble=trouble, unread=unread)
+        if case.trouble and bool(case.unread) == bool(unread):
             self.cases[case.name] = after
             return
-        await self._save(
-            after, AuditKind.CONTAINMENT_FAILED, "cordon", alert=True, wake=False, trouble=trouble, steps=list(steps)
-        )
+        kind = AuditKind.CONTAINMENT_PARTLY_PROVEN if unread else AuditKind.CONTAINMENT_FAILED
+        detail = {"unread": [{"node": node, "reason": reason} for node, reason in unread]} if unread else {}
+        if unread:
+            detail["level"] = case.level.value  # type: ignore[assignment]
+        await self._save(after, kind, "cordon", alert=True, wake=False, trouble=trouble, steps=list(steps), **detail)
 
     async def _save(
         self, case: UserCase, kind: AuditKind, actor: str, *, alert: bool = False, wake: bool = True, **detail: object

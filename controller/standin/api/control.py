@@ -1,11 +1,12 @@
-"""`/standin/...`: routes that EMQX does not have, to simulate failures: killed nodes, rows missing on one node."""
+"""`/standin/...`: routes that EMQX does not have, to simulate failures: lost nodes, rows missing on one node."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from controller.standin.api.check import bad_request, problem
-from controller.standin.api.web import Request, RequestContext, Response, Route, json_response, no_content
+from controller.standin.api.web import ApiError, Request, RequestContext, Response, Route, json_response, no_content
+from controller.standin.options import HANG_SECONDS
 from controller.standin.overrides import apply_overrides
 from controller.standin.zones import InvalidSettingError
 
@@ -14,26 +15,42 @@ _TABLES: Final = {"bans": "bans", "clients": "clientid", "users": "username"}
 
 
 def control_routes(
-    kill: Callable[[str], None], restart: Callable[[str], None], is_known: Callable[[str], bool]
+    actions: Mapping[str, Callable[[str], None]], hang: Callable[[str, float], None]
 ) -> tuple[Route, ...]:
-    """Returns the routes; `kill` and `restart` are called with the name of a node after the response was sent."""
+    """Returns the routes. Each action is called with the name of a node after the response was sent.
+
+    `hang` is called at once, with the seconds after which the cluster gives the node up: `{"seconds": 120}`.
+    """
 
     def later(action: Callable[[str], None]) -> Callable[[RequestContext, Request], Response]:
-        def answer(_context: RequestContext, request: Request) -> Response:
-            name = request.bindings["node"]
-            if not is_known(name):
-                return json_response(404, {"code": "NOT_FOUND", "message": f"no node {name}"})
+        def answer(context: RequestContext, request: Request) -> Response:
+            name = _known_node(context, request)
             asyncio.get_running_loop().call_later(_DELAY_SECONDS, action, name)
             return Response(202)
 
         return answer
 
+    def hang_now(context: RequestContext, request: Request) -> Response:
+        given: Any = request.json()
+        seconds = given.get("seconds", HANG_SECONDS) if isinstance(given, dict) else None
+        if not isinstance(seconds, int | float):
+            raise bad_request("must be an object with a number in seconds")
+        hang(_known_node(context, request), float(seconds))
+        return Response(202)
+
     return (
-        Route("/standin/kill/:node", {"POST": later(kill)}),
-        Route("/standin/restart/:node", {"POST": later(restart)}),
+        *(Route(f"/standin/{name}/:node", {"POST": later(action)}) for name, action in actions.items()),
+        Route("/standin/hang/:node", {"POST": hang_now}),
         Route("/standin/hide/:node", {"POST": _hide}),
         Route("/standin/config", {"POST": _configure}),
     )
+
+
+def _known_node(context: RequestContext, request: Request) -> str:
+    name = request.bindings["node"]
+    if name not in context.registry.state.nodes:
+        raise ApiError(404, "NOT_FOUND", f"no node {name}")
+    return name
 
 
 def _configure(context: RequestContext, request: Request) -> Response:

@@ -4,7 +4,7 @@ import asyncio
 
 import h11
 
-from controller.standin.api.web import HttpApi, Response
+from controller.standin.api.web import HttpApi, PendingResponse, Response
 from controller.standin.options import HTTP_IDLE_SECONDS, MAX_HTTP_BODY_BYTES, MAX_HTTP_CONNECTIONS
 
 _SERVER = "cordon-standin (not EMQX)"
@@ -21,6 +21,8 @@ class HttpConnection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._request: h11.Request | None = None
         self._body = bytearray()
+        self._hung = False
+        self._held = bytearray()
         self._timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -30,6 +32,19 @@ class HttpConnection(asyncio.Protocol):
             return
         self._live.add(self)
         self._restart_timer()
+        if self._api.context.node.frozen:
+            self.hang()
+
+    def hang(self) -> None:
+        """Takes nothing until `resume`."""
+        self._hung = True
+
+    def resume(self) -> None:
+        """Goes on where it was."""
+        self._hung = False
+        held, self._held = bytes(self._held), bytearray()
+        if held:
+            self.data_received(held)
 
     def connection_lost(self, _exc: Exception | None) -> None:
         self._live.discard(self)
@@ -47,6 +62,11 @@ class HttpConnection(asyncio.Protocol):
         self._timer = self._loop.call_later(HTTP_IDLE_SECONDS, self.abort)
 
     def data_received(self, data: bytes) -> None:
+        if self._hung:
+            self._held += data
+            if len(self._held) > MAX_HTTP_BODY_BYTES:
+                self.abort()
+            return
         self._restart_timer()
         try:
             self._http.receive_data(data)
@@ -83,6 +103,20 @@ class HttpConnection(asyncio.Protocol):
         response = self._api.answer(
             request.method.decode("ascii"), request.target.decode("latin-1"), headers, bytes(self._body)
         )
+        if isinstance(response, PendingResponse):
+            if self._timer is not None:
+                self._timer.cancel()
+            self._api.context.registry.state.waiting.append(lambda: self._answer_late(response))
+            return
+        self._complete(response)
+
+    def _answer_late(self, pending: PendingResponse) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._restart_timer()
+            self._complete(pending.later())
+            self._advance()
+
+    def _complete(self, response: Response) -> None:
         self._respond(response)
         if self._http.our_state is h11.DONE and self._http.their_state is h11.DONE:
             self._http.start_next_cycle()

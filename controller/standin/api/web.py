@@ -28,6 +28,13 @@ class Response:
     headers: tuple[tuple[str, str], ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class PendingResponse:
+    """A response that is made once no node is hung any more."""
+
+    later: Callable[[], Response]
+
+
 class ApiError(Exception):
     """Ends the request with a response of `code` and `message`."""
 
@@ -130,8 +137,10 @@ class HttpApi:
     routes: tuple[Route, ...]
     key: str
     secret: str
+    # Answers a request while a node is hung.
+    while_hung: Callable[[RequestContext, Route, Request, Callable[[], Response]], Response | PendingResponse]
 
-    def answer(self, method: str, target: str, headers: Mapping[str, str], body: bytes) -> Response:
+    def answer(self, method: str, target: str, headers: Mapping[str, str], body: bytes) -> Response | PendingResponse:
         """Returns the response to a request; `target` is the raw request target."""
         path, _, query = target.partition("?")
         segments = path.strip("/").split("/")
@@ -143,17 +152,29 @@ class HttpApi:
             if handler is None:
                 return Response(405, headers=(("allow", ", ".join(route.handlers)),))
             request = Request(method, path, tuple(parse_qsl(query, keep_blank_values=True)), headers, body, bound)
+            return self._respond(route, handler, request)
+        return Response(404, NOT_FOUND_PAGE, "text/html")
+
+    def _respond(self, route: Route, handler: Handler, request: Request) -> Response | PendingResponse:
+        try:
+            if not route.open:
+                self._authorize(request.headers.get("authorization"), request.path)
+        except ApiError as error:
+            return error.response
+
+        def handle() -> Response:
             try:
-                if not route.open:
-                    self._authorize(headers.get("authorization"), path)
                 return handler(self.context, request)
             except ApiError as error:
                 return error.response
             except Exception as error:  # noqa: BLE001 -- the outermost edge of a request
                 # As EMQX: a failing handler answers 500 and affects no other request.
-                _LOG.exception("%s %s failed", method, path)
+                _LOG.exception("%s %s failed", request.method, request.path)
                 return ApiError(500, "INTERNAL_ERROR", f"error, {type(error).__name__}, {error}").response
-        return Response(404, NOT_FOUND_PAGE, "text/html")
+
+        if self.context.registry.state.is_hung():
+            return self.while_hung(self.context, route, request, handle)
+        return handle()
 
     def _authorize(self, header: str | None, path: str) -> None:
         scheme, _, value = (header or "").partition(" ")

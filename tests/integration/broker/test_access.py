@@ -26,7 +26,15 @@ from controller.service.containment.outbox import Outbox
 from controller.service.containment.reconciler import Reconciler
 from schemas.topics import DownChannel, UpChannel, down, up
 from tests.support.controller_harness import ControllerHarness, open_harness
-from tests.support.emqx_calls import clients_with_rules, delete_rules, lift_ban, rules_of, subscriptions_of, write_rules
+from tests.support.emqx_calls import (
+    PATIENT,
+    clients_with_rules,
+    delete_rules,
+    lift_ban,
+    rules_of,
+    subscriptions_of,
+    write_rules,
+)
 from tests.support.mqtt_device import Device
 from tests.support.project_tree import ROOT
 from tests.support.reports import full, incoming
@@ -97,7 +105,7 @@ def emqx() -> Iterator[StandInProcess]:
 
 @pytest.fixture
 async def broker(emqx: StandInProcess) -> AsyncIterator[EmqxBroker]:
-    async with open_emqx(emqx.api_urls, emqx.key, emqx.secret, clock=SystemClock()) as opened:
+    async with open_emqx(emqx.api_urls, emqx.key, emqx.secret, clock=SystemClock(), limits=PATIENT) as opened:
         yield opened
         for client in await clients_with_rules(opened.api):
             await delete_rules(opened.api, client)

@@ -9,7 +9,7 @@ from controller.adapters.emqx.containment.broker import open_emqx
 from controller.adapters.system import SystemClock
 from controller.ports.broker_tables import restriction
 from controller.service.containment.drift import DriftState
-from tests.support.emqx_calls import lift_ban, rules_of
+from tests.support.emqx_calls import PATIENT, lift_ban, rules_of
 from tests.support.faulty_emqx import FaultyDeployment, faulty_deployment
 from tests.support.reports import full, incoming
 from tests.support.standin import StandInProcess
@@ -28,7 +28,7 @@ async def settled(at: FaultyDeployment) -> None:
 async def test_a_node_that_missed_rows_is_found_and_holds_them_again(tmp_path: Path) -> None:
     with StandInProcess(nodes=3) as emqx:
         async with (
-            open_emqx(emqx.api_urls, emqx.key, emqx.secret, clock=SystemClock()) as broker,
+            open_emqx(emqx.api_urls, emqx.key, emqx.secret, clock=SystemClock(), limits=PATIENT) as broker,
             faulty_deployment(tmp_path / "c.db", broker) as at,
         ):
             await at.harness.ingest.process_batch(
@@ -51,7 +51,7 @@ async def test_a_node_that_missed_rows_is_found_and_holds_them_again(tmp_path: P
 async def test_foreign_bans_and_rules_are_read_over_and_left(tmp_path: Path) -> None:
     with StandInProcess(nodes=1) as emqx:
         async with (
-            open_emqx(emqx.api_urls, emqx.key, emqx.secret, clock=SystemClock()) as broker,
+            open_emqx(emqx.api_urls, emqx.key, emqx.secret, clock=SystemClock(), limits=PATIENT) as broker,
             faulty_deployment(tmp_path / "c.db", broker) as at,
             httpx.AsyncClient(
                 base_url=f"{emqx.api_urls[0]}/api/v5", auth=(emqx.key, emqx.secret), trust_env=False

@@ -22,9 +22,10 @@ from controller.ports.broker_tables import AccessRule
 from controller.ports.errors import BrokerError
 from controller.service.broker.setup import NothingToUndoError, SetupOperations
 from controller.service.containment.drift import DriftState
+from controller.service.containment.nodes import NodeWatch
 from controller.service.containment.reconciler import Reconciler
 from tests.support.controller_harness import ControllerHarness, open_harness
-from tests.support.emqx_calls import rules_of
+from tests.support.emqx_calls import PATIENT, rules_of
 from tests.support.standin import StandInProcess
 
 CONTROLLER = "cordon-controller"
@@ -55,7 +56,10 @@ class Harness:
         """One of a controller that has just started."""
         one = self.harness
         managed = one.services.broker.access.access
-        return Reconciler(one.fleet, one.tables, one.outbox.queue, 5.0, lambda _text, _more: None, managed, self.desk)
+        nodes = NodeWatch(one.tables)
+        return Reconciler(
+            one.fleet, one.tables, one.outbox.queue, 5.0, lambda _text, _more: None, managed, self.desk, nodes
+        )
 
 
 @pytest.fixture
@@ -63,7 +67,9 @@ async def harness(tmp_path: Path) -> AsyncIterator[Harness]:
     async with AsyncExitStack() as stack:
         emqx = stack.enter_context(StandInProcess(users=[("lab", "lab-password")]))
         emqx.configure({"sources": [FILE, {"type": "built_in_database"}]})
-        broker = await stack.enter_async_context(open_emqx(emqx.api_urls, emqx.key, emqx.secret, clock=SystemClock()))
+        broker = await stack.enter_async_context(
+            open_emqx(emqx.api_urls, emqx.key, emqx.secret, clock=SystemClock(), limits=PATIENT)
+        )
         one = await stack.enter_async_context(open_harness(tmp_path / "c.db"))
         desk = SetupOperations(EmqxSetup(broker.api), SqliteSetupStore(one.store), one.fleet.record, one.clock, WANTED)
         yield Harness(emqx, broker, one, desk)

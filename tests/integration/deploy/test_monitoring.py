@@ -23,7 +23,12 @@ RULES: Final[list[dict[str, Any]]] = yaml.safe_load((DEPLOY / "prometheus" / "al
 BOARD: Final[dict[str, Any]] = json.loads((DEPLOY / "grafana" / "cordon.json").read_text())
 FROM_PROMETHEUS: Final = {"up"}
 # Only where updates are served, or a rollout is open: `tests/unit/api` looks at them there.
-SOMETIMES: Final = {"cordon_update_metadata_trouble", "cordon_update_metadata_warnings", "cordon_rollout_devices"}
+SOMETIMES: Final = {
+    "cordon_broker_node_unread",
+    "cordon_update_metadata_trouble",
+    "cordon_update_metadata_warnings",
+    "cordon_rollout_devices",
+}
 _FUNCTIONS: Final = {"absent", "and", "by", "changes", "histogram_quantile", "increase", "or", "rate", "sum", "time"}
 
 Samples = dict[str, list[tuple[dict[str, str], float]]]

@@ -8,6 +8,7 @@ import pytest
 from controller.adapters.emqx.containment.broker import EmqxBroker, open_emqx
 from controller.adapters.system import SystemClock
 from controller.ports.broker_tables import AccessRules
+from tests.support.emqx_calls import PATIENT
 from tests.support.standin import StandInProcess
 
 USER = ("lab", "lab-password")
@@ -33,7 +34,7 @@ def emqx() -> Iterator[StandInProcess]:
 @pytest.fixture
 async def broker(emqx: StandInProcess) -> AsyncIterator[EmqxBroker]:
     """The adapter over all three nodes."""
-    async with open_emqx(emqx.api_urls, emqx.key, emqx.secret, clock=SystemClock()) as opened:
+    async with open_emqx(emqx.api_urls, emqx.key, emqx.secret, clock=SystemClock(), limits=PATIENT) as opened:
         yield opened
 
 

@@ -22,7 +22,7 @@ from controller.ports.errors import BrokerNotFoundError, BrokerRefusedError
 from schemas.topics import ALL_UP, PRESENCE, DownChannel, UpChannel, down, up
 from tests.integration.emqx.conftest import USER, SavedRules
 from tests.support.certs import Certs
-from tests.support.emqx_calls import delete_rules, rules_of, write_rules
+from tests.support.emqx_calls import PATIENT, delete_rules, rules_of, write_rules
 from tests.support.mqtt_device import Device
 from tests.support.standin import StandInProcess
 from tests.support.waiting import wait_for
@@ -64,7 +64,9 @@ async def test_a_certificate_proves_a_device_and_a_client_without_credentials_on
     open_broker: StandInProcess, certs: Certs
 ) -> None:
     tls = client_tls(certs, "g-cert")
-    async with open_emqx(open_broker.api_urls, open_broker.key, open_broker.secret, clock=SystemClock()) as broker:
+    async with open_emqx(
+        open_broker.api_urls, open_broker.key, open_broker.secret, clock=SystemClock(), limits=PATIENT
+    ) as broker:
         assert await broker.auth_strength("g-nobody") is AuthStrength.UNSEEN
         with Device("g-cert", open_broker.tls, tls=tls), Device("g-plain", open_broker.mqtt):
             assert await broker.auth_strength("g-cert") is AuthStrength.PROVEN
@@ -78,7 +80,9 @@ async def test_a_certificate_proves_a_device_and_a_client_without_credentials_on
 
 async def test_a_claim_before_the_victims_session_is_not_its_own(open_broker: StandInProcess, certs: Certs) -> None:
     tls = client_tls(certs, "g-victim")
-    async with open_emqx(open_broker.api_urls, open_broker.key, open_broker.secret, clock=SystemClock()) as broker:
+    async with open_emqx(
+        open_broker.api_urls, open_broker.key, open_broker.secret, clock=SystemClock(), limits=PATIENT
+    ) as broker:
         with Device("g-victim", open_broker.tls, tls=tls) as victim:
             with Device("g-victim", open_broker.mqtt) as impostor:
                 await asyncio.to_thread(impostor.publish, up("g-victim", UpChannel.POSTURE))
@@ -150,7 +154,9 @@ async def test_after_setup_a_device_uses_its_own_branch_and_the_controller_recei
 async def test_a_restriction_that_the_broker_does_not_consult_is_no_proof(
     open_broker: StandInProcess, saved: SavedRules, certs: Certs
 ) -> None:
-    async with open_emqx(open_broker.api_urls, open_broker.key, open_broker.secret, clock=SystemClock()) as broker:
+    async with open_emqx(
+        open_broker.api_urls, open_broker.key, open_broker.secret, clock=SystemClock(), limits=PATIENT
+    ) as broker:
         source = (await broker.api.send(requests.read_sources()))[0]
         await broker.api.send(requests.write_source(source.model_copy(update={"enable": False})))
         try:
@@ -167,7 +173,7 @@ async def test_a_restriction_that_the_broker_does_not_consult_is_no_proof(
 
 
 async def test_a_wrong_key_is_explained_and_not_retried(emqx: StandInProcess) -> None:
-    async with open_emqx(emqx.api_urls, emqx.key, "not-the-secret", clock=SystemClock()) as broker:
+    async with open_emqx(emqx.api_urls, emqx.key, "not-the-secret", clock=SystemClock(), limits=PATIENT) as broker:
         with pytest.raises(BrokerRefusedError, match="key or secret is wrong") as caught:
             await EmqxSetup(broker.api).changes(WANTED)
         assert "not-the-secret" not in str(caught.value)
@@ -181,7 +187,9 @@ async def test_ping_returns_the_version_of_each_node(emqx: StandInProcess, broke
 
 
 async def test_a_missing_database_is_added_and_removed_again(open_broker: StandInProcess, saved: SavedRules) -> None:
-    async with open_emqx(open_broker.api_urls, open_broker.key, open_broker.secret, clock=SystemClock()) as broker:
+    async with open_emqx(
+        open_broker.api_urls, open_broker.key, open_broker.secret, clock=SystemClock(), limits=PATIENT
+    ) as broker:
         await broker.api.send(requests.delete_source("built_in_database"))
         assert await broker.api.send(requests.read_sources()) == ()
         setup = EmqxSetup(broker.api)

@@ -28,7 +28,7 @@ async def _metrics(api: Api) -> dict[str, dict[tuple[tuple[str, str], ...], floa
 async def test_ready_once_the_broker_was_read(api: Api) -> None:
     assert (await api.json("GET", "/readyz", 503))["reasons"] == ["broker API has not been read yet"]
     await api.harness.reconciler.reconcile()
-    assert await api.json("GET", "/readyz") == {"ready": True, "reasons": []}
+    assert await api.json("GET", "/readyz") == {"ready": True, "reasons": [], "warnings": []}
     api.harness.clock.at += 60
     assert (await api.json("GET", "/readyz", 503))["reasons"] == ["broker API is slow"]
     api.harness.reconciler.trouble = "no answer"

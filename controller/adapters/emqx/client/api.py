@@ -1,15 +1,17 @@
 """The client of EMQX's API: sends the requests of `requests.py`, reads listings page by page."""
 
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Final, Protocol, TypeVar
 
-from controller.adapters.emqx.client import models
-from controller.adapters.emqx.client.http import ApiRequest, EmqxHttpClient, StepListener
+from controller.adapters.emqx.client import models, requests
+from controller.adapters.emqx.client.http import ApiRequest, CallOptions, EmqxHttpClient, StepListener
 from controller.adapters.emqx.client.models import ListingPage
 from controller.adapters.emqx.client.requests import PAGE_ROWS
 from controller.domain.containment.plan import Subject
 from controller.ports.broker_tables import Ban
-from controller.ports.errors import BrokerAnswerError
+from controller.ports.errors import BrokerAnswerError, BrokerWaitsError
 
 MAX_PAGES: Final = 10_000
 
@@ -24,19 +26,15 @@ class PageRequest(Protocol[T]):
 
 
 class EmqxApi:
-    """EMQX's API over one HTTP client; `with_listener`, `on_node` and `with_priority` give views of the same client.
+    """EMQX's API over one HTTP client; the methods that return an `EmqxApi` give views of the same client.
 
     Everything that sends raises `BrokerError` and its kinds.
     """
 
-    def __init__(
-        self, http: EmqxHttpClient, *, listener: StepListener | None = None, node: str = "", urgent: bool = False
-    ) -> None:
-        """`listener` gets a step for each exchange; `node` is the only address that is asked, each request once."""
+    def __init__(self, http: EmqxHttpClient, options: CallOptions | None = None) -> None:
+        """`options`: how every request of this view is sent."""
         self._http = http
-        self._listener = listener
-        self._node = node
-        self._urgent = urgent
+        self._options = options or CallOptions()
 
     @property
     def addresses(self) -> tuple[str, ...]:
@@ -46,21 +44,25 @@ class EmqxApi:
     @property
     def node(self) -> str:
         """The only address that this view asks, empty for any."""
-        return self._node
+        return self._options.node
 
     def with_listener(self, listener: StepListener) -> "EmqxApi":
-        return EmqxApi(self._http, listener=listener, node=self._node, urgent=self._urgent)
+        return EmqxApi(self._http, replace(self._options, listener=listener))
 
     def on_node(self, node: str) -> "EmqxApi":
-        return EmqxApi(self._http, listener=self._listener, node=node, urgent=self._urgent)
+        return EmqxApi(self._http, replace(self._options, node=node))
 
     def with_priority(self) -> "EmqxApi":
         """Requests of this view go before those without priority."""
-        return EmqxApi(self._http, listener=self._listener, node=self._node, urgent=True)
+        return EmqxApi(self._http, replace(self._options, urgent=True))
+
+    def prompt(self) -> "EmqxApi":
+        """Requests of this view have the short time limits of calls that protect."""
+        return EmqxApi(self._http, replace(self._options, prompt=True))
 
     async def send(self, request: ApiRequest[T]) -> T:
         try:
-            response = await self._http.call(request, node=self._node, urgent=self._urgent, listener=self._listener)
+            response = await self._http.call(request, self._options)
         except request.answers as e:
             return request.read(e)
         return request.read(response)
@@ -101,8 +103,23 @@ async def find_ban(api: EmqxApi, page_request: PageRequest[models.BanRow], subje
     return None
 
 
-async def find_sessions(
-    api: EmqxApi, page_request: PageRequest[models.ClientRow], username: str
-) -> Sequence[models.ClientRow]:
-    """The sessions of the user of a listing that may hold others."""
-    return [row async for row in api.rows(page_request) if row.username == username]
+class SessionsRequest(Protocol):
+    """Makes the request for one page of a user's sessions, on all nodes or on one."""
+
+    def __call__(self, page: int, limit: int, /, *, node: str = "") -> ApiRequest[ListingPage[models.ClientRow]]:
+        """See `requests.list_sessions`."""
+
+
+async def find_sessions(api: EmqxApi, page_request: SessionsRequest, username: str) -> Sequence[models.ClientRow]:
+    """The sessions of the user of a listing that may hold others; while a node hangs, those of the other nodes."""
+    try:
+        return [row async for row in api.rows(page_request) if row.username == username]
+    except BrokerWaitsError:
+        names = (await api.send(requests.read_cluster())).nodes
+    found: list[models.ClientRow] = []
+    for name in names:
+        try:
+            found += [row async for row in api.rows(partial(page_request, node=name)) if row.username == username]
+        except BrokerWaitsError:
+            continue  # whoever reads back on every node names this one
+    return found

@@ -16,9 +16,10 @@ from controller.adapters.emqx.client.responses import EmqxConflictError
 from controller.domain.containment.plan import Subject
 from controller.ports.broker import ProofStep
 from controller.ports.broker_tables import AccessRules
-from controller.ports.errors import BrokerError
+from controller.ports.errors import BrokerError, BrokerWaitsError
 
 MAX_BATCH: Final = requests.RULES_AT_ONCE
+BLOCKED_SECONDS: Final = 5.0  # without bulk reads after one waited for a hung node
 T = TypeVar("T")
 
 
@@ -152,9 +153,13 @@ class _PendingRead:
 
 @dataclass(slots=True)
 class BulkReadSupport:
-    """Whether this broker was seen to answer for several ids in one call: only then does "not listed" mean absent."""
+    """Whether this broker was seen to answer for several ids in one call: only then does "not listed" mean absent.
+
+    `blocked_until`: loop seconds; such a call asks every node, and one of them hung a moment ago.
+    """
 
     holds: bool = False
+    blocked_until: float = 0.0
 
 
 class BatchingClientReader:
@@ -175,7 +180,7 @@ class BatchingClientReader:
             BrokerError: it could not be read.
         """
         pending = _PendingRead(client_id, listener)
-        if self._learns or self._support.holds:
+        if (self._learns or self._support.holds) and asyncio.get_running_loop().time() >= self._support.blocked_until:
             self._waiting.append(pending)
             try:
                 async with self._lock:
@@ -207,6 +212,11 @@ class BatchingClientReader:
             page = await self._api.with_listener(steps.append).send(requests.read_clients(ids))
             sessions = {row.clientid: row for row in page.data}
             self._support.holds = self._support.holds or len(sessions.keys() & set(ids)) > 1
+        except BrokerWaitsError:
+            # EMQX reads a single client from its own node only.
+            self._support.blocked_until = asyncio.get_running_loop().time() + BLOCKED_SECONDS
+            await asyncio.gather(*(self._send_single(pending) for pending in batch))
+            return
         except BrokerError as e:
             error = e
         for pending in batch:

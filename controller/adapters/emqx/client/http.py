@@ -7,9 +7,7 @@ answers to errors.
 import asyncio
 import base64
 import ssl
-from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, Generic, Literal, Self, TypeVar
@@ -18,9 +16,10 @@ import httpx
 import stamina
 
 from controller.adapters.emqx.client.responses import response_data
+from controller.adapters.emqx.client.slots import PrioritySemaphore
 from controller.ports.broker import ProofStep
 from controller.ports.clock import Clock
-from controller.ports.errors import BrokerAnswerError, BrokerError, BrokerUnreachableError
+from controller.ports.errors import BrokerAnswerError, BrokerError, BrokerUnreachableError, BrokerWaitsError
 
 # The caller reports the error that is left after all retries; stamina would log every retry.
 stamina.instrumentation.set_on_retry_hooks(())
@@ -30,6 +29,9 @@ CONNECT_SECONDS: Final = 2.0
 READ_SECONDS: Final = 5.0  # between two pieces of an answer
 ATTEMPT_SECONDS: Final = 10.0  # one exchange with one node
 CALL_SECONDS: Final = 20.0  # one call with all its retries and nodes
+# The same two of a call that protects: with one node hung, what takes effect did so within 0.25 s without an answer.
+PROMPT_ATTEMPT_SECONDS: Final = 0.4
+PROMPT_CALL_SECONDS: Final = 2.0
 ATTEMPTS: Final = 3  # rounds over the addresses
 WAIT_FIRST_SECONDS: Final = 0.1
 WAIT_MOST_SECONDS: Final = 2.0
@@ -52,6 +54,8 @@ class HttpLimits:
     read_seconds: float = READ_SECONDS
     attempt_seconds: float = ATTEMPT_SECONDS
     call_seconds: float = CALL_SECONDS
+    prompt_attempt_seconds: float = PROMPT_ATTEMPT_SECONDS
+    prompt_call_seconds: float = PROMPT_CALL_SECONDS
     attempts: int = ATTEMPTS
     wait_first_seconds: float = WAIT_FIRST_SECONDS
     wait_most_seconds: float = WAIT_MOST_SECONDS
@@ -76,6 +80,7 @@ class ApiRequest(Generic[T_co]):
 
     `what` names the request in receipts. `read` gets the response, or one of the errors in `answers`, which are
     answers to this request too ("not there", "there already"). `repeat`: sending it twice does no harm.
+    `asks_others`: the node that gets it asks other nodes, so that a hung one keeps it from answering.
     """
 
     method: HttpMethod
@@ -86,6 +91,7 @@ class ApiRequest(Generic[T_co]):
     body: object = None
     answers: tuple[type[BrokerError], ...] = ()
     repeat: bool = True
+    asks_others: bool = False
     bearer: str = ""  # a dashboard login's token, sent instead of the API key
     is_text: bool = False  # asks for text instead of JSON, which is the answer's data then
 
@@ -95,48 +101,31 @@ class ApiRequest(Generic[T_co]):
         return f"{self.method} {self.path}"
 
 
-class PrioritySemaphore:
-    """A semaphore with two queues: urgent waiters go first, each queue in order of arrival."""
-
-    def __init__(self, at_once: int) -> None:
-        self._free = at_once
-        self._urgent: deque[asyncio.Future[None]] = deque()
-        self._others: deque[asyncio.Future[None]] = deque()
-
-    @asynccontextmanager
-    async def acquire(self, *, urgent: bool) -> AsyncIterator[None]:
-        """Waits for a slot and holds it until the end of the block."""
-        if self._free:
-            self._free -= 1
-        else:
-            await self._wait(self._urgent if urgent else self._others)
-        try:
-            yield
-        finally:
-            self._release()
-
-    async def _wait(self, queue: deque[asyncio.Future[None]]) -> None:
-        mine: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        queue.append(mine)
-        try:
-            await mine
-        except asyncio.CancelledError:
-            if mine.done() and not mine.cancelled():
-                self._release()  # the slot arrived in the same moment
-            raise
-
-    def _release(self) -> None:
-        for queue in (self._urgent, self._others):
-            while queue:
-                following = queue.popleft()
-                if not following.done():
-                    following.set_result(None)
-                    return
-        self._free += 1
-
-
 class _NotSentError(BrokerUnreachableError):
     """The connection was not made, so the request cannot have had an effect."""
+
+
+class _TimedOutError(BrokerUnreachableError):
+    """The connection was there, and no answer came in time."""
+
+
+@dataclass(frozen=True, slots=True)
+class CallOptions:
+    """How a request is sent.
+
+    `node`: the only address to ask, once: the caller wants this node's answer or its silence. `urgent`: goes before
+    requests that are not. `prompt`: with the short time limits of calls that protect. `listener`: gets each exchange.
+    """
+
+    node: str = ""
+    urgent: bool = False
+    prompt: bool = False
+    listener: StepListener | None = None
+
+
+_DEFAULT_OPTIONS: Final = CallOptions()
+# Every node answers it from what it knows itself.
+_PROBE: Final = ApiRequest("GET", "/cluster", "probe", lambda _answer: None)
 
 
 def address(text: str) -> str:
@@ -227,92 +216,100 @@ class EmqxHttpClient:
         for transport in self._transports.values():
             await transport.aclose()
 
-    async def call(
-        self, request: ApiRequest[Any], *, node: str = "", urgent: bool = False, listener: StepListener | None = None
-    ) -> ApiResponse:
-        """Sends the request, fails over to other nodes and retries where that is safe.
-
-        Args:
-            request: what to send; its `read` is not used here.
-            node: the only address to ask, once: the caller wants this node's answer or its silence.
-            urgent: goes before requests that are not.
-            listener: gets each exchange.
+    async def call(self, request: ApiRequest[Any], options: CallOptions = _DEFAULT_OPTIONS) -> ApiResponse:
+        """Sends the request, fails over to other nodes and retries where that is safe; its `read` is not used here.
 
         Raises:
+            BrokerWaitsError: the node answers, but this request waits for another one.
             BrokerError: and its kinds, see `responses.response_data`.
         """
-        async with self._slots.acquire(urgent=urgent):
+        seconds = self._limits.prompt_call_seconds if options.prompt else self._limits.call_seconds
+        async with self._slots.acquire(urgent=options.urgent):
             try:
-                async with asyncio.timeout(self._limits.call_seconds):
-                    return await self._attempts(request, node, listener)
+                async with asyncio.timeout(seconds):
+                    return await self._attempts(request, options, seconds)
             except TimeoutError as e:
-                raise BrokerUnreachableError(f"{request.text}: no answer in {self._limits.call_seconds:g} s") from e
+                raise BrokerUnreachableError(f"{request.text}: no answer in {seconds:g} s") from e
 
-    async def _attempts(self, request: ApiRequest[Any], node: str, listener: StepListener | None) -> ApiResponse:
+    async def _attempts(self, request: ApiRequest[Any], options: CallOptions, seconds: float) -> ApiResponse:
         def is_retried(error: Exception) -> bool:
+            if isinstance(error, BrokerWaitsError):
+                return False
             return isinstance(error, BrokerError) and error.transient and _is_repeatable(request, error)
 
         limits = self._limits
         async for attempt in stamina.retry_context(
             on=is_retried,
-            attempts=1 if node else limits.attempts,
-            timeout=limits.call_seconds,
+            attempts=1 if options.node else limits.attempts,
+            timeout=seconds,
             wait_initial=limits.wait_first_seconds,
             wait_max=limits.wait_most_seconds,
             wait_jitter=limits.wait_jitter_seconds,
         ):
             with attempt:
-                return await self._attempt(request, node, listener)
+                return await self._attempt(request, options)
         raise AssertionError("the last attempt returns or raises")
 
-    async def _attempt(self, request: ApiRequest[Any], node: str, listener: StepListener | None) -> ApiResponse:
+    async def _attempt(self, request: ApiRequest[Any], options: CallOptions) -> ApiResponse:
         """Asks one node after the other until one answers."""
         failures: list[BrokerError] = []
-        for base in (node,) if node else self._address_order():
+        for base in (options.node,) if options.node else self._address_order():
             try:
-                response = await self._recorded(request, base, listener)
+                response = await self._recorded(request, base, options)
             except BrokerError as e:
                 if not e.transient:
                     raise
+                if request.asks_others and isinstance(e, _TimedOutError) and await self._answers(base):
+                    raise BrokerWaitsError(f"{e}; it waits for a node that does not answer") from e
                 self._resting[base] = self._clock.monotonic() + self._limits.rest_seconds
                 failures.append(e)
                 if not _is_repeatable(request, e):
                     raise
                 continue
             self._resting.pop(base, None)
-            if not node:
+            if not options.node:
                 self._favourite = base
             return response
         raise _combine_errors(failures)
+
+    async def _answers(self, base: str) -> bool:
+        """Whether the node answers what it knows itself."""
+        try:
+            await self._exchange(_PROBE, base, self._limits.prompt_attempt_seconds)
+        except BrokerError as e:
+            return not e.transient
+        return True
 
     def _address_order(self) -> list[str]:
         now = self._clock.monotonic()
         return sorted(self.addresses, key=lambda base: (self._resting.get(base, 0.0) > now, base != self._favourite))
 
-    async def _recorded(self, request: ApiRequest[Any], base: str, listener: StepListener | None) -> ApiResponse:
+    async def _recorded(self, request: ApiRequest[Any], base: str, options: CallOptions) -> ApiResponse:
         begun = self._clock.monotonic()
         response, outcome = None, ""
+        limits = self._limits
         try:
-            response = await self._exchange(request, base)
+            limit = limits.prompt_attempt_seconds if options.prompt else limits.attempt_seconds
+            response = await self._exchange(request, base, limit)
             outcome = str(response.status)
         except BrokerError as e:
             outcome = str(e)
             raise
         finally:
-            if listener is not None:
+            if options.listener is not None:
                 seconds = self._clock.monotonic() - begun
-                listener(ProofStep(request.what, request.text, base, outcome or "cancelled", seconds))
+                options.listener(ProofStep(request.what, request.text, base, outcome or "cancelled", seconds))
         return response
 
-    async def _exchange(self, request: ApiRequest[Any], base: str) -> ApiResponse:
+    async def _exchange(self, request: ApiRequest[Any], base: str, seconds: float) -> ApiResponse:
         text = f"{base}: {request.text}"
         try:
-            async with asyncio.timeout(self._limits.attempt_seconds):
+            async with asyncio.timeout(seconds):
                 status, kind, raw = await self._send(request, base)
         except (httpx.ConnectError, httpx.ConnectTimeout) as e:
             raise _NotSentError(f"{text}: no connection ({self._describe(e)})") from e
         except (TimeoutError, httpx.TimeoutException) as e:
-            raise BrokerUnreachableError(f"{text}: no answer in time ({type(e).__name__})") from e
+            raise _TimedOutError(f"{text}: no answer in time ({type(e).__name__})") from e
         except (httpx.RemoteProtocolError, httpx.DecodingError) as e:
             raise BrokerAnswerError(f"{text}: broken answer ({self._describe(e)})") from e
         except httpx.HTTPError as e:
@@ -369,7 +366,7 @@ def _combine_errors(failures: Sequence[BrokerError]) -> BrokerError:
         return chosen
     text = "; ".join(str(e) for e in failures)
     kind = type(chosen)
-    if kind is _NotSentError and not all(isinstance(e, _NotSentError) for e in failures):
+    if isinstance(chosen, BrokerUnreachableError) and not all(isinstance(e, kind) for e in failures):
         kind = BrokerUnreachableError
     combined = kind(text)
     combined.__cause__ = chosen

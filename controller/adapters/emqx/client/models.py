@@ -194,6 +194,7 @@ class ClusterRow(EmqxRow):
     """The cluster as the answering node, `self`, sees it."""
 
     self: str = ""
+    nodes: tuple[str, ...] = ()
 
 
 class PageMeta(EmqxRow):

@@ -4,7 +4,7 @@ Pure. Names become pieces of a path only through `paths.py` and `delete_retained
 """
 
 import base64
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
 from controller.adapters.emqx.client import models
@@ -30,6 +30,7 @@ RETAINED: Final = "/mqtt/retainer"
 _OWNERS: Final = {SubjectKind.CLIENT: "clients", SubjectKind.USER: "users"}  # of rules, in paths
 
 T = TypeVar("T")
+_NO_FILTERS: Final[Mapping[str, str]] = {}
 _Answer = ApiResponse | BrokerError
 
 
@@ -47,35 +48,55 @@ def _rows(model: type[T]) -> Callable[[_Answer], T]:
     return read
 
 
-def _get(path: str, what: str, model: type[T], query: dict[str, Any] | None = None) -> ApiRequest[T]:
-    return ApiRequest("GET", path, what, _rows(model), query)
+def _get(
+    path: str, what: str, model: type[T], query: dict[str, Any] | None = None, *, asks_others: bool = False
+) -> ApiRequest[T]:
+    return ApiRequest("GET", path, what, _rows(model), query, asks_others=asks_others)
 
 
-def _find(path: str, what: str, model: type[T]) -> ApiRequest[T | None]:
+def _find(path: str, what: str, model: type[T], *, asks_others: bool = False) -> ApiRequest[T | None]:
     """Reads one row, `None` if there is none."""
 
     def read(answer: _Answer) -> T | None:
         return parse(model, answer) if isinstance(answer, ApiResponse) else None
 
-    return ApiRequest("GET", path, what, read, answers=(BrokerNotFoundError,))
+    return ApiRequest("GET", path, what, read, answers=(BrokerNotFoundError,), asks_others=asks_others)
 
 
 def list_rows(
-    path: str, what: str, model: type[T], page: int, limit: int, **filters: str
+    path: str,
+    what: str,
+    model: type[T],
+    page: int,
+    limit: int,
+    *,
+    filters: Mapping[str, str] = _NO_FILTERS,
+    asks_others: bool = False,
 ) -> ApiRequest[ListingPage[T]]:
     """Lists a page of a table; `limit` is the most rows of a page, `page` counts from 1."""
     rows: type[ListingPage[T]] = ListingPage[model]  # type: ignore[valid-type]  # chosen at run time
-    return _get(path, what, rows, {"page": page, "limit": limit, **filters})
+    query = {"page": page, "limit": limit, **filters}
+    return _get(path, what, rows, query, asks_others=asks_others)
 
 
-def _change(method: HttpMethod, path: str, what: str, body: object = None, *, repeat: bool = True) -> ApiRequest[None]:
-    return ApiRequest(method, path, what, lambda _answer: None, body=body, repeat=repeat)
+def _change(
+    method: HttpMethod, path: str, what: str, body: object = None, *, repeat: bool = True, asks_others: bool = False
+) -> ApiRequest[None]:
+    return ApiRequest(method, path, what, lambda _answer: None, body=body, repeat=repeat, asks_others=asks_others)
 
 
-def _change_if_there(method: HttpMethod, path: str, what: str, body: object = None) -> ApiRequest[bool]:
+def _change_if_there(
+    method: HttpMethod, path: str, what: str, body: object = None, *, asks_others: bool = False
+) -> ApiRequest[bool]:
     """The value says whether the row was there."""
     return ApiRequest(
-        method, path, what, lambda answer: isinstance(answer, ApiResponse), body=body, answers=(BrokerNotFoundError,)
+        method,
+        path,
+        what,
+        lambda answer: isinstance(answer, ApiResponse),
+        body=body,
+        answers=(BrokerNotFoundError,),
+        asks_others=asks_others,
     )
 
 
@@ -114,7 +135,7 @@ def _section(name: str) -> Callable[[_Answer], dict[str, Any]]:
 
 
 def read_client(client_id: str) -> ApiRequest[models.ClientRow | None]:
-    return _find(f"/clients/{segment(client_id)}", "read client", models.ClientRow)
+    return _find(f"/clients/{segment(client_id)}", "read client", models.ClientRow, asks_others=True)
 
 
 def read_clients(client_ids: Sequence[str]) -> ApiRequest[ListingPage[models.ClientRow]]:
@@ -122,55 +143,61 @@ def read_clients(client_ids: Sequence[str]) -> ApiRequest[ListingPage[models.Cli
     for client_id in client_ids:
         segment(client_id)
     query = {"limit": len(client_ids), "clientid": tuple(client_ids)}
-    return _get("/clients", "read clients", ListingPage[models.ClientRow], query)
+    return _get("/clients", "read clients", ListingPage[models.ClientRow], query, asks_others=True)
 
 
-def list_sessions(username: str, page: int = 1, limit: int = PAGE_ROWS) -> ApiRequest[ListingPage[models.ClientRow]]:
-    """Lists the sessions of a user on all nodes; an EMQX that does not know the filter lists all clients."""
+def list_sessions(
+    username: str, page: int = 1, limit: int = PAGE_ROWS, *, node: str = ""
+) -> ApiRequest[ListingPage[models.ClientRow]]:
+    """Lists the sessions of a user on all nodes, or on one; an EMQX that does not know the filter lists all clients."""
     user_segment(username)
-    return list_rows("/clients", "list sessions of the user", models.ClientRow, page, limit, username=username)
+    filters = {"username": username, **({"node": node} if node else {})}
+    what = "list sessions of the user"
+    return list_rows("/clients", what, models.ClientRow, page, limit, filters=filters, asks_others=True)
 
 
 def read_subscriptions(client_id: str) -> ApiRequest[tuple[models.SubscriptionRow, ...] | None]:
     path = f"/clients/{segment(client_id)}/subscriptions"
-    return _find(path, "read subscriptions", tuple[models.SubscriptionRow, ...])
+    return _find(path, "read subscriptions", tuple[models.SubscriptionRow, ...], asks_others=True)
 
 
 def unsubscribe(client_id: str, topics: Sequence[str]) -> ApiRequest[bool]:
     """Ends subscriptions of the session, with or without a connection; at most `SUBSCRIPTIONS_AT_ONCE`."""
     path = f"/clients/{segment(client_id)}/unsubscribe/bulk"
-    return _change_if_there("POST", path, "cut subscriptions", [{"topic": topic} for topic in topics])
+    return _change_if_there("POST", path, "cut subscriptions", [{"topic": topic} for topic in topics], asks_others=True)
 
 
 def subscribe(client_id: str, subscriptions: Sequence[SavedSubscription]) -> ApiRequest[bool]:
     """Makes subscriptions for the session; EMQX does not check them against the rules."""
     body = [{"topic": row.topic, "qos": row.qos, "nl": row.nl, "rap": row.rap, "rh": row.rh} for row in subscriptions]
     path = f"/clients/{segment(client_id)}/subscribe/bulk"
-    return _change_if_there("POST", path, "give subscriptions back", body)
+    return _change_if_there("POST", path, "give subscriptions back", body, asks_others=True)
 
 
 def kick(client_id: str) -> ApiRequest[bool]:
     """Disconnects the client and destroys its session."""
-    return _change_if_there("DELETE", f"/clients/{segment(client_id)}", "kick")
+    return _change_if_there("DELETE", f"/clients/{segment(client_id)}", "kick", asks_others=True)
 
 
 def kick_many(client_ids: Sequence[str]) -> ApiRequest[None]:
     """Kicks several clients; EMQX does not tell which of them had a session."""
-    return _change("POST", "/clients/kickout/bulk", "kick", list(client_ids))
+    return _change("POST", "/clients/kickout/bulk", "kick", list(client_ids), asks_others=True)
 
 
 def read_cache(client_id: str) -> ApiRequest[tuple[models.CacheRow, ...] | None]:
     """Reads the access decisions in the cache of the client's connection."""
     path = f"/clients/{segment(client_id)}/authorization/cache"
-    return _find(path, "read cache", tuple[models.CacheRow, ...])
+    return _find(path, "read cache", tuple[models.CacheRow, ...], asks_others=True)
 
 
 def clear_cache(client_id: str) -> ApiRequest[bool]:
-    return _change_if_there("DELETE", f"/clients/{segment(client_id)}/authorization/cache", "clear cache")
+    return _change_if_there(
+        "DELETE", f"/clients/{segment(client_id)}/authorization/cache", "clear cache", asks_others=True
+    )
 
 
 def clear_all_caches() -> ApiRequest[None]:
-    return _change("DELETE", "/authorization/cache", "clear all caches")
+    return _change("DELETE", "/authorization/cache", "clear all caches", asks_others=True)
 
 
 # Bans
@@ -183,7 +210,7 @@ def list_bans(page: int = 1, limit: int = PAGE_ROWS) -> ApiRequest[ListingPage[m
 def read_ban(subject: Subject, page: int = 1, limit: int = PAGE_ROWS) -> ApiRequest[ListingPage[models.BanRow]]:
     """Reads the row of exactly this subject; EMQX before 5.8.1 knows no filter and lists all bans."""
     subject_segment(subject)
-    return list_rows(BANS, "read ban", models.BanRow, page, limit, **{subject.kind.value: subject.name})
+    return list_rows(BANS, "read ban", models.BanRow, page, limit, filters={subject.kind.value: subject.name})
 
 
 def add_ban(subject: Subject, *, by: str, reason: str, until: float | None) -> ApiRequest[tuple[Ban, bool]]:
@@ -317,12 +344,12 @@ def read_user(authenticator_id: str, user_id: str) -> ApiRequest[models.UserRow 
 
 def read_listeners() -> ApiRequest[tuple[models.ListenerRow, ...]]:
     """Reads every listener, without its TLS settings."""
-    return _get("/listeners", "read listeners", tuple[models.ListenerRow, ...])
+    return _get("/listeners", "read listeners", tuple[models.ListenerRow, ...], asks_others=True)
 
 
 def read_listener(listener_id: str) -> ApiRequest[models.ListenerRow | None]:
     """Reads one listener with its TLS settings."""
-    return _find(f"/listeners/{quoted(listener_id)}", "read listener", models.ListenerRow)
+    return _find(f"/listeners/{quoted(listener_id)}", "read listener", models.ListenerRow, asks_others=True)
 
 
 def read_zone() -> ApiRequest[models.ZoneRow]:
@@ -330,13 +357,13 @@ def read_zone() -> ApiRequest[models.ZoneRow]:
     return _get("/configs/global_zone", "read zone", models.ZoneRow)
 
 
-def read_nodes() -> ApiRequest[tuple[models.NodeRow, ...]]:
-    """Reads the members of the cluster, as the answering node sees them."""
-    return _get("/nodes", "read nodes", tuple[models.NodeRow, ...])
+def read_node(name: str) -> ApiRequest[models.NodeRow]:
+    """Reads one member of the cluster, from that node."""
+    return _get(f"/nodes/{quoted(name)}", "read node", models.NodeRow, asks_others=True)
 
 
 def read_cluster() -> ApiRequest[models.ClusterRow]:
-    """Reads the name of the answering node."""
+    """Reads the name of the answering node, and of all nodes that run as far as it knows."""
     return _get("/cluster", "read cluster", models.ClusterRow)
 
 

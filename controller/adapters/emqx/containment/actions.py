@@ -14,7 +14,7 @@ from controller.adapters.emqx.containment.steps import BrokerAction, SessionStep
 from controller.domain.containment.plan import ContainmentAction, Subject, SubjectKind
 from controller.ports.broker import SavedSubscription
 from controller.ports.broker_tables import Ban
-from controller.ports.errors import BrokerNotFoundError
+from controller.ports.errors import BrokerNotFoundError, BrokerWaitsError
 from schemas.base import MAX_NAME, clean_text
 
 END_SLACK: Final = 1.0  # seconds: EMQX's rows hold whole seconds, so a ban's end may differ from what was requested
@@ -274,7 +274,10 @@ class KickClient(BrokerAction):
         self._kick = self.sends(requests.kick(subject.name))
 
     async def run(self, run: RunContext) -> None:
-        client = await run.api.send(self._read)
+        try:
+            client = await run.api.send(self._read)
+        except BrokerWaitsError:
+            client = None  # it is at a node that does not answer, which kicks it when it does
         kicked = await run.api.send(self._kick)
         if kicked and client is not None and client.connected:
             run.record.cut_at = run.clock.now()

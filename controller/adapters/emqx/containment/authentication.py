@@ -1,5 +1,6 @@
 """How strongly a client is authenticated, derived from the broker's settings and never from the client's statements."""
 
+import math
 from dataclasses import dataclass
 from typing import Final
 
@@ -9,9 +10,11 @@ from controller.adapters.emqx.client.coalescing import BatchingClientReader, Sin
 from controller.adapters.emqx.client.models import ClientRow, ListenerRow
 from controller.ports.broker import AuthStrength, was_connected
 from controller.ports.clock import Clock
-from controller.ports.errors import BrokerRefusedError
+from controller.ports.errors import BrokerRefusedError, BrokerWaitsError
 
 SETTINGS_SECONDS: Final = 30.0  # how long the broker's settings are cached
+# How long they serve while they cannot be read: EMQX lists its listeners only once a hung node is given up (minutes).
+SETTINGS_STALE_SECONDS: Final = 300.0
 _TLS_KINDS: Final = ("ssl:", "wss:")
 
 
@@ -88,7 +91,8 @@ class AuthStrengthEvaluator:
         self._clients = clients
         self._clock = clock
         self._settings: tuple[AuthSettings, float] | None = None
-        self._read = SingleFlightRead(lambda: read_settings(api.with_priority()))
+        self._retry_at = 0.0
+        self._read = SingleFlightRead(lambda: read_settings(api.with_priority().prompt()))
 
     async def auth_strength(self, client_id: str, heard_at: float | None = None) -> AuthStrength:
         """How the client is authenticated now; with `heard_at` (Unix seconds), how the sender of then was."""
@@ -100,10 +104,17 @@ class AuthStrengthEvaluator:
 
     async def _current(self) -> AuthSettings:
         now = self._clock.monotonic()
-        if self._settings is not None and now - self._settings[1] < SETTINGS_SECONDS:
+        age = math.inf if self._settings is None else now - self._settings[1]
+        if self._settings is not None and (age < SETTINGS_SECONDS or now < self._retry_at):
             return self._settings[0]
-        # Callers share one read: a fleet that fails at once is a hundred.
-        settings = await self._read.get()
+        try:
+            # Callers share one read: a fleet that fails at once is a hundred.
+            settings = await self._read.get()
+        except BrokerWaitsError:
+            if self._settings is None or age >= SETTINGS_STALE_SECONDS:
+                raise
+            self._retry_at = min(now + SETTINGS_SECONDS, self._settings[1] + SETTINGS_STALE_SECONDS)
+            return self._settings[0]
         self._settings = (settings, self._clock.monotonic())
         return settings
 

@@ -10,6 +10,7 @@ from typing import Final
 
 from controller.adapters.emqx.client import requests
 from controller.adapters.emqx.client.api import EmqxApi, find_sessions
+from controller.adapters.emqx.client.cluster import ClusterNodes
 from controller.adapters.emqx.client.http import EmqxHttpClient, HttpLimits
 from controller.adapters.emqx.client.paths import subject_segment
 from controller.adapters.emqx.containment.authentication import AuthStrengthEvaluator
@@ -53,6 +54,10 @@ class EmqxBroker(BrokerControl):
         self.api = api
         self._context = BrokerContext.create(api, clock)
         self._authentication = AuthStrengthEvaluator(api, clock, self._context.shared.urgent_clients)
+
+    @property
+    def cluster(self) -> ClusterNodes:
+        return self._context.cluster
 
     # Containment
 
@@ -142,14 +147,13 @@ class EmqxBroker(BrokerControl):
         return [task.result() for task in tasks]
 
     async def _ping(self, base: str) -> tuple[str, bool, str]:
-        api, names = self.api.on_node(base), self._context.nodes
+        api = self.api.on_node(base).prompt()
         try:
-            rows = await api.send(requests.read_nodes())
-            await names.refresh(api, base)
+            name = (await api.send(requests.read_cluster())).self
+            mine = await api.send(requests.read_node(name))
         except BrokerError as e:
             return base, False, str(e)
-        mine = next((row for row in rows if row.node == names.name(base)), None)
-        return base, True, "" if mine is None else f"{mine.edition} {mine.version}".strip()
+        return base, True, f"{mine.edition} {mine.version}".strip()
 
 
 @asynccontextmanager

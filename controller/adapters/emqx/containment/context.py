@@ -1,11 +1,10 @@
 """What the steps of a running plan share: the API with its recorder, the request, and the state found on the way."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from controller.adapters.emqx.client import requests
 from controller.adapters.emqx.client.api import EmqxApi
+from controller.adapters.emqx.client.cluster import ClusterNodes
 from controller.adapters.emqx.client.coalescing import CoalescedRequests
 from controller.domain.containment.plan import Subject
 from controller.ports.broker import (
@@ -17,14 +16,28 @@ from controller.ports.broker import (
     SaveSubscriptions,
     save_no_subscriptions,
 )
-from controller.ports.broker_tables import BAN_MARK, AccessRules
+from controller.ports.broker_tables import BAN_MARK, AccessRules, UnreadNode
 from controller.ports.clock import Clock
-from controller.ports.errors import BrokerNotFoundError, BrokerRefusedError
 from schemas.base import MAX_NAME, clean_text
 
 MAX_REASON: Final = MAX_NAME  # characters of a ban's reason
 MAX_STEPS: Final = 500  # of one proof
-NAME_SECONDS: Final = 60.0  # how long a node's name is cached
+
+
+@dataclass(slots=True)
+class Findings:
+    """What checks found: what is not as wanted, and the running nodes that could not be read, with the reason."""
+
+    missing: list[str] = field(default_factory=list)
+    unread: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def are_none(self) -> bool:
+        return not self.missing and not self.unread
+
+    def add(self, other: "Findings") -> None:
+        self.missing += other.missing
+        self.unread |= other.unread
 
 
 @dataclass(slots=True)
@@ -44,39 +57,16 @@ class ProofRecorder:
         """Adds what was seen, rather than what was called."""
         self.add(ProofStep(what=what, call="", node=node, answer=answer, seconds=0.0))
 
-    def proof(self, missing: Sequence[str]) -> Proof:
-        """The proof; it holds if nothing is missing."""
+    def proof(self, findings: Findings) -> Proof:
+        """The proof; it holds if nothing is missing and every running node was read."""
         return Proof(
-            holds=not missing,
-            missing="; ".join(dict.fromkeys(missing)),
+            holds=findings.are_none,
+            missing="; ".join(dict.fromkeys(findings.missing)),
             steps=tuple(self.steps),
             cut_at=self.cut_at,
             ban_until=self.ban_until,
+            unread=tuple(UnreadNode(node, reason) for node, reason in sorted(findings.unread.items())),
         )
-
-
-class NodeNameCache:
-    """Caches the node name for each address, so that an unreachable node can still be identified."""
-
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self._names: dict[str, tuple[str, float]] = {}
-
-    def name(self, base: str) -> str:
-        """The last known name of the node behind the address, empty if it never answered."""
-        return self._names.get(base, ("", 0.0))[0]
-
-    async def refresh(self, api: EmqxApi, base: str) -> None:
-        """Asks the address for its name, unless it is cached."""
-        now = self._clock.monotonic()
-        name, at = self._names.get(base, ("", 0.0))
-        if name and now - at < NAME_SECONDS:
-            return
-        try:
-            self._names[base] = ((await api.send(requests.read_cluster())).self, now)
-        except (BrokerNotFoundError, BrokerRefusedError):
-            # Names are needed only once a node is silent; a key without that right proves everything else.
-            self._names[base] = ("", now)
 
 
 async def save_no_rules(_rules: AccessRules) -> None:
@@ -118,16 +108,17 @@ class RunState:
 
 @dataclass(frozen=True, slots=True)
 class BrokerContext:
-    """The broker of all plans, and what they share."""
+    """The broker of all plans, and what they share; every call of theirs has the short time limits."""
 
     api: EmqxApi
-    nodes: NodeNameCache
+    cluster: ClusterNodes
     clock: Clock
     shared: CoalescedRequests
 
     @classmethod
     def create(cls, api: EmqxApi, clock: Clock) -> "BrokerContext":
-        return cls(api, NodeNameCache(clock), clock, CoalescedRequests(api))
+        prompt = api.prompt()
+        return cls(prompt, ClusterNodes(api, clock), clock, CoalescedRequests(prompt))
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +126,7 @@ class RunContext:
     """One subject's running plan; `api` records its exchanges in `record`."""
 
     api: EmqxApi
-    nodes: NodeNameCache
+    cluster: ClusterNodes
     clock: Clock
     shared: CoalescedRequests
     record: ProofRecorder
@@ -151,7 +142,7 @@ class RunContext:
         """A context with an empty record. `seconds`: as long as the plan may read back again."""
         record, clock = ProofRecorder(), broker.clock
         api, deadline = broker.api.with_listener(record.add), clock.monotonic() + seconds
-        return cls(api, broker.nodes, clock, broker.shared, record, subject, request, deadline)
+        return cls(api, broker.cluster, clock, broker.shared, record, subject, request, deadline)
 
     def with_priority(self) -> "RunContext":
         return replace(self, api=self.api.with_priority())

@@ -6,9 +6,9 @@ from typing import Any, Final
 from controller.adapters.emqx.client.http import API, ApiRequest
 from controller.adapters.emqx.containment.actions import ACTIONS
 from controller.adapters.emqx.containment.checks import CHECKS
-from controller.adapters.emqx.containment.context import ContainmentRequest, RunContext
+from controller.adapters.emqx.containment.context import ContainmentRequest, Findings, RunContext
 from controller.adapters.emqx.containment.steps import BrokerAction, BrokerCheck
-from controller.adapters.emqx.containment.verification import find_missing, read_back
+from controller.adapters.emqx.containment.verification import act, find_missing, read_back
 from controller.domain.containment.plan import (
     ContainmentAction,
     ContainmentCheck,
@@ -44,33 +44,35 @@ async def carry_out(run: RunContext, plan: ContainmentPlan) -> Proof:
         BrokerError: the first stage could not be done: nothing is known to have changed. A later error is part of the
             proof, because what was done matters as much as what was not.
     """
-    missing: list[str] = []
+    findings = Findings()
     for number, stage in enumerate(plan.stages):
-        if stage.gated and missing:
+        if stage.gated and (findings.missing or (findings.unread and not stage.protects)):
             continue
         try:
-            missing += await _carry_out_stage(run, stage)
+            findings.add(await _carry_out_stage(run, stage))
         except BrokerError as e:
             if number == 0:
                 raise
-            return run.record.proof([*missing, str(e)])
-    return run.record.proof(missing)
+            findings.missing.append(str(e))
+            break
+    return run.record.proof(findings)
 
 
-async def _carry_out_stage(run: RunContext, stage: PlanStage) -> list[str]:
+async def _carry_out_stage(run: RunContext, stage: PlanStage) -> Findings:
     acting = run.with_priority() if stage.urgent else run
     for action in actions(stage.do, run.subject, run.request):
-        await action.run(acting)
-    missing: list[str] = []
-    for check in checks([name for name in stage.see if name.is_setting], run.subject, run.request):
-        missing += await check.missing(run, run.api)
+        await act(acting, action)
+    settings = checks([name for name in stage.see if name.is_setting], run.subject, run.request)
+    findings = await find_missing(run, settings)
     read = checks([name for name in stage.see if not name.is_setting], run.subject, run.request)
-    return missing + await read_back(run, read, actions(stage.again, run.subject, run.request))
+    findings.add(await read_back(run, read, actions(stage.again, run.subject, run.request)))
+    return findings
 
 
 async def compare(run: RunContext, level: ContainmentLevel) -> list[str]:
     """Returns what is not as a containment of this level leaves it; changes nothing."""
-    return await find_missing(run, checks(_CHECKS_OF_LEVEL[level], run.subject, run.request))
+    findings = await find_missing(run, checks(_CHECKS_OF_LEVEL[level], run.subject, run.request))
+    return findings.missing
 
 
 def describe(subject: Subject, parameters: PlanParameters) -> tuple[PlannedStage, ...]:

@@ -1,15 +1,14 @@
-"""Reads back on every node what a stage changed, and repairs until it holds: a cluster's tables take time to travel."""
+"""Reads back on every running node what a stage changed, and repairs until it holds: tables take time to travel."""
 
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from controller.adapters.emqx.client import requests
-from controller.adapters.emqx.client.models import NodeRow
-from controller.adapters.emqx.containment.context import RunContext
+from controller.adapters.emqx.containment.context import Findings, RunContext
 from controller.adapters.emqx.containment.steps import BrokerAction, BrokerCheck
-from controller.ports.errors import BrokerError
+from controller.ports.broker_tables import ClusterReading
+from controller.ports.errors import BrokerError, BrokerWaitsError
 
 # Seconds before each repeated read: tables reach other nodes in milliseconds, a dead node is noticed in a second.
 WAITS_SECONDS: Final = (0.02, 0.05, 0.1, 0.2, 0.4, 0.8, 1.0, 1.0)
@@ -21,80 +20,103 @@ HOLD_SECONDS: Final = 5.0
 class _NodeResult:
     base: str
     missing: tuple[str, ...]
-    silence: str  # the error's text if the node did not answer
+    error: BrokerError | None = None  # the node did not answer
 
 
-async def read_back(run: RunContext, checks: Sequence[BrokerCheck], repairs: Sequence[BrokerAction]) -> list[str]:
+async def read_back(run: RunContext, checks: Sequence[BrokerCheck], repairs: Sequence[BrokerAction]) -> Findings:
     """Runs the checks; repairs and runs them again until nothing is missing or the time is up.
 
     Returns:
-        What is missing in the end.
+        What is missing in the end. A node that cannot be read is not waited for.
     """
-    missing = await find_missing(run, checks)
+    findings = await find_missing(run, checks)
     for wait in WAITS_SECONDS:
-        if not missing or run.clock.monotonic() > run.deadline:
+        if not findings.missing or run.clock.monotonic() > run.deadline:
             break
         for repair in repairs:
-            await repair.run(run)
+            await act(run, repair)
         await asyncio.sleep(wait)
-        missing = await find_missing(run, checks)
-    return missing
+        findings = await find_missing(run, checks)
+    return findings
 
 
-async def find_missing(run: RunContext, checks: Sequence[BrokerCheck]) -> list[str]:
+async def act(run: RunContext, action: BrokerAction) -> None:
+    """Takes an action; one whose call waits for a hung node has had its effect on the others, which is read back.
+
+    Raises:
+        BrokerError: it may not have been taken.
+    """
+    try:
+        await action.run(run)
+    except BrokerWaitsError as e:
+        run.record.observe("not waited for", str(e))
+
+
+async def find_missing(run: RunContext, checks: Sequence[BrokerCheck]) -> Findings:
     """Runs the checks once, where each of them is answered: on every node, or on one."""
-    missing: list[str] = []
+    findings = Findings()
     for check in checks:
         if check.on_every_node:
-            missing += await _check_every_node(run, check)
+            findings.add(await _check_every_node(run, check))
         else:
-            found = await check.missing(run, run.api)
-            run.record.observe(check.label, "; ".join(found) or "as wanted")
-            missing += found
-    return missing
+            findings.add(await _check_one_node(run, check))
+    return findings
 
 
-async def _check_every_node(run: RunContext, check: BrokerCheck) -> list[str]:
-    """What is missing, over every configured address.
+async def _check_one_node(run: RunContext, check: BrokerCheck) -> Findings:
+    try:
+        found = await check.missing(run, run.api)
+    except BrokerWaitsError as e:
+        return await _hidden(run, check, e)
+    run.record.observe(check.label, "; ".join(found) or "as wanted")
+    return Findings(found)
+
+
+async def _check_every_node(run: RunContext, check: BrokerCheck) -> Findings:
+    """What is missing, over every running node: EMQX says which nodes run.
 
     An address that does not answer is excused only if the cluster says that its node is not running.
     """
+    cluster = await run.cluster.read()
     async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(_check_node(run, check, base)) for base in run.api.addresses]
+        tasks = [group.create_task(_check_node(run, check, base)) for base in cluster.answering]
     results = [task.result() for task in tasks]
-    missing: list[str] = []
+    if any(result.error is not None for result in results):
+        cluster = await run.cluster.read(fresh=True)
+    findings = Findings(unread={one.node: one.reason for one in cluster.unread})
     for result in results:
-        if not result.silence:
+        if result.error is None:
             run.record.observe(check.label, "; ".join(result.missing) or "as wanted", result.base)
-            missing += result.missing
-    silent = [result for result in results if result.silence]
-    if len(silent) == len(results):
-        return [f"no node answered: {silent[0].silence}"]
-    if silent:
-        cluster = await run.api.send(requests.read_nodes())
-        answered = {run.nodes.name(result.base) for result in results if not result.silence}
-        for result in silent:
-            missing += _unexcused(run, result, answered, cluster)
-    return missing
+            findings.missing += result.missing
+        elif isinstance(result.error, BrokerWaitsError):
+            findings.add(await _hidden(run, check, result.error))
+        elif result.base not in cluster.stopped:
+            findings.unread[cluster.names.get(result.base, result.base)] = str(result.error)
+    if all(result.error is not None and not isinstance(result.error, BrokerWaitsError) for result in results):
+        return Findings([f"no node answered: {_first_error(results, cluster)}"])
+    for base, name in cluster.stopped.items():
+        answer = f"the cluster lists {name or 'its node'} as not running"
+        run.record.observe("node not running", answer, base)
+    for node, reason in findings.unread.items():
+        run.record.observe("node not read", reason, node)
+    return findings
+
+
+def _first_error(results: Sequence[_NodeResult], cluster: ClusterReading) -> str:
+    texts = [str(result.error) for result in results] + list(cluster.silent.values())
+    return texts[0] if texts else "no address"
+
+
+async def _hidden(run: RunContext, check: BrokerCheck, error: BrokerWaitsError) -> Findings:
+    """What can only be read from a node that does not answer, as the session of a client that is there."""
+    run.record.observe(check.label, f"not read: {error}")
+    cluster = await run.cluster.read()
+    return Findings(unread={one.node: one.reason for one in cluster.unread} or {"": str(error)})
 
 
 async def _check_node(run: RunContext, check: BrokerCheck, base: str) -> _NodeResult:
-    api = run.api.on_node(base)
     try:
-        await run.nodes.refresh(api, base)
-        return _NodeResult(base, tuple(f"{base}: {text}" for text in await check.missing(run, api)), "")
+        missing = await check.missing(run, run.api.on_node(base))
+        return _NodeResult(base, tuple(f"{base}: {text}" for text in missing))
     except BrokerError as e:
-        if e.transient:
-            return _NodeResult(base, (), str(e))
-        return _NodeResult(base, (str(e),), "")
-
-
-def _unexcused(run: RunContext, result: _NodeResult, answered: set[str], cluster: Sequence[NodeRow]) -> tuple[str, ...]:
-    running = {row.node for row in cluster if row.node_status == "running"}
-    name = run.nodes.name(result.base)
-    # A node whose name was never read is excused when every running node has answered for itself.
-    if name not in running if name else running <= answered:
-        answer = f"the cluster lists {name or 'its node'} as not running"
-        run.record.observe("node not running", answer, result.base)
-        return ()
-    return (f"no read-back from a running node: {result.silence}",)
+        return _NodeResult(base, (), e) if e.transient else _NodeResult(base, (str(e),))

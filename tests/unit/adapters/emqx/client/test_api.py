@@ -54,7 +54,7 @@ def sent(request: ApiRequest[Any]) -> Callable[[EmqxApi], Awaitable[Any]]:
 
 # The calls by name, and whether "not found" is an answer to them.
 CALLS: dict[str, tuple[Callable[[EmqxApi], Awaitable[Any]], bool]] = {
-    "read_nodes": (sent(requests.read_nodes()), False),
+    "read_node": (sent(requests.read_node("n1")), False),
     "read_cluster": (sent(requests.read_cluster()), False),
     "read_client": (sent(requests.read_client("dev")), True),
     "read_clients": (sent(requests.read_clients(["dev"])), False),
@@ -99,7 +99,7 @@ CALLS: dict[str, tuple[Callable[[EmqxApi], Awaitable[Any]], bool]] = {
     "publish": (sent(requests.publish("t", b"x")), False),
 }
 READS = {
-    "read_nodes", "read_cluster", "read_client", "read_clients", "read_subscriptions", "read_cache", "list_bans",
+    "read_node", "read_cluster", "read_client", "read_clients", "read_subscriptions", "read_cache", "list_bans",
     "find_ban", "find_ban_of_user", "add_ban", "read_rules", "read_user_rules", "list_client_rules", "list_user_rules",
     "read_sources", "read_authenticators", "find_sessions", "list_retained", "read_listeners", "read_listener",
 }  # fmt: skip

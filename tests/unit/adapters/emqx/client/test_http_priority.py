@@ -2,7 +2,7 @@
 
 import asyncio
 
-from controller.adapters.emqx.client.http import PrioritySemaphore
+from controller.adapters.emqx.client.slots import PrioritySemaphore
 
 
 class Callers:

@@ -238,20 +238,32 @@ async def test_a_source_in_front_of_the_database_is_no_proof(cluster: ScriptedEm
     assert "EMQX asks file before" in proof.missing
 
 
-async def test_a_silent_node_is_missing_until_the_cluster_lists_it_as_stopped(cluster: ScriptedEmqx) -> None:
+async def test_a_silent_node_makes_the_proof_partial_until_the_cluster_lists_it_as_stopped(
+    cluster: ScriptedEmqx,
+) -> None:
     broker = cluster.broker()
-    await broker.ping()
-    reads = iter(range(100))
-
-    def notice(_base: str, method: str, path: str) -> None:
-        if path == "/nodes" and next(reads) == 2:
-            cluster.stopped.add(BASES[1])
-
+    await broker.cluster.read()
     cluster.silent.add(BASES[1])
-    cluster.before.append(notice)
     proof = await broker.restrict(DEVICE, RuleStore())
-    assert proof.holds, proof.missing
+    assert proof.is_partial
+    assert [one.node for one in proof.unread] == ["emqx@n2"]
+    assert any(step.what == "node not read" and step.node == "emqx@n2" for step in proof.steps)
+
+    cluster.stopped.add(BASES[1])
+    await broker.cluster.read(fresh=True)
+    proof = await broker.restrict(DEVICE, RuleStore())
+    assert proof.holds, proof.trouble
     assert any(step.what == "node not running" and "emqx@n2" in step.answer for step in proof.steps)
+
+
+async def test_a_key_that_may_not_read_the_cluster_cannot_prove_that_every_node_was_read(
+    cluster: ScriptedEmqx,
+) -> None:
+    cluster.before.append(lambda _base, _method, path: error(403, "UNAUTHORIZED_ROLE") if path == "/cluster" else None)
+    proof = await cluster.broker().restrict(DEVICE, RuleStore())
+    assert proof.is_partial, proof.missing
+    assert "which nodes run is not known" in proof.trouble
+    assert "cluster_operations" in proof.trouble
 
 
 async def test_a_silent_node_of_unknown_name_is_excused_if_all_running_nodes_answered(cluster: ScriptedEmqx) -> None:
