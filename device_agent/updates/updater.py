@@ -20,6 +20,7 @@ from device_agent.updates.installers.base import TargetInstaller, VerifiedArtifa
 from device_agent.updates.ledger import UpdateLedger, UpdateProgressCallback
 from device_agent.updates.records import InstalledRelease, UpdateRecord, UpdateRecordStore, UpdateTransaction
 from device_agent.updates.requirements import DeviceProfile, check_compatibility, check_requirements, check_space
+from device_agent.updates.running_release import runs_already, with_found_release
 from device_agent.updates.tuf_client import TufClient
 from schemas.base import clean_text
 from schemas.updates import (
@@ -88,6 +89,9 @@ class Updater:
             record = self.ledger.save(record, transaction)
         if transaction.rolling_back:
             raise UpdateError(transaction.code or UpdateRefusalCode.OTHER, transaction.reason)
+        if transaction.phase is UpdatePhase.CONFIRMED:
+            self.confirm(order.name)
+            return
         if self._clock.now() >= order.deadline:
             raise UpdateError(UpdateRefusalCode.DEADLINE, f"the deadline {order.deadline.isoformat()} has passed")
         if not transaction.system_modified:
@@ -119,6 +123,8 @@ class Updater:
         if transaction is None or transaction.target is None or transaction.release is None:
             return
         installer = self._installer(transaction.target.installer)
+        # The decision first: after a power loss it is carried out, also past the deadline.
+        record = self.ledger.save(record, transaction.model_copy(update={"phase": UpdatePhase.CONFIRMED}))
         self._crash_point("confirm:before")
         installer.confirm(transaction.target)
         self._crash_point("confirm:installer")
@@ -213,10 +219,8 @@ class Updater:
         verified = self.tuf_client.get_verified_target(order)
         target = verified.target
         installer = self._installer(target.installer)
-        if record.current is None and (version := installer.installed(name, None)):
-            # Installed before any update: a rollback returns to it.
-            release = InstalledRelease(version=version, installer=target.installer)
-            record = record.model_copy(update={"current": release})
+        if record.current is None or installer.has_slots:
+            record = with_found_release(record, target.installer, installer.installed(name, None))
         check_compatibility(target, self.device)
         required = {other for requirement in target.requires if (other := requirement.what.partition(":")[2])}
         versions = {other: self.installed(record if other == name else self.ledger.load(other)) for other in required}
@@ -242,6 +246,11 @@ class Updater:
         if transaction.phase is UpdatePhase.STAGED:
             if transaction.attempts and not installer.is_repeatable:
                 raise UpdateError(UpdateRefusalCode.INTERRUPTED, "the device lost power during the installation")
+            if installer.has_slots:
+                if runs_already(record, target, installer.installed(record.name, None)):
+                    # No restart either: on trial, the boot loader could take the next one for a failure.
+                    return self.ledger.record_phase(record, UpdatePhase.RESTARTING, on_progress)
+                record = record.model_copy(update={"previous": None})  # its slot is overwritten
             record = self.ledger.save(record, transaction.model_copy(update={"attempts": 1}))
             self._crash_point("install:before")
             file = self._download_path(transaction.order)

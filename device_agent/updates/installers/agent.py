@@ -27,6 +27,7 @@ class AgentInstaller:
 
     is_repeatable = True
     needs_download_for_rollback = False
+    has_slots = False  # the version before stays in its slot until an update is confirmed
 
     def __init__(
         self, slots: AgentSlots, request_restart: Callable[[], None], environment: Mapping[str, str] | None = None

@@ -51,6 +51,11 @@ class TargetInstaller(Protocol):
         """Whether a rollback needs the downloaded file."""
         ...
 
+    @property
+    def has_slots(self) -> bool:
+        """Whether `install` overwrites the version before the running one, and `installed` is the one that runs."""
+        ...
+
     def stage(self, artifact: VerifiedArtifact) -> str:
         """Prepares the installation, changing nothing in use; returns the digest of a file set, or an empty text."""
         ...
@@ -95,6 +100,8 @@ class TargetInstaller(Protocol):
 
 class RebootingInstaller:
     """The common part of installers that need no confirmation, and reboot where the target says so."""
+
+    has_slots = False
 
     def __init__(self, machine: RebootControl) -> None:
         self._machine = machine
