@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import ssl
 import threading
 import time
@@ -24,6 +25,7 @@ GRACE_SECONDS: Final = 10.0  # before the rate of a download is checked
 MAX_FAILURES: Final = 6  # in a row without a byte
 _RETRY_SECONDS: Final = (0.2, 1.0, 2.0, 5.0, 10.0)
 _MAX_REDIRECTS: Final = 0
+_CONTENT_RANGE: Final = re.compile(r"bytes (\d{1,18})-\d{1,18}/(\d{1,18}|\*)")
 _log = logging.getLogger(__name__)
 
 
@@ -107,6 +109,8 @@ class TargetDownload:
         self._info = info
         self._path = path
         self._part = path.with_name(f"{path.name}.part")
+        self._has_resumed = self._size() > 0
+        self._is_whole = False  # requested from the start, because the server sends no usable ranges
         self._stopping = stopping
 
     def run(self, on_bytes: Callable[[int], None], crash_point: Callable[[str], None]) -> None:
@@ -118,12 +122,12 @@ class TargetDownload:
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         if self._path.exists() and self._matches_digest(self._path):
             return
-        has_resumed = self._part.exists() and self._part.stat().st_size > 0
         self._download(on_bytes, crash_point)
-        if not self._matches_digest(self._part) and has_resumed:
-            # Only the resumed part may be damaged: once more from the start.
+        if not self._matches_digest(self._part) and self._has_resumed:
+            # Only the part before may be damaged: once more, and in one piece.
             _log.warning("the partial download of %s is damaged: downloaded again", self._info.path)
             self._part.unlink()
+            self._is_whole = True
             self._download(on_bytes, crash_point)
         if not self._matches_digest(self._part):
             self._part.unlink()
@@ -132,12 +136,13 @@ class TargetDownload:
         self._part.replace(self._path)
 
     def _download(self, on_bytes: Callable[[int], None], crash_point: Callable[[str], None]) -> None:
-        failures = 0
+        failures, most = 0, self._size()
         while (offset := self._size()) < self._info.length:
             try:
                 self._resume(offset, on_bytes, crash_point)
             except (exceptions.DownloadError, exceptions.RepositoryError) as e:
-                failures = 1 if self._size() > offset else failures + 1
+                # More bytes than ever before are progress, also where each attempt begins at the start.
+                failures, most = (1, self._size()) if self._size() > most else (failures + 1, most)
                 if isinstance(e, exceptions.DownloadLengthMismatchError) or failures >= MAX_FAILURES or _is_final(e):
                     raise _from_download_error(e) from e
                 _log.info("%s: %s; retrying", self._info.path, e)
@@ -149,17 +154,12 @@ class TargetDownload:
             raise UpdateError(UpdateRefusalCode.ENDLESS_DATA, text)
 
     def _resume(self, offset: int, on_bytes: Callable[[int], None], crash_point: Callable[[str], None]) -> None:
-        tag = f'"{self._info.hashes["sha256"]}"'
-        headers = {"Range": f"bytes={offset}-", "If-Range": tag} if offset else {}
+        # No If-Range: other servers than Cordon's have tags of their own, and the hash of the whole is checked anyway.
+        headers = {"Range": f"bytes={offset}-"} if offset and not self._is_whole else {}
         response = self._fetcher.open(self._url, headers)
-        if response.status not in {200, 206}:
-            response.close()
-            raise exceptions.DownloadHTTPError(
-                f"{self._info.path}: the server answered {response.status}", response.status
-            )
-        # 200: the server does not support ranges, or its content has changed.
-        start = offset if response.status == 206 else 0
+        start = self._start_of(response, offset)
         received = start
+        self._has_resumed = self._has_resumed or start > 0
         with self._part.open("r+b" if start else "wb") as file:
             file.seek(start)
             file.truncate()
@@ -175,12 +175,36 @@ class TargetDownload:
                 on_bytes(received)
             file.flush()
             os.fsync(file.fileno())
-        if received < self._info.length and response.headers.get("Content-Length") == str(received - start):
+        is_all = response.status == 200 and response.headers.get("Content-Length") == str(received)
+        if received < self._info.length and is_all:
             raise UpdateError(
                 UpdateRefusalCode.WRONG_LENGTH, f"{self._info.path}: {received} bytes, {self._info.length} were signed"
             )
         if received < self._info.length:
             raise exceptions.DownloadError(f"{received} of {self._info.length} bytes arrived")
+
+    def _start_of(self, response: urllib3.BaseHTTPResponse, offset: int) -> int:
+        """Returns where the body begins: a 206 may begin before the requested byte, at a block of a cache.
+
+        Raises:
+            DownloadError: the body cannot be used; the next attempt begins at the start.
+            UpdateError: the whole is not as long as was signed.
+        """
+        if response.status == 200:  # the server does not support ranges, or was not asked for one
+            return 0
+        found = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", "")) if response.status == 206 else None
+        if found is not None and int(found[1]) <= offset:
+            if found[2] not in {"*", str(self._info.length)}:
+                response.close()
+                text = f"{self._info.path}: {found[2]} bytes, {self._info.length} were signed"
+                raise UpdateError(UpdateRefusalCode.WRONG_LENGTH, text)
+            return int(found[1])
+        response.close()
+        if response.status in {206, 416}:
+            self._is_whole = True
+            text = f"{self._info.path}: the server did not send the requested range: again from the start"
+            raise exceptions.DownloadError(text)
+        raise exceptions.DownloadHTTPError(f"{self._info.path}: the server answered {response.status}", response.status)
 
     def _size(self) -> int:
         try:

@@ -7,18 +7,19 @@ power loss: an update that modified nothing begins again, any other is finished 
 import logging
 import threading
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Final
 
 from device_agent.errors import JournalError, StoppedError
 from device_agent.host.clock import Clock
 from device_agent.host.execute import ExecuteError
 from device_agent.updates.consent import ConsentStore
+from device_agent.updates.download_folder import DownloadFolder
 from device_agent.updates.errors import UpdateError, outcome_for
 from device_agent.updates.health import check_health, wait_until_healthy
 from device_agent.updates.installers.base import TargetInstaller, VerifiedArtifact, restart_service
 from device_agent.updates.ledger import UpdateLedger, UpdateProgressCallback
-from device_agent.updates.records import InstalledRelease, UpdateRecord, UpdateRecordStore, UpdateTransaction
+from device_agent.updates.leftovers import UpdateLeftovers
+from device_agent.updates.records import UpdateRecord, UpdateRecordStore, UpdateTransaction
 from device_agent.updates.requirements import DeviceProfile, check_compatibility, check_requirements, check_space
 from device_agent.updates.running_release import runs_already, with_found_release
 from device_agent.updates.tuf_client import TufClient
@@ -36,10 +37,6 @@ from schemas.updates import (
 RESTART_SECONDS: Final = 600.0  # for a requested restart
 MAX_RESTARTS: Final = 3  # requested without effect
 HEALTH_SECONDS: Final = 10.0  # for the health check of what is installed
-# After these the same update may be ordered again, and its download continues.
-_KEEPS_DOWNLOAD: Final = frozenset(
-    {UpdateRefusalCode.UNREACHABLE, UpdateRefusalCode.DEADLINE, UpdateRefusalCode.INTERRUPTED}
-)
 _PROGRESS_PERCENT: Final = 10
 _log = logging.getLogger(__name__)
 
@@ -72,6 +69,8 @@ class Updater:
         self._crash_point = crash_point
         self.ledger = UpdateLedger(UpdateRecordStore(device.folder / "records"), clock, crash_point)
         self.consent = ConsentStore(device.folder / "consent")
+        self._downloads = DownloadFolder(device.folder / "downloads")
+        self._leftovers = UpdateLeftovers(self.ledger, self._downloads, installers)
 
     def install(self, order: InstallParams, command_id: str, on_progress: UpdateProgressCallback) -> None:
         """Brings an update to `health_ok`; continues where an earlier run of the same command stopped."""
@@ -133,7 +132,7 @@ class Updater:
         record = record.model_copy(update={"current": new, "previous": previous})
         record = self._finish(record, UpdatePhase.CONFIRMED, None, "")
         self._crash_point("confirm:recorded")
-        self._prune(record, installer)
+        self._leftovers.prune(record)
 
     def roll_back(self, name: str, failure: UpdateError) -> str:
         """Undoes what a failed update changed; returns the outcome in words."""
@@ -143,8 +142,7 @@ class Updater:
             return "nothing is left to undo"
         if not transaction.system_modified or transaction.target is None:
             record = self._finish(record, outcome_for(failure.code), failure.code, str(failure))
-            if failure.code not in _KEEPS_DOWNLOAD:
-                self._prune_downloads(record)
+            self._leftovers.remove()
             return "nothing was changed"
         if transaction.target.rollback is RollbackPolicy.NEVER and transaction.order is not None:
             self._finish(record, UpdatePhase.BROKEN, failure.code, str(failure))
@@ -181,7 +179,7 @@ class Updater:
         return "nothing is left to undo" if record.transaction is None else self._roll_back(record)
 
     def recover(self, unfinished: frozenset[str]) -> None:
-        """Rolls back updates that none of the commands with these ids continues."""
+        """Rolls back updates that none of the commands with these ids continues, and removes leftovers."""
         for name in self.ledger.names():
             try:
                 transaction = self.ledger.load(name).transaction
@@ -190,6 +188,7 @@ class Updater:
             except (UpdateError, JournalError) as e:
                 # The report has the failure too; it must not stop the other updates or the agent.
                 _log.error("%s cannot be recovered: %s", name, e)
+        self._leftovers.remove()
 
     def installed(self, record: UpdateRecord) -> str:
         """Returns the version that its installer finds on the system; empty: none, or an incomplete one."""
@@ -225,11 +224,13 @@ class Updater:
         required = {other for requirement in target.requires if (other := requirement.what.partition(":")[2])}
         versions = {other: self.installed(record if other == name else self.ledger.load(other)) for other in required}
         check_requirements(target, self.device, versions)
-        check_space(self.device.folder, order.length + target.installed_bytes, f"{name} {order.version}")
+        self._leftovers.remove(order)
+        missing = order.length - self._downloads.present_bytes(order)
+        check_space(self.device.folder, missing + target.installed_bytes, f"{name} {order.version}")
         if order.ask_user or self.device.ask_user:
             record = self._wait_for_consent(record, order, on_progress)
         record = self.ledger.record_phase(record, UpdatePhase.DOWNLOADING, on_progress)
-        file = self._download_path(order)
+        file = self._downloads.path(order)
         verified.download(file, self._download_progress(record, order, on_progress), self._crash_point)
         record = self.ledger.record_phase(record, UpdatePhase.VERIFIED, on_progress)
         tree_digest = installer.stage(VerifiedArtifact(target, file))
@@ -253,7 +254,7 @@ class Updater:
                 record = record.model_copy(update={"previous": None})  # its slot is overwritten
             record = self.ledger.save(record, transaction.model_copy(update={"attempts": 1}))
             self._crash_point("install:before")
-            file = self._download_path(transaction.order)
+            file = self._downloads.path(transaction.order)
             installer.install(VerifiedArtifact(target, file, transaction.tree_digest))
             self._crash_point("install:after")
             record = self.ledger.record_phase(record, UpdatePhase.INSTALLED, on_progress)
@@ -330,7 +331,7 @@ class Updater:
             return text
         record = self._finish(record, UpdatePhase.ROLLED_BACK, code, reason)
         self._crash_point("back:recorded")
-        self._prune(record, installer)
+        self._leftovers.prune(record)
         return f"{expected} is installed again" if expected else "it was removed again"
 
     def _wait_for_consent(
@@ -365,25 +366,6 @@ class Updater:
         record = self.ledger.record_outcome(record, outcome, code, reason)
         self.consent.clear(record.name)
         return record
-
-    def _prune(self, record: UpdateRecord, installer: TargetInstaller) -> None:
-        installer.prune(record.name, record.releases)
-        self._prune_downloads(record)
-
-    def _prune_downloads(self, record: UpdateRecord) -> None:
-        """Removes downloads that no rollback needs."""
-        kept = {release.version for release in record.releases if self._retains_download(release)}
-        folder = self.device.folder / "downloads" / record.name
-        for path in sorted(folder.glob("*/*")) if folder.is_dir() else ():
-            if path.parent.name not in kept:
-                path.unlink(missing_ok=True)
-
-    def _download_path(self, order: InstallParams) -> Path:
-        return self.device.folder / "downloads" / order.name / order.version / order.target.rsplit("/", 1)[-1]
-
-    def _retains_download(self, release: InstalledRelease) -> bool:
-        installer = self._installers.get(release.installer)
-        return installer is None or installer.needs_download_for_rollback
 
     def _installer(self, kind: InstallerKind) -> TargetInstaller:
         installer = self._installers.get(kind)

@@ -15,7 +15,9 @@ class UpdateServer:
     """Serves a folder; the keys of the faults are ends of paths.
 
     `replace`: other content; `missing`: 404; `endless`: never ends; `slow`: a byte now and then; `cut`: ends after so
-    many bytes, so many times. `requests` are the requested paths and ranges.
+    many bytes, so many times. `requests` are the requested paths and ranges. `tag`: the server's own entity tag, with
+    which it answers `If-Range`; `block`: a range begins at a multiple of it; `most`: bytes of a partial answer, 0 for
+    all; `range_text`: the form of `Content-Range`, empty for none.
     """
 
     def __init__(self, folder: Path, port: int = 0) -> None:
@@ -27,6 +29,10 @@ class UpdateServer:
         self.cut: dict[str, tuple[int, int]] = {}
         self.requests: list[tuple[str, str]] = []
         self.knows_ranges = True
+        self.tag = ""
+        self.block = 1
+        self.most = 0
+        self.range_text = "bytes {start}-{end}/{total}"
         self._stopping = threading.Event()
         outer = self
 
@@ -81,12 +87,20 @@ class UpdateServer:
             return
         content = self.replace[replaced] if replaced is not None else file.read_bytes()
         match = _RANGE.match(requested)
-        start = int(match[1]) if match and self.knows_ranges else 0
-        body = content[start:]
-        request.send_response(206 if start else 200)
+        is_same = request.headers.get("If-Range", self.tag) == self.tag
+        start = int(match[1]) if match and self.knows_ranges and is_same else 0
+        if start >= len(content):
+            request.send_error(416)
+            return
+        is_partial, start = start > 0, start - start % self.block
+        body = content[start : start + self.most] if is_partial and self.most else content[start:]
+        request.send_response(206 if is_partial else 200)
         request.send_header("Content-Length", str(len(body)))
-        if start:
-            request.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
+        if self.tag:
+            request.send_header("ETag", self.tag)
+        if is_partial and self.range_text:
+            fields = {"start": start, "end": start + len(body) - 1, "total": len(content)}
+            request.send_header("Content-Range", self.range_text.format(**fields))
         request.end_headers()
         cut = self._fault(path, self.cut)
         if cut is not None and self.cut[cut][1] > 0:

@@ -12,6 +12,7 @@ from controller.adapters.tuf_repository.ceremony import change_targets
 from controller.adapters.tuf_repository.folder import RepositoryFolder
 from controller.adapters.tuf_repository.keys import PassphrasePrompt
 from controller.adapters.tuf_repository.signing import verified_targets
+from controller.domain.update_names import installability_fault
 from controller.ports.updates import PublishedUpdate, UpdatesError
 from schemas.file_sets import ARCHIVES, ArchiveError, read_members
 from schemas.updates import MAX_INSTALLED_BYTES, MAX_TARGET_BYTES, UpdateTarget, target_path
@@ -25,12 +26,15 @@ def publish(
     """Copies a file into the repository and signs it with its description.
 
     Raises:
-        UpdatesError: this version is published already, the file is not usable, or too few keys.
+        UpdatesError: this version is published already, no device can install it, or too few keys.
     """
     try:
         path = target_path(target.name, target.version, file.name)
     except ValueError as e:
         raise UpdatesError(f"{file.name}: cannot be published under this name: {e}") from e
+    fault = installability_fault(target, file.name)
+    if fault:
+        raise UpdatesError(f"{file.name}: cannot be installed: {fault}")
     with folder.locked():
         targets = verified_targets(folder, folder.root().signed).signed
         prefix = f"{target.name}/{target.version}/"

@@ -27,7 +27,7 @@ class AgentInstaller:
 
     is_repeatable = True
     needs_download_for_rollback = False
-    has_slots = False  # the version before stays in its slot until an update is confirmed
+    has_slots = False  # the launcher starts the new slot only on trial, whatever was interrupted
 
     def __init__(
         self, slots: AgentSlots, request_restart: Callable[[], None], environment: Mapping[str, str] | None = None

@@ -232,9 +232,9 @@ def test_a_mismatching_or_incomplete_package_is_not_installed(
 
 def test_a_package_of_another_manager_is_refused(made: Repository, server: UpdateServer, tmp_path: Path) -> None:
     device = UpdateDevice(tmp_path / "d", server.url, made.first_root, system=System(is_root_user=True))
-    for word in (InstallerKind.DNF, InstallerKind.OPKG):
+    for word, suffix in ((InstallerKind.DNF, "rpm"), (InstallerKind.OPKG, "ipk")):
         parts = {"kind": "package", "installer": word.value}
-        found = made.publish("edge-tool", f"1.{word.value}", b"package", file="edge-tool.pkg", **parts)
+        found = made.publish("edge-tool", f"1.{word.value}-1", b"package", file=f"edge-tool.{suffix}", **parts)
         result = device.install(order(found))
         assert (result.detail["phase"], result.detail["reason_code"]) == ("refused", "not_for_this_device"), result
     device.stop()

@@ -199,3 +199,46 @@ def test_archives_are_looked_through_before_they_are_signed(tmp_path: Path) -> N
 def test_without_a_repository_it_says_how_to_make_one(tmp_path: Path) -> None:
     with pytest.raises(NoRepositoryError, match="cordon update init"):
         TufUpdateRepository(tmp_path / "nothing").published()
+
+
+UNINSTALLABLE = [
+    ("fileset", "file", "current", "app.tar.gz", "uses the name"),
+    ("script", "script", "installed", "tune.sh", "uses the name"),
+    ("apt", "package", "v1.0", "app.deb", "begins with a digit"),
+    ("apt", "package", "1.0_1", "app.deb", "begins with a digit"),
+    ("apt", "package", "1.0-1", "app.bin", "end in .deb"),
+    ("dnf", "package", "1.0", "app.rpm", "VERSION-RELEASE"),
+    ("dnf", "package", "0:1.0-1", "app.rpm", "without an epoch of 0"),
+    ("dnf", "package", "1.0-1", "app.deb", "end in .rpm"),
+    ("apk", "package", "1.0", "app.apk", "VERSION-rN"),
+    ("apk", "package", "1.0-r0", "app.tar.gz", "end in .apk"),
+    ("opkg", "package", "1.0", "app.pkg", "end in .ipk"),
+]
+
+
+@pytest.mark.parametrize(("installer", "kind", "version", "file", "words"), UNINSTALLABLE)
+def test_what_no_device_can_install_is_not_published(
+    made: Repository, installer: str, kind: str, version: str, file: str, words: str
+) -> None:
+    with pytest.raises(UpdatesError, match=words):
+        made.publish("app", version, b"content", file=file, installer=installer, kind=kind, installed_bytes=7)
+    assert not (made.folder.targets / "app").exists()
+
+
+@pytest.mark.parametrize(
+    ("installer", "kind", "version", "file"),
+    [
+        ("script", "script", "current", "tune.sh"),
+        ("fileset", "file", "installed", "app.bin"),
+        ("apt", "package", "2:1.0~rc1+b1-1", "app.deb"),
+        ("dnf", "package", "1:1.0~rc1-3.fc41", "app.rpm"),
+        ("apk", "package", "1.36.1-r29", "app.apk"),
+        ("opkg", "package", "git-21.1", "app.ipk"),
+        ("hook", "image", "V1", "system.raucb"),
+    ],
+)
+def test_what_devices_can_install_is_published(
+    made: Repository, installer: str, kind: str, version: str, file: str
+) -> None:
+    found = made.publish("app", version, b"content", file=file, installer=installer, kind=kind, installed_bytes=7)
+    assert found.path == f"app/{version}/{file}"

@@ -1,0 +1,203 @@
+"""Downloads over bad links and from other web servers than Cordon's, and a disk that fills up in the middle."""
+
+import errno
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from device_agent.updates import download, requirements
+from device_agent.updates.installers import fileset
+from schemas.commands import CommandState
+from tests.support.update_device import UpdateDevice
+from tests.support.update_server import UpdateServer
+from tests.support.updates import Repository, archive, order
+from tests.support.waiting import wait_for
+
+CONTENT = bytes(range(251)) * 2000
+PIECE = 50_200
+
+
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(download, "_RETRY_SECONDS", (0.0,))
+
+
+def fetched(made: Repository, device: UpdateDevice, server: UpdateServer) -> list[int]:
+    """Installs a file over a link that breaks again and again; returns where the requests began."""
+    found = made.publish("edge-app", "1.0", CONTENT, file="data.bin")
+    server.cut["data.bin"] = (PIECE, 100)
+    result = device.install(order(found))
+    assert (result.state, result.reason) == (CommandState.SUCCEEDED, ""), result
+    assert (device.current / "data.bin").read_bytes() == CONTENT
+    ranges = [requested for path, requested in server.requests if path.endswith("data.bin")]
+    return [int(one.removeprefix("bytes=").removesuffix("-") or 0) for one in ranges]
+
+
+@pytest.mark.parametrize("tag", ['"65f1a2b3-7a120"', 'W/"weak"', ""])
+def test_a_server_with_tags_of_its_own_resumes(
+    made: Repository, device: UpdateDevice, server: UpdateServer, tag: str
+) -> None:
+    server.tag = tag
+    assert fetched(made, device, server) == list(range(0, len(CONTENT), PIECE))
+
+
+def test_a_cache_that_begins_at_a_block_before_is_honoured(
+    made: Repository, device: UpdateDevice, server: UpdateServer
+) -> None:
+    server.block = 4096
+    starts = fetched(made, device, server)
+    assert starts == sorted(starts)
+    assert len(starts) > len(CONTENT) // PIECE
+
+
+def test_a_partial_answer_may_be_shorter_than_asked_for(
+    made: Repository, device: UpdateDevice, server: UpdateServer
+) -> None:
+    server.most = 7000
+    assert fetched(made, device, server)[1:3] == [PIECE, PIECE + 7000]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "bytes */5", "bytes {end}-{end}/{total}", "items {start}-{end}/{total}", "bytes -5-{end}/{total}"],
+)
+def test_a_range_that_begins_elsewhere_starts_over_and_keeps_the_retries(
+    made: Repository, device: UpdateDevice, server: UpdateServer, text: str
+) -> None:
+    found = made.publish("edge-app", "1.0", CONTENT, file="data.bin")
+    server.range_text = text
+    server.cut["data.bin"] = (PIECE, 4)  # the first, the useless range, and two more from the start
+    result = device.install(order(found))
+    assert (result.state, result.reason) == (CommandState.SUCCEEDED, ""), result
+    ranges = [requested for path, requested in server.requests if path.endswith("data.bin")]
+    assert ranges == ["", f"bytes={PIECE}-", "", "", ""]
+
+
+def test_a_range_beyond_the_end_starts_over(made: Repository, device: UpdateDevice, server: UpdateServer) -> None:
+    """A part of an earlier attempt that a server with a shorter file refuses: the whole decides."""
+    found = made.publish("edge-app", "1.0", CONTENT, file="data.bin")
+    server.replace["data.bin"] = CONTENT[:PIECE]
+    part = device.settings.agent.state_dir / "updates/downloads/edge-app/1.0/data.bin.part"
+    part.parent.mkdir(parents=True)
+    part.write_bytes(CONTENT[: PIECE + 1])
+    assert device.install(order(found)).detail["reason_code"] == "wrong_length"
+    server.replace.clear()
+    assert device.install(order(found)).state is CommandState.SUCCEEDED
+
+
+def test_a_whole_of_another_length_is_refused(made: Repository, device: UpdateDevice, server: UpdateServer) -> None:
+    found = made.publish("edge-app", "1.0", CONTENT, file="data.bin")
+    server.range_text = "bytes {start}-{end}/12345"
+    server.cut["data.bin"] = (PIECE, 1)
+    assert device.install(order(found)).detail["reason_code"] == "wrong_length"
+
+
+def test_content_mixed_of_two_is_fetched_again_in_one_piece(
+    made: Repository, device: UpdateDevice, server: UpdateServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of the servers behind a name has another content of the same length."""
+    found = made.publish("edge-app", "1.0", CONTENT, file="data.bin")
+    server.replace["data.bin"] = bytes(len(CONTENT))
+    server.cut["data.bin"] = (PIECE, 1)
+    answer = server._answer
+
+    def other_after_the_first(request: Any) -> None:
+        answer(request)
+        if request.path.endswith("data.bin"):
+            server.replace.clear()
+
+    monkeypatch.setattr(server, "_answer", other_after_the_first)
+    assert device.install(order(found)).state is CommandState.SUCCEEDED
+    assert (device.current / "data.bin").read_bytes() == CONTENT
+
+
+def test_without_ranges_and_progress_it_gives_up(made: Repository, device: UpdateDevice, server: UpdateServer) -> None:
+    found = made.publish("edge-app", "1.0", CONTENT, file="data.bin")
+    server.knows_ranges = False
+    server.cut["data.bin"] = (PIECE, 100)
+    assert device.install(order(found)).detail["reason_code"] == "unreachable"
+    assert len([path for path, _ in server.requests if path.endswith("data.bin")]) == download.MAX_FAILURES
+
+
+SIZE = 400_000
+
+
+def published(made: Repository, version: str) -> Any:
+    content = archive({"data": version * (SIZE // len(version))})
+    return order(made.publish("edge-app", version, content, installed_bytes=SIZE))
+
+
+def disk(folder: Path, capacity: int) -> Callable[[object], Any]:
+    """`shutil.disk_usage` of a disk of that many bytes with nothing else than this folder."""
+
+    def usage(_path: object) -> Any:
+        used = sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
+        return shutil._ntuple_diskusage(capacity, used, capacity - used)
+
+    return usage
+
+
+def full_disk(_file: Path, folder: Path, _most: int) -> None:
+    (folder / "half").write_bytes(b"x" * SIZE)
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize("restart", [False, True])
+def test_what_a_full_disk_left_does_not_refuse_the_next_order(
+    made: Repository, device: UpdateDevice, monkeypatch: pytest.MonkeyPatch, *, restart: bool
+) -> None:
+    assert device.install(published(made, "1.0")).state is CommandState.SUCCEEDED
+    folder = device.settings.agent.state_dir / "updates"
+    monkeypatch.setattr(requirements, "SPARE_BYTES", 0)
+    with monkeypatch.context() as full:
+        full.setattr(fileset, "unpack", full_disk)
+        failed = device.install(published(made, "1.1"))
+        assert (failed.detail["phase"], failed.detail["reason_code"]) == ("failed", "install"), failed
+    if restart:  # what an agent of before left is gone after the next start
+        (folder / "sets/edge-app/.1.1.new").mkdir(exist_ok=True)
+        device.stop()
+        device.start()
+        wait_for(lambda: not (folder / "sets/edge-app/.1.1.new").exists(), "the leftovers are gone")
+    assert not (folder / "sets/edge-app/.1.1.new").exists()
+    # Room for one more set, and not for leftovers.
+    used = sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file())
+    monkeypatch.setattr(shutil, "disk_usage", disk(folder, used + SIZE * 5 // 4))
+    done = device.install(published(made, "1.2"))
+    assert (done.state, done.reason) == (CommandState.SUCCEEDED, ""), done
+
+
+def test_leftovers_of_a_kill_go_before_the_next_space_check(
+    made: Repository, device: UpdateDevice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of another version of this name, and of another name: both are in the way."""
+    assert device.install(published(made, "1.0")).state is CommandState.SUCCEEDED
+    folder = device.settings.agent.state_dir / "updates"
+    used = sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file())
+    for left in ("sets/edge-app/.1.1.new/half", "downloads/edge-app/1.1/content.tar.gz.part"):
+        (folder / left).parent.mkdir(parents=True)
+        (folder / left).write_bytes(b"x" * SIZE)
+    monkeypatch.setattr(requirements, "SPARE_BYTES", 0)
+    monkeypatch.setattr(shutil, "disk_usage", disk(folder, used + SIZE * 5 // 4))
+    done = device.install(published(made, "1.2"))
+    assert (done.state, done.reason) == (CommandState.SUCCEEDED, ""), done
+
+
+def test_an_unfinished_download_stays_for_the_next_order(
+    made: Repository, device: UpdateDevice, server: UpdateServer
+) -> None:
+    found = made.publish("edge-app", "1.0", CONTENT, file="data.bin")
+    server.knows_ranges = False
+    server.cut["data.bin"] = (PIECE, 100)
+    assert device.install(order(found)).detail["reason_code"] == "unreachable"
+    device.stop()
+    device.start()
+    part = device.settings.agent.state_dir / "updates/downloads/edge-app/1.0/data.bin.part"
+    assert part.stat().st_size == PIECE
+    server.knows_ranges = True
+    server.cut.clear()
+    server.requests.clear()
+    assert device.install(order(found)).state is CommandState.SUCCEEDED
+    assert [requested for path, requested in server.requests if path.endswith("data.bin")] == [f"bytes={PIECE}-"]
