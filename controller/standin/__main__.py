@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from controller.standin.options import StandInOptions
+from controller.standin.release import RELEASES
 from controller.standin.server import StandIn
 from controller.standin.zones import InvalidSettingError
 
@@ -35,7 +36,7 @@ def _config(text: str) -> object:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="cordon standin",
-        description="An EMQX 5.8.9 stand-in: MQTT 5 and 3.1.1 and the part of the HTTP API that Cordon uses. "
+        description="A stand-in for EMQX 5.8.9 or 6.3: MQTT 5 and 3.1.1 and the part of the HTTP API that Cordon uses. "
         "Prints one JSON line with its addresses when it is ready. Not EMQX, and not for production.",
     )
     parser.add_argument("--nodes", type=int, default=1, help="number of nodes (default 1)")
@@ -70,10 +71,14 @@ def _parser() -> argparse.ArgumentParser:
         "--config",
         type=_config,
         metavar="FILE",
-        help="JSON with settings: zone, authorization, sources, listeners, dashboard, api_keys, cookie, versions; "
+        help="JSON with settings: zone, zones, authorization, sources, listeners, auto_subscribe, dashboard, api_keys, "
+        "api_scopes, cookie, versions, security_profile, max_sessions; "
         "to imitate a differently configured broker",
     )
-    parser.add_argument("--no-match", choices=("allow", "deny"), default="allow", help="when no rule matches")
+    parser.add_argument("--emqx", choices=tuple(RELEASES), default="5.8", help="release to answer as (default 5.8)")
+    parser.add_argument(
+        "--no-match", choices=("allow", "deny"), help="when no rule matches (default: allow with 5.8, deny with 6.3)"
+    )
     return parser
 
 
@@ -133,6 +138,7 @@ def main(argv: list[str] | None = None) -> int:
             api_key=args.api_key,
             api_secret=secret,
             users=tuple(args.user),
+            emqx=args.emqx,
             no_match=args.no_match,
             config=args.config,
         )
@@ -140,7 +146,7 @@ def main(argv: list[str] | None = None) -> int:
         parser.error(str(error))
 
     def on_ready(addresses: dict[str, object]) -> None:
-        sys.stderr.write("cordon standin: this is a stand-in for EMQX 5.8.9, not EMQX\n")
+        sys.stderr.write(f"cordon standin: this is a stand-in for EMQX {RELEASES[args.emqx].version}, not EMQX\n")
         extra = {"api_key": args.api_key, "api_secret": secret} if generated else {}
         sys.stdout.write(json.dumps({**addresses, **extra}) + "\n")
         sys.stdout.flush()

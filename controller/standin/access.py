@@ -1,6 +1,6 @@
 """Decides who may connect, publish and subscribe, in EMQX's order of checks."""
 
-from controller.standin.authz import AuthzAction, ClientIdentity, Verdict
+from controller.standin.authz import ActionType, AuthzAction, ClientIdentity, Verdict
 from controller.standin.client import Client
 from controller.standin.state import ClusterState
 from controller.standin.topics import DELAYED_PREFIX, matches
@@ -20,8 +20,10 @@ def check_connect(
     """
     if state.bans.is_banned(identity.clientid, identity.username, identity.peerhost, state.now()):
         return BANNED, False
-    if state.authn is None or not state.asks_authenticators(listener):
+    if not state.asks_authenticators(listener):
         return 0, False
+    if state.authn is None:
+        return (NOT_AUTHORIZED if state.security_profile == "hardened" else 0), False
     if not state.authn:
         return NOT_AUTHORIZED, False
     if password is None:
@@ -40,7 +42,8 @@ def authorize(state: ClusterState, client: Client, action: AuthzAction, topic: s
         _, _, real = topic[len(DELAYED_PREFIX) :].partition("/")
         return _evaluate(state, client, action, real) if real else Verdict.DENY
     settings = state.settings.authz["cache"]
-    if not settings["enable"] or _bypasses_cache(topic, settings["excludes"]):
+    is_cached = state.release.caches_subscribe or action.type is not ActionType.SUBSCRIBE
+    if not settings["enable"] or not is_cached or _bypasses_cache(topic, settings["excludes"]):
         return _evaluate(state, client, action, topic)
     now = state.now()
     verdict = client.cache.get(action, topic, now)
@@ -59,7 +62,7 @@ def _bypasses_cache(topic: str, excludes: list[str]) -> bool:
 def _evaluate(state: ClusterState, client: Client, action: AuthzAction, topic: str) -> Verdict:
     if client.is_superuser:
         return Verdict.ALLOW
-    allows_all = state.file_source is not None and state.file_source.allows_all
+    allows_all = state.file_source is not None and state.file_source.allows_all(state.security_profile)
     if allows_all and state.file_first:
         return Verdict.ALLOW
     verdict = None

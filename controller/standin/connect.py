@@ -14,7 +14,7 @@ from controller.standin.state import ClusterState
 from controller.standin.topics import valid_name
 
 PROTOCOL_ERROR, UNSUPPORTED_VERSION, BAD_CLIENT_ID, SERVER_BUSY = 130, 132, 133, 137
-TOPIC_NAME_INVALID, QOS_NOT_SUPPORTED = 144, 155
+TOPIC_NAME_INVALID, QUOTA_EXCEEDED, QOS_NOT_SUPPORTED = 144, 151, 155
 _V5, _V31 = 5, 3
 _ASSIGNED_ID_BYTES = 12
 _PROTO_NAMES = {3: "MQIsdp", 4: "MQTT", 5: "MQTT"}
@@ -46,6 +46,8 @@ def authenticate_connect(
         code = access.NOT_AUTHORIZED  # no authenticator supports the method
     if code:
         return ConnectRefusal(code)
+    if state.max_sessions is not None and len(state.clients) >= state.max_sessions and clientid not in state.clients:
+        return ConnectRefusal(QUOTA_EXCEEDED)  # the licence's limit; a known client gets in
     if len(state.clients) >= MAX_SESSIONS and clientid not in state.clients:
         return ConnectRefusal(SERVER_BUSY)
     now = state.now()

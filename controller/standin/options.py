@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from controller.standin.release import RELEASES
+
 MAX_NODES = 9  # node numbers have one digit, as in EMQX's port arithmetic
 
 
@@ -25,12 +27,15 @@ class StandInOptions:
     tls_cert: Path | None = None
     tls_key: Path | None = None
     users: tuple[tuple[str, str], ...] = ()
-    no_match: Literal["allow", "deny"] = "allow"
+    emqx: str = "5.8"  # the release that it answers as, a key of `release.RELEASES`
+    no_match: Literal["allow", "deny"] | None = None  # None: that of the release
     config: Any = None  # see `controller.standin.overrides`
 
     def __post_init__(self) -> None:
         if not 1 <= self.nodes <= MAX_NODES:
             raise ValueError(f"nodes must be between 1 and {MAX_NODES}, not {self.nodes}")
+        if self.emqx not in RELEASES:
+            raise ValueError(f"emqx must be one of {', '.join(RELEASES)}, not {self.emqx}")
         if not self.api_secret:
             raise ValueError("api_secret must not be empty")
         given = [p for p in (self.tls_ca, self.tls_cert, self.tls_key) if p is not None]

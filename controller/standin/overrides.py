@@ -11,11 +11,15 @@ The format is a JSON object; every part is optional:
      "dashboard": {"username": "admin", "password": "public"},
      "api_keys": [{"name": "old", "role": "administrator", "expired_at": "infinity"}],
      "cookie": "emqxsecretcookie",
-     "versions": {"emqx2@127.0.0.1": "5.7.2"}}
+     "versions": {"emqx2@127.0.0.1": "5.7.2"},
+     "security_profile": "hardened",
+     "api_scopes": ["connections", "access_control"],
+     "max_sessions": 25}
 
-`zone`, `zones`, `authorization`, `sources`, `auto_subscribe` and `dashboard` take effect, and of `listeners` the keys
-`zone` and `enable_authn`. The rest of `listeners`, `api_keys`, `cookie` and `versions` only change what the API
-reports; the stand-in's sockets do not change.
+`zone`, `zones`, `authorization`, `sources`, `auto_subscribe`, `dashboard`, `security_profile`, `api_scopes` (the last
+two from 6.x on) and `max_sessions` (of a licence) take effect, and of `listeners` the keys `zone` and `enable_authn`.
+The rest of `listeners`, `api_keys`, `cookie` and `versions` only change what the API reports; the stand-in's sockets do
+not change.
 """
 
 from typing import Any, Final
@@ -34,6 +38,9 @@ _PARTS: Final = {
     "api_keys": list,
     "cookie": str,
     "versions": dict,
+    "security_profile": str,
+    "api_scopes": list,
+    "max_sessions": int,
 }
 
 
@@ -59,6 +66,13 @@ def apply_overrides(state: ClusterState, given: Any) -> None:
         _sources(state, given["sources"])
     if "auto_subscribe" in given:
         state.auto_subscribe = [{"qos": 0, "rh": 0, "rap": 0, "nl": 0, **row} for row in given["auto_subscribe"]]
+    if "security_profile" in given:
+        if given["security_profile"] not in ("legacy", "hardened"):
+            raise InvalidSettingError("security_profile", given["security_profile"], "not_a_enum_symbol")
+        state.security_profile = given["security_profile"]
+    if "api_scopes" in given:
+        state.api_scopes = frozenset(map(str, given["api_scopes"]))
+    state.max_sessions = given.get("max_sessions", state.max_sessions)
     state.dashboard.username = str(given.get("dashboard", {}).get("username", state.dashboard.username))
     state.dashboard.password = str(given.get("dashboard", {}).get("password", state.dashboard.password))
     state.dashboard.api_keys = given.get("api_keys", state.dashboard.api_keys)

@@ -122,6 +122,7 @@ class ClientRegistry:
         if not self.state.settings.sys_topics["sys_event_messages"][f"client_{event}"]:
             return
         now = self.state.now()
+        properties = self.state.release.presence_has_properties
         payload: dict[str, object] = {
             # EMQX's value for a missing user name
             "username": "undefined" if client.identity.username is None else client.identity.username,
@@ -139,9 +140,13 @@ class ClientRegistry:
             # milliseconds, unlike in the API
             payload["expiry_interval"] = int(client.expiry * 1000)
             payload["clean_start"] = client.clean_start
+            if properties:
+                payload |= {"client_attrs": {}, "conn_props": {}, "receive_maximum": client.session.window}
         else:
             payload["reason"] = reason
             payload["disconnected_at"] = _milliseconds(client.disconnected_at or now)
+            if properties:
+                payload |= {"client_attrs": {}, "disconn_props": {}}
         node = client.endpoint.node
         topic = f"$SYS/brokers/{node}/clients/{client.clientid}/{event}"
         text = json.dumps(payload, separators=(",", ":"), ensure_ascii=False).encode()

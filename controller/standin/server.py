@@ -30,7 +30,9 @@ from controller.standin.connection import Connection
 from controller.standin.options import BAN_SWEEP_SECONDS, HANG_SECONDS, IDLE_TIMEOUT_SECONDS, StandInOptions
 from controller.standin.overrides import apply_overrides
 from controller.standin.registry import ClientRegistry
+from controller.standin.release import RELEASES
 from controller.standin.router import Router
+from controller.standin.settings import Settings
 from controller.standin.state import ClusterState, NodeState
 
 _BACKLOG = 1024
@@ -95,8 +97,10 @@ class StandIn:
             OSError: a port cannot be opened; all listeners are closed then.
         """
         loop = asyncio.get_running_loop()
-        state = ClusterState(time.time, loop.call_later, os.urandom)
-        state.settings.authz["no_match"] = self.options.no_match
+        release = RELEASES[self.options.emqx]
+        state = ClusterState(time.time, loop.call_later, os.urandom, release, Settings.of(release))
+        if self.options.no_match is not None:
+            state.settings.authz["no_match"] = self.options.no_match
         if self.options.tls:
             state.settings.zone["mqtt"]["peer_cert_as_clientid"] = "cn"
         for user, password in self.options.users:

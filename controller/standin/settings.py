@@ -1,9 +1,11 @@
 """The broker's settings, with EMQX's defaults and validation; a change applies to new connections only."""
 
 import copy
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
+from controller.standin.release import EmqxRelease
 from controller.standin.zones import (
     ZONE_DEFAULTS,
     InvalidSettingError,
@@ -37,10 +39,21 @@ GLOBAL_ZONE = "default"
 class Settings:
     """All sections, in the format of the API."""
 
-    zone: dict[str, dict[str, Any]] = field(default_factory=lambda: copy.deepcopy(ZONE_DEFAULTS))
+    zone_defaults: Mapping[str, dict[str, Any]] = field(default_factory=lambda: ZONE_DEFAULTS)
+    authz_defaults: Mapping[str, Any] = field(default_factory=lambda: _AUTHZ_DEFAULTS)
+    zone: dict[str, dict[str, Any]] = field(init=False)
     named_zones: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)  # what differs from `zone`
     sys_topics: dict[str, Any] = field(default_factory=lambda: copy.deepcopy(_SYS_DEFAULTS))
-    authz: dict[str, Any] = field(default_factory=lambda: copy.deepcopy(_AUTHZ_DEFAULTS))
+    authz: dict[str, Any] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.zone = copy.deepcopy(dict(self.zone_defaults))
+        self.authz = copy.deepcopy(dict(self.authz_defaults))
+
+    @classmethod
+    def of(cls, release: EmqxRelease) -> Self:
+        """Returns the default settings of a release."""
+        return cls(release.zone_defaults, {**_AUTHZ_DEFAULTS, **release.authorization, "no_match": release.no_match})
 
     def limits(self, zone: str = GLOBAL_ZONE) -> MqttLimits:
         """Returns the limits of a new connection to a listener of this zone."""
@@ -56,10 +69,10 @@ class Settings:
             InvalidSettingError: a missing section or an invalid value; nothing is changed then.
         """
         merged: dict[str, dict[str, Any]] = {}
-        for root in ZONE_DEFAULTS:
+        for root in self.zone_defaults:
             if root not in change:
                 raise InvalidSettingError(root, None, "required_field")
-            merged[root] = checked_section(ZONE_DEFAULTS, root, change[root])
+            merged[root] = checked_section(self.zone_defaults, root, change[root])
         read_limits(merged)
         self.zone = merged
         return copy.deepcopy(merged)
@@ -71,7 +84,7 @@ class Settings:
             InvalidSettingError: an unknown section or an invalid value; nothing is changed then.
         """
         for root, part in change.items():
-            checked_section(ZONE_DEFAULTS, root, part)
+            checked_section(self.zone_defaults, root, part)
         self.put_zone(self._sections(change))
 
     def put_named_zones(self, zones: dict[str, Any]) -> None:
@@ -84,7 +97,7 @@ class Settings:
             if not isinstance(own, dict):
                 raise InvalidSettingError(f"zones.{name}", own, "bad_value_for_struct")
             for root, part in own.items():
-                checked_section(ZONE_DEFAULTS, root, part)
+                checked_section(self.zone_defaults, root, part)
             read_limits(self._sections(own))
         self.named_zones = copy.deepcopy(zones)
 
@@ -106,8 +119,8 @@ class Settings:
         Raises:
             InvalidSettingError: an unknown key or an invalid value.
         """
-        merged = checked_section({"authorization": _AUTHZ_DEFAULTS}, "authorization", change)
-        cache = checked_section(_AUTHZ_DEFAULTS, "cache", change.get("cache", {}))
+        merged = checked_section({"authorization": self.authz_defaults}, "authorization", change)
+        cache = checked_section(self.authz_defaults, "cache", change.get("cache", {}))
         for name, allowed in (("no_match", ("allow", "deny")), ("deny_action", ("ignore", "disconnect"))):
             if merged[name] not in allowed:
                 raise InvalidSettingError(f"authorization.{name}", merged[name], "not_a_enum_symbol")

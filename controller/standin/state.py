@@ -12,7 +12,7 @@ from controller.standin.authz import AuthzRuleStore
 from controller.standin.bans import BanList
 from controller.standin.client import Client, Scheduler
 from controller.standin.dashboard import Dashboard
-from controller.standin.release import EMQX_5_8, EmqxRelease
+from controller.standin.release import EMQX_5_8, EmqxRelease, SecurityProfile
 from controller.standin.settings import GLOBAL_ZONE, Settings
 from controller.standin.zones import MqttLimits
 
@@ -37,19 +37,20 @@ def digest(password: bytes, salt: bytes) -> bytes:
 
 
 _ALLOW_ALL = re.compile(r"^\s*\{\s*allow\s*,\s*all\s*\}\s*\.", re.MULTILINE)
+_ALLOW_LEGACY = re.compile(r"^\s*\{\s*allow\s*,\s*\{\s*security_profile\s*,\s*legacy\s*\}\s*\}\s*\.", re.MULTILINE)
 
 
 @dataclass(slots=True)
 class FileAuthzSource:
-    """The authorization source `file`; of its rules, the stand-in implements only `{allow, all}`."""
+    """The authorization source `file`; of its rules, the stand-in implements only those that allow everything."""
 
     enabled: bool
     rules: str
 
-    @property
-    def allows_all(self) -> bool:
-        """Whether the source is enabled and allows everything."""
-        return self.enabled and _ALLOW_ALL.search(self.rules) is not None
+    def allows_all(self, profile: SecurityProfile) -> bool:
+        """Whether the source is enabled and allows everything under this security profile."""
+        is_legacy = profile == "legacy" and _ALLOW_LEGACY.search(self.rules) is not None
+        return self.enabled and (is_legacy or _ALLOW_ALL.search(self.rules) is not None)
 
 
 @dataclass(slots=True)
@@ -77,6 +78,9 @@ class ClusterState:
     randbytes: Callable[[int], bytes]
     release: EmqxRelease = EMQX_5_8
     settings: Settings = field(default_factory=Settings)
+    security_profile: SecurityProfile = "legacy"  # of 6.3
+    api_scopes: frozenset[str] | None = None  # of the API key; None: all
+    max_sessions: int | None = None  # of the licence
     bans: BanList = field(default_factory=BanList)
     rules: AuthzRuleStore = field(default_factory=AuthzRuleStore)
     authz_source: bool | None = True  # None: the source was deleted; False: disabled

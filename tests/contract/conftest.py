@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from controller.standin.release import RELEASES
 from tests.contract.target import VARIABLES, Broker, Lab
 from tests.support.mqtt_probe import Endpoint
 from tests.support.standin import StandInProcess
@@ -48,15 +49,19 @@ def _restart_command() -> Callable[[int], None] | None:
     return restart
 
 
-@pytest.fixture(scope="session")
-def broker() -> Iterator[Broker]:
-    """The broker of the whole run, set as the recorded one was: password chain, no_match allow, cache on."""
+# The releases that the stand-in answers as; a real cluster is what it is.
+BROKERS = ["cluster"] if os.environ.get("CORDON_TEST_EMQX_API") else list(RELEASES)
+
+
+@pytest.fixture(scope="session", params=BROKERS)
+def broker(request: pytest.FixtureRequest) -> Iterator[Broker]:
+    """The broker of the whole run, set as the recorded ones were: password chain, no_match allow, cache on."""
     real = _real_broker()
     if real is not None:
         yield real
         return
     user, password = "lab", secrets.token_urlsafe(8)
-    with StandInProcess(nodes=3, users=[(user, password)]) as standin:
+    with StandInProcess(nodes=3, users=[(user, password)], emqx=request.param) as standin:
         endpoints = [Endpoint(host, port, user, password) for host, port in standin.mqtt]
         yield Broker(
             list(standin.api_urls), endpoints, standin.key, standin.secret, standin.restart_node, _foreign_bans()

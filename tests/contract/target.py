@@ -1,8 +1,7 @@
 """The broker under test, the recording that it is compared with, and the cleanup after a test."""
 
 import json
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -27,27 +26,31 @@ Rule = dict[str, object]
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """One recorded answer."""
+    """One recorded exchange; `path` is below `/api/v5`, `json` the request's body or `{"raw": text}`."""
 
+    name: str
+    method: str
+    path: str
+    json: Any
     status: int
     content_type: str | None
     body: Any
 
 
-def _load(name: str) -> dict[str, Recorded]:
-    rows = json.loads((RECORDED / f"{name}.json").read_text())[name]
-    return {key: Recorded(**row) for key, row in rows.items()}
+def recording(release: str) -> tuple[Recorded, ...]:
+    """Every exchange recorded on a release, in order: `5.8.9` or `6.3`."""
+    rows = json.loads((RECORDED / f"emqx-{release}.json").read_text())["exchanges"]
+    return tuple(Recorded(**row) for row in rows)
 
 
-ANSWERS = _load("answers")
-ERRORS = _load("errors")
+ANSWERS = {one.name: one for one in reversed(recording("5.8.9"))}
 
 
 def same_shape(recorded: Any, actual: Any, where: str = "body") -> None:
-    """Requires the recorded keys and types; values may differ."""
+    """Requires the recorded keys and types; values may differ, and newer releases have more keys."""
     if isinstance(recorded, dict):
         assert isinstance(actual, dict), f"{where}: {actual!r}"
-        assert set(actual) == set(recorded), f"{where}: keys differ: {set(actual) ^ set(recorded)}"
+        assert recorded.keys() <= actual.keys(), f"{where}: missing {recorded.keys() - actual.keys()}"
         for key, value in recorded.items():
             same_shape(value, actual[key], f"{where}.{key}")
     elif isinstance(recorded, list):
@@ -77,26 +80,17 @@ def answers_as(name: str, response: httpx.Response) -> Any:
     return body
 
 
-def fails_as(name: str, response: httpx.Response, replace: Mapping[str, str] | None = None) -> None:
-    """Requires exactly the recorded error, with the recorded names replaced by those of this run."""
-    recorded = ERRORS[name]
+def fails_as(name: str, response: httpx.Response) -> str:
+    """Requires the recorded status, type and error code; returns the text, which differs between releases."""
+    recorded = ANSWERS[name]
     assert response.status_code == recorded.status, f"{name}: {response.status_code} {response.text}"
     assert (response.headers.get("content-type") or "").startswith(recorded.content_type or ""), name
     if isinstance(recorded.body, str):
-        assert response.text == recorded.body
-        return
-    text = json.dumps(recorded.body)
-    for old, new in (replace or {}).items():
-        text = text.replace(old, new)
-    # key order inside a message that is JSON is the JSON library's, not the contract's
-    assert _unfolded(response.json()) == _unfolded(json.loads(text)), name
-
-
-def _unfolded(body: dict[str, Any]) -> dict[str, Any]:
-    message = body.get("message", "")
-    if re.match(r"\s*(\{|\[\{)", message):
-        return {**body, "message": json.loads(message)}
-    return body
+        return response.text
+    body = response.json()
+    for key in ("code", "reason_code"):
+        assert body.get(key) == recorded.body.get(key), f"{name}: {body}"
+    return str(body["message"])
 
 
 def allow(topic: str, action: Literal["publish", "subscribe", "all"] = "all") -> Rule:

@@ -68,8 +68,7 @@ def test_a_second_ban_fails_with_the_existing_row(lab: Lab) -> None:
     who = lab.name("dev")
     first = lab.ban("clientid", who).json()
     again = lab.ban("clientid", who, reason="again", until=None)
-    fails_as("ban the same again", again, {"rec-ban5": who, "2026-11-23T11:04:58+00:00": first["at"]})
-    assert json.loads(again.json()["message"]) == first
+    assert json.loads(fails_as("ban the same again", again)) == first
 
 
 def test_a_ban_without_end_is_forever(lab: Lab) -> None:
@@ -79,8 +78,7 @@ def test_a_ban_without_end_is_forever(lab: Lab) -> None:
 
 def test_bans_that_cannot_be_made(lab: Lab) -> None:
     past = lab.ban("clientid", lab.name("dev"), until="2020-01-01T00:00:00Z", by=None, reason=None)
-    numbers = past.json()["message"].split('"')
-    fails_as("ban until the past", past, {"1795431903": numbers[1]})
+    fails_as("ban until the past", past)
     who = lab.name("dev")
     fails_as("ban until bad time", lab.ban("clientid", who, until="soon"))
     fails_as("ban as bad kind", lab.ban("serial", "x", until=None))
@@ -104,7 +102,7 @@ def test_unbanning_twice(lab: Lab) -> None:
     who = lab.name("dev")
     lab.ban("clientid", who)
     answers_as("unban", lab.unban("clientid", who))
-    fails_as("unban again", lab.unban("clientid", who), {"rec-ban5": who})
+    assert who in fails_as("unban again", lab.unban("clientid", who))
 
 
 @pytest.mark.parametrize(("kind", "name"), [("clientid_re", "ban clientid_re"), ("username_re", "ban username_re")])

@@ -24,7 +24,7 @@ def test_rule_rows(lab: Lab) -> None:
     answers_as("replace rules of an absent client", lab.put_rules(who, *rules))
     body = answers_as("rules now", lab.api.get(path))
     assert body["rules"] == [{**rule, "qos": [0, 1, 2], "retain": "all"} for rule in rules]
-    fails_as("add rules again", lab.post_rules(who, *rules), {"rec-z": who})
+    fails_as("add rules again", lab.post_rules(who, *rules))
     answers_as("replace rules", lab.put_rules(who, *rules))
     answers_as("list rules", lab.api.get(f"{RULES}/clients", params={"limit": 10, "page": 1}))
     answers_as("remove rules", lab.api.delete(path))

@@ -34,6 +34,7 @@ class StandInProcess:
         users: Sequence[tuple[str, str]] = (),
         certs: Certs | None = None,
         no_match: str = "allow",
+        emqx: str = "5.8",
     ) -> None:
         """Prepares it.
 
@@ -42,6 +43,7 @@ class StandInProcess:
             users: MQTT names and passwords; without any, clients are anonymous.
             certs: adds TLS listeners with this authority, which take the client id from the certificate.
             no_match: what happens when no access rule matches, `allow` or `deny`.
+            emqx: the release that it answers as, `5.8` or `6.3`.
         """
         self.key = "cordon"
         self.secret = secrets.token_hex(16)  # never begins with a dash
@@ -52,6 +54,7 @@ class StandInProcess:
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 -- lives as long as the process, closed in `__exit__`
         self._process: subprocess.Popen[str] | None = None
         self._argv = [sys.executable, "-m", "controller.standin", "--nodes", str(nodes), "--no-match", no_match]
+        self._argv += ["--emqx", emqx]
         self._argv += ["--api-key", self.key, "--api-secret", self.secret]
         for name, password in users:
             self._argv += ["--user", f"{name}:{password}"]

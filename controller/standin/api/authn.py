@@ -5,7 +5,7 @@ from typing import Any
 from controller.standin.api.check import Field, bad_request, body_object, boolean, one_of, page_of, text
 from controller.standin.api.web import ApiError, Request, RequestContext, Response, Route, json_response, no_content
 from controller.standin.options import MAX_USERS
-from controller.standin.state import User
+from controller.standin.state import ClusterState, User
 
 _ID = "password_based:built_in_database"
 _USER = {
@@ -25,8 +25,9 @@ _AUTHENTICATOR: dict[str, Field] = {
 }
 
 
-def _row(enabled: bool) -> dict[str, Any]:
+def _row(state: ClusterState, enabled: bool) -> dict[str, Any]:
     return {
+        **state.release.authenticator,
         "id": _ID,
         "backend": "built_in_database",
         "bootstrap_file": "${EMQX_ETC_DIR}/auth-built-in-db-bootstrap.csv",
@@ -41,7 +42,7 @@ def _row(enabled: bool) -> dict[str, Any]:
 def chain(context: RequestContext, _request: Request) -> Response:
     """Lists the authenticators, in order."""
     enabled = context.registry.state.authn
-    return json_response(200, [] if enabled is None else [_row(enabled)])
+    return json_response(200, [] if enabled is None else [_row(context.registry.state, enabled)])
 
 
 def add(context: RequestContext, request: Request) -> Response:
@@ -50,7 +51,7 @@ def add(context: RequestContext, request: Request) -> Response:
     if context.registry.state.authn is not None:
         raise ApiError(409, "ALREADY_EXISTS", f"Authenticator:{_ID} already exists")
     context.registry.state.authn = given["enable"]
-    return json_response(200, _row(given["enable"]))
+    return json_response(200, _row(context.registry.state, given["enable"]))
 
 
 def _present(context: RequestContext, request: Request) -> None:
@@ -62,14 +63,14 @@ def _present(context: RequestContext, request: Request) -> None:
 def show(context: RequestContext, request: Request) -> Response:
     """Returns the authenticator."""
     _present(context, request)
-    return json_response(200, _row(bool(context.registry.state.authn)))
+    return json_response(200, _row(context.registry.state, bool(context.registry.state.authn)))
 
 
 def change(context: RequestContext, request: Request) -> Response:
     """Enables or disables the authenticator."""
     _present(context, request)
     context.registry.state.authn = body_object(request, _AUTHENTICATOR)["enable"]
-    return json_response(200, _row(bool(context.registry.state.authn)))
+    return json_response(200, _row(context.registry.state, bool(context.registry.state.authn)))
 
 
 def delete(context: RequestContext, request: Request) -> Response:
@@ -108,7 +109,7 @@ def add_user(context: RequestContext, request: Request) -> Response:
     if len(state.users) >= MAX_USERS:
         raise bad_request(f"the stand-in holds no more than {MAX_USERS} users")
     user = state.add_user(given["user_id"], given["password"], is_superuser=given["is_superuser"])
-    return json_response(201, _user_row(user))
+    return json_response(201, {**_user_row(user), **state.release.new_user})
 
 
 def _user(context: RequestContext, request: Request) -> User:

@@ -113,7 +113,8 @@ def create(context: RequestContext, request: Request) -> Response:
     until = given["until"]
     context.node.hidden.discard(("bans", who))
     if until is not None and until <= int(now):
-        raise bad_request(_expired_text(at, until))
+        as_list = state.release.expired_ban_as_list
+        raise bad_request(_expired_text(at, until) if as_list else f"Cannot create expired banned, {at} to {until}")
     if len(state.bans) >= MAX_BANS:
         raise ApiError(500, "INTERNAL_ERROR", f"the stand-in holds no more than {MAX_BANS} bans")
     ban = Ban(kind, who, given["by"], given["reason"], at, until)

@@ -83,14 +83,16 @@ def _fields(request: Request, rows: list[dict[str, Any]]) -> list[dict[str, Any]
 
 def listing(context: RequestContext, request: Request) -> Response:
     """Lists clients by page."""
+    release = context.registry.state.release
     page = page_of(request)
     matching, fuzzy = _matching(context, request)
-    rows = _fields(request, [client_row(c) for c in page.slice(matching)])
+    rows = _fields(request, [client_row(c, release) for c in page.slice(matching)])
     return json_response(200, {"data": rows, "meta": page.meta(len(matching), counted=not fuzzy)})
 
 
 def cursor_listing(context: RequestContext, request: Request) -> Response:
     """Lists clients from a cursor on; the last page has no cursor."""
+    release = context.registry.state.release
     limit = page_of(request).limit
     start = _read_cursor(request.first("cursor"))
     matching, _ = _matching(context, request)
@@ -98,7 +100,7 @@ def cursor_listing(context: RequestContext, request: Request) -> Response:
     meta: dict[str, object] = {"count": len(part)}
     if len(part) == limit:
         meta["cursor"] = base64.urlsafe_b64encode(f"v1:{start + limit}".encode()).decode()
-    return json_response(200, {"data": _fields(request, [client_row(c) for c in part]), "meta": meta})
+    return json_response(200, {"data": _fields(request, [client_row(c, release) for c in part]), "meta": meta})
 
 
 def _read_cursor(cursor: str | None) -> int:
@@ -115,7 +117,8 @@ def _read_cursor(cursor: str | None) -> int:
 
 def show(context: RequestContext, request: Request) -> Response:
     """Returns a client."""
-    return json_response(200, _fields(request, [client_row(_client(context, request))])[0])
+    release = context.registry.state.release
+    return json_response(200, _fields(request, [client_row(_client(context, request), release)])[0])
 
 
 def kick(context: RequestContext, request: Request) -> Response:

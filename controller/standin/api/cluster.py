@@ -10,7 +10,6 @@ from controller.standin.api.web import ApiError, Request, RequestContext, Respon
 from controller.standin.options import MAX_CONNECTIONS_PER_NODE
 from controller.standin.state import ClusterState, NodeState
 
-EMQX_VERSION = "5.8.9"  # imitated version
 EDITION = "Stand-in"  # in EMQX: Opensource or Enterprise
 CLUSTER_NAME = "standin"
 _STATS = (
@@ -30,7 +29,7 @@ def status(context: RequestContext, request: Request) -> Response:
                 "cluster": CLUSTER_NAME,
                 "broker_status": "started",
                 "app_status": "running",
-                "rel_vsn": f"v{EMQX_VERSION}",
+                "rel_vsn": f"v{context.registry.state.release.version}",
                 "edition": EDITION,
             },
         )
@@ -74,7 +73,7 @@ def _node_row(state: ClusterState, node: NodeState) -> dict[str, Any]:
         "role": "core",
         "sys_path": "none (stand-in)",
         "uptime": int((state.now() - node.started_at) * 1000),
-        "version": state.version_overrides.get(node.name, EMQX_VERSION),
+        "version": state.version_overrides.get(node.name, state.release.version),
     }
 
 
@@ -95,8 +94,9 @@ def node(context: RequestContext, request: Request) -> Response:
 
 def cluster(context: RequestContext, _request: Request) -> Response:
     """Returns the running nodes, and the node that received the request."""
-    running = context.registry.state.running_nodes()
-    return json_response(200, {"name": CLUSTER_NAME, "nodes": running, "self": context.node.name})
+    state = context.registry.state
+    row = {"name": CLUSTER_NAME, "nodes": state.running_nodes(), "self": context.node.name, **state.release.cluster}
+    return json_response(200, row)
 
 
 def _address(node: NodeState, kind: str) -> tuple[str, int] | None:
@@ -203,9 +203,10 @@ def _counts(context: RequestContext, node: str | None) -> dict[str, int]:
         "subscriptions": len(subscriptions),
         "subscriptions.shared": sum(1 for p in subscriptions if p.group is not None),
         "topics": len({p.filter for p in subscriptions}),
+        "routes": len({p.filter for p in subscriptions}),
     }
     # The stand-in keeps no history: the maximum is the current value.
-    return {f"{name}.{part}": values[name] for name in _STATS for part in ("count", "max")}
+    return {f"{name}.{part}": values[name] for name in (*_STATS, *state.release.stats) for part in ("count", "max")}
 
 
 def stats(context: RequestContext, request: Request) -> Response:

@@ -6,7 +6,6 @@ The formats are from EMQX's source and documentation; the recorded API only has 
 import base64
 
 from controller.standin.api.check import Field, body_object, text
-from controller.standin.api.cluster import EMQX_VERSION
 from controller.standin.api.web import ApiError, Request, RequestContext, Response, Route, json_response
 
 _LOGIN = {"username": Field(text, required=True), "password": Field(text, required=True)}
@@ -24,7 +23,7 @@ def login(context: RequestContext, request: Request) -> Response:
     token, refusal = state.dashboard.log_in(given["username"], given["password"], state.now(), new_token)
     if refusal:
         raise ApiError(401, refusal, _WORDS[refusal])
-    more = {"version": EMQX_VERSION, "license": {"edition": "opensource"}, "role": "administrator"}
+    more = {"version": state.release.version, "license": {"edition": "opensource"}, "role": "administrator"}
     return json_response(200, {"token": token, **more})
 
 

@@ -1,10 +1,11 @@
-"""Rows of clients and subscriptions, with the keys of EMQX 5.8.9."""
+"""Rows of clients and subscriptions, with the keys of the imitated release."""
 
 from datetime import UTC, datetime
 from typing import Any, Final
 
 from controller.standin.client import Client
 from controller.standin.options import MAX_AWAITING_REL
+from controller.standin.release import EmqxRelease
 from controller.standin.session import SubscriptionOptions
 from controller.standin.topics import ParsedFilter, unparse_filter
 
@@ -31,12 +32,13 @@ _CONSTANT: Final[dict[str, Any]] = {
 }
 
 
-def client_row(client: Client) -> dict[str, Any]:
+def client_row(client: Client, release: EmqxRelease) -> dict[str, Any]:
     """Returns a client in EMQX's format; values of Erlang processes (heap, reductions, mailbox) are 0."""
     session, endpoint = client.session, client.endpoint
     connected = client.connection is not None
     row: dict[str, Any] = {
         **_CONSTANT,
+        **release.client,
         "clientid": client.clientid,
         "username": client.identity.username,
         "node": endpoint.node,

@@ -11,6 +11,7 @@ from controller.standin.state import ClusterState, FileAuthzSource
 _SOURCES = "/api/v5/authorization/sources"
 _DATABASE, _FILE = "built_in_database", "file"
 _FIELDS = {
+    "precondition": Field(text, default=""),  # 6.x
     "type": Field(one_of(_DATABASE, _FILE), required=True),
     "enable": Field(lambda _path, value: bool(value), default=True),
     "max_rules": Field(lambda _path, value: value, default=MAX_RULES_PER_OWNER),
@@ -21,10 +22,11 @@ _FIELDS = {
 def _rows(state: ClusterState) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     if state.authz_source is not None:
-        rows.append({"enable": state.authz_source, "max_rules": MAX_RULES_PER_OWNER, "type": _DATABASE})
+        row = {"enable": state.authz_source, "max_rules": MAX_RULES_PER_OWNER, "type": _DATABASE}
+        rows.append({**row, **state.release.source})
     if state.file_source is not None:
         row = {"enable": state.file_source.enabled, "rules": state.file_source.rules, "type": _FILE}
-        rows.insert(0 if state.file_first else len(rows), row)
+        rows.insert(0 if state.file_first else len(rows), {**row, **state.release.source})
     return rows
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qsl, unquote
 
+from controller.standin.api.scopes import is_in_scope
 from controller.standin.registry import ClientRegistry
 from controller.standin.state import NodeState
 
@@ -183,7 +184,7 @@ class HttpApi:
                 return
             raise ApiError(401, "BAD_TOKEN", "Get a token by POST /login")
         if scheme.lower() != "basic":
-            raise ApiError(401, "AUTHORIZATION_HEADER_ERROR", "Support authorization: basic/bearer ")
+            raise ApiError(401, "AUTHORIZATION_HEADER_ERROR", self.context.registry.state.release.no_credentials)
         try:
             given = base64.b64decode(value, validate=True)
         except (binascii.Error, ValueError):
@@ -196,3 +197,6 @@ class HttpApi:
             )
         if not hmac.compare_digest(given, f"{self.key}:{self.secret}".encode()):
             raise ApiError(401, "BAD_API_KEY_OR_SECRET", "Check api_key/api_secret")
+        state = self.context.registry.state
+        if state.release.has_scopes and not is_in_scope(path.removeprefix("/api/v5"), state.api_scopes):
+            raise ApiError(403, "UNAUTHORIZED_ROLE", "You don't have permission to access this resource")

@@ -1,6 +1,5 @@
 """docker-compose.yml, without an engine: what each service may, what is published, EMQX settings by name."""
 
-import json
 import re
 from typing import Any, Final
 
@@ -10,7 +9,7 @@ from typer.testing import CliRunner
 
 from controller.cli.app import app
 from controller.service.settings.settings import MqttSettings
-from tests.contract.target import RECORDED, VARIABLES
+from tests.contract.target import ANSWERS, VARIABLES
 from tests.support.compose import DEPLOY, ROOT, compose, script, services
 
 OURS: Final = ("init", "setup", "controller", "agent-1", "agent-2", "contract", "demo")
@@ -36,7 +35,7 @@ NOT_RECORDED: Final = {
 
 
 def _recorded(name: str) -> Any:
-    return json.loads((RECORDED / "answers.json").read_text())["answers"][name]["body"]
+    return ANSWERS[name].body
 
 
 def _emqx_settings(service: str) -> dict[str, Any]:
