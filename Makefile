@@ -14,7 +14,7 @@ PYTEST_ARGS ?=
 # Test processes at the same time: most tests wait for brokers and disks rather than compute. 0: one after the other.
 WORKERS ?= 4
 # Suites that `make test` leaves out: each is a marker of pytest, and has a command `make test-...`.
-SUITES := slow
+SUITES := slow oracles
 empty :=
 QUICK := not ($(subst $(empty) $(empty), or ,$(SUITES)))
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
@@ -40,6 +40,11 @@ test: setup-dev setup-mosquitto ## all tests but the long ones, in under five mi
 .PHONY: test-slow
 test-slow: setup-dev setup-mosquitto ## the long tests: kills, power loss, 100,000 hostile messages, the demonstrations
 	@$(PYTEST) -m slow $(PYTEST_ARGS)
+
+.PHONY: test-oracles
+test-oracles: setup-dev ## the agent's readers against the programs that own the formats, on generated inputs (needs their packages)
+	@tools/require-packages.sh sudo:cvtsudoers openssh-server:sshd
+	@$(PYTEST) -m oracles -rP $(PYTEST_ARGS)
 
 .PHONY: agent
 agent: setup-dev ## the device agent as one file, build/cordon-agent.pyz, for this Python and processor

@@ -10,6 +10,7 @@ from device_agent.errors import FactsUnavailableError
 from device_agent.host.execute import ExecuteError
 
 T = TypeVar("T")
+Value_co = TypeVar("Value_co", covariant=True)
 NEEDS_ROOT: Final = "needs root"
 _PERMISSION_ERRORS: Final = frozenset({errno.EACCES, errno.EPERM})
 READ_ERRORS: Final = (OSError, FactsUnavailableError, ExecuteError, ValueError, KeyError)
@@ -33,10 +34,10 @@ class ReadingGap:
 
 
 @dataclass(frozen=True, slots=True)
-class Reading(Generic[T]):
+class Reading(Generic[Value_co]):
     """The value as far as it was understood; without gaps it is complete."""
 
-    value: T
+    value: Value_co
     gaps: tuple[ReadingGap, ...] = ()
 
 

@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator
 from typing import Any, Final
 
-from device_agent.collectors.access import fail2ban, failed_logins, pam
+from device_agent.collectors.access import fail2ban, failed_logins, pam, sudoers
 from device_agent.collectors.access.accounts import (
     PasswdEntry,
     ShadowEntry,
@@ -24,9 +24,6 @@ _SHADOWED: Final = "x"
 _SHADOW_FIELDS: Final = ("password_accounts", "empty_passwords", "hash_algorithms", "weak_hashes", "never_expiring")
 _PAM_FIELDS: Final = ("quality_enforced", "minimum_length", "minimum_classes", "accepts_empty")
 _UNIX_METHODS: Final = frozenset({"yescrypt", "gost_yescrypt", "sha512", "sha256", "blowfish", "bigcrypt", "md5"})
-_SUDOERS: Final = "/etc/sudoers"
-_INCLUDE: Final = re.compile(r"^[@#]include(dir)?\s+(\S+)")
-_MAX_DEPTH: Final = 8
 _DAYS: Final = re.compile(r"^-1$|^[0-9]{1,6}$")
 _DOAS_OPTIONS: Final = frozenset({"nopass", "persist", "keepenv", "nolog"})
 
@@ -50,8 +47,7 @@ def collect(system: System) -> Section:
         section.set(**shadow_fields(_read_all_shadow(system, passwd)))
     auth_modules = _add_pam_fields(system, section)
     _add_lockout_fields(system, section, auth_modules)
-    with section.capture("sudo_without_password"):
-        section.set(sudo_without_password=sorted({*_sudo(system), *_doas(system)}))
+    _add_sudo(system, section)
     with section.capture("failed_logins"):
         section.set(failed_logins=failed_logins.collect(system, time.time()))
     return section.build()
@@ -124,24 +120,17 @@ def _add_lockout_fields(system: System, section: SectionBuilder, auth_modules: l
         )
 
 
-def _sudo(system: System, path: str = _SUDOERS, depth: int = 0) -> Iterator[str]:
-    if depth > _MAX_DEPTH:
-        return
-    for line in read_text(system.path(path)).replace("\\\n", " ").splitlines():
-        if include := _INCLUDE.match(line):
-            if include[1]:
-                for file in list_files(system.path(include[2])):
-                    # sudo ignores names with a dot or a trailing tilde.
-                    if "." not in file.name and not file.name.endswith("~"):
-                        yield from _sudo(system, f"{include[2].rstrip('/')}/{file.name}", depth + 1)
-            elif include[2].startswith("/"):
-                yield from _sudo(system, include[2], depth + 1)
-            continue
-        rule = line.partition("#")[0].strip()
-        words = rule.split()
-        is_free = "!authenticate" in rule if rule.startswith("Defaults") else "NOPASSWD:" in rule.replace(" :", ":")
-        if words and is_free:
-            yield words[0]
+def _add_sudo(system: System, section: SectionBuilder) -> None:
+    sudo = sudoers.users_without_password(system)
+    names = set(section.take("sudo_without_password", sudo))
+    with section.capture("sudo_without_password"):
+        names.update(_doas(system))
+    section.set(sudo_without_password=sorted(names))
+    sources = parse_key_values(read_text(system.path("/etc/nsswitch.conf")), ":").get("sudoers", "")
+    if others := sorted(set(sources.partition("#")[0].split()) & {"sss", "ldap"}):
+        section.gap(
+            "sudo_without_password", reason=f"rules of {', '.join(others)} are not read", source="/etc/nsswitch.conf"
+        )
 
 
 def _doas(system: System) -> Iterator[str]:

@@ -131,7 +131,7 @@ def test_an_unreadable_file_costs_only_the_fields_that_need_it(tmp_path: Path, m
         None, None, None, None,
     )  # fmt: skip
     assert fields(section, "max_days", "quality_enforced", "root_equals") == (180, True, [])
-    expected = {"empty_passwords: needs root (/etc/shadow)", "sudo_without_password: needs root"}
+    expected = {"empty_passwords: needs root (/etc/shadow)", "sudo_without_password: needs root (/etc/sudoers)"}
     assert {*expected, "failed_logins: needs root"} <= set(gap_texts(section))
 
 
