@@ -3,37 +3,28 @@
 import re
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 from device_agent.collectors.access import dropbear
+from device_agent.collectors.access.sshd_config import CONFIG, DEFAULTS, SshdSettings, read_settings, sample_of
 from device_agent.collectors.base import Section, SectionBuilder
 from device_agent.errors import NotApplicableError
 from device_agent.host.execute import ExecuteError, run
-from device_agent.host.files import MAX_FILES, list_files, read_text
-from device_agent.host.reading import GapRecorder
+from device_agent.host.files import parse_key_values, read_text
 from device_agent.host.system import System
 
-_CONFIG: Final = "/etc/ssh/sshd_config"
 _PROGRAMS: Final = ("/usr/sbin/sshd", "/usr/bin/sshd", "/usr/local/sbin/sshd")
 _SECONDS: Final = 10.0
-_MAX_DEPTH: Final = 16  # nested includes, as in sshd
-_MAX_OVERRIDES: Final = 1024
-# Defaults of current versions; a distribution's build may differ, which is why `resolved` is false.
-_DEFAULTS: Final = {
-    "passwordauthentication": "yes",
-    "kbdinteractiveauthentication": "yes",
-    "permitrootlogin": "prohibit-password",
-    "permitemptypasswords": "no",
-    "maxauthtries": "6",
-    "logingracetime": "120",
-    "x11forwarding": "no",
-}
-_RENAMED: Final = {"challengeresponseauthentication": "kbdinteractiveauthentication"}
+_MAX_ASKED: Final = 16  # Match blocks for which sshd is asked
+# Where distributions keep the options of the command line, which take precedence over the file.
+_OPTIONS: Final = (
+    ("/etc/default/ssh", "SSHD_OPTS"),
+    ("/etc/sysconfig/sshd", "OPTIONS"),
+    ("/etc/conf.d/sshd", "SSHD_OPTS"),
+)
 _RENAMED_ROOT_LOGIN: Final = {"without-password": "prohibit-password"}
 _ROOT_LOGIN_VALUES: Final = frozenset({"yes", "no", "prohibit-password", "forced-commands-only"})
-_MATCH_KEYWORDS: Final = frozenset(_DEFAULTS) - {"logingracetime"}  # reported when a Match block sets them
 _ALGORITHMS: Final = ("ciphers", "macs", "kexalgorithms", "hostkeyalgorithms", "pubkeyacceptedalgorithms")
 # Broken or too short: SHA-1 and MD5, CBC and old stream ciphers, DSA, small groups.
 _WEAK: Final = re.compile(
@@ -43,16 +34,6 @@ _WEAK: Final = re.compile(
 )
 _TIME: Final = re.compile(r"(\d{1,9})([smhdw]?)", re.IGNORECASE)
 _UNITS: Final = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
-_DIRECTIVE: Final = re.compile(r"^([A-Za-z0-9]+)[\s=]+(.*)$")
-
-
-@dataclass(slots=True)
-class SshdSettings:
-    """The settings in the files; the first value of a keyword counts, as in sshd."""
-
-    values: dict[str, str] = field(default_factory=dict)
-    ports: list[str] = field(default_factory=list)
-    overrides: list[str] = field(default_factory=list)
 
 
 def collect(system: System) -> Section:
@@ -61,34 +42,57 @@ def collect(system: System) -> Section:
     Raises:
         NotApplicableError: no SSH server is installed.
     """
-    has_openssh = system.path(_CONFIG).exists() or any(system.path(program).exists() for program in _PROGRAMS)
+    has_openssh = system.path(CONFIG).exists() or any(system.path(program).exists() for program in _PROGRAMS)
     if not has_openssh:
         of_dropbear = dropbear.collect(system)
         if of_dropbear is None:
             raise NotApplicableError("no SSH server is installed")
         return of_dropbear
-    gaps = GapRecorder()
-    settings = SshdSettings()
-    with gaps.capture(_CONFIG):
-        read_config(system, system.path(_CONFIG), settings)
-    resolved, reason = _run_sshd_dump(system)
-    values = resolved if resolved is not None else {**_DEFAULTS, **settings.values}
-    ports = settings.ports or ["22"]
-    if resolved and "port" in resolved:
-        ports = resolved["port"].split()
+    settings = read_settings(system)
+    resolved, reason = _run_sshd(system)
+    ports = resolved.get("port", "").split() if resolved is not None else settings.ports or ["22"]
+    values = resolved if resolved is not None else {**DEFAULTS, **settings.values}
     section = SectionBuilder(
         server="openssh",
         resolved=resolved is not None,
         ports=sorted({int(port) for port in ports if port.isdecimal() and 0 < int(port[:6]) <= 0xFFFF}),
         **section_of(values),
-        overrides=settings.overrides,
+        overrides=_overrides(system, settings, resolved),
     )
-    section.add_gaps(gaps.gaps, "overrides", *(() if resolved else ("ports", *section_of({}))))
+    section.add_gaps(settings.match_gaps.gaps, "overrides")
+    section.add_gaps(settings.global_gaps.gaps, "overrides", *(() if resolved else ("ports", *section_of({}))))
+    _add_option_gaps(system, section)
     if resolved is None:
         section.gap("weak_algorithms", reason=f"only the server itself knows the algorithms of its version{reason}")
     else:
         section.set(weak_algorithms=weak_algorithms(resolved))
     return section.build()
+
+
+def _overrides(system: System, settings: SshdSettings, resolved: Mapping[str, str] | None) -> list[str]:
+    """Returns `Match user bob: passwordauthentication yes` for each setting of a Match block.
+
+    Where sshd can be asked about a connection that meets the criteria, its answer replaces what the file seems to say.
+    """
+    overrides = []
+    for number, block in enumerate(settings.blocks):
+        values: Mapping[str, str] = block.values
+        sample = sample_of(block.criteria)
+        if resolved is not None and sample is not None and number < _MAX_ASKED and values:
+            answer, _ = _run_sshd(system, "-C", sample)
+            if answer is not None:
+                values = {key: answer.get(key, value).lower() for key, value in values.items()}
+        overrides += [f"Match {block.title}: {keyword} {value}" for keyword, value in values.items()]
+    return overrides
+
+
+def _add_option_gaps(system: System, section: SectionBuilder) -> None:
+    for path, name in _OPTIONS:
+        with section.capture("overrides", source=path):
+            options = parse_key_values(read_text(system.path(path))).get(name, "")
+            if re.search(r"-[of]", options):
+                reason = f"options of the command line are not read: {name}"
+                section.gap("overrides", "ports", *section_of({}), reason=reason, source=path)
 
 
 def section_of(values: Mapping[str, str]) -> dict[str, Any]:
@@ -106,7 +110,7 @@ def section_of(values: Mapping[str, str]) -> dict[str, Any]:
     }
 
 
-def _run_sshd_dump(system: System) -> tuple[dict[str, str] | None, str]:
+def _run_sshd(system: System, *arguments: str) -> tuple[dict[str, str] | None, str]:
     """Returns the settings that `sshd -T` prints, or None and why it could not be asked."""
     program = shutil.which("sshd") or next((path for path in _PROGRAMS if Path(path).exists()), None)
     if not system.is_live or program is None:
@@ -114,7 +118,7 @@ def _run_sshd_dump(system: System) -> tuple[dict[str, str] | None, str]:
     if not system.is_root_user:
         return None, "; sshd -T needs root"
     try:
-        return parse_resolved(run([program, "-T"], seconds=_SECONDS).stdout), ""
+        return parse_resolved(run([program, "-T", *arguments], seconds=_SECONDS).stdout), ""
     except ExecuteError as e:
         return None, f"; {e}"
 
@@ -129,45 +133,6 @@ def parse_resolved(text: str) -> dict[str, str]:
         elif key:
             values.setdefault(key.lower(), value)
     return values
-
-
-def read_config(system: System, file: Path, settings: SshdSettings, depth: int = 0) -> None:
-    """Reads a file and its includes into `settings`; keywords inside of Match blocks are added to `overrides`.
-
-    Raises:
-        OSError: a file exists and cannot be read.
-    """
-    match = ""  # a Match block ends with its file
-    for line in read_text(file).splitlines():
-        directive = _DIRECTIVE.match(line.strip())
-        if directive is None:
-            continue
-        keyword, value = directive[1].lower(), directive[2]
-        keyword = _RENAMED.get(keyword, keyword)
-        if keyword == "match":
-            match = "" if value.lower() == "all" else f"Match {value}"
-        elif match:
-            if keyword in {*_MATCH_KEYWORDS, "include"} and len(settings.overrides) < _MAX_OVERRIDES:
-                settings.overrides.append(f"{match}: {keyword} {value}")
-        elif keyword == "include":
-            if depth < _MAX_DEPTH:
-                for included in _included_files(system, value):
-                    read_config(system, included, settings, depth + 1)
-        elif keyword == "port":
-            settings.ports.append(value.strip('"'))
-        else:
-            settings.values.setdefault(keyword, value.strip('"'))
-
-
-def _included_files(system: System, value: str) -> list[Path]:
-    files: list[Path] = []
-    for word in value.split():
-        pattern = word.strip('"')
-        path = pattern if pattern.startswith("/") else f"/etc/ssh/{pattern}"
-        folder, _, name = path.rpartition("/")
-        if name and "*" not in folder:
-            files += list_files(system.path(folder or "/"), name)
-    return files[:MAX_FILES]
 
 
 def weak_algorithms(values: Mapping[str, str]) -> list[str]:

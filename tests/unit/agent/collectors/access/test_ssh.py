@@ -75,7 +75,10 @@ def test_an_unreadable_file_leaves_the_settings_unknown(tmp_path: Path, monkeypa
 
 def test_circular_includes_end(tmp_path: Path) -> None:
     put_all(tmp_path, {"/etc/ssh/sshd_config": "Include sshd_config\nPermitRootLogin no\n"})
-    assert collect_ssh(tmp_path)["root_login"] == "no"
+    section = collect_ssh(tmp_path)
+    # sshd does not start with such a file.
+    assert section["root_login"] is None
+    assert "root_login: too many nested includes (/etc/ssh/sshd_config:1)" in gap_texts(section)
 
 
 def test_dropbear_settings_of_openwrt_alpine_and_debian(tmp_path: Path) -> None:
@@ -141,3 +144,59 @@ def test_the_files_are_read_as_the_installed_sshd_resolves_them(tmp_path: Path) 
     assert [int(port) for port in resolved["port"].split()] == section["ports"]
     assert ssh.weak_algorithms(resolved) == ["hmac-sha1"]
     assert section["overrides"] == ["Match User bob: passwordauthentication yes"]
+
+
+KEYS_ONLY = "PasswordAuthentication no\nKbdInteractiveAuthentication no\nPermitRootLogin no\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "overrides"),
+    [
+        (
+            "Match User backup\n PasswordAuthentication yes # until the NAS learns keys\n",
+            ["passwordauthentication yes"],
+        ),
+        ("Match User backup\n PasswordAuthentication Yes\n", ["passwordauthentication yes"]),
+        ('match "User" backup\n passwordauthentication="yes"\n', ["passwordauthentication yes"]),
+        ("Match User backup\n KbdInteractiveAuthentication yes\n", ["kbdinteractiveauthentication yes"]),
+        ("Match User backup\n Include more.conf\n", ["permitrootlogin yes"]),
+        ("Include in.conf\n", ["permitemptypasswords yes"]),
+        ("Match User backup\nMatch all\nX11Forwarding yes\n", []),
+    ],
+)
+def test_match_blocks_are_read_as_sshd_reads_them(text: str, overrides: list[str], tmp_path: Path) -> None:
+    put_all(tmp_path, {
+        "/etc/ssh/sshd_config": KEYS_ONLY + text,
+        "/etc/ssh/more.conf": "PermitRootLogin 'yes'\n",
+        "/etc/ssh/in.conf": "Match Address 192.0.2.0/24\n\tPermitEmptyPasswords Yes\n",
+    })  # fmt: skip
+    section = collect_ssh(tmp_path)
+    assert [text.rpartition(": ")[2] for text in section["overrides"]] == overrides
+    assert section["password_login"] is False
+
+
+def test_global_settings_with_comments_and_overrides_for_all(tmp_path: Path) -> None:
+    commented = "PasswordAuthentication no # keys only\nPermitRootLogin yes # FIXME\nKbdInteractiveAuthentication no\n"
+    section = collect_ssh(put_all(tmp_path / "a", {"/etc/ssh/sshd_config": commented}))
+    assert (section["password_login"], section["root_login"], section["interactive_login"]) == (False, "yes", False)
+    for_all = KEYS_ONLY + "Match all\nPasswordAuthentication yes\n"
+    assert collect_ssh(put_all(tmp_path / "b", {"/etc/ssh/sshd_config": for_all}))["password_login"] is True
+
+
+@pytest.mark.parametrize(
+    ("files", "fields"),
+    [
+        ({"/etc/ssh/sshd_config": "PermitRootLogin maybe\n"}, {"root_login", "password_login", "overrides"}),
+        ({"/etc/ssh/sshd_config": 'PermitRootLogin "no\n'}, {"root_login", "password_login", "overrides"}),
+        ({"/etc/ssh/sshd_config": "Match User a\n PasswordAuthentication yes yes\n"}, {"overrides"}),
+        ({"/etc/ssh/sshd_config": "Match\n PasswordAuthentication yes\n"}, {"overrides"}),
+        (
+            {"/etc/ssh/sshd_config": "", "/etc/default/ssh": 'SSHD_OPTS="-o PasswordAuthentication=yes"\n'},
+            {"overrides"},
+        ),
+    ],
+)
+def test_what_is_not_understood_has_no_value(files: dict[str, str], fields: set[str], tmp_path: Path) -> None:
+    section = collect_ssh(put_all(tmp_path, files))
+    assert fields <= {gap["fact"] for gap in section["gaps"]}
+    assert all(section[field] is None for field in fields)

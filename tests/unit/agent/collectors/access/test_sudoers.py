@@ -68,7 +68,8 @@ def test_what_is_not_understood_is_a_gap(text: str, gap: ReadingGap, tmp_path: P
 LINES = st.sampled_from(
     [
         PI.strip(), "ada ALL=(ALL) ALL", "# text", "Defaults env_reset", "%wheel ALL=NOPASSWD: ALL",
-        "@include /etc/other", "User_Alias OPS = ada", "OPS ALL = NOPASSWD: ALL", "#1000 ALL=NOPASSWD:ALL", "Defaults !authenticate",
+        "@include /etc/other", "User_Alias OPS = ada", "OPS ALL = NOPASSWD: ALL", "#1000 ALL=NOPASSWD:ALL",
+        "Defaults !authenticate",
     ]
 )  # fmt: skip
 
