@@ -23,6 +23,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from device_agent.domain.connection_policy import MQTT5, ConnectionAttempt, ConnectionOutcome
+from device_agent.host.tls_socket import RememberingTlsSocket, failure_of
 from device_agent.settings import MqttSettings, read_secret
 from schemas import topics
 from schemas.broker_address import BrokerAddress
@@ -198,11 +199,12 @@ class MqttClient:
         client = self._make_client(server, attempt)
         self._reconnect_requested.clear()
         self._refusal, self._is_up = "", False
-        reason = "connection closed"
+        reason, sock = "connection closed", None
         outcome: ConnectionOutcome | None = None
         try:
             client.connect(server.host, server.port, keepalive=int(self._settings.keepalive), **_clean_start(attempt))
             set_tcp_nodelay(client)
+            sock = client.socket()
             reason = self._serve_socket(client)
         except ssl.SSLCertVerificationError as e:
             outcome, reason = ConnectionOutcome.UNREACHABLE, f"its certificate is not trusted: {e.verify_message}"
@@ -220,6 +222,8 @@ class MqttClient:
             return ConnectionOutcome.UNSUPPORTED, 0.0, "it does not support this version of MQTT"
         if self._refusal:
             return ConnectionOutcome.REFUSED, 0.0, self._refusal
+        if failure := failure_of(sock):  # the other protocol version would not help
+            return ConnectionOutcome.UNREACHABLE, 0.0, failure
         return ConnectionOutcome.MUTE, 0.0, reason
 
     def _serve_socket(self, client: mqtt.Client) -> str:
@@ -287,7 +291,9 @@ class MqttClient:
         client.on_subscribe = self._on_subscribe
         if server.tls:
             assert self._credentials is not None
-            client.tls_set_context(self._credentials.next_ssl_context())
+            context = self._credentials.next_ssl_context()
+            context.sslsocket_class = RememberingTlsSocket
+            client.tls_set_context(context)
         self._uses_tls = server.tls
         if self._settings.username is not None:
             client.username_pw_set(self._settings.username, self._password)

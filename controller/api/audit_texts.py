@@ -76,6 +76,7 @@ AUDIT_TEXTS: Final[Mapping[AuditKind, str]] = {
     AuditKind.CERTIFICATE_ISSUED: "A certificate was issued.",
     AuditKind.CERTIFICATE_IMPORTED: "A certificate was imported into the registry.",
     AuditKind.CERTIFICATE_EXPIRED: "The device's certificate expired and was not renewed.",
+    AuditKind.CERTIFICATE_EXPIRING: "A certificate of the controller itself ends soon and is not renewed.",
     AuditKind.CERTIFICATE_REVOKED: "A certificate was revoked: the device is isolated until it has a new certificate.",
     AuditKind.CERTIFICATE_REVOCATION_RESOLVED: "A new certificate resolved the revocation.",
     AuditKind.CERTIFICATE_REVOCATION_RESTORED: "A revocation that a restored older store had lost is in force again.",

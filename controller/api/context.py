@@ -24,6 +24,7 @@ from controller.service.containment.reconciler import Reconciler
 from controller.service.containment.users import UserContainments
 from controller.service.containment.waivers import WaiverService
 from controller.service.fleet_state import FleetState
+from controller.service.identity.own_certificates import OwnCertificates
 from controller.service.identity.services import IdentityServices
 from controller.service.ingest.ingest import Ingest
 from controller.service.ingest.signatures import ReportSigningServices
@@ -119,6 +120,7 @@ class Services:
     rollouts: RolloutServices
     waiters: Waiters
     identity: IdentityServices | None
+    own_certificates: OwnCertificates
 
 
 async def services_of(request: Request) -> Services:

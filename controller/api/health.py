@@ -46,7 +46,9 @@ def not_ready_reasons(services: Services, now: float) -> tuple[str, ...]:
 
 def warnings(services: Services) -> tuple[str, ...]:
     """Returns what does not hold although the controller is ready."""
-    return tuple(f"a running node of the broker cannot be read: {one}" for one in services.broker.nodes.unread)
+    unread = [f"a running node of the broker cannot be read: {one}" for one in services.broker.nodes.unread]
+    statuses = services.own_certificates.statuses.values()
+    return (*unread, *(one.warning for one in statuses if one.warning))
 
 
 @router.get("/healthz")

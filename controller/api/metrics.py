@@ -84,6 +84,7 @@ class MetricsCollector(Collector):
         yield from self._store()
         yield from self._rollouts()
         yield from self._updates()
+        yield from self._certificates()
 
     def _messages(self) -> Iterator[Metric]:
         counts = self._services.ingest.counts
@@ -184,6 +185,18 @@ class MetricsCollector(Collector):
         yield GaugeMetricFamily("cordon_store_bytes", "Bytes of the store", self._reading.rows.get("bytes", 0))
         trouble = float(bool(self._services.store.health.trouble))
         yield GaugeMetricFamily("cordon_store_trouble", "Whether the store cannot write", trouble)
+
+    def _certificates(self) -> Iterator[Metric]:
+        ends = GaugeMetricFamily(
+            "cordon_own_certificate_end_timestamp_seconds", "When a certificate of the controller ends", labels=["use"]
+        )
+        text = "0: nothing to do; 1, 2, 3: ends within 30, 7, 1 days and is not renewed"
+        stages = GaugeMetricFamily("cordon_own_certificate_warning", text, labels=["use"])
+        for status in self._services.own_certificates.statuses.values():
+            ends.add_metric([status.use], status.end)
+            stages.add_metric([status.use], status.stage)
+        yield ends
+        yield stages
 
     def _updates(self) -> Iterator[Metric]:
         refresher = self._services.rollouts.refresher

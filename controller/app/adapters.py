@@ -29,6 +29,7 @@ from controller.adapters.system import SystemClock, UlidGenerator
 from controller.adapters.tuf_repository.folder import RepositoryFolder
 from controller.adapters.tuf_repository.repository import TufUpdateRepository
 from controller.adapters.x509.folder import ISSUING_KEY
+from controller.adapters.x509.own_certificates import X509OwnCertificateFile, certificate_problem
 from controller.domain.policy.cel import CelEnvironment
 from controller.domain.policy.facts import TYPES
 from controller.domain.policy.model import PolicySet
@@ -36,6 +37,7 @@ from controller.ports.access import AccessBroker
 from controller.ports.broker import BrokerControl, ContainmentBroker
 from controller.ports.broker_setup import BrokerSetup
 from controller.ports.broker_tables import BrokerTables
+from controller.ports.certificates import AuthorityError, OwnCertificateFile
 from controller.ports.clock import Clock, IdGenerator
 from controller.ports.errors import SettingsError
 from controller.ports.inspection import BrokerInspector
@@ -44,6 +46,7 @@ from controller.ports.messages import Messages
 from controller.ports.rollouts import RolloutTargets
 from controller.ports.updates import UpdateRepository
 from controller.service.rollout.observations import PublishedTargets
+from controller.service.settings.base import SettingsTable
 from controller.service.settings.settings import MqttSettings, Settings
 from schemas.broker_address import BrokerAddress
 from schemas.commands import COMMAND_PAYLOAD_TYPE
@@ -51,6 +54,7 @@ from schemas.signing import countersign, key_id, public_key_text, sign, to_be_si
 from schemas.topics import ALL_UP, PRESENCE
 
 _MAX_KEY: Final = 64 * 1024  # bytes
+_RENEWED: Final = "own-certificates"  # folder beside the store
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,17 +90,50 @@ class Adapters:
     command_keys: tuple[str, ...]
     updates: UpdateRepository | None
     targets: RolloutTargets
+    own_certificates: tuple[OwnCertificateFile, ...] = ()
 
 
-async def open_adapters(stack: contextlib.AsyncExitStack, settings: Settings, policies: "PolicyLoader") -> Adapters:
+def own_certificates(settings: Settings) -> tuple[tuple[X509OwnCertificateFile, ...], Settings]:
+    """The controller's own certificates, and the settings with the files in use in place of the configured ones.
+
+    Raises:
+        SettingsError: a configured certificate cannot be read, or a renewed one cannot be kept beside the store.
+    """
+    renewed = None if settings.authority.folder is None else settings.store.path.parent / _RENEWED
+    files: list[X509OwnCertificateFile] = []
+    changed: dict[str, SettingsTable] = {}
+    for use, table in (("mqtt", settings.mqtt), ("api", settings.api), ("updates", settings.updates)):
+        if table.certificate is None or table.key is None:
+            continue
+        file = X509OwnCertificateFile(use, table.certificate, table.key, renewed)
+        try:
+            file.read()
+        except AuthorityError as e:
+            raise SettingsError(f"{use}.certificate: {e}") from e
+        files.append(file)
+        changed[use] = table.model_copy(update={"certificate": file.path})
+    return tuple(files), settings.model_copy(update=changed)
+
+
+async def open_adapters(
+    stack: contextlib.AsyncExitStack,
+    settings: Settings,
+    policies: "PolicyLoader",
+    certificates: tuple[OwnCertificateFile, ...],
+) -> Adapters:
     """Opens everything as configured, until `stack` ends.
 
     Raises:
         ControllerError: a file of the configuration cannot be used, or the store cannot be opened.
     """
     key = load_signing_key(settings.commands.signing_key)
-    messages = PahoMessages(mqtt_options(settings), rand=random.random, log=logger_for("mqtt"))
     clock = SystemClock()
+    messages = PahoMessages(
+        mqtt_options(settings),
+        rand=random.random,
+        log=logger_for("mqtt"),
+        certificate_problem=lambda: certificate_problem(settings.mqtt.certificate, clock.now),
+    )
     store = await own_store(stack, settings, clock)
     broker = emqx_adapters(await stack.enter_async_context(open_broker(settings)), settings)
     updates = None if settings.updates.folder is None else TufUpdateRepository(settings.updates.folder)
@@ -114,6 +151,7 @@ async def open_adapters(stack: contextlib.AsyncExitStack, settings: Settings, po
         command_keys=(public_key_text(key.public_key()),),
         updates=updates,
         targets=PublishedTargets(updates),
+        own_certificates=certificates,
     )
 
 

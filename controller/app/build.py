@@ -32,6 +32,7 @@ from controller.service.containment.users import UserContainments
 from controller.service.containment.waivers import WaiverService
 from controller.service.fleet_state import FleetState
 from controller.service.identity.clones import CloneMonitor
+from controller.service.identity.own_certificates import OwnCertificates
 from controller.service.identity.services import IdentityServices
 from controller.service.ingest.ingest import Ingest
 from controller.service.ingest.rate_limit import RateLimit, RateLimiter
@@ -98,6 +99,12 @@ async def build(
         ),
         waiters=core.waiters,
         identity=identity,
+        own_certificates=OwnCertificates(
+            adapters.own_certificates,
+            None if identity is None else identity.certificates,
+            fleet,
+            adapters.log("identity"),
+        ),
     )
     loops = _loops(services, activation, (engine, trigger), clones, adapters.log)
     return Controller(services, activation, core.durations, loops)
@@ -254,6 +261,7 @@ def _loops(
         ("housekeeping", StoreMaintenance(services.store, log("housekeeping"))),
         ("update metadata", services.rollouts.refresher),
         ("certificates", None if identity is None else identity.certificates),
+        ("own certificates", services.own_certificates),
         ("revocation", None if identity is None else identity.revocation),
         ("renewals", None if identity is None else identity.renewals),
         ("followed lists", None if identity is None else identity.external),

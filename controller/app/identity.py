@@ -68,11 +68,12 @@ async def identity_services(
     export = None if wanted.crl_folder is None else CrlFolder(wanted.crl_folder).write
     crls = CrlPublisher(authority, registry, marks, adapters.clock, wanted.crl_lifetime, log, export)
     await registry.add(authority.own(now))
-    certificates = CertificateService(authority, registry, crls, fleet, wanted, log, on_changed)
+    own_name = settings.mqtt.client_id
+    certificates = CertificateService(authority, registry, crls, fleet, wanted, log, on_changed, own_name)
     await certificates.restore_revocations()
     await certificates.publish()
     servers = wanted.device_servers or settings.mqtt.servers
-    reserved = frozenset({settings.mqtt.client_id})
+    reserved = frozenset({own_name})
     enrolment = EnrolmentService(certificates, fleet, servers, lambda: adapters.command_keys, reserved)
     renewals = RenewalService(certificates, fleet, adapters.messages, log)
     revocation = RevocationService(certificates, fleet, log)

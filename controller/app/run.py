@@ -10,8 +10,9 @@ import signal
 from collections.abc import Callable
 from typing import Any, Final
 
+from controller.adapters.http_server.certificate_reload import CertificateReloader
 from controller.adapters.logs import configure_logs, logger_for
-from controller.app.adapters import PolicyLoader, check_secret_files, open_adapters
+from controller.app.adapters import PolicyLoader, check_secret_files, open_adapters, own_certificates
 from controller.app.build import Controller, build, fleet_guards
 from controller.app.servers import STOP_TIMEOUT, HttpListener, http_listeners
 from controller.ports.errors import ControllerError
@@ -37,7 +38,8 @@ async def serve(
     loader = PolicyLoader(settings)
     policies = loader.load()
     async with contextlib.AsyncExitStack() as stack:
-        adapters = await open_adapters(stack, settings, loader)
+        certificates, settings = own_certificates(settings)
+        adapters = await open_adapters(stack, settings, loader, certificates)
         controller = await build(settings, adapters, policies, fleet_guards(settings))
         tune_gc()
         listeners = http_listeners(controller.services, controller.durations, log)
@@ -65,6 +67,8 @@ async def _run(
             serving = group.create_task(api.run(), name=api.name)
             tasks = [group.create_task(one.run(), name=name) for name, one in controller.loops]
             tasks += [group.create_task(one.run(), name=one.name) for one in others]
+            reloader = CertificateReloader([one.config for one in listeners], logger_for("app"))
+            tasks.append(group.create_task(reloader.run(), name="certificates of listeners"))
             if ready is not None:
                 ready({"api": api.url})
             await stop.wait()

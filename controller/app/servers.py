@@ -72,6 +72,10 @@ class HttpListener:
         )
         self._server = BoundedServer(config, settings.limits, settings.name)
 
+    @property
+    def config(self) -> uvicorn.Config:
+        return self._server.config
+
     async def run(self) -> None:
         """Serves until cancelled or closed; requests under way have the listener's `stop_seconds`."""
         serving = asyncio.get_running_loop().create_task(self._server.serve(sockets=[self._socket]))

@@ -91,6 +91,7 @@ class AuditKind(StrEnum):
     CERTIFICATE_ISSUED = "certificate.issued"
     CERTIFICATE_IMPORTED = "certificate.imported"
     CERTIFICATE_EXPIRED = "certificate.expired"
+    CERTIFICATE_EXPIRING = "certificate.expiring"
     CERTIFICATE_REVOKED = "certificate.revoked"
     CERTIFICATE_REVOCATION_RESOLVED = "certificate.revocation_resolved"
     CERTIFICATE_REVOCATION_RESTORED = "certificate.revocation_restored"

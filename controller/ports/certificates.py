@@ -4,7 +4,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from controller.domain.identity.certificates import Certificate, CertificateKind, RevocationStatus, ValidityPeriod
+from controller.domain.identity.certificates import (
+    Certificate,
+    CertificateKind,
+    OwnCertificate,
+    RevocationStatus,
+    ValidityPeriod,
+)
 from controller.domain.identity.enrolment import EnrolmentToken
 from controller.ports.errors import ControllerError
 
@@ -115,6 +121,39 @@ class CertificateAuthority(Protocol):
 
     def verify(self, certificate: Certificate, message: bytes, signature: bytes) -> bool:
         """Whether the key of this certificate signed the message."""
+        ...
+
+
+class OwnCertificateFile(Protocol):
+    """The file of a certificate of the controller itself. Each method blocks for the time of reading files."""
+
+    @property
+    def use(self) -> str:
+        """What it is for, a key of `controller.domain.identity.certificates.OWN_USES`."""
+        ...
+
+    def read(self) -> OwnCertificate:
+        """The certificate in use.
+
+        Raises:
+            AuthorityError: it cannot be read.
+        """
+        ...
+
+    def request(self) -> str:
+        """A certificate request for the same name, signed by the configured key, in PEM.
+
+        Raises:
+            AuthorityError: the key cannot be used.
+        """
+        ...
+
+    def replace(self, chain: str) -> None:
+        """Puts a renewed certificate with its chain (PEM) into use, for the next connection.
+
+        Raises:
+            AuthorityError: it cannot be written.
+        """
         ...
 
 

@@ -1,6 +1,7 @@
 """A throw-away certificate authority for tests: one server certificate, and client certificates by common name."""
 
 import ssl
+from datetime import UTC, datetime
 from pathlib import Path
 
 import trustme
@@ -24,6 +25,14 @@ class Certs:
         cert, key = self.folder / f"{cn}.pem", self.folder / f"{cn}.key"
         if not cert.exists():
             self._write(self._authority.issue_cert(f"{cn}@devices.example", common_name=cn), cert, key)
+        return cert, key
+
+    def expired_client(self, cn: str) -> tuple[Path, Path]:
+        """The same with a certificate that ended long ago."""
+        cert, key = self.folder / f"expired-{cn}.pem", self.folder / f"expired-{cn}.key"
+        start, end = datetime(2020, 1, 1, tzinfo=UTC), datetime(2020, 2, 1, tzinfo=UTC)
+        made = self._authority.issue_cert(f"{cn}@devices.example", common_name=cn, not_before=start, not_after=end)
+        self._write(made, cert, key)
         return cert, key
 
     def context(self, cn: str) -> ssl.SSLContext:

@@ -14,6 +14,7 @@ from controller.app.adapters import Adapters, BrokerAdapters, emqx_adapters
 from controller.app.build import Controller, build
 from controller.domain.guards.guards import NO_GUARDS, FleetGuards
 from controller.domain.policy.model import ContainmentLevel, PolicySet, Remedy, RuleResponse
+from controller.ports.certificates import OwnCertificateFile
 from controller.ports.errors import MessagesError
 from controller.ports.messages import ConnectionState, IncomingMessage
 from controller.ports.rollouts import RolloutTargets
@@ -190,6 +191,7 @@ async def open_harness(
     sign: Callable[[bytes], bytes] = lambda payload: b"signed:" + payload,
     updates: UpdateRepository | None = None,
     targets: RolloutTargets | None = None,
+    own_certificates: tuple[OwnCertificateFile, ...] = (),
 ) -> AsyncIterator[ControllerHarness]:
     """A controller on the store at `path`; opening the same path again is a restart, beside the same `broker`.
 
@@ -217,6 +219,7 @@ async def open_harness(
             command_keys=COMMAND_KEYS,
             updates=updates,
             targets=targets or PublishedTargets(updates),
+            own_certificates=own_certificates,
         )
         controller = await build(configured, adapters, chosen, guards, *listeners)
         await controller.services.containment.outbox.resume()

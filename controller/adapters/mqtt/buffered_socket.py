@@ -117,10 +117,24 @@ class BufferedSocket:
             except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
                 return False
             except OSError as error:
-                self.trouble = error
-                raise
+                self.trouble = self._alert() or error
+                raise self.trouble from error
             del self._out[:sent]
         return True
+
+    def _alert(self) -> ssl.SSLError | None:
+        """The alert with which the server ended TLS, which says more than the failed write."""
+        if not isinstance(self._sock, ssl.SSLSocket):
+            return None
+        try:
+            self._sock.recv(READ_BYTES)
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError, ssl.SSLEOFError):
+            return None
+        except ssl.SSLError as error:
+            return error
+        except OSError:
+            return None
+        return None
 
     def close(self) -> None:
         """Sends what the socket accepts (paho closes right after its DISCONNECT), then closes."""
@@ -147,7 +161,10 @@ def open_wire(server: BrokerAddress, options: MqttOptions) -> BufferedSocket:
     try:
         # Data is already gathered in the buffer.
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        return BufferedSocket(sock if context is None else context.wrap_socket(sock, server_hostname=server.host))
+        if context is not None:
+            # An end without TLS's own farewell is an error: a server that refuses a certificate may end so.
+            sock = context.wrap_socket(sock, server_hostname=server.host, suppress_ragged_eofs=False)
+        return BufferedSocket(sock)
     except BaseException:
         sock.close()
         raise

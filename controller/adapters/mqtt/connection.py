@@ -300,9 +300,14 @@ class MqttConnection:
             return
         if not self._established and end.kind is DisconnectKind.DROPPED:
             detail = f"{end.detail}, before the CONNECT was answered"
-            end = Disconnection(DisconnectKind.SILENT, detail, end.reason_code)
+            end = Disconnection(self._kind_before_connack(), detail, end.reason_code)
         self.ended.set_result(end)
         self._detach()
+
+    def _kind_before_connack(self) -> DisconnectKind:
+        """An abrupt end over TLS is TLS's, as of a refused certificate: another protocol version would not help."""
+        broke = self._wire is not None and self._wire.trouble is not None
+        return DisconnectKind.UNREACHABLE if self._server.tls and broke else DisconnectKind.SILENT
 
     def _detach(self) -> None:
         if self._misc is not None:

@@ -64,10 +64,16 @@ class PahoMessages:
         *,
         rand: Callable[[], float],
         log: Callable[[str, Mapping[str, object]], None],
+        certificate_problem: Callable[[], str] = str,
     ) -> None:
-        """`rand`: draws from [0, 1) for the back-off; `log`: receives events of the connection."""
+        """`rand`: draws from [0, 1) for the back-off; `log`: receives events of the connection.
+
+        `certificate_problem`: what is wrong with this client's certificate now, if anything; added to the reason of
+        a failed connection over TLS, where the server may not say it.
+        """
         self._options = options
         self._log = log
+        self._certificate_problem = certificate_problem
         self._servers = tuple(BrokerAddress.parse(url) for url in options.servers)
         backoff = Backoff(options.backoff_floor_seconds, options.backoff_ceiling_seconds)
         self._backoff = ReconnectBackoff(backoff, options.refused_wait_seconds, rand)
@@ -196,7 +202,8 @@ class PahoMessages:
             end = await asyncio.shield(connection.ended)
             self._backoff.reset_after(loop.time() - began)
         except ConnectionClosedError as error:
-            end = error.end
+            problem = self._certificate_problem() if server.tls else ""
+            end = replace(error.end, detail=f"{error.end.detail}; {problem}") if problem else error.end
         finally:
             self._connection = None
             await connection.close()

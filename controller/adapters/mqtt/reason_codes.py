@@ -1,5 +1,6 @@
 """Classifies and describes why a connection ended or could not be made."""
 
+import re
 import socket
 import ssl
 from dataclasses import dataclass
@@ -65,6 +66,9 @@ _DISCONNECT_WORDS: Final[dict[int, tuple[DisconnectKind, str]]] = {
 }
 
 
+_ALERT: Final = re.compile(r"(?:SSLV3|TLSV1|TLSV13)_ALERT_(\w+)")  # OpenSSL's names of alerts that were received
+
+
 def connack_reason(code: int, name: str) -> Disconnection:
     """Returns the meaning of a CONNACK with a failure code."""
     kind, words = _CONNECT_WORDS.get(code, (DisconnectKind.REFUSED, f"the broker refused the connection: {name}"))
@@ -79,7 +83,12 @@ def disconnect_reason(code: int, name: str) -> Disconnection:
 
 def _describe_tls_error(error: ssl.SSLError) -> str:
     reason: str | None = getattr(error, "reason", None)  # only errors raised by OpenSSL have it
-    return (reason or error.strerror or str(error)).replace("_", " ").lower()
+    alert = _ALERT.fullmatch(reason or "")
+    if alert is None:
+        return (reason or error.strerror or str(error)).replace("_", " ").lower()
+    words = alert[1].replace("_", " ").lower()
+    is_certificate = "certificate" in words or words == "unknown ca"
+    return f"the server refused {'the certificate of this side' if is_certificate else 'the connection'}: {words}"
 
 
 def describe_network_error(error: Exception) -> str:
@@ -87,6 +96,8 @@ def describe_network_error(error: Exception) -> str:
     match error:
         case ssl.SSLCertVerificationError():
             return f"the server's certificate is not trusted: {getattr(error, 'verify_message', error)}"
+        case ssl.SSLEOFError():
+            return "TLS failed: the server closed the connection without a word"
         case ssl.SSLError():
             return f"TLS failed: {_describe_tls_error(error)}"
         case socket.gaierror():

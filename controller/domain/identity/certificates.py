@@ -166,6 +166,53 @@ class Certificate:
     def is_valid(self, now: float) -> bool:
         return self.revoked_at is None and now < self.end
 
+    @property
+    def renew_at(self) -> float:
+        """When the holder requests its next certificate."""
+        return ValidityPeriod(self.start, self.end).renew_at
+
+
+OWN_USES: Final = {"mqtt": "the MQTT connection", "api": "the API", "updates": "the update server"}
+ANNOUNCED_DAYS: Final = (30, 7, 1)  # before the end of an own certificate that is not renewed
+
+
+@dataclass(frozen=True, slots=True)
+class OwnCertificate:
+    """A certificate of the controller itself; `use` is a key of `OWN_USES`, `hosts` are the names of a server."""
+
+    use: str
+    serial: str
+    start: float
+    end: float
+    hosts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class OwnCertificateStatus:
+    """What the last look at an own certificate found.
+
+    `stage`: 0 while nothing is to be done, else how many of `ANNOUNCED_DAYS` are reached; `warning` says it in words.
+    `end`: 0.0 while the file cannot be read.
+    """
+
+    use: str
+    end: float
+    stage: int = 0
+    warning: str = ""
+
+
+def own_certificate_status(use: str, found: OwnCertificate | None, why_not: str, now: float) -> OwnCertificateStatus:
+    """Returns the status of a certificate; `why_not`: why Cordon does not renew it, empty if it does."""
+    name = f"the certificate of {OWN_USES[use]} ({use}.certificate)"
+    if found is None:
+        return OwnCertificateStatus(use, 0.0, 1, f"{name} cannot be read: {why_not}")
+    stage = sum(found.end - now < days * _DAY for days in ANNOUNCED_DAYS) if why_not else 0
+    if not stage:
+        return OwnCertificateStatus(use, found.end)
+    left = found.end - now
+    when = "certificate expired" if left <= 0 else f"ends in {max(1, round(left / _DAY))} days"
+    return OwnCertificateStatus(use, found.end, stage, f"{name}: {when}; {why_not}")
+
 
 @dataclass(frozen=True, slots=True)
 class RevocationStatus:

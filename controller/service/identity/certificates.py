@@ -79,13 +79,16 @@ class CertificateService:
         settings: AuthoritySettings,
         log: Log,
         on_changed: Callable[[str], None],
+        own_name: str = "",
     ) -> None:
+        """`own_name`: the controller's client id, whose certificate is not announced as a device's."""
         self.authority = authority
         self.registry = registry
         self.crls = crls
         self.settings = settings
         self.changed = asyncio.Event()
         self.on_changed = on_changed
+        self._own_name = own_name
         self._fleet = fleet
         self._clock = fleet.clock
         self._log = log
@@ -180,7 +183,11 @@ class CertificateService:
         """One alert per device whose certificate expired without a newer one: it cannot renew any more."""
         now = self._clock.now()
         while found := await self.registry.expired(now, _RECORD_AT_ONCE):
-            lost = tuple(one for one, is_followed in found if _is_lost(one, is_followed=is_followed))
+            lost = tuple(
+                one
+                for one, is_followed in found
+                if _is_lost(one, is_followed=is_followed) and one.name != self._own_name
+            )
             if lost:
                 await self._fleet.record(*map(_expired, lost))
             await self.registry.mark_expiry_recorded([one.serial for one, _ in found])

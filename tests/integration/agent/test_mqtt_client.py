@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from device_agent.domain.connection_policy import ConnectionOutcome
 from device_agent.domain.report_outbox import MAX_PENDING_REPORTS
 from tests.support.agent_process import DEVICE, AgentProcess, ThreadedProxy, broker_with_controller, write_config
 from tests.support.certs import Certs
@@ -143,6 +144,20 @@ def test_a_broker_of_another_authority_is_refused_and_logged(tmp_path: Path) -> 
             assert agent.status is None
             assert "Traceback" not in agent.log
         assert DEVICE not in broker.log
+
+
+def test_an_expired_certificate_is_named_and_no_other_protocol_version_is_tried(tmp_path: Path) -> None:
+    certs = Certs(tmp_path / "certs")
+    certificate, key = certs.expired_client(DEVICE)
+    files = f'ca = "{certs.ca}"\ncertificate = "{certificate}"\nkey = "{key}"'
+    with Mosquitto(tls=certs) as broker:
+        config = write_config(tmp_path, [f"mqtts://127.0.0.1:{broker.tls_port}"], mqtt_more=files)
+        with AgentProcess(config) as agent:
+            wait_for(lambda: agent.log.count("next attempt") >= 3, "three attempts")
+            # An attempt that ends without an answer is repeated with the other version.
+            assert f": {ConnectionOutcome.MUTE} (" not in agent.log
+            assert f": {ConnectionOutcome.UNREACHABLE} (" in agent.log
+            wait_for(lambda: "certificate expired" in agent.log, "the reason in the log")
 
 
 def test_refused_connections_are_repeated_with_growing_waits(tmp_path: Path) -> None:

@@ -177,6 +177,16 @@ async def test_untrusted_client_is_named(broker: Mosquitto, certs: Certs, tmp_pa
         await eventually(lambda: "TLS failed" in here.link.state.detail, lambda: here.link.state.detail)
 
 
+async def test_an_expired_certificate_is_named_and_no_other_protocol_version_is_tried(
+    broker: Mosquitto, certs: Certs
+) -> None:
+    certificate, key = certs.expired_client(CLIENT_ID)
+    async with running(secure(broker, certs, certificate=certificate, key=key)) as here:
+        await eventually(lambda: here.count("mqtt_failed") >= 3, lambda: here.link.state.detail)
+        await eventually(lambda: "certificate expired" in here.link.state.detail, lambda: here.link.state.detail)
+        assert here.count("mqtt_falling_back") == 0
+
+
 async def test_missing_key_file_is_named_and_picked_up_when_it_appears(
     broker: Mosquitto, certs: Certs, tmp_path: Path
 ) -> None:

@@ -30,6 +30,7 @@ _PLACES: Final = {
     "controller/standin/server.py": _OWN_TRUST,
     "controller/adapters/probes.py": "DER as the peer showed it, for the audit of the broker",
     "device_agent/identity/enrol.py": "DER of the one root that was parsed and compared with the fingerprint",
+    "controller/adapters/x509/own_certificates.py": "this controller's own certificate files, as OpenSSL takes them",
     "device_agent/identity/keypair.py": "this device's own key and certificate files",
     "device_agent/collectors/crypto/certificate_chain.py": _COLLECTED,
     "device_agent/collectors/crypto/ocsp.py": _COLLECTED,
