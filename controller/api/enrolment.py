@@ -13,7 +13,7 @@ from controller.api.errors import ApiError, problems
 from controller.api.fields import Body, DurationText, UtcTimestamp, View, to_datetime
 from controller.domain.audit_kinds import AuditKind
 from controller.domain.identity.certificates import RENEW_AT
-from controller.domain.identity.enrolment import MAX_LIFE, MAX_USES
+from controller.domain.identity.enrolment import ANY_LOWER_CASE, IDS_PATTERN, MAX_LIFE, MAX_STARS, MAX_USES
 from controller.ports.updates import UpdatesError
 from controller.service.identity.enrolment import EnrolmentRefusedError, EnrolmentTokenRequest
 from controller.service.settings.settings import Settings
@@ -21,9 +21,8 @@ from schemas.base import DeviceId
 from schemas.durations import parse_duration
 from schemas.enrolment import EnrolRequest, EnrolResponse
 
-MAX_TOKENS: Final = 1000  # enrolment tokens
 _LOOPBACK: Final = frozenset({"127.0.0.1", "::1"})
-_STATUS: Final = {"token_refused": 401, "id_taken": 409, "id_reserved": 409, "wrong_device": 403}
+_STATUS: Final = {"token_refused": 401, "id_taken": 409, "id_reserved": 409, "wrong_device": 403, "id_not_allowed": 403}
 
 router = APIRouter(prefix="/enrolment", tags=["enrolment"])
 _OPERATOR: Final = problems(401, 403, 404, 422, 429, 503)
@@ -31,13 +30,17 @@ DeviceClassName = Annotated[str, StringConstraints(max_length=64, pattern=r"^[A-
 
 
 class NewEnrolmentToken(Body):
-    """`for`: lifetime; `replace`: approves another certificate for a device that has, or had, one."""
+    """`for`: lifetime; `replace`: approves another certificate for a device that has, or had, one.
+
+    `ids`: pattern of the device ids that may enrol, with `*` and `?`; empty: any id without capital letters.
+    """
 
     duration: Annotated[DurationText, Field(alias="for", description="90s, 10m, 2h, 7d; at most 30d")] = "24h"
     uses: Annotated[int, Field(ge=1, le=MAX_USES)] = 1
     device_class: Annotated[DeviceClassName, Field(alias="class")] = ""
     device_id: DeviceId | None = None
     replace: bool = False
+    ids: Annotated[str, StringConstraints(pattern=IDS_PATTERN)] = ANY_LOWER_CASE
 
 
 class EnrolmentTokenView(View):
@@ -49,6 +52,7 @@ class EnrolmentTokenView(View):
     device_class: str
     device_id: str
     replaces: bool
+    ids: str
     over: bool
 
 
@@ -89,10 +93,16 @@ async def create_enrolment_token(
         raise ApiError(422, "invalid", "replace: approve one device by its id, with device_id")
     if body.device_id is not None and body.uses != 1:
         raise ApiError(422, "invalid", "uses: a token for one device is used once")
-    if len(await identity.certificates.registry.tokens()) >= MAX_TOKENS:
-        raise ApiError(409, "too_many_tokens", f"there are {MAX_TOKENS} enrolment tokens already: revoke some first")
-    wanted = EnrolmentTokenRequest(body.uses, lifetime, caller, body.device_class, body.device_id or "", body.replace)
-    secret, kept = await identity.enrolment.make_token(wanted)
+    if body.ids.count("*") > MAX_STARS:
+        raise ApiError(422, "invalid", f"ids: a pattern has at most {MAX_STARS} `*`")
+    if body.device_id is not None and body.ids:
+        raise ApiError(422, "invalid", "ids: a token for one device has no pattern")
+    device_id = body.device_id or ""
+    wanted = EnrolmentTokenRequest(body.uses, lifetime, caller, body.device_class, device_id, body.replace, body.ids)
+    try:
+        secret, kept = await identity.enrolment.make_token(wanted)
+    except EnrolmentRefusedError as e:
+        raise ApiError(409, e.code, str(e)) from e
     view = EnrolmentTokenView.of(kept, over=kept.is_over(fleet.clock.now()))
     fingerprint = identity.certificates.authority.info.fingerprint
     return CreatedEnrolmentToken(token=secret, ca_fingerprint=fingerprint, kept=view)

@@ -34,6 +34,14 @@ class HeldContainmentView(View):
     protected: str
 
 
+class GuardPoolView(View):
+    """New devices, by what admitted them (`token:ID`, or `new`): they have the same limit, apart from the others."""
+
+    pool: str
+    contained: int
+    waiting: int
+
+
 class GuardView(View):
     """Devices `contained` within `window`, of at most `limit`; while one waits, further containments wait too.
 
@@ -49,6 +57,7 @@ class GuardView(View):
     reached: bool
     left_by_hand: int
     waiting: int
+    pools: tuple[GuardPoolView, ...]
     items: tuple[HeldContainmentView, ...]
 
 
@@ -104,6 +113,10 @@ async def show_guard(
         max_percent=radius.bounds.max_percent,
         window=radius.bounds.window,
         reached=radius.waiting > 0,
+        pools=tuple(
+            GuardPoolView(pool=pool, contained=one.used(now), waiting=one.waiting)
+            for pool, one in sorted(fleet.guards.pools.items())
+        ),
         left_by_hand=containment.operators.remaining_allowance(caller),
         waiting=len(waiting),
         items=tuple(_waiting(containment.fleet, one) for one in waiting[offset : offset + limit]),

@@ -30,7 +30,7 @@ from controller.service.containment.operator_actions import OperatorActions, Ope
 from controller.service.containment.outbox import EffectQueue, Outbox
 from controller.service.containment.users import UserContainments
 from controller.service.containment.waivers import WaiverService
-from controller.service.fleet_state import FleetState
+from controller.service.fleet_state import POOL_LEDGER, FleetState
 from controller.service.identity.clones import CloneMonitor
 from controller.service.identity.own_certificates import OwnCertificates
 from controller.service.identity.services import IdentityServices
@@ -158,7 +158,7 @@ async def _containment(
     """
     fleet, broker, log = core.fleet, adapters.broker.control, adapters.log
     guards, snapshot = settings.guards, await adapters.store.guard_books()
-    fleet.load_charges((device, at) for ledger, device, at in snapshot.charges if not ledger)
+    fleet.load_charges(one for one in snapshot.charges if not one[0] or one[0].startswith(POOL_LEDGER))
     try:
         waivers = WaiverService(fleet, guards.protected_if)
     except ExpressionError as e:

@@ -8,7 +8,7 @@ from controller.api.client import ApiClient, segment
 from controller.cli.connection_options import connected
 from controller.cli.output import OutputFormat, OutputOption, ago, note, print_json, say, show
 
-_COLUMNS: Final = ("token id", "uses left", "expires", "device", "class", "by", "state")
+_COLUMNS: Final = ("token id", "uses left", "expires", "device", "ids", "class", "by", "state")
 app = typer.Typer(help="Enrolment tokens of devices.", no_args_is_help=True)
 
 
@@ -22,6 +22,9 @@ def token(
     uses: Annotated[int, typer.Option("--uses", help="number of devices that may use it", min=1)] = 1,
     device_class: Annotated[str, typer.Option("--class", help="class that the devices get")] = "",
     device: Annotated[str | None, typer.Option("--device", help="only for this device")] = None,
+    ids: Annotated[
+        str, typer.Option("--ids", help="only for device ids like this: * and ?; without it none with capital letters")
+    ] = "",
     *,
     replace: Annotated[
         bool, typer.Option("--replace", help="permit a new certificate for a device that has, or had, one")
@@ -29,7 +32,7 @@ def token(
     output: OutputOption = OutputFormat.TABLE,
 ) -> None:
     """Create an enrolment token; it is shown only now."""
-    body = {"uses": uses, "class": device_class, "device_id": device, "replace": replace}
+    body = {"uses": uses, "class": device_class, "device_id": device, "replace": replace, "ids": ids}
     created = client.call("POST", "/enrolment/tokens", body if duration is None else {**body, "for": duration})
     if output is OutputFormat.JSON:
         print_json(created)
@@ -52,6 +55,7 @@ def list_tokens(client: ApiClient, output: OutputOption = OutputFormat.TABLE) ->
             token["uses_left"],
             ago(token["expires_at"]),
             token["device_id"] + (" (replaces)" if token["replaces"] else ""),
+            token["ids"],
             token["device_class"],
             token["by"],
             "over" if token["over"] else "open",

@@ -177,7 +177,7 @@ class Device:
     missing. `answers`: the agent has answered a nonce, so only an answered nonce releases it. `predicates`: names of
     the device predicates (waivers, protection) that hold for the last report. `offences`: when policies contained the
     device, oldest first. `previous_boot_id`: the boot before `boot_id`. `clone_suspected_at`: when a clone was last
-    suspected.
+    suspected. `enrolled_with`: id of the enrolment token that admitted it last.
     """
 
     device_id: str
@@ -208,6 +208,7 @@ class Device:
     offences: tuple[float, ...] = ()
     previous_boot_id: str = ""
     clone_suspected_at: float = 0.0
+    enrolled_with: str = ""
 
     @property
     def level(self) -> ContainmentLevel:

@@ -198,6 +198,16 @@ class CommandWithdrawn:
 
 
 @dataclass(frozen=True, slots=True)
+class DeviceEnrolled:
+    """The device got a certificate with an enrolment token; `device_class`: empty if the token gives none."""
+
+    event_id: str
+    token_id: str
+    device_class: str
+    by: str
+
+
+@dataclass(frozen=True, slots=True)
 class DeviceLabelled:
     """An operator set the class and tags of the device."""
 
@@ -343,6 +353,7 @@ DomainEvent = (
     | ReleaseOrdered
     | CommandRequested
     | CommandWithdrawn
+    | DeviceEnrolled
     | DeviceLabelled
     | ContainmentProven
     | ContainmentFailed

@@ -5,7 +5,14 @@ from controller.domain.audit_kinds import AuditKind
 from controller.domain.containment import admission, cases, challenge, report_signatures, response
 from controller.domain.device import Device, RuleState
 from controller.domain.effects import SendReceipt
-from controller.domain.events import DeviceLabelled, DeviceWentStale, HeartbeatReceived, PostureReported, StatusChanged
+from controller.domain.events import (
+    DeviceEnrolled,
+    DeviceLabelled,
+    DeviceWentStale,
+    HeartbeatReceived,
+    PostureReported,
+    StatusChanged,
+)
 from controller.domain.identity import clones
 from controller.domain.policy.model import PolicySet
 from controller.domain.transition import Transition
@@ -134,6 +141,13 @@ def on_device_stale(transition: Transition, event: DeviceWentStale) -> None:
     transition.update_device(stale=True)
     transition.add_audit(AuditKind.DEVICE_STALE, after_seconds=event.after)
     admission.suspend_pending(transition)
+
+
+def on_device_enrolled(transition: Transition, event: DeviceEnrolled) -> None:
+    device = transition.device
+    transition.update_device(enrolled_with=event.token_id)
+    if event.device_class and event.device_class != device.device_class:
+        on_device_labelled(transition, DeviceLabelled(event.event_id, event.device_class, device.tags, event.by))
 
 
 def on_device_labelled(transition: Transition, event: DeviceLabelled) -> None:

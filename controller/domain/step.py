@@ -82,6 +82,7 @@ HANDLERS: Final[Mapping[type[ev.DomainEvent], Callable[[Transition, Any], None]]
     ev.CommandRequested: commands.on_command_requested,
     ev.CommandCountersigned: commands.on_command_countersigned,
     ev.CommandWithdrawn: commands.on_command_withdrawn,
+    ev.DeviceEnrolled: reports.on_device_enrolled,
     ev.DeviceLabelled: reports.on_device_labelled,
     ev.SignatureRequirementLifted: report_signatures.on_signature_requirement_lifted,
     # from the broker

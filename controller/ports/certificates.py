@@ -273,8 +273,8 @@ class CertificateRegistry(Protocol):
         """The number of the next list: above every earlier one, and `at_least`."""
         ...
 
-    async def put_token(self, token: EnrolmentToken) -> None:
-        """Adds an enrolment token."""
+    async def add_token(self, token: EnrolmentToken, most: int) -> bool:
+        """Adds an enrolment token beside at most `most` - 1 others; counted and added in one transaction."""
         ...
 
     async def tokens(self) -> Sequence[EnrolmentToken]:

@@ -1,7 +1,7 @@
 """The devices in memory: events go through `step` in order, and what follows is committed before it takes effect."""
 
 import heapq
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import fields, replace
 from operator import attrgetter
@@ -12,7 +12,8 @@ from controller.domain.device import REPORT_FIELDS, Device, HoldReason
 from controller.domain.effects import AuditEntry
 from controller.domain.events import DomainEvent, HeartbeatReceived, PostureReported
 from controller.domain.evolve import evolve
-from controller.domain.guards.guards import NO_GUARDS, FleetGuards
+from controller.domain.guards.blast_radius import BlastRadius
+from controller.domain.guards.guards import ESTABLISHED, NO_GUARDS, FleetGuards
 from controller.domain.guards.waivers import Waivers
 from controller.domain.policy.cel import CelEnvironment
 from controller.domain.policy.evaluate import PolicyEvaluator
@@ -24,6 +25,7 @@ from controller.ports.clock import Clock, IdGenerator
 from controller.ports.store import Store, StoredReport, StoreWrites
 from controller.service.unit_of_work import CommitListener, UnitOfWork
 
+POOL_LEDGER: Final = "pool:"  # begins the ledger of a pool of new devices
 DEFAULT_MAX_DEVICES: Final = 200_000
 # The fields that neither the row of a contact nor that of a report has.
 _other_fields: Final[Callable[[Device], tuple[object, ...]]] = attrgetter(
@@ -64,7 +66,8 @@ class FleetState:
         self.guards = guards
         self.budget = budget or RecordBudget()
         # Devices that the blast radius holds back: their number is needed without visiting all devices.
-        self._held_back: set[str] = set()
+        self._held_back: dict[str, str] = {}  # with the pool in which each waits
+        self._waiting: Counter[str] = Counter()  # devices by pool
         self._predicates: tuple[DevicePredicate, ...] = policies.predicates
         self._ids = ids
         self._max_devices = max_devices
@@ -82,14 +85,23 @@ class FleetState:
             self.devices[device.device_id] = device
             if not device.stale:
                 self._by_contact[device.device_id] = now
-            if _is_held_back(device):
-                self._held_back.add(device.device_id)
             self._schedule(device)
-        self._update_guards(fleet=len(self.devices), radius=replace(self.guards.radius, waiting=len(self._held_back)))
+        oldest = min((device.first_seen for device in self.devices.values()), default=now)
+        self._update_guards(fleet=len(self.devices), began_at=oldest)
+        for device in self.devices.values():
+            if _is_held_back(device):
+                pool = self.guards.pool_of(device, now)
+                self._held_back[device.device_id] = pool
+                self._waiting[pool] += 1
+        for pool, waiting in self._waiting.items():
+            self._set_radius(pool, replace(self.guards.radius_of(pool), waiting=waiting))
 
-    def load_charges(self, charges: Iterable[tuple[str, float]]) -> None:
-        """Loads what counts against the blast radius: device and Unix seconds, oldest first."""
-        self._update_guards(radius=replace(self.guards.radius, charged=dict(charges)))
+    def load_charges(self, charges: Iterable[tuple[str, str, float]]) -> None:
+        """Loads what counts against the blast radius: ledger, device and Unix seconds, oldest first."""
+        for ledger, device_id, at in charges:
+            pool = ledger.removeprefix(POOL_LEDGER)
+            radius = self.guards.radius_of(pool)
+            self._set_radius(pool, replace(radius, charged={**radius.charged, device_id: at}))
 
     def set_guards(
         self, *, waivers: Waivers | None = None, predicates: tuple[DevicePredicate, ...] | None = None
@@ -138,11 +150,12 @@ class FleetState:
         `report` is the full report of a `PostureReported`; it is stored if it was accepted and differs from the last.
         """
         if device.device_id not in self.devices:
-            self._update_guards(fleet=len(self.devices) + 1)
+            began_at = self.guards.began_at if self.devices else device.first_seen
+            self._update_guards(fleet=len(self.devices) + 1, began_at=began_at)
         outcome = step(device, event, now, self.policies, self.guards)
         after = outcome.device
         if outcome.charge is not None or after.pending is not device.pending:
-            self._charge(outcome, now, batch)
+            self._charge(self.guards.pool_of(device, now), outcome, now, batch)
         batch.add(outcome, self.budget.admit(outcome.audit, now) if outcome.audit else (), now)
         device_id = after.device_id
         if after is not device:
@@ -239,18 +252,37 @@ class FleetState:
     def _update_guards(self, **changes: Any) -> None:
         self.guards = evolve(self.guards, **changes)
 
-    def _charge(self, outcome: StepOutcome, now: float, batch: UnitOfWork) -> None:
+    def _charge(self, pool: str, outcome: StepOutcome, now: float, batch: UnitOfWork) -> None:
         """Charges or refunds the blast radius as the step decided, in the same commit."""
-        device, radius = outcome.device, self.guards.radius
-        if outcome.charge is not None:
-            radius = radius.charge(device.device_id, now) if outcome.charge else radius.refund(device.device_id)
-            if radius is not self.guards.radius:
-                batch.charges["", device.device_id] = now if outcome.charge else None
-        if _is_held_back(device):
-            self._held_back.add(device.device_id)
-        else:
-            self._held_back.discard(device.device_id)
-        self._update_guards(radius=replace(radius, waiting=len(self._held_back)))
+        device_id = outcome.device.device_id
+        if outcome.charge:
+            self._set_charge(pool, device_id, now, batch)
+        elif outcome.charge is not None:
+            for charged in (ESTABLISHED, *self.guards.pools):  # it may have been charged in an earlier pool
+                self._set_charge(charged, device_id, None, batch)
+        former = self._held_back.pop(device_id, None)
+        if former is not None:
+            self._waiting[former] -= 1
+        if _is_held_back(outcome.device):
+            self._held_back[device_id] = pool
+            self._waiting[pool] += 1
+        for changed in {pool if former is None else former, pool}:
+            self._set_radius(changed, replace(self.guards.radius_of(changed), waiting=self._waiting[changed]))
+
+    def _set_charge(self, pool: str, device_id: str, at: float | None, batch: UnitOfWork) -> None:
+        before = self.guards.radius_of(pool)
+        after = before.refund(device_id) if at is None else before.charge(device_id, at)
+        if after is not before:
+            self._set_radius(pool, after)
+            batch.charges[f"{POOL_LEDGER}{pool}" if pool else "", device_id] = at
+
+    def _set_radius(self, pool: str, radius: BlastRadius) -> None:
+        if pool == ESTABLISHED:
+            self._update_guards(radius=radius)
+        elif radius.charged or radius.waiting:
+            self._update_guards(pools={**self.guards.pools, pool: radius})
+        elif pool in self.guards.pools:
+            self._update_guards(pools={name: one for name, one in self.guards.pools.items() if name != pool})
 
     def _record_contact(self, device: Device) -> None:
         if device.stale:

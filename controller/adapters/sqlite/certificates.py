@@ -11,11 +11,11 @@ from controller.ports.certificates import CertificateRegistry, EnrolmentResult
 from controller.ports.errors import StoreError
 
 _COLUMNS: Final = "serial, issuer, kind, name, start_at, end_at, issued_at, origin, key, pem, revoked_at, reason"
-_TOKEN: Final = "token_id, digest, uses_left, created_at, expires_at, made_by, device_class, device_id, replaces"  # noqa: S105 - columns
+_TOKEN: Final = "token_id, digest, uses_left, created_at, expires_at, made_by, device_class, device_id, replaces, ids"  # noqa: S105 - columns
 _SELECT: Final = f"SELECT {_COLUMNS} FROM certificates"  # noqa: S608 - constants
 _SELECT_TOKEN: Final = f"SELECT {_TOKEN} FROM enrolment_tokens"  # noqa: S608 - constants
 _INSERT: Final = f"INSERT INTO certificates ({_COLUMNS}, recorded) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,0)"  # noqa: S608 - constants
-_INSERT_TOKEN: Final = f"INSERT INTO enrolment_tokens ({_TOKEN}) VALUES (?,?,?,?,?,?,?,?,?)"  # noqa: S608 - constants
+_INSERT_TOKEN: Final = f"INSERT INTO enrolment_tokens ({_TOKEN}) VALUES (?,?,?,?,?,?,?,?,?,?)"  # noqa: S608 - constants
 _PRUNE_ROWS: Final = 1000
 _MAX_NUMBER: Final = 2**63 - 1  # SQLite's largest; a list's number may be larger, and then only its freshness counts
 
@@ -139,8 +139,14 @@ class SqliteCertificateRegistry(CertificateRegistry):
 
         return await self._store.write(change)
 
-    async def put_token(self, token: EnrolmentToken) -> None:
-        await self._store.write(lambda db: db.execute(_INSERT_TOKEN, _token_row(token)).rowcount)
+    async def add_token(self, token: EnrolmentToken, most: int) -> bool:
+        def change(db: sqlite3.Connection) -> bool:
+            if db.execute("SELECT count(*) FROM enrolment_tokens").fetchone()[0] >= most:
+                return False
+            db.execute(_INSERT_TOKEN, _token_row(token))
+            return True
+
+        return await self._store.write(change)
 
     async def tokens(self) -> Sequence[EnrolmentToken]:
         text = f"{_SELECT_TOKEN} ORDER BY created_at DESC, token_id"
@@ -259,12 +265,12 @@ def _token_of(db: sqlite3.Connection, digest: str) -> EnrolmentToken | None:
 def _token_row(one: EnrolmentToken) -> tuple[Any, ...]:
     return (
         one.token_id, one.digest, one.uses_left, one.created_at, one.expires_at, one.by, one.device_class,
-        one.device_id, one.replaces,
+        one.device_id, one.replaces, one.ids,
     )  # fmt: skip
 
 
 def _token(row: tuple[Any, ...]) -> EnrolmentToken:
-    token_id, digest, uses_left, created_at, expires_at, by, device_class, device_id, replaces = row
+    token_id, digest, uses_left, created_at, expires_at, by, device_class, device_id, replaces, ids = row
     return EnrolmentToken(
-        token_id, digest, uses_left, created_at, expires_at, by, device_class, device_id, bool(replaces)
+        token_id, digest, uses_left, created_at, expires_at, by, device_class, device_id, bool(replaces), ids
     )

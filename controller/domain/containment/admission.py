@@ -4,6 +4,7 @@ from controller.domain.audit_kinds import AuditKind, DecisionKind
 from controller.domain.containment.response import RequiredResponse
 from controller.domain.device import Device, HoldReason, PendingContainment
 from controller.domain.events import ContainmentDismissed
+from controller.domain.guards.guards import ESTABLISHED, TOKEN_POOL
 from controller.domain.transition import Transition
 
 
@@ -16,10 +17,11 @@ def admit(transition: Transition, required: RequiredResponse, evidence_at: float
     if protection:
         _hold_back(transition, required, HoldReason.PROTECTED, evidence_at, protection)
         return False
-    if not guards.radius.allows(device.device_id, guards.fleet, transition.now):
+    radius = guards.radius_of(guards.pool_of(device, transition.now))
+    if not radius.allows(device.device_id, guards.fleet, transition.now):
         _hold_back(transition, required, HoldReason.BLAST_RADIUS, evidence_at, "")
         return False
-    transition.charge = not guards.radius.counts(device.device_id, transition.now) or None
+    transition.charge = not radius.counts(device.device_id, transition.now) or None
     transition.update_device(pending=None)
     return True
 
@@ -39,8 +41,9 @@ def _hold_back(
     is_covered = pending is not None and set(required.causes) <= set(pending.causes)
     if is_known and is_covered and pending is not None and pending.level is required.level:
         return
-    if reason is HoldReason.BLAST_RADIUS and not is_known and not transition.guards.radius.waiting:
-        _alert_blast_radius(transition)
+    pool = transition.guards.pool_of(transition.device, transition.now)
+    if reason is HoldReason.BLAST_RADIUS and not is_known and not transition.guards.radius_of(pool).waiting:
+        _alert_blast_radius(transition, pool)
     since = pending.since if is_known and pending is not None else transition.now
     transition.update_device(pending=PendingContainment(reason, required.level, required.causes, since, evidence_at))
     transition.add_audit(
@@ -54,8 +57,14 @@ def _hold_back(
     )
 
 
-def _alert_blast_radius(transition: Transition) -> None:
-    radius, fleet = transition.guards.radius, transition.guards.fleet
+def _alert_blast_radius(transition: Transition, pool: str) -> None:
+    radius, fleet = transition.guards.radius_of(pool), transition.guards.fleet
+    which = f" of the new devices {_source(pool)}" if pool != ESTABLISHED else ""
+    more = (
+        {"pool": pool, "enrolment_token": pool.removeprefix(TOKEN_POOL)}
+        if pool.startswith(TOKEN_POOL)
+        else {"pool": pool}
+    )
     transition.add_audit(
         AuditKind.GUARD_BLAST_RADIUS_REACHED,
         alert=True,
@@ -63,8 +72,16 @@ def _alert_blast_radius(transition: Transition) -> None:
         limit=radius.bounds.limit(fleet),
         fleet=fleet,
         window_seconds=radius.bounds.window,
-        what="every further containment by policy waits for an operator: cordon guard status",
+        what=f"every further containment by policy{which} waits for an operator: cordon guard status",
+        **more,
     )
+
+
+def _source(pool: str) -> str:
+    if not pool.startswith(TOKEN_POOL):
+        return "without an enrolment token"
+    token = pool.removeprefix(TOKEN_POOL)
+    return f"of the enrolment token {token} (withdraw it: cordon enrol withdraw {token})"
 
 
 def clear_pending(transition: Transition, required: RequiredResponse) -> None:

@@ -1,5 +1,6 @@
 """Enrolment: a device with a token gets a certificate, and what it needs to connect."""
 
+import contextlib
 import hashlib
 import secrets
 from collections.abc import Callable
@@ -8,16 +9,17 @@ from typing import Final
 
 from controller.domain.audit_kinds import AuditKind
 from controller.domain.effects import AuditEntry
-from controller.domain.events import DeviceLabelled
+from controller.domain.events import DeviceEnrolled
 from controller.domain.identity.certificates import Certificate
-from controller.domain.identity.enrolment import TOKEN_REFUSED, EnrolmentToken
+from controller.domain.identity.enrolment import ANY_LOWER_CASE, TOKEN_REFUSED, EnrolmentToken
 from controller.ports.certificates import AuthorityError, CertificateRequest, CertificateRequestRefusedError
-from controller.service.fleet_state import FleetState
+from controller.service.fleet_state import FleetState, TooManyDevicesError
 from controller.service.identity.certificates import CertificateService
 from controller.service.ingest.rate_limit import TokenBuckets
 
 PREFIX: Final = "cordon-enrol_"
 TOKEN_BYTES: Final = 32  # random
+MAX_TOKENS: Final = 1000  # enrolment tokens
 REFUSALS_PER_SECOND: Final = 1.0  # refused enrolments that are audited
 REFUSALS_BURST: Final = 30
 
@@ -43,6 +45,7 @@ class EnrolmentTokenRequest:
     device_class: str = ""
     device_id: str = ""
     replaces: bool = False
+    ids: str = ANY_LOWER_CASE
 
 
 class EnrolmentRefusedError(AuthorityError):
@@ -78,7 +81,11 @@ class EnrolmentService:
         self._audit_limit = TokenBuckets(REFUSALS_PER_SECOND, REFUSALS_BURST)
 
     async def make_token(self, wanted: EnrolmentTokenRequest) -> tuple[str, EnrolmentToken]:
-        """Returns the secret, which is shown once, and the stored token."""
+        """Returns the secret, which is shown once, and the stored token.
+
+        Raises:
+            EnrolmentRefusedError: there are `MAX_TOKENS` already.
+        """
         secret, now = PREFIX + secrets.token_urlsafe(TOKEN_BYTES), self._fleet.clock.now()
         token = EnrolmentToken(
             token_id=self._fleet.new_id(),
@@ -90,11 +97,14 @@ class EnrolmentService:
             device_class=wanted.device_class,
             device_id=wanted.device_id,
             replaces=wanted.replaces,
+            ids=wanted.ids,
         )
-        await self._registry.put_token(token)
+        if not await self._registry.add_token(token, MAX_TOKENS):
+            text = f"there are {MAX_TOKENS} enrolment tokens already: revoke some first"
+            raise EnrolmentRefusedError("too_many_tokens", text)
         detail: dict[str, object] = {
             "token_id": token.token_id, "uses": token.uses_left, "expires_at": token.expires_at,
-            "class": token.device_class, "replaces": token.replaces,
+            "class": token.device_class, "replaces": token.replaces, "ids": token.ids,
         }  # fmt: skip
         entry = AuditEntry(AuditKind.ENROLMENT_TOKEN_CREATED, token.device_id, wanted.by, "", detail)
         await self._fleet.record(entry)
@@ -143,12 +153,9 @@ class EnrolmentService:
         name = certificate.name
         detail: dict[str, object] = {"serial": certificate.serial, "token_id": token.token_id, "peer": peer}
         await self._fleet.record(AuditEntry(AuditKind.ENROLMENT_COMPLETED, name, token.by, "", detail))
-        known = self._fleet.get(name)
-        if token.device_class and (known is None or known.device_class != token.device_class):
-            tags = () if known is None else known.tags
-            await self._fleet.apply_and_commit(
-                name, DeviceLabelled(self._fleet.new_id(), token.device_class, tags, token.by)
-            )
+        enrolled = DeviceEnrolled(self._fleet.new_id(), token.token_id, token.device_class, token.by)
+        with contextlib.suppress(TooManyDevicesError):  # its reports are rejected too, until there is room
+            await self._fleet.apply_and_commit(name, enrolled)
         self._certificates.changed.set()
         self._certificates.on_changed(name)
         authority = self._certificates.authority

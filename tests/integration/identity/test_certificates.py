@@ -38,7 +38,7 @@ async def test_what_was_entered_is_found_again(tmp_path: Path) -> None:
     store = await opened(tmp_path / "cordon.db")
     one = certificate(1)
     await SqliteCertificateRegistry(store).add(one)
-    await SqliteCertificateRegistry(store).put_token(TOKEN)
+    await SqliteCertificateRegistry(store).add_token(TOKEN, 100)
     await store.close()
     store = await opened(tmp_path / "cordon.db")
     again = SqliteCertificateRegistry(store)
@@ -51,7 +51,7 @@ async def test_what_was_entered_is_found_again(tmp_path: Path) -> None:
 
 
 async def test_of_many_at_once_one_gets_the_last_use(registry: SqliteCertificateRegistry) -> None:
-    await registry.put_token(TOKEN)
+    await registry.add_token(TOKEN, 100)
     asked = [registry.admit("aa", certificate(n, f"d{n}"), NOW, is_known=False) for n in range(1, 21)]
     answers = await asyncio.gather(*asked)
     won = [one for one in answers if one.certificate is not None]
@@ -62,7 +62,7 @@ async def test_of_many_at_once_one_gets_the_last_use(registry: SqliteCertificate
 
 
 async def test_of_two_devices_that_want_an_id_at_once_one_gets_it(registry: SqliteCertificateRegistry) -> None:
-    await registry.put_token(replace(TOKEN, uses_left=5))
+    await registry.add_token(replace(TOKEN, uses_left=5), 100)
     answers = await asyncio.gather(*[registry.admit("aa", certificate(n), NOW, is_known=False) for n in (1, 2)])
     assert sorted(one.code for one in answers) == ["", "id_taken"]
     left = await registry.token("aa")
@@ -71,7 +71,7 @@ async def test_of_two_devices_that_want_an_id_at_once_one_gets_it(registry: Sqli
 
 
 async def test_an_answer_that_was_lost_is_given_again_for_the_same_key(registry: SqliteCertificateRegistry) -> None:
-    await registry.put_token(TOKEN)
+    await registry.add_token(TOKEN, 100)
     first = await registry.admit("aa", certificate(1), NOW, is_known=False)
     again = await registry.admit("aa", replace(certificate(2), key="key1"), NOW, is_known=True)
     assert again.certificate == first.certificate == certificate(1)
@@ -80,8 +80,8 @@ async def test_an_answer_that_was_lost_is_given_again_for_the_same_key(registry:
 
 
 async def test_a_key_is_not_certified_again_by_another_token(registry: SqliteCertificateRegistry) -> None:
-    await registry.put_token(TOKEN)
-    await registry.put_token(replace(TOKEN, token_id="t2", digest="bb", device_id="d1", replaces=True))
+    await registry.add_token(TOKEN, 100)
+    await registry.add_token(replace(TOKEN, token_id="t2", digest="bb", device_id="d1", replaces=True), 100)
     await registry.admit("aa", certificate(1), NOW, is_known=False)
     answer = await registry.admit("bb", replace(certificate(2, origin="token:t2"), key="key1"), NOW, is_known=True)
     assert (answer.certificate, answer.code) == (None, "key_used")
@@ -132,7 +132,7 @@ async def test_the_record_is_told_once(registry: SqliteCertificateRegistry) -> N
 async def test_the_last_certificate_of_a_name_is_never_forgotten(registry: SqliteCertificateRegistry) -> None:
     for number in (1, 2):
         await registry.add(certificate(number))
-    await registry.put_token(TOKEN)
+    await registry.add_token(TOKEN, 100)
     assert await registry.prune(NOW + 1000) == 2
     assert [one.serial for one in await registry.of("d1")] == ["2"]
     assert await registry.tokens() == []

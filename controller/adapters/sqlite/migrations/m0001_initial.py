@@ -108,7 +108,7 @@ _IDENTITY: Final = (
     """CREATE TABLE enrolment_tokens (
         token_id TEXT PRIMARY KEY, digest TEXT NOT NULL UNIQUE, uses_left INTEGER NOT NULL, created_at REAL NOT NULL,
         expires_at REAL NOT NULL, made_by TEXT NOT NULL, device_class TEXT NOT NULL, device_id TEXT NOT NULL,
-        replaces INTEGER NOT NULL) STRICT""",
+        replaces INTEGER NOT NULL, ids TEXT NOT NULL DEFAULT '') STRICT""",
     "CREATE TABLE crl_numbers (issuer TEXT PRIMARY KEY, number INTEGER NOT NULL) STRICT",
     # `makers`: who made the token, who made that one, and so on, as JSON.
     """CREATE TABLE tokens (
