@@ -35,6 +35,7 @@ MAX_QUEUED: Final = 64  # own messages that paho holds in addition
 _SELECT_SECONDS: Final = 0.5  # the longest time between two checks for a stop
 _OFFLINE_SECONDS: Final = 2.0  # for the broker to confirm the last status
 _UNSUPPORTED_CODES: Final = frozenset({1, 132})  # CONNACK of MQTT 3.1.1 and 5
+_REFUSALS: Final = {151: "the broker's licence allows no more sessions"}  # EMQX 6.x
 _FIRST_FAILURE: Final = 128  # reason codes from here on are refusals
 NO_SUBSCRIBERS: Final = 16
 _RECONNECT_REQUESTED: Final = "reconnecting, as requested"
@@ -305,7 +306,8 @@ class MqttClient:
         if reason.is_failure:
             unsupported = reason.value in _UNSUPPORTED_CODES or str(reason) == "Unsupported protocol version"
             self.refusals += 1
-            self._refusal = "unsupported" if unsupported else f"refused: {reason} ({reason.value})"
+            words = _REFUSALS.get(reason.value, str(reason))
+            self._refusal = "unsupported" if unsupported else f"refused: {words} ({reason.value})"
             return
         is_v5 = client.protocol == MQTT5
         filters = [topics.down(self._device_id, channel) for channel in topics.DownChannel]

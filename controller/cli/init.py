@@ -14,6 +14,7 @@ import typer
 from controller.cli.connection_options import TOKEN_FILE
 from controller.cli.errors import CliError, ExitCode
 from controller.cli.output import safe, say
+from controller.ports.broker_setup import SERVING_SCOPES
 
 if TYPE_CHECKING:  # imported late: every `cordon --help` would wait for them
     from controller.cli.config_files import InitAnswers
@@ -57,7 +58,14 @@ EmqxUrlsOption = Annotated[
     list[str] | None, _option("http(s)://host:port; repeat for each node  [http://127.0.0.1:18083]", _EMQX)
 ]
 EmqxCaOption = Annotated[Path | None, _option("CA of that API's certificate", _EMQX)]
-EmqxKeyNameOption = Annotated[str | None, _option("API key; asked for when left out", _EMQX)]
+EmqxKeyNameOption = Annotated[
+    str | None,
+    _option(
+        "API key; asked for when left out. With EMQX 6.1.2 or later one without scopes; serving alone needs "
+        f"{', '.join(SERVING_SCOPES)}",
+        _EMQX,
+    ),
+]
 EmqxSecretOption = Annotated[Path | None, _option(f"file with its secret; also ${_SECRET_VARIABLE}", _EMQX)]
 NoBrokerOption = Annotated[bool, typer.Option("--no-broker", help="do not set the broker up", rich_help_panel=_EMQX)]
 

@@ -34,6 +34,9 @@ class DesiredSetup:
     deny_unmatched: bool = False
 
 
+# Scopes of an EMQX API key (6.1.2 and later) that a running controller needs. Setup and audit also read `/configs` and
+# `/listeners`, whose scope EMQX combines with no other: they need a key without scopes.
+SERVING_SCOPES: Final = ("connections", "access_control", "publish", "monitoring", "cluster_operations")
 NO_MATCH_STEP: Final = "default when no rule matches"
 
 

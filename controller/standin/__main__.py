@@ -72,7 +72,7 @@ def _parser() -> argparse.ArgumentParser:
         type=_config,
         metavar="FILE",
         help="JSON with settings: zone, zones, authorization, sources, listeners, auto_subscribe, dashboard, api_keys, "
-        "api_scopes, cookie, versions, security_profile, max_sessions; "
+        "api_scopes, cookie, versions, security_profile, max_sessions, rule_engine; "
         "to imitate a differently configured broker",
     )
     parser.add_argument("--emqx", choices=tuple(RELEASES), default="5.8", help="release to answer as (default 5.8)")

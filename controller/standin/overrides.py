@@ -14,12 +14,13 @@ The format is a JSON object; every part is optional:
      "versions": {"emqx2@127.0.0.1": "5.7.2"},
      "security_profile": "hardened",
      "api_scopes": ["connections", "access_control"],
-     "max_sessions": 25}
+     "max_sessions": 25,
+     "rule_engine": {"limit_selects_in_namespace": false}}
 
 `zone`, `zones`, `authorization`, `sources`, `auto_subscribe`, `dashboard`, `security_profile`, `api_scopes` (the last
 two from 6.x on) and `max_sessions` (of a licence) take effect, and of `listeners` the keys `zone` and `enable_authn`.
-The rest of `listeners`, `api_keys`, `cookie` and `versions` only change what the API reports; the stand-in's sockets do
-not change.
+The rest of `listeners`, `api_keys`, `cookie`, `rule_engine` and `versions` only change what the API reports; the
+stand-in's sockets do not change.
 """
 
 from typing import Any, Final
@@ -41,6 +42,7 @@ _PARTS: Final = {
     "security_profile": str,
     "api_scopes": list,
     "max_sessions": int,
+    "rule_engine": dict,
 }
 
 
@@ -72,6 +74,7 @@ def apply_overrides(state: ClusterState, given: Any) -> None:
         state.security_profile = given["security_profile"]
     if "api_scopes" in given:
         state.api_scopes = frozenset(map(str, given["api_scopes"]))
+    state.rule_engine = given.get("rule_engine", state.rule_engine)
     state.max_sessions = given.get("max_sessions", state.max_sessions)
     state.dashboard.username = str(given.get("dashboard", {}).get("username", state.dashboard.username))
     state.dashboard.password = str(given.get("dashboard", {}).get("password", state.dashboard.password))

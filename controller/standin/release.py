@@ -29,6 +29,7 @@ class EmqxRelease:
     source: Mapping[str, Any] = field(default_factory=dict)
     new_user: Mapping[str, Any] = field(default_factory=dict)
     authorization: Mapping[str, Any] = field(default_factory=dict)
+    rule_engine: Mapping[str, Any] = field(default_factory=dict)
     presence_has_properties: bool = False
     caches_subscribe: bool = True  # 6.3 lists no decision about a subscription in a client's cache
 
@@ -75,6 +76,7 @@ EMQX_6_3: Final = EmqxRelease(
     source={"precondition": ""},
     new_user={"namespace": None},
     authorization={"ignore_backend_failures": False, "include_mountpoint": False},
+    rule_engine={"limit_selects_in_namespace": True},
     presence_has_properties=True,
     caches_subscribe=False,
 )

@@ -80,6 +80,7 @@ class ClusterState:
     settings: Settings = field(default_factory=Settings)
     security_profile: SecurityProfile = "legacy"  # of 6.3
     api_scopes: frozenset[str] | None = None  # of the API key; None: all
+    rule_engine: dict[str, Any] = field(default_factory=dict)  # what the section shows besides its defaults
     max_sessions: int | None = None  # of the licence
     bans: BanList = field(default_factory=BanList)
     rules: AuthzRuleStore = field(default_factory=AuthzRuleStore)

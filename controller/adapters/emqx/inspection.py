@@ -93,6 +93,7 @@ class EmqxInspector(BrokerInspector):
             ask.CONTROLLER_ZONE, lambda: read_controller_zone(self._api, self._controller_id, self._ports)
         )
         await seen.collect(ask.AUTO_SUBSCRIBE, lambda: self._get("/mqtt/auto_subscribe"))
+        await seen.collect(ask.RULE_ENGINE, lambda: self._api.send(requests.read_section("rule_engine")))
         await seen.collect(ask.NODE_CONFIG, self._node_config)
         await seen.collect(ask.COUNTS, self._counts)
         await seen.collect(ask.FILE_RULES, lambda: self._file_rules(seen.answers.get(ask.SOURCES)))

@@ -40,6 +40,7 @@ _CONNECT_WORDS: Final[dict[int, tuple[DisconnectKind, str]]] = {
     137: (DisconnectKind.UNREACHABLE, "the broker is busy"),
     138: (DisconnectKind.REFUSED, "this client is banned at the broker"),
     140: (DisconnectKind.REFUSED, "the broker does not accept this way to authenticate"),
+    151: (DisconnectKind.REFUSED, "the broker's licence allows no more sessions"),  # EMQX 6.x
     156: (DisconnectKind.UNREACHABLE, "the broker says to use another server for now"),
     157: (DisconnectKind.UNREACHABLE, "the broker says the server has moved"),
     159: (DisconnectKind.UNREACHABLE, "the broker limits how fast clients may connect"),

@@ -10,7 +10,14 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from controller.domain.broker.inspection import AUTHENTICATION, FILE_RULES, BrokerInspection, is_loopback, parse_bind
+from controller.domain.broker.inspection import (
+    AUTHENTICATION,
+    FILE_RULES,
+    NODES,
+    BrokerInspection,
+    is_loopback,
+    parse_bind,
+)
 from controller.domain.broker.ports import PortsError, collisions, node_ports
 from controller.domain.broker.session_limits import zone_limits
 from controller.domain.policy.findings import RuleResult
@@ -22,12 +29,16 @@ _PLAIN_TYPES: Final = frozenset({"tcp", "ws"})
 _MODERN: Final = frozenset({"tlsv1.2", "tlsv1.3"})
 _YEAR: Final = timedelta(days=365)
 _DAY: Final = 86_400.0  # seconds
-# `{allow, all}.` allows everything; 6.3 writes the same as `{allow, {security_profile, legacy}}`.
-_ALLOW_ALL: Final = re.compile(
-    r"^[ \t]*\{\s*allow\s*,\s*(?:all|\{\s*security_profile\s*,\s*legacy\s*\})\s*\}\s*\.", re.MULTILINE
+_ALLOW_ALL: Final = re.compile(r"^[ \t]*\{\s*allow\s*,\s*all\s*\}\s*\.", re.MULTILINE)
+# EMQX 6.2.2 and later: everything, unless the security profile is `hardened`.
+_ALLOW_LEGACY: Final = re.compile(
+    r"^[ \t]*\{\s*allow\s*,\s*\{\s*security_profile\s*,\s*legacy\s*\}\s*\}\s*\.", re.MULTILINE
 )
 _DURATION: Final = re.compile(r"(\d+)(ms|s|m|h|d|w)")
 _UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
+_NAMESPACE_LIMIT: Final = "limit_selects_in_namespace"
+_FIRST_WITH_NAMESPACES: Final = (6, 0, 3)
+_RELEASE_NUMBER: Final = re.compile(r"\d{1,6}")
 _OWN_BRANCH: Final = wire.down_branch("${clientid}").removesuffix("#")
 _WIDE: Final = frozenset({"#", "+/#"})
 
@@ -131,6 +142,11 @@ def read_file_rules(answer: Any, inspection: BrokerInspection) -> BrokerResponse
                 f"its rules are not reported ({inspection.silence.get(FILE_RULES, 'no rules')})"
             )
         }
+    if enabled and not _ALLOW_ALL.search(answer["rules"]) and _ALLOW_LEGACY.search(answer["rules"]):
+        reason = (
+            "it does with EMQX_SECURITY_PROFILE=legacy, EMQX's default, and not with hardened; the API tells neither"
+        )
+        return {"file_allows_all": FactUnavailableError(reason)}
     return {"file_allows_all": bool(enabled and _ALLOW_ALL.search(answer["rules"]))}
 
 
@@ -185,6 +201,24 @@ def read_auto_subscribe(answer: Any, _inspection: BrokerInspection) -> BrokerRes
     """Reads `GET /mqtt/auto_subscribe`; a client's own branch of Cordon stays open to it in any case."""
     topics = [str(row["topic"]) for row in answer]
     return {"auto_subscribe_topics": [topic for topic in topics if not topic.startswith(_OWN_BRANCH)]}
+
+
+def read_rule_engine(answer: Any, inspection: BrokerInspection) -> BrokerResponse:
+    """Reads the section `rule_engine`; releases that know the setting have it on by default."""
+    value = answer.get(_NAMESPACE_LIMIT)
+    if value is None:
+        versions = read_nodes(inspection.answers[NODES], inspection)["versions"]
+        if isinstance(versions, FactUnavailableError):
+            return {"events_within_namespace": versions}
+        if all(_release(version) < _FIRST_WITH_NAMESPACES for version in versions):
+            reason = "this version of EMQX does not have it"
+            return {"events_within_namespace": FactUnavailableError(reason, RuleResult.NOTAPPLICABLE)}
+        value = True
+    return {"events_within_namespace": value is True}
+
+
+def _release(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in _RELEASE_NUMBER.findall(version)[:3])
 
 
 def read_node_config(answer: Any, _inspection: BrokerInspection) -> BrokerResponse:

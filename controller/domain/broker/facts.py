@@ -22,6 +22,7 @@ from controller.domain.broker.fact_readers import (
     read_login,
     read_node_config,
     read_nodes,
+    read_rule_engine,
     read_rules_for_all,
     read_sources,
     read_zone,
@@ -68,6 +69,8 @@ CATALOGUE: Final[dict[str, tuple[str, str, str]]] = {
         "bool", ask.CONTROLLER_ZONE, "whether EMQX ends the controller's session before its queue is full"),
     "auto_subscribe_topics": (
         "list(string)", ask.AUTO_SUBSCRIBE, "subscriptions that EMQX makes for every client, whatever the rules say"),
+    "events_within_namespace": (
+        "bool", ask.RULE_ENGINE, "`rule_engine.limit_selects_in_namespace`, which keeps some events from EMQX's rules"),
     "default_cookie": ("bool", ask.NODE_CONFIG, "whether nodes authenticate each other by EMQX's default cookie"),
     "nodes_disagree": ("list(string)", ask.COUNTS, "nodes with their numbers of bans and rules, if these differ"),
     "default_dashboard_login": ("bool", ask.LOGIN, "whether the dashboard accepts admin/public"),
@@ -94,6 +97,7 @@ _READERS: Final[dict[str, FactReader]] = {
     ask.ZONE: read_zone,
     ask.CONTROLLER_ZONE: read_controller_zone,
     ask.AUTO_SUBSCRIBE: read_auto_subscribe,
+    ask.RULE_ENGINE: read_rule_engine,
     ask.NODE_CONFIG: read_node_config,
     ask.COUNTS: read_counts,
     ask.LOGIN: read_login,

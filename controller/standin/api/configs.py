@@ -82,6 +82,7 @@ def configs(context: RequestContext, request: Request) -> Response:
         return json_response(200, {"sys_topics": state.settings.sys_topics})
     sections: dict[str, Any] = {
         "node": _node(context),
+        "rule_engine": {"ignore_sys_message": True, **state.release.rule_engine, **state.rule_engine},
         "sys_topics": state.settings.sys_topics,
         "zones": state.settings.named_zones,
         **state.settings.zone,

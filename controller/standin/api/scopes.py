@@ -12,7 +12,6 @@ _SCOPES: Final = (
     ("/nodes", "cluster_operations"),
     ("/configs", "system"),
     ("/listeners", "system"),
-    ("/mqtt", "system"),
     ("/publish", "publish"),
     ("/metrics", "monitoring"),
     ("/stats", "monitoring"),

@@ -53,6 +53,7 @@ GOOD: dict[str, Any] = {
         {"name": "gone", "enable": False, "expired_at": "infinity"},
     ],
     "cookie": "a-long-random-text",
+    "rule_engine": {"limit_selects_in_namespace": False},
 }
 BAD: dict[str, Any] = {
     "listeners": {
@@ -84,6 +85,7 @@ BAD: dict[str, Any] = {
         {"name": "other", "created_at": YEARS_AGO, "expired_at": "infinity"},
     ],
     "cookie": "emqxsecretcookie",
+    "rule_engine": {"limit_selects_in_namespace": True},
     "versions": {"emqx2@127.0.0.1": "5.7.2"},
 }  # fmt: skip
 # Every rule of the pack; those that a loopback stand-in cannot break by configuration are named below.

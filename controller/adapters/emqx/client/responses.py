@@ -18,7 +18,7 @@ from schemas.base import clean_text
 MAX_MESSAGE: Final = 300  # characters of EMQX's message in an error's text
 
 # The scope of an API key that covers a path (EMQX 6.1.2 and later; before, a key has all of them or none).
-_SCOPES: Final = (
+SCOPES: Final = (
     ("/clients", "connections"),
     ("/banned", "connections"),
     ("/authorization", "access_control"),
@@ -28,7 +28,11 @@ _SCOPES: Final = (
     ("/cluster", "cluster_operations"),
     ("/configs", "system"),
     ("/listeners", "system"),
+    ("/metrics", "monitoring"),
+    ("/stats", "monitoring"),
 )
+
+_UNCOMBINED: Final = "system"
 
 
 class EmqxConflictError(BrokerConflictError):
@@ -115,6 +119,11 @@ def _missing_right(path: str, status: int, code: str) -> str:
         return "EMQX lets no API key do this, only a dashboard login"
     if status == 401:
         return "EMQX does not accept the API key: key or secret is wrong, or the key is disabled or expired"
-    scope = next((scope for prefix, scope in _SCOPES if path.startswith(prefix)), "")
+    scope = next((scope for prefix, scope in SCOPES if path.startswith(prefix)), "")
+    if scope == _UNCOMBINED:
+        return (
+            f"the API key lacks the scope {scope}, which EMQX combines with no other: setup and audit need a key with "
+            "role administrator and no scopes"
+        )
     needs = f"role administrator and the scope {scope}" if scope else "role administrator"
     return f"the API key lacks a right: it needs {needs}"

@@ -103,7 +103,6 @@ def test_anonymous_listeners_are_unknown_without_the_authentication_chain() -> N
     [
         ("{allow, all}.", True),
         ("  {allow,all}.", True),
-        ("{allow, {security_profile, legacy}}.", True),
         ("%% {allow, all}.", False),
         ('{allow, {username, "x"}, all, ["a"]}.\n{deny, all}.', False),
     ],
@@ -117,6 +116,36 @@ def test_file_source_that_allows_everything_is_detected(rules: str, open_: bool)
         gather_broker_facts(inspection({"file_rules": {"enable": False, "rules": rules}})).known["file_allows_all"]
         is False
     )
+
+
+def test_the_rule_of_the_legacy_profile_is_unknown() -> None:
+    """EMQX 6.2.2 and later: `hardened` turns it off, and the API does not tell the profile."""
+    rules = "{allow, {security_profile, legacy}}."
+    missing = gather_broker_facts(inspection({"file_rules": {"enable": True, "rules": rules}})).missing
+    assert "EMQX_SECURITY_PROFILE" in missing["file_allows_all"].reason
+    disabled = gather_broker_facts(inspection({"file_rules": {"enable": False, "rules": rules}}))
+    assert disabled.known["file_allows_all"] is False
+    both = gather_broker_facts(inspection({"file_rules": {"enable": True, "rules": f"{{allow, all}}.\n{rules}"}}))
+    assert both.known["file_allows_all"] is True
+
+
+@pytest.mark.parametrize(
+    ("version", "section", "value"),
+    [
+        ("5.8.9", {}, RuleResult.NOTAPPLICABLE),
+        ("6.0.2", {}, RuleResult.NOTAPPLICABLE),
+        ("6.3.0-beta.2", {}, True),
+        ("6.3.0-beta.2", {"limit_selects_in_namespace": True}, True),
+        ("6.3.0-beta.2", {"limit_selects_in_namespace": False}, False),
+    ],
+)
+def test_the_namespace_limit_is_on_by_default_in_6(version: str, section: dict[str, Any], value: object) -> None:
+    nodes = [{"node": "emqx@h", "node_status": "running", "version": version}]
+    facts = gather_broker_facts(inspection({"nodes": nodes, "rule_engine": section}))
+    if value is RuleResult.NOTAPPLICABLE:
+        assert facts.missing["events_within_namespace"].result is value
+    else:
+        assert facts.known["events_within_namespace"] is value
 
 
 def test_certificate_days_left_is_the_shortest_of_all_listeners() -> None:
