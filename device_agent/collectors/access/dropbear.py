@@ -1,21 +1,25 @@
 """The `ssh` section of dropbear, a small SSH server, from its arguments in the distribution's configuration files."""
 
-import re
 import shlex
 from typing import Any, Final
 
 from device_agent.collectors.base import Section, SectionBuilder
 from device_agent.host.files import parse_key_values, read_text
+from device_agent.host.reading import GapRecorder
 from device_agent.host.system import System
 
 _PROGRAMS: Final = ("/usr/sbin/dropbear", "/usr/bin/dropbear", "/bin/dropbear")
 _UCI: Final = "/etc/config/dropbear"
-# Debian, Alpine: a file of shell variables, and the variable that holds the arguments.
-_ARGUMENTS: Final = (("/etc/default/dropbear", "DROPBEAR_EXTRA_ARGS"), ("/etc/conf.d/dropbear", "DROPBEAR_OPTS"))
+# Debian, Yocto, Buildroot, Alpine: a file of shell variables, and the variables that hold the arguments.
+_ARGUMENTS: Final = (
+    ("/etc/default/dropbear", ("DROPBEAR_EXTRA_ARGS", "DROPBEAR_ARGS")),
+    ("/etc/conf.d/dropbear", ("DROPBEAR_OPTS",)),
+)
 _DEFAULT_TRIES: Final = 10
-_UCI_OPTION: Final = re.compile(r"^[ \t]*option[ \t]+(\S+)[ \t]+['\"]?([^'\"\n]*)['\"]?[ \t]*$", re.MULTILINE)
-_UCI_SECTION: Final = re.compile(r"^[ \t]*config[ \t]+dropbear\b.*$", re.MULTILINE)
 _OFF: Final = frozenset({"off", "0", "no", "false", "disabled"})
+_WITH_VALUE: Final = frozenset("bcdrpPWKITAGD")  # options that take a value, joined or as the next argument
+_FLAGS: Final = frozenset("RFEmwsgBajkizVtle")
+_FIELDS: Final = ("ports", "password_login", "root_login", "max_auth_tries", "empty_passwords")
 
 
 def collect(system: System) -> Section | None:
@@ -23,16 +27,32 @@ def collect(system: System) -> Section | None:
     if not any(system.path(program).exists() for program in _PROGRAMS):
         return None
     section = SectionBuilder(server="dropbear", resolved=False, x11_forwarding=False, interactive_login=False)
-    with section.capture("ports", "password_login", "root_login", "max_auth_tries"):
+    gaps = GapRecorder()
+    with gaps.capture():
         uci = read_text(system.path(_UCI))
-        section.set(**(_from_uci(uci) if uci else _from_arguments(_arguments(system))))
-    section.gap("empty_passwords", "weak_algorithms", reason="dropbear does not report it")
+        section.set(**(_from_uci(uci) if uci else _from_arguments(_arguments(system), gaps)))
+        if uci:
+            section.gap("empty_passwords", reason="depends on how dropbear was built", source=_UCI)
+    section.add_gaps(gaps.gaps, *_FIELDS)
+    section.gap("weak_algorithms", reason="dropbear does not report it")
     return section.build()
 
 
 def _from_uci(text: str) -> dict[str, Any]:
-    """Parses OpenWrt's configuration: a block for each server; the most permissive one counts."""
-    blocks = [dict(_UCI_OPTION.findall(part)) for part in _UCI_SECTION.split(text)[1:]]
+    """Parses OpenWrt's configuration: a block for each server; the most permissive one counts.
+
+    Raises:
+        ValueError: a line has open quotes.
+    """
+    blocks: list[dict[str, str]] = []
+    is_dropbear = False
+    for line in text.splitlines():
+        words = shlex.split(line, comments=True)
+        if words[:1] == ["config"]:
+            is_dropbear = words[1:2] == ["dropbear"]
+            blocks += [{}] if is_dropbear else []
+        elif is_dropbear and len(words) == 3 and words[0] == "option":
+            blocks[-1][words[1]] = words[2].lower()
     enabled = [block for block in blocks if block.get("enable", "1") not in _OFF]
     passwords = [block for block in enabled if block.get("PasswordAuth", "on") not in _OFF]
     root = [block for block in enabled if block.get("RootLogin", "on") not in _OFF]
@@ -47,32 +67,46 @@ def _from_uci(text: str) -> dict[str, Any]:
 
 
 def _arguments(system: System) -> list[str]:
+    """Returns the arguments that the distribution's files give dropbear.
+
+    Raises:
+        ValueError: a value has open quotes.
+    """
     arguments: list[str] = []
-    for path, name in _ARGUMENTS:
+    for path, names in _ARGUMENTS:
         values = parse_key_values(read_text(system.path(path)))
-        if port := values.get("DROPBEAR_PORT", "").strip("\"'"):
+        if port := " ".join(shlex.split(values.get("DROPBEAR_PORT", ""), comments=True)):
             arguments += ["-p", port]
-        arguments += shlex.split(values.get(name, "").strip("\"'"))
+        for name in names:
+            # The shell removes the quotes of the value; what is in them are the words of the command line.
+            arguments += shlex.split(" ".join(shlex.split(values.get(name, ""), comments=True)))
     return arguments
 
 
-def _from_arguments(arguments: list[str]) -> dict[str, Any]:
+def _from_arguments(arguments: list[str], gaps: GapRecorder) -> dict[str, Any]:
     flags, ports, tries = set[str](), list[str](), _DEFAULT_TRIES
     rest = iter(arguments)
     for argument in rest:
-        if argument[:2] in {"-p", "-T"}:
-            value = argument[2:] or next(rest, "")
-            if argument[1] == "p":
+        letters = iter(argument[1:] if argument.startswith("-") else "")
+        if not argument.startswith("-") or "$" in argument:
+            gaps.add(f"not understood: {argument}")
+        for letter in letters:
+            if letter not in _WITH_VALUE:
+                flags.add(letter)
+                continue
+            value = "".join(letters) or next(rest, "")
+            if letter == "p":
                 ports.append(value.rpartition(":")[2])
-            else:
+            elif letter == "T":
                 tries = _number(value) or tries
-        elif argument.startswith("-"):
-            flags |= set(argument[1:])
+    for unknown in sorted(flags - _FLAGS):
+        gaps.add(f"not understood: -{unknown}")
     return {
         "ports": _ports(ports or ["22"]),
         "password_login": "s" not in flags,
         "root_login": "no" if "w" in flags else "prohibit-password" if flags & {"g", "s"} else "yes",
         "max_auth_tries": tries,
+        "empty_passwords": "B" in flags and "s" not in flags,
     }
 
 

@@ -99,7 +99,27 @@ def test_dropbear_settings_of_openwrt_alpine_and_debian(tmp_path: Path) -> None:
     debian = {**program, "/etc/default/dropbear": 'DROPBEAR_PORT=23\nDROPBEAR_EXTRA_ARGS="-w -g"\n'}
     section = collect_ssh(put_all(tmp_path / "debian", debian))
     assert (section["root_login"], section["ports"], section["max_auth_tries"]) == ("no", [23], 10)
-    assert section["empty_passwords"] is None
+    assert section["empty_passwords"] is False
+
+
+@pytest.mark.parametrize(
+    ("path", "text", "expected"),
+    [
+        ("/etc/default/dropbear", 'DROPBEAR_EXTRA_ARGS=" -B"\n', {"empty_passwords": True}),
+        ("/etc/default/dropbear", "DROPBEAR_EXTRA_ARGS='-B -s'\n", {"empty_passwords": False, "password_login": False}),
+        ("/etc/default/dropbear", 'DROPBEAR_ARGS="-s -p 2222"\n', {"password_login": False, "ports": [2222]}),
+        ("/etc/default/dropbear", 'DROPBEAR_EXTRA_ARGS="-b/etc/issue.net -W65536"\n', {"password_login": True}),
+        ("/etc/default/dropbear", 'DROPBEAR_EXTRA_ARGS="-Ews" # why\n', {"root_login": "no", "password_login": False}),
+        ("/etc/default/dropbear", 'DROPBEAR_EXTRA_ARGS="-sp2022 $MORE"\n', {"ports": None, "password_login": None}),
+        ("/etc/default/dropbear", 'DROPBEAR_EXTRA_ARGS="-s\n', {"password_login": None, "empty_passwords": None}),
+        ("/etc/config/dropbear", "config dropbear\n option PasswordAuth 'off' # keys\n", {"password_login": False}),
+        ("/etc/config/dropbear", "config dropbear\n option PasswordAuth 'off\n", {"password_login": None}),
+        ("/etc/config/dropbear", "config dropbear\n option PasswordAuth Off\n", {"empty_passwords": None}),
+    ],
+)
+def test_arguments_of_dropbear(path: str, text: str, expected: dict[str, Any], tmp_path: Path) -> None:
+    section = collect_ssh(put_all(tmp_path, {"/usr/sbin/dropbear": "", path: text}))
+    assert {key: section[key] for key in expected} == expected
 
 
 def test_a_host_without_an_ssh_server_has_no_section(tmp_path: Path) -> None:
