@@ -54,8 +54,10 @@ def _add_optional(section: SectionBuilder, system: System, openssl_dir: str) -> 
         file = openssl_config.config_path(system, openssl_dir)
         if file is None:
             raise FactsUnavailableError("there is no openssl.cnf")
-        policy = openssl_config.read_policy(system, file)
+        reading = openssl_config.read_policy(system, file)
+        policy = reading.value
         section.set(config=policy)
+        section.add_gaps(reading.gaps, "min_protocol")
         if policy["security_level"] is None:
             section.gap("security_level", reason="openssl.cnf sets none; the library's default applies")
     with section.capture("tls_errors"):

@@ -1,11 +1,12 @@
 """Parses openssl.cnf as the OpenSSL library does, includes and variables resolved, and returns its TLS policy."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
 from device_agent.host.files import list_files, read_text
+from device_agent.host.reading import GapRecorder, Reading
 from device_agent.host.system import System
 
 CONFIG_PATHS: Final = (
@@ -20,6 +21,8 @@ MAX_VALUE: Final = 512  # characters, after expansion
 _DEFAULT: Final = "default"
 _VARIABLE: Final = re.compile(r"\$(?:(\w+)::)?(?:\{(\w+)\}|\((\w+)\)|(\w+))")
 _LEVEL: Final = re.compile(r"@SECLEVEL=([0-5])(?![0-9])")
+_TLS_VERSIONS: Final = ("SSLv3", "TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3")
+_DTLS_VERSIONS: Final = ("DTLSv1", "DTLSv1.2")
 _TRUE: Final = frozenset({"1", "yes", "true", "on", "y"})
 # Values of `Options` that weaken TLS.
 _UNSAFE: Final = frozenset({"unsafelegacyrenegotiation", "unsafelegacyserverconnect", "allownoenckeyexchange"})
@@ -33,8 +36,8 @@ def config_path(system: System, openssl_dir: str) -> str | None:
     return next((path for path in paths if system.path(path).is_file()), None)
 
 
-def read_policy(system: System, file: str) -> dict[str, Any]:
-    """Returns the fields of `OpensslConfig`.
+def read_policy(system: System, file: str) -> Reading[dict[str, Any]]:
+    """Returns the fields of `OpensslConfig`; gaps concern the protocol versions.
 
     Raises:
         OSError: the file cannot be read.
@@ -64,7 +67,10 @@ def _read_into(sections: ConfigSections, system: System, file: str, section: str
             key, _, value = line.partition("=")
             scope, _, name = key.strip().rpartition("::")
             scope = scope or section
-            sections.setdefault(scope, {})[name] = _expand(sections, scope, _unquote(value))
+            values = sections.setdefault(scope, {})
+            expanded = _expand(sections, scope, _unquote(value))
+            values.pop(name, None)  # a later value is applied later, as the library does
+            values[name] = expanded
     return section
 
 
@@ -112,22 +118,25 @@ def _expand(sections: ConfigSections, scope: str, value: str) -> str:
     return _VARIABLE.sub(replacement, value)[:MAX_VALUE] if "$" in value else value
 
 
-def effective_policy(file: str, sections: Mapping[str, Mapping[str, str]]) -> dict[str, Any]:
+def effective_policy(file: str, sections: Mapping[str, Mapping[str, str]]) -> Reading[dict[str, Any]]:
     """Evaluates the sections that the library reads; the others are for tools such as `openssl req`."""
+    gaps = GapRecorder()
     start = _section(sections, sections.get(_DEFAULT, {}).get("openssl_conf", ""))
     tls = _section(sections, _section(sections, start.get("ssl_conf", "")).get("system_default", ""))
-    unprefixed = {key.partition(".")[2] or key: value for key, value in tls.items()}
-    commands = {key.lower(): value for key, value in unprefixed.items()}
-    ciphers = commands.get("cipherstring", "")
+    # The library ignores what is before the first dot: `TLS.MinProtocol` and `DTLS.MinProtocol` are one command.
+    commands = [((key.partition(".")[2] or key).lower(), value) for key, value in tls.items()]
+    last = dict(commands)
+    min_protocol, max_protocol = _protocols(commands, gaps)
+    ciphers = last.get("cipherstring", "")
     level = _LEVEL.search(ciphers)
     providers = _section(sections, start.get("providers", ""))
     algorithms = _section(sections, start.get("alg_section", ""))
     properties = algorithms.get("default_properties", "").replace(" ", "")
-    options = (option.strip().lstrip("+") for option in commands.get("options", "").split(","))
-    return {
+    options = (option.strip().lstrip("+") for option in last.get("options", "").split(","))
+    policy = {
         "file": file,
-        "min_protocol": commands.get("minprotocol", ""),
-        "max_protocol": commands.get("maxprotocol", ""),
+        "min_protocol": min_protocol,
+        "max_protocol": max_protocol,
         "cipher_string": ciphers,
         "security_level": int(level[1]) if level else None,
         "legacy_provider": _is_active(sections, providers, "legacy"),
@@ -136,6 +145,33 @@ def effective_policy(file: str, sections: Mapping[str, Mapping[str, str]]) -> di
         or _is_active(sections, providers, "fips"),
         "unsafe_options": sorted({option for option in options if option.lower() in _UNSAFE})[:8],
     }
+    return gaps.complete(policy)
+
+
+def _protocols(commands: Iterable[tuple[str, str]], gaps: GapRecorder) -> tuple[str, str]:
+    """Returns the lowest and the highest version of TLS that the commands leave, empty for the library's default.
+
+    A DTLS version changes nothing for TLS. `Protocol` switches single versions off and on again.
+    """
+    bounds = {"minprotocol": "", "maxprotocol": ""}
+    switched_off: set[str] = set()
+    for name, value in commands:
+        if name in bounds and value in {"None", *_TLS_VERSIONS}:
+            bounds[name] = value
+        elif name in bounds and value not in _DTLS_VERSIONS:
+            gaps.add(f"not understood: {name} = {value}")
+        elif name == "protocol":
+            for item in filter(None, map(str.strip, value.split(","))):
+                versions = _TLS_VERSIONS if item.lstrip("+-").upper() == "ALL" else (item.lstrip("+-"),)
+                if not {*versions} <= {*_TLS_VERSIONS, *_DTLS_VERSIONS, "SSLv2"}:
+                    gaps.add(f"not understood: protocol = {value}")
+                (switched_off.update if item.startswith("-") else switched_off.difference_update)(versions)
+    lowest = bounds["minprotocol"]
+    if switched_off:
+        first = _TLS_VERSIONS.index(lowest) if lowest in _TLS_VERSIONS else 0
+        left = [version for version in _TLS_VERSIONS[first:] if version not in switched_off]
+        lowest = left[0] if left and (lowest or left[0] != _TLS_VERSIONS[0]) else lowest
+    return lowest, bounds["maxprotocol"]
 
 
 def _section(sections: Mapping[str, Mapping[str, str]], name: str) -> Mapping[str, str]:

@@ -17,7 +17,7 @@ from device_agent.collectors.crypto.openssl import stale_processes
 from device_agent.domain.report_limits import normalise_findings
 from device_agent.errors import FactsUnavailableError
 from device_agent.host.system import System
-from tests.support.root_folder import gap_texts, put_all
+from tests.support.root_folder import gap_texts, put, put_all
 
 DEBIAN = """
 HOME = .
@@ -59,7 +59,7 @@ POLICY = "CipherString = @SECLEVEL=2:kEECDH\nTLS.MinProtocol = TLSv1.2\nTLS.MaxP
 
 
 def config(root: Path, path: str = "/etc/ssl/openssl.cnf") -> dict[str, Any]:
-    return openssl_config.read_policy(System(root), path)
+    return openssl_config.read_policy(System(root), path).value
 
 
 def test_the_policy_of_debian(tmp_path: Path) -> None:
@@ -236,3 +236,28 @@ def test_any_text_is_parsed_without_an_error(tmp_path_factory: pytest.TempPathFa
     put_all(root, {"etc/ssl/openssl.cnf": "openssl_conf = i\n[i]\nssl_conf = s\n[s]\nsystem_default = d\n[d]\n" + text})
     config(root)
     tls_errors.is_tls_error(text)
+
+
+@pytest.mark.parametrize(
+    ("commands", "lowest"),
+    [
+        ("TLS.MinProtocol = TLSv1\nDTLS.MinProtocol = DTLSv1.2\n", "TLSv1"),
+        ("TLS.MinProtocol = TLSv1.2\nDTLS.MinProtocol = DTLSv1\n", "TLSv1.2"),
+        ("MinProtocol = TLSv1.2\nTLS.MinProtocol = TLSv1\n", "TLSv1"),
+        ("TLS.MinProtocol = TLSv1\nMinProtocol = TLSv1.2\nTLS.MinProtocol = TLSv1.1\n", "TLSv1.1"),
+        ("Protocol = -ALL, TLSv1.2\n", "TLSv1.2"),
+        ("MinProtocol = TLSv1\nProtocol = -TLSv1\n", "TLSv1.1"),
+        ("Protocol = -TLSv1.3\n", ""),
+        ("MinProtocol = None\n", "None"),
+    ],
+)
+def test_the_lowest_protocol_version_is_that_of_the_library(commands: str, lowest: str, tmp_path: Path) -> None:
+    put(tmp_path, "/etc/ssl/openssl.cnf", f"openssl_conf=a\n[a]\nssl_conf=b\n[b]\nsystem_default=c\n[c]\n{commands}")
+    assert config(tmp_path)["min_protocol"] == lowest
+
+
+@pytest.mark.parametrize("command", ["MinProtocol = TLS1.2", "MinProtocol =", "Protocol = -TLS1"])
+def test_a_protocol_that_is_not_understood_is_a_gap(command: str, tmp_path: Path) -> None:
+    put(tmp_path, "/etc/ssl/openssl.cnf", f"openssl_conf=a\n[a]\nssl_conf=b\n[b]\nsystem_default=c\n[c]\n{command}\n")
+    reading = openssl_config.read_policy(System(tmp_path), "/etc/ssl/openssl.cnf")
+    assert [gap.reason.partition(":")[0] for gap in reading.gaps] == ["not understood"]
