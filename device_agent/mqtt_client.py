@@ -26,6 +26,7 @@ from device_agent.domain.connection_policy import MQTT5, ConnectionAttempt, Conn
 from device_agent.host.tls_socket import RememberingTlsSocket, failure_of
 from device_agent.settings import MqttSettings, read_secret
 from schemas import topics
+from schemas.base import MAX_PACKET_BYTES
 from schemas.broker_address import BrokerAddress
 from schemas.topics import UpChannel
 
@@ -203,7 +204,9 @@ class MqttClient:
         reason, sock = "connection closed", None
         outcome: ConnectionOutcome | None = None
         try:
-            client.connect(server.host, server.port, keepalive=int(self._settings.keepalive), **_clean_start(attempt))
+            client.connect(
+                server.host, server.port, keepalive=int(self._settings.keepalive), **connect_options(attempt)
+            )
             set_tcp_nodelay(client)
             sock = client.socket()
             reason = self._serve_socket(client)
@@ -374,12 +377,16 @@ def set_tcp_nodelay(client: mqtt.Client) -> None:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
-def _clean_start(attempt: ConnectionAttempt) -> dict[str, Any]:
-    """Makes the session outlive the connection: in MQTT 5 by these options, in 3.1.1 by the client's constructor."""
+def connect_options(attempt: ConnectionAttempt) -> dict[str, Any]:
+    """Makes the session outlive the connection: in MQTT 5 by these options, in 3.1.1 by the client's constructor.
+
+    MQTT 5 also has the broker drop packets that are larger than any message of the controller.
+    """
     if attempt.level != MQTT5:
         return {}
     properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]  # paho leaves it untyped
     properties.SessionExpiryInterval = SESSION_EXPIRY_SECONDS
+    properties.MaximumPacketSize = MAX_PACKET_BYTES
     return {"clean_start": False, "properties": properties}
 
 

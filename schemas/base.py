@@ -20,6 +20,7 @@ WIRE_VERSION: Final = 1
 
 # Bytes of a payload.
 MAX_POSTURE_BYTES: Final = 64 * 1024
+MAX_PACKET_BYTES: Final = MAX_POSTURE_BYTES + 8 * 1024  # of an MQTT packet: the largest payload, topic, properties
 MAX_SIGNED_BYTES: Final = MAX_POSTURE_BYTES * 3 // 4 - 1024  # of a report that fits MAX_POSTURE_BYTES in its envelope
 MAX_KEY_TEXT: Final = 2048  # of a public key in base64
 MAX_STATUS_BYTES: Final = 4 * 1024

@@ -96,6 +96,23 @@ async def bearer(
     raise await _refusal(request, found, presented=credentials is not None)
 
 
+async def presented_token(
+    request: Request,
+    fleet: FleetDep,
+    store: StoreDep,
+    credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_scheme)],
+) -> ApiToken | None:
+    """Returns the token of a public route's caller who presents one; a wrong one is refused as everywhere.
+
+    Raises:
+        ApiError: as `bearer`.
+    """
+    return None if credentials is None else await bearer(request, fleet, store, credentials)
+
+
+PresentedTokenDep = Annotated[ApiToken | None, Depends(presented_token)]
+
+
 async def _refusal(request: Request, expired: ApiToken | None, *, presented: bool) -> ApiError:
     failures = request.app.state.failures
     assert isinstance(failures, FailedAttempts)

@@ -6,7 +6,7 @@ from typing import Annotated, Final, Protocol
 
 from fastapi import Depends, Request
 
-from controller.api.errors import ApiError
+from controller.api.errors import ApiError, detail_for
 from controller.domain.device import Device
 from controller.domain.policy.model import PolicySet
 from controller.ports.broker import BrokerControl
@@ -202,11 +202,12 @@ def require_device(fleet: FleetState, device_id: str) -> Device:
     return device
 
 
-async def writable(store: StoreDep) -> None:
+async def writable(request: Request, store: StoreDep) -> None:
     """Refuses a decision that could not be stored: it must be durable before it is acknowledged.
 
     Raises:
         ApiError: 503, the store cannot write.
     """
     if store.health.trouble:
-        raise ApiError(503, "store_not_writable", f"nothing can be decided now: {store.health.trouble}", RETRY_AFTER)
+        text = f"nothing can be decided now: {detail_for(request, store.health.trouble)}"
+        raise ApiError(503, "store_not_writable", text, RETRY_AFTER)

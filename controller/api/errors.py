@@ -93,16 +93,22 @@ def _problem(error: Mapping[str, Any]) -> str:
     return "is not one of the values in the API's description" if is_long else text
 
 
-async def _controller_error(_request: Request, error: Exception) -> JSONResponse:
+def detail_for(request: Request, text: str) -> str:
+    """Returns a text that may name addresses and paths, only to callers with a valid token."""
+    return text if getattr(request.state, "token", None) is not None else "only operators are told why"
+
+
+async def _controller_error(request: Request, error: Exception) -> JSONResponse:
+    text = detail_for(request, str(error))
     match error:
         case BrokerUnreachableError():
-            return answer(503, "broker_unreachable", str(error))
+            return answer(503, "broker_unreachable", text)
         case BrokerError():
-            return answer(502, "broker_refused", str(error))
+            return answer(502, "broker_refused", text)
         case StoreError():
-            return answer(503, "store_failed", str(error))
+            return answer(503, "store_failed", text)
         case _:
-            return answer(500, "failed", str(error))
+            return answer(500, "failed", text)
 
 
 async def _unexpected(request: Request, error: Exception) -> JSONResponse:

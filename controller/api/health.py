@@ -4,9 +4,10 @@ from typing import Final, Literal
 
 from fastapi import APIRouter, Response
 
-from controller.api.auth import public
+from controller.api.auth import PresentedTokenDep, public
 from controller.api.context import Services, ServicesDep
 from controller.api.fields import View
+from controller.domain.scopes import Scope
 
 MIN_RECENT: Final = 15.0  # seconds since the broker was last read
 _PASSES: Final = 3  # missed comparisons
@@ -19,7 +20,10 @@ class LivenessView(View):
 
 
 class ReadinessView(View):
-    """`reasons`: why it is not ready; `warnings`: what is wrong although it may be ready."""
+    """`reasons`: why it is not ready; `warnings`: what is wrong although it may be ready.
+
+    Both name addresses and paths, so only a token with the scope `read` gets them.
+    """
 
     ready: bool
     reasons: tuple[str, ...]
@@ -58,8 +62,10 @@ async def healthz() -> LivenessView:
 
 
 @router.get("/readyz", responses={503: {"model": ReadinessView, "description": "not ready"}})
-async def readyz(services: ServicesDep, response: Response) -> ReadinessView:
+async def readyz(services: ServicesDep, response: Response, token: PresentedTokenDep) -> ReadinessView:
     """Ready: MQTT is connected, the store is writable, the broker was read recently, policies are loaded."""
     reasons = not_ready_reasons(services, services.fleet.clock.now())
     response.status_code = 503 if reasons else 200
+    if token is None or Scope.READ not in token.scopes:
+        return ReadinessView(ready=not reasons, reasons=(), warnings=())
     return ReadinessView(ready=not reasons, reasons=reasons, warnings=warnings(services))

@@ -20,6 +20,7 @@ from device_agent.settings import MqttProtocol
 from device_agent.simulator.device import SimulatedDevice
 from device_agent.simulator.observations import Observation, ObservationKind, Observer
 from schemas.backoff import Backoff
+from schemas.base import MAX_PACKET_BYTES
 from schemas.broker_address import BrokerAddress
 from schemas.topics import UpChannel, up
 
@@ -142,6 +143,7 @@ class SimulatedConnection:
             if self._attempt.level == MQTT5:
                 properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]  # paho leaves it untyped
                 properties.SessionExpiryInterval = SESSION_EXPIRY_SECONDS
+                properties.MaximumPacketSize = MAX_PACKET_BYTES
                 extra = {"clean_start": False, "properties": properties}
             client.connect(server.host, server.port, keepalive=self._access.keepalive, **extra)
             set_tcp_nodelay(client)

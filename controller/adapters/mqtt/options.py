@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal
 
+from schemas.base import MAX_PACKET_BYTES
 from schemas.broker_address import BrokerAddress
 from schemas.topics import ALL_UP
 
@@ -27,7 +28,8 @@ class MqttOptions:
         receive_maximum: unacknowledged messages from the broker (MQTT 5), and messages in the inbox before reading
             stops (any protocol; paho may still deliver `max_inflight` more).
         max_waiting_bytes: payload bytes in the inbox before reading stops.
-        max_packet_bytes: the largest packet the broker may send (MQTT 5; it drops larger ones).
+        max_packet_bytes: the largest packet the broker may send (MQTT 5; it drops larger ones, which are no message
+            of the protocol).
         max_queued: outgoing messages, queued or in flight.
         max_inflight: outgoing messages in flight; reduced to the broker's receive maximum.
         refused_wait_seconds: about how long to wait after the broker refused, or another client took the id.
@@ -51,7 +53,7 @@ class MqttOptions:
     refused_wait_seconds: float = 30.0
     max_queued: int = 10_000
     max_inflight: int = 100
-    max_packet_bytes: int = 1024 * 1024
+    max_packet_bytes: int = MAX_PACKET_BYTES
     max_waiting_bytes: int = 64 * 1024 * 1024
     subscriptions: tuple[str, ...] = (ALL_UP,)
 

@@ -1,6 +1,7 @@
 """Evaluates all policies for one device: every rule gets a result, and no rule passes for lack of facts."""
 
-from typing import Any, Final
+from sys import getsizeof
+from typing import Any, Final, Generic, TypeVar
 
 from controller.domain.policy.cel import CelEnvironment, CelExpression, EvaluationError, evaluate
 from controller.domain.policy.facts import DeviceFacts, gather_facts
@@ -9,8 +10,9 @@ from controller.domain.policy.model import DevicePredicate, PolicyRule, PolicySe
 from controller.domain.policy.monotonicity import Growth, effect_of_growth
 from schemas.posture import ReportSections
 
-MAX_CACHED: Final = 4096  # sets of facts
+MAX_CACHED_BYTES: Final = 32 * 1024 * 1024  # of each cache: a device chooses how large its facts are
 _MAX_DETAIL: Final = 200  # characters
+_Result = TypeVar("_Result")
 
 
 def evaluate_policies(policies: PolicySet, language: CelEnvironment, facts: DeviceFacts) -> tuple[Finding, ...]:
@@ -28,6 +30,35 @@ def evaluate_policies(policies: PolicySet, language: CelEnvironment, facts: Devi
     return tuple(findings)
 
 
+class _ResultCache(Generic[_Result]):
+    """Results by facts, forgotten together when keys and results take `MAX_CACHED_BYTES`."""
+
+    def __init__(self) -> None:
+        self._results: dict[tuple[Any, ...], _Result] = {}
+        self.bytes = 0
+
+    def get(self, key: tuple[Any, ...]) -> _Result | None:
+        return self._results.get(key)
+
+    def put(self, key: tuple[Any, ...], result: _Result) -> None:
+        size = _size_of(key) + _size_of(result)
+        if self.bytes + size > MAX_CACHED_BYTES:
+            self._results.clear()
+            self.bytes = 0
+        self._results[key] = result
+        self.bytes += size
+
+
+def _size_of(value: object) -> int:
+    """About how many bytes a value holds; shared parts count each time."""
+    size = getsizeof(value)
+    if isinstance(value, tuple | list | frozenset):
+        return size + sum(map(_size_of, value))
+    if isinstance(value, Finding):
+        return size + getsizeof(value.detail)
+    return size
+
+
 class PolicyEvaluator:
     """`evaluate_policies` with a cache: devices of a fleet are alike, and equal facts have equal findings.
 
@@ -39,8 +70,13 @@ class PolicyEvaluator:
         self._language = language
         self._uses = _facts_used(policies)
         self._wanted = frozenset(self._uses)
-        self._findings: dict[tuple[Any, ...], tuple[Finding, ...]] = {}
-        self._predicates: dict[tuple[Any, ...], tuple[str, ...]] = {}
+        self._findings: _ResultCache[tuple[Finding, ...]] = _ResultCache()
+        self._predicates: _ResultCache[tuple[str, ...]] = _ResultCache()
+
+    @property
+    def cached_bytes(self) -> int:
+        """About how much both caches hold."""
+        return self._findings.bytes + self._predicates.bytes
 
     def facts(self, sections: ReportSections, device_id: str, device_class: str, tags: tuple[str, ...]) -> DeviceFacts:
         """Returns the facts of a full report that a rule or predicate uses."""
@@ -57,9 +93,7 @@ class PolicyEvaluator:
         findings = self._findings.get(key)
         if findings is None:
             findings = evaluate_policies(self.policies, self._language, facts)
-            if len(self._findings) >= MAX_CACHED:
-                self._findings.clear()
-            self._findings[key] = findings
+            self._findings.put(key, findings)
         return findings
 
     def evaluate_predicates(self, facts: DeviceFacts) -> tuple[str, ...]:
@@ -71,9 +105,7 @@ class PolicyEvaluator:
         if found is None:
             activation = self._language.activation(facts.known)
             found = tuple(each.name for each in self.policies.predicates if _holds(each, facts, activation))
-            if len(self._predicates) >= MAX_CACHED:
-                self._predicates.clear()
-            self._predicates[key] = found
+            self._predicates.put(key, found)
         return found
 
     def _key(self, facts: DeviceFacts) -> tuple[Any, ...]:

@@ -23,7 +23,7 @@ from schemas.events import DeviceEvent, RejectReason, Status
 from schemas.posture import REPORT, DeltaReport, FullReport, Heartbeat
 from schemas.topics import TopicError, UpChannel, UpTopic, parse_up
 
-_LIMITS: Final = {
+MAX_PAYLOAD: Final = {
     UpChannel.POSTURE: MAX_POSTURE_BYTES,
     UpChannel.STATUS: MAX_STATUS_BYTES,
     UpChannel.EVENT: MAX_EVENT_BYTES,
@@ -74,7 +74,7 @@ def decode(message: IncomingMessage, deduplicate: Deduplicate = _no_deduplicatio
         topic = parse_up(message.topic)
     except TopicError as e:
         return RejectedMessage("", RejectReason.UNKNOWN_TOPIC, str(e))
-    limit = _LIMITS[topic.channel]
+    limit = MAX_PAYLOAD[topic.channel]
     size = len(message.payload)
     if size > limit:
         return RejectedMessage(topic.device_id, RejectReason.PAYLOAD_TOO_LARGE, f"{size} > {limit} bytes")

@@ -241,7 +241,7 @@ async def test_connect_asks_for_what_the_options_say() -> None:
         properties = body[11 : 11 + size]
         assert b"\x11\x00\x00\x00\x4d" in properties  # session expiry
         assert b"\x21\x03\xe8" in properties  # receive maximum
-        assert b"\x27\x00\x10\x00\x00" in properties  # maximum packet size
+        assert b"\x27\x00\x01\x20\x00" in properties  # maximum packet size
         _, subscribe = server.peers[0].seen[1]
         assert subscribe[-1] == 0b01_0001  # QoS 1, retained only when new
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from controller.domain.policy.evaluate import MAX_CACHED, PolicyEvaluator, evaluate_policies
+from controller.domain.policy.evaluate import PolicyEvaluator, evaluate_policies
 from controller.domain.policy.explain import MAX_VALUE, RuleExplanation, explain
 from controller.domain.policy.facts import DeviceFacts, MissingFact
 from controller.domain.policy.findings import Finding, RuleResult
@@ -220,8 +220,20 @@ def test_cached_findings_equal_evaluated_ones() -> None:
     assert [evaluator(variant) for variant in variants] == expected
 
 
-def test_cache_is_bounded() -> None:
-    evaluator = PolicyEvaluator(policies(rule("a", check="security_pending > 5")), language())
-    for number in range(MAX_CACHED + 2):
-        (finding,) = evaluator(facts({"security_pending": number}))
+@pytest.mark.parametrize("size", [1, 40_000])
+def test_cache_is_bounded_by_bytes(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+    """A device chooses how large its facts are: eight devices filled a cache of 4,096 entries with 260 MiB."""
+    monkeypatch.setattr("controller.domain.policy.evaluate.MAX_CACHED_BYTES", 1_000_000)
+    evaluator = PolicyEvaluator(policies(rule("a", check="security_pending > 5 && os_id != ''")), language())
+    most = 0
+    for number in range(300):
+        (finding,) = evaluator(facts({"security_pending": number, "os_id": f"{number}" + "x" * size}))
         assert (finding.result is RuleResult.PASS) == (number > 5)
+        most = max(most, evaluator.cached_bytes)
+    assert 50_000 < most <= 1_000_000
+
+
+def test_cached_bytes_are_counted_where_facts_are_lists() -> None:
+    evaluator = PolicyEvaluator(policies(rule("a", check="listening_processes.size() > 0")), language())
+    evaluator(facts({"listening_processes": ["x" * 100 + str(n) for n in range(1000)]}))
+    assert evaluator.cached_bytes > 100_000
