@@ -378,9 +378,8 @@ def set_tcp_nodelay(client: mqtt.Client) -> None:
 
 
 def connect_options(attempt: ConnectionAttempt) -> dict[str, Any]:
-    """Makes the session outlive the connection: in MQTT 5 by these options, in 3.1.1 by the client's constructor.
-
-    MQTT 5 also has the broker drop packets that are larger than any message of the controller.
+    """In MQTT 5 the session outlives the connection by these options (in 3.1.1 by the client's constructor), and the
+    broker drops packets larger than any message.
     """
     if attempt.level != MQTT5:
         return {}

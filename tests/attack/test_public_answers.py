@@ -12,8 +12,8 @@ from controller.ports.errors import StoreError
 from controller.ports.messages import ConnectionState
 from controller.ports.store import StoreHealth
 from tests.support.api import TOKEN, Api, api
+from tests.support.api_routes import checks, routes
 from tests.support.identity import request_for
-from tests.unit.api.test_auth_scopes import checks, routes
 
 SECRET = "emqx-1.internal:18083 /var/lib/cordon"
 NOBODY = {"Authorization": ""}

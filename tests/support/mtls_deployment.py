@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -29,7 +29,9 @@ from tests.support.waiting import wait_for
 
 WAIT: Final = 40.0  # seconds
 CONTROLLER: Final = "cordon-controller"
-_SECTIONS: Final = {"os": {"state": "ok", "id": "debian", "version": "12", "kernel": "6.1", "machine": "x86_64"}}
+_SECTIONS: Final[dict[str, Any]] = {
+    "os": {"state": "ok", "id": "debian", "version": "12", "kernel": "6.1", "machine": "x86_64"}
+}
 
 
 class _Tls:
@@ -51,8 +53,10 @@ class MutualTlsDeployment:
         readmit_after: str = "0s",
         nodes: int = 1,
         more: str = "",
+        open_files: int | None = None,
     ) -> None:
-        """`more`: further TOML of the controller's configuration."""
+        """`more`: further TOML of the controller's configuration; `open_files`: how many it may open."""
+        self._open_files = open_files
         self.folder = folder
         self.files = Files(folder / "authority", time.time())
         tls: Any = _Tls(self.files)
@@ -115,11 +119,19 @@ class MutualTlsDeployment:
     def _serve(self) -> None:
         with (self.folder / "serve.log").open("ab") as log:
             argv = [sys.executable, "-m", "controller.main", "serve", "--config", str(self.config)]
+            if self._open_files is not None:
+                argv = ["sh", "-c", f'ulimit -n {self._open_files} && exec "$@"', "sh", *argv]
             self._process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=log, text=True)
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         assert line, f"the controller did not start:\n{self.log[-6000:]}"
         self.url = str(json.loads(line)["api"])
+
+    @property
+    def pid(self) -> int:
+        """The controller's process."""
+        assert self._process is not None
+        return self._process.pid
 
     @property
     def client(self) -> ApiClient:
@@ -183,12 +195,16 @@ class EnrolledDevice:
         if self.is_up and self._renewing is not None and self._link is not None:
             self._renewing.step(self._link)
 
-    def report(self) -> None:
-        """Publishes a full report that passes."""
+    def report(self, ports: Sequence[int] = ()) -> None:
+        """Publishes a full report: one that passes, or with TCP ports that listen on all addresses."""
         self._seq += 1
+        sections = dict(_SECTIONS)
+        if ports:
+            listening = [{"proto": "tcp", "address": "0.0.0.0", "port": port, "process": "p"} for port in ports]
+            sections["sockets"] = {"state": "ok", "listening": listening, "truncated": 0}
         body = {
             "v": 1, "kind": "full", "device_id": self.name, "seq": self._seq, "agent": "1.0", "boot_id": "b",
-            "sent_at": datetime.now(UTC).isoformat(), "digest": digest_of(_SECTIONS), "sections": _SECTIONS,
+            "sent_at": datetime.now(UTC).isoformat(), "digest": digest_of(sections), "sections": sections,
         }  # fmt: skip
         assert self._link is not None
         self._link.publish(UpChannel.POSTURE, json.dumps(body).encode())

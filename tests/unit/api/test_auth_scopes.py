@@ -1,11 +1,8 @@
 """Every route says what it needs, and a token opens that and nothing else."""
 
-from collections.abc import Iterator
 from typing import Any, cast
 
 import pytest
-from fastapi.dependencies.models import Dependant
-from fastapi.routing import APIRoute, iter_route_contexts
 
 from controller.api.auth import PublicRoute, RequiresScope, digest_of
 from controller.api.refusal_audit import MAX_ROWS, WINDOW
@@ -13,24 +10,10 @@ from controller.domain.audit_kinds import AuditKind
 from controller.domain.scopes import ALL, Scope, ordered, scopes_exceeding
 from controller.ports.store import ApiToken
 from tests.support.api import Api
+from tests.support.api_routes import checks, routes
 
 SECRETS = {one: f"cordon_only-{one.value}" for one in Scope}
 NOWHERE = {"device_id": "absent", "command_id": "absent", "name": "absent"}
-
-
-def routes(api: Api) -> Iterator[tuple[str, frozenset[str], Dependant]]:
-    """Path, methods and dependencies of every route of ours; FastAPI's own description is none."""
-    for one in iter_route_contexts(api.app.routes):
-        if isinstance(one.original_route, APIRoute):
-            dependant = one.dependant
-            assert isinstance(dependant, Dependant)
-            yield one.path or "", frozenset(one.methods or ()), dependant
-
-
-def checks(dependant: Dependant) -> list[RequiresScope | PublicRoute]:
-    """What the route says of who may call it."""
-    mine = [dependant.call] if isinstance(dependant.call, RequiresScope | PublicRoute) else []
-    return [*mine, *(found for one in dependant.dependencies for found in checks(one))]
 
 
 def described(api: Api) -> list[tuple[str, str, list[str]]]:
