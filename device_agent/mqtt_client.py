@@ -378,9 +378,7 @@ def set_tcp_nodelay(client: mqtt.Client) -> None:
 
 
 def connect_options(attempt: ConnectionAttempt) -> dict[str, Any]:
-    """In MQTT 5 the session outlives the connection by these options (in 3.1.1 by the client's constructor), and the
-    broker drops packets larger than any message.
-    """
+    """MQTT 5: the session outlives the connection, and packets larger than any message stay at the broker."""
     if attempt.level != MQTT5:
         return {}
     properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]  # paho leaves it untyped
@@ -392,8 +390,7 @@ def connect_options(attempt: ConnectionAttempt) -> dict[str, Any]:
 def tls_context(settings: MqttSettings) -> ssl.SSLContext:
     """Returns a TLS 1.2+ context that verifies the server, with the client certificate where one is configured.
 
-    Raises:
-        OSError: a file cannot be loaded (ssl.SSLError: it is not valid).
+    Raises OSError where a file cannot be loaded (ssl.SSLError: it is not valid).
     """
     context = ssl.create_default_context(cafile=str(settings.ca) if settings.ca else None)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
