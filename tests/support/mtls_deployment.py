@@ -32,8 +32,6 @@ CONTROLLER: Final = "cordon-controller"
 _SECTIONS: Final[dict[str, Any]] = {
     "os": {"state": "ok", "id": "debian", "version": "12", "kernel": "6.1", "machine": "x86_64"}
 }
-    "os": {"state": "ok", "id": "debian", "version": "12", "kernel": "6.1", "machine": "x86_64"}
-}
 
 
 class _Tls:
