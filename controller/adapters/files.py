@@ -1,13 +1,15 @@
 """Durable writes and secret files: the only place of the controller that creates, replaces and syncs files."""
 
+import contextlib
 import os
+import secrets
 import stat
-import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO, Final
 
 from controller.ports.errors import SettingsError
+from safe_files.files import open_for_reading, save
 
 SECRET_MODE: Final = 0o600
 _MAX_SECRET: Final = 4096  # bytes
@@ -32,20 +34,34 @@ def write_file(path: Path, content: bytes, mode: int, *, replace: bool) -> None:
 
 def save_file(path: Path, write: Callable[[BinaryIO], object], mode: int, *, replace: bool) -> None:
     """As `write_file`, for content that `write` produces piece by piece."""
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    # Random, so that two processes that write one file do not disturb each other.
+    save(path, f".{path.name}.{secrets.token_hex(8)}", write, mode, replace=replace)
+
+
+@contextlib.contextmanager
+def as_owner(path: Path) -> Iterator[None]:
+    """As root, works with the rights of the owner of a folder or file: links then lead to nothing they may not use.
+
+    Opening by descriptor is not enough where SQLite opens files by their paths. Without root, or for what root owns,
+    nothing changes.
+
+    Raises:
+        OSError: there is no such path.
+    """
+    owner = path.stat()
+    if os.geteuid() != 0 or owner.st_uid == 0:
+        yield
+        return
+    groups, group = os.getgroups(), os.getegid()
+    os.setgroups([owner.st_gid])
+    os.setegid(owner.st_gid)
+    os.seteuid(owner.st_uid)
     try:
-        with os.fdopen(descriptor, "wb") as file:
-            write(file)
-            os.fchmod(file.fileno(), mode)
-            file.flush()
-            os.fsync(file.fileno())
-        if replace:
-            Path(name).replace(path)
-        else:
-            os.link(name, path)  # unlike a rename this never replaces
+        yield
     finally:
-        Path(name).unlink(missing_ok=True)
-    sync_folder(path.parent)
+        os.seteuid(0)
+        os.setegid(group)
+        os.setgroups(groups)
 
 
 def sync_folder(folder: Path) -> None:
@@ -64,7 +80,7 @@ def read_secret(path: Path, what: str, *, most: int = _MAX_SECRET) -> str:
         SettingsError: it cannot be read, is not text, is empty or larger than `most` bytes, or others can read it.
     """
     try:
-        with path.open("rb") as file:
+        with open_for_reading(path) as file:
             mode = os.fstat(file.fileno()).st_mode
             content = file.read(most + 1)
     except OSError as e:

@@ -117,18 +117,20 @@ def load_signing_key(path: Path) -> "Ed25519PrivateKey":
 
 @contextlib.asynccontextmanager
 async def open_store(path: Path) -> "AsyncIterator[SqliteStore]":
-    """The store, also while a controller runs; it is created if absent.
+    """The store, also while a controller runs; it is created if absent. As root, with the rights of its folder's owner.
 
     Raises:
         StoreError: it cannot be opened.
     """
+    from controller.adapters.files import as_owner
     from controller.adapters.sqlite.store import open_store
 
-    store = await open_store(path, now=time.time, log=lambda _text, _more: None)
-    try:
-        yield store
-    finally:
-        await store.close()
+    with as_owner(path.parent) if path.parent.is_dir() else contextlib.nullcontext():
+        store = await open_store(path, now=time.time, log=lambda _text, _more: None)
+        try:
+            yield store
+        finally:
+            await store.close()
 
 
 def back_up_store(path: Path, target: Path) -> int:

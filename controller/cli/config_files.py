@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -131,6 +130,6 @@ def copy_starter(paths: Sequence[Path]) -> list[Path]:
             continue
         target = path if is_file else path / f"{STARTER}.yaml"
         make_directory(target.parent)
-        shutil.copyfile(pack_path(STARTER), target)
+        write_new(target, pack_path(STARTER).read_text(), _CONFIG_MODE)
         made.append(target)
     return made

@@ -11,6 +11,7 @@ from typing import Final
 from device_agent.actions.base import JOURNAL_ONLY, ActionError, ActionPlan, Params, Verification
 from device_agent.host.files import write_whole
 from device_agent.host.system import System
+from safe_files.files import open_for_reading
 
 MAX_FILE_BYTES: Final = 64 * 1024  # of a changed file: all of it goes into the journal
 FILES: Final = JOURNAL_ONLY + "files"
@@ -23,7 +24,7 @@ FileContents = Mapping[str, str | None]
 def read(system: System, path: str) -> str | None:
     """Returns the text of a file, None when there is none (ActionError: too large, not text, or not readable)."""
     try:
-        with system.path(path).open("rb") as file:
+        with open_for_reading(system.path(path)) as file:
             raw = file.read(MAX_FILE_BYTES + 1)
     except FileNotFoundError:
         return None
@@ -56,9 +57,9 @@ def write(system: System, path: str, text: str | None, mode: int = 0o644) -> Non
         status = file.stat() if file.exists() else None
         label = _label(file)
         temporary = file.with_name(f".{file.name}.cordon")
-        write_whole(file, temporary, text.encode(), mode if status is None else status.st_mode & 0o7777)
-        if status is not None and (status.st_uid, status.st_gid) != (os.geteuid(), os.getegid()):
-            os.chown(file, status.st_uid, status.st_gid)
+        is_own = status is None or (status.st_uid, status.st_gid) == (os.geteuid(), os.getegid())
+        owner = None if status is None or is_own else (status.st_uid, status.st_gid)
+        write_whole(file, temporary, text.encode(), mode if status is None else status.st_mode, owner)
         if label is not None:
             with contextlib.suppress(OSError):
                 os.setxattr(file, _LABEL, label)

@@ -3,8 +3,8 @@
 import os
 import re
 import stat
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Final
 
 from device_agent.actions.base import (
@@ -18,6 +18,7 @@ from device_agent.actions.base import (
     text_param,
 )
 from device_agent.host.system import System
+from safe_files.files import MODE_BITS, open_key, opened_folder, set_folder_mode
 
 _PATH: Final = re.compile(r"^/[A-Za-z0-9_+.,@:/ -]{1,240}$")
 _MARK: Final = b"PRIVATE KEY-----"
@@ -30,7 +31,7 @@ class RestrictKey:
     """`key.restrict {path, keep_group, own}`: only its owner reads the key, only the owner writes to its folder.
 
     With `keep_group` its group may still read it. With `own` it is given to root first. Other files than private keys
-    are not changed.
+    are not changed; a path with a link in it, and a key with several names, are refused.
     """
 
     is_repeatable = True
@@ -65,12 +66,14 @@ class RestrictKey:
         return ActionPlan(before=before, changes="; ".join(steps))
 
     def apply(self, params: Params, before: Mapping[str, str]) -> None:
-        """Changes the owner, then the modes."""
+        """Changes the owner, then the modes; each follows from the opened key and folder that are changed."""
         del before
-        file, folder = self._stat(params)
-        if bool_param(params, "own") and file.st_uid != 0:
-            self._apply_modes(params, owner=(0, file.st_gid))
-        self._apply_modes(params, mode=_desired_mode(file, params), folder=_folder_mode(folder))
+        with self._opened(params) as (key, folder):
+            status = os.fstat(key)
+            if bool_param(params, "own") and status.st_uid != 0:
+                os.fchown(key, 0, status.st_gid)
+            os.fchmod(key, _desired_mode(status, params))
+            set_folder_mode(folder, _folder_mode(os.fstat(folder)))
 
     def verify(self, params: Params, before: Mapping[str, str]) -> Verification:
         del before
@@ -85,52 +88,33 @@ class RestrictKey:
     def undo(self, params: Params, before: Mapping[str, str]) -> str:
         """Restores modes and owner."""
         user, _, group = before["owner"].partition(":")
-        file, _ = self._stat(params)
-        if (file.st_uid, file.st_gid) != (int(user), int(group)):
-            self._apply_modes(params, owner=(int(user), int(group)))
-        self._apply_modes(params, mode=int(before["mode"], 8), folder=int(before["folder"], 8))
+        with self._opened(params) as (key, folder):
+            status = os.fstat(key)
+            if (status.st_uid, status.st_gid) != (int(user), int(group)):
+                os.fchown(key, int(user), int(group))
+            os.fchmod(key, int(before["mode"], 8) & MODE_BITS)
+            set_folder_mode(folder, int(before["folder"], 8))
         return "put back as it was"
 
-    def _path(self, params: Params) -> Path:
-        return self._system.path(str(params["path"]))
-
-    def _open(self, params: Params) -> int:
-        # The checked and the changed file are the same open file, which nobody can replace in between.
+    @contextmanager
+    def _opened(self, params: Params) -> Iterator[tuple[int, int]]:
+        """Gives the key and its folder, opened without following links: what is looked at is what is changed."""
+        path = self._system.root.resolve() / str(params["path"]).lstrip("/")
         try:
-            return os.open(self._path(params), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            with opened_folder(path.parent, links=False) as folder:
+                key = open_key(folder, path.name)
+                try:
+                    if _MARK not in os.pread(key, _HEAD_BYTES, 0):
+                        raise ActionError(f"{params['path']}: not a private key in PEM")
+                    yield key, folder
+                finally:
+                    os.close(key)
         except OSError as e:
             raise ActionError(f"{params['path']}: {e.strerror}") from e
 
     def _stat(self, params: Params) -> tuple[os.stat_result, os.stat_result]:
-        descriptor = self._open(params)
-        try:
-            file = os.fstat(descriptor)
-            if not stat.S_ISREG(file.st_mode) or _MARK not in os.read(descriptor, _HEAD_BYTES):
-                raise ActionError(f"{params['path']}: not a private key in PEM")
-            return file, self._path(params).parent.stat()
-        finally:
-            os.close(descriptor)
-
-    def _apply_modes(
-        self,
-        params: Params,
-        *,
-        owner: tuple[int, int] | None = None,
-        mode: int | None = None,
-        folder: int | None = None,
-    ) -> None:
-        descriptor = self._open(params)
-        try:
-            if owner is not None:
-                os.fchown(descriptor, *owner)
-            if mode is not None:
-                os.fchmod(descriptor, mode)
-            if folder is not None and folder != stat.S_IMODE(self._path(params).parent.stat().st_mode):
-                self._path(params).parent.chmod(folder)
-        except OSError as e:
-            raise ActionError(f"{params['path']}: {e.strerror}") from e
-        finally:
-            os.close(descriptor)
+        with self._opened(params) as (key, folder):
+            return os.fstat(key), os.fstat(folder)
 
 
 def _desired_mode(file: os.stat_result, params: Params) -> int:

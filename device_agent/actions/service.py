@@ -8,6 +8,7 @@ from device_agent.actions.base import ActionError, ActionPlan, InvalidParamsErro
 from device_agent.actions.edit import FILES, read, restore_files, to_journal, write
 from device_agent.host import inetd
 from device_agent.host.execute import ExecuteError
+from device_agent.host.files import read_text
 from device_agent.host.system import System
 from device_agent.host.systemd import OPENED, STOPPED, ServiceManager, active_dependents, service_manager
 
@@ -131,7 +132,7 @@ class DisableService:
         return any(
             line.startswith(inetd.OFF) and line.removeprefix(inetd.OFF).split()[:1] == [name.removeprefix("inetd:")]
             for file in inetd.files(self._system)
-            for line in file.read_text(errors="replace").splitlines()
+            for line in read_text(file).splitlines()
         )
 
     def _units(self, name: str) -> dict[str, Mapping[str, str]]:

@@ -7,6 +7,7 @@ from typing import Final, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from device_agent.errors import JournalError
+from safe_files.files import NotRegularError, open_for_reading, save
 
 MAX_FILE_BYTES: Final = 256 * 1024  # of a configuration file
 MAX_FILES: Final = 256  # of one folder
@@ -14,15 +15,15 @@ _Model = TypeVar("_Model", bound=BaseModel)
 
 
 def read_text(path: Path, limit: int = MAX_FILE_BYTES) -> str:
-    """Returns the first `limit` bytes of a file as text; empty when there is no such file.
+    """Returns the first `limit` bytes of a file as text; empty when there is no such file, or something else.
 
     Raises:
         OSError: it exists and cannot be read.
     """
     try:
-        with path.open("rb") as file:
+        with open_for_reading(path) as file:
             return file.read(limit).decode(errors="replace")
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+    except (FileNotFoundError, NotADirectoryError, NotRegularError):
         return ""
 
 
@@ -33,12 +34,12 @@ def read_tail(path: Path, limit: int) -> str:
         OSError: it exists and cannot be read.
     """
     try:
-        with path.open("rb") as file:
+        with open_for_reading(path) as file:
             size = file.seek(0, 2)
             start = max(0, size - limit)
             file.seek(start)
             content = file.read(limit)
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+    except (FileNotFoundError, NotADirectoryError, NotRegularError):
         return ""
     return (content if start == 0 else content.partition(b"\n")[2]).decode(errors="replace")
 
@@ -62,26 +63,22 @@ def parse_key_values(text: str, separator: str | None = "=", comments: str = "#;
     return values
 
 
-def write_whole(path: Path, temporary: Path, content: bytes, mode: int = 0o600) -> None:
+def write_whole(
+    path: Path, temporary: Path, content: bytes, mode: int = 0o600, owner: tuple[int, int] | None = None
+) -> None:
     """Replaces a file atomically: readers, and a crash, leave either the old or the new file.
 
     Args:
         path: the file.
         temporary: a path in the same folder for the new file until it replaces the old one.
         content: the new bytes.
-        mode: permissions of the new file.
+        mode: permissions of the new file; set-uid, set-gid and sticky bits are left out.
+        owner: user and group of the new file, of the agent if None.
 
     Raises:
-        OSError: the disk refuses.
+        OSError: the disk refuses, or the path has a link that belongs to another user.
     """
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
-    with os.fdopen(descriptor, "wb") as file:
-        os.fchmod(file.fileno(), mode)
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    sync_folder(path.parent)
+    save(path, temporary.name, lambda file: file.write(content), mode, owner=owner)
 
 
 def sync_folder(folder: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Final
 
 from device_agent.host.files import write_whole
 from device_agent.host.system import System, process_names
+from safe_files.files import open_for_reading
 
 OFF: Final = "#<cordon># "
 """Prefix of the entries that this agent disabled: no other entry is ever enabled again."""
@@ -88,15 +89,15 @@ def _parse(file: Path, line: str) -> InetdEntry | None:
 def _rewrite(system: System, name: str, *, is_off: bool) -> int:
     changed = 0
     for file in files(system):
-        lines = file.read_text().splitlines(keepends=True)
+        with open_for_reading(file) as opened:
+            lines = opened.read().decode().splitlines(keepends=True)
         new_lines = [_switch(file, line, name, is_off=is_off) for line in lines]
         count = sum(old != new for old, new in zip(lines, new_lines, strict=True))
         if count:
             status = file.stat()
             temporary = file.with_name(f".{file.name}.cordon")
-            write_whole(file, temporary, "".join(new_lines).encode(), status.st_mode & 0o777)
-            if os.geteuid() == 0:
-                os.chown(file, status.st_uid, status.st_gid)
+            owner = (status.st_uid, status.st_gid) if os.geteuid() == 0 else None
+            write_whole(file, temporary, "".join(new_lines).encode(), status.st_mode, owner)
             changed += count
     return changed
 

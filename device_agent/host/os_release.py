@@ -3,6 +3,7 @@
 import platform
 
 from device_agent.errors import FactsUnavailableError
+from device_agent.host.files import read_text
 from device_agent.host.system import System
 
 _FILES = ("/etc/os-release", "/usr/lib/os-release")
@@ -29,7 +30,7 @@ def read_os_release(system: System) -> dict[str, str]:
     for name in _FILES:
         path = system.path(name)
         if path.is_file():
-            return _parse(path.read_text(errors="replace"))
+            return _parse(read_text(path))
     raise FactsUnavailableError("no os-release file")
 
 

@@ -2,9 +2,10 @@
 
 import os
 from dataclasses import dataclass
-from io import FileIO
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
+
+from safe_files.files import open_for_reading
 
 MAX_READ_BYTES: Final = 1024 * 1024  # of one chunk
 MAX_LINE_BYTES: Final = 256 * 1024  # a longer line is dropped
@@ -38,7 +39,7 @@ class LogFollower:
     def __init__(self, path: Path, position: FilePosition | None) -> None:
         """Without a position, reading starts at the current end of the file."""
         self._path = path
-        self._file: FileIO | None = None
+        self._file: BinaryIO | None = None
         self._is_dropping = False
         self.position = position
 
@@ -69,7 +70,7 @@ class LogFollower:
     def _open(self, chunk: LogChunk) -> bool:
         position = self.position
         try:
-            file = self._path.open("rb", buffering=0)
+            file = open_for_reading(self._path, buffering=0)
         except FileNotFoundError:
             if position is None:
                 self.position = FilePosition(0, 0)  # a file created from now on is read from its start
@@ -90,13 +91,13 @@ class LogFollower:
         self._file, self.position = file, position
         return True
 
-    def _open_rotated(self, position: FilePosition) -> FileIO | None:
+    def _open_rotated(self, position: FilePosition) -> BinaryIO | None:
         """Opens the file that was being read under its name after rotation; None if it was removed or compressed."""
         try:
             with os.scandir(self._path.parent) as entries:
                 for _, entry in zip(range(_MAX_SIBLINGS), entries, strict=False):
                     if entry.inode() == position.inode and entry.is_file(follow_symlinks=False):
-                        return Path(entry.path).open("rb", buffering=0)
+                        return open_for_reading(Path(entry.path), buffering=0)
         except OSError:
             return None
         return None

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 from urllib.parse import quote
 
+from controller.adapters.files import as_owner
 from controller.adapters.sqlite.errors import as_store_error
 from controller.domain.audit_chain import (
     DIGEST_BYTES,
@@ -155,10 +156,11 @@ def check_file(path: Path, noted: ChainHead | None = None) -> ChainVerification:
     if not path.is_file():
         raise StoreError(f"cannot check the audit of {path}: there is no such file")
     try:
-        connection = sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, isolation_level=None)
-        try:
-            return check(connection, noted)
-        finally:
-            connection.close()
-    except (sqlite3.Error, ValueError) as error:
+        with as_owner(path):
+            connection = sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, isolation_level=None)
+            try:
+                return check(connection, noted)
+            finally:
+                connection.close()
+    except (OSError, sqlite3.Error, ValueError) as error:
         raise as_store_error(error, f"cannot check the audit of {path}") from error

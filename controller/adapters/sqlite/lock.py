@@ -8,17 +8,7 @@ from pathlib import Path
 
 from controller.adapters.sqlite.schema import FILE_MODE
 from controller.ports.errors import StoreError
-
-
-def give_to_owner(path: Path) -> None:
-    """As root, changes the owner of the file to the owner of its folder, whose service has to use it.
-
-    Raises:
-        OSError: the owner cannot be changed.
-    """
-    if os.geteuid() == 0:
-        folder = path.parent.stat()
-        os.chown(path, folder.st_uid, folder.st_gid)
+from safe_files.files import open_own, opened_folder
 
 
 def lock_path(path: Path) -> Path:
@@ -34,16 +24,16 @@ def hold_store(path: Path) -> Iterator[None]:
     The lock file is never removed: two processes could then lock two files of the same name.
 
     Raises:
-        StoreError: another process has the lock, or the lock file cannot be created.
+        StoreError: another process has the lock, or the lock file cannot be created, is a link or has several names.
     """
     beside = lock_path(path)
     try:
-        descriptor = os.open(beside, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, FILE_MODE)
+        with opened_folder(beside.parent) as folder:
+            descriptor = open_own(folder, beside.name, FILE_MODE)
     except OSError as e:
         raise StoreError(f"cannot lock the store {path}: {beside}: {e.strerror}") from e
     try:
         try:
-            give_to_owner(beside)
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as e:
             raise StoreError(

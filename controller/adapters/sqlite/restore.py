@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from controller.adapters.files import sync_folder
+from controller.adapters.files import as_owner, sync_folder
 from controller.adapters.sqlite.errors import as_store_error
-from controller.adapters.sqlite.lock import give_to_owner, hold_store
+from controller.adapters.sqlite.lock import hold_store
 from controller.adapters.sqlite.options import StoreOptions
 from controller.adapters.sqlite.schema import APPLICATION_ID, FILE_MODE, connect
 from controller.ports.errors import StoreError
@@ -49,20 +49,23 @@ _SHOWN_PROBLEMS: Final = 3
 def back_up_file(path: Path, target: Path) -> int:
     """Copies the store at `path` to `target` (mode 0600), also while a controller writes; returns the size in bytes.
 
-    The copy is verified, and removed if that fails.
+    The copy is verified, and removed if that fails. As root, it belongs to the owner of its folder.
 
     Raises:
         StoreError: no store there, `target` exists or cannot be written, the store is damaged.
     """
     target = target.absolute()
-    with _opened(path) as connection:
-        copy_to(connection, target)
     try:
-        verify(target)
-    except StoreError:
-        target.unlink()
-        raise
-    return target.stat().st_size
+        with _opened(path) as connection, as_owner(target.parent):
+            copy_to(connection, target)
+            try:
+                verify(target)
+            except StoreError:
+                target.unlink()
+                raise
+            return target.stat().st_size
+    except OSError as e:
+        raise StoreError(f"cannot back up to {target}: {e.strerror}") from e
 
 
 def verify(path: Path) -> None:
@@ -83,28 +86,29 @@ def verify(path: Path) -> None:
 def restore_file(source: Path, path: Path, now: float) -> Path | None:
     """Replaces the store at `path` by the verified backup `source`; returns the new path of the old store, if any.
 
-    `now` (Unix seconds) is part of the old store's new name. At every moment `path` is a whole store, or absent if it
-    was absent before.
+    As root, works with the rights of the owner of the folder. `now` (Unix seconds) is part of the old store's new name.
+    At every moment `path` is a whole store, or absent if it was absent before.
 
     Raises:
         StoreError: a controller is running, the backup is invalid, a file cannot be written; nothing was replaced.
     """
-    path = path.resolve()
     verify(source)
+    try:
+        # The backup is open before the rights go; the owner of the folder may not be able to read it.
+        with _opened(source) as backup, as_owner(path.absolute().parent):
+            return _restore(backup, path.resolve(), now)
+    except OSError as e:
+        raise StoreError(f"cannot restore to {path}: {e.strerror}") from e
+
+
+def _restore(backup: sqlite3.Connection, path: Path, now: float) -> Path | None:
     with hold_store(path):
         fresh = path.with_name(f"{path.name}.restored")
-        try:
-            fresh.unlink(missing_ok=True)  # left by an interrupted attempt
-        except OSError as e:
-            raise StoreError(f"cannot restore to {path}: {e.strerror}") from e
-        with _opened(source) as connection:
-            copy_to(connection, fresh)
+        fresh.unlink(missing_ok=True)  # left by an interrupted attempt
+        copy_to(backup, fresh)
         try:
             verify(fresh)
-            give_to_owner(fresh)
             return _replace(fresh, path, now)
-        except OSError as e:
-            raise StoreError(f"cannot restore to {path}: {e.strerror}") from e
         finally:
             fresh.unlink(missing_ok=True)
 
@@ -132,8 +136,9 @@ def _opened(path: Path) -> Iterator[sqlite3.Connection]:
     if not path.is_file():
         raise StoreError(f"there is no store at {path}")
     try:
-        connection = connect(path.absolute(), _PATIENT, read_only=True)
-    except sqlite3.Error as e:
+        with as_owner(path):  # SQLite opens the log beside it too, by its name
+            connection = connect(path.absolute(), _PATIENT, read_only=True)
+    except (OSError, sqlite3.Error) as e:
         raise as_store_error(e, f"cannot read {path}") from e
     try:
         yield connection

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from controller.adapters.files import as_owner
 from controller.adapters.sqlite.options import StoreOptions
 from controller.adapters.sqlite.schema import connect
 from controller.ports.errors import StoreError
@@ -67,7 +68,8 @@ def losses_between(present: Path, backup: Path) -> Sequence[RestoreLoss]:
         StoreError: one of them cannot be read.
     """
     try:
-        connection = connect(present.absolute(), StoreOptions(), read_only=True)
+        with as_owner(present):
+            connection = connect(present.absolute(), StoreOptions(), read_only=True)
         try:
             connection.execute("ATTACH DATABASE ? AS fresh", (f"{backup.absolute().as_uri()}?mode=ro",))
             found = [
@@ -76,6 +78,6 @@ def losses_between(present: Path, backup: Path) -> Sequence[RestoreLoss]:
             ]
         finally:
             connection.close()
-    except sqlite3.Error as e:
+    except (OSError, sqlite3.Error) as e:
         raise StoreError(f"{present} cannot be compared with {backup}: {e}") from e
     return [one for one in found if one.names]

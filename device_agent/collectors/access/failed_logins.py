@@ -25,6 +25,7 @@ from device_agent.host.login_records import (
 )
 from device_agent.host.reading import error_reason
 from device_agent.host.system import System
+from safe_files.files import open_for_reading
 
 WINDOW_SECONDS: Final = 24 * 3600.0
 MIN_FAILURES: Final = 10  # of one source; fewer are typing errors
@@ -77,7 +78,7 @@ def _btmp(system: System, now: float) -> Counter[str] | None:
     if not path.exists():
         return None
     record = WIDE_RECORD if platform.machine() in WIDE_MACHINES else RECORD
-    with path.open("rb") as file:
+    with open_for_reading(path) as file:
         size = file.seek(0, 2)
         length = min(size, _MAX_BYTES) // record.size * record.size
         file.seek(max(0, size // record.size * record.size - length))

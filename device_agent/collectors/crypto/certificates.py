@@ -13,6 +13,7 @@ from device_agent.collectors.crypto.crypto_files import CryptoFile, files_below,
 from device_agent.errors import FactsUnavailableError, NotApplicableError
 from device_agent.host.reading import NEEDS_ROOT, GapRecorder, error_reason
 from device_agent.host.system import System
+from safe_files.files import open_for_reading
 
 if TYPE_CHECKING:
     from cryptography import x509
@@ -213,7 +214,7 @@ def _trust_store(
         section.gap("trust_store", reason=f"{configured} is not a file" if configured else "there is none")
         return "", []
     try:
-        with system.path(name).open("rb") as file:
+        with open_for_reading(system.path(name)) as file:
             data = file.read(MAX_STORE_BYTES)
     except OSError as e:
         section.gap("trust_store", reason=error_reason(e), source=name)

@@ -2,7 +2,6 @@
 
 import errno
 import os
-import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Final
 
 from device_agent.host.reading import GapRecorder, error_reason
 from device_agent.host.system import System
+from safe_files.files import NotRegularError, open_for_reading
 
 MAX_DEPTH: Final = 6  # folders below a configured one
 MAX_ENTRIES: Final = 4096  # files and folders of one scan
@@ -74,16 +74,15 @@ def _read(system: System, path: Path, name: str, gaps: GapRecorder, max_bytes: i
     if not system.is_live and not path.resolve().is_relative_to(system.root.resolve()):
         return None
     try:
-        # Non-blocking: a named pipe must not stop the scan.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        opened = open_for_reading(path)
+    except NotRegularError:
+        return None
     except OSError as e:
-        if e.errno in (errno.ENXIO, errno.ELOOP) or (e.errno == errno.ENOENT and path.is_symlink()):
-            return None  # a socket, or a dangling link
+        if e.errno == errno.ELOOP or (e.errno == errno.ENOENT and path.is_symlink()):
+            return None  # a dangling link
         raise
-    with os.fdopen(descriptor, "rb") as file:
+    with opened as file:
         state = os.fstat(file.fileno())
-        if not stat.S_ISREG(state.st_mode):
-            return None
         data = file.read(max_bytes + 1)
     if len(data) > max_bytes:
         if b"-----BEGIN " in data:

@@ -9,6 +9,7 @@ from device_agent.errors import NotApplicableError
 from device_agent.host.intrusion_monitors import AlertSource, running, sources
 from device_agent.host.system import System
 from device_agent.settings import IntrusionSettings
+from safe_files.files import open_for_reading
 from schemas.sections.tools import MAX_MONITORS
 
 _PROBE_BYTES: Final = 1  # enough to check that reading is allowed
@@ -42,7 +43,7 @@ def _monitor(system: System, source: AlertSource, active: frozenset[str] | None)
     }
     path = system.path(source.path)
     try:
-        with path.open("rb") as file:
+        with open_for_reading(path) as file:
             file.read(_PROBE_BYTES)
         written_at = datetime.fromtimestamp(path.stat().st_mtime, UTC)
         return {**entry, "readable": True, "age_days": age_days(written_at, time.time())}

@@ -12,6 +12,7 @@ from device_agent.collectors.tools.tool_runner import ToolStatus
 from device_agent.errors import FactsUnavailableError, NotApplicableError
 from device_agent.host.system import System
 from device_agent.settings import ToolSettings
+from safe_files.files import open_for_reading
 
 MAX_REPORT_BYTES: Final = 8 * 1024 * 1024
 MAX_MESSAGE: Final = 240  # characters of a finding
@@ -49,7 +50,7 @@ class LynisCollector:
             reason = self._tools.status("lynis") if self._tools is not None else ""
             raise FactsUnavailableError(f"Lynis is installed, but there is no report: {reason or 'it was never run'}")
         try:
-            with path.open("rb") as file:
+            with open_for_reading(path) as file:
                 report = parse(_lines(file))
             written_at = path.stat().st_mtime
         except PermissionError as e:

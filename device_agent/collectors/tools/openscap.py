@@ -14,6 +14,7 @@ from device_agent.collectors.tools.xccdf import RESULTS, SEVERITIES, XccdfDocume
 from device_agent.errors import FactsUnavailableError, NotApplicableError
 from device_agent.host.system import System
 from device_agent.settings import ToolSettings
+from safe_files.files import open_for_reading
 from schemas.base import MAX_NAME
 from schemas.sections.tools import MAX_XCCDF_SCANS
 
@@ -159,7 +160,7 @@ def _with_titles(document: XccdfDocument, scan: XccdfTestResult) -> _NamedResult
 
 def _chunks(path: Path) -> Iterator[bytes]:
     left = MAX_FILE_BYTES
-    with path.open("rb") as file:
+    with open_for_reading(path) as file:
         while left > 0 and (chunk := file.read(min(left, _CHUNK))):
             left -= len(chunk)
             yield chunk
