@@ -182,7 +182,7 @@ def _reopen(seen: int, flags: int, name: str, *, has_one_name: bool = False) -> 
     try:
         status = os.fstat(seen)
         if has_one_name and (stat.S_ISLNK(status.st_mode) or (stat.S_ISREG(status.st_mode) and status.st_nlink != 1)):
-            raise UnsafePathError(errno.ELOOP, "a link, or a file with several names", name)
+            raise UnsafePathError(errno.ELOOP, "a symbolic link, or a file with several names", name)
         if not stat.S_ISREG(status.st_mode):
             raise NotRegularError(errno.EINVAL, "not a regular file", name)
         return os.open(f"/proc/self/fd/{seen}", flags | os.O_NONBLOCK | os.O_CLOEXEC)

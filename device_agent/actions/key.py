@@ -18,7 +18,7 @@ from device_agent.actions.base import (
     text_param,
 )
 from device_agent.host.system import System
-from safe_files.files import MODE_BITS, open_key, opened_folder, set_folder_mode
+from safe_files.files import MODE_BITS, NotRegularError, open_key, opened_folder, set_folder_mode
 
 _PATH: Final = re.compile(r"^/[A-Za-z0-9_+.,@:/ -]{1,240}$")
 _MARK: Final = b"PRIVATE KEY-----"
@@ -109,6 +109,8 @@ class RestrictKey:
                     yield key, folder
                 finally:
                     os.close(key)
+        except NotRegularError as e:
+            raise ActionError(f"{params['path']}: not a private key in PEM") from e
         except OSError as e:
             raise ActionError(f"{params['path']}: {e.strerror}") from e
 

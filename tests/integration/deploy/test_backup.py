@@ -7,6 +7,7 @@ import stat
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -134,11 +135,11 @@ async def test_what_root_restores_belongs_to_the_service(tmp_path: Path) -> None
     async with opened(tmp_path / "cordon.db") as store:
         await store.commit(line("x"))
     back_up_file(tmp_path / "cordon.db", tmp_path / "copy.db")
-    home = tmp_path / "home"
-    home.mkdir()
-    os.chown(home, 12345, 12346)
-    restore_file(tmp_path / "copy.db", home / "cordon.db", NOW)
-    owners = {path.name: (path.stat().st_uid, path.stat().st_gid) for path in home.iterdir()}
+    with TemporaryDirectory() as folder:  # its owner cannot enter pytest's own
+        home = tmp_path / folder
+        os.chown(home, 12345, 12346)
+        restore_file(tmp_path / "copy.db", home / "cordon.db", NOW)
+        owners = {path.name: (path.stat().st_uid, path.stat().st_gid) for path in home.iterdir()}
     assert owners == dict.fromkeys(("cordon.db", "cordon.db.lock"), (12345, 12346))
 
 

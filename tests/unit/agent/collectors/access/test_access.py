@@ -1,5 +1,6 @@
 """Accounts, password rules and lockout on roots of several distributions."""
 
+import os
 import struct
 import time
 from pathlib import Path
@@ -117,15 +118,16 @@ def test_alpine_and_openwrt_roots_without_pam(tmp_path: Path) -> None:
 def test_an_unreadable_file_costs_only_the_fields_that_need_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     put_all(tmp_path, GOOD_DEBIAN)
     closed = {tmp_path / "etc/shadow", tmp_path / "etc/sudoers", tmp_path / "var/log/auth.log"}
-    original = Path.open
+    opened, looked_at = Path.open, os.open
 
-    def raise_for_closed(self: Path, *args: Any, **kwargs: Any) -> Any:
-        if self in closed:
-            raise PermissionError(13, "Permission denied", str(self))
-        return original(self, *args, **kwargs)
+    def raise_for_closed(path: Any, *args: Any, **kwargs: Any) -> Any:
+        if path in closed:
+            raise PermissionError(13, "Permission denied", str(path))
+        return (looked_at if args and isinstance(args[0], int) else opened)(path, *args, **kwargs)
 
     # A mode of 0600 would not keep root out, and tests may run as root.
     monkeypatch.setattr(Path, "open", raise_for_closed)
+    monkeypatch.setattr(os, "open", raise_for_closed)
     section = collect_access(tmp_path)
     assert fields(section, "empty_passwords", "hash_algorithms", "sudo_without_password", "failed_logins") == (
         None, None, None, None,

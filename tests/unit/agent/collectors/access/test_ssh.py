@@ -59,14 +59,14 @@ def test_an_empty_file_gives_the_defaults(tmp_path: Path) -> None:
 
 def test_an_unreadable_file_leaves_the_settings_unknown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     put_all(tmp_path, DEBIAN)
-    original = Path.open
+    original = os.open
 
-    def raise_for_closed(self: Path, *args: Any, **kwargs: Any) -> Any:
-        if self.name == "sshd_config":
-            raise PermissionError(13, "Permission denied", str(self))
-        return original(self, *args, **kwargs)
+    def raise_for_closed(path: Any, *args: Any, **kwargs: Any) -> int:
+        if str(path).endswith("/sshd_config"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return original(path, *args, **kwargs)
 
-    monkeypatch.setattr(Path, "open", raise_for_closed)
+    monkeypatch.setattr(os, "open", raise_for_closed)
     section = collect_ssh(tmp_path)
     assert (section["root_login"], section["password_login"], section["ports"]) == (None, None, None)
     assert "root_login: needs root (/etc/ssh/sshd_config)" in gap_texts(section)
