@@ -1,4 +1,4 @@
-"""The wire contract between controller and devices; the only code that both share. Pure.
+"""The wire contract between controller and devices. Pure.
 
 `topics` builds and parses topics; `posture` has the report, with its sections in `sections/`; `commands` and `actions`
 the commands, `events` status, events and receipts, `enrolment` and `updates` those messages. `signing` (commands) and

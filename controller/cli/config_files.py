@@ -17,6 +17,7 @@ STARTER: Final = "starter"
 _DIRECTORY_MODE: Final = 0o750
 _SECRET_MODE: Final = 0o600
 _CONFIG_MODE: Final = 0o640
+_POLICY_MODE: Final = 0o644  # the service may run as another user than `cordon init`
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +131,6 @@ def copy_starter(paths: Sequence[Path]) -> list[Path]:
             continue
         target = path if is_file else path / f"{STARTER}.yaml"
         make_directory(target.parent)
-        write_new(target, pack_path(STARTER).read_text(), _CONFIG_MODE)
+        write_new(target, pack_path(STARTER).read_text(), _POLICY_MODE)
         made.append(target)
     return made

@@ -19,7 +19,10 @@ from controller.adapters.files import save_file, write_file
 from controller.adapters.sqlite.lock import hold_store
 from controller.adapters.sqlite.restore import back_up_file, restore_file
 from controller.adapters.sqlite.store import open_store
+from controller.adapters.tuf_repository.folder import RepositoryFolder
+from controller.cli.config_files import copy_starter
 from controller.ports.errors import StoreError
+from controller.ports.updates import UpdatesError
 from device_agent.actions.base import ActionError
 from device_agent.actions.key import RestrictKey
 from device_agent.collectors.crypto.crypto_files import files_below
@@ -354,3 +357,24 @@ def test_the_lock_is_a_file_of_its_own(tmp_path: Path, kind: str) -> None:
         lock.symlink_to(victim) if kind == "a link" else os.link(victim, lock)
     with pytest.raises(StoreError, match="cannot lock"), hold_store(tmp_path / "cordon.db"):
         pass
+
+
+@pytest.mark.parametrize("kind", ["a link", "another name"])
+def test_the_lock_of_the_update_repository_is_a_file_of_its_own(tmp_path: Path, kind: str) -> None:
+    folder = RepositoryFolder(tmp_path / "updates")
+    folder.make()
+    victim, lock = put(tmp_path, "victim", "content", 0o600), folder.base / "lock"
+    lock.symlink_to(victim) if kind == "a link" else os.link(victim, lock)
+    with pytest.raises(UpdatesError, match="cannot be written"), folder.locked():
+        pass
+    assert victim.read_text() == "content"
+
+
+def test_files_that_init_copies_are_not_writable_for_others(tmp_path: Path) -> None:
+    old = os.umask(0)
+    try:
+        (made,) = copy_starter([tmp_path / "policies"])
+    finally:
+        os.umask(old)
+    assert stat.S_IMODE(made.stat().st_mode) == 0o644
+    assert stat.S_IMODE(made.parent.stat().st_mode) == 0o750

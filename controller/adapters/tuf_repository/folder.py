@@ -6,6 +6,7 @@ the roles that the running controller signs, and is never served.
 
 import contextlib
 import fcntl
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +17,9 @@ from tuf.api.metadata import Metadata, Root, Snapshot, Targets, Timestamp
 
 from controller.adapters.files import write_file
 from controller.ports.updates import NoRepositoryError, UpdatesError
+from safe_files.files import open_own, opened_folder, set_folder_mode
 
+_LOCK_MODE: Final = 0o644
 _VERSIONED: Final = re.compile(r"^(\d{1,9})\.(root|snapshot|targets)\.json$")
 _KEPT_SNAPSHOTS: Final = 16  # older ones are taken away: no device that is being served needs them
 _MAX_METADATA_BYTES: Final = 16 * 1024 * 1024
@@ -47,7 +50,8 @@ class RepositoryFolder:
         try:
             for path, mode in ((self.metadata, 0o755), (self.targets, 0o755), (self.online, 0o700)):
                 path.mkdir(parents=True, exist_ok=True)
-                path.chmod(mode)
+                with opened_folder(path) as folder:
+                    set_folder_mode(folder, mode)
         except OSError as e:
             raise UpdatesError(f"{self.base}: cannot be made: {e.strerror}") from e
 
@@ -55,12 +59,15 @@ class RepositoryFolder:
     def locked(self) -> Iterator[None]:
         """Locks the repository for one writer."""
         try:
-            file = (self.base / "lock").open("w")
+            with opened_folder(self.base) as folder:
+                lock = open_own(folder, "lock", _LOCK_MODE)
         except OSError as e:
             raise UpdatesError(f"{self.base}: cannot be written: {e.strerror}") from e
-        with file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
             yield
+        finally:
+            os.close(lock)
 
     def versions(self, role: str) -> list[int]:
         """Returns the existing versions of a role, in order."""
