@@ -22,6 +22,7 @@ _PLACES: Final = {
     "controller/adapters/sqlite/schema.py": "a new file, with the rights of the folder's owner",
     "controller/adapters/tuf_repository/publishing.py": _OPERATOR,
     "controller/adapters/x509/foreign.py": _OPERATOR,
+    "controller/adapters/x509/own_certificates.py": _OPERATOR,
     "controller/cli/access.py": _OPERATOR,
     "controller/cli/broker/audit.py": _OPERATOR,
     "controller/cli/config_files.py": "a draft with a random name",
