@@ -62,7 +62,7 @@ class Swapper:
         return call
 
 
-class Scene:
+class SharedFolder:
     """`home/a/b/file`, which an attacker owns, and the victim's files and folder."""
 
     def __init__(self, base: Path, content: str) -> None:
@@ -107,41 +107,41 @@ class Scene:
         assert self.state() == self.before
 
 
-SWAPS: Final[dict[str, Callable[[Scene], None]]] = {
-    "the first folder": lambda scene: scene.link(scene.home / "a", scene.victims),
-    "the folder": lambda scene: scene.link(scene.home / "a/b", scene.victims),
-    "the folder, by a program": lambda scene: scene.link(scene.home / "a/b", scene.victims / "program"),
-    "the file": lambda scene: scene.link(scene.file, scene.victims / "file"),
-    "the file, by another name of the victim's": Scene.hard_link,
+SWAPS: Final[dict[str, Callable[[SharedFolder], None]]] = {
+    "the first folder": lambda shared: shared.link(shared.home / "a", shared.victims),
+    "the folder": lambda shared: shared.link(shared.home / "a/b", shared.victims),
+    "the folder, by a program": lambda shared: shared.link(shared.home / "a/b", shared.victims / "program"),
+    "the file": lambda shared: shared.link(shared.file, shared.victims / "file"),
+    "the file, by another name of the victim's": SharedFolder.hard_link,
 }
 
 
-def _restrict(scene: Scene) -> None:
+def _restrict(shared: SharedFolder) -> None:
     action = RestrictKey(System())
-    action.apply({"path": str(scene.file), "own": True}, {})
+    action.apply({"path": str(shared.file), "own": True}, {})
 
 
-def _undo(scene: Scene) -> None:
+def _undo(shared: SharedFolder) -> None:
     before = {"mode": "6755", "owner": f"{NOBODY}:{NOBODY}" if os.geteuid() == 0 else f"{os.getuid()}:{os.getgid()}"}
-    RestrictKey(System()).undo({"path": str(scene.file)}, {**before, "folder": "6777"})
+    RestrictKey(System()).undo({"path": str(shared.file)}, {**before, "folder": "6777"})
 
 
-def _write_whole(scene: Scene) -> None:
-    write_whole(scene.file, scene.file.with_name(".file.new"), SECRET, 0o6755)
+def _write_whole(shared: SharedFolder) -> None:
+    write_whole(shared.file, shared.file.with_name(".file.new"), SECRET, 0o6755)
 
 
-def _write_file(scene: Scene) -> None:
-    write_file(scene.file, SECRET, 0o6755, replace=True)
+def _write_file(shared: SharedFolder) -> None:
+    write_file(shared.file, SECRET, 0o6755, replace=True)
 
 
-def _create(scene: Scene) -> None:
-    scene.file.unlink(missing_ok=True)
-    write_file(scene.file, SECRET, 0o6755, replace=False)
+def _create(shared: SharedFolder) -> None:
+    shared.file.unlink(missing_ok=True)
+    write_file(shared.file, SECRET, 0o6755, replace=False)
 
 
-def _open_own(scene: Scene) -> None:
-    with opened_folder(scene.file.parent) as folder:
-        descriptor = open_own(folder, scene.file.name, 0o666)
+def _open_own(shared: SharedFolder) -> None:
+    with opened_folder(shared.file.parent) as folder:
+        descriptor = open_own(folder, shared.file.name, 0o666)
         if os.geteuid() == 0:
             os.fchown(descriptor, NOBODY, NOBODY)
         os.write(descriptor, SECRET)
@@ -155,19 +155,19 @@ WORK: Final = (_restrict, _undo, _write_whole, _write_file, _create, _open_own)
 @pytest.mark.parametrize("swap", SWAPS)
 @pytest.mark.parametrize("work", WORK)
 def test_no_swap_at_any_step_reaches_the_victim(
-    work: Callable[[Scene], None], swap: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    work: Callable[[SharedFolder], None], swap: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for step in range(1, MAX_STEPS):
-        scene = Scene(tmp_path / str(step), KEY)
-        swapper = Swapper(step, lambda scene=scene: SWAPS[swap](scene))  # type: ignore[misc]
+        shared = SharedFolder(tmp_path / str(step), KEY)
+        swapper = Swapper(step, lambda shared=shared: SWAPS[swap](shared))  # type: ignore[misc]
         monkeypatch.setattr(files, "os", swapper)
         try:
-            work(scene)
+            work(shared)
         except (OSError, ActionError):
             pass
         finally:
             monkeypatch.setattr(files, "os", os)
-        scene.assert_untouched()
+        shared.assert_untouched()
         if swapper.calls < step:
             assert step > 5, "the steps were not seen"
             return
@@ -175,31 +175,31 @@ def test_no_swap_at_any_step_reaches_the_victim(
 
 
 @pytest.mark.parametrize("work", WORK)
-def test_without_a_swap_the_work_is_done(work: Callable[[Scene], None], tmp_path: Path) -> None:
+def test_without_a_swap_the_work_is_done(work: Callable[[SharedFolder], None], tmp_path: Path) -> None:
     """And set-uid, set-gid and sticky bits are left out."""
     if work is _restrict and os.geteuid() != 0:
         return  # the owner is root's to change
-    scene = Scene(tmp_path, KEY)
-    work(scene)
-    assert scene.file.stat().st_mode & 0o7000 == 0
-    assert scene.file.read_bytes().startswith(SECRET) or work in {_restrict, _undo}
-    assert [path.name for path in scene.file.parent.iterdir()] == ["file"]
-    scene.assert_untouched()
+    shared = SharedFolder(tmp_path, KEY)
+    work(shared)
+    assert shared.file.stat().st_mode & 0o7000 == 0
+    assert shared.file.read_bytes().startswith(SECRET) or work in {_restrict, _undo}
+    assert [path.name for path in shared.file.parent.iterdir()] == ["file"]
+    shared.assert_untouched()
 
 
 @needs_root
 def test_what_lies_under_the_temporary_name_is_neither_followed_nor_used(tmp_path: Path) -> None:
-    scene = Scene(tmp_path, KEY)
-    made_before = scene.file.with_name(".key.new")
+    shared = SharedFolder(tmp_path, KEY)
+    made_before = shared.file.with_name(".key.new")
     made_before.touch()
     os.chown(made_before, NOBODY, NOBODY)
-    scene.file.with_name(".ca.new").symlink_to(scene.victims / "file")
-    os.link(scene.victims / "program", scene.file.with_name(".pem.new"))
+    shared.file.with_name(".ca.new").symlink_to(shared.victims / "file")
+    os.link(shared.victims / "program", shared.file.with_name(".pem.new"))
     for name in ("key", "ca", "pem"):
-        write_whole(scene.file.with_name(name), scene.file.with_name(f".{name}.new"), SECRET)
-        status = scene.file.with_name(name).stat()
+        write_whole(shared.file.with_name(name), shared.file.with_name(f".{name}.new"), SECRET)
+        status = shared.file.with_name(name).stat()
         assert (status.st_uid, stat.S_IMODE(status.st_mode)) == (0, 0o600)
-    scene.assert_untouched()
+    shared.assert_untouched()
 
 
 def test_a_write_that_fails_leaves_nothing(tmp_path: Path) -> None:
