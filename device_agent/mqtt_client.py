@@ -10,7 +10,6 @@ import socket
 import ssl
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
@@ -22,8 +21,10 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
-from device_agent.domain.connection_policy import MQTT5, ConnectionAttempt, ConnectionOutcome
+from device_agent.domain.connection_policy import MQTT5, PACKET_TOO_LARGE, ConnectionAttempt, ConnectionOutcome, explain
+from device_agent.domain.packet_limit import packet_bytes
 from device_agent.host.tls_socket import RememberingTlsSocket, failure_of
+from device_agent.in_flight import InFlightMessages, OnPuback
 from device_agent.settings import MqttSettings, read_secret
 from schemas import topics
 from schemas.base import MAX_PACKET_BYTES
@@ -36,15 +37,11 @@ MAX_QUEUED: Final = 64  # own messages that paho holds in addition
 _SELECT_SECONDS: Final = 0.5  # the longest time between two checks for a stop
 _OFFLINE_SECONDS: Final = 2.0  # for the broker to confirm the last status
 _UNSUPPORTED_CODES: Final = frozenset({1, 132})  # CONNACK of MQTT 3.1.1 and 5
-_REFUSALS: Final = {151: "the broker's licence allows no more sessions"}  # EMQX 6.x
 _FIRST_FAILURE: Final = 128  # reason codes from here on are refusals
 NO_SUBSCRIBERS: Final = 16
 _RECONNECT_REQUESTED: Final = "reconnecting, as requested"
 
 _log = logging.getLogger(__name__)
-
-OnPuback = Callable[[bool], None]
-"""Called with whether the broker accepted a message and had a subscriber for it."""
 
 
 class Publish(Protocol):
@@ -131,9 +128,9 @@ class MqttClient:
         self._thread = threading.Thread(target=self._run, name="mqtt", daemon=True)
         self._mutex = threading.Lock()
         self._client: mqtt.Client | None = None  # only while it is connected
-        self._callbacks: dict[tuple[mqtt.Client, int], OnPuback] = {}
-        self._pubacks: deque[tuple[mqtt.Client, int, bool]] = deque()  # not dispatched yet
-        self._unclaimed: set[int] = set()  # message ids of PUBACKs without a callback in the last round
+        self._in_flight = InFlightMessages()
+        self._was_too_large = False
+        self._logged_too_large: set[tuple[topics.UpChannel, int]] = set()
         self._refusal = ""
         self._is_up = False
         self._was_up_at = 0.0
@@ -158,22 +155,38 @@ class MqttClient:
         """Whether publishing may succeed now."""
         return self._is_up
 
+    def max_payload(self, channel: topics.UpChannel) -> int:
+        """Returns the largest payload in bytes that the broker takes on a channel; 0: any."""
+        most = self._in_flight.max_packet
+        return max(1, most - packet_bytes(topics.up(self._device_id, channel), b"")) if most else 0
+
     def publish(self, channel: topics.UpChannel, payload: bytes, on_puback: OnPuback | None = None, /) -> bool:
         """Hands a QoS 1 message over; returns False without a connection, or with too many messages in flight.
 
+        A message that is larger than the broker takes is not sent, which is logged once, and False is returned.
         `on_puback` is called from the thread of the connection; never, when the connection ends before the PUBACK.
         """
         with self._mutex:
             client = self._client
         if client is None:
             return False
+        if self._is_too_large(channel, payload):
+            return False
+        topic = topics.up(self._device_id, channel)
         # Never call paho with our lock held: it holds its own while it calls us.
-        info = client.publish(topics.up(self._device_id, channel), payload, qos=1)
+        info = client.publish(topic, payload, qos=1)
         if info.rc != mqtt.MQTT_ERR_SUCCESS:
             return False
-        if on_puback is not None:
-            with self._mutex:
-                self._callbacks[client, info.mid] = on_puback
+        self._in_flight.add(client, info.mid, packet_bytes(topic, payload), on_puback)
+        return True
+
+    def _is_too_large(self, channel: topics.UpChannel, payload: bytes) -> bool:
+        most = self.max_payload(channel)
+        if not most or len(payload) <= most:
+            return False
+        if (channel, most) not in self._logged_too_large:
+            self._logged_too_large.add((channel, most))
+            _log.error("on %s: %d of %d bytes; %s", channel, len(payload), most, explain(PACKET_TOO_LARGE, "too large"))
         return True
 
     def _run(self) -> None:
@@ -200,7 +213,7 @@ class MqttClient:
         """Runs one connection; returns how it ended, how many seconds it was up, and the reason."""
         client = self._make_client(server, attempt)
         self._reconnect_requested.clear()
-        self._refusal, self._is_up = "", False
+        self._refusal, self._is_up, self._was_too_large = "", False, False
         reason, sock = "connection closed", None
         outcome: ConnectionOutcome | None = None
         try:
@@ -235,7 +248,7 @@ class MqttClient:
         connack_deadline = time.monotonic() + self._settings.connect_timeout
         while not self._stopping.is_set():
             code = client.loop(_SELECT_SECONDS)
-            self._dispatch_pubacks()
+            self._in_flight.dispatch()
             if code != mqtt.MQTT_ERR_SUCCESS:
                 return mqtt.error_string(code)
             if self._refusal:
@@ -264,9 +277,7 @@ class MqttClient:
     def _on_connection_lost(self, client: mqtt.Client) -> tuple[bool, float]:
         with self._mutex:
             self._client = None
-            self._callbacks.clear()
-        self._pubacks.clear()
-        self._unclaimed.clear()
+        self._in_flight.lost(was_too_large=self._was_too_large, may_tell=client.protocol == MQTT5)
         was_up, self._is_up = self._is_up, False
         sock = client.socket()
         if sock is not None:
@@ -305,12 +316,11 @@ class MqttClient:
         client.will_set(topic, self._status.will_payload, qos=1, retain=True)
         return client
 
-    def _on_connect(self, client: mqtt.Client, _data: Any, _flags: Any, reason: ReasonCode, _props: Any) -> None:
+    def _on_connect(self, client: mqtt.Client, _data: Any, _flags: Any, reason: ReasonCode, props: Any) -> None:
         if reason.is_failure:
             unsupported = reason.value in _UNSUPPORTED_CODES or str(reason) == "Unsupported protocol version"
             self.refusals += 1
-            words = _REFUSALS.get(reason.value, str(reason))
-            self._refusal = "unsupported" if unsupported else f"refused: {words} ({reason.value})"
+            self._refusal = "unsupported" if unsupported else f"refused: {explain(reason.value, str(reason))}"
             return
         is_v5 = client.protocol == MQTT5
         filters = [topics.down(self._device_id, channel) for channel in topics.DownChannel]
@@ -320,6 +330,7 @@ class MqttClient:
         topic = topics.up(self._device_id, topics.UpChannel.STATUS)
         client.publish(topic, self._status.online_payload(), qos=1, retain=True)
         self._was_up_at = time.monotonic()
+        self._in_flight.connected(client, int(getattr(props, "MaximumPacketSize", 0) or 0))
         with self._mutex:
             self._client = client
         self._is_up = True
@@ -337,29 +348,15 @@ class MqttClient:
 
     def _on_disconnect(self, _client: Any, _data: Any, flags: Any, reason: ReasonCode, _props: Any) -> None:
         if flags.is_disconnect_packet_from_server:
-            self._refusal = f"disconnected by the broker: {reason} ({reason.value})"
+            self._refusal = f"disconnected by the broker: {explain(reason.value, str(reason))}"
+            self._was_too_large = reason.value == PACKET_TOO_LARGE
 
     def _on_publish(self, client: mqtt.Client, _data: Any, mid: int, reason: ReasonCode, _props: Any) -> None:
         if reason.value >= _FIRST_FAILURE:
             _log.warning("the broker refused a message: %s (%s)", reason, reason.value)
         # Paho holds its own lock here, so callbacks are called only after paho's loop has returned.
-        self._pubacks.append((client, mid, reason.value < _FIRST_FAILURE and reason.value != NO_SUBSCRIBERS))
-
-    def _dispatch_pubacks(self) -> None:
-        later: list[tuple[mqtt.Client, int, bool]] = []
-        while self._pubacks:
-            client, mid, delivered = self._pubacks.popleft()
-            with self._mutex:
-                on_puback = self._callbacks.pop((client, mid), None)
-            if on_puback is not None:
-                on_puback(delivered)
-            elif mid in self._unclaimed:
-                self._unclaimed.discard(mid)
-            else:
-                # The PUBACK arrived before the publishing thread registered its callback.
-                self._unclaimed.add(mid)
-                later.append((client, mid, delivered))
-        self._pubacks.extend(later)
+        is_delivered = reason.value < _FIRST_FAILURE and reason.value != NO_SUBSCRIBERS
+        self._in_flight.on_puback(client, mid, delivered=is_delivered)
 
     def _on_message(self, _client: Any, _data: Any, message: mqtt.MQTTMessage) -> None:
         try:

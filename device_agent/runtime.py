@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Literal, Self
@@ -30,7 +31,7 @@ from device_agent.reporting.reporter import Reporter
 from device_agent.scanning.scan_process import ScanRunner
 from device_agent.settings import Settings, read_secret, warnings
 from schemas.events import Status
-from schemas.topics import DownChannel
+from schemas.topics import DownChannel, UpChannel
 
 if TYPE_CHECKING:
     from device_agent.actions.base import Action
@@ -88,8 +89,9 @@ class Agent:
             self._mqtt, self._renewer = self._make_mqtt_client()
             publish = self._mqtt.publish
             self._reporter = Reporter(
-                self._sender, settings.report, store, publish, clock, self.rescan, load_signer(settings)
-            )
+                self._sender, settings.report, store, publish, clock, self.rescan, load_signer(settings),
+                partial(self._mqtt.max_payload, UpChannel.POSTURE),
+            )  # fmt: skip
             self._commands = CommandExecutor(
                 LazyCommandVerifier(lambda: make_command_verifier(settings)),
                 actions,
@@ -314,17 +316,19 @@ def run(
             if new is not None:
                 agent, new = assembler.reassemble(new, settings)
     if failures:
-        raise AgentError(failures[0])
+        raise failures[0]
     return restart.is_set()
 
 
 @contextmanager
-def _stop_on_thread_failure(stop: threading.Event) -> Iterator[list[str]]:
-    failures: list[str] = []
+def _stop_on_thread_failure(stop: threading.Event) -> Iterator[list[AgentError]]:
+    failures: list[AgentError] = []
 
     def hook(args: threading.ExceptHookArgs) -> None:
         _log.error("thread %s failed", args.thread.name if args.thread else "?", exc_info=args.exc_value)
-        failures.append(f"{args.exc_type.__name__}: {args.exc_value}")
+        error = args.exc_value
+        # One of ours keeps its exit status: an unusable state folder is told from a fault of the agent.
+        failures.append(error if isinstance(error, AgentError) else AgentError(f"{args.exc_type.__name__}: {error}"))
         stop.set()
 
     before, threading.excepthook = threading.excepthook, hook

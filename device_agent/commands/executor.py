@@ -26,7 +26,7 @@ from device_agent.domain.verdict import (
     ForgedCommand,
     RejectedCommand,
 )
-from device_agent.errors import StoppedError
+from device_agent.errors import JournalError, StoppedError
 from device_agent.host.clock import Clock
 from device_agent.mqtt_client import Publish
 from schemas.base import MAX_TEXT, clean_text
@@ -119,7 +119,15 @@ class CommandExecutor:
             reason = "too many commands are waiting on the device"
             self._publish_rejection(command.command_id, CommandState.REJECTED, reason)
             return
-        commands.put_nowait(self._journal.record_accepted(command, spaces, self._clock.now()))
+        try:
+            accepted = self._journal.record_accepted(command, spaces, self._clock.now())
+        except JournalError as e:
+            # What is not recorded must not run: it could run again after a restart.
+            _log.error("command %s is refused: %s", command.command_id, e)
+            reason = clean_text(f"it cannot be recorded on the device: {e}")
+            self._publish_rejection(command.command_id, CommandState.REJECTED, reason)
+            return
+        commands.put_nowait(accepted)
         _log.info("command %s accepted: %s", command.command_id, command.action)
 
     def _run(self, commands: _Queue) -> None:

@@ -11,6 +11,14 @@ STEADY_SECONDS: Final = 30.0  # a connection that lasted this long resets the ba
 MQTT5: Final = 5
 MQTT311: Final = 4
 ProtocolLevel = Literal[4, 5]
+PACKET_TOO_LARGE: Final = 149
+# What to set at the broker where its reason code alone does not tell.
+ADVICE: Final = {
+    PACKET_TOO_LARGE: "a message is larger than the broker takes, and is not sent: raise mqtt.max_packet_size there",
+    151: "the broker's licence allows no more sessions",  # EMQX 6.x
+    154: "the agent's status is a retained message: set mqtt.retain_available = true at the broker",
+    155: "the agent's messages have QoS 1: set mqtt.max_qos_allowed = 2 at the broker",
+}
 
 
 class ConnectionOutcome(StrEnum):
@@ -70,3 +78,8 @@ class ConnectionAttempt:
         # A broker that accepted this version before and is mute now has another fault.
         is_mute = outcome is ConnectionOutcome.MUTE and not self.was_accepted
         return is_mute or outcome is ConnectionOutcome.UNSUPPORTED
+
+
+def explain(code: int, name: str) -> str:
+    """Returns what a reason code of the broker means, where possible with what to do about it."""
+    return f"{ADVICE.get(code, name)} ({code})"

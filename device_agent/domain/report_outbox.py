@@ -101,6 +101,10 @@ class ReportOutbox:
         others = tuple(report for report in self.reports if report.seq != match.seq)
         return replace(self, reports=others), ReceiptOutcome(rejected=reason)
 
+    def without(self, seq: int) -> Self:
+        """Removes report `seq`."""
+        return replace(self, reports=tuple(report for report in self.reports if report.seq != seq))
+
     def discard_superseded(self, digest: str) -> Self:
         """Removes the newest report when it has this digest: the report that follows has the same content."""
         if self.reports and self.reports[-1].digest == digest:

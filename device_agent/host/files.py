@@ -1,5 +1,6 @@
 """Bounded reading of files, atomic durable writes, and pydantic models as files of the state folder."""
 
+import errno
 import os
 from pathlib import Path
 from typing import Final, TypeVar
@@ -118,6 +119,12 @@ def read_model(path: Path, model: type[_Model], max_bytes: int, consequence: str
     except ValidationError as e:
         reason = f"; {consequence}" if consequence else ""
         raise JournalError(f"{path} is damaged{reason}: look at it, then move it away") from e
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether the error, or its cause, is a full disk or quota."""
+    cause = error if isinstance(error, OSError) else error.__cause__
+    return isinstance(cause, OSError) and cause.errno in {errno.ENOSPC, errno.EDQUOT}
 
 
 def write_model(path: Path, content: BaseModel) -> None:

@@ -1,5 +1,6 @@
 """What reporting keeps across restarts: sequence numbers, and reports that the controller has not confirmed."""
 
+import logging
 from dataclasses import asdict
 from pathlib import Path
 from threading import Lock
@@ -8,9 +9,11 @@ from typing import Annotated, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from device_agent.domain.report_outbox import PendingReport, ReportOutbox
-from device_agent.host.files import read_model, write_model
+from device_agent.errors import JournalError
+from device_agent.host.files import is_full, read_model, write_model
 from schemas.base import MAX_COUNTER
 
+_log = logging.getLogger(__name__)
 _MAX_FILE_BYTES: Final = 8 * 1024 * 1024
 # Sequence numbers are taken in blocks, so that a heartbeat does not cost a write to flash.
 _SEQ_BLOCK: Final = 64
@@ -38,14 +41,18 @@ class _Reports(BaseModel):
 class ReportStore:
     """`reports.json` in the state folder that the agent's journal holds the lock of; any thread.
 
+    While the disk is full the reports are kept in memory only: a device that reports less reliably is better than one
+    that is silent. Sequence numbers that a kill loses then are skipped once the controller refuses them as stale.
+
     Raises:
-        JournalError: from every method, when the file cannot be read or written.
+        JournalError: from every method, when the file cannot be read or written for another reason.
     """
 
     def __init__(self, folder: Path, *, first_seq: int) -> None:
         """Reads the file; sequence numbers start at `first_seq` when there is none."""
         self._path = folder / "reports.json"
         self._mutex = Lock()
+        self._is_full = False
         self._reports = read_model(self._path, _Reports, _MAX_FILE_BYTES) or _Reports(seq_ceiling=first_seq)
         self._next_seq = self._reports.seq_ceiling
 
@@ -78,5 +85,14 @@ class ReportStore:
             self._save(self._reports.model_copy(update={"pending": pending, "dropped": outbox.dropped}))
 
     def _save(self, reports: _Reports) -> None:
-        write_model(self._path, reports)
+        try:
+            write_model(self._path, reports)
+        except JournalError as e:
+            if not is_full(e):
+                raise
+            if not self._is_full:
+                _log.error("%s: reports go on, and those without a receipt would not survive a restart", e)
+            self._is_full = True
+        else:
+            self._is_full = False
         self._reports = reports

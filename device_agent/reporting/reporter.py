@@ -1,5 +1,6 @@
 """Decides what is reported when: full reports until the controller confirms them, heartbeats otherwise."""
 
+import json
 import logging
 import threading
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 from pydantic import ValidationError
 
 from device_agent.domain.report import (
+    MAX_HEADER_BYTES,
     DeltaBase,
     ReportContent,
     ReportSender,
@@ -53,8 +55,12 @@ class Reporter:
         clock: Clock,
         on_challenge: Callable[[], None],
         signer: "ReportSigner | None" = None,
+        max_payload: Callable[[], int] = lambda: 0,
     ) -> None:
-        """`on_challenge` starts a scan, whose report answers a nonce; with a `signer` every report is signed."""
+        """`on_challenge` starts a scan, whose report answers a nonce; with a `signer` every report is signed.
+
+        `max_payload` returns the bytes that the broker takes; 0: any.
+        """
         self._mutex = threading.RLock()
         self._sender = sender
         self._signer: ReportSigner | None = None
@@ -63,6 +69,9 @@ class Reporter:
         self._store = store
         self._publish = publish
         self._clock = clock
+        self._max_payload = max_payload
+        self._too_large: str = ""  # to be reported as an event
+        self._is_too_large_reported = False
         self.wake = threading.Event()  # set when `send_due` may have work earlier than it returned
         self._outbox: ReportOutbox = store.outbox()
         self._content: ReportContent | None = None
@@ -167,15 +176,48 @@ class Reporter:
 
     def _send_pending_reports(self, now: float) -> bool:
         for report in self._outbox.due(now, self._settings.receipt_timeout):
-            if not self._publish_report(report.payload.encode()):
+            message = self._signed(report.payload.encode())
+            most = self._max_payload()
+            if most and len(message) > most:
+                self._replace_too_large(report.seq, len(message), most)
+                return True
+            if not self._publish(UpChannel.POSTURE, message):
                 return False
             self._outbox = self._outbox.mark_sent(report.seq, now)
             self._last_full_at = self._last_sent_at = now
             _log.info("report %d sent (attempt %d)", report.seq, report.attempts + 1)
         return True
 
+    def _signed(self, report: bytes) -> bytes:
+        return report if self._signer is None else self._signer.sign(report)
+
     def _publish_report(self, report: bytes) -> bool:
-        return self._publish(UpChannel.POSTURE, report if self._signer is None else self._signer.sign(report))
+        return self._publish(UpChannel.POSTURE, self._signed(report))
+
+    def _replace_too_large(self, seq: int, size: int, most: int) -> None:
+        """Drops a report that the broker would not take, and enqueues one with shorter lists."""
+        self._save_outbox(self._outbox.without(seq))
+        self._too_large = f"a report has {size} bytes, and the broker takes {most}: raise mqtt.max_packet_size there"
+        _log.error("%s; its lists are shortened", self._too_large)
+        self._reported_digest = self._base = None
+        self._enqueue(force_full=True)
+
+    def _fitted(self, content: ReportContent) -> ReportContent | None:
+        """Returns the content with lists as long as the broker takes; None if it takes not even empty ones."""
+        most = self._max_payload()
+        room = most if self._signer is None else most * 3 // 4 - MAX_HEADER_BYTES  # of base64 and the envelope
+        if not most or len(content.sections.encode()) + MAX_HEADER_BYTES <= room:
+            return content
+        from device_agent.domain.report_limits import ScanFindings, truncate_to_size  # large: only where needed
+
+        findings = ScanFindings(json.loads(content.sections), content.digest)
+        try:
+            shorter = truncate_to_size(findings, room - MAX_HEADER_BYTES)
+        except ValueError as e:
+            self._too_large = f"no report fits what the broker takes ({most} bytes): raise mqtt.max_packet_size there"
+            _log.error("%s (%s)", self._too_large, e)
+            return None
+        return replace(shorter, challenge_nonce=content.challenge_nonce)
 
     def _send_heartbeat(self, now: float) -> bool:
         # A heartbeat with a higher number would make a pending full report look stale. After a rejection there is no
@@ -198,6 +240,11 @@ class Reporter:
             if not self._publish(UpChannel.EVENT, event, partial(self._on_drop_event_confirmed, dropped)):
                 return False
             self._is_reporting_drops = True
+        if self._too_large and not self._is_too_large_reported:
+            event = self._event("report_too_large", "medium", 1, self._too_large)
+            if not self._publish(UpChannel.EVENT, event):
+                return False
+            self._is_too_large_reported = True
         count, reason = self._forged
         if count and now >= self._forged_reported_at + FORGED_EVENT_SECONDS:
             if not self._publish(UpChannel.EVENT, self._event("command_refused", "high", count, reason)):
@@ -217,11 +264,12 @@ class Reporter:
         return max(0.0, min(times) - now)
 
     def _enqueue(self, *, force_full: bool) -> None:
-        if self._content is None:
-            return
         self._full_report_at = None
+        content = None if self._content is None else self._fitted(self._content)
+        if self._content is None or content is None:
+            return
         seq = self._store.next_seq()
-        full = full_report(self._sender, seq, self._clock.now(), self._content, self._accepted_digest)
+        full = full_report(self._sender, seq, self._clock.now(), content, self._accepted_digest)
         outbox = self._outbox.discard_superseded(self._content.digest)
         # While a report is pending, it is unknown which base the controller holds.
         may_be_delta = self._may_send_deltas and not force_full and not outbox.reports
