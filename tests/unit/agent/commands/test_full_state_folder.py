@@ -1,6 +1,7 @@
 """Commands while the state folder is full: refused, because what is not recorded could run twice."""
 
 import errno
+import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -72,7 +73,6 @@ def settings(tmp_path: Path) -> Settings:
 def test_a_thread_that_cannot_use_the_state_folder_ends_the_agent_with_status_3(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import threading
 
     def broken(path: Path, *_more: Any, **_options: Any) -> None:
         raise OSError(errno.EIO, "Input/output error", str(path))
