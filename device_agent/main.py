@@ -135,6 +135,8 @@ def main(argv: list[str] | None = None) -> int:
     handler = logging.StreamHandler()
     handler.setFormatter(_JsonFormatter() if arguments.log_format == "json" else logging.Formatter(_TEXT_FORMAT))
     logging.basicConfig(level=arguments.log_level.upper(), handlers=[handler])
+    # It writes a line for each key that did not sign, also where enough others did; what fails is raised.
+    logging.getLogger("tuf").setLevel(logging.ERROR)
     try:
         handlers = {
             "run": _run,

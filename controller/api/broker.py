@@ -1,6 +1,5 @@
 """The broker: its nodes, and the comparison with the store."""
 
-from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 from fastapi import APIRouter, Depends
@@ -9,8 +8,9 @@ from controller.api.auth import scope
 from controller.api.context import BrokerDep, MessagesDep, writable
 from controller.api.errors import problems
 from controller.api.fields import OptionalTimestamp, View
-from controller.domain.broker.inspection import LISTENERS, NODES, parse_listeners
+from controller.domain.broker.inspection import parse_listeners
 from controller.domain.broker.ports import PortUse
+from controller.ports.inspection import NodeListeners
 from controller.service.containment.drift import DriftState
 
 router = APIRouter(prefix="/broker", tags=["broker"], responses=problems(401, 422, 429, 502, 503))
@@ -100,25 +100,23 @@ async def show_broker(broker: BrokerDep, messages: MessagesDep) -> BrokerView:
 
 @router.get("/ports", dependencies=[scope("read")])
 async def list_endpoints(broker: BrokerDep) -> BrokerEndpoints:
-    """Returns nodes and listeners as the broker reports them, for `cordon broker ports`."""
-    seen = await broker.inspector.endpoints()
-    rows, listeners = seen.answers.get(NODES), seen.answers.get(LISTENERS)
-    listening = None
-    if listeners is not None:
-        listening = tuple(map(BrokerListenerView.of, parse_listeners(listeners)))
-        listening += tuple(_dashboards(seen.api))
-    names = [row["node"] for row in rows or () if isinstance(row, dict) and isinstance(row.get("node"), str)]
-    nodes = tuple(NodeEndpoints(node=name, listening=listening) for name in names)
-    unknown = seen.silence.get(NODES, "") or seen.silence.get(LISTENERS, "")
+    """Returns nodes and listeners as each node reports them, for `cordon broker ports`."""
+    found = await broker.inspector.endpoints()
+    nodes = tuple(NodeEndpoints(node=one.node, listening=_listening(one)) for one in found if one.node)
+    unknown = "; ".join(f"{one.node or one.api}: {one.trouble}" for one in found if one.trouble)
     return BrokerEndpoints(nodes=nodes, unknown=unknown)
 
 
-def _dashboards(addresses: tuple[str, ...]) -> Iterator[BrokerListenerView]:
-    """Yields the ports of EMQX's API that Cordon uses; they are assumed to be the same on every node."""
-    ports = {(urlsplit(base).scheme, urlsplit(base).port) for base in addresses}
-    for scheme, port in sorted((scheme, port) for scheme, port in ports if port):
-        use = PortUse.DASHBOARD_TLS if scheme == "https" else PortUse.DASHBOARD
-        yield BrokerListenerView(use=use, address="*", port=port)
+def _listening(one: NodeListeners) -> tuple[BrokerListenerView, ...] | None:
+    """Returns the node's listeners with the port of its API; None if they are unknown."""
+    if one.rows is None:
+        return None
+    listening = tuple(map(BrokerListenerView.of, parse_listeners(one.rows)))
+    url = urlsplit(one.api)
+    if not url.port:
+        return listening
+    use = PortUse.DASHBOARD_TLS if url.scheme == "https" else PortUse.DASHBOARD
+    return (*listening, BrokerListenerView(use=use, address="*", port=url.port))
 
 
 @router.get("/drift", dependencies=[scope("read")])

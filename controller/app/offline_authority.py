@@ -119,12 +119,14 @@ def issue_certificate(
 ) -> None:
     """Makes a key with its certificate: NAME.key, NAME.pem with the chain, and ca.pem in `out`.
 
+    The key is written first: nothing is registered whose key cannot be kept.
+
     Raises:
-        ControllerError: there is no authority, or a file cannot be written.
+        ControllerError: there is no authority, or a file is there already or cannot be written.
     """
     from controller.adapters.sqlite.certificates import SqliteCertificateRegistry
     from controller.adapters.x509.building import new_request
-    from controller.adapters.x509.folder import write
+    from controller.adapters.x509.folder import check_new, make_folder, write
     from controller.app.identity import open_authority
     from controller.domain.identity.certificates import CertificateKind
     from controller.service.identity.certificates import issue
@@ -138,8 +140,17 @@ def issue_certificate(
             registry = SqliteCertificateRegistry(store)
             return await issue(authority, registry, time.time(), lifetime, request, kind, hosts)
 
-    made = asyncio.run(issued())
-    out.mkdir(mode=0o750, parents=True, exist_ok=True)
-    write(out / f"{name}.key", key, _SECRET_MODE)
-    write(out / f"{name}.pem", (made.pem + authority.chain).encode(), _PUBLIC_MODE)
+    key_file, certificate_file = out / f"{name}.key", out / f"{name}.pem"
+    is_new = not out.exists()
+    check_new(certificate_file)
+    make_folder(out)
+    write(key_file, key, _SECRET_MODE)
+    try:
+        made = asyncio.run(issued())
+    except BaseException:
+        key_file.unlink(missing_ok=True)
+        if is_new:
+            out.rmdir()
+        raise
+    write(certificate_file, (made.pem + authority.chain).encode(), _PUBLIC_MODE)
     write(out / "ca.pem", authority.trust.encode(), _PUBLIC_MODE, may_replace=True)

@@ -43,6 +43,8 @@ def code_of(error: ControllerError) -> ExitCode:
             return ExitCode.USAGE
         case BrokerUnreachableError() | ApiUnreachableError():
             return ExitCode.UNREACHABLE
+        case ApiResponseError(code="broker_unreachable"):
+            return ExitCode.UNREACHABLE
         case ApiResponseError():
             return _BY_STATUS.get(error.status, ExitCode.FAILED)
         case _:

@@ -67,7 +67,7 @@ def approve(
     def post(even_protected: bool) -> Any:
         return client.call("POST", "/guard/approve", {**body, "even_protected": even_protected})
 
-    print_decided(confirm_protected(post, even_protected), output)
+    _print_outcome(confirm_protected(post, even_protected), "approved", output)
 
 
 @app.command("dismiss")
@@ -81,7 +81,15 @@ def dismiss(
 ) -> None:
     """Drop containments that wait, until their causes pass or a stronger containment is required."""
     body = {**_selected(devices, every=every), "reason": reason}
-    print_decided(client.call("POST", "/guard/dismiss", body), output)
+    _print_outcome(client.call("POST", "/guard/dismiss", body), "dismissed", output)
+
+
+def _print_outcome(decided: dict[str, Any], word: str, output: OutputFormat) -> None:
+    """Prints what was decided about each device, and of how many."""
+    print_decided(decided, output)
+    if output is OutputFormat.TABLE:
+        count = len(decided["items"])
+        say(f"{word}: {count} {'containment' if count == 1 else 'containments'}" if count else "no containment waits")
 
 
 def _selected(devices: list[str] | None, *, every: bool) -> dict[str, Any]:

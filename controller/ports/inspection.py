@@ -1,7 +1,8 @@
 """Reads the broker for an audit."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from controller.domain.broker.inspection import BrokerInspection
 
@@ -14,6 +15,19 @@ class DashboardLogin:
     password: str
 
 
+@dataclass(frozen=True, slots=True)
+class NodeListeners:
+    """The listeners of one node, as EMQX lists them, or `None` with the reason in `trouble`.
+
+    `api`: URL of its API; empty if none is configured. `node` is empty if nobody says whose that API is.
+    """
+
+    node: str
+    api: str
+    rows: Any
+    trouble: str = ""
+
+
 class BrokerInspector(Protocol):
     """Reads everything that broker policies use; the result has a reason for what cannot be read, nothing is raised."""
 
@@ -21,6 +35,6 @@ class BrokerInspector(Protocol):
         """Reads everything: settings, listeners with a TLS handshake each, one attempt of the default login."""
         ...
 
-    async def endpoints(self) -> BrokerInspection:
-        """Reads nodes and listeners only."""
+    async def endpoints(self) -> Sequence[NodeListeners]:
+        """Reads the listeners of every node of the cluster through its own API."""
         ...

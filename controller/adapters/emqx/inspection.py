@@ -2,7 +2,7 @@
 
 import asyncio
 import ssl
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -20,7 +20,7 @@ from controller.domain.broker.inspection import BrokerInspection, parse_bind
 from controller.domain.broker.ports import PortsError, parse_node
 from controller.ports.clock import Clock
 from controller.ports.errors import BrokerAnswerError, BrokerError, BrokerRefusedError
-from controller.ports.inspection import BrokerInspector, DashboardLogin
+from controller.ports.inspection import BrokerInspector, DashboardLogin, NodeListeners
 
 # EMQX locks a dashboard user after five wrong passwords in five minutes: one attempt in this time.
 LOGIN_EVERY: Final = 600.0  # seconds
@@ -67,6 +67,7 @@ class EmqxInspector(BrokerInspector):
             context: makes the TLS context of handshakes; called for each audit, because its files may be renewed.
         """
         self._api = api
+        self._cluster = ClusterNodes(api, clock)
         self._controller_id = controller_id
         self._ports = ports
         self._clock = clock
@@ -74,11 +75,26 @@ class EmqxInspector(BrokerInspector):
         self._context = context
         self._login: tuple[float, BrokerError | None] | None = None
 
-    async def endpoints(self) -> BrokerInspection:
-        seen = _Collection()
-        await seen.collect(ask.NODES, lambda: self._get("/nodes"))
-        await seen.collect(ask.LISTENERS, self._listeners)
-        return self._inspection(seen)
+    async def endpoints(self) -> Sequence[NodeListeners]:
+        reading = await self._cluster.read(fresh=True)
+        found = await asyncio.gather(*(self._listeners_of(base, reading.names) for base in self._api.addresses))
+        known = {one.node for one in found}
+        unread = [NodeListeners(one.node, "", None, one.reason) for one in reading.unread if one.node not in known]
+        # An address that does not say whose it is belongs to one of the nodes that cannot be read.
+        named = [one for one in found if one.api not in reading.stopped and (one.node or not unread)]
+        return [*named, *unread]
+
+    async def _listeners_of(self, base: str, names: Mapping[str, str]) -> NodeListeners:
+        """A listing has the ports of the node that is asked, so each is asked; one that hangs does not delay others."""
+        try:
+            rows = (
+                await self._api.on_node(base)
+                .prompt()
+                .send(requests.json_request("GET", "/listeners", "read listeners"))
+            )
+        except BrokerError as e:
+            return NodeListeners(names.get(base, ""), base, None, str(e))
+        return NodeListeners(names.get(base, ""), base, rows)
 
     async def inspect(self, login: DashboardLogin | None) -> BrokerInspection:
         seen = _Collection()

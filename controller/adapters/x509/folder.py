@@ -226,6 +226,16 @@ def crl_base(issuing: x509.Certificate) -> str:
     return ""
 
 
+def check_new(path: Path) -> None:
+    """Requires that there is no such file.
+
+    Raises:
+        AuthorityError: it is there.
+    """
+    if path.exists() or path.is_symlink():
+        raise AuthorityError(f"{path} is there already; move it away first")
+
+
 def write(path: Path, content: bytes, mode: int, *, may_replace: bool = False) -> None:
     """The whole file under its name or none.
 

@@ -49,7 +49,7 @@ def drift(
 ) -> None:
     """Compare every node with the store now, repair differences where that is safe, and show them.
 
-    Exit status 1 while a difference is left to you: `not repaired`.
+    Exit status 1 while a difference is left to you, `not repaired`; 3 when no node answers.
     """
     report = client.get("/broker/drift") if no_compare else client.call("POST", "/broker/reconcile")
     entries = report["items"] + (report["closed"] if closed else [])

@@ -117,7 +117,7 @@ def _live_ports(client: ApiClient, docker: bool | None) -> list[NodePort]:
     if not reported["nodes"]:
         raise CliError(f"the broker lists no nodes: give --node-name  {safe(reported['unknown'])}".rstrip())
     if reported["unknown"]:
-        note(f"EMQX's default listeners are assumed: {safe(reported['unknown'])}")
+        note(f"EMQX's default listeners are assumed where a node does not say: {safe(reported['unknown'])}")
     ports: list[NodePort] = []
     for node in reported["nodes"]:
         listening = None

@@ -1,6 +1,8 @@
 """`cordon ca` as an operator uses it before the first start."""
 
+import contextlib
 import json
+import sqlite3
 import ssl
 import stat
 from pathlib import Path
@@ -47,6 +49,32 @@ def test_what_is_issued_works_for_tls(made: Path, capsys: pytest.CaptureFixture[
     assert names.get_values_for_type(x509.DNSName) == ["broker.example"]
     assert run_safely(["ca", "issue-client", "cordon-controller", *common]) == 1
     assert "is there already" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("left", ["edge-7.key", "edge-7.pem", "out"])
+def test_nothing_is_registered_where_a_file_is_in_the_way(
+    made: Path, capsys: pytest.CaptureFixture[str], left: str
+) -> None:
+    out = made / "elsewhere"
+    if left == "out":
+        out.write_text("a file")
+    else:
+        out.mkdir()
+        (out / left).write_text("somebody's")
+    before = _registered(made)
+    argv = ["ca", "issue-client", "edge-7", "--out", str(out), "--config", str(made / "cordon.toml")]
+    assert run_safely(argv) == 1
+    assert str(out) in capsys.readouterr().err
+    assert _registered(made) == before
+    if left != "out":
+        assert [path.name for path in out.iterdir()] == [left]
+
+
+def _registered(folder: Path) -> list[tuple[str]]:
+    if not (folder / "cordon.db").exists():
+        return []
+    with contextlib.closing(sqlite3.connect(folder / "cordon.db")) as store:
+        return store.execute("SELECT name FROM certificates ORDER BY name").fetchall()
 
 
 def test_a_second_init_changes_nothing(made: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,5 +1,6 @@
 """The command line: documented exit statuses, one line for each error, never a traceback."""
 
+import logging
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,7 @@ def test_a_wrong_configuration_is_status_2(tmp_path: Path, capsys: pytest.Captur
     (tmp_path / "bad.toml").write_text("device_id = 7\n")
     status, line = _error_line(["report", "--config", str(tmp_path / "bad.toml")], capsys)
     assert (status, "bad.toml: device_id" in line) == (2, True)
+    assert logging.getLogger("tuf").level == logging.ERROR, "its lines about keys that did not sign are noise"
 
 
 def test_an_unusable_state_folder_is_status_3(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

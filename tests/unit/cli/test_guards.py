@@ -90,7 +90,10 @@ def test_deferred_containments_are_shown_approved_and_dismissed(cordon: Operator
     assert [held["device_id"] for held in cordon.json("guard", "status")["items"]] == ["edge-2", "edge-3"]
     assert "waits" in cordon("devices", "show", "edge-2")
     assert "restricted" in cordon("guard", "approve", "edge-2", "--reason", "sure")
-    assert AuditKind.CONTAINMENT_DISMISSED in cordon("guard", "dismiss", "--all", "--reason", "no")
+    text = cordon("guard", "dismiss", "--all", "--reason", "no")
+    assert AuditKind.CONTAINMENT_DISMISSED in text
+    assert "dismissed: 1 containment" in text
+    assert cordon("guard", "dismiss", "--all", "--reason", "again").strip() == "no containment waits"
     text = cordon("guard", "status")
     assert "no containment waits" in text
     assert "REACHED" not in text

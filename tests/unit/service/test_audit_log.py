@@ -107,3 +107,17 @@ async def test_entries_that_follow_from_no_event_reach_the_listeners(tmp_path: P
         await harness.fleet.record(AuditEntry(AuditKind.TOKEN_CREATED, "", "operator:ada"))
         (line,) = await harness.store.audit()
     assert (lines, line.entry.kind, line.at) == (["token.created"], AuditKind.TOKEN_CREATED, harness.clock.at)
+
+
+def test_lines_of_tuf_about_keys_that_did_not_sign_are_not_in_the_log() -> None:
+    code = (
+        "import logging\n"
+        "from controller.adapters.logs import configure_logs\n"
+        "configure_logs('info', 'json')\n"
+        "logging.getLogger('tuf.api._payload').warning('No signature for keyid 1')\n"
+        "logging.getLogger('tuf.api._payload').info('No signature for keyid 2')\n"
+        "logging.getLogger('other').warning('shown')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert "shown" in done.stderr
+    assert "keyid" not in done.stderr
