@@ -105,6 +105,7 @@ class ReceiptDecisionView(View):
     lines: tuple[ReceiptStepView, ...]
     attempted: tuple[ReceiptStepView, ...]
     unread: UnreadNodes
+    left_open: tuple[str, ...]
 
 
 class ContainmentReceiptView(View):

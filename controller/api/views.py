@@ -35,6 +35,7 @@ class CaseView(View):
     proven_at: OptionalTimestamp
     trouble: str
     unread: UnreadNodes
+    left_open: tuple[str, ...]
     causes: tuple[str, ...]
     by: str
     reason: str

@@ -210,8 +210,8 @@ def emqx_adapters(broker: EmqxBroker, settings: Settings) -> BrokerAdapters:
     )
     return BrokerAdapters(
         broker,
-        EmqxTables(api, broker.cluster),
-        EmqxAccess(api, EmqxTables(api, broker.cluster)),
+        EmqxTables(api, broker.cluster, broker.prefixes),
+        EmqxAccess(api, EmqxTables(api, broker.cluster, broker.prefixes)),
         broker,
         EmqxSetup(api),
         inspector,

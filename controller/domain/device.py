@@ -90,6 +90,7 @@ class ContainmentCase:
     earliest_evidence_at: float = 0.0
     held_below: float = 0.0
     partial: PartialProof | None = None
+    left_open: tuple[str, ...] = ()
 
     @property
     def restriction_hold(self) -> float:

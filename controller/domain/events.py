@@ -219,7 +219,7 @@ class DeviceLabelled:
 
 @dataclass(frozen=True, slots=True)
 class ContainmentProven:
-    """The broker was read back and holds the level of the case.
+    """The broker was read back and holds the level of the case; `left_open`: what the level does not stop.
 
     `cut_at`: when the traffic was cut. `evidence`: how the reporter was authenticated; `unasked` if that was not
     needed.
@@ -231,6 +231,7 @@ class ContainmentProven:
     cut_at: float
     steps: tuple[dict[str, object], ...]
     evidence: Evidence = Evidence.UNASKED
+    left_open: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,6 +256,7 @@ class ContainmentPartlyProven:
     nodes: tuple[tuple[str, str], ...]
     steps: tuple[dict[str, object], ...]
     evidence: Evidence = Evidence.UNASKED
+    left_open: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,7 +61,7 @@ class Proof:
     """What was done, and what the broker answered when it was read back.
 
     `holds` is true only if every running node was read and showed what was wanted; `missing` says what did not, else it
-    is empty; `unread` are the running nodes that could not be read.
+    is empty; `unread` are the running nodes that could not be read; `left_open`: what the containment does not stop.
     `cut_at` is the wall-clock second of the call after which the subject's traffic was cut (0.0 where nothing was).
     """
 
@@ -71,6 +71,7 @@ class Proof:
     cut_at: float = 0.0
     ban_until: float | None = None
     unread: tuple[UnreadNode, ...] = ()
+    left_open: tuple[str, ...] = ()
 
     @property
     def is_partial(self) -> bool:

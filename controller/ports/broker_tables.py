@@ -1,6 +1,6 @@
 """The rows of the broker's tables, and what a comparison reads of them, node by node."""
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal, Protocol
 
@@ -28,13 +28,36 @@ class AccessRule:
 AccessRules = tuple[AccessRule, ...]
 
 
-def restriction(client_id: str) -> AccessRules:
-    """The rules of a restricted client, in the order in which the broker consults them."""
+# Topics that begin with `$` are not covered by `deny #`: EMQX lets a wildcard match no leading `$`.
+KNOWN_PREFIXES: Final = ("$SYS", "$delayed", "$exclusive", "$file", "$queue", "$share")
+MAX_PREFIXES: Final = 64  # of the fleet's own; EMQX takes 100 rules for each client
+
+
+def restriction(client_id: str, prefixes: Iterable[str] = ()) -> AccessRules:
+    """The rules of a restricted client, in the order in which the broker consults them.
+
+    `prefixes`: first levels that begin with `$` and are in use, besides the known ones.
+    """
     return (
         AccessRule(up_branch(client_id), "allow", "publish"),
         AccessRule(down_branch(client_id), "allow", "subscribe"),
         AccessRule("#", "deny", "all"),
+        *(AccessRule(f"{prefix}/#", "deny", "all") for prefix in sorted({*KNOWN_PREFIXES, *prefixes})),
     )
+
+
+def is_restriction(rules: AccessRules | None, client_id: str, prefixes: Iterable[str] = ()) -> bool:
+    """Whether the rules are a restriction's that denies at least these prefixes: those in use change with the fleet."""
+    wanted = restriction(client_id, prefixes)
+    if rules is None or rules[:3] != wanted[:3]:
+        return False
+    rest = set(rules[3:])
+    return rest >= set(wanted[3:]) and all(_denies_prefix(rule) for rule in rest)
+
+
+def _denies_prefix(rule: AccessRule) -> bool:
+    prefix = rule.topic.removesuffix("/#")
+    return rule == AccessRule(f"{prefix}/#", "deny", "all") and prefix.startswith("$") and "/" not in prefix
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +121,15 @@ class BrokerTables(Protocol):
     @property
     def addresses(self) -> tuple[str, ...]:
         """Every configured node."""
+        ...
+
+    @property
+    def prefixes(self) -> frozenset[str]:
+        """First levels that begin with `$` and were seen in rules or subscriptions, besides the known ones."""
+        ...
+
+    async def read_prefixes(self) -> str:
+        """Adds to `prefixes` what routes and rules for all have now; returns why they could not be read, or nothing."""
         ...
 
     async def cluster(self) -> ClusterReading:

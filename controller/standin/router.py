@@ -24,7 +24,17 @@ class Router:
     _index: TopicIndex[_Key] = field(default_factory=TopicIndex)
     _members: dict[ParsedFilter, list[str]] = field(default_factory=dict)
     retained: dict[str, Message] = field(default_factory=dict)
-    delayed: int = 0
+    _delayed: dict[str, tuple[Message, float]] = field(default_factory=dict)
+
+    @property
+    def delayed(self) -> int:
+        """The number of `$delayed` messages that are not due."""
+        return len(self._delayed)
+
+    @property
+    def delayed_messages(self) -> list[tuple[Message, float]]:
+        """The `$delayed` messages that are not due, with their own topic and the Unix seconds at which they are."""
+        return list(self._delayed.values())
 
     def subscribe(self, client: Client, parsed: ParsedFilter, options: SubscriptionOptions) -> list[Delivery]:
         """Adds or replaces a subscription; returns the retained messages to send for it."""
@@ -160,10 +170,10 @@ class Router:
             return
         if self.delayed >= MAX_DELAYED:
             return
-        self.delayed += 1
+        self._delayed[message.id] = replace(message, topic=topic), self.state.now() + float(interval)
 
         def due() -> None:
-            self.delayed -= 1
+            self._delayed.pop(message.id, None)
             if not self.state.bans.sender_banned(message.sender):
                 self.publish(replace(message, topic=topic, at=self.state.now()))
 

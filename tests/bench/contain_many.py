@@ -115,7 +115,7 @@ async def cordon(folder: Path, emqx: StandInProcess) -> AsyncIterator[Side]:
     store = await open_store(folder / "bench.db", now=clock.now, log=_quiet)
     try:
         async with open_emqx(emqx.api_urls, emqx.key, emqx.secret, clock=clock) as broker:
-            tables = EmqxTables(broker.api, broker.cluster)
+            tables = EmqxTables(broker.api, broker.cluster, broker.prefixes)
             adapters = Adapters(
                 clock=clock,
                 ids=UlidGenerator(),

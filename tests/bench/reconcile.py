@@ -84,7 +84,7 @@ async def _measure(size: int, one_in: int) -> dict[str, Any]:
             devices = [_device(number, harness.clock.at, one_in) for number in range(size)]
             harness.fleet.load(devices)
             await _fill(emqx, broker, devices)
-            tables = EmqxTables(broker.api, broker.cluster)
+            tables = EmqxTables(broker.api, broker.cluster, broker.prefixes)
             managed = {one.device_id: _OWN for one in devices}
             return await _passes(harness, broker, tables, managed, size, one_in)
 

@@ -93,7 +93,7 @@ class FaultyEmqx(ScriptedEmqx):
         return super().answer(request)
 
     def is_restricted(self, device_id: str) -> bool:
-        """Whether every node has the three rules."""
+        """Whether every node has the restriction."""
         wanted = restriction(device_id)
         return all(
             tuple(RuleRow.model_validate(row).rule() for row in table.get(device_id, [])) == wanted

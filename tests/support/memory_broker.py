@@ -197,6 +197,13 @@ class MemoryTables:
     skipped: set[str] = field(default_factory=set)
     unread: tuple[UnreadNode, ...] = ()
 
+    @property
+    def prefixes(self) -> frozenset[str]:
+        return frozenset()
+
+    async def read_prefixes(self) -> str:
+        return ""
+
     async def cluster(self) -> ClusterReading:
         names = {address: f"emqx@{address}" for address in self.addresses}
         running = (*names.values(), *(one.node for one in self.unread))

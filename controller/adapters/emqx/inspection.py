@@ -11,6 +11,7 @@ from controller.adapters.emqx.client import requests
 from controller.adapters.emqx.client.api import EmqxApi
 from controller.adapters.emqx.client.cluster import ClusterNodes
 from controller.adapters.emqx.client.paths import quoted
+from controller.adapters.emqx.client.prefixes import PrefixesInUse
 from controller.adapters.emqx.client.requests import RULES
 from controller.adapters.emqx.controller_zone import read_controller_zone
 from controller.adapters.emqx.tables import EmqxTables
@@ -150,7 +151,7 @@ class EmqxInspector(BrokerInspector):
         return await self._get("/authorization/sources/file")
 
     async def _counts(self) -> dict[str, list[int | None]]:
-        tables = EmqxTables(self._api, ClusterNodes(self._api, self._clock))
+        tables = EmqxTables(self._api, ClusterNodes(self._api, self._clock), PrefixesInUse(self._api, self._clock))
         counts = {base: await tables.counts(base) for base in tables.addresses}
         return {base: [count.bans, count.rules] for base, count in counts.items()}
 

@@ -11,6 +11,7 @@ from controller.adapters.emqx.client.api import EmqxApi, find_ban
 from controller.adapters.emqx.client.cluster import ClusterNodes
 from controller.adapters.emqx.client.http import ApiRequest
 from controller.adapters.emqx.client.models import ListingPage
+from controller.adapters.emqx.client.prefixes import PrefixesInUse
 from controller.domain.containment.plan import Subject
 from controller.ports.broker_tables import (
     BAN_MARK,
@@ -38,14 +39,22 @@ def _list_rules(page: int, limit: int) -> ApiRequest[ListingPage[Any]]:
 
 
 class EmqxTables(BrokerTables):
-    def __init__(self, api: EmqxApi, cluster: ClusterNodes) -> None:
+    def __init__(self, api: EmqxApi, cluster: ClusterNodes, prefixes: PrefixesInUse) -> None:
         self._api = api
         self._cluster = cluster
+        self._prefixes = prefixes
         self.requests = 0  # of listings and counts, for measurements
 
     @property
     def addresses(self) -> tuple[str, ...]:
         return self._api.addresses
+
+    @property
+    def prefixes(self) -> frozenset[str]:
+        return self._prefixes.found
+
+    async def read_prefixes(self) -> str:
+        return await self._prefixes.refresh()
 
     async def cluster(self) -> ClusterReading:
         return await self._cluster.read()
@@ -62,6 +71,9 @@ class EmqxTables(BrokerTables):
             self.requests += 1
             unknown = []
             for row in page:
+                for topic in _topics(row) or ():
+                    if "$" in topic:
+                        self._prefixes.note(topic)
                 if not isinstance(row, dict) or wanted(str(row.get("clientid"))):
                     rules = cache.find(row)
                     if rules is None:

@@ -20,6 +20,8 @@ def proven_word(case: dict[str, Any]) -> str:
     """Whether the broker was seen to hold the case; `devices show` has the trouble."""
     if case.get("unread", ()):
         return f"partial, not read: {', '.join(one['node'] or 'a node' for one in case['unread'])}"
+    if case["proven"] and case.get("left_open"):
+        return f"yes, {len(case['left_open'])} left open"
     return "yes" if case["proven"] else "no, in trouble" if case["trouble"] else "not yet"
 
 

@@ -37,6 +37,8 @@ def _heading(device: dict[str, Any]) -> None:
             proven = "partial"
         for one in case.get("unread", ()):
             proven += f"; not read back from {one['node'] or 'every node'}: {one['reason']}"
+        for text in case.get("left_open", ()):
+            proven += f"; left open: {text}"
         _field("proven", proven + (f": {case['trouble']}" if case["trouble"] else ""))
         _field("until", until(case))
     pending = device["pending"]

@@ -95,6 +95,8 @@ def _print_decision(decision: dict[str, Any]) -> None:
         say(f"   read back everywhere at {decision['proven_at']}")
     for one in decision["unread"]:
         note(f"   not read back from {safe(one['node'] or 'every node')}: {safe(one['reason'])}")
+    for text in decision.get("left_open", ()):
+        note(f"   left open: {safe(text)}")
     for trouble in decision["troubles"]:
         note(f"   failed attempt: {safe(trouble)}")
     if decision["refused"]:

@@ -38,6 +38,7 @@ def on_containment_proven(transition: Transition, event: ContainmentProven) -> N
             trouble="",
             evidence=_stronger(case, event.evidence),
             partial=None,
+            left_open=event.left_open,
         )
     transition.add_audit(
         AuditKind.CONTAINMENT_PROVEN,
@@ -47,6 +48,7 @@ def on_containment_proven(transition: Transition, event: ContainmentProven) -> N
         cut_at=cut_at or None,
         evidence_at=None if case is None else case.evidence_at,
         evidence=event.evidence.value,
+        left_open=list(event.left_open),
         steps=list(event.steps),
     )
 
@@ -60,7 +62,9 @@ def on_containment_partly_proven(transition: Transition, event: ContainmentPartl
             seconds = max(0.0, event.cut_at - case.evidence_at)
         cut_at = case.partial.cut_at if case.unread and case.partial is not None else event.cut_at
         partial = PartialProof(event.level, cut_at, event.nodes)
-        transition.update_case(case, trouble="", evidence=_stronger(case, event.evidence), partial=partial)
+        transition.update_case(
+            case, trouble="", evidence=_stronger(case, event.evidence), partial=partial, left_open=event.left_open
+        )
     transition.add_audit(
         AuditKind.CONTAINMENT_PARTLY_PROVEN,
         case_id=event.case_id,
@@ -71,6 +75,7 @@ def on_containment_partly_proven(transition: Transition, event: ContainmentPartl
         evidence_at=None if case is None else case.evidence_at,
         evidence=event.evidence.value,
         unread=[{"node": node, "reason": reason} for node, reason in event.nodes],
+        left_open=list(event.left_open),
         steps=list(event.steps),
     )
 

@@ -70,12 +70,16 @@ class ContainmentCheck(StrEnum):
     QUIET = "no subscription and no cached permission outside its branch"
     OUT = "a ban is in force, no session is connected, none waits with old subscriptions"
     UNBANNED = "no ban of Cordon's is in force"
+    LEFT_OPEN = (
+        "what stays open is said: topics with `$` where `no_match` is allow, queued messages, delayed messages,"
+        " subscriptions of auto_subscribe"
+    )
     NO_RETAINED = "no retained message is from it"
 
     @property
     def is_setting(self) -> bool:
         """Whether it is about the broker's settings: read once, because neither waiting nor a plan changes them."""
-        return self in (ContainmentCheck.SOURCE, ContainmentCheck.SUPERUSER)
+        return self in (ContainmentCheck.SOURCE, ContainmentCheck.SUPERUSER, ContainmentCheck.LEFT_OPEN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +127,7 @@ def restriction_plan(*, kick: bool = False) -> ContainmentPlan:
     if kick:
         stages.append(PlanStage(do=(ContainmentAction.KICK,), gated=True))
     stages.append(PlanStage(see=(ContainmentCheck.QUIET,), again=_CUT))
+    stages.append(PlanStage(see=(ContainmentCheck.LEFT_OPEN,)))
     return ContainmentPlan(ContainmentGoal.RESTRICT, tuple(stages))
 
 
@@ -160,6 +165,7 @@ def end_of_isolation_plan() -> ContainmentPlan:
         PlanStage(do=(ContainmentAction.RESTORE_RESTRICTION,)),
         PlanStage(see=(ContainmentCheck.RESTRICTED,)),
         PlanStage(do=(ContainmentAction.LIFT_BAN,), see=(ContainmentCheck.UNBANNED,), gated=True),
+        PlanStage(see=(ContainmentCheck.LEFT_OPEN,)),
     )
     return ContainmentPlan(ContainmentGoal.END_ISOLATION, stages)
 

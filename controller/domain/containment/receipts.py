@@ -41,7 +41,8 @@ class ReceiptDecision:
 
     `seconds`: from the arrival of the report, or from the operator's request, to the cut. `troubles`: what was missing
     in failed attempts; `attempted` are the steps of the first of them. `unread`: running nodes that could not be read
-    when everything else was as decided, each with the reason; empty once it is proven.
+    when everything else was as decided, each with the reason; empty once it is proven. `left_open`: what the
+    containment does not stop.
     """
 
     decision: AuditKind
@@ -58,6 +59,7 @@ class ReceiptDecision:
     lines: tuple[ReceiptStep, ...] = ()
     attempted: tuple[ReceiptStep, ...] = ()
     unread: tuple[tuple[str, str], ...] = ()
+    left_open: tuple[str, ...] = ()
 
     @property
     def is_partial(self) -> bool:
@@ -121,6 +123,7 @@ def _with_outcome(decision: ReceiptDecision, at: float, entry: AuditEntry) -> Re
             proven_at=decision.proven_at if decision.is_closed else at,
             lines=decision.lines if decision.is_closed else _steps(detail),
             unread=(),
+            left_open=_texts(detail, "left_open") or decision.left_open,
         )
     if entry.kind is PARTIAL:
         if decision.is_closed or _text(detail, "level") != decision.level:
@@ -132,6 +135,7 @@ def _with_outcome(decision: ReceiptDecision, at: float, entry: AuditEntry) -> Re
             seconds=decision.seconds if decision.seconds is not None else _number(detail, "seconds"),
             lines=_steps(detail),
             unread=_unread(detail),
+            left_open=_texts(detail, "left_open"),
         )
     if entry.kind is TROUBLED:
         troubles = (*decision.troubles, _text(detail, "trouble"))
@@ -163,6 +167,10 @@ def _steps(detail: Mapping[str, Any]) -> tuple[ReceiptStep, ...]:
 def _text(detail: Mapping[str, Any], name: str) -> str:
     value = detail.get(name)
     return value if isinstance(value, str) else ""
+
+
+def _texts(detail: Mapping[str, Any], name: str) -> tuple[str, ...]:
+    return tuple(text for text in detail.get(name) or () if isinstance(text, str))
 
 
 def _number(detail: Mapping[str, Any], name: str) -> float | None:

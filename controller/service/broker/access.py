@@ -23,7 +23,7 @@ from controller.domain.device import Device
 from controller.domain.effects import AuditEntry, IsolateClient, RestrictClient
 from controller.domain.policy.model import ContainmentLevel
 from controller.ports.access import AccessBroker, AccessStore, StoredTemplates, WrittenRules
-from controller.ports.broker_tables import AccessRule, AccessRules, restriction
+from controller.ports.broker_tables import AccessRule, AccessRules, is_restriction, restriction
 from controller.ports.errors import BrokerError
 from controller.ports.log import Log
 from controller.service.containment.outbox import EffectQueue
@@ -277,7 +277,7 @@ class AccessRuleManager:
         known = self.state.written.get(device_id)
         if known is not None:
             ours += [known.rules, *([] if known.previous is None else [known.previous])]
-        return actual != restriction(device_id) and all(actual != self._rules(one) for one in ours)
+        return not is_restriction(actual, device_id) and all(actual != self._rules(one) for one in ours)
 
     def _skip_foreign(self, device_id: str, rules: AccessRules) -> None:
         known = self.state.written.get(device_id)
@@ -329,7 +329,7 @@ class AccessRuleManager:
             return
         if one.wanted is None:
             known = self.state.written.get(device_id)
-            if actual is not None and known is not None and actual != restriction(device_id):
+            if actual is not None and known is not None and not is_restriction(actual, device_id):
                 await self.broker.write(device_id, None)
                 await self.broker.settle(device_id, ())
         elif actual != self._rules(one.wanted):

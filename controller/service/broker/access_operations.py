@@ -20,7 +20,7 @@ from controller.domain.broker.access_lint import LintFinding, LintSeverity, lint
 from controller.domain.device import Device
 from controller.domain.effects import AuditEntry
 from controller.ports.access import GrantRecord, StoredTemplates
-from controller.ports.broker_tables import AccessRule, AccessRules, restriction
+from controller.ports.broker_tables import AccessRule, AccessRules, is_restriction
 from controller.ports.errors import ControllerError
 from controller.service.broker.access import AccessRuleManager, as_broker_rules
 from controller.service.fleet_state import FleetState
@@ -221,7 +221,7 @@ class AccessOperations:
 
     def _state(self, device: Device, actual: AccessRules | None, wanted: CompiledRules | None) -> str:
         known = self.access.state.written.get(device.device_id)
-        if device.case is not None or actual == restriction(device.device_id):
+        if device.case is not None or is_restriction(actual, device.device_id):
             return "contained"
         if actual is None:
             return "new" if wanted is not None else "as it should be"

@@ -10,7 +10,7 @@ from typing import Final, Protocol
 
 from controller.domain.device import Device
 from controller.domain.policy.model import ContainmentLevel
-from controller.ports.broker_tables import AccessRules, Ban, BrokerTables, restriction
+from controller.ports.broker_tables import AccessRules, Ban, BrokerTables, is_restriction
 from controller.service.fleet_state import FleetState
 
 AT_ONCE: Final = 5000  # devices visited before the loop yields
@@ -69,7 +69,12 @@ class _Observation:
 
 
 def describe_difference(
-    device: Device, ban: Ban | None, rules: AccessRules | None, managed: AccessRules | None, now: float
+    device: Device,
+    ban: Ban | None,
+    rules: AccessRules | None,
+    managed: AccessRules | None,
+    now: float,
+    prefixes: frozenset[str] = frozenset(),
 ) -> str:
     """How a device's rows differ from the store; empty if they do not."""
     case = device.case
@@ -77,12 +82,12 @@ def describe_difference(
     if case is None:
         if ours:
             return BAN_LEFT
-        if rules == restriction(device.device_id):
+        if is_restriction(rules, device.device_id):
             return RESTRICTION_LEFT
         if managed is None or rules == managed:
             return ""
         return ACCESS_MISSING if rules is None else ACCESS_ALTERED
-    if rules != restriction(device.device_id):
+    if not is_restriction(rules, device.device_id, prefixes):
         return RULES_MISSING if rules is None else RULES_ALTERED
     if case.level is ContainmentLevel.RESTRICTED:
         return BAN_LEFT if ours else ""
@@ -134,14 +139,14 @@ async def compare(
             seen.rules = rules
         elif managed.get(client_id) == rules:
             as_written.add(device.device_id)  # not `client_id`: keeps no second copy of the id
-        elif client_id in managed or rules == restriction(client_id):
+        elif client_id in managed or is_restriction(rules, client_id):
             loose.setdefault(client_id, _Observation(device)).rules = rules
     for client_id in managed:
         if client_id not in as_written and client_id not in contained and client_id in fleet.devices:
             loose.setdefault(client_id, _Observation(fleet.devices[client_id]))
     for client_id in as_written & loose.keys():
         loose[client_id].rules = managed.get(client_id)
-    suspects = tuple(_classify(contained | loose, fleet, managed, is_busy, now, node))
+    suspects = tuple(_classify(contained | loose, fleet, managed, is_busy, now, node, tables.prefixes))
     return NodeComparison(suspects, tuple(unknown_bans))
 
 
@@ -160,12 +165,13 @@ def _classify(
     is_busy: Callable[[str], bool],
     now: float,
     node: str,
+    prefixes: frozenset[str],
 ) -> Iterator[DriftCandidate]:
     for device_id, rows in seen.items():
         device = fleet.get(device_id)
         if device is None or device.case != rows.device.case or is_busy(device_id):
             continue  # a decision was made while pages were read
-        what = describe_difference(device, rows.ban, rows.rules, managed.get(device_id), now)
+        what = describe_difference(device, rows.ban, rows.rules, managed.get(device_id), now, prefixes)
         if what:
             yield DriftCandidate(device, what, node)
 
@@ -184,4 +190,4 @@ async def recheck(
     present = fleet.get(device_id)
     if present is None or present.case != suspect.device.case or is_busy(device_id):
         return ""
-    return describe_difference(present, ban, rules, managed.get(device_id), fleet.clock.now())
+    return describe_difference(present, ban, rules, managed.get(device_id), fleet.clock.now(), tables.prefixes)

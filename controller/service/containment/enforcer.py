@@ -124,7 +124,9 @@ class Enforcer:
         event_id = self._fleet.new_id()
         if level is ContainmentLevel.NONE:
             return EffectDone(ev.ReleaseProven(event_id, effect.case_id, steps))
-        return EffectDone(ev.ContainmentProven(event_id, effect.case_id, level, proof.cut_at, steps, evidence))
+        return EffectDone(
+            ev.ContainmentProven(event_id, effect.case_id, level, proof.cut_at, steps, evidence, proof.left_open)
+        )
 
     async def _check_reporter(self, effect: ContainmentEffect, device: Device) -> EffectDone | EffectRetry | Evidence:
         """Refuses a containment by policy unless the broker authenticated the session that reported.
@@ -193,7 +195,7 @@ class Enforcer:
         if level is ContainmentLevel.NONE:
             return replace(self._failed(effect, proof.trouble, steps_of(proof)), unread=nodes)
         event = ev.ContainmentPartlyProven(
-            self._fleet.new_id(), effect.case_id, level, proof.cut_at, nodes, steps_of(proof), evidence
+            self._fleet.new_id(), effect.case_id, level, proof.cut_at, nodes, steps_of(proof), evidence, proof.left_open
         )
         return EffectRetry(proof.trouble, event, nodes)
 

@@ -99,6 +99,9 @@ class Reconciler:
         """
         async with self._passing:
             await self._nodes.look()
+            trouble = await self._tables.read_prefixes()
+            if trouble:
+                self._log("topics in use that begin with $ are not known", {"error": trouble})
             settings = await self._compare_setup()
             unequal = await self._compare_counts()
             read: dict[str, NodeComparison] = await self._read(every_node=everywhere or bool(unequal))
@@ -250,7 +253,7 @@ class Reconciler:
         device_id = suspect.device.device_id
         if suspect.what not in _RULES_LOST or len(self._tables.addresses) == 1:
             return
-        wanted = restriction(device_id)
+        wanted = restriction(device_id, self._tables.prefixes)
         for base in self._nodes.addresses:
             try:
                 if base != suspect.node and await self._tables.rules_of(base, device_id) == wanted:

@@ -156,6 +156,7 @@ class UserContainments:
             seconds=max(0.0, proof.cut_at - case.decided_at) if proof.cut_at else None,
             cut_at=proof.cut_at or None,
             evidence_at=case.decided_at,
+            left_open=list(proof.left_open),
             steps=steps,
         )
 

@@ -165,6 +165,15 @@ def all_subscriptions(context: RequestContext, request: Request) -> Response:
     return json_response(200, {"data": page.slice(rows), "meta": meta})
 
 
+def topics(context: RequestContext, request: Request) -> Response:
+    """Lists the topic filters that have subscribers, by page; a share group's without its prefix."""
+    page = page_of(request)
+    clients = context.registry.state.clients.values()
+    routes = sorted({(parsed.filter, c.endpoint.node) for c in clients for parsed in c.session.subscriptions})
+    rows = [{"topic": topic, "node": node} for topic, node in page.slice(routes)]
+    return json_response(200, {"data": rows, "meta": page.meta(len(routes))})
+
+
 def _force_subscribe(context: RequestContext, client: Client, given: dict[str, Any]) -> dict[str, Any]:
     parsed = _parsed(given["topic"])
     options = SubscriptionOptions(given["qos"], bool(given["nl"]), bool(given["rap"]), given["rh"])
@@ -253,4 +262,5 @@ ROUTES = (
     Route("/api/v5/clients/:clientid/unsubscribe", {"POST": unsubscribe}),
     Route("/api/v5/clients/:clientid/unsubscribe/bulk", {"POST": unsubscribe_many}),
     Route("/api/v5/subscriptions", {"GET": all_subscriptions}),
+    Route("/api/v5/topics", {"GET": topics}),
 )

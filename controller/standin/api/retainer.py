@@ -1,4 +1,4 @@
-"""`/mqtt/retainer`: lists and deletes retained messages.
+"""`/mqtt/retainer`, `/mqtt/delayed`: lists retained and delayed messages, and deletes retained ones.
 
 The formats are from EMQX's source (5.8, built-in backend). Deleting all messages at once is not implemented, because
 no client of a stand-in should depend on it.
@@ -50,7 +50,19 @@ def delete(context: RequestContext, request: Request) -> Response:
     return no_content()
 
 
+def delayed(context: RequestContext, request: Request) -> Response:
+    """Lists delayed messages by page; the format is from EMQX's documentation."""
+    page = page_of(request)
+    waiting = context.registry.router.delayed_messages
+    rows = [
+        {**_row(message), "node": context.node.name, "expected_at": datetime.fromtimestamp(due, UTC).isoformat()}
+        for message, due in page.slice(waiting)
+    ]
+    return json_response(200, {"data": rows, "meta": page.meta(len(waiting))})
+
+
 ROUTES = (
+    Route("/api/v5/mqtt/delayed/messages", {"GET": delayed}),
     Route("/api/v5/mqtt/retainer/messages", {"GET": listing}),
     Route("/api/v5/mqtt/retainer/message/:topic", {"DELETE": delete}),
 )

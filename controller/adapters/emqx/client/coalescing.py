@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
-from controller.adapters.emqx.client import requests
+from controller.adapters.emqx.client import left_open_requests, requests
 from controller.adapters.emqx.client.api import EmqxApi
 from controller.adapters.emqx.client.http import StepListener
 from controller.adapters.emqx.client.models import ClientRow
@@ -19,6 +19,7 @@ from controller.ports.broker_tables import AccessRules
 from controller.ports.errors import BrokerError, BrokerWaitsError
 
 MAX_BATCH: Final = requests.RULES_AT_ONCE
+RECENT_SECONDS: Final = 5.0  # how long a `RecentRead` is used again
 BLOCKED_SECONDS: Final = 5.0  # without bulk reads after one waited for a hung node
 T = TypeVar("T")
 
@@ -65,6 +66,21 @@ class SingleFlightRead(Generic[T]):
             self._last = _Outcome(number, await self._read(), None)
         except BrokerError as e:
             self._last = _Outcome(number, None, e)
+
+
+class RecentRead(Generic[T]):
+    """A shared read whose value is used again for `RECENT_SECONDS`."""
+
+    def __init__(self, read: Callable[[], Awaitable[T]]) -> None:
+        self._flight = SingleFlightRead(read)
+        self._last: tuple[T, float] | None = None
+
+    async def get(self) -> T:
+        """Raises `BrokerError` where it has to be read and cannot be."""
+        now = asyncio.get_running_loop().time()
+        if self._last is None or now - self._last[1] >= RECENT_SECONDS:
+            self._last = (await self._flight.get(), now)
+        return self._last[0]
 
 
 @dataclass(slots=True)
@@ -242,6 +258,10 @@ class CoalescedRequests:
     def __init__(self, api: EmqxApi) -> None:
         self.sources = SingleFlightRead(lambda: api.send(requests.read_sources()))
         self.authenticators = SingleFlightRead(lambda: api.send(requests.read_authenticators()))
+        # What a restriction leaves open is said, not decided: a moment's age does no harm.
+        self.access_settings = RecentRead(lambda: api.send(left_open_requests.read_access_settings()))
+        self.auto_subscribe = RecentRead(lambda: api.send(left_open_requests.read_auto_subscribe()))
+        self.delayed = RecentRead(lambda: api.send(left_open_requests.list_delayed()))
         self.rules = BatchingRuleWriter(api)
         support = BulkReadSupport()
         # Urgent reads are about devices that reported a moment ago: their sessions are there, or were.

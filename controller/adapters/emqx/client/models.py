@@ -90,12 +90,26 @@ class ClientRow(EmqxRow):
     username: str | None = None
     enable_authn: bool | str = True
     created_at: str = ""  # of the session: distinguishes it from a later session of the same client id
+    mqueue_len: int = 0  # messages that wait in its session
     connected_at: datetime | None = None  # of the connection, by the clock of its node
 
     @property
     def connected_since(self) -> float | None:
         """Unix seconds."""
         return None if self.connected_at is None else _seconds(self.connected_at)
+
+
+class AccessSettingsRow(EmqxRow):
+    no_match: str
+
+
+class DelayedRow(EmqxRow):
+    from_clientid: str = ""
+    from_username: str | None = None
+
+
+class RouteRow(EmqxRow):
+    topic: str
 
 
 class SubscriptionRow(EmqxRow):

@@ -48,7 +48,7 @@ def _rows(model: type[T]) -> Callable[[_Answer], T]:
     return read
 
 
-def _get(
+def read_value(
     path: str, what: str, model: type[T], query: dict[str, Any] | None = None, *, asks_others: bool = False
 ) -> ApiRequest[T]:
     return ApiRequest("GET", path, what, _rows(model), query, asks_others=asks_others)
@@ -76,7 +76,7 @@ def list_rows(
     """Lists a page of a table; `limit` is the most rows of a page, `page` counts from 1."""
     rows: type[ListingPage[T]] = ListingPage[model]  # type: ignore[valid-type]  # chosen at run time
     query = {"page": page, "limit": limit, **filters}
-    return _get(path, what, rows, query, asks_others=asks_others)
+    return read_value(path, what, rows, query, asks_others=asks_others)
 
 
 def _change(
@@ -143,7 +143,7 @@ def read_clients(client_ids: Sequence[str]) -> ApiRequest[ListingPage[models.Cli
     for client_id in client_ids:
         segment(client_id)
     query = {"limit": len(client_ids), "clientid": tuple(client_ids)}
-    return _get("/clients", "read clients", ListingPage[models.ClientRow], query, asks_others=True)
+    return read_value("/clients", "read clients", ListingPage[models.ClientRow], query, asks_others=True)
 
 
 def list_sessions(
@@ -333,7 +333,7 @@ def delete_source(kind: str) -> ApiRequest[bool]:
 
 def read_authenticators() -> ApiRequest[tuple[models.AuthenticatorRow, ...]]:
     """Reads the authentication chain; EMQX admits all clients if it is empty."""
-    return _get("/authentication", "read authentication", tuple[models.AuthenticatorRow, ...])
+    return read_value("/authentication", "read authentication", tuple[models.AuthenticatorRow, ...])
 
 
 def read_user(authenticator_id: str, user_id: str) -> ApiRequest[models.UserRow | None]:
@@ -344,7 +344,7 @@ def read_user(authenticator_id: str, user_id: str) -> ApiRequest[models.UserRow 
 
 def read_listeners() -> ApiRequest[tuple[models.ListenerRow, ...]]:
     """Reads every listener, without its TLS settings."""
-    return _get("/listeners", "read listeners", tuple[models.ListenerRow, ...], asks_others=True)
+    return read_value("/listeners", "read listeners", tuple[models.ListenerRow, ...], asks_others=True)
 
 
 def read_listener(listener_id: str) -> ApiRequest[models.ListenerRow | None]:
@@ -354,17 +354,17 @@ def read_listener(listener_id: str) -> ApiRequest[models.ListenerRow | None]:
 
 def read_zone() -> ApiRequest[models.ZoneRow]:
     """Reads the global zone."""
-    return _get("/configs/global_zone", "read zone", models.ZoneRow)
+    return read_value("/configs/global_zone", "read zone", models.ZoneRow)
 
 
 def read_node(name: str) -> ApiRequest[models.NodeRow]:
     """Reads one member of the cluster, from that node."""
-    return _get(f"/nodes/{quoted(name)}", "read node", models.NodeRow, asks_others=True)
+    return read_value(f"/nodes/{quoted(name)}", "read node", models.NodeRow, asks_others=True)
 
 
 def read_cluster() -> ApiRequest[models.ClusterRow]:
     """Reads the name of the answering node, and of all nodes that run as far as it knows."""
-    return _get("/cluster", "read cluster", models.ClusterRow)
+    return read_value("/cluster", "read cluster", models.ClusterRow)
 
 
 # Messages

@@ -10,10 +10,17 @@ from controller.adapters.emqx.client.paths import Placeholder
 from controller.adapters.emqx.client.requests import SUBSCRIPTIONS_AT_ONCE, portions
 from controller.adapters.emqx.containment.checks import disallowed_subscriptions
 from controller.adapters.emqx.containment.context import ContainmentRequest, RunContext
-from controller.adapters.emqx.containment.steps import BrokerAction, SessionStep, for_each, named, restriction_of
+from controller.adapters.emqx.containment.steps import (
+    BrokerAction,
+    SessionStep,
+    for_each,
+    name_in_rules,
+    named,
+    restriction_of,
+)
 from controller.domain.containment.plan import ContainmentAction, Subject, SubjectKind
 from controller.ports.broker import SavedSubscription
-from controller.ports.broker_tables import Ban
+from controller.ports.broker_tables import Ban, is_restriction
 from controller.ports.errors import BrokerNotFoundError, BrokerWaitsError
 from schemas.base import MAX_NAME, clean_text
 
@@ -89,23 +96,30 @@ class WriteRestriction(BrokerAction):
 
     def __init__(self, subject: Subject, request: ContainmentRequest) -> None:
         super().__init__(subject, request)
-        self._rules = restriction_of(subject)
+        shown = restriction_of(subject)  # and a rule for each `$` prefix in use
         self._read = self.sends(requests.read_rules(subject))
-        self._write = self.sends(requests.write_rules(subject, self._rules), _UNLESS_RESTRICTED)
+        self._write = self.sends_varying(_UNLESS_RESTRICTED, requests.write_rules, subject, shown)
         if self.is_client:
-            self.sends(requests.add_rules([(subject, self._rules)]), _WHEN_BATCHED)
+            self.sends(requests.add_rules([(subject, shown)]), _WHEN_BATCHED)
 
     async def run(self, run: RunContext) -> None:
         row = await run.api.send(self._read)
         present = row or ()
-        if present == self._rules:
+        for rule in present:
+            run.prefixes.note(rule.topic)
+        prefixes = run.prefixes.found
+        if is_restriction(present, name_in_rules(self.subject), prefixes):
             return
-        await self.request.save_rules(present)
-        run.record.observe("keep rules", f"{len(present)} rules kept")
-        if row is None and self.is_client:
-            await run.shared.rules.write(self.subject, self._rules, run.record.add)
+        if is_restriction(present, name_in_rules(self.subject)):
+            run.record.observe("restriction extended", "prefixes in use are denied too")
         else:
-            await run.api.send(self._write)
+            await self.request.save_rules(present)
+            run.record.observe("keep rules", f"{len(present)} rules kept")
+        rules = restriction_of(self.subject, prefixes)
+        if row is None and self.is_client:
+            await run.shared.rules.write(self.subject, rules, run.record.add)
+        else:
+            await run.api.send(self._write(self.subject, rules))
 
 
 class RestoreRestriction(BrokerAction):
@@ -113,20 +127,19 @@ class RestoreRestriction(BrokerAction):
 
     def __init__(self, subject: Subject, request: ContainmentRequest) -> None:
         super().__init__(subject, request)
-        self._rules = restriction_of(subject)
         self._read = self.sends(requests.read_rules(subject))
-        self._write = self.sends(requests.write_rules(subject, self._rules), _UNLESS_RESTRICTED)
+        self._write = self.sends_varying(_UNLESS_RESTRICTED, requests.write_rules, subject, restriction_of(subject))
 
     async def run(self, run: RunContext) -> None:
         present = await run.api.send(self._read) or ()
-        if present == self._rules:
+        if is_restriction(present, name_in_rules(self.subject)):
             return
         # The store keeps the first rules of a case; it has none where the isolation was never carried out.
         await self.request.save_rules(present)
         run.record.observe(
             "restriction was gone", f"{len(present)} rules kept, unless others were before, and replaced"
         )
-        await run.api.send(self._write)
+        await run.api.send(self._write(self.subject, restriction_of(self.subject, run.prefixes.found)))
 
 
 class RestoreRules(BrokerAction):
@@ -134,7 +147,7 @@ class RestoreRules(BrokerAction):
 
     def __init__(self, subject: Subject, request: ContainmentRequest) -> None:
         super().__init__(subject, request)
-        self._restriction, self._saved = restriction_of(subject), request.saved_rules
+        self._saved = request.saved_rules
         self._read = self.sends(requests.read_rules(subject))
         if self._saved:
             self._restore = self.sends(requests.write_rules(subject, self._saved), _WHERE_RESTRICTED)
@@ -147,7 +160,7 @@ class RestoreRules(BrokerAction):
         if present == self._saved:
             state.rules_were_restored = True
             return
-        if present != self._restriction:
+        if not is_restriction(present, name_in_rules(self.subject)):
             run.record.observe("rules left", f"{len(present)} rules are someone else's and stay")
             state.restored_rules = present
             return
@@ -195,6 +208,8 @@ class CutSubscriptions(SessionStep, BrokerAction):
 
     async def _cut_session(self, run: RunContext, client_id: str) -> None:
         rows = await run.api.send(self._read(client_id)) or ()
+        for row in rows:
+            run.prefixes.note(row.topic)  # one that the rules do not deny yet is found missing by the read-back
         topics = disallowed_subscriptions(client_id, [row.topic for row in rows])
         if not topics:
             return
@@ -279,6 +294,7 @@ class KickClient(BrokerAction):
         except BrokerWaitsError:
             client = None  # it is at a node that does not answer, which kicks it when it does
         kicked = await run.api.send(self._kick)
+        run.state.client = None
         if kicked and client is not None and client.connected:
             run.record.cut_at = run.clock.now()
 

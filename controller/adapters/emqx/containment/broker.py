@@ -13,6 +13,7 @@ from controller.adapters.emqx.client.api import EmqxApi, find_sessions
 from controller.adapters.emqx.client.cluster import ClusterNodes
 from controller.adapters.emqx.client.http import EmqxHttpClient, HttpLimits
 from controller.adapters.emqx.client.paths import subject_segment
+from controller.adapters.emqx.client.prefixes import PrefixesInUse
 from controller.adapters.emqx.containment.authentication import AuthStrengthEvaluator
 from controller.adapters.emqx.containment.context import BrokerContext, ContainmentRequest, RunContext
 from controller.adapters.emqx.containment.runner import carry_out, compare, describe
@@ -58,6 +59,10 @@ class EmqxBroker(BrokerControl):
     @property
     def cluster(self) -> ClusterNodes:
         return self._context.cluster
+
+    @property
+    def prefixes(self) -> PrefixesInUse:
+        return self._context.prefixes
 
     # Containment
 

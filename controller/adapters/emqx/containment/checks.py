@@ -10,16 +10,17 @@ from controller.adapters.emqx.client.http import ApiRequest
 from controller.adapters.emqx.client.models import DATABASE, CacheRow, SourceRow
 from controller.adapters.emqx.client.paths import Placeholder
 from controller.adapters.emqx.containment.context import ContainmentRequest, RunContext
+from controller.adapters.emqx.containment.left_open import LeftOpen
 from controller.adapters.emqx.containment.steps import (
     NAMED,
     BrokerCheck,
     SessionStep,
     for_each,
+    name_in_rules,
     named,
-    restriction_of,
 )
 from controller.domain.containment.plan import ContainmentCheck, Subject, SubjectKind
-from controller.ports.broker_tables import AccessRules, Ban
+from controller.ports.broker_tables import AccessRules, Ban, is_restriction
 from controller.ports.errors import BrokerNotFoundError
 from schemas import topics
 
@@ -110,6 +111,7 @@ class ClientIsNoSuperuser(BrokerCheck):
 
     async def missing(self, run: RunContext, api: EmqxApi) -> list[str]:
         client = await run.shared.clients_at[api.node].get(self.subject.name, run.record.add)
+        run.state.client = client
         if client is None:
             return []
         for link in await run.shared.authenticators.get():
@@ -153,20 +155,22 @@ class _RulesAre(BrokerCheck):
         super().__init__(subject, request)
         self._read = self.sends(requests.read_rules(subject))
 
-    async def _difference(self, api: EmqxApi, wanted: AccessRules, text: str) -> list[str]:
+    def _problem(self, text: str) -> list[str]:
         owner = "the" if self.is_client else "the user's"
-        return [] if (await api.send(self._read) or ()) == wanted else [f"{owner} rules are not {text}"]
+        return [f"{owner} rules are not {text}"]
 
 
 class RulesAreRestriction(_RulesAre):
     async def missing(self, run: RunContext, api: EmqxApi) -> list[str]:
-        del run
-        return await self._difference(api, restriction_of(self.subject), "the restriction's")
+        present = await api.send(self._read)
+        holds = is_restriction(present, name_in_rules(self.subject), run.prefixes.found)
+        return [] if holds else self._problem("the restriction's")
 
 
 class RulesAreRestored(_RulesAre):
     async def missing(self, run: RunContext, api: EmqxApi) -> list[str]:
-        return await self._difference(api, run.state.restored_rules, "those that were restored")
+        holds = (await api.send(self._read) or ()) == run.state.restored_rules
+        return [] if holds else self._problem("those that were restored")
 
 
 class NoForeignAccess(SessionStep, BrokerCheck):
@@ -206,7 +210,7 @@ class NoForeignAccess(SessionStep, BrokerCheck):
             found.append(f"{prefix}its cache allows topics outside its branch")
         if not self.is_client:
             rules = await api.send(self._rules(client_id))
-            if rules and rules != restriction_of(Subject.client(client_id)):
+            if rules and not is_restriction(rules, client_id):
                 found.append(f"{prefix}has rules of its own, which go before its user's: restrict that client too")
         return found
 
@@ -249,6 +253,8 @@ class ClientIsOut(_IsOut):
         rows = await api.send(self._subscriptions) or ()
         if disallowed_subscriptions(self.subject.name, [row.topic for row in rows]):
             found.append("its session waits with subscriptions outside its branch")
+        if client.mqueue_len:
+            found.append(f"its session waits with {client.mqueue_len} messages")
         return found
 
 
@@ -305,6 +311,7 @@ _OF_BOTH: Final[Mapping[ContainmentCheck, type[BrokerCheck]]] = {
     ContainmentCheck.RESTORED: RulesAreRestored,
     ContainmentCheck.QUIET: NoForeignAccess,
     ContainmentCheck.UNBANNED: NoOwnBan,
+    ContainmentCheck.LEFT_OPEN: LeftOpen,
 }
 CHECKS: Final[Mapping[SubjectKind, Mapping[ContainmentCheck, type[BrokerCheck]]]] = {
     SubjectKind.CLIENT: {

@@ -6,6 +6,8 @@ from typing import Final
 from controller.adapters.emqx.client.api import EmqxApi
 from controller.adapters.emqx.client.cluster import ClusterNodes
 from controller.adapters.emqx.client.coalescing import CoalescedRequests
+from controller.adapters.emqx.client.models import ClientRow
+from controller.adapters.emqx.client.prefixes import PrefixesInUse
 from controller.domain.containment.plan import Subject
 from controller.ports.broker import (
     PlanParameters,
@@ -47,6 +49,13 @@ class ProofRecorder:
     steps: list[ProofStep] = field(default_factory=list)
     cut_at: float = 0.0
     ban_until: float | None = None
+    left_open: list[str] = field(default_factory=list)
+
+    def leave_open(self, text: str) -> None:
+        """Notes what the containment does not stop."""
+        if text not in self.left_open:
+            self.left_open.append(text)
+            self.observe("left open", text)
 
     def add(self, step: ProofStep) -> None:
         """Adds a step; steps above `MAX_STEPS` are dropped."""
@@ -65,6 +74,7 @@ class ProofRecorder:
             steps=tuple(self.steps),
             cut_at=self.cut_at,
             ban_until=self.ban_until,
+            left_open=tuple(self.left_open),
             unread=tuple(UnreadNode(node, reason) for node, reason in sorted(findings.unread.items())),
         )
 
@@ -104,6 +114,7 @@ class RunState:
     ban_is_outdated: bool = False
     restored_rules: AccessRules = ()
     rules_were_restored: bool = False
+    client: ClientRow | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,13 +123,14 @@ class BrokerContext:
 
     api: EmqxApi
     cluster: ClusterNodes
+    prefixes: PrefixesInUse
     clock: Clock
     shared: CoalescedRequests
 
     @classmethod
     def create(cls, api: EmqxApi, clock: Clock) -> "BrokerContext":
         prompt = api.prompt()
-        return cls(prompt, ClusterNodes(api, clock), clock, CoalescedRequests(prompt))
+        return cls(prompt, ClusterNodes(api, clock), PrefixesInUse(api, clock), clock, CoalescedRequests(prompt))
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +139,7 @@ class RunContext:
 
     api: EmqxApi
     cluster: ClusterNodes
+    prefixes: PrefixesInUse
     clock: Clock
     shared: CoalescedRequests
     record: ProofRecorder
@@ -142,7 +155,7 @@ class RunContext:
         """A context with an empty record. `seconds`: as long as the plan may read back again."""
         record, clock = ProofRecorder(), broker.clock
         api, deadline = broker.api.with_listener(record.add), clock.monotonic() + seconds
-        return cls(api, broker.cluster, clock, broker.shared, record, subject, request, deadline)
+        return cls(api, broker.cluster, broker.prefixes, clock, broker.shared, record, subject, request, deadline)
 
     def with_priority(self) -> "RunContext":
         return replace(self, api=self.api.with_priority())

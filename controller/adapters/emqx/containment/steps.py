@@ -2,7 +2,7 @@
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, ClassVar, Final, ParamSpec, TypeVar
 
@@ -118,9 +118,14 @@ async def for_each(client_ids: Sequence[str], work: Callable[[str], Awaitable[T]
     return values
 
 
-def restriction_of(subject: Subject) -> AccessRules:
-    """The rules of a restricted subject; in those of a user the broker fills in the client id of each session."""
-    return restriction(subject.name if subject.kind is SubjectKind.CLIENT else "${clientid}")
+def name_in_rules(subject: Subject) -> str:
+    """The client id in the subject's rules; in those of a user the broker fills in that of each session."""
+    return subject.name if subject.kind is SubjectKind.CLIENT else "${clientid}"
+
+
+def restriction_of(subject: Subject, prefixes: Iterable[str] = ()) -> AccessRules:
+    """The rules of a restricted subject; `prefixes`: see `restriction`."""
+    return restriction(name_in_rules(subject), prefixes)
 
 
 def named(client_ids: Sequence[str]) -> str:

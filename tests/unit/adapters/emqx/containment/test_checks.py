@@ -8,14 +8,15 @@ from controller.adapters.emqx.containment.checks import (
     disallowed_subscriptions,
     source_order_problem,
 )
-from controller.ports.broker_tables import AccessRule, restriction
+from controller.ports.broker_tables import KNOWN_PREFIXES, AccessRule, restriction
 
 
-def test_a_restricted_client_has_three_rules_in_order() -> None:
+def test_a_restricted_client_has_its_branch_and_nothing_else() -> None:
     assert restriction("edge-1") == (
         AccessRule("cordon/v1/edge-1/up/#", "allow", "publish"),
         AccessRule("cordon/v1/edge-1/down/#", "allow", "subscribe"),
         AccessRule("#", "deny", "all"),
+        *(AccessRule(f"{prefix}/#", "deny", "all") for prefix in KNOWN_PREFIXES),
     )
 
 
