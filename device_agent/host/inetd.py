@@ -3,18 +3,21 @@
 import contextlib
 import os
 import signal
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from device_agent.host.files import write_whole
+from device_agent.host.files import read_text, write_whole
 from device_agent.host.system import System, process_names
 from safe_files.files import open_for_reading
 
 OFF: Final = "#<cordon># "
 """Prefix of the entries that this agent disabled: no other entry is ever enabled again."""
 PROGRAMS: Final = frozenset({"inetd", "openbsd-inetd", "inetutils-inetd", "rlinetd"})
+WRAPPERS: Final = frozenset({"tcpd", "busybox", "toybox"})
 _FIELDS: Final = 6  # service, type, protocol, wait, user, program
+_MAX_COMMAND_BYTES: Final = 4096
 _MAX_FILE_BYTES: Final = 256 * 1024
 
 
@@ -61,8 +64,17 @@ def switch_on(system: System, name: str) -> int:
 def processes(system: System) -> list[int]:
     """Returns the process ids of running inetds."""
     with contextlib.suppress(OSError):
-        return [pid for pid, name in process_names(system).items() if name in PROGRAMS]
+        return [pid for pid, name in process_names(system).items() if _is_inetd(system, pid, name)]
     return []
+
+
+def _is_inetd(system: System, pid: int, name: str) -> bool:
+    if name not in WRAPPERS:
+        return name in PROGRAMS
+    with contextlib.suppress(OSError):
+        command = read_text(system.path(f"/proc/{pid}/cmdline"), _MAX_COMMAND_BYTES)
+        return program_behind(command.replace("\0", " ").split()) in PROGRAMS
+    return False
 
 
 def reload(system: System) -> int:
@@ -80,10 +92,15 @@ def _parse(file: Path, line: str) -> InetdEntry | None:
     fields = line.split()
     if line.lstrip().startswith("#") or len(fields) < _FIELDS:
         return None
-    # A wrapper such as tcpd has the real program as its first argument.
-    is_wrapped = fields[5].endswith("/tcpd") and len(fields) > _FIELDS
-    program = fields[6] if is_wrapped else fields[5]
-    return InetdEntry(file, fields[0].rsplit(":", 1)[-1], program.rsplit("/", 1)[-1])
+    return InetdEntry(file, fields[0].rsplit(":", 1)[-1], program_behind(fields[5:]))
+
+
+def program_behind(command: Sequence[str]) -> str:
+    """Returns the name of the program that a command line runs: behind tcpd or BusyBox it is an argument."""
+    names = [word.rsplit("/", 1)[-1] for word in command]
+    while len(names) > 1 and names[0] in WRAPPERS:
+        names = names[1:]
+    return names[0] if names else ""
 
 
 def _rewrite(system: System, name: str, *, is_off: bool) -> int:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from device_agent.host.files import list_files, read_text
+from device_agent.host.inetd import program_behind
 from device_agent.host.system import System, process_names
 
 _MAIN: Final = "/etc/xinetd.conf"
@@ -50,11 +51,16 @@ def entries(system: System) -> list[XinetdEntry]:
     services = []
     for block in blocks:
         names = {block.service, *block.words("id")}
-        is_off = "yes" in block.words("disable") or names & disabled or (enabled and not names & enabled)
+        is_off = _is_yes(block.words("disable")) or names & disabled or (enabled and not names & enabled)
         if block.service and not is_off:
-            program = (block.words("server") or [""])[0].rsplit("/", 1)[-1]
+            # With NAMEINARGS the first argument is the program's own name, as in inetd.conf.
+            program = program_behind([*block.words("server"), *block.words("server_args")])
             services.append(XinetdEntry(block.file, block.service, program))
     return services
+
+
+def _is_yes(words: list[str]) -> bool:
+    return bool(words) and words[-1].lower() == "yes"
 
 
 def processes(system: System) -> list[int]:

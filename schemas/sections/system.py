@@ -43,11 +43,15 @@ class SocketsSection(CollectedSection):
 
 
 class ServiceUnit(WireModel):
-    """A service of the init system, or an entry of inetd or xinetd (`inetd:`, `xinetd:` before its name)."""
+    """A service of the init system, or an entry of inetd, xinetd or inittab (`inetd:`, ... before its name).
+
+    `program` is the program behind such an entry, whose name may be a port number or free.
+    """
 
     name: Name
     enabled: bool
     active: bool
+    program: Text = ""
 
 
 class ServicesSection(CollectedSection):

@@ -1,5 +1,6 @@
 """Facts about the system: sockets, services, firewall, disk encryption, mandatory access control, logging."""
 
+import re
 from collections.abc import Mapping
 from functools import lru_cache
 from ipaddress import IPv6Address, ip_address
@@ -117,6 +118,11 @@ _INSECURE: Final = frozenset(
     }
 )  # fmt: skip
 
+# Packages of one service under other names: `inetutils-telnetd`, `busybox-telnetd`, `pure-ftpd-mysql`.
+_VARIANT: Final = re.compile(
+    r"^(?:inetutils|busybox|openbsd|netkit|krb5|heimdal|bsd|gnu)-|-(?:mysql|postgresql|ldap|ssl|standalone|server|daemon)$"
+)
+
 
 @lru_cache(maxsize=_MAX_CACHED)
 def _is_loopback(text: str) -> bool:
@@ -147,18 +153,26 @@ def _sockets(section: SocketsSection) -> dict[str, Any]:
 @lru_cache(maxsize=_MAX_CACHED)
 def plain_name(unit: str) -> str:
     """Returns a service's common name: without inetd's mark, `in.`, instance and unit type, in lower case."""
-    name = unit.lower().removeprefix("xinetd:").removeprefix("inetd:").removeprefix("in.")
+    name = unit.lower().removeprefix("xinetd:").removeprefix("inetd:").removeprefix("inittab:").removeprefix("in.")
     return name.partition("@")[0].partition(".")[0]
 
 
+@lru_cache(maxsize=_MAX_CACHED)
+def insecure_name(plain: str) -> str:
+    """Returns the insecure service that a plain name stands for (`inetutils-telnetd`: `telnetd`); empty for none."""
+    bare = _VARIANT.sub("", plain)
+    return next((name for name in (plain, bare) if name in _INSECURE), "")
+
+
 def _services(section: ServicesSection) -> dict[str, Any]:
-    names = {plain_name(u.name) for u in section.units if u.enabled or u.active}
+    used = [u for u in section.units if u.enabled or u.active]
+    names = {plain_name(text) for u in used for text in (u.name, u.program) if text}
     return {
         "service_names": sorted(names),
         "enabled_services": [u.name for u in section.units if u.enabled],
         "active_services": [u.name for u in section.units if u.active],
         "service_init": section.init,
-        "insecure_services": sorted(names & _INSECURE),
+        "insecure_services": sorted({insecure for name in names if (insecure := insecure_name(name))}),
         "appeared_services": list(section.appeared),
         "vanished_services": list(section.vanished),
     }

@@ -4,12 +4,14 @@ import contextlib
 import json
 import re
 import shutil
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 from device_agent.host.execute import ExecuteError, run
 from device_agent.host.files import read_text
+from device_agent.host.inetd import program_behind
 from device_agent.host.system import System
 
 ServiceStates = dict[str, tuple[bool, bool]]
@@ -19,6 +21,10 @@ _MAX_ENTRIES: Final = 1024  # of one folder
 _START_LINK: Final = re.compile(r"^S\d\d?(.+)$")
 _DEFAULT_LEVEL: Final = re.compile(r"^[^#:\n]*:([0-6]):initdefault:", re.MULTILINE)
 _DEBIAN_LEVEL: Final = "2"
+_INITTAB: Final = re.compile(r"^[^#:]*:[^:]*:(?:respawn|askfirst|once|wait):(.+)$")
+_CONSOLE: Final = frozenset(
+    {"getty", "agetty", "sh", "ash", "bash", "login", "sulogin", "openvt", "rc", "rcS", "swapoff", "umount"}
+)
 _MAX_PID_BYTES: Final = 64
 
 
@@ -83,6 +89,35 @@ def parse_ubus_running(text: str) -> list[str]:
     )
 
 
+def _has_busybox_init(system: System) -> bool:
+    scripts = system.path("/etc/init.d")
+    return _level_folder(system) is None and scripts.is_dir() and system.path("/etc/init.d/rcS").exists()
+
+
+def _busybox(system: System) -> ServiceStates:
+    """The scripts that rcS of Buildroot starts, and what inittab keeps running."""
+    units = {name: (True, _has_process(system, name)) for name in _start_links(system.path("/etc/init.d"))}
+    for line in read_text(system.path("/etc/inittab")).splitlines():
+        match = _INITTAB.match(line)
+        if match is not None and (program := program_behind(match[1].lstrip("-").split())) not in _CONSOLE:
+            units[f"inittab:{program}"] = (True, True)
+    return units
+
+
+def _has_slackware(system: System) -> bool:
+    return system.path("/etc/rc.d").is_dir() and system.path("/etc/slackware-version").exists()
+
+
+def _slackware(system: System) -> ServiceStates:
+    """A service is enabled when its script is executable."""
+    units: ServiceStates = {}
+    for name in _names(system.path("/etc/rc.d")):
+        script = system.path(f"/etc/rc.d/{name}")
+        if name.startswith("rc.") and script.is_file() and script.stat().st_mode & stat.S_IXUSR:
+            units[name.removeprefix("rc.")] = (True, _has_process(system, name.removeprefix("rc.")))
+    return units
+
+
 def _has_sysv(system: System) -> bool:
     return system.path("/etc/init.d").is_dir() and _level_folder(system) is not None
 
@@ -96,7 +131,8 @@ def _level_folder(system: System) -> Path | None:
 
 def _sysv(system: System) -> ServiceStates:
     folder = _level_folder(system)
-    names = _start_links(folder) if folder else []
+    # Scripts of rcS.d run before those of every level.
+    names = [*_start_links(system.path("/etc/rcS.d")), *(_start_links(folder) if folder else [])]
     return {name: (True, _has_process(system, name)) for name in names}
 
 
@@ -117,4 +153,6 @@ _READERS: Final[tuple[tuple[str, Callable[[System], bool], Callable[[System], Se
     ("openrc", _has_openrc, _openrc),
     ("procd", _has_procd, _procd),
     ("sysv", _has_sysv, _sysv),
+    ("slackware", _has_slackware, _slackware),
+    ("busybox", _has_busybox_init, _busybox),
 )

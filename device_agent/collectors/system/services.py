@@ -23,13 +23,20 @@ def collect(system: System, changes: ChangeTracker | None = None) -> Section:
     """Collects the `services` section, with the changes since the previous scan if there is a tracker."""
     init, units = _init_services(system)
     is_inetd_up = bool(inetd.processes(system))
+    programs: dict[str, set[str]] = {}
     for entry in inetd.entries(system):
         units[f"inetd:{entry.service}"] = (True, is_inetd_up)
+        programs.setdefault(f"inetd:{entry.service}", set()).add(entry.program)
     xinetd_entries = xinetd.entries(system)
     is_xinetd_up = bool(xinetd_entries) and bool(xinetd.processes(system))
     for xinetd_entry in xinetd_entries:
         units[f"xinetd:{xinetd_entry.service}"] = (True, is_xinetd_up)
-    rows = [{"name": name, "enabled": enabled, "active": active} for name, (enabled, active) in sorted(units.items())]
+        programs.setdefault(f"xinetd:{xinetd_entry.service}", set()).add(xinetd_entry.program)
+    rows = [
+        {"name": name, "enabled": enabled, "active": active, **({"program": program} if program else {})}
+        for name, (enabled, active) in sorted(units.items())
+        for program in sorted(programs.get(name, {""}))
+    ]
     section = SectionBuilder(init=init, units=rows)
     if changes is not None:
         appeared, vanished = changes.update(sorted(units))
@@ -55,8 +62,16 @@ def _init_services(system: System) -> tuple[str, ServiceStates]:
         return "systemd", _systemd(system)
     services = detect_services(system)
     if services is None:
-        raise FactsUnavailableError("neither a usable systemctl nor OpenRC, procd or SysV scripts")
+        raise FactsUnavailableError(_unread_init(system))
     return services
+
+
+def _unread_init(system: System) -> str:
+    known = {"/etc/s6": "s6", "/etc/s6-overlay": "s6", "/etc/runit": "runit", "/etc/dinit.d": "dinit"}
+    name = next((name for path, name in known.items() if system.path(path).is_dir()), "")
+    if name:
+        return f"services of {name} are not read"
+    return "neither a usable systemctl nor OpenRC, procd, SysV, BusyBox or Slackware scripts"
 
 
 def _systemd(system: System) -> ServiceStates:
