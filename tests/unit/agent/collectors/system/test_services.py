@@ -48,7 +48,7 @@ def insecure(root: Path) -> list[str]:
         (
             {
                 "/etc/init.d/rcS": "",
-                "/etc/inittab": "::sysinit:/etc/init.d/rcS\ntty1::respawn:/sbin/getty tty1\n::respawn:/bin/telnetd -F\n",
+                "/etc/inittab": "::sysinit:/etc/init.d/rcS\ntty1::respawn:/bin/getty x\n::respawn:/bin/telnetd -F\n",
             },
             ["telnetd"],
         ),
