@@ -5,13 +5,16 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Path
 
 from controller.api.auth import CallerDep, PrincipalDep, scope
-from controller.api.context import ContainmentDep, ContainmentServices, writable
+from controller.api.context import ContainmentDep, ContainmentServices, SettingsDep, writable
 from controller.api.errors import ApiError, problems
 from controller.api.fields import Body, ReasonText, View
 from controller.api.quarantine_views import ApprovalRequestView, DecisionView, answers, request_view
+from controller.api.user_views import UserDecisionView
+from controller.api.users import sessions_to_cut, subject_answer
 from controller.api.waiting import WaitDep
-from controller.domain.guards.approvals import ApprovalNotAllowedError, ApprovalState
+from controller.domain.guards.approvals import ApprovalKind, ApprovalNotAllowedError, ApprovalState
 from controller.service.containment.operator_actions import ProtectedDeviceError
+from controller.service.containment.users import TooManyUsersError
 
 ApprovalRequestPath = Annotated[str, Path(pattern=r"^[A-Za-z0-9_-]{1,64}$", description="id of the request")]
 router = APIRouter(prefix="/approvals", tags=["approvals"], responses=problems(401, 403, 422, 429, 503))
@@ -26,10 +29,11 @@ class RejectionBody(Body):
 
 
 class ApprovalResultView(View):
-    """The approved request, and the decision for each device."""
+    """The approved request, and the decision for each device, or about the user."""
 
     request: ApprovalRequestView
     items: tuple[DecisionView, ...]
+    user: UserDecisionView | None = None
 
 
 def _view(containment: ContainmentServices, request_id: str) -> ApprovalRequestView:
@@ -55,14 +59,25 @@ async def show_request(containment: ContainmentDep, request_id: ApprovalRequestP
 
 @router.post("/{request_id}/approve", dependencies=[scope("contain"), Depends(writable)], responses=problems(404, 409))
 async def approve_request(
-    containment: ContainmentDep, caller: PrincipalDep, request_id: ApprovalRequestPath, wait: WaitDep
+    containment: ContainmentDep,
+    settings: SettingsDep,
+    caller: PrincipalDep,
+    request_id: ApprovalRequestPath,
+    wait: WaitDep,
 ) -> ApprovalResultView:
     """Approves and carries out another person's request; a token counts as the person who made it, for a day."""
-    _view(containment, request_id)
+    asked = _view(containment, request_id)
     try:
+        if asked.asks is ApprovalKind.CONTAIN_USER:
+            await sessions_to_cut(containment, settings, asked.username)
+            case = await containment.operators.approve_user(request_id, caller, containment.users.contain)
+            answer = await subject_answer(containment, wait, None, case)
+            return ApprovalResultView(request=_view(containment, request_id), items=(), user=answer.user)
         outcomes = await containment.operators.approve(request_id, caller)
     except ApprovalNotAllowedError as e:
         raise ApiError(409, "not_decidable", str(e)) from e
+    except TooManyUsersError as e:
+        raise ApiError(409, "too_many_users", str(e)) from e
     except ProtectedDeviceError as e:
         raise ApiError(409, "device_protected", f"{e} (`even_protected` of a new request)") from e
     request = _view(containment, request_id)

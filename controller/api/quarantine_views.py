@@ -68,7 +68,10 @@ async def answers(
 
 
 class ApprovalRequestView(View):
-    """A request to contain more devices than one operator may, or (`asks`) to approve held containments."""
+    """A request to contain more devices than one operator may, or (`asks`) to approve held containments.
+
+    `username`: the user to be contained; `devices` are then its sessions.
+    """
 
     request_id: str
     asks: Annotated[ApprovalKind, Field(validation_alias="kind")]
@@ -78,6 +81,7 @@ class ApprovalRequestView(View):
     level: ContainmentLevel
     duration: str | None
     devices: tuple[str, ...]
+    username: str
     asked_at: UtcTimestamp
     expires_at: UtcTimestamp
     decided_by: str

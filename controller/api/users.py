@@ -1,10 +1,10 @@
 """Users, and clients named by certificates: their sessions, their containment and release."""
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from typing import Annotated, Final, Literal
 
-from fastapi import APIRouter, Depends, Query
+from fastapi import APIRouter, Depends, Query, Response
 from pydantic import Field
 
 from controller.api.auth import CallerDep, PrincipalDep, scope
@@ -14,10 +14,7 @@ from controller.api.fields import (
     Body,
     DurationText,
     MqttUserName,
-    OptionalTimestamp,
     ReasonText,
-    UnreadNodes,
-    UtcTimestamp,
     View,
 )
 from controller.api.quarantine_plans import (
@@ -27,26 +24,35 @@ from controller.api.quarantine_plans import (
     plan_view,
     read_receipt,
 )
-from controller.api.quarantine_views import ApprovalRequestView, DecisionView, decide, decision_view, request_view
+from controller.api.quarantine_views import (
+    ApprovalRequestView,
+    ApprovalRequiredView,
+    DecisionView,
+    decide,
+    decision_view,
+    request_view,
+)
+from controller.api.user_views import UserDecisionView, UserList, UserView, user_decision
 from controller.api.waiting import RequestWait, WaitDep, decision_watch
 from controller.domain.containment.plan import Subject, SubjectKind
-from controller.domain.containment.proof import ProofState, user_proof
+from controller.domain.containment.proof import user_proof
 from controller.domain.containment.users import UserCase
 from controller.domain.events import ContainmentOrdered, ReleaseOrdered
-from controller.domain.guards.approvals import ApprovalKind, ApprovalRequest
+from controller.domain.guards.approvals import MAX_TARGETS, ApprovalKind, ApprovalRequest
 from controller.domain.policy.model import ContainmentLevel
 from controller.domain.principal import Principal
 from controller.domain.transition import StepOutcome
-from controller.ports.broker import ContainmentBroker, MqttSession
+from controller.ports.broker import ContainmentBroker
 from controller.ports.errors import BrokerRefusedError
 from controller.service.containment.operator_actions import (
     OperatorRequest,
     ProtectedDeviceError,
     SecondApproverRequiredError,
+    TooManyApprovalRequestsError,
 )
-from controller.service.containment.users import TooManyUsersError, UserContainments
+from controller.service.containment.users import TooManyUsersError
 from controller.service.settings.settings import Settings
-from controller.service.waiting import ProofWatch, WaitEnd, Watch
+from controller.service.waiting import ProofWatch, Watch
 from schemas.base import DEVICE_ID_PATTERN
 from schemas.durations import parse_duration
 
@@ -55,57 +61,6 @@ MAX_SESSIONS: Final = 10  # that a containment cuts by default
 
 router = APIRouter(prefix="/users", tags=["users"], responses=problems(401, 404, 409, 422, 429, 503))
 UserNameQuery = Annotated[MqttUserName, Query(description="the MQTT user name")]
-
-
-class MqttSessionView(View):
-    client_id: str
-    connected: Annotated[bool, Field(validation_alias="is_connected")]
-    node: str
-
-
-class UserCaseView(View):
-    """`proven`: the broker was read back and holds the decision."""
-
-    username: Annotated[str, Field(validation_alias="name")]
-    case_id: str
-    level: ContainmentLevel
-    proven: Annotated[bool, Field(validation_alias="is_proven")]
-    proven_at: OptionalTimestamp
-    trouble: str
-    unread: UnreadNodes
-    by: str
-    reason: str
-    opened_at: UtcTimestamp
-    until: OptionalTimestamp
-
-
-class UserDecisionView(UserCaseView):
-    """The user's case at the end of the wait, and how far the decision is proven."""
-
-    proof: ProofState
-    waited: WaitEnd
-
-
-def _decision(users: UserContainments, decided: UserCase, waited: WaitEnd) -> UserDecisionView:
-    """Returns the decision that left the user's case as `decided`, with its proof now."""
-    case = users.cases.get(decided.name)
-    proof = user_proof(decided, case)
-    shown = decided if case is None or case.case_id != decided.case_id else case
-    proven = proof.state is ProofState.PROVEN
-    return UserDecisionView.of(shown, is_proven=proven, proof=proof.state, waited=waited)
-
-
-class UserList(View):
-    items: tuple[UserCaseView, ...]
-
-
-class UserView(View):
-    """`sessions` are at most 1,000; `total` counts all."""
-
-    username: str
-    case: UserCaseView | None
-    sessions: tuple[MqttSessionView, ...]
-    total: int
 
 
 class SubjectContainmentBody(Body):
@@ -146,7 +101,7 @@ class CertificateReleaseBody(Body):
 class SubjectDecisionView(View):
     """The decision about the device of that client id, about the user of that name, or about both.
 
-    `request`: the containment of the device needs the approval of a second person.
+    `request`: the containment of the user, else of the device, needs the approval of a second person.
     """
 
     device: DecisionView | None
@@ -192,12 +147,24 @@ async def show_receipt(
     return await read_receipt(store, "", case.case_id, shown=str(case.subject))
 
 
-@router.post("/contain", dependencies=[scope("contain"), Depends(writable)])
+@router.post(
+    "/contain",
+    dependencies=[scope("contain"), Depends(writable)],
+    responses={202: {"model": ApprovalRequiredView, "description": "a second person has to approve"}},
+)
 async def contain_user(
-    containment: ContainmentDep, settings: SettingsDep, caller: PrincipalDep, body: UserContainmentBody, wait: WaitDep
-) -> UserDecisionView:
+    containment: ContainmentDep,
+    settings: SettingsDep,
+    caller: PrincipalDep,
+    body: UserContainmentBody,
+    response: Response,
+    wait: WaitDep,
+) -> UserDecisionView | ApprovalRequiredView:
     """Bans or restricts a user and cuts every session it has; later sessions are found and cut as well."""
     decision = await _contain(containment, settings, caller, wait, {SubjectKind.USER}, body.username, body)
+    if decision.request is not None:
+        response.status_code = 202
+        return ApprovalRequiredView(request=decision.request)
     assert decision.user is not None
     return decision.user
 
@@ -255,11 +222,16 @@ async def _contain(
     device: StepOutcome | ApprovalRequest | None = None
     if SubjectKind.CLIENT in kinds:
         device = await _contain_device(containment, settings, caller, name, body)
-    user = await _contain_user(containment, settings, caller, name, body) if SubjectKind.USER in kinds else None
+    user: UserCase | ApprovalRequest | None = None
+    if SubjectKind.USER in kinds:
+        user = await _contain_user(containment, settings, caller, name, body)
     request = None
     if isinstance(device, ApprovalRequest):
-        request, device = request_view(device, containment.fleet.clock.now()), None
-    return await _answer(containment, wait, device, user, request)
+        request, device = device, None
+    if isinstance(user, ApprovalRequest):
+        request, user = user, None
+    view = None if request is None else request_view(request, containment.fleet.clock.now())
+    return await subject_answer(containment, wait, device, user, view)
 
 
 async def _release(
@@ -277,10 +249,10 @@ async def _release(
         device = await containment.fleet.apply_and_commit(
             name, ReleaseOrdered(containment.fleet.new_id(), caller, reason)
         )
-    return await _answer(containment, wait, device, user)
+    return await subject_answer(containment, wait, device, user)
 
 
-async def _answer(
+async def subject_answer(
     containment: ContainmentServices,
     wait: RequestWait,
     device: StepOutcome | None,
@@ -297,7 +269,7 @@ async def _answer(
     waited = await wait.until(watches)
     return SubjectDecisionView(
         device=None if device is None else decision_view(containment, device, waited),
-        user=None if user is None else _decision(users, user, waited),
+        user=None if user is None else user_decision(users, user, waited),
         request=request,
     )
 
@@ -323,45 +295,49 @@ async def _contain_device(
     return decided if isinstance(decided, ApprovalRequest) else decided[0]
 
 
+async def sessions_to_cut(containment: ContainmentServices, settings: Settings, username: str) -> tuple[str, ...]:
+    """Returns the client ids of the user's sessions now.
+
+    Raises:
+        ApiError: 422, no name that Cordon acts on; 409, it is the user of Cordon's own MQTT connection.
+    """
+    broker, mqtt = containment.users.broker, settings.mqtt
+    _check(broker, username)
+    sessions = await broker.sessions(username)
+    if username == mqtt.username or any(session.client_id == mqtt.client_id for session in sessions):
+        text = "That is the user of Cordon's own MQTT connection: nothing was done."
+        raise ApiError(409, "would_cut_cordon", text)
+    return tuple(session.client_id for session in sessions)
+
+
 async def _contain_user(
     containment: ContainmentServices,
     settings: Settings,
     caller: Principal,
     username: str,
     body: SubjectContainmentBody,
-) -> UserCase:
-    users, broker = containment.users, containment.users.broker
-    _check(broker, username)
-    mqtt = settings.mqtt
-    sessions = await broker.sessions(username)
-    if username == mqtt.username or any(session.client_id == mqtt.client_id for session in sessions):
-        text = "That is the user of Cordon's own MQTT connection: nothing was done."
-        raise ApiError(409, "would_cut_cordon", text)
+) -> UserCase | ApprovalRequest:
+    sessions = await sessions_to_cut(containment, settings, username)
     if len(sessions) > body.max_sessions:
         text = f"The user has {len(sessions)} sessions, more than {body.max_sessions}: nothing was done."
         raise ApiError(409, "too_many_sessions", text)
-    _check_guards(containment, caller, sessions, even_protected=body.even_protected)
-    counted = tuple(session.client_id for session in sessions) or (f"user:{username}",)
-    await _spend(containment, caller, counted, even_protected=body.even_protected)
+    if len(sessions) > MAX_TARGETS:
+        text = f"{len(sessions)} sessions are more than {MAX_TARGETS} in one decision"
+        raise ApiError(409, "too_many_devices", text)
+    kind, protected = ApprovalKind.CONTAIN_USER, body.even_protected
+    action = OperatorRequest(kind, sessions, caller, body.reason, body.level, body.hold, protected, username=username)
     try:
-        return await users.contain(username, body.level, by=caller.actor, reason=body.reason, hold=body.hold)
+        request = await containment.operators.charge_user(action)
+        if request is not None:
+            return request
+        by = caller.actor
+        return await containment.users.contain(username, body.level, by=by, reason=body.reason, hold=body.hold)
+    except ProtectedDeviceError as e:
+        raise ApiError(409, "device_protected", f"{e} (`even_protected`)") from e
+    except TooManyApprovalRequestsError as e:
+        raise ApiError(409, "too_many_requests", str(e)) from e
     except TooManyUsersError as e:
         raise ApiError(409, "too_many_users", str(e)) from e
-
-
-def _check_guards(
-    containment: ContainmentServices, caller: Principal, sessions: Sequence[MqttSession], *, even_protected: bool
-) -> None:
-    """Applies the guards of the devices of these sessions."""
-    alone = containment.operators.remaining_allowance(caller)
-    if len(sessions) > alone:
-        text = f"that user has {len(sessions)} sessions, and {alone} more devices are what you may contain alone now"
-        raise ApiError(409, "second_person_needed", f"{text}: contain them as devices, which asks for a second person")
-    known = [device for session in sessions if (device := containment.fleet.get(session.client_id)) is not None]
-    protection = containment.fleet.guards.protection
-    reasons = {device.device_id: why for device in known if (why := protection.protection_reason(device))}
-    if reasons and not even_protected:
-        raise ApiError(409, "device_protected", f"{ProtectedDeviceError(reasons)} (`even_protected`)")
 
 
 async def _spend(

@@ -35,6 +35,8 @@ def _row(request: dict[str, Any]) -> tuple[object, ...]:
 
 
 def _action(request: dict[str, Any]) -> str:
+    if request["asks"] == "contain-user":
+        return f"{request['level']}: user {request['username']}"
     return str(request["level"]) if request["asks"] == "contain" else "approve deferred containments"
 
 
@@ -59,7 +61,13 @@ def show_request(
 def approve(client: ApiClient, request: ApprovalRequestArgument, output: OutputOption = OutputFormat.TABLE) -> None:
     """Carry out another operator's request; nobody can approve their own request."""
     approved = client.call("POST", f"/approvals/{segment(request)}/approve")
-    print_decided({"items": approved["items"]}, output)
+    user = approved["user"]
+    if user is None:
+        print_decided({"items": approved["items"]}, output)
+    elif output is OutputFormat.JSON:
+        print_json({"user": user})
+    else:
+        say(f"user {safe(user['username'])}: {user['level']}; `cordon quarantine users` shows when it is proven")
 
 
 @app.command("reject")

@@ -18,6 +18,7 @@ class ApprovalKind(StrEnum):
     """What is requested."""
 
     CONTAIN = "contain"  # restrict or isolate the devices
+    CONTAIN_USER = "contain-user"  # a user with every session; the devices are its sessions at the time of the request
     LET_THROUGH = "let-through"  # approve their pending containments
 
 
@@ -33,6 +34,8 @@ class ApprovalState(StrEnum):
 @dataclass(frozen=True, slots=True)
 class ApprovalRequest:
     """A request to contain more devices than one operator may; `hold` in seconds, `None` until released.
+
+    `username`: the user to be contained, of `CONTAIN_USER`.
 
     It ends with the credential of its `requester`: what a thief has asked for does not outlive the theft.
     """
@@ -52,6 +55,7 @@ class ApprovalRequest:
     even_protected: bool = False
     kick: bool = False
     clear_retained: bool = False
+    username: str = ""
 
     @property
     def by(self) -> str:

@@ -3,9 +3,10 @@
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 from controller.domain.audit_kinds import AuditKind
+from controller.domain.containment.users import UserCase
 from controller.domain.device import Device, HoldReason
 from controller.domain.effects import NO_OPTIONS, AuditEntry, ContainmentOptions
 from controller.domain.events import (
@@ -75,6 +76,15 @@ class OperatorRequest:
     hold: float | None = None
     even_protected: bool = False
     options: ContainmentOptions = NO_OPTIONS
+    username: str = ""  # of `CONTAIN_USER`
+
+
+class ContainUser(Protocol):
+    """Contains a user; `hold` seconds bound an isolation."""
+
+    async def __call__(
+        self, name: str, level: ContainmentLevel, *, by: str, reason: str, hold: float | None
+    ) -> UserCase: ...
 
 
 class OperatorActions:
@@ -142,7 +152,7 @@ class OperatorActions:
         return outcomes
 
     async def charge(self, by: Principal, names: tuple[str, ...], *, even_protected: bool = False) -> None:
-        """Charges what an operator contains in another way: the sessions of a user, the holders of a certificate.
+        """Charges what an operator contains in another way: the holder of a certificate that never reported.
 
         Raises:
             ProtectedDeviceError: one of the names is that of a protected device which is not contained.
@@ -157,6 +167,22 @@ class OperatorActions:
                 "contain the devices by their ids, which another operator can approve, or have another operator do it"
             )
         await self._fleet.commit(batch)
+
+    async def charge_user(self, action: OperatorRequest) -> ApprovalRequest | None:
+        """Charges the sessions of a user, or opens an approval request where these are more than one person's.
+
+        Raises:
+            ProtectedDeviceError: a session is that of a protected device, and `even_protected` was not given.
+            TooManyApprovalRequestsError: too many requests are open.
+        """
+        self._check_protected(action)
+        now, batch = self._fleet.clock.now(), UnitOfWork()
+        counted = action.devices or (f"user:{action.username}",)
+        request = None
+        if not self._charge(action.by, counted, now, batch):
+            request = self._open_request(action, now, batch)
+        await self._fleet.commit(batch)
+        return request
 
     def _charge(self, by: Principal, names: tuple[str, ...], now: float, batch: UnitOfWork) -> bool:
         """Charges the devices if one person may contain them too, and drops charges outside of the window."""
@@ -188,10 +214,32 @@ class OperatorActions:
             ApprovalNotAllowedError: it has ended, or `by` counts as the person who opened it.
             ProtectedDeviceError: a device is protected by now, and the request did not mean protected ones.
         """
+        request, action = await self._approved(request_id, by)
+        now, batch = self._fleet.clock.now(), UnitOfWork()
+        self._end_approved(request, by, now, batch)
+        outcomes = self._apply(action, f"{request.by} with {by.actor}", now, batch)
+        await self._fleet.commit(batch)
+        return outcomes
+
+    async def approve_user(self, request_id: str, by: Principal, contain: ContainUser) -> UserCase:
+        """As `approve`, for a request about a user. A crash in between leaves the request open: approve it again.
+
+        Raises:
+            KeyError, ApprovalNotAllowedError, ProtectedDeviceError: as for `approve`; also what `contain` raises.
+        """
+        request, _ = await self._approved(request_id, by)
+        both = f"{request.by} with {by.actor}"
+        case = await contain(request.username, request.level, by=both, reason=request.reason, hold=request.hold)
+        batch = UnitOfWork()
+        self._end_approved(request, by, self._fleet.clock.now(), batch)
+        await self._fleet.commit(batch)
+        return case
+
+    async def _approved(self, request_id: str, by: Principal) -> tuple[ApprovalRequest, OperatorRequest]:
+        """The request, which `by` may approve now, and its action; raises as `approve`."""
         valid = await self._valid_keys()
-        now = self._fleet.clock.now()
         request = self.requests[request_id]
-        check_decision(request, by, now, valid)
+        check_decision(request, by, self._fleet.clock.now(), valid)
         action = OperatorRequest(
             request.kind,
             request.devices,
@@ -203,12 +251,11 @@ class OperatorActions:
             options=ContainmentOptions(kick=request.kick, clear_retained=request.clear_retained),
         )
         self._check_protected(action)
-        batch = UnitOfWork()
+        return request, action
+
+    def _end_approved(self, request: ApprovalRequest, by: Principal, now: float, batch: UnitOfWork) -> None:
         ended = request.with_decision(ApprovalState.APPROVED, by.actor, now)
         self._save_request(ended, AuditKind.APPROVAL_GRANTED, by.actor, now, batch)
-        outcomes = self._apply(action, f"{request.by} with {by.actor}", now, batch)
-        await self._fleet.commit(batch)
-        return outcomes
 
     async def reject(self, request_id: str, by: str, reason: str) -> ApprovalRequest:
         """Anybody rejects a request, also the operator who opened it.
@@ -293,6 +340,7 @@ class OperatorActions:
             even_protected=action.even_protected,
             kick=action.options.kick,
             clear_retained=action.options.clear_retained,
+            username=action.username,
         )
         self._save_request(request, AuditKind.APPROVAL_REQUESTED, action.by.actor, now, batch, action.reason)
         return request
@@ -312,6 +360,7 @@ class OperatorActions:
             "asks": request.kind.value,
             "level": request.level.value,
             "devices": len(request.devices),
+            **({"username": request.username} if request.username else {}),
             "reason": reason or request.reason,
         }
         batch.audit.append((now, AuditEntry(kind, "", by, "", detail, alert=kind is AuditKind.APPROVAL_REQUESTED)))

@@ -5,9 +5,13 @@ from typing import Any
 
 import pytest
 
+from controller.api.auth import digest_of
+from controller.domain.audit_kinds import AuditKind
 from controller.domain.containment.plan import SubjectKind
 from controller.domain.guards.guards import ProtectionRules
 from controller.domain.policy.model import ContainmentLevel
+from controller.domain.scopes import ALL
+from controller.ports.store import ApiToken
 from tests.support.api import Api
 
 BASE = "/api/v1/users"
@@ -81,11 +85,34 @@ async def test_a_certificate_is_contained_as_what_the_broker_names_by_it(api: Ap
     assert refused["error"]["code"] == "invalid_client_id"
 
 
-async def test_more_sessions_than_the_own_limit_need_a_second_person(api: Api) -> None:
-    most = api.services.containment.operators.limits.most
-    api.users.live["lab"] = [f"d{n}" for n in range(most + 1)]
-    refused = await _isolate(api, 409, max_sessions=1_000_000)
-    assert refused["error"]["code"] == "second_person_needed"
+async def test_more_sessions_than_the_own_limit_are_contained_through_an_approval(api: Api) -> None:
+    operators, users = api.services.containment.operators, api.services.containment.users
+    names = [f"d{n}" for n in range(operators.limits.most + 1)]
+    api.users.live["lab"] = names
+    assert (await _isolate(api, 409))["error"]["code"] == "too_many_sessions"
+    asked = (await _isolate(api, 202, max_sessions=1_000_000, **{"for": "2h"}))["request"]
+    assert (asked["asks"], asked["username"], asked["state"], asked["devices"]) == (
+        "contain-user", "lab", "open", names
+    )  # fmt: skip
+    assert users.cases == {}, "nothing was done yet"
+    path = f"/api/v1/approvals/{asked['request_id']}/approve"
+    assert (await api.json("POST", path, 409))["error"]["code"] == "not_decidable", "one person is not two"
+    await api.harness.store.put_token(ApiToken("second", digest_of("cordon_second"), api.harness.clock.at, ALL))
+    headers = {"Authorization": "Bearer cordon_second"}
+    api.users.live["lab"] = [*names, api.services.settings.mqtt.client_id]
+    refused = await api.client.post(path, headers=headers)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (409, "would_cut_cordon")
+    api.users.live["lab"] = names
+    done = (await api.client.post(path, headers=headers)).json()
+    assert (done["request"]["state"], done["items"]) == ("approved", [])
+    assert (done["user"]["username"], done["user"]["level"], done["user"]["by"]) == (
+        "lab", "isolated", "operator:tests with operator:second"
+    )  # fmt: skip
+    assert done["user"]["until"] == "2027-01-15T10:00:00.000Z"
+    await users.tick()
+    assert (await api.json("GET", BASE))["items"][0]["proven"]
+    (line,) = await api.harness.store.audit(kind=AuditKind.APPROVAL_REQUESTED)
+    assert (line.entry.detail or {})["username"] == "lab"
 
 
 async def test_a_protected_device_among_the_sessions_needs_even_protected(api: Api) -> None:
