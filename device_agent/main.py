@@ -101,15 +101,15 @@ def _report(arguments: argparse.Namespace) -> None:
 def _run(arguments: argparse.Namespace) -> None:
     from device_agent.actions.firewall import restore_saved_rules
     from device_agent.host.system import System
-    from device_agent.identity.store import load_active
+    from device_agent.identity.store import ConfigurationFile
     from device_agent.runtime import ConfigReload, run
 
-    stop = threading.Event()
-    reload = ConfigReload(threading.Event(), lambda: load_active(arguments.config))
+    stop, configuration = threading.Event(), ConfigurationFile(arguments.config)
+    reload = ConfigReload(threading.Event(), configuration.load, configuration.has_another_pair)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda _number, _frame: stop.set())
     signal.signal(signal.SIGHUP, lambda _number, _frame: reload.requested.set())
-    settings, system = load_active(arguments.config), System(is_root_user=os.geteuid() == 0)
+    settings, system = configuration.load(), System(is_root_user=os.geteuid() == 0)
     restore_saved_rules(system)
     if run(settings, system, stop, reload=reload):
         from device_agent.updates.launcher import exec_launcher

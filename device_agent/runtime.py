@@ -50,10 +50,17 @@ def report_sender(device_id: str) -> ReportSender:
 
 @dataclass(frozen=True, slots=True)
 class ConfigReload:
-    """A configuration reload: `requested` is set from outside, `load` reads the new settings (AgentError)."""
+    """A configuration reload: `requested` is set from outside, `load` reads the new settings (AgentError).
+
+    `has_another_pair`: whether the configured key pair was replaced, which is read without a request.
+    """
 
     requested: threading.Event
     load: Callable[[], Settings]
+    has_another_pair: Callable[[], bool]
+
+    def is_due(self) -> bool:
+        return self.requested.is_set() or self.has_another_pair()
 
 
 class Agent:
@@ -346,8 +353,7 @@ def _serve(
         if agent.is_healthy:
             notifier.watchdog(time.monotonic(), agent.status)
         # A running command belongs to the agent that accepted it.
-        is_due = reload is not None and (reload.requested.is_set() or agent.certificate_path_changed)
-        if reload is None or not is_due or not agent.is_idle:
+        if reload is None or not (reload.is_due() or agent.certificate_path_changed) or not agent.is_idle:
             continue
         reload.requested.clear()
         notifier.reloading()

@@ -6,6 +6,7 @@ TLS that it has a certificate of that root. The root, as parsed, is the only tru
 """
 
 import base64
+import hashlib
 import http.client
 import json
 import ssl
@@ -25,6 +26,7 @@ from device_agent.identity.keypair import (
     certificate_info,
     crl_distribution_points,
     generate_key,
+    load_leaf_certificate,
     make_csr,
     private_key_pem,
     public_key_der,
@@ -39,6 +41,10 @@ ENROL_PATH: Final = "/api/v1/enrolment/enrol"
 TIMEOUT_SECONDS: Final = 30.0  # without a byte
 MAX_ANSWER_BYTES: Final = 256 * 1024
 UPDATES_ROOT: Final = "updates-root.json"
+KEY: Final = "device.key"
+NEW_KEY: Final = "device.key.new"  # beside a complete pair, until the answer is here
+CERTIFICATE: Final = "device.pem"
+USED: Final = "device.token.sha256"  # of the token that the pair came with: the same one again gives the same pair
 
 
 class EnrolmentError(AgentError):
@@ -80,16 +86,17 @@ class Enrolment:
 
 
 def enrol(options: EnrolmentOptions) -> Enrolment:
-    """Gets a certificate, and writes `ca.pem`, `device.pem` and `device.key` to the folder.
+    """Gets a certificate for a new key, and writes `ca.pem`, `device.pem` and `device.key` to the folder.
 
-    The key is written before the request, so that a second call after a lost answer gets the same certificate.
+    The key is written before the request, so that a second call after a lost answer gets the same certificate. A pair
+    that is there stays until the answer is here: an enrolment in place fails without harm.
 
     Raises:
         EnrolmentError: address, authority or token are not valid, or the disk refuses.
     """
     host, port = _parse_url(options.url)
     root = _fetch_pinned_root(host, port, options.fingerprint)
-    key = _load_or_create_key(options)
+    path, key = _load_or_create_key(options)
     body = EnrolRequest(token=options.token, device_id=options.device_id, csr=make_csr(key, options.device_id))
     context = ssl.create_default_context(cadata=root.public_bytes(Encoding.DER))
     context.minimum_version = ssl.TLSVersion.TLSv1_2
@@ -99,7 +106,10 @@ def enrol(options: EnrolmentOptions) -> Enrolment:
         _write(options.folder / "ca.pem", encode([root]).encode(), 0o644)
         if answer.updates_root:
             _write(options.folder / UPDATES_ROOT, answer.updates_root, 0o644)
-        _write(options.folder / "device.pem", encode((answer.leaf, *answer.chain)).encode(), 0o644)
+        if path.name != KEY:
+            path.replace(options.folder / KEY)
+        _write(options.folder / USED, _mark(options), 0o600)
+        _write(options.folder / CERTIFICATE, encode((answer.leaf, *answer.chain)).encode(), 0o644)
     except OSError as e:
         raise EnrolmentError(f"{e.filename}: {e.strerror}") from e
     return answer
@@ -210,11 +220,21 @@ def _fetch_pinned_root(host: str, port: int, wanted: str) -> x509.Certificate:
     return root
 
 
-def _load_or_create_key(options: EnrolmentOptions) -> Any:
-    path = options.folder / "device.key"
+def _load_or_create_key(options: EnrolmentOptions) -> tuple[Path, Any]:
+    """Returns the key to be certified, and its file.
+
+    It is the key of an enrolment that was not finished, or that had the same token; else a new one, beside a complete
+    pair as `device.key.new`.
+    """
+    path, new = options.folder / KEY, options.folder / NEW_KEY
     try:
+        if new.exists():
+            return new, read_key(read_file(new), options.passphrase)
         if path.exists():
-            return read_key(read_file(path), options.passphrase)
+            key = read_key(read_file(path), options.passphrase)
+            if not _is_pair(options.folder / CERTIFICATE, key) or _is_marked(options):
+                return path, key
+            path = new
         options.folder.mkdir(mode=0o750, parents=True, exist_ok=True)
         key = generate_key()
         _write(path, private_key_pem(key, options.passphrase), 0o600)
@@ -222,7 +242,25 @@ def _load_or_create_key(options: EnrolmentOptions) -> Any:
         raise EnrolmentError(f"{path}: {e.strerror}") from e
     except IdentityError as e:
         raise EnrolmentError(f"{path}: {e}") from e
-    return key
+    return path, key
+
+
+def _mark(options: EnrolmentOptions) -> bytes:
+    return hashlib.sha256(options.token.encode()).hexdigest().encode()
+
+
+def _is_marked(options: EnrolmentOptions) -> bool:
+    mark = options.folder / USED
+    return mark.exists() and read_file(mark) == _mark(options)
+
+
+def _is_pair(certificate: Path, key: Any) -> bool:
+    if not certificate.exists():
+        return False
+    try:
+        return load_leaf_certificate(read_file(certificate)).public_key_der == public_key_der(key.public_key())
+    except IdentityError:
+        return False
 
 
 def write_config(path: Path, text: str) -> None:

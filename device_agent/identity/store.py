@@ -7,9 +7,11 @@ the pair that connected last; it is used instead of the configured pair unless t
 from pathlib import Path
 from typing import Any, Final
 
+from device_agent.errors import AgentError
 from device_agent.host.certificate import CertificateInfo, IdentityError, read_certificate_info, read_file
 from device_agent.host.files import sync_folder, write_whole
-from device_agent.settings import Settings, load
+from device_agent.mqtt_client import tls_context
+from device_agent.settings import MqttSettings, Settings, load
 
 FOLDER: Final = "identity"
 _FOLDER_MODE: Final = 0o700
@@ -74,6 +76,46 @@ class IdentityStore:
 
     def _write(self, path: Path, content: bytes) -> None:
         write_whole(path, path.with_name(f".{path.name}.new"), content)
+
+
+class ConfigurationFile:
+    """agent.toml, and the pair that it names; notices when another pair is in its place, as after `enrol` again."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._mqtt: MqttSettings | None = None
+        self._seen: tuple[int, ...] = ()
+
+    def load(self) -> Settings:
+        """Returns the settings with the pair that is in use (SettingsError)."""
+        settings = load(self._path)
+        self._mqtt = settings.mqtt
+        self._seen = _file_state(settings.mqtt)
+        return with_active_identity(settings)
+
+    def has_another_pair(self) -> bool:
+        """Whether the files changed since `load`, and are a pair: certificate and key are written one by one."""
+        if self._mqtt is None or self._mqtt.certificate is None:
+            return False
+        state = _file_state(self._mqtt)
+        if state in ((), self._seen):
+            return False
+        try:
+            tls_context(self._mqtt)
+        except (OSError, AgentError):
+            return False
+        return True
+
+
+def _file_state(mqtt: MqttSettings) -> tuple[int, ...]:
+    """Changes when a file of the pair does; empty while one is missing."""
+    if mqtt.certificate is None or mqtt.key is None:
+        return ()
+    try:
+        stats = [path.stat() for path in (mqtt.certificate, mqtt.key)]
+    except OSError:
+        return ()
+    return tuple(value for one in stats for value in (one.st_ino, one.st_mtime_ns, one.st_size))
 
 
 def load_active(path: Path) -> Settings:

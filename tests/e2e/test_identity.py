@@ -1,5 +1,6 @@
 """Enrolment, renewal and revocation with a real controller and broker, and the agent's parts."""
 
+import ssl
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -113,10 +114,33 @@ def test_the_enrol_command_pins_the_authority(deployment: MutualTlsDeployment, t
     done = subprocess.run([*argv, "--ca-fingerprint", fingerprint], check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     modes = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "etc").iterdir()}
-    assert modes == {"device.key": 0o600, "device.pem": 0o644, "ca.pem": 0o644, "agent.toml": 0o600}
+    assert modes == {
+        "device.key": 0o600,
+        "device.pem": 0o644,
+        "ca.pem": 0o644,
+        "agent.toml": 0o600,
+        "device.token.sha256": 0o600,
+    }
+    etc = tmp_path / "etc"
+    before = {path.name: path.read_bytes() for path in etc.iterdir()}
     again = subprocess.run([*argv, "--ca-fingerprint", fingerprint], check=False, capture_output=True, text=True)
     assert again.returncode == 0
     assert "was not changed" in again.stdout
+    assert {path.name: path.read_bytes() for path in etc.iterdir()} == before, "the same token gives the same pair"
+    # In place with an operator's approval: a new key, because the old one may have been copied.
+    token_file.write_text("cordon-enrol-" + "x" * 40)
+    refused = subprocess.run([*argv, "--ca-fingerprint", fingerprint], check=False, capture_output=True, text=True)
+    assert refused.returncode == 1
+    assert {name: (etc / name).read_bytes() for name in before} == before, (
+        "the pair in use stays until the answer is here"
+    )
+    token_file.write_text(deployment.token(device_id="by-hand", replace=True))
+    replaced = subprocess.run([*argv, "--ca-fingerprint", fingerprint], check=False, capture_output=True, text=True)
+    assert replaced.returncode == 0, replaced.stderr
+    assert (etc / "device.key").read_bytes() != before["device.key"]
+    assert (etc / "agent.toml").read_bytes() == before["agent.toml"]
+    assert not (etc / "device.key.new").exists()
+    ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(etc / "device.pem", etc / "device.key")
 
 
 def test_only_revocation_lists_are_served_over_plain_http(deployment: MutualTlsDeployment) -> None:

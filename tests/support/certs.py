@@ -27,6 +27,12 @@ class Certs:
             self._write(self._authority.issue_cert(f"{cn}@devices.example", common_name=cn), cert, key)
         return cert, key
 
+    def new_client(self, cn: str, name: str) -> tuple[Path, Path]:
+        """A further certificate for `cn` with a new key, in the files `{name}.pem` and `{name}.key`."""
+        cert, key = self.folder / f"{name}.pem", self.folder / f"{name}.key"
+        self._write(self._authority.issue_cert(f"{cn}@devices.example", common_name=cn), cert, key)
+        return cert, key
+
     def expired_client(self, cn: str) -> tuple[Path, Path]:
         """The same with a certificate that ended long ago."""
         cert, key = self.folder / f"expired-{cn}.pem", self.folder / f"expired-{cn}.key"

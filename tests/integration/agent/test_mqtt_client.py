@@ -1,5 +1,6 @@
 """The connection to brokers: protocol fallback, several servers, outages, untrusted and faulty brokers."""
 
+import shutil
 import socket
 import threading
 from pathlib import Path
@@ -158,6 +159,27 @@ def test_an_expired_certificate_is_named_and_no_other_protocol_version_is_tried(
             assert f": {ConnectionOutcome.MUTE} (" not in agent.log
             assert f": {ConnectionOutcome.UNREACHABLE} (" in agent.log
             wait_for(lambda: "certificate expired" in agent.log, "the reason in the log")
+
+
+@pytest.mark.parametrize("renew", [False, True])
+def test_a_new_key_pair_in_place_of_the_old_one_is_used_without_a_signal(tmp_path: Path, renew: bool) -> None:
+    certs = Certs(tmp_path / "certs")
+    old, old_key = certs.expired_client(DEVICE)
+    new, new_key = certs.new_client(DEVICE, "new")
+    certificate, key = tmp_path / "device.pem", tmp_path / "device.key"
+    certificate.write_bytes(old.read_bytes())
+    shutil.copy(old_key, key)
+    files = f'ca = "{certs.ca}"\ncertificate = "{certificate}"\nkey = "{key}"\n[identity]\nrenew = {str(renew).lower()}'
+    with broker_with_controller(certs) as (broker, controller):
+        config = write_config(tmp_path, [f"mqtts://127.0.0.1:{broker.tls_port}"], mqtt_more=files)
+        with AgentProcess(config, is_light=False) as agent:
+            wait_for(lambda: "next attempt" in agent.log, "the old pair is refused")
+            # One after the other, as an enrolment writes them.
+            new_key.replace(key)
+            new.replace(certificate)
+            wait_for(lambda: "connected to" in agent.log, "connected with the new pair")
+            assert agent.log.count(f"runs as {DEVICE}") == 2, "no restart of the process, one of its parts"
+            assert "stays as it was" not in agent.log
 
 
 def test_refused_connections_are_repeated_with_growing_waits(tmp_path: Path) -> None:
