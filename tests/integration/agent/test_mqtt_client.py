@@ -170,7 +170,7 @@ def test_a_new_key_pair_in_place_of_the_old_one_is_used_without_a_signal(tmp_pat
     certificate.write_bytes(old.read_bytes())
     shutil.copy(old_key, key)
     files = f'ca = "{certs.ca}"\ncertificate = "{certificate}"\nkey = "{key}"\n[identity]\nrenew = {str(renew).lower()}'
-    with broker_with_controller(certs) as (broker, controller):
+    with broker_with_controller(certs) as (broker, _):
         config = write_config(tmp_path, [f"mqtts://127.0.0.1:{broker.tls_port}"], mqtt_more=files)
         with AgentProcess(config, is_light=False) as agent:
             wait_for(lambda: "next attempt" in agent.log, "the old pair is refused")
