@@ -5,6 +5,7 @@ import re
 import socket
 import stat
 import tomllib
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 from urllib.parse import urlsplit
@@ -160,6 +161,7 @@ class CertificateSettings(_SettingsModel):
         tuple[Annotated[str, AfterValidator(_validate_web_address)], ...], Field(max_length=_MAX_CRL_URLS)
     ] = ()
     ocsp: bool = False
+    ocsp_networks: Annotated[tuple[IPv4Network | IPv6Network, ...], Field(max_length=_MAX_FOLDERS)] = ()
 
 
 class AgentSettings(_SettingsModel):

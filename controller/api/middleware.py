@@ -39,6 +39,11 @@ class BodyMemory:
         self._held: Counter[str] = Counter()
         self._sum = 0
 
+    @property
+    def held(self) -> int:
+        """Bytes now."""
+        return self._sum
+
     def take(self, address: str, count: int) -> bool:
         """Counts bytes; False, without counting them, where a bound would be exceeded."""
         if self._sum + count > self._total or self._held[address] + count > self._per_address:

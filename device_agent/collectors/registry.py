@@ -67,6 +67,7 @@ def collectors_for(
         crl=certificates.crl,
         crl_urls=certificates.crl_urls,
         ocsp=certificates.ocsp,
+        ocsp_networks=certificates.ocsp_networks,
     )
     state_dir = settings.agent.state_dir
     return {

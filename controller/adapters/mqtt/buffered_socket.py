@@ -150,13 +150,43 @@ class BufferedSocket:
         self._sock.setblocking(flag)
 
 
-def open_wire(server: BrokerAddress, options: MqttOptions) -> BufferedSocket:
+class HeldTlsContext:
+    """The TLS context of the options' files, held in memory.
+
+    A reconnect opens a file only where one changed. Files that cannot be used, because a renewal has written a part of
+    them or the process has no descriptor left, leave the context in use as it is.
+    """
+
+    def __init__(self, options: MqttOptions) -> None:
+        self._options = options
+        self._context: ssl.SSLContext | None = None
+        self._seen: tuple[int, ...] = ()
+
+    def current(self) -> ssl.SSLContext:
+        """Returns the context for the next connection.
+
+        Raises:
+            OSError: no files could be used yet.
+        """
+        options = self._options
+        try:
+            stats = [path.stat() for path in (options.ca, options.certificate, options.key) if path is not None]
+            seen = tuple(value for one in stats for value in (one.st_ino, one.st_mtime_ns, one.st_size))
+            if self._context is None or seen != self._seen:
+                self._context, self._seen = tls_context(options), seen
+        except OSError:
+            if self._context is None:
+                raise
+        return self._context
+
+
+def open_wire(server: BrokerAddress, options: MqttOptions, tls: HeldTlsContext) -> BufferedSocket:
     """Resolves the name, connects, and does the TLS handshake; blocks, so it runs in a thread.
 
     Raises:
         OSError: no connection, no trust, or a key file that cannot be read.
     """
-    context = tls_context(options) if server.tls else None
+    context = tls.current() if server.tls else None
     sock = socket.create_connection((server.host, server.port), timeout=options.connect_timeout_seconds)
     try:
         # Data is already gathered in the buffer.
@@ -171,7 +201,7 @@ def open_wire(server: BrokerAddress, options: MqttOptions) -> BufferedSocket:
 
 
 def tls_context(options: MqttOptions) -> ssl.SSLContext:
-    """Returns a context from the files as they are now, so that the next connection uses renewed certificates.
+    """Returns a context from the files as they are now.
 
     Raises:
         OSError: a file is missing or holds no certificate or key.

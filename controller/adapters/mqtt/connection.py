@@ -13,7 +13,7 @@ from typing import Any, Final, TypeVar
 from paho.mqtt import client as paho
 from paho.mqtt.reasoncodes import ReasonCode
 
-from controller.adapters.mqtt.buffered_socket import BufferedSocket, open_wire
+from controller.adapters.mqtt.buffered_socket import BufferedSocket, HeldTlsContext, open_wire
 from controller.adapters.mqtt.inbox import Inbox
 from controller.adapters.mqtt.options import MqttOptions
 from controller.adapters.mqtt.outbox import OutgoingMessage, PublishQueue
@@ -58,12 +58,14 @@ class MqttConnection:
         version: MqttVersion,
         *,
         options: MqttOptions,
+        tls: HeldTlsContext,
         inbox: Inbox,
         outbox: PublishQueue,
         log: Log,
     ) -> None:
         self._server = server
         self._options = options
+        self._tls = tls
         self._inbox = inbox
         self._outbox = outbox
         self._log = log
@@ -162,7 +164,7 @@ class MqttConnection:
 
     def _open_wire(self) -> BufferedSocket:
         """Runs in a thread: uses nothing of the loop."""
-        wire = open_wire(self._server, self._options)
+        wire = open_wire(self._server, self._options, self._tls)
         with self._lock:
             if not self._abandoned:
                 self._wire = wire

@@ -6,6 +6,7 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import replace
 from typing import Final, NoReturn
 
+from controller.adapters.mqtt.buffered_socket import HeldTlsContext
 from controller.adapters.mqtt.connection import ConnectionClosedError, MqttConnection
 from controller.adapters.mqtt.inbox import Inbox
 from controller.adapters.mqtt.options import MqttOptions
@@ -72,6 +73,7 @@ class PahoMessages:
         a failed connection over TLS, where the server may not say it.
         """
         self._options = options
+        self._tls = HeldTlsContext(options)
         self._log = log
         self._certificate_problem = certificate_problem
         self._servers = tuple(BrokerAddress.parse(url) for url in options.servers)
@@ -184,7 +186,13 @@ class PahoMessages:
     async def _use(self, server: BrokerAddress, version: MqttVersion, executor: Executor) -> Disconnection:
         loop = asyncio.get_running_loop()
         connection = MqttConnection(
-            server, version, options=self._options, inbox=self._inbox, outbox=self._outbox, log=self._log
+            server,
+            version,
+            options=self._options,
+            tls=self._tls,
+            inbox=self._inbox,
+            outbox=self._outbox,
+            log=self._log,
         )
         if not self._state.server:
             self._update(connected=False, server=str(server), protocol=version, detail="connecting")

@@ -18,6 +18,7 @@ from safe_files.files import open_for_reading
 if TYPE_CHECKING:
     from cryptography import x509
 
+    from device_agent.collectors.crypto.fetch import IpNetwork
     from device_agent.collectors.crypto.revocation import CrlLoader
 
 DEFAULT_FOLDERS: Final = ("/etc/cordon",)
@@ -42,6 +43,7 @@ class CertificateOptions:
     crl: Sequence[Path] = ()
     crl_urls: Sequence[str] = ()
     ocsp: bool = False
+    ocsp_networks: "Sequence[IpNetwork]" = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,8 +136,10 @@ class CertificateCollector:
             chain, chain_reason = certificate_chain.verify_chain(certificate, known, store, now)
             revocation = crls.status_of(certificate)
             ocsp_status, ocsp_reason = "notchecked", ""
-            if options.ocsp:
-                ocsp_status, ocsp_reason = ocsp.check_ocsp(certificate, issuers, now)
+            if options.ocsp and chain != "trusted":
+                ocsp_reason = "OCSP is asked for chains to the trust store only"
+            elif options.ocsp:
+                ocsp_status, ocsp_reason = ocsp.check_ocsp(certificate, issuers, now, options.ocsp_networks)
             name, name_reason = _matches_device(certificate, options.device_id)
             reasons = [chain_reason, revocation.reason, ocsp_reason, name_reason]
             entries.append(

@@ -12,7 +12,7 @@ from cryptography.x509 import ocsp
 from cryptography.x509.oid import AuthorityInformationAccessOID, ExtendedKeyUsageOID
 
 from device_agent.collectors.crypto.certificate_chain import DAMAGED, find_issuer
-from device_agent.collectors.crypto.fetch import FetchError, fetch
+from device_agent.collectors.crypto.fetch import FetchError, IpNetwork, fetch_public
 
 MAX_RESPONSE_BYTES: Final = 64 * 1024
 _STATUSES: Final = {
@@ -22,8 +22,17 @@ _STATUSES: Final = {
 }
 
 
-def check_ocsp(certificate: x509.Certificate, issuers: Sequence[x509.Certificate], now: datetime) -> tuple[str, str]:
-    """Returns `good`, `revoked`, `unknown`, or `notchecked` with the reason."""
+def check_ocsp(
+    certificate: x509.Certificate,
+    issuers: Sequence[x509.Certificate],
+    now: datetime,
+    networks: Sequence[IpNetwork] = (),
+) -> tuple[str, str]:
+    """Returns `good`, `revoked`, `unknown`, or `notchecked` with the reason.
+
+    The caller has verified the chain: the URL of another certificate may be anybody's. `networks`: where responders may
+    be besides public addresses.
+    """
     url = responder_url(certificate)
     if url is None:
         return "notchecked", "it names no OCSP responder"
@@ -35,7 +44,8 @@ def check_ocsp(certificate: x509.Certificate, issuers: Sequence[x509.Certificate
     headers = {"Content-Type": "application/ocsp-request", "Accept": "application/ocsp-response"}
     body = request.public_bytes(serialization.Encoding.DER)
     try:
-        response = ocsp.load_der_ocsp_response(fetch(url, max_bytes=MAX_RESPONSE_BYTES, body=body, headers=headers))
+        raw = fetch_public(url, max_bytes=MAX_RESPONSE_BYTES, body=body, headers=headers, networks=networks)
+        response = ocsp.load_der_ocsp_response(raw)
         return _evaluate_response(response, certificate, issuer, now)
     except FetchError as e:
         return "notchecked", f"OCSP: {e}"

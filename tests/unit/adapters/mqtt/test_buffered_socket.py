@@ -1,5 +1,6 @@
 """Options, words, back-off, and the buffered socket."""
 
+import resource
 import socket
 import ssl
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from paho.mqtt import client as paho
 
-from controller.adapters.mqtt.buffered_socket import BufferedSocket, open_wire, tls_context
+from controller.adapters.mqtt.buffered_socket import BufferedSocket, HeldTlsContext, open_wire, tls_context
 from controller.adapters.mqtt.messages import STABLE_SECONDS, ReconnectBackoff
 from controller.adapters.mqtt.options import MqttOptions
 from controller.adapters.mqtt.packets import publish_packet
@@ -23,6 +24,7 @@ from controller.adapters.mqtt.reason_codes import (
 )
 from schemas.backoff import Backoff
 from schemas.broker_address import BrokerAddress
+from tests.support.certs import Certs
 
 HERE: dict[str, Any] = {"servers": ("mqtt://localhost",), "client_id": "c"}
 
@@ -227,7 +229,31 @@ def test_close_sends_what_is_left(pair: tuple[BufferedSocket, socket.socket]) ->
 def test_trust_files_are_named_when_missing(tmp_path: Path) -> None:
     options = MqttOptions(**(HERE | {"servers": ("mqtts://127.0.0.1",), "ca": tmp_path / "none.pem"}))
     with pytest.raises(FileNotFoundError, match=r"none\.pem"):
-        open_wire(BrokerAddress.parse("mqtts://127.0.0.1"), options)
+        open_wire(BrokerAddress.parse("mqtts://127.0.0.1"), options, HeldTlsContext(options))
+
+
+def test_a_reconnect_needs_no_file_while_nothing_changed(tmp_path: Path) -> None:
+    certs = Certs(tmp_path)
+    certificate, key = certs.client("c")
+    options = MqttOptions(**(HERE | {"ca": certs.ca, "certificate": certificate, "key": key}))
+    held = HeldTlsContext(options)
+    first = held.current()
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))  # as if every descriptor were in use
+    try:
+        with pytest.raises(OSError, match="Too many open files"):
+            tls_context(options)
+        assert held.current() is first
+        key.touch()
+        assert held.current() is first, "changed, and cannot be read now"
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    renewed = held.current()
+    assert renewed is not first
+    key.write_bytes(b"half of a")
+    assert held.current() is renewed
+    key.unlink()
+    assert held.current() is renewed
 
 
 def test_trust_is_required_and_old_tls_is_off() -> None:

@@ -1,0 +1,186 @@
+"""Addresses that a stranger chooses: in headers, in certificates, and of listeners without TLS."""
+
+import socket
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from ipaddress import ip_network
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from pydantic import ValidationError
+
+from controller.api.middleware import MAX_BODIES, BodyMemory, ForwardedHeaders, RequestLimitMiddleware
+from controller.service.settings.rollouts import UpdateSettings
+from controller.service.settings.settings import ApiSettings
+from device_agent.collectors.crypto.certificates import CertificateCollector, CertificateOptions
+from device_agent.collectors.crypto.fetch import FetchError, fetch_public, may_be_asked
+from device_agent.host.system import System
+from tests.support.http_listener import small_app
+from tests.support.pki import NOW, Authority
+
+PROXIES = (ip_network("192.0.2.1/32"), ip_network("10.0.0.0/8"))
+PUBLIC = "93.184.216.34"
+
+
+async def _seen_as(client: str, headers: list[tuple[str, str]], proxies: Any = PROXIES) -> str:
+    """Address and scheme that the application sees."""
+    seen: list[str] = []
+
+    async def app(scope: Any, _receive: Any, send: Any) -> None:
+        seen.append(f"{scope['client'][0]} {scope['scheme']}")
+        await send({"type": "http.response.start", "status": 204, "headers": []})
+        await send({"type": "http.response.body"})
+
+    transport = httpx.ASGITransport(ForwardedHeaders(app, proxies), client=(client, 1))
+    async with httpx.AsyncClient(transport=transport, base_url="http://cordon") as api:
+        await api.get("/", headers=headers)
+    return seen[0]
+
+
+FORWARDED = "x-forwarded-for"
+
+
+@pytest.mark.parametrize(
+    ("client", "headers", "expected"),
+    [
+        ("127.0.0.1", [(FORWARDED, "203.0.113.9"), ("x-forwarded-proto", "https")], "127.0.0.1 http"),
+        ("203.0.113.5", [(FORWARDED, "127.0.0.1"), ("x-forwarded-proto", "https")], "203.0.113.5 http"),
+        ("192.0.2.1", [(FORWARDED, "203.0.113.9"), ("x-forwarded-proto", "https")], "203.0.113.9 https"),
+        ("192.0.2.1", [(FORWARDED, "127.0.0.1, 203.0.113.9")], "203.0.113.9 http"),
+        ("192.0.2.1", [(FORWARDED, "127.0.0.1"), (FORWARDED, "203.0.113.9, 10.1.1.1")], "203.0.113.9 http"),
+        ("192.0.2.1", [(FORWARDED, "evil host")], "192.0.2.1 http"),
+        ("192.0.2.1", [(FORWARDED, "203.0.113.9, x" + "y" * 5000)], "192.0.2.1 http"),
+        ("192.0.2.1", [(FORWARDED, "10.1.1.1, 10.1.1.2")], "192.0.2.1 http"),
+        ("192.0.2.1", [("x-forwarded-proto", "https, http")], "192.0.2.1 http"),
+        ("192.0.2.1", [("x-forwarded-proto", "gopher")], "192.0.2.1 http"),
+        ("192.0.2.1", [("forwarded", "for=127.0.0.1"), ("x-real-ip", "127.0.0.1")], "192.0.2.1 http"),
+    ],
+)
+async def test_forwarded_addresses_are_believed_of_configured_proxies_only(
+    client: str, headers: list[tuple[str, str]], expected: str
+) -> None:
+    assert await _seen_as(client, headers) == expected
+    assert await _seen_as(client, headers, ()) == f"{client} http", "without proxies the headers mean nothing"
+
+
+@pytest.mark.parametrize("listen", ["0.0.0.0:8480", "[::]:8480", "10.0.0.1:8480", "cordon.example:8480", "[fe80::1]:1"])
+def test_plain_http_beyond_loopback_is_refused_unless_allowed_by_name(listen: str, tmp_path: Path) -> None:
+    with pytest.raises(ValidationError, match="unsafe_plain_http"):
+        ApiSettings(listen=listen)
+    assert ApiSettings(listen=listen, unsafe_plain_http=True).listen == listen
+    assert ApiSettings(listen=listen, certificate=Path("c"), key=Path("k")).listen == listen
+    with pytest.raises(ValidationError, match="certificate and key"):
+        UpdateSettings(folder=tmp_path, listen=listen)
+
+
+@pytest.mark.parametrize("listen", ["127.0.0.1:0", "127.8.8.8:1", "[::1]:8480", "localhost:8480"])
+def test_loopback_needs_no_certificate(listen: str, tmp_path: Path) -> None:
+    assert ApiSettings(listen=listen).listen == listen
+    assert UpdateSettings(folder=tmp_path, listen=listen).listen == listen
+
+
+async def test_all_bodies_together_are_bounded() -> None:
+    """The limit of one body says nothing about the sum: 6,800 connections held 2 GiB."""
+    memory = BodyMemory(total=100_000, per_address=60_000)
+
+    async def send(address: str, size: int) -> int:
+        transport = httpx.ASGITransport(RequestLimitMiddleware(small_app(), memory), client=(address, 1))
+        async with httpx.AsyncClient(transport=transport, base_url="http://cordon") as api:
+            return (await api.post("/", content=b"x" * size)).status_code
+
+    assert await send("192.0.2.9", 50_000) == 200
+    assert memory.take("192.0.2.1", 55_000)
+    assert await send("192.0.2.1", 10_000) == 503, "the address has its share"
+    assert await send("192.0.2.2", 40_000) == 200
+    assert await send("192.0.2.2", 50_000) == 503, "all bodies together"
+    memory.release("192.0.2.1", 55_000)
+    assert await send("192.0.2.1", 55_000) == 200
+    assert memory.held == 0
+    assert MAX_BODIES <= 64 * 1024 * 1024
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "127.0.0.1", "127.9.9.9", "0.0.0.0", "10.1.2.3", "172.16.0.1", "192.168.1.1", "169.254.169.254", "100.64.0.1",
+        "224.0.0.1", "255.255.255.255", "::1", "::", "fe80::1%eth0", "fd00::1", "ff02::1", "::ffff:127.0.0.1",
+        "::ffff:10.0.0.1", "2002:7f00:1::", "2002:a00:1::1", "64:ff9b::7f00:1", "64:ff9b::a9fe:a9fe",
+    ],
+)  # fmt: skip
+def test_no_certificate_has_the_agent_ask_an_inner_address(address: str) -> None:
+    assert not may_be_asked(address, ())
+    assert may_be_asked(PUBLIC, ())
+    assert may_be_asked("2606:2800:220:1::1", ())
+    assert may_be_asked("10.1.2.3", (ip_network("10.1.0.0/16"),))
+    assert not may_be_asked("10.2.2.3", (ip_network("10.1.0.0/16"),))
+
+
+@pytest.mark.parametrize("answers", [["127.0.0.1"], [PUBLIC, "127.0.0.1"], ["169.254.169.254"]])
+def test_names_are_checked_by_what_they_resolve_to(monkeypatch: pytest.MonkeyPatch, answers: list[str]) -> None:
+    asked: list[str] = []
+
+    def resolve(*_arguments: object, **_named: object) -> list[Any]:
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, 80)) for address in answers]
+
+    def connect(address: tuple[str, int], **_named: object) -> None:
+        asked.append(address[0])
+        raise ConnectionRefusedError
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    monkeypatch.setattr(socket, "create_connection", connect)
+    with pytest.raises(FetchError, match="not public"):
+        fetch_public("http://ocsp.example/", max_bytes=10, body=b"", headers={})
+    assert asked == []
+    answers[:] = [PUBLIC]
+    with pytest.raises(FetchError, match="no answer"):
+        fetch_public("http://ocsp.example/", max_bytes=10, body=b"", headers={})
+    assert asked == [PUBLIC], "the checked address, which is not resolved again"
+
+
+@pytest.mark.parametrize(
+    "url", ["file:///etc/passwd", "ftp://x/", "http://", "http://u@x/", "http://[::1", "gopher://x"]
+)
+def test_other_urls_are_not_fetched(url: str) -> None:
+    with pytest.raises(FetchError, match="URL"):
+        fetch_public(url, max_bytes=10, body=b"", headers={})
+
+
+def test_a_certificate_in_a_scanned_folder_sends_the_agent_nowhere(tmp_path: Path) -> None:
+    """Finding: whoever put a certificate and a self-made authority beside it had the agent POST to any address."""
+    requests: list[str] = []
+
+    class Inner(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            requests.append(self.path)
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_arguments: Any) -> None:
+            """Logs nothing."""
+
+    mine, trusted = Authority("mine"), Authority("trusted")
+    with HTTPServer(("127.0.0.1", 0), Inner) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        url = f"http://127.0.0.1:{server.server_port}/admin?delete=all"
+        certs = tmp_path / "certs"
+        certs.mkdir()
+        (certs / "mine.pem").write_bytes(mine.pem)
+        (certs / "x.pem").write_bytes(mine.issue("x", responder=url).pem)
+        (certs / "y.pem").write_bytes(trusted.issue("y", responder=url).pem)
+        (tmp_path / "store.pem").write_bytes(trusted.pem)
+        networks = [ip_network("127.0.0.0/8")]
+        for chosen in ((), networks):
+            options = CertificateOptions(
+                paths=[Path("/certs")], trust_store=Path("/store.pem"), ocsp=True, ocsp_networks=chosen
+            )
+            collect = CertificateCollector(options, NOW.timestamp)
+            section: Any = collect(System(tmp_path, is_root_user=True))
+            reasons = {entry["path"]: entry["reason"] for entry in section["entries"]}
+            assert "chains to the trust store only" in reasons["/certs/x.pem"]
+            assert ("which is not public" in reasons["/certs/y.pem"]) == (not chosen)
+        server.shutdown()
+        thread.join()
+    assert requests == ["/admin?delete=all"], "only the chain to the trust store, and only where the network is allowed"
