@@ -181,13 +181,13 @@ def _is_text(name: str) -> bool:
 
 
 def _link_text(info: tarfile.TarInfo, depth: int) -> str:
-    """Returns the target of a symbolic link in a folder `depth` folders below the set."""
+    """Returns the target, without empty parts, of a symbolic link in a folder `depth` folders below the set."""
     text = info.linkname
     parts = [part for part in text.split("/") if part not in {"", "."}]
     climbs = next((number for number, part in enumerate(parts) if part != ".."), len(parts))
     if text.startswith("/") or not _is_text(text) or climbs > depth or ".." in parts[climbs:]:
         raise ArchiveError(f"{info.name!r}: a link that leaves the set, or climbs after it went down")
-    return text
+    return "/".join(parts) or "."
 
 
 def _content(archive: tarfile.TarFile, info: tarfile.TarInfo) -> Iterator[bytes]:

@@ -19,8 +19,10 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding
 
 MAX_CHAIN: Final = 4  # certificates between a leaf and its root
+_BLANK: Final = rb"(?:[ \t]*\r?\n)*"
 _BLOCK: Final = re.compile(
-    rb"[ \t\r\n]*-----BEGIN ([A-Z0-9 ]{1,40})-----[ \t]*\r?\n([A-Za-z0-9+/=\r\n]+)-----END \1-----[ \t\r\n]*"
+    _BLANK + rb"-----BEGIN ([A-Z0-9 ]{1,40})-----\r?\n((?:[A-Za-z0-9+/=]+\r?\n)+)-----END \1-----"
+    rb"[ \t]*(?:\r?\n|\Z)" + _BLANK + rb"(?:[ \t]+\Z)?"
 )
 _SEQUENCE: Final = b"\x30"  # the first byte of these objects in DER
 
