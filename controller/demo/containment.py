@@ -23,7 +23,6 @@ from controller.demo.options import DemoError
 from controller.demo.results import DemoResult
 from controller.demo.runner import DemoRun
 from controller.demo.simulator import start_simulator
-from controller.ports.broker import AuthStrength
 from controller.ports.broker_tables import AccessRule
 from controller.ports.errors import ControllerError
 
@@ -159,9 +158,9 @@ async def _restore(run: DemoRun, broker: DemoBroker, emqx: EmqxBroker, footprint
 
 async def _authenticates_nobody(run: DemoRun, broker: DemoBroker, emqx: EmqxBroker) -> bool:
     """Whether devices connect without proof of their identity; containing them is a setting then."""
-    if broker.own_certificates or (await read_settings(emqx.api)).floor is not AuthStrength.CLAIMED:
+    if broker.own_certificates or not (await read_settings(emqx.api)).is_open:
         return False
-    run.say("this broker authenticates no device: the run sets identity.unsafe_accept_claimed = true")
+    run.say("at this broker clients choose their id: the run sets identity.unsafe_accept_claimed = true")
     return True
 
 

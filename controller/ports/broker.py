@@ -21,7 +21,8 @@ class AuthStrength(StrEnum):
     """How a client proved its identity to the broker."""
 
     PROVEN = "proven"  # TLS with a verified client certificate
-    KNOWN = "known"  # a password or another authenticator
+    KNOWN = "known"  # a password or another authenticator, and the client id belongs to it
+    ADMITTED = "admitted"  # an authenticator, but not the client id: the client chose that itself
     CLAIMED = "claimed"  # nothing
     UNSEEN = "unseen"  # no session, and the broker admits unauthenticated clients
     LATER = "later"  # proved, but perhaps connected after the message, and the broker admits unauthenticated clients

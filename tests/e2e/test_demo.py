@@ -130,7 +130,8 @@ def test_an_interrupted_run_cleans_up(home: Path, plain: StandInProcess, number:
             lines.append(line)
             if "DISCONNECT 152" in line:
                 break
-        assert len(_state(plain)["banned"]["data"]) == 2, lines
+        # The foreign one, that of the device, and that of the id `+`.
+        assert len(_state(plain)["banned"]["data"]) == 3, lines
         process.send_signal(number)
         _, rest = process.communicate(timeout=WAIT)
     assert process.returncode == 130, rest

@@ -15,6 +15,7 @@ from controller.adapters.emqx.client.prefixes import PrefixesInUse
 from controller.adapters.emqx.client.requests import RULES
 from controller.adapters.emqx.controller_zone import read_controller_zone
 from controller.adapters.emqx.tables import EmqxTables
+from controller.adapters.emqx.wildcard import is_wildcard_banned
 from controller.adapters.probes import TlsHandshake, look
 from controller.domain.broker import inspection as ask
 from controller.domain.broker.inspection import BrokerInspection, parse_bind
@@ -111,6 +112,7 @@ class EmqxInspector(BrokerInspector):
         )
         await seen.collect(ask.AUTO_SUBSCRIBE, lambda: self._get("/mqtt/auto_subscribe"))
         await seen.collect(ask.RULE_ENGINE, lambda: self._api.send(requests.read_section("rule_engine")))
+        await seen.collect(ask.WILDCARD_BAN, lambda: is_wildcard_banned(self._api))
         await seen.collect(ask.NODE_CONFIG, self._node_config)
         await seen.collect(ask.COUNTS, self._counts)
         await seen.collect(ask.FILE_RULES, lambda: self._file_rules(seen.answers.get(ask.SOURCES)))

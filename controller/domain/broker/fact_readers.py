@@ -125,7 +125,25 @@ def _enabled(chain: Any) -> list[str]:
 
 def read_authentication(answer: Any, _inspection: BrokerInspection) -> BrokerResponse:
     """Reads `GET /authentication`."""
-    return {"authenticators": _enabled(answer)}
+    chain = [link for link in answer if link.get("enable", True)]
+    return {
+        "authenticators": _enabled(answer),
+        "passwords_by_client_id": bool(chain) and all(_is_by_client_id(link) for link in chain),
+    }
+
+
+def _is_by_client_id(link: BrokerResponse) -> bool:
+    if link.get("mechanism") == "jwt":
+        claims = link.get("verify_claims") or {}
+        return "${clientid}" in (claims.values() if isinstance(claims, dict) else [row.get("value") for row in claims])
+    return link.get("backend") == "built_in_database" and link.get("user_id_type") == "clientid"
+
+
+def read_wildcard_ban(answer: Any, _inspection: BrokerInspection) -> BrokerResponse:
+    """Reads whether the client id `+` is banned; `None`: the API key may not read bans."""
+    if answer is None:
+        return {"wildcard_client_id_banned": FactUnavailableError("the API key may not read bans")}
+    return {"wildcard_client_id_banned": answer is True}
 
 
 def read_sources(answer: Any, _inspection: BrokerInspection) -> BrokerResponse:

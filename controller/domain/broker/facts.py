@@ -25,6 +25,7 @@ from controller.domain.broker.fact_readers import (
     read_rule_engine,
     read_rules_for_all,
     read_sources,
+    read_wildcard_ban,
     read_zone,
 )
 from controller.domain.broker.inspection import BrokerInspection
@@ -54,6 +55,10 @@ CATALOGUE: Final[dict[str, tuple[str, str, str]]] = {
     "authz_cache_seconds": ("int", ask.AUTHORIZATION, "how long an access decision is cached; 0: not at all"),
     "wide_rules_for_all": ("list(string)", ask.RULES_FOR_ALL, "rules for all clients that allow `#` or `+/#`"),
     "client_id_source": ("string", ask.ZONE, "`peer_cert_as_clientid`: `cn` takes the client id from the certificate"),
+    "wildcard_client_id_banned": (
+        "bool", ask.WILDCARD_BAN, "whether the client id `+`, a wildcard in rules, is banned for ever"),
+    "passwords_by_client_id": (
+        "bool", ask.AUTHENTICATION, "whether every authenticator checks the password or token of the client id"),
     "username_as_client_id": ("bool", ask.ZONE, "whether the user name becomes the client id"),
     "max_inflight": ("int", ask.ZONE, "`mqtt.max_inflight`: unacknowledged messages of a client"),
     "max_queue": ("int", ask.ZONE, "`mqtt.max_mqueue_len`: messages queued for a disconnected client; 0: no limit"),
@@ -98,6 +103,7 @@ _READERS: Final[dict[str, FactReader]] = {
     ask.CONTROLLER_ZONE: read_controller_zone,
     ask.AUTO_SUBSCRIBE: read_auto_subscribe,
     ask.RULE_ENGINE: read_rule_engine,
+    ask.WILDCARD_BAN: read_wildcard_ban,
     ask.NODE_CONFIG: read_node_config,
     ask.COUNTS: read_counts,
     ask.LOGIN: read_login,

@@ -155,6 +155,8 @@ class Enforcer:
                 return Evidence.UNASKED
             return self._failed(effect, "the session that reported has ended, and the broker authenticates nobody", ())
         reason = "the broker accepts this client without authentication"
+        if strength is AuthStrength.ADMITTED:
+            reason = "the broker authenticated this client, and lets clients choose their id: it may be another's"
         return EffectDone(ev.ContainmentRefused(self._fleet.new_id(), effect.case_id, reason))
 
     async def _record_reporter(self, effect: ContainmentEffect, evidence: Evidence, heard_at: float) -> Evidence:

@@ -67,7 +67,7 @@ BAD: dict[str, Any] = {
     },
     "zone": {
         "mqtt": {
-            "peer_cert_as_clientid": "disabled", "use_username_as_clientid": True, "max_inflight": 32,
+            "peer_cert_as_clientid": "disabled", "use_username_as_clientid": False, "max_inflight": 32,
             "max_mqueue_len": 1000, "session_expiry_interval": "5m",
         },
         "flapping_detect": {"enable": True},

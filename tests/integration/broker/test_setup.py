@@ -84,6 +84,7 @@ async def test_everything_is_shown_made_once_and_taken_back(harness: Harness) ->
         "order of authorization sources",
         "rules for all clients",
         f"rules of the client {CONTROLLER}",
+        "ban of the client id +",
     ]
     assert "the-password" not in repr(plan) + repr(WANTED)
     assert await harness.order() == ["file", "built_in_database"], "a plan writes nothing"

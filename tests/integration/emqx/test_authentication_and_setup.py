@@ -13,6 +13,7 @@ from controller.adapters.emqx.client import requests
 from controller.adapters.emqx.containment.broker import EmqxBroker, open_emqx
 from controller.adapters.emqx.setup.baseline import read_all_rules, rules_for_all, rules_for_controller
 from controller.adapters.emqx.setup.setup import EmqxSetup
+from controller.adapters.emqx.wildcard import ban_wildcard, unban_wildcard
 from controller.adapters.system import SystemClock
 from controller.domain.containment.plan import Subject
 from controller.ports.broker import CLOCK_SLACK, AuthStrength
@@ -67,6 +68,7 @@ async def test_a_certificate_proves_a_device_and_a_client_without_credentials_on
     async with open_emqx(
         open_broker.api_urls, open_broker.key, open_broker.secret, clock=SystemClock(), limits=PATIENT
     ) as broker:
+        await ban_wildcard(broker.api)
         assert await broker.auth_strength("g-nobody") is AuthStrength.UNSEEN
         with Device("g-cert", open_broker.tls, tls=tls), Device("g-plain", open_broker.mqtt):
             assert await broker.auth_strength("g-cert") is AuthStrength.PROVEN
@@ -83,6 +85,7 @@ async def test_a_claim_before_the_victims_session_is_not_its_own(open_broker: St
     async with open_emqx(
         open_broker.api_urls, open_broker.key, open_broker.secret, clock=SystemClock(), limits=PATIENT
     ) as broker:
+        await ban_wildcard(broker.api)
         with Device("g-victim", open_broker.tls, tls=tls) as victim:
             with Device("g-victim", open_broker.mqtt) as impostor:
                 await asyncio.to_thread(impostor.publish, up("g-victim", UpChannel.POSTURE))
@@ -94,12 +97,19 @@ async def test_a_claim_before_the_victims_session_is_not_its_own(open_broker: St
             assert await broker.auth_strength("g-victim", heard_at=heard_at) is AuthStrength.LATER
 
 
-async def test_a_password_makes_a_device_known(emqx: StandInProcess, broker: EmqxBroker) -> None:
-    with Device("g-known", [emqx.mqtt[0]], user=USER):
-        assert await broker.auth_strength("g-known") is AuthStrength.KNOWN
-        assert await broker.auth_strength("g-known", heard_at=1.0) is AuthStrength.KNOWN, "any session proves it here"
-        assert not await broker.allows_unauthenticated()
-    assert await broker.auth_strength("g-nobody") is AuthStrength.KNOWN, "this broker asks for passwords"
+async def test_a_password_makes_a_device_known_where_the_id_is_the_user_name(
+    emqx: StandInProcess, broker: EmqxBroker
+) -> None:
+    await ban_wildcard(broker.api)
+    try:
+        with Device(USER[0], [emqx.mqtt[0]], user=USER), Device("g-other", [emqx.mqtt[0]], user=USER):
+            assert await broker.auth_strength(USER[0]) is AuthStrength.KNOWN
+            assert await broker.auth_strength(USER[0], heard_at=1.0) is AuthStrength.LATER, "others can take its id"
+            assert await broker.auth_strength("g-other") is AuthStrength.ADMITTED
+            assert await broker.allows_unauthenticated()
+        assert await broker.auth_strength("g-nobody") is AuthStrength.UNSEEN
+    finally:
+        await unban_wildcard(broker.api)
 
 
 async def test_setup_is_planned_applied_once_and_undone(emqx: StandInProcess, broker: EmqxBroker) -> None:
@@ -111,7 +121,9 @@ async def test_setup_is_planned_applied_once_and_undone(emqx: StandInProcess, br
     before = await setup.state(CONTROLLER)
 
     planned = await setup.changes(WANTED)
-    assert [change.what for change in planned] == ["rules for all clients", f"rules of the client {CONTROLLER}"]
+    assert [change.what for change in planned] == [
+        "rules for all clients", f"rules of the client {CONTROLLER}", "ban of the client id +"
+    ]  # fmt: skip
     assert planned[0].before == "allow all fleet/#\ndeny subscribe secret/# qos 1,2"
     assert planned[0].after.endswith(planned[0].before)
     assert await setup.state(CONTROLLER) == before, "a plan writes nothing"

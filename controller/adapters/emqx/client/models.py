@@ -159,6 +159,29 @@ class AuthenticatorRow(EmqxRow):
     enable: bool = True
     backend: str = ""
     user_id_type: Literal["username", "clientid"] = "username"
+    mechanism: str = ""
+    verify_claims: dict[str, str] | list[dict[str, str]] = {}
+
+    @property
+    def is_by_client_id(self) -> bool:
+        """Whether it admits a client only with the password, or token, of its client id."""
+        if self.mechanism == "jwt":
+            return "${clientid}" in self._claims
+        return self.backend == DATABASE and self.user_id_type == "clientid"
+
+    @property
+    def checks_username(self) -> bool:
+        """Whether it admits a user name only with that one's password, or token."""
+        if self.mechanism == "jwt":
+            return "${username}" in self._claims
+        return self.user_id_type == "username"
+
+    @property
+    def _claims(self) -> frozenset[str]:
+        claims = self.verify_claims
+        if isinstance(claims, dict):
+            return frozenset(claims.values())
+        return frozenset(row.get("value", "") for row in claims)
 
 
 class UserRow(EmqxRow):
@@ -189,6 +212,7 @@ class MqttRow(EmqxRow):
 
     peer_cert_as_clientid: str = "disabled"
     peer_cert_as_username: str = "disabled"
+    use_username_as_clientid: bool = False
 
 
 class ZoneRow(EmqxRow):

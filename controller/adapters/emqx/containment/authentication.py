@@ -8,6 +8,7 @@ from controller.adapters.emqx.client import requests
 from controller.adapters.emqx.client.api import EmqxApi
 from controller.adapters.emqx.client.coalescing import BatchingClientReader, SingleFlightRead
 from controller.adapters.emqx.client.models import ClientRow, ListenerRow
+from controller.adapters.emqx.wildcard import is_wildcard_banned
 from controller.ports.broker import AuthStrength, was_connected
 from controller.ports.clock import Clock
 from controller.ports.errors import BrokerRefusedError, BrokerWaitsError
@@ -25,6 +26,9 @@ class AuthSettings:
     authenticates: bool  # an enabled authenticator is in the chain
     id_from_certificate: bool  # the global zone takes the client id from the certificate's common name
     listeners: dict[str, ListenerRow] | None  # `None`: the API key may not read them
+    binds_id: bool = False  # whoever the authenticators admit has the client id that belongs to the password
+    checks_username: bool = True  # the authenticators admit a user name only with its own password
+    refuses_wildcard: bool = True  # the client id `+` cannot connect, so a topic shows its sender's id
 
     @property
     def floor(self) -> AuthStrength:
@@ -33,7 +37,7 @@ class AuthSettings:
             return AuthStrength.CLAIMED
         # Of a broker without listeners only its authentication chain is known.
         admitted = {self._at(row) for row in self.listeners.values() if row.enable} or {self._by_chain(asked=True)}
-        weakest_first = (AuthStrength.CLAIMED, AuthStrength.KNOWN, AuthStrength.PROVEN)
+        weakest_first = (AuthStrength.CLAIMED, AuthStrength.ADMITTED, AuthStrength.KNOWN, AuthStrength.PROVEN)
         return next(strength for strength in weakest_first if strength in admitted)
 
     def _at(self, listener: ListenerRow) -> AuthStrength:
@@ -42,18 +46,30 @@ class AuthSettings:
         return self._by_chain(asked=listener.enable_authn is not False)
 
     def _by_chain(self, *, asked: bool) -> AuthStrength:
-        return AuthStrength.KNOWN if self.authenticates and asked else AuthStrength.CLAIMED
+        if not self.authenticates or not asked:
+            return AuthStrength.CLAIMED
+        return AuthStrength.KNOWN if self.binds_id else AuthStrength.ADMITTED
+
+    @property
+    def is_open(self) -> bool:
+        """Whether some client can connect with an id that is not its own."""
+        return self.floor in (AuthStrength.CLAIMED, AuthStrength.ADMITTED)
 
 
 def auth_strength(settings: AuthSettings, client: ClientRow | None) -> AuthStrength:
     """The strength of a session, or of having none."""
     if client is None:
-        return AuthStrength.UNSEEN if settings.floor is AuthStrength.CLAIMED else settings.floor
+        return AuthStrength.UNSEEN if settings.is_open else settings.floor
+    if settings.is_open and not settings.refuses_wildcard:
+        # The client `+` may have published in the branch of this one, whatever its session shows.
+        return settings.floor
     listener = (settings.listeners or {}).get(client.listener)
     if settings.id_from_certificate and listener is not None and _requires_certificate(listener):
         return AuthStrength.PROVEN
-    asked = settings.authenticates and client.enable_authn is not False
-    return AuthStrength.KNOWN if asked else AuthStrength.CLAIMED
+    if not settings.authenticates or client.enable_authn is False:
+        return AuthStrength.CLAIMED
+    is_own = settings.binds_id or (settings.checks_username and client.username == client.clientid)
+    return AuthStrength.KNOWN if is_own else AuthStrength.ADMITTED
 
 
 def auth_strength_at(settings: AuthSettings, client: ClientRow | None, heard_at: float | None) -> AuthStrength:
@@ -65,8 +81,8 @@ def auth_strength_at(settings: AuthSettings, client: ClientRow | None, heard_at:
     if (
         heard_at is None
         or client is None
-        or strength is AuthStrength.CLAIMED
-        or settings.floor is not AuthStrength.CLAIMED
+        or strength in (AuthStrength.CLAIMED, AuthStrength.ADMITTED)
+        or not settings.is_open
     ):
         return strength
     return strength if was_connected(client.connected_since, heard_at) else AuthStrength.LATER
@@ -100,7 +116,7 @@ class AuthStrengthEvaluator:
         return auth_strength_at(settings, await self._clients.get(client_id), heard_at)
 
     async def allows_unauthenticated(self) -> bool:
-        return (await self._current()).floor is AuthStrength.CLAIMED
+        return (await self._current()).is_open
 
     async def _current(self) -> AuthSettings:
         now = self._clock.monotonic()
@@ -121,11 +137,19 @@ class AuthStrengthEvaluator:
 
 async def read_settings(api: EmqxApi) -> AuthSettings:
     """Reads what decides about identities; what the API key may not read proves nothing, so the strength falls."""
-    authenticates = any(link.enable for link in await api.send(requests.read_authenticators()))
+    chain = [link for link in await api.send(requests.read_authenticators()) if link.enable]
+    by_client_id = bool(chain) and all(link.is_by_client_id for link in chain)
+    checks_username = all(link.checks_username for link in chain)
+    refuses_wildcard = bool(await is_wildcard_banned(api))
     try:
-        from_certificate = (await api.send(requests.read_zone())).mqtt.peer_cert_as_clientid == "cn"
+        mqtt = (await api.send(requests.read_zone())).mqtt
         rows = await api.send(requests.read_listeners())
         details = {row.id: await api.send(requests.read_listener(row.id)) for row in rows}
     except BrokerRefusedError:
-        return AuthSettings(authenticates, id_from_certificate=False, listeners=None)
-    return AuthSettings(authenticates, from_certificate, {row.id: details[row.id] or row for row in rows})
+        return AuthSettings(bool(chain), False, None, by_client_id, checks_username, refuses_wildcard)
+    listeners = {row.id: details[row.id] or row for row in rows}
+    # Another zone than the default may not take the id from the user name.
+    one_zone = all(row.zone == "default" for row in listeners.values() if row.enable)
+    binds_id = by_client_id or (checks_username and mqtt.use_username_as_clientid is True and one_zone)
+    from_certificate = mqtt.peer_cert_as_clientid == "cn"
+    return AuthSettings(bool(chain), from_certificate, listeners, binds_id, checks_username, refuses_wildcard)

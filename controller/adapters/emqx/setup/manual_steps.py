@@ -39,8 +39,15 @@ async def manual_steps(
     if mqtt is None:
         why = "the API key may not read or change the zone: make sure that it is this"
         left.append(ManualStep("client ids from certificates", why, "mqtt.peer_cert_as_clientid = cn"))
-    elif mqtt.get("peer_cert_as_clientid") != "cn" and not wanted.client_id_from_certificate:
-        why = "a device can use another's client id; `--with-client-id` sets it for all clients"
+    elif (
+        mqtt.get("peer_cert_as_clientid") != "cn"
+        and mqtt.get("use_username_as_clientid") is not True
+        and not wanted.client_id_from_certificate
+    ):
+        why = (
+            "a device can use another's client id, so a password contains nobody unless the user name is the id; "
+            "`--with-client-id` sets it for all clients"
+        )
         left.append(ManualStep("client ids from certificates", why, "mqtt.peer_cert_as_clientid = cn"))
     if settings is not None and settings.get("no_match") != "deny" and not wanted.deny_unmatched:
         left.append(ManualStep(NO_MATCH_STEP, _WHY_NO_MATCH, "authorization.no_match = deny"))

@@ -20,6 +20,7 @@ from controller.adapters.emqx.client.models import DATABASE, SourceRow
 from controller.adapters.emqx.client.paths import quoted
 from controller.adapters.emqx.setup.baseline import ExecutableChange, SetupSnapshot
 from controller.adapters.emqx.setup.manual_steps import manual_steps
+from controller.adapters.emqx.wildcard import ban_wildcard, is_wildcard_banned, unban_wildcard
 from controller.domain.containment.plan import Subject
 from controller.ports.broker_setup import (
     NO_MATCH_STEP,
@@ -32,6 +33,7 @@ from controller.ports.broker_setup import (
 from controller.ports.broker_tables import AccessRule, AccessRules
 from controller.ports.errors import BrokerAnswerError, BrokerError, BrokerNotFoundError, BrokerRefusedError
 
+WILDCARD_BAN: Final = "ban of the client id +"
 _ZONE: Final = "/configs/global_zone"
 _SETTINGS: Final = "/authorization/settings"
 _MQTT_KEYS: Final = ("peer_cert_as_clientid",)
@@ -51,6 +53,7 @@ class PreviousBrokerSettings:
     authenticator: str  # the built-in authenticator by user name; empty if there is none
     user: str
     has_user: bool
+    has_wildcard_ban: bool | None
 
     @property
     def mqtt(self) -> dict[str, Any] | None:
@@ -71,6 +74,7 @@ class PreviousBrokerSettings:
                 "authenticator": self.authenticator,
                 "user": self.user,
                 "has_user": self.has_user,
+                "has_wildcard_ban": self.has_wildcard_ban,
             }
         )
 
@@ -120,6 +124,8 @@ class EmqxSetup(BrokerSetup):
             *_restore_zone(was.mqtt, now.zone),
             *_restore_no_match(was.no_match, now.settings),
         ]
+        if was.has_wildcard_ban is False and now.has_wildcard_ban:
+            changes.append(ExecutableChange(SettingChange(WILDCARD_BAN, "for ever", "removed"), unban_wildcard))
         if was.user and not was.has_user and now.has_user and now.authenticator == was.authenticator:
             change = SettingChange(f"user {was.user} of {was.authenticator}", "there", "removed")
             path = _user_path(was.authenticator, was.user)
@@ -140,6 +146,7 @@ class EmqxSetup(BrokerSetup):
             authenticator=authenticator,
             user=username,
             has_user=has_user,
+            has_wildcard_ban=await is_wildcard_banned(self._api),
         )
 
     async def _read_optional(self, path: str) -> dict[str, Any] | None:
@@ -176,6 +183,7 @@ class _SavedState:
     authenticator: str
     user: str
     has_user: bool
+    has_wildcard_ban: bool | None = True
 
 
 def _parsed(text: str) -> _SavedState:
@@ -190,6 +198,8 @@ def _parsed(text: str) -> _SavedState:
 
 def _changes(before: PreviousBrokerSettings, wanted: DesiredSetup) -> tuple[ExecutableChange, ...]:
     changes = [*_user_changes(before, wanted), *base.plan(before.base), *_zone_changes(before, wanted)]
+    if before.has_wildcard_ban is False:
+        changes.append(ExecutableChange(SettingChange(WILDCARD_BAN, "none", "for ever"), ban_wildcard))
     if wanted.deny_unmatched and before.settings is not None and before.settings.get("no_match") != "deny":
         changes.append(_no_match_change(before.settings, "deny"))
     return tuple(changes)

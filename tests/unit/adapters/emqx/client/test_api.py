@@ -247,7 +247,7 @@ async def test_settings_that_the_key_may_not_read_lower_the_strength(refused: st
         return httpx.Response(200, json={"mqtt": {"peer_cert_as_clientid": "cn"}})
 
     settings = await read_settings(api_over(answer))
-    assert settings == AuthSettings(authenticates=True, id_from_certificate=False, listeners=None)
+    assert settings == AuthSettings(True, False, None, refuses_wildcard=False)
 
 
 @pytest.mark.parametrize("client_id", [".", "..", "", "a/b", "a%2fb", "+", "#", "é", "a\n"])

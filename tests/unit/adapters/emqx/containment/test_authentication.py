@@ -1,5 +1,6 @@
 """How strongly clients are authenticated, by the broker's settings."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -10,10 +11,21 @@ from controller.adapters.emqx.containment.authentication import AuthSettings, au
 from controller.ports.broker import CLOCK_SLACK, AuthStrength
 
 
-def settings(*, chain: bool = True, from_cert: bool = True, **listener: Any) -> AuthSettings:
+def settings(*, chain: bool = True, from_cert: bool = True, binds: bool = True, **listener: Any) -> AuthSettings:
     tls = {"verify": "verify_peer", "fail_if_no_peer_cert": True} | listener.pop("tls", {})
     row = ListenerRow(id=listener.pop("id", "ssl:default"), ssl_options=TlsRow(**tls), **listener)
-    return AuthSettings(chain, from_cert, {row.id: row})
+    return AuthSettings(chain, from_cert, {row.id: row}, binds_id=binds)
+
+
+def mixed(*, chain: bool = False) -> AuthSettings:
+    """A listener that requires certificates, and one with the authentication chain."""
+    tls = TlsRow(verify="verify_peer", fail_if_no_peer_cert=True)
+    rows = (ListenerRow(id="ssl:default", ssl_options=tls), ListenerRow(id="tcp:default"))
+    return AuthSettings(chain, True, {row.id: row for row in rows}, binds_id=True)
+
+
+FREE_NO_USERNAME = replace(settings(from_cert=False, binds=False), checks_username=False)
+FREE_WITH_WILDCARD = replace(settings(from_cert=False, binds=False), refuses_wildcard=False)
 
 
 def client(listener: str = "ssl:default", **more: Any) -> ClientRow:
@@ -42,9 +54,26 @@ def client(listener: str = "ssl:default", **more: Any) -> ClientRow:
         (settings(id="tcp:default", chain=False), None, AuthStrength.UNSEEN),
         (settings(id="tcp:default", chain=False, enable=False), None, AuthStrength.UNSEEN),
         (settings(id="tcp:default", enable_authn=False), None, AuthStrength.UNSEEN),
-        (AuthSettings(True, True, {}), None, AuthStrength.KNOWN),
+        (AuthSettings(True, True, {}, binds_id=True), None, AuthStrength.KNOWN),
+        (AuthSettings(True, True, {}), None, AuthStrength.UNSEEN),
+        (settings(from_cert=False, binds=False), client(), AuthStrength.ADMITTED),
+        (settings(from_cert=False, binds=False), client(username="y"), AuthStrength.ADMITTED),
+        (settings(from_cert=False, binds=False), client(username="x"), AuthStrength.KNOWN),
+        (
+            replace(settings(from_cert=False, binds=False), checks_username=False),
+            client(username="x"),
+            AuthStrength.ADMITTED,
+        ),
+        (
+            replace(settings(from_cert=False, binds=False), refuses_wildcard=False),
+            client(username="x"),
+            AuthStrength.ADMITTED,
+        ),
+        (replace(mixed(), refuses_wildcard=False), client(), AuthStrength.CLAIMED),
+        (replace(settings(), refuses_wildcard=False), client(), AuthStrength.PROVEN),
+        (settings(from_cert=False, binds=False), None, AuthStrength.UNSEEN),
         (AuthSettings(True, False, None), None, AuthStrength.UNSEEN),
-        (AuthSettings(True, False, None), client(), AuthStrength.KNOWN),
+        (AuthSettings(True, False, None), client(), AuthStrength.ADMITTED),
         (AuthSettings(False, False, None), client(), AuthStrength.CLAIMED),
     ],
 )
@@ -52,13 +81,6 @@ def test_the_strength_follows_from_the_brokers_settings(
     facts: AuthSettings, seen: ClientRow | None, grade: AuthStrength
 ) -> None:
     assert auth_strength(facts, seen) is grade
-
-
-def mixed(*, chain: bool = False) -> AuthSettings:
-    """A listener that requires certificates, and one with the authentication chain."""
-    tls = TlsRow(verify="verify_peer", fail_if_no_peer_cert=True)
-    rows = (ListenerRow(id="ssl:default", ssl_options=tls), ListenerRow(id="tcp:default"))
-    return AuthSettings(chain, True, {row.id: row for row in rows})
 
 
 AT_TEN = "2026-11-23T11:04:55.676+00:00"  # as recorded
@@ -77,7 +99,7 @@ TEN = datetime(2026, 11, 23, 11, 4, 55, 676000, tzinfo=UTC).timestamp()
         (mixed(), None, TEN, AuthStrength.UNSEEN),
         (mixed(chain=True), client(connected_at=AT_TEN), TEN - 60, AuthStrength.PROVEN),
         (mixed(chain=True), client("tcp:default", connected_at=AT_TEN), TEN - 60, AuthStrength.KNOWN),
-        (AuthSettings(True, False, None), client(connected_at=AT_TEN), TEN - 60, AuthStrength.LATER),
+        (AuthSettings(True, False, None), client(connected_at=AT_TEN, username="x"), TEN - 60, AuthStrength.LATER),
     ],
 )
 def test_a_later_session_counts_only_where_all_clients_are_authenticated(
