@@ -223,3 +223,15 @@ async def test_one_key_is_for_one_device(tmp_path: Path) -> None:
         left = await registry.token(token.digest)
         assert left is not None
         assert left.uses_left == 5
+
+
+async def test_a_list_of_the_future_is_made_again_also_if_nothing_is_revoked(tmp_path: Path) -> None:
+    clock = ManualClock()
+    async with started(tmp_path, clock) as one:
+        certificates = one.identity.certificates
+        clock.offset = 60 * DAY
+        ahead = await certificates.publish()
+        clock.offset = 0.0
+        again = await certificates.publish()
+        assert again is not ahead
+        assert x509.load_der_x509_crl(again.der).last_update_utc.timestamp() <= START
