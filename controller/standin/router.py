@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from zlib import crc32
 
 from controller.standin.client import Client
 from controller.standin.messages import Delivery, Message
@@ -126,12 +127,17 @@ class Router:
         members = [m for m in self._members.get(parsed, ()) if m != leaving]
         if not members:
             return False
+        if self.state.settings.zone["mqtt"]["shared_subscription_strategy"] == "hash_clientid":
+            return self._deliver_to(members[crc32(message.sender.encode()) % len(members)], parsed, message)
         rounds = {} if publisher is None else publisher.round_robin
         key = (parsed.group or "", parsed.filter)
         turn = rounds.get(key)
         turn = self.first_member(len(members)) if turn is None else (turn + 1) % len(members)
         rounds[key] = turn
-        client = self.state.clients.get(members[turn])
+        return self._deliver_to(members[turn], parsed, message)
+
+    def _deliver_to(self, clientid: str, parsed: ParsedFilter, message: Message) -> bool:
+        client = self.state.clients.get(clientid)
         if client is not None:
             self._deliver(client, parsed, message)
         return True

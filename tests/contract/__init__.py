@@ -6,9 +6,9 @@ Without further settings the suite starts the stand-in with three nodes, once as
 makes only rows with a random prefix, and removes them.
 
 `CORDON_TEST_EMQX_RESTART` is a command line that restarts a node, such as `docker restart emqx{node}` (`{node}`: the
-number of the node in the order of `_API`, from 1; no shell); without it the test that restarts a node in the middle of
-a containment is skipped. `CORDON_TEST_EMQX_FOREIGN_BANS` is how many rows of somebody else the ban table gets in one
-test (default 500; what is claimed are 10,000).
+number of the node in the order of `_API`, from 1; no shell); `_HANG` and `_RESUME` stop a node as SIGSTOP does and let
+it go on. Without them the tests that need them are skipped. `CORDON_TEST_EMQX_FOREIGN_BANS` is how many rows of
+somebody else the ban table gets in one test (default 500; what is claimed are 10,000).
 
 `CORDON_TEST_EMQX_TLS`, `_TLS_LISTS` and `_TLS_FOLDER` name a listener with mutual TLS: see CONTRIBUTING.md.
 

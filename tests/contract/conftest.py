@@ -29,24 +29,33 @@ def _real_broker() -> Broker | None:
         host, _, port = address.strip().rpartition(":")
         endpoints.append(Endpoint(host, int(port), values["MQTT_USER"] or None, values["MQTT_PASSWORD"] or None))
     urls = [url.strip().rstrip("/") for url in values["API"].split(",")]
-    return Broker(urls, endpoints, values["KEY"], values["SECRET"], _restart_command(), _foreign_bans())
+    return Broker(
+        urls,
+        endpoints,
+        values["KEY"],
+        values["SECRET"],
+        restart=_command("RESTART"),
+        hang=_command("HANG"),
+        resume=_command("RESUME"),
+        foreign_bans=_foreign_bans(),
+    )
 
 
 def _foreign_bans() -> int:
     return int(os.environ.get("CORDON_TEST_EMQX_FOREIGN_BANS", "500"))
 
 
-def _restart_command() -> Callable[[int], None] | None:
-    """What restarts a node: a command line in which `{node}` becomes its number from 1; run without a shell."""
-    template = os.environ.get("CORDON_TEST_EMQX_RESTART", "")
+def _command(name: str) -> Callable[[int], None] | None:
+    """What does this to a node: a command line in which `{node}` becomes its number from 1; run without a shell."""
+    template = os.environ.get(f"CORDON_TEST_EMQX_{name}", "")
     if not template:
         return None
 
-    def restart(number: int) -> None:
+    def run(number: int) -> None:
         argv = [part.replace("{node}", str(number + 1)) for part in shlex.split(template)]
         subprocess.run(argv, check=True, timeout=_RESTART_SECONDS, stdin=subprocess.DEVNULL)
 
-    return restart
+    return run
 
 
 # The releases that the stand-in answers as; a real cluster is what it is.
@@ -64,7 +73,14 @@ def broker(request: pytest.FixtureRequest) -> Iterator[Broker]:
     with StandInProcess(nodes=3, users=[(user, password)], emqx=request.param) as standin:
         endpoints = [Endpoint(host, port, user, password) for host, port in standin.mqtt]
         yield Broker(
-            list(standin.api_urls), endpoints, standin.key, standin.secret, standin.restart_node, _foreign_bans()
+            list(standin.api_urls),
+            endpoints,
+            standin.key,
+            standin.secret,
+            restart=standin.restart_node,
+            hang=standin.hang_node,
+            resume=standin.resume_node,
+            foreign_bans=_foreign_bans(),
         )
 
 

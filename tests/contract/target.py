@@ -112,6 +112,8 @@ class Broker:
     key: str
     secret: str
     restart: Callable[[int], None] | None = None  # restarts a node by its number from 0; absent where nobody can
+    hang: Callable[[int], None] | None = None  # stops a node as SIGSTOP does; absent where nobody can
+    resume: Callable[[int], None] | None = None
     foreign_bans: int = 500  # rows of somebody else that a containment must leave alone
 
     @cached_property
