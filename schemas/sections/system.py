@@ -123,6 +123,8 @@ class DiskSection(CollectedSection):
 class MacSection(CollectedSection):
     """Mandatory access control; `mode` is the current mode, `configured` that after the next boot.
 
+    AppArmor's mode is enforcing when more profiles are enforced than only complain.
+
     `denials` counts those of the last 24 hours, rounded down to 0, 1, 10, 100, ...
     """
 

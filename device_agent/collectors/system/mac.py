@@ -21,7 +21,7 @@ _LSM: Final = "/sys/kernel/security/lsm"
 _MAX_PROFILES_BYTES: Final = 1024 * 1024
 _PROFILE_MODE: Final = re.compile(r"\((enforce|kill|complain|unconfined|prompt|mixed)\)$")
 _ENFORCE_VALUES: Final = {"1": "enforcing", "0": "permissive"}
-_CONFIG_MODES: Final = frozenset({"enforcing", "permissive", "disabled"})
+_CONFIG_MODES: Final = ("enforcing", "permissive", "disabled")
 
 _AUDIT_LOG: Final = "/var/log/audit/audit.log"
 _KERNEL_LOGS: Final = ("/var/log/kern.log", "/var/log/syslog", "/var/log/messages")
@@ -65,8 +65,10 @@ def collect(system: System) -> Section:
 def _add_selinux_config(system: System, section: SectionBuilder) -> None:
     with section.capture("configured", "policy", source=_CONFIG):
         values = parse_key_values(read_text(system.path(_CONFIG)))
-        mode = values.get("SELINUX", "").lower()
-        section.set(configured=mode if mode in _CONFIG_MODES else "unknown", policy=values.get("SELINUXTYPE", ""))
+        # As libselinux, which compares the beginning of the value: a comment may follow it.
+        mode = next((mode for mode in _CONFIG_MODES if values.get("SELINUX", "").lower().startswith(mode)), "")
+        policy = values.get("SELINUXTYPE", "").split()
+        section.set(configured=mode or "unknown", policy=policy[0] if policy else "")
 
 
 def _add_apparmor(system: System, section: SectionBuilder) -> None:
@@ -76,11 +78,11 @@ def _add_apparmor(system: System, section: SectionBuilder) -> None:
             raise FactsUnavailableError("the list of profiles is missing: securityfs is not mounted")
         counts = count_profiles(read_text(path, _MAX_PROFILES_BYTES))
         enforced = counts["enforce"] + counts["kill"]
-        # Enabled without an enforced profile confines nothing.
+        # A few enforced profiles beside many that only complain confine next to nothing.
         section.set(
             enforced_profiles=enforced,
             complaining_profiles=counts["complain"],
-            mode="enforcing" if enforced else "permissive",
+            mode="enforcing" if enforced > counts["complain"] else "permissive",
         )
 
 

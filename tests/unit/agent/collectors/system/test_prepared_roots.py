@@ -202,6 +202,9 @@ def test_selinux_of_fedora(tmp_path: Path) -> None:
         "policy": "targeted",
         "denials": 0,
     }
+    text = "# x\nSELINUX=enforcing   # set by ops\nSELINUXTYPE=targeted # default\n"
+    section = collect("mac", mac.collect, put_all(tmp_path / "commented", {"/etc/selinux/config": text}))
+    assert (section["mode"], section["configured"], section["policy"]) == ("disabled", "enforcing", "targeted")
     off = put_all(tmp_path / "off", {"/etc/selinux/config": "SELINUX=disabled\n"})
     section = collect("mac", mac.collect, off)
     assert (section["mode"], section["configured"], section["denials"]) == ("disabled", "disabled", None)
@@ -216,6 +219,10 @@ def test_apparmor_of_debian(tmp_path: Path) -> None:
     profiles = (section["mode"], section["enforced_profiles"], section["complaining_profiles"], section["denials"])
     assert profiles == ("enforcing", 2, 1, None)
     assert gap_texts(section) == ["denials: there is no audit log, kernel log or journal"]
+    few = "a (enforce)\n" + "".join(f"/d{number} (complain)\n" for number in range(60))
+    put(tmp_path, "/sys/kernel/security/apparmor/profiles", few)
+    section = collect("mac", mac.collect, tmp_path)
+    assert (section["mode"], section["enforced_profiles"], section["complaining_profiles"]) == ("permissive", 1, 60)
     idle = put_all(tmp_path / "idle", {"/sys/module/apparmor/parameters/enabled": "Y\n"})
     section = collect("mac", mac.collect, idle)
     assert (section["mode"], section["enforced_profiles"]) == ("unknown", None)
