@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from device_agent.errors import FactsUnavailableError
 from device_agent.host.files import list_files, parse_key_values, read_text
 from device_agent.host.system import System
 
@@ -15,6 +16,7 @@ _PASSWORD: Final = ("common-password", "system-auth", "password-auth", "passwd",
 _FOLDERS: Final = ("/etc/pam.d", "/usr/lib/pam.d", "/usr/share/pam.d")
 _QUALITY_MODULES: Final = frozenset({"pam_pwquality.so", "pam_cracklib.so", "pam_passwdqc.so"})
 _LOCKOUT_MODULES: Final = {"pam_faillock.so": "faillock", "pam_tally2.so": "tally2", "pam_tally.so": "tally"}
+_LOGIN_SERVICES: Final = ("login", "sshd")
 _MAX_DEPTH: Final = 8
 _LINE: Final = re.compile(r"^\s*-?(auth|account|password|session)\s+(\[[^\]]*\]|\S+)\s+(\S+)\s*(.*)$")
 _INCLUDE: Final = re.compile(r"^\s*@include\s+(\S+)")
@@ -27,11 +29,12 @@ _UNIX_LENGTH: Final = 6
 
 @dataclass(frozen=True, slots=True)
 class PamModule:
-    """A line of a stack."""
+    """A line of a stack; an optional module decides nothing beside others."""
 
     kind: str
     name: str
     arguments: tuple[str, ...]
+    is_optional: bool = False
 
     def value(self, key: str) -> str | None:
         """Returns the value of an argument `key=value`."""
@@ -60,21 +63,39 @@ def read_stack(system: System, kind: str) -> list[PamModule]:
     """
     modules: list[PamModule] = []
     for name in _AUTH if kind == "auth" else _PASSWORD:
-        modules += [module for module in _modules(system, name, 0) if module.kind == kind]
+        if _file_of(system, name) is not None:
+            modules += service_stack(system, kind, name)
     return modules
 
 
+def service_stack(system: System, kind: str, service: str) -> list[PamModule]:
+    """Returns the modules of one service, included files in place.
+
+    Raises:
+        FactsUnavailableError: files are included too deeply.
+        OSError: a file cannot be read.
+    """
+    return [module for module in _modules(system, service, 0) if module.kind == kind]
+
+
+def _file_of(system: System, name: str) -> Path | None:
+    return next((path for folder in _FOLDERS if (path := system.path(f"{folder}/{name}")).is_file()), None)
+
+
 def _modules(system: System, name: str, depth: int) -> Iterator[PamModule]:
-    file = next((path for folder in _FOLDERS if (path := system.path(f"{folder}/{name}")).is_file()), None)
-    if file is None or depth > _MAX_DEPTH or "/" in name:
-        return
+    file = _file_of(system, name)
+    if file is None or "/" in name:
+        return  # PAM refuses a login through a missing file
+    if depth > _MAX_DEPTH:
+        raise FactsUnavailableError(f"the PAM file {name} is included too deeply")
     for line in read_text(file).replace("\\\n", " ").splitlines():
         if include := _INCLUDE.match(line):
             yield from _modules(system, include[1], depth + 1)
         elif (match := _LINE.match(line)) and match[2] in {"include", "substack"}:
             yield from (module for module in _modules(system, match[3], depth + 1) if module.kind == match[1])
         elif match:
-            yield PamModule(match[1], Path(match[3]).name, tuple(match[4].partition("#")[0].split()))
+            arguments = tuple(match[4].partition("#")[0].split())
+            yield PamModule(match[1], Path(match[3]).name, arguments, is_optional=match[2] == "optional")
 
 
 def password_quality(system: System, modules: list[PamModule]) -> PasswordQuality:
@@ -83,7 +104,7 @@ def password_quality(system: System, modules: list[PamModule]) -> PasswordQualit
     Raises:
         OSError: a file cannot be read.
     """
-    module = next((module for module in modules if module.name in _QUALITY_MODULES), None)
+    module = next((module for module in modules if module.name in _QUALITY_MODULES and not module.is_optional), None)
     if module is None:
         unix = next((module for module in modules if module.name == "pam_unix.so"), None)
         length = _number(unix.value("minlen")) if unix is not None else None
@@ -115,10 +136,24 @@ def accepts_empty(modules: list[PamModule]) -> bool:
 def lockout_module(system: System, modules: list[PamModule]) -> dict[str, Any]:
     """Returns `name`, `after` (failures) and `seconds` of the module that locks accounts; empty without one.
 
+    Every service by which somebody logs in has to have it: what `login` locks is open to guesses through `sshd`.
+
     Raises:
+        FactsUnavailableError: files are included too deeply.
         OSError: a file cannot be read.
     """
-    name = next((module.name for module in modules if module.name in _LOCKOUT_MODULES), None)
+    services = [name for name in _LOGIN_SERVICES if _file_of(system, name) is not None]
+    found = [_lockout_of(system, service_stack(system, "auth", name)) for name in services]
+    if not services:
+        return _lockout_of(system, modules)
+    if not all(found):
+        return {}
+    known = [lockout for lockout in found if lockout["after"] is not None]
+    return max(known, key=lambda lockout: lockout["after"], default=found[0])
+
+
+def _lockout_of(system: System, modules: list[PamModule]) -> dict[str, Any]:
+    name = next((module.name for module in modules if module.name in _LOCKOUT_MODULES and not module.is_optional), None)
     if name is None:
         return {}
     entries = [module for module in modules if module.name == name]
@@ -130,6 +165,8 @@ def lockout_module(system: System, modules: list[PamModule]) -> dict[str, Any]:
         options.update({key: value for key in ("deny", "unlock_time") if (value := entry.value(key)) is not None})
     after = _number(options.get("deny"))
     seconds = _number(options.get("unlock_time"))
+    if after == 0:  # never locks
+        return {}
     return {
         "name": _LOCKOUT_MODULES[name],
         "after": 3 if after is None and is_faillock else after,

@@ -203,3 +203,35 @@ def test_counts_per_source_are_rounded_so_that_the_digest_is_stable(tmp_path: Pa
     put(root, "/var/log/auth.log", text + line.format("192.0.2.2") * 20)
     assert failed_logins.collect(System(root), NOW) == sources
     assert failed_logins.collect(System(root), NOW + 2 * 86_400) == []
+
+
+FAILLOCK = (
+    "auth required pam_faillock.so preauth\nauth sufficient pam_unix.so\nauth [default=die] pam_faillock.so authfail\n"
+)
+PLAIN_AUTH = "auth required pam_unix.so\n"
+
+
+@pytest.mark.parametrize(
+    ("files", "lockout"),
+    [
+        ({"system-auth": FAILLOCK}, ["faillock"]),
+        ({"a": FAILLOCK, "sshd": "auth include a\n", "login": "auth substack a\n"}, ["faillock"]),
+        ({"system-auth": FAILLOCK, "sshd": PLAIN_AUTH, "login": "auth include system-auth\n"}, []),
+        ({"login": "auth required pam_faillock.so preauth deny=3\n", "sshd": "auth include missing\n"}, []),
+        ({"login": "auth optional pam_faillock.so preauth\n"}, []),
+        ({"login": FAILLOCK, "sshd": "auth include sshd\n"}, None),
+    ],
+)
+def test_a_lockout_has_to_be_in_every_stack_of_logins(
+    files: dict[str, str], lockout: list[str] | None, tmp_path: Path
+) -> None:
+    stacks = {f"/etc/pam.d/{name}": text for name, text in files.items()}
+    section = collect_access(put_all(tmp_path, {"/etc/passwd": PASSWD, **stacks}))
+    assert section["lockout"] == lockout
+    put(tmp_path, "/etc/security/faillock.conf", "deny = 0\n")
+    assert collect_access(tmp_path)["lockout"] in ([], None)
+
+
+def test_an_optional_module_enforces_no_quality(tmp_path: Path) -> None:
+    put_all(tmp_path, {"/etc/passwd": PASSWD, "/etc/pam.d/passwd": "password optional pam_pwquality.so\n"})
+    assert collect_access(tmp_path)["quality_enforced"] is False
