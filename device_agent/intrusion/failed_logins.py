@@ -30,9 +30,9 @@ def failed_login_alert(source: str) -> IntrusionAlert:
     return IntrusionAlert(LOGIN, source, "medium", "failed logins", source)
 
 
-def parse_failed_login(line: bytes) -> str:
-    """Returns the source of the failed login in a log line; empty without one."""
-    return next(iter(count_lines([line.decode(errors="replace")])), "")
+def parse_failed_logins(line: bytes) -> list[str]:
+    """Returns the source of each failed login that a log line records, several where syslog folded equal lines."""
+    return list(count_lines([line.decode(errors="replace")]).elements())
 
 
 @dataclass(slots=True)

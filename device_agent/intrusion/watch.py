@@ -18,7 +18,7 @@ from device_agent.intrusion.failed_logins import (
     FailedLoginCounter,
     auth_log_source,
     failed_login_alert,
-    parse_failed_login,
+    parse_failed_logins,
 )
 from device_agent.intrusion.log_follower import FilePosition, LogFollower
 from device_agent.mqtt_client import Publish
@@ -156,7 +156,8 @@ class IntrusionWatch:
 
     def _handle_line(self, source: AlertSource, line: bytes) -> None:
         if source.monitor == LOGIN:
-            self._add_failed_login(parse_failed_login(line))
+            for address in parse_failed_logins(line):
+                self._add_failed_login(address)
             return
         if source.monitor == "suricata" and line.startswith(b"{") and b'"alert"' not in line:
             return  # most lines of Suricata are flows and statistics

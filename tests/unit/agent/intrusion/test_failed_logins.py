@@ -16,7 +16,7 @@ from device_agent.intrusion.failed_logins import (
     BtmpReader,
     FailedLoginCounter,
     auth_log_source,
-    parse_failed_login,
+    parse_failed_logins,
 )
 from device_agent.intrusion.watch import IntrusionWatch
 from device_agent.settings import IntrusionSettings
@@ -163,9 +163,11 @@ def test_settings_turn_events_about_failed_logins_off(tmp_path: Path, options: d
 
 
 def test_sources_are_parsed_from_lines_of_sshd_and_dropbear() -> None:
-    assert parse_failed_login(FAILED.format("2001:db8::1").encode()) == "2001:db8::1"
-    assert parse_failed_login(b"dropbear[1]: Bad password attempt for 'root' from 192.0.2.9:4711") == "192.0.2.9"
-    assert parse_failed_login(OPENED.encode()) == ""
+    assert parse_failed_logins(FAILED.format("2001:db8::1").encode()) == ["2001:db8::1"]
+    assert parse_failed_logins(b"dropbear[1]: Bad password attempt for 'root' from 192.0.2.9:4711") == ["192.0.2.9"]
+    assert parse_failed_logins(OPENED.encode()) == []
+    folded = b"Nov 30 02:08:52 h sshd[1]: message repeated 3 times: [ Failed password for a from ::1 port 4 ssh2]"
+    assert parse_failed_logins(folded) == ["::1"] * 3
 
 
 def test_the_first_existing_log_is_followed(tmp_path: Path) -> None:
@@ -191,7 +193,7 @@ def test_the_number_of_counted_sources_is_bounded() -> None:
 @settings(max_examples=200, deadline=None)
 @given(st.binary(max_size=2000))
 def test_any_bytes_are_read_without_error(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
-    parse_failed_login(content)
+    parse_failed_logins(content)
     root = tmp_path_factory.mktemp("btmp", numbered=True)
     (root / "var/log").mkdir(parents=True)
     btmp = BtmpReader(System(root), None)

@@ -182,6 +182,32 @@ def test_failed_logins_of_sshd_and_dropbear_are_counted_by_source() -> None:
     assert sum(count_lines(lines).values()) == 4
 
 
+@pytest.mark.parametrize(
+    ("message", "source", "times"),
+    [
+        ("sshd[1]: Failed password for invalid user root from ::8 port 22 from ::7 port 1 ssh2", "::7", 1),
+        ("sshd-session[1]: Failed password for root from 2001:db8::1 port 1 ssh2", "2001:db8::1", 1),
+        ("sshd[1]: message repeated 5 times: [ Failed password for root from 192.0.2.66 port 4 ssh2]", "192.0.2.66", 5),
+        ("sshd[1]: message repeated 999999 times: [ Failed password for a from ::1 port 4 ssh2]", "::1", 1000),
+        ("sshd[1]: error: maximum authentication attempts exceeded for root from ::7 port 1 ssh2 [preauth]", "::7", 1),
+        ("dropbear[0]: Bad PAM password attempt for 'root' from 192.0.2.66:40000", "192.0.2.66", 1),
+        ("dropbear[0]: bad password attempt for 'x' from 9.9.9.9:1' from ::1:40000", "::1", 1),
+        ("dropbear[0]: Max auth tries reached - user 'x' from 192.0.2.66:40000", "192.0.2.66", 1),
+        ("authpriv.warn login[0]: invalid password for 'root' on 'pts/0' from '192.0.2.66'", "192.0.2.66", 1),
+        ("login[0]: invalid password for 'root' on 'tty1'", "local", 1),
+        ("login[7]: FAILED LOGIN (2) on '/dev/pts/0' from '::7' FOR 'a from b', x", "::7", 1),
+        ("login[7]: FAILED LOGIN 1 FROM 192.0.2.66 FOR root, Authentication failure", "192.0.2.66", 1),
+        ("login[7]: FAILED LOGIN (1) on '/dev/tty1' FOR 'x', Authentication failure", "local", 1),
+        # Another program that quotes such a message, and what is no failure.
+        ("app[3]: sshd[1]: Failed password for root from 192.0.2.1 port 22 ssh2", "", 0),
+        ("sshd[1]: Accepted password for Failed password for x from 192.0.2.1 port 22 ssh2", "", 0),
+        ("sshd[1]: Failed password for root from 192.0.2.1 port 22 ssh2 and more", "", 0),
+    ],
+)  # fmt: skip
+def test_the_source_is_what_the_daemon_writes(message: str, source: str, times: int) -> None:
+    assert count_lines([f"Nov 14 22:00:00 box {message}"]) == ({source: times} if source else {})
+
+
 def test_log_timestamps_are_parsed() -> None:
     assert time_of("2023-11-14T22:13:20.123456+00:00 box x", NOW) == NOW
     assert time_of("2023-11-14T23:13:20+01:00 box x", NOW) == NOW
