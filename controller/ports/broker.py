@@ -183,12 +183,14 @@ class ContainmentBroker(Protocol):
         *,
         save_subscriptions: SaveSubscriptions = save_no_subscriptions,
         kick: bool = False,
+        violates: bool = False,
     ) -> Proof:
         """Leaves the subject its own Cordon branch and nothing else, and reads that back on every node.
 
         `save_rules` is called with the present rules, unless they are a restriction's already, `save_subscriptions`
         with a client's subscriptions that are about to be cut, also of a session without a connection. Sessions
-        survive (queued commands stay) unless `kick` destroys them.
+        survive (queued commands stay) unless `kick` destroys them. `violates`: it violates a policy, and goes before
+        what operators ordered for many.
         """
         ...
 
@@ -201,6 +203,7 @@ class ContainmentBroker(Protocol):
         reason: str,
         until: float | None,
         clear_retained: bool = False,
+        violates: bool = False,
     ) -> Proof:
         """Bans and disconnects the subject, with the restriction below the ban, and reads that back on every node.
 

@@ -94,7 +94,9 @@ class FailingBroker(MemoryBroker):
         *,
         save_subscriptions: SaveSubscriptions = save_no_subscriptions,
         kick: bool = False,
+        violates: bool = False,
     ) -> Proof:
+        del violates
         return await self._fated(
             MemoryBroker.restrict(self, subject, save_rules, save_subscriptions=save_subscriptions, kick=kick)
         )
@@ -108,7 +110,9 @@ class FailingBroker(MemoryBroker):
         reason: str,
         until: float | None,
         clear_retained: bool = False,
+        violates: bool = False,
     ) -> Proof:
+        del violates
         made = MemoryBroker.isolate(
             self, subject, save_rules, case=case, reason=reason, until=until, clear_retained=clear_retained
         )

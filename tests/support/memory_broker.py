@@ -92,8 +92,9 @@ class MemoryBroker:
         *,
         save_subscriptions: SaveSubscriptions = save_no_subscriptions,
         kick: bool = False,
+        violates: bool = False,
     ) -> Proof:
-        del save_subscriptions
+        del save_subscriptions, violates
         client_id = _client_id(subject)
         self.options.append(("kick", kick))
         self._call(f"restrict {client_id}")
@@ -111,7 +112,9 @@ class MemoryBroker:
         reason: str,
         until: float | None,
         clear_retained: bool = False,
+        violates: bool = False,
     ) -> Proof:
+        del violates
         client_id = _client_id(subject)
         self.options.append(("clear_retained", clear_retained))
         self._call(f"isolate {client_id}")

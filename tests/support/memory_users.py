@@ -57,8 +57,9 @@ class MemoryUsers(ContainmentBroker):
         *,
         save_subscriptions: SaveSubscriptions = save_no_subscriptions,
         kick: bool = False,
+        violates: bool = False,
     ) -> Proof:
-        del save_subscriptions, kick
+        del save_subscriptions, kick, violates
         username = _username(subject)
         self._call(f"restrict {username}")
         if self.rules.get(username, ()) != USER_RESTRICTION:
@@ -75,8 +76,9 @@ class MemoryUsers(ContainmentBroker):
         reason: str,
         until: float | None,
         clear_retained: bool = False,
+        violates: bool = False,
     ) -> Proof:
-        del reason, clear_retained
+        del reason, clear_retained, violates
         username = _username(subject)
         self._call(f"isolate {username} until {until}")
         self.bans[username] = case

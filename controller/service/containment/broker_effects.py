@@ -45,22 +45,36 @@ class ContainmentExecutor:
         client, case_id = Subject.client(effect.device_id), effect.case_id
         match effect:
             case RestrictClient():
-                return await self.restrict(client, case_id, kick=effect.kick)
+                return await self.restrict(client, case_id, kick=effect.kick, violates=effect.by_policy)
             case IsolateClient():
                 return await self.isolate(
-                    client, case_id, reason=effect.reason, until=effect.until, clear_retained=effect.clear_retained
+                    client,
+                    case_id,
+                    reason=effect.reason,
+                    until=effect.until,
+                    clear_retained=effect.clear_retained,
+                    violates=effect.by_policy,
                 )
             case EndIsolation():
                 return await self.end_isolation(client, case_id)
             case ReleaseClient():
                 return await self.release(client, case_id)
 
-    async def restrict(self, subject: Subject, case_id: str, *, kick: bool = False) -> Proof:
+    async def restrict(self, subject: Subject, case_id: str, *, kick: bool = False, violates: bool = False) -> Proof:
         save_rules, save_subscriptions = self._save_rules(subject, case_id), self._save_subscriptions(subject, case_id)
-        return await self._broker.restrict(subject, save_rules, save_subscriptions=save_subscriptions, kick=kick)
+        return await self._broker.restrict(
+            subject, save_rules, save_subscriptions=save_subscriptions, kick=kick, violates=violates
+        )
 
     async def isolate(
-        self, subject: Subject, case_id: str, *, reason: str, until: float | None, clear_retained: bool = False
+        self,
+        subject: Subject,
+        case_id: str,
+        *,
+        reason: str,
+        until: float | None,
+        clear_retained: bool = False,
+        violates: bool = False,
     ) -> Proof:
         return await self._broker.isolate(
             subject,
@@ -69,6 +83,7 @@ class ContainmentExecutor:
             reason=reason,
             until=until,
             clear_retained=clear_retained,
+            violates=violates,
         )
 
     async def end_isolation(self, subject: Subject, case_id: str) -> Proof:

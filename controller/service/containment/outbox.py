@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
-from controller.domain.effects import Effect, SendCommand
+from controller.domain.effects import Effect, IsolateClient, RestrictClient, SendCommand
 from controller.ports.log import Log
 from controller.service.audit_log import effect_fields
 from controller.service.containment.enforcer import EffectDone, EffectRetry, Enforcer
@@ -14,8 +14,9 @@ from controller.service.fleet_state import FleetState
 from controller.service.unit_of_work import UnitOfWork
 from schemas.backoff import Backoff
 
-# Devices at a time. More than the broker's API takes calls: its queue puts containing calls before read-backs, so that
-# of a fleet that fails together every device is contained before the first one is proven.
+# Devices at a time, of violations and of everything else, so that a violation waits for no worker that an operator's
+# bulk work has taken. More than the broker's API takes calls: its queue puts containing calls before read-backs, so
+# that of a fleet that fails together every device is contained before the first one is proven.
 CONTAINING: Final = 256
 SENDING: Final = 32  # devices sent commands at a time; apart, so that a hanging link delays no containment
 RETRY: Final = Backoff(first=0.2, cap=15.0)  # seconds before the next attempt
@@ -43,12 +44,18 @@ class EffectQueue:
         self._on_attempt = on_attempt
         self._lanes: dict[str, _Lane] = {}
         # Devices by the kind of their first effect; bounded by the number of devices.
+        self.to_contain_first: asyncio.Queue[str] = asyncio.Queue()  # violations
         self.to_contain: asyncio.Queue[str] = asyncio.Queue()
         self.to_send: asyncio.Queue[str] = asyncio.Queue()
 
     def on_commit(self, batch: UnitOfWork) -> None:
         for effect in batch.effects:
             self.enqueue(effect)
+
+    @property
+    def all(self) -> tuple[asyncio.Queue[str], ...]:
+        """The queues of devices whose turn it is, the most urgent first."""
+        return self.to_contain_first, self.to_contain, self.to_send
 
     @property
     def pending(self) -> int:
@@ -130,8 +137,13 @@ class EffectQueue:
         self._schedule(device_id)
 
     def _schedule(self, device_id: str) -> None:
-        queue = self.to_send if isinstance(self.first(device_id), SendCommand) else self.to_contain
-        queue.put_nowait(device_id)
+        effect = self.first(device_id)
+        if isinstance(effect, SendCommand):
+            self.to_send.put_nowait(device_id)
+        elif isinstance(effect, RestrictClient | IsolateClient) and effect.by_policy:
+            self.to_contain_first.put_nowait(device_id)
+        else:
+            self.to_contain.put_nowait(device_id)
 
 
 class Outbox:
@@ -158,6 +170,7 @@ class Outbox:
         """Until cancelled; an effect that was begun is begun again at the next start."""
         async with asyncio.TaskGroup() as group:
             for number in range(CONTAINING):
+                group.create_task(self._work(self.queue.to_contain_first), name=f"outbox-violation-{number}")
                 group.create_task(self._work(self.queue.to_contain), name=f"outbox-contain-{number}")
             for number in range(SENDING):
                 group.create_task(self._work(self.queue.to_send), name=f"outbox-send-{number}")
@@ -165,7 +178,7 @@ class Outbox:
     async def drain(self) -> None:
         """Carry out what is ready now and return; what failed rests until its next attempt."""
         queue = self.queue
-        while ready := [one for one in (queue.to_contain, queue.to_send) if not one.empty()]:
+        while ready := [one for one in queue.all if not one.empty()]:
             await self._attempt(ready[0].get_nowait())
 
     async def _work(self, ready: asyncio.Queue[str]) -> None:

@@ -4,5 +4,6 @@
 - `requests`: every request, by resource, with the reading of its answer; `paths` escapes names, `models` has the rows.
 - `responses`: which answer is which error of the port.
 - `cluster`: which nodes run and which cannot be read; `prefixes`: `$` prefixes that the fleet uses.
-- `api`: sends requests and reads listings; `coalescing` shares requests between concurrent callers.
+- `api`: sends requests and reads listings.
+- `row_reader`: reads rows of many by listings; `coalescing` shares requests between concurrent callers.
 """

@@ -9,6 +9,7 @@ from controller.adapters.emqx.client import models, requests
 from controller.adapters.emqx.client.http import ApiRequest, CallOptions, EmqxHttpClient, StepListener
 from controller.adapters.emqx.client.models import ListingPage
 from controller.adapters.emqx.client.requests import PAGE_ROWS
+from controller.adapters.emqx.client.slots import CallRank
 from controller.domain.containment.plan import Subject
 from controller.ports.broker_tables import Ban
 from controller.ports.errors import BrokerAnswerError, BrokerWaitsError
@@ -52,9 +53,9 @@ class EmqxApi:
     def on_node(self, node: str) -> "EmqxApi":
         return EmqxApi(self._http, replace(self._options, node=node))
 
-    def with_priority(self) -> "EmqxApi":
-        """Requests of this view go before those without priority."""
-        return EmqxApi(self._http, replace(self._options, urgent=True))
+    def with_priority(self, rank: CallRank = CallRank.URGENT) -> "EmqxApi":
+        """Requests of this view go before those of a later rank."""
+        return EmqxApi(self._http, replace(self._options, rank=rank))
 
     def prompt(self) -> "EmqxApi":
         """Requests of this view have the short time limits of calls that protect."""

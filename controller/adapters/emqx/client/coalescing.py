@@ -6,16 +6,18 @@ Without it a thousand devices that are contained at once would each read the sam
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Final, Generic, TypeVar
+from functools import partial
+from typing import Any, Final, Generic, TypeVar
 
-from controller.adapters.emqx.client import left_open_requests, requests
-from controller.adapters.emqx.client.api import EmqxApi
-from controller.adapters.emqx.client.http import StepListener
-from controller.adapters.emqx.client.models import ClientRow
+from controller.adapters.emqx.client import left_open_requests, models, requests
+from controller.adapters.emqx.client.api import EmqxApi, find_ban
+from controller.adapters.emqx.client.http import ApiRequest, StepListener
+from controller.adapters.emqx.client.models import ClientRow, ListingPage
 from controller.adapters.emqx.client.responses import EmqxConflictError
-from controller.domain.containment.plan import Subject
+from controller.adapters.emqx.client.row_reader import BatchingRowReader
+from controller.domain.containment.plan import Subject, SubjectKind
 from controller.ports.broker import ProofStep
-from controller.ports.broker_tables import AccessRules
+from controller.ports.broker_tables import AccessRules, Ban
 from controller.ports.errors import BrokerError, BrokerWaitsError
 
 MAX_BATCH: Final = requests.RULES_AT_ONCE
@@ -269,4 +271,38 @@ class CoalescedRequests:
         self.clients_at = {
             base: BatchingClientReader(api.on_node(base), support, learns=False) for base in api.addresses
         }
+        self.rules_at = {base: _rules_reader(api.on_node(base)) for base in api.addresses}
+        self.rules_at[""] = _rules_reader(api.with_priority())
+        self.bans_at = {base: _bans_reader(api.on_node(base)) for base in api.addresses}
         self.clients_at[""] = BatchingClientReader(api, support, learns=True)
+
+
+def _rules_reader(api: EmqxApi) -> BatchingRowReader[AccessRules]:
+    async def single(at: EmqxApi, client_id: str) -> AccessRules | None:
+        return await at.send(requests.read_rules(Subject.client(client_id)))
+
+    def parse(raw: Any) -> tuple[str, AccessRules]:
+        row = models.validated(models.ClientRulesRow, raw)
+        return row.clientid, models.rules_of(row)
+
+    return BatchingRowReader(api, single, _list_rules, parse)
+
+
+def _bans_reader(api: EmqxApi) -> BatchingRowReader[Ban]:
+    async def single(at: EmqxApi, client_id: str) -> Ban | None:
+        subject = Subject.client(client_id)
+        return await find_ban(at, partial(requests.read_ban, subject), subject)
+
+    def parse(raw: Any) -> tuple[str, Ban] | None:
+        row = models.validated(models.BanRow, raw)
+        return (row.who, row.ban()) if row.kind == SubjectKind.CLIENT else None
+
+    return BatchingRowReader(api, single, _list_bans, parse)
+
+
+def _list_rules(page: int, limit: int) -> ApiRequest[ListingPage[Any]]:
+    return requests.list_rows(requests.CLIENT_RULES, "list rules", Any, page, limit)
+
+
+def _list_bans(page: int, limit: int) -> ApiRequest[ListingPage[Any]]:
+    return requests.list_rows(requests.BANS, "list bans", Any, page, limit)

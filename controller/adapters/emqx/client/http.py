@@ -16,7 +16,7 @@ import httpx
 import stamina
 
 from controller.adapters.emqx.client.responses import response_data
-from controller.adapters.emqx.client.slots import PrioritySemaphore
+from controller.adapters.emqx.client.slots import CallRank, PrioritySemaphore
 from controller.ports.broker import ProofStep
 from controller.ports.clock import Clock
 from controller.ports.errors import BrokerAnswerError, BrokerError, BrokerUnreachableError, BrokerWaitsError
@@ -113,12 +113,12 @@ class _TimedOutError(BrokerUnreachableError):
 class CallOptions:
     """How a request is sent.
 
-    `node`: the only address to ask, once: the caller wants this node's answer or its silence. `urgent`: goes before
-    requests that are not. `prompt`: with the short time limits of calls that protect. `listener`: gets each exchange.
+    `node`: the only address to ask, once: the caller wants this node's answer or its silence. `rank`: which
+    requests go first. `prompt`: with the short time limits of calls that protect. `listener`: gets each exchange.
     """
 
     node: str = ""
-    urgent: bool = False
+    rank: CallRank = CallRank.OTHER
     prompt: bool = False
     listener: StepListener | None = None
 
@@ -224,7 +224,7 @@ class EmqxHttpClient:
             BrokerError: and its kinds, see `responses.response_data`.
         """
         seconds = self._limits.prompt_call_seconds if options.prompt else self._limits.call_seconds
-        async with self._slots.acquire(urgent=options.urgent):
+        async with self._slots.acquire(options.rank):
             try:
                 async with asyncio.timeout(seconds):
                     return await self._attempts(request, options, seconds)

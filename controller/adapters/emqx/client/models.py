@@ -261,6 +261,20 @@ def parse(model: type[T], response: ApiResponse) -> T:
     return content
 
 
+def validated(model: type[T], row: Any) -> T:
+    """Validates one row of a listing.
+
+    Raises:
+        BrokerAnswerError: of the wrong shape.
+    """
+    try:
+        chosen: Any = model
+        content: T = _adapter(chosen).validate_python(row)
+    except ValidationError as e:
+        raise BrokerAnswerError(f"a row of the wrong shape: {validation_errors(e)}") from e
+    return content
+
+
 @cache
 def _adapter(model: Any) -> TypeAdapter[Any]:
     return TypeAdapter(model)  # building one costs more than using it

@@ -31,6 +31,7 @@ _UNLESS_RESTRICTED: Final = "unless its rules are the restriction's already"
 _WHERE_RESTRICTED: Final = "where its rules still are the restriction's"
 _WHERE_OUTDATED: Final = "where a ban of an earlier decision of Cordon's is there"
 _WHERE_OWN_BAN: Final = "where the ban is Cordon's"
+_WHEN_LISTED: Final = "in its place, page by page, where many are restricted in the same moment"
 _WHEN_BATCHED: Final = (
     "in its place where it has no rules and others are restricted in the same moment: 100 in one call"
 )
@@ -101,9 +102,13 @@ class WriteRestriction(BrokerAction):
         self._write = self.sends_varying(_UNLESS_RESTRICTED, requests.write_rules, subject, shown)
         if self.is_client:
             self.sends(requests.add_rules([(subject, shown)]), _WHEN_BATCHED)
+            self.sends_varying(_WHEN_LISTED, requests.list_client_rules)  # through `run.shared`
 
     async def run(self, run: RunContext) -> None:
-        row = await run.api.send(self._read)
+        if self.is_client:
+            row = await run.shared.rules_at[""].get(self.subject.name, run.record.add)
+        else:
+            row = await run.api.send(self._read)
         present = row or ()
         for rule in present:
             run.prefixes.note(rule.topic)

@@ -14,6 +14,7 @@ from controller.adapters.emqx.client.cluster import ClusterNodes
 from controller.adapters.emqx.client.http import EmqxHttpClient, HttpLimits
 from controller.adapters.emqx.client.paths import subject_segment
 from controller.adapters.emqx.client.prefixes import PrefixesInUse
+from controller.adapters.emqx.client.slots import CallRank
 from controller.adapters.emqx.containment.authentication import AuthStrengthEvaluator
 from controller.adapters.emqx.containment.context import BrokerContext, ContainmentRequest, RunContext
 from controller.adapters.emqx.containment.runner import carry_out, compare, describe
@@ -79,8 +80,11 @@ class EmqxBroker(BrokerControl):
         *,
         save_subscriptions: SaveSubscriptions = save_no_subscriptions,
         kick: bool = False,
+        violates: bool = False,
     ) -> Proof:
-        request = ContainmentRequest(save_rules=save_rules, save_subscriptions=save_subscriptions)
+        request = ContainmentRequest(
+            save_rules=save_rules, save_subscriptions=save_subscriptions, rank=_rank(violates=violates)
+        )
         return await self._carry_out(subject, restriction_plan(kick=kick), request)
 
     async def isolate(
@@ -92,9 +96,11 @@ class EmqxBroker(BrokerControl):
         reason: str,
         until: float | None,
         clear_retained: bool = False,
+        violates: bool = False,
     ) -> Proof:
         parameters = PlanParameters(ContainmentGoal.ISOLATE, case, reason, until)
-        request = replace(ContainmentRequest.of(parameters), save_rules=save_rules)
+        rank = _rank(violates=violates)
+        request = replace(ContainmentRequest.of(parameters), save_rules=save_rules, rank=rank)
         return await self._carry_out(subject, isolation_plan(subject.kind, clear_retained=clear_retained), request)
 
     async def end_isolation(self, subject: Subject, save_rules: SaveRules) -> Proof:
@@ -159,6 +165,10 @@ class EmqxBroker(BrokerControl):
         except BrokerError as e:
             return base, False, str(e)
         return base, True, f"{mine.edition} {mine.version}".strip()
+
+
+def _rank(*, violates: bool) -> CallRank:
+    return CallRank.VIOLATION if violates else CallRank.URGENT
 
 
 @asynccontextmanager

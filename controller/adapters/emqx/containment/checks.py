@@ -26,6 +26,7 @@ from schemas import topics
 
 _SHARED: Final = ("$share/", "$queue/", "$exclusive/")
 _WHERE_SESSION: Final = "where it has a session"
+_WHEN_LISTED: Final = "in its place, page by page, where many are looked for in the same moment"
 _WHEN_BATCHED: Final = "in its place where many are looked for in the same moment: 100 in one call"
 
 
@@ -154,6 +155,13 @@ class _RulesAre(BrokerCheck):
     def __init__(self, subject: Subject, request: ContainmentRequest) -> None:
         super().__init__(subject, request)
         self._read = self.sends(requests.read_rules(subject))
+        if self.is_client:
+            self.sends_varying(_WHEN_LISTED, requests.list_client_rules)  # through `run.shared`
+
+    async def _present(self, run: RunContext, api: EmqxApi) -> AccessRules | None:
+        if self.is_client:
+            return await run.shared.rules_at[api.node].get(self.subject.name, run.record.add)
+        return await api.send(self._read)
 
     def _problem(self, text: str) -> list[str]:
         owner = "the" if self.is_client else "the user's"
@@ -162,14 +170,14 @@ class _RulesAre(BrokerCheck):
 
 class RulesAreRestriction(_RulesAre):
     async def missing(self, run: RunContext, api: EmqxApi) -> list[str]:
-        present = await api.send(self._read)
+        present = await self._present(run, api)
         holds = is_restriction(present, name_in_rules(self.subject), run.prefixes.found)
         return [] if holds else self._problem("the restriction's")
 
 
 class RulesAreRestored(_RulesAre):
     async def missing(self, run: RunContext, api: EmqxApi) -> list[str]:
-        holds = (await api.send(self._read) or ()) == run.state.restored_rules
+        holds = (await self._present(run, api) or ()) == run.state.restored_rules
         return [] if holds else self._problem("those that were restored")
 
 
@@ -227,9 +235,14 @@ class _IsOut(BrokerCheck):
     def __init__(self, subject: Subject, request: ContainmentRequest) -> None:
         super().__init__(subject, request)
         self._ban = self.sends_varying("", partial(requests.read_ban, subject))
+        if self.is_client:
+            self.sends_varying(_WHEN_LISTED, requests.list_bans)  # through `run.shared`
 
     async def _missing_ban(self, run: RunContext, api: EmqxApi) -> list[str]:
-        ban = await find_ban(api, self._ban, self.subject)
+        if self.is_client:
+            ban = await run.shared.bans_at[api.node].get(self.subject.name, run.record.add)
+        else:
+            ban = await find_ban(api, self._ban, self.subject)
         return [] if is_ban_active(ban, run.clock.now()) else ["no ban in force"]
 
 

@@ -8,6 +8,7 @@ from controller.adapters.emqx.client.cluster import ClusterNodes
 from controller.adapters.emqx.client.coalescing import CoalescedRequests
 from controller.adapters.emqx.client.models import ClientRow
 from controller.adapters.emqx.client.prefixes import PrefixesInUse
+from controller.adapters.emqx.client.slots import CallRank
 from controller.domain.containment.plan import Subject
 from controller.ports.broker import (
     PlanParameters,
@@ -94,6 +95,7 @@ class ContainmentRequest:
     save_subscriptions: SaveSubscriptions = save_no_subscriptions
     saved_rules: AccessRules = ()
     saved_subscriptions: tuple[SavedSubscription, ...] = ()
+    rank: CallRank = CallRank.URGENT  # of what cuts
 
     @classmethod
     def of(cls, parameters: PlanParameters) -> "ContainmentRequest":
@@ -158,4 +160,4 @@ class RunContext:
         return cls(api, broker.cluster, broker.prefixes, clock, broker.shared, record, subject, request, deadline)
 
     def with_priority(self) -> "RunContext":
-        return replace(self, api=self.api.with_priority())
+        return replace(self, api=self.api.with_priority(self.request.rank))

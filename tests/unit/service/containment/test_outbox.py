@@ -2,14 +2,16 @@
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from controller.domain.audit_kinds import AuditKind
+from controller.domain.containment.plan import Subject
 from controller.domain.events import CommandRequested, ContainmentOrdered, ReleaseOrdered, StatusChanged
 from controller.domain.evidence import Evidence
 from controller.domain.policy.model import ContainmentLevel
-from controller.ports.broker import AuthStrength
+from controller.ports.broker import AuthStrength, Proof
 from controller.ports.broker_tables import AccessRule, Ban, restriction
 from controller.ports.errors import BrokerUnreachableError, NoSubscriberError
 from controller.service.containment.outbox import CONTAINING, SENDING
@@ -45,6 +47,38 @@ async def test_trouble_is_told_once_and_tried_again(tmp_path: Path) -> None:
         assert kinds.count(AuditKind.CONTAINMENT_FAILED) == 1
         assert kinds.count(AuditKind.CONTAINMENT_PROVEN) == 1
         assert harness.outbox.counts["retried"] == 3
+
+
+async def test_a_violation_is_not_queued_behind_what_operators_ordered_for_many(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_harness(tmp_path / "c.db") as harness:
+        release = asyncio.Event()
+        restrict = type(harness.broker).restrict
+
+        async def slow(self: object, subject: Subject, *args: Any, violates: bool = False, **options: Any) -> Proof:
+            if not violates:
+                await release.wait()  # the broker is busy with every device of the bulk
+            proof: Proof = await restrict(self, subject, *args, violates=violates, **options)  # type: ignore[arg-type]
+            return proof
+
+        monkeypatch.setattr(type(harness.broker), "restrict", slow)
+        bulk = [f"bulk-{number}" for number in range(CONTAINING + 10)]
+        async with asyncio.timeout(60), asyncio.TaskGroup() as group:
+            running = group.create_task(harness.outbox.run())
+            for name in bulk:
+                order = ContainmentOrdered(
+                    harness.fleet.new_id(), ContainmentLevel.RESTRICTED, "operator:a", "odd", None
+                )
+                await harness.fleet.apply_and_commit(name, order)
+            await harness.ingest.process_batch([incoming("edge-1", full("edge-1", 1, 23))])
+            while "edge-1" not in harness.broker.rules_held:
+                await asyncio.sleep(0.01)
+            assert not any(name in harness.broker.rules_held for name in bulk)
+            release.set()
+            while harness.outbox.queue.pending:
+                await asyncio.sleep(0.01)
+            running.cancel()
 
 
 async def test_commands_that_hang_hold_no_containment_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

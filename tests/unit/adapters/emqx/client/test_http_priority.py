@@ -2,7 +2,7 @@
 
 import asyncio
 
-from controller.adapters.emqx.client.slots import PrioritySemaphore
+from controller.adapters.emqx.client.slots import CallRank, PrioritySemaphore
 
 
 class Callers:
@@ -14,7 +14,7 @@ class Callers:
         self.may_end = asyncio.Event()
 
     async def call(self, name: str, *, urgent: bool) -> None:
-        async with self.slots.acquire(urgent=urgent):
+        async with self.slots.acquire(CallRank.URGENT if urgent else CallRank.OTHER):
             self.order.append(name)
             await self.may_end.wait()
 
@@ -55,15 +55,15 @@ async def test_a_waiter_cancelled_as_it_gets_its_slot_releases_it() -> None:
     entered: list[str] = []
 
     async def call(name: str) -> None:
-        async with slots.acquire(urgent=False):
+        async with slots.acquire(CallRank.OTHER):
             entered.append(name)
 
     async with asyncio.TaskGroup() as group:
-        async with slots.acquire(urgent=False):
+        async with slots.acquire(CallRank.OTHER):
             unlucky = group.create_task(call("unlucky"))
             await _settle()
         unlucky.cancel()  # its turn was given, it has not run yet
         group.create_task(call("next"))
     assert entered == ["next"]
-    async with asyncio.timeout(1), slots.acquire(urgent=False):
+    async with asyncio.timeout(1), slots.acquire(CallRank.OTHER):
         pass
