@@ -1,5 +1,6 @@
 """Addresses that a stranger chooses: in headers, in certificates, and of listeners without TLS."""
 
+import asyncio
 import socket
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -11,7 +12,9 @@ import httpx
 import pytest
 from pydantic import ValidationError
 
+from controller.adapters.http_server.admission import ConnectionLimits
 from controller.api.middleware import MAX_BODIES, BodyMemory, ForwardedHeaders, RequestLimitMiddleware
+from controller.app.servers import HttpListener, ListenerSettings
 from controller.service.settings.rollouts import UpdateSettings
 from controller.service.settings.settings import ApiSettings
 from device_agent.collectors.crypto.certificates import CertificateCollector, CertificateOptions
@@ -19,6 +22,7 @@ from device_agent.collectors.crypto.fetch import FetchError, fetch_public, may_b
 from device_agent.host.system import System
 from tests.support.http_listener import small_app
 from tests.support.pki import NOW, Authority
+from tests.support.waiting import eventually
 
 PROXIES = (ip_network("192.0.2.1/32"), ip_network("10.0.0.0/8"))
 PUBLIC = "93.184.216.34"
@@ -63,6 +67,26 @@ async def test_forwarded_addresses_are_believed_of_configured_proxies_only(
 ) -> None:
     assert await _seen_as(client, headers) == expected
     assert await _seen_as(client, headers, ()) == f"{client} http", "without proxies the headers mean nothing"
+
+
+async def test_a_listener_as_it_runs_believes_no_header_of_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Finding: uvicorn believes `X-Forwarded-For` of loopback by default, or of what an environment variable names."""
+    monkeypatch.setenv("FORWARDED_ALLOW_IPS", "*")
+    app = ForwardedHeaders(small_app(), ())
+    listener = HttpListener(ListenerSettings("test", "api.listen", "127.0.0.1:0", app, ConnectionLimits(16, 16), 1, {}))
+    async with asyncio.TaskGroup() as group:
+        group.create_task(listener.run())
+        async with httpx.AsyncClient(base_url=listener.url, headers={FORWARDED: "203.0.113.9"}) as client:
+            seen = await eventually(lambda: _answer(client), "the listener answers")
+        listener.close()
+    assert seen == "0 bytes from 127.0.0.1"
+
+
+async def _answer(client: httpx.AsyncClient) -> str:
+    try:
+        return (await client.get("/")).text
+    except httpx.ConnectError:
+        return ""
 
 
 @pytest.mark.parametrize("listen", ["0.0.0.0:8480", "[::]:8480", "10.0.0.1:8480", "cordon.example:8480", "[fe80::1]:1"])
