@@ -252,7 +252,15 @@ class MemoryInspector:
     logins: list[DashboardLogin | None] = field(default_factory=list)
 
     async def endpoints(self) -> Sequence[NodeListeners]:
-        return ()
+        """The nodes of the answer `nodes`; `listeners` has the rows of each by its name, where it says."""
+        listeners = self.answers.get("listeners", {})
+        names = [row["node"] for row in self.answers.get("nodes", ())]
+        return [
+            NodeListeners(name, f"http://{name.partition('@')[2]}:18083", listeners[name])
+            if name in listeners
+            else NodeListeners(name, "", None, "no answer in time")
+            for name in names
+        ]
 
     async def inspect(self, login: DashboardLogin | None) -> BrokerInspection:
         self.logins.append(login)

@@ -65,21 +65,27 @@ async def test_probing() -> None:
 
 def test_the_live_cluster(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with ApiServer(tmp_path / "c.db", {}) as server:
-        server.answers["nodes"] = [{"node": "emqx1@10.0.0.1"}, {"node": "emqx2@10.0.0.2"}]
-        server.answers["listeners"] = [{"type": "ssl", "bind": "0.0.0.0:8884", "enable": True}]
+        server.answers["nodes"] = [{"node": f"emqx{number}@10.0.0.{number}"} for number in (1, 2, 3)]
+        server.answers["listeners"] = {
+            f"emqx{number}@10.0.0.{number}": [{"type": "ssl", "bind": f"0.0.0.0:888{number}", "enable": True}]
+            for number in (1, 2)
+        }
         argv = ["broker", "ports", "--url", server.url, "--token", TOKEN, "--no-docker", "-o", "json"]
         assert main(argv) == 0
-        rows = json.loads(capsys.readouterr().out)
-        assert sorted((row["node"], row["use"], row["port"]) for row in rows) == [
+        said = capsys.readouterr()
+        assert "emqx3@10.0.0.3: no answer in time" in said.err
+        rows = sorted((row["node"], row["use"], row["port"]) for row in json.loads(said.out))
+        assert [row for row in rows if row[0] != "emqx3@10.0.0.3"] == [
             ("emqx1@10.0.0.1", "dashboard", 18083),
             ("emqx1@10.0.0.1", "discovery", 4371),
-            ("emqx1@10.0.0.1", "mqtts", 8884),
+            ("emqx1@10.0.0.1", "mqtts", 8881),
             ("emqx1@10.0.0.1", "rpc", 5371),
             ("emqx2@10.0.0.2", "dashboard", 18083),
             ("emqx2@10.0.0.2", "discovery", 4372),
-            ("emqx2@10.0.0.2", "mqtts", 8884),
+            ("emqx2@10.0.0.2", "mqtts", 8882),
             ("emqx2@10.0.0.2", "rpc", 5372),
         ]
+        assert {row[1:] for row in rows if row[0] == "emqx3@10.0.0.3"} >= {("discovery", 4373), ("mqtts", 8883)}
         del server.answers["nodes"]
         assert main(argv) == 1
         assert "lists no nodes" in capsys.readouterr().err
