@@ -5,6 +5,7 @@ Exit status: 0 done or stopped; 1 something failed while running; 2 the command 
 """
 
 import argparse
+import contextlib
 import json
 import logging
 import os
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from device_agent import __version__
-from device_agent.cli import do, enrol, setup, updates
+from device_agent.cli import do, enrol, output_streams, setup, updates
 from device_agent.errors import AgentError, ExitCode
 
 DEFAULT_CONFIG: Final = Path("/etc/cordon/agent.toml")
@@ -131,6 +132,19 @@ def _simulate(arguments: argparse.Namespace) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the program; returns its exit status."""
+    output_streams.prepare()
+    try:
+        code = _main(argv)
+    except BrokenPipeError:  # the reader of standard output is gone
+        code = ExitCode.FAILED
+    except SystemExit:  # after help, version or a wrong option
+        if output_streams.end(ExitCode.OK, _print_error):
+            return ExitCode.FAILED
+        raise
+    return output_streams.end(code, _print_error)
+
+
+def _main(argv: list[str] | None) -> int:
     arguments = _parser().parse_args(argv)
     handler = logging.StreamHandler()
     handler.setFormatter(_JsonFormatter() if arguments.log_format == "json" else logging.Formatter(_TEXT_FORMAT))
@@ -152,9 +166,7 @@ def main(argv: list[str] | None = None) -> int:
     except AgentError as e:
         return _print_error(str(e), e.exit_code)
     except BrokenPipeError:
-        # The reader of standard output is gone; what is still buffered must not fail again at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return ExitCode.FAILED
+        raise
     except KeyboardInterrupt:
         return ExitCode.FAILED
     except Exception as e:  # the one place where an unforeseen error becomes a line
@@ -164,7 +176,8 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _print_error(text: str, code: ExitCode) -> int:
-    sys.stderr.write(f"cordon-agent: {' '.join(text.split())}\n")
+    with contextlib.suppress(OSError):
+        sys.stderr.write(f"cordon-agent: {' '.join(text.split())}\n")
     return code
 
 

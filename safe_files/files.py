@@ -25,6 +25,7 @@ _MAX_LINKS: Final = 40
 _LOOKED_AT: Final = os.O_PATH | os.O_CLOEXEC
 _FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_NO_LINKS: Final = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
 
 
 class NotRegularError(OSError):
@@ -94,6 +95,22 @@ def open_key(folder: int, name: str) -> int:
     return _reopen(seen, os.O_RDONLY, name, has_one_name=True)
 
 
+def lacks_links(error: OSError) -> bool:
+    """Whether a link failed because the file system has no hard links, as FAT and some network shares."""
+    return error.errno in _NO_LINKS
+
+
+def _give_name(temporary: str, name: str, folder: int) -> None:
+    """Unlike a rename this never replaces; without hard links an empty file has the name for a moment."""
+    try:
+        os.link(temporary, name, src_dir_fd=folder, dst_dir_fd=folder, follow_symlinks=False)
+    except OSError as e:
+        if not lacks_links(e):
+            raise
+        os.close(os.open(name, _NEW, 0o600, dir_fd=folder))
+        os.rename(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
+
+
 def save(
     path: Path,
     temporary: str,
@@ -131,8 +148,8 @@ def save(
                 os.fsync(file.fileno())
                 if replace:
                     os.rename(temporary, path.name, src_dir_fd=folder, dst_dir_fd=folder)
-                else:  # unlike a rename this never replaces
-                    os.link(temporary, path.name, src_dir_fd=folder, dst_dir_fd=folder, follow_symlinks=False)
+                else:
+                    _give_name(temporary, path.name, folder)
                 if not _is_same(os.fstat(file.fileno()), os.lstat(path.name, dir_fd=folder)):
                     raise UnsafePathError(errno.EPERM, "another file took its place", str(path))
         finally:

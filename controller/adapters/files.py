@@ -1,6 +1,7 @@
 """Durable writes and secret files: the only place of the controller that creates, replaces and syncs files."""
 
 import contextlib
+import errno
 import os
 import secrets
 import stat
@@ -9,10 +10,11 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from controller.ports.errors import SettingsError
-from safe_files.files import open_for_reading, save
+from safe_files.files import lacks_links, open_for_reading, save
 
 SECRET_MODE: Final = 0o600
 _MAX_SECRET: Final = 4096  # bytes
+_NO_SYNC: Final = frozenset({errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS})
 _OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
 
 
@@ -64,11 +66,33 @@ def as_owner(path: Path) -> Iterator[None]:
         os.setgroups(groups)
 
 
+def give_name(file: Path, path: Path) -> None:
+    """Gives a whole file the name `path` too, or instead; never replaces a file.
+
+    On file systems without hard links (FAT, some network shares) an empty file has the name for a moment, and keeps it
+    if the machine stops in between.
+
+    Raises:
+        FileExistsError: `path` exists.
+        OSError: it cannot be written.
+    """
+    try:
+        os.link(file, path)
+    except OSError as e:
+        if not lacks_links(e):
+            raise
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, SECRET_MODE))
+        file.replace(path)
+
+
 def sync_folder(folder: Path) -> None:
-    """Makes a created, renamed or removed name in `folder` survive a power loss."""
+    """Makes a created, renamed or removed name in `folder` survive a power loss, where the file system can do that."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
+    except OSError as e:
+        if e.errno not in _NO_SYNC:
+            raise
     finally:
         os.close(descriptor)
 

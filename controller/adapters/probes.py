@@ -40,23 +40,22 @@ def probe_context(certificate: Path | None, key: Path | None) -> ssl.SSLContext:
 
 async def look(host: str, port: int, context: ssl.SSLContext, seconds: float = SECONDS) -> TlsHandshake:
     """Does one handshake and closes the connection."""
+    shown = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     try:
         async with asyncio.timeout(seconds):
             _, writer = await asyncio.open_connection(host, port, ssl=context, server_hostname=host)
     except (OSError, TimeoutError) as e:
-        return TlsHandshake(
-            host, port, trouble=f"no TLS handshake with {host}:{port} from here: {e or type(e).__name__}"
-        )
+        return TlsHandshake(host, port, trouble=f"no TLS handshake with {shown} from here: {e or type(e).__name__}")
     try:
         tls = writer.get_extra_info("ssl_object")
-        shown = tls.getpeercert(binary_form=True)
-        if not shown:
-            return TlsHandshake(host, port, trouble=f"{host}:{port} shows no certificate")
-        certificate = x509.load_der_x509_certificate(shown)
+        content = tls.getpeercert(binary_form=True)
+        if not content:
+            return TlsHandshake(host, port, trouble=f"{shown} shows no certificate")
+        certificate = x509.load_der_x509_certificate(content)
         ends = certificate.not_valid_after_utc.timestamp()
         return TlsHandshake(host, port, ends, certificate.subject.rfc4514_string(), str(tls.version()))
     except ValueError as e:
-        return TlsHandshake(host, port, trouble=f"{host}:{port}: its certificate cannot be read: {e}")
+        return TlsHandshake(host, port, trouble=f"{shown}: its certificate cannot be read: {e}")
     finally:
         writer.close()
         with contextlib.suppress(OSError, TimeoutError):

@@ -14,7 +14,9 @@ from controller.api.fields import (
     Body,
     DeviceIdFilter,
     DeviceIdPath,
+    NextKey,
     OptionalTimestamp,
+    PageKey,
     PageLimit,
     PageOffset,
     ReasonText,
@@ -59,6 +61,7 @@ class CertificatePage(View):
     total: int
     limit: int
     offset: int
+    next: NextKey
 
 
 class AuthorityView(View):
@@ -127,12 +130,16 @@ async def list_certificates(
     good: Annotated[bool, Query(description="leave out what is expired or revoked")] = False,
     limit: PageLimit = 100,
     offset: PageOffset = 0,
+    after: PageKey = None,
 ) -> CertificatePage:
     """Lists certificates, newest first."""
     now, registry = fleet.clock.now(), identity_of(identity).certificates.registry
-    found, total = await registry.certificates(name=name, good_at=now if good else None, limit=limit, offset=offset)
+    found, total = await registry.certificates(
+        name=name, good_at=now if good else None, limit=limit, offset=offset, after=after
+    )
     items = tuple(_certificate(one, now) for one in found)
-    return CertificatePage(items=items, total=total, limit=limit, offset=offset)
+    following = found[-1].serial if len(found) == limit else None
+    return CertificatePage(items=items, total=total, limit=limit, offset=offset, next=following)
 
 
 @router.get("/authority", dependencies=[scope("read")])

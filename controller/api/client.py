@@ -71,14 +71,14 @@ class ApiClient:
         return self.call("GET", path, None, **query)
 
     def pages(self, path: str, limit: int | None = None, **query: object) -> Iterator[Any]:
-        """Yields the items of a listing with `total`, page by page, at most `limit`."""
-        offset = 0
-        while limit is None or offset < limit:
-            size = PAGE if limit is None else min(PAGE, limit - offset)
-            page = self.get(path, limit=size, offset=offset, **query)
+        """Yields the items of a listing, by pages, at most `limit`; rows that come or go meanwhile hide no other."""
+        after, count = None, 0
+        while limit is None or count < limit:
+            size = PAGE if limit is None else min(PAGE, limit - count)
+            page = self.get(path, limit=size, after=after, **query)
             yield from page["items"]
-            offset += len(page["items"])
-            if not page["items"] or offset >= page["total"]:
+            after, count = page["next"], count + len(page["items"])
+            if after is None:
                 return
 
     def call(self, method: str, path: str, body: Mapping[str, Any] | None = None, **query: object) -> Any:

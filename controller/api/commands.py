@@ -10,7 +10,15 @@ from pydantic import AfterValidator, Field
 from controller.api.auth import CallerDep, scope
 from controller.api.context import FleetDep, StoreDep, require_device, writable
 from controller.api.errors import ApiError, problems
-from controller.api.fields import Body, DeviceIdFilter, DurationText, PageLimit, View
+from controller.api.fields import (
+    Body,
+    DeviceIdFilter,
+    DurationText,
+    NextKey,
+    PageKey,
+    PageLimit,
+    View,
+)
 from controller.api.views import CommandView
 from controller.api.waiting import RequestWait, WaitDep
 from controller.domain.commands import COMMAND_TTL, MAX_OPEN
@@ -62,6 +70,7 @@ class CommandResultView(CommandView):
 
 class CommandPage(View):
     items: tuple[CommandView, ...]
+    next: NextKey
 
 
 @router.get("", dependencies=[scope("read")])
@@ -70,11 +79,13 @@ async def list_commands(
     device_id: DeviceIdFilter = None,
     state: Annotated[CommandState | None, Query()] = None,
     limit: PageLimit = 100,
+    after: PageKey = None,
 ) -> CommandPage:
     """Lists commands, newest first."""
     wanted = None if state is None else state.value
-    records = await store.commands(device_id=device_id, state=wanted, limit=limit)
-    return CommandPage(items=tuple(CommandView.of(one) for one in records))
+    records = await store.commands(device_id=device_id, state=wanted, limit=limit, after=after)
+    following = records[-1].command_id if len(records) == limit else None
+    return CommandPage(items=tuple(CommandView.of(one) for one in records), next=following)
 
 
 @router.get("/{command_id}", dependencies=[scope("read")], responses=problems(404))

@@ -13,6 +13,8 @@ from controller.api.errors import ApiError, problems
 from controller.api.fields import (
     Body,
     DeviceIdPath,
+    NextKey,
+    PageKey,
     PageLimit,
     PageOffset,
     ReasonText,
@@ -35,6 +37,7 @@ from controller.domain.events import DeviceLabelled
 from controller.domain.policy.findings import RuleResult
 from controller.domain.policy.model import ContainmentLevel
 from controller.domain.rollout.window import check_zone_tag
+from controller.service.fleet_state import FleetState
 from schemas.posture import ReportSections, sections_of
 
 MAX_TIMELINE: Final = 500  # lines
@@ -48,12 +51,13 @@ _Tag = Annotated[DeviceLabel, AfterValidator(check_zone_tag)]
 
 
 class DevicePage(View):
-    """`total` counts all matches."""
+    """`total` counts all matches. `offset` is for tables; programs that want every row go on `after` the last one."""
 
     items: tuple[DeviceSummary, ...]
     total: int
     limit: int
     offset: int
+    next: NextKey
 
 
 class ReportView(View):
@@ -118,6 +122,7 @@ async def list_devices(
     search: Annotated[TextFilter, Query(description="part of the id, class or a tag")] = None,
     limit: PageLimit = 100,
     offset: PageOffset = 0,
+    after: PageKey = None,
 ) -> DevicePage:
     """Lists devices by id."""
     found: list[str] = []
@@ -126,9 +131,16 @@ async def list_devices(
             await asyncio.sleep(0)
         if _matches(device, level, stale, rule, search):
             found.append(device.device_id)
-    page = heapq.nsmallest(offset + limit, found)[offset:]
+    return device_page(fleet, found, limit, offset, after)
+
+
+def device_page(fleet: FleetState, found: list[str], limit: int, offset: int, after: str | None) -> DevicePage:
+    """Returns a page of the devices with these ids, by id."""
+    left = found if after is None else [one for one in found if one > after]
+    page = heapq.nsmallest(offset + limit, left)[offset:]
     items = tuple(device_summary(require_device(fleet, one)) for one in page)
-    return DevicePage(items=items, total=len(found), limit=limit, offset=offset)
+    has_more = len(left) > offset + len(page)
+    return DevicePage(items=items, total=len(found), limit=limit, offset=offset, next=page[-1] if has_more else None)
 
 
 @router.get("/{device_id}", dependencies=[scope("read")], responses=problems(404))

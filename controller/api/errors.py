@@ -10,7 +10,13 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
-from controller.ports.errors import BrokerError, BrokerUnreachableError, ControllerError, StoreError
+from controller.ports.errors import (
+    BrokerError,
+    BrokerUnreachableError,
+    ControllerError,
+    StoreError,
+    UnknownRowError,
+)
 
 _MAX_PROBLEMS: Final = 10  # problems in one response
 _MAX_CHOICES: Final = 500  # characters of a list of permitted values
@@ -20,6 +26,7 @@ _CODES: Final = {
     405: "method_not_allowed",
     413: "body_too_large",
     415: "unsupported_media_type",
+    422: "invalid",
 }
 _MEANING: Final = {
     400: "the request is malformed",
@@ -105,6 +112,8 @@ async def _controller_error(request: Request, error: Exception) -> JSONResponse:
             return answer(503, "broker_unreachable", text)
         case BrokerError():
             return answer(502, "broker_refused", text)
+        case UnknownRowError():
+            return answer(404, "page_unknown", text)
         case StoreError():
             return answer(503, "store_failed", text)
         case _:

@@ -6,7 +6,15 @@ from datetime import UTC, datetime
 from typing import Annotated, Final, Self
 
 from fastapi import Path, Query
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, PlainSerializer, StringConstraints
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    StringConstraints,
+)
 
 from schemas.base import DEVICE_ID_PATTERN, MAX_COUNTER
 from schemas.commands import ParamValue
@@ -86,6 +94,9 @@ DeviceIdPath = Annotated[str, Path(pattern=DEVICE_ID_PATTERN, description="MQTT 
 DeviceIdFilter = Annotated[str | None, Query(pattern=DEVICE_ID_PATTERN)]
 TextFilter = Annotated[str | None, Query(max_length=MAX_WORDS, pattern=_FILTER)]
 PageLimit = Annotated[int, Query(ge=1, le=MAX_PAGE)]
+# `after` and `next` hold the key of a row, so that rows that come or go meanwhile move no other row out of a page.
+PageKey = Annotated[str | None, Query(max_length=MAX_WORDS, pattern=_FILTER, description="`next` of the page before")]
+NextKey = Annotated[str | None, Field(description="`after` of the next page; null on the last one")]
 PageOffset = Annotated[int, Query(ge=0, le=MAX_OFFSET)]
 SequenceQuery = Annotated[int, Query(ge=0, le=MAX_COUNTER)]
 

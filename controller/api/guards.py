@@ -8,12 +8,23 @@ from pydantic import Field
 from controller.api.auth import CallerDep, PrincipalDep, scope
 from controller.api.context import ContainmentDep, ContainmentServices, writable
 from controller.api.errors import ApiError, problems
-from controller.api.fields import Body, PageLimit, PageOffset, ReasonText, SecondsAsText, UtcTimestamp, View
+from controller.api.fields import (
+    Body,
+    NextKey,
+    PageKey,
+    PageLimit,
+    PageOffset,
+    ReasonText,
+    SecondsAsText,
+    UtcTimestamp,
+    View,
+)
 from controller.api.quarantine_views import BulkDecisionView, answers, decide, decision_view, request_view
 from controller.api.waiting import WaitDep
 from controller.domain.device import Device, HoldReason
 from controller.domain.guards.approvals import MAX_TARGETS, ApprovalKind, ApprovalRequest
 from controller.domain.policy.model import ContainmentLevel
+from controller.ports.errors import UnknownRowError
 from controller.service.containment.operator_actions import OperatorRequest
 from controller.service.fleet_state import FleetState
 from schemas.base import DEVICE_ID_PATTERN
@@ -59,6 +70,7 @@ class GuardView(View):
     waiting: int
     pools: tuple[GuardPoolView, ...]
     items: tuple[HeldContainmentView, ...]
+    next: NextKey
 
 
 class HeldDeviceSelection(Body):
@@ -99,12 +111,20 @@ def _selected(containment: ContainmentServices, selection: HeldDeviceSelection) 
 
 @router.get("", dependencies=[scope("read")])
 async def show_guard(
-    containment: ContainmentDep, caller: PrincipalDep, limit: PageLimit = 100, offset: PageOffset = 0
+    containment: ContainmentDep,
+    caller: PrincipalDep,
+    limit: PageLimit = 100,
+    offset: PageOffset = 0,
+    after: PageKey = None,
 ) -> GuardView:
     """Returns the blast radius and the held containments, oldest first."""
     fleet, now = containment.fleet, containment.fleet.clock.now()
     radius = fleet.guards.radius
     waiting = containment.operators.held_devices()
+    begin = (0.0, "") if after is None else _place_of(after)
+    left = [one for one in waiting if _place(one) > begin]
+    page = left[offset : offset + limit]
+    has_more = len(left) > offset + len(page)
     return GuardView(
         fleet=len(fleet.devices),
         contained=radius.used(now),
@@ -119,8 +139,21 @@ async def show_guard(
         ),
         left_by_hand=containment.operators.remaining_allowance(caller),
         waiting=len(waiting),
-        items=tuple(_waiting(containment.fleet, one) for one in waiting[offset : offset + limit]),
+        items=tuple(_waiting(containment.fleet, one) for one in page),
+        next="{}/{}".format(*_place(page[-1])) if has_more else None,
     )
+
+
+def _place(device: Device) -> tuple[float, str]:
+    return device.pending.since if device.pending else 0.0, device.device_id
+
+
+def _place_of(key: str) -> tuple[float, str]:
+    since, _, device_id = key.partition("/")
+    try:
+        return float(since), device_id
+    except ValueError as e:
+        raise UnknownRowError(key) from e
 
 
 @router.post(

@@ -1,8 +1,9 @@
-"""Middleware: limits request bodies, adds security headers to responses, reads the headers of trusted proxies."""
+"""Middleware: limits request bodies, refuses ambiguous ones, adds headers, reads those of trusted proxies."""
 
 import ipaddress
+import json
 from collections import Counter
-from typing import Final
+from typing import Any, Final
 
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -16,6 +17,7 @@ _LARGER: Final = {
     "/api/v1/access/plan": MAX_POLICY_BODY,
     "/api/v1/access/apply": MAX_POLICY_BODY,
 }
+_SHOWN: Final = 100  # characters of a repeated key
 _HEADERS: Final = (
     (b"x-content-type-options", b"nosniff"),
     (b"x-frame-options", b"DENY"),
@@ -60,7 +62,7 @@ class BodyMemory:
 
 
 class RequestLimitMiddleware:
-    """ASGI middleware; refuses a body by its Content-Length, or else when it exceeds the limit or the memory left."""
+    """ASGI middleware; refuses a body by its Content-Length, or when it is too large or repeats a key."""
 
     def __init__(self, app: ASGIApp, memory: BodyMemory | None = None) -> None:
         self._app = app
@@ -94,6 +96,7 @@ class _Bounded:
         self._memory = memory
         self._address = address
         self._size = 0
+        self._body = bytearray()
 
     async def receive(self) -> Message:
         message = await self._receive()
@@ -103,10 +106,34 @@ class _Bounded:
         if not self._memory.take(self._address, count):
             raise HTTPException(503, "too many bodies are under way: try again", {"Retry-After": "5"})
         self._size += count
+        self._body += message.get("body", b"")
+        if message["type"] == "http.request" and not message.get("more_body", False):
+            _refuse_repeated_keys(bytes(self._body))
         return message
 
     def release(self) -> None:
         self._memory.release(self._address, self._size)
+
+
+def _refuse_repeated_keys(body: bytes) -> None:
+    """Of a repeated key programs take the first or the last value: what was checked on the way is not what counts.
+
+    Raises:
+        HTTPException: an object has a key twice. What is no JSON is left to the route.
+    """
+    try:
+        json.loads(body or b"null", object_pairs_hook=_without_repetition)
+    except (ValueError, RecursionError):
+        return
+
+
+def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise HTTPException(422, f"the key {name[:_SHOWN]!r} is there more than once")
+        found[name] = value
+    return found
 
 
 def _too_large(most: int) -> str:

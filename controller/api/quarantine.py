@@ -1,7 +1,6 @@
 """Containment by operators: restrict, isolate, release, list."""
 
 import asyncio
-import heapq
 from functools import partial
 from typing import Annotated, Any, Final, Literal
 
@@ -10,9 +9,18 @@ from pydantic import Field
 
 from controller.api.auth import CallerDep, PrincipalDep, scope
 from controller.api.context import ContainmentDep, ContainmentServices, FleetDep, require_device, writable
-from controller.api.devices import DeviceLabel, DevicePage
+from controller.api.devices import DeviceLabel, DevicePage, device_page
 from controller.api.errors import ApiError, problems
-from controller.api.fields import Body, DeviceIdPath, DurationText, PageLimit, PageOffset, ReasonText, View
+from controller.api.fields import (
+    Body,
+    DeviceIdPath,
+    DurationText,
+    PageKey,
+    PageLimit,
+    PageOffset,
+    ReasonText,
+    View,
+)
 from controller.api.quarantine_plans import check_options
 from controller.api.quarantine_views import (
     ApprovalRequiredView,
@@ -22,7 +30,7 @@ from controller.api.quarantine_views import (
     decide,
     request_view,
 )
-from controller.api.views import CaseView, device_summary
+from controller.api.views import CaseView
 from controller.api.waiting import WaitDep, proof_in_force
 from controller.domain.containment.proof import ProofState
 from controller.domain.effects import ContainmentOptions
@@ -96,7 +104,11 @@ class SelectedDevicesBody(Body):
 
 @router.get("", dependencies=[scope("read")])
 async def list_contained(
-    fleet: FleetDep, level: ContainmentLevel | None = None, limit: PageLimit = 100, offset: PageOffset = 0
+    fleet: FleetDep,
+    level: ContainmentLevel | None = None,
+    limit: PageLimit = 100,
+    offset: PageOffset = 0,
+    after: PageKey = None,
 ) -> DevicePage:
     """Lists restricted and isolated devices."""
     found: list[str] = []
@@ -105,9 +117,7 @@ async def list_contained(
             await asyncio.sleep(0)
         if device.case is not None and (level is None or device.level is level):
             found.append(device.device_id)
-    page = heapq.nsmallest(offset + limit, found)[offset:]
-    items = tuple(device_summary(require_device(fleet, one)) for one in page)
-    return DevicePage(items=items, total=len(found), limit=limit, offset=offset)
+    return device_page(fleet, found, limit, offset, after)
 
 
 _ASKED: Final[dict[int | str, dict[str, Any]]] = {

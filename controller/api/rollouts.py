@@ -8,7 +8,16 @@ from pydantic import AfterValidator, Field, StringConstraints, model_validator
 from controller.api.auth import CallerDep, PrincipalDep, scope
 from controller.api.context import RolloutsDep, RolloutServices, SettingsDep, writable
 from controller.api.errors import ApiError, problems
-from controller.api.fields import Body, DurationText, PageLimit, PageOffset, ReasonText, View
+from controller.api.fields import (
+    Body,
+    DurationText,
+    NextKey,
+    PageKey,
+    PageLimit,
+    PageOffset,
+    ReasonText,
+    View,
+)
 from controller.api.rollout_views import RolloutMemberView, RolloutView, member_view, rollout_view
 from controller.domain.evolve import evolve
 from controller.domain.rollout.model import MemberState, Rollout, RolloutError, RolloutTerms
@@ -87,6 +96,7 @@ class AbortBody(Body):
 
 class RolloutPage(View):
     items: tuple[RolloutView, ...]
+    next: NextKey
 
 
 class RolloutMemberPage(View):
@@ -94,6 +104,7 @@ class RolloutMemberPage(View):
     total: int
     limit: int
     offset: int
+    next: NextKey
 
 
 def _refused(error: RolloutError | TargetError) -> ApiError:
@@ -158,11 +169,15 @@ async def start(rollouts: RolloutsDep, settings: SettingsDep, caller: PrincipalD
 
 @router.get("", dependencies=[scope("read")])
 async def list_rollouts(
-    rollouts: RolloutsDep, limit: PageLimit = 100, open_only: Annotated[bool, Query()] = False
+    rollouts: RolloutsDep,
+    limit: PageLimit = 100,
+    open_only: Annotated[bool, Query()] = False,
+    after: PageKey = None,
 ) -> RolloutPage:
     """Lists rollouts, newest first; `open_only`: those that have not ended."""
-    found = await rollouts.operations.store.rollouts(limit=limit, is_open=open_only)
-    return RolloutPage(items=tuple(map(rollout_view, found)))
+    found = await rollouts.operations.store.rollouts(limit=limit, is_open=open_only, after=after)
+    following = found[-1].rollout_id if len(found) == limit else None
+    return RolloutPage(items=tuple(map(rollout_view, found)), next=following)
 
 
 @router.get("/{rollout_id}", dependencies=[scope("read")], responses=problems(404))
@@ -178,16 +193,19 @@ async def devices(
     state: MemberState | None = None,
     limit: PageLimit = 100,
     offset: PageOffset = 0,
+    after: PageKey = None,
 ) -> RolloutMemberPage:
     """Lists the devices of a rollout by ring."""
     rollout = await _known(rollouts, rollout_id)
     word = None if state is None else state.value
-    members = await rollouts.operations.store.members(rollout_id, state=word, limit=limit, offset=offset)
+    store = rollouts.operations.store
+    members = await store.members(rollout_id, state=word, limit=limit, offset=offset, after=after)
     # A tally has no sum for "unknown" or "skipped" alone: each is in two places.
     names = {"unknown": ("unknown", "lost"), "skipped": ("skipped", "had_it")}.get(word or "", (word or "total",))
     total = sum(getattr(ring, name) for ring in rollout.rings for name in names)
     items = tuple(member_view(one, rollout) for one in members)
-    return RolloutMemberPage(items=items, total=total, limit=limit, offset=offset)
+    following = members[-1].device_id if len(members) == limit else None
+    return RolloutMemberPage(items=items, total=total, limit=limit, offset=offset, next=following)
 
 
 async def _known(rollouts: RolloutServices, rollout_id: str) -> Rollout:

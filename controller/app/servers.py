@@ -22,7 +22,7 @@ from controller.api.middleware import ForwardedHeaders
 from controller.api.server import create_api, create_list_server
 from controller.ports.errors import SettingsError
 from controller.ports.log import Log
-from controller.service.settings.base import host_of, port_of
+from controller.service.settings.base import host_of, port_of, shown_address
 
 STOP_TIMEOUT: Final = 10.0  # seconds for what is under way
 CRL_CONNECTIONS: Final = 128  # of brokers and devices that fetch revocation lists
@@ -58,7 +58,7 @@ class HttpListener:
         self._socket = _bind(settings.address, settings.key)
         host, port = self._socket.getsockname()[:2]
         scheme = "https" if settings.uvicorn.get("ssl_certfile") else "http"
-        self.url = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
+        self.url = f"{scheme}://{shown_address(host, port)}"
         config = uvicorn.Config(
             settings.app,
             log_config=None,

@@ -121,6 +121,7 @@ def endpoint_of(options: ConnectionOptions, environment: Mapping[str, str]) -> A
 
 
 def _from_config(config: Path) -> ApiEndpoint:
+    from controller.service.settings.base import shown_address
     from controller.service.settings.settings import load_settings  # imported late: pydantic takes a while
 
     try:
@@ -128,9 +129,8 @@ def _from_config(config: Path) -> ApiEndpoint:
     except SettingsError as e:
         raise CliError(str(e), ExitCode.USAGE) from e
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(api.host, api.host)  # noqa: S104 - listens on all addresses
-    shown = f"[{host}]" if ":" in host else host
     scheme = "http" if api.certificate is None else "https"
-    return ApiEndpoint(f"{scheme}://{shown}:{api.port}", None)
+    return ApiEndpoint(f"{scheme}://{shown_address(host, api.port)}", None)
 
 
 def _path(text: str | None) -> Path | None:

@@ -1,5 +1,6 @@
 """Prints results: tables at a terminal, plain columns in a pipe, JSON with `--output json`."""
 
+import contextlib
 import json
 import sys
 import unicodedata
@@ -45,8 +46,9 @@ def say(text: str = "") -> None:
 
 
 def note(text: str) -> None:
-    """Prints a line on standard error, so that it does not get into a pipe."""
-    sys.stderr.write(text + "\n")
+    """Prints a line on standard error, so that it does not get into a pipe; nobody may be there to read it."""
+    with contextlib.suppress(OSError):
+        sys.stderr.write(text + "\n")
 
 
 def show(

@@ -232,9 +232,21 @@ class CertificateRegistry(Protocol):
         ...
 
     async def certificates(
-        self, *, name: str | None = None, good_at: float | None = None, limit: int = 200, offset: int = 0
+        self,
+        *,
+        name: str | None = None,
+        good_at: float | None = None,
+        limit: int = 200,
+        offset: int = 0,
+        after: str | None = None,
     ) -> tuple[Sequence[Certificate], int]:
-        """A page, newest first, and the count of all; `good_at` leaves out certificates expired or revoked then."""
+        """A page, newest first, and the count of all; `good_at` leaves out certificates expired or revoked then.
+
+        `after`: serial of the certificate before the page.
+
+        Raises:
+            UnknownRowError: there is no certificate `after`.
+        """
         ...
 
     async def revoke(self, serials: Sequence[str], at: float, reason: str) -> Sequence[Certificate]:

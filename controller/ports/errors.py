@@ -17,6 +17,13 @@ class StoreFullError(StoreError):
     """The store's file system is full; commits wait until there is room."""
 
 
+class UnknownRowError(ControllerError):
+    """The row that a page was to begin after is gone; a caller begins again."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__(f"there is no row {key!r} to go on after: begin again with the first page")
+
+
 class BrokerError(ControllerError):
     """The broker's management API failed or refused.
 

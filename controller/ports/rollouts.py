@@ -37,8 +37,16 @@ class RolloutStore(Protocol):
 
     async def rollout(self, rollout_id: str) -> Rollout | None: ...
 
-    async def rollouts(self, *, limit: int, is_open: bool = False, name: str | None = None) -> Sequence[Rollout]:
-        """Rollouts, newest first; with `is_open` those that have not ended, with `name` those of that target name."""
+    async def rollouts(
+        self, *, limit: int, is_open: bool = False, name: str | None = None, after: str | None = None
+    ) -> Sequence[Rollout]:
+        """Rollouts, newest first; with `is_open` those that have not ended, with `name` those of that target name.
+
+        `after`: id of the rollout before the page.
+
+        Raises:
+            UnknownRowError: there is no rollout `after`.
+        """
         ...
 
     async def unfinished_rollouts(self, *, limit: int) -> Sequence[Rollout]:
@@ -46,9 +54,19 @@ class RolloutStore(Protocol):
         ...
 
     async def members(
-        self, rollout_id: str, *, state: str | None = None, limit: int | None = None, offset: int = 0
+        self,
+        rollout_id: str,
+        *,
+        state: str | None = None,
+        limit: int | None = None,
+        offset: int = 0,
+        after: str | None = None,
     ) -> Sequence[RolloutMember]:
-        """Devices of a rollout, ring by ring; all without `limit`."""
+        """Devices of a rollout, ring by ring; all without `limit`. `after`: the device before the page.
+
+        Raises:
+            UnknownRowError: `after` is no device of the rollout.
+        """
         ...
 
 

@@ -32,6 +32,7 @@ class DeadLetter:
     detail: str
     size: int
     payload: bytes
+    seq: int = 0  # given by the store; newer ones have larger ones
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,15 +223,21 @@ class Store(Protocol):
         ...
 
     async def commands(
-        self, *, device_id: str | None = None, state: str | None = None, limit: int = 200
+        self, *, device_id: str | None = None, state: str | None = None, limit: int = 200, after: str | None = None
     ) -> Sequence[CommandRecord]:
-        """Commands, newest first."""
+        """Commands, newest first; `after`: id of the one before the page.
+
+        Raises:
+            UnknownRowError: there is no command `after`.
+        """
         ...
 
     async def command(self, command_id: str) -> CommandRecord | None: ...
 
-    async def dead_letters(self, *, device_id: str | None = None, limit: int = 100) -> Sequence[DeadLetter]:
-        """Rejected messages, newest first."""
+    async def dead_letters(
+        self, *, device_id: str | None = None, limit: int = 100, after: int = 0
+    ) -> Sequence[DeadLetter]:
+        """Rejected messages, newest first; `after`: `seq` of the one before the page, 0 for the first page."""
         ...
 
     async def put_token(self, token: ApiToken) -> None:

@@ -28,7 +28,7 @@ def _user(text: str) -> tuple[str, str]:
 
 def _config(text: str) -> object:
     try:
-        return json.loads(Path(text).read_text())
+        return json.loads(Path(text).read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise argparse.ArgumentTypeError(f"{text}: not JSON: {error}") from error
 

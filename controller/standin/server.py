@@ -180,7 +180,7 @@ class StandIn:
         nodes = [node.state for node in self._nodes.values()]
         self.mqtt_addresses = [n.mqtt for n in nodes if n.mqtt is not None]
         self.tls_addresses = [n.tls for n in nodes if n.tls is not None]
-        self.api_urls = [f"http://{n.api[0]}:{n.api[1]}" for n in nodes if n.api is not None]
+        self.api_urls = [f"http://{_shown(*n.api)}" for n in nodes if n.api is not None]
 
     def kill_node(self, name: str) -> None:
         """Kills a node as `kill -9` does: its connections and sessions are lost; bans and rules stay.
@@ -323,3 +323,7 @@ def _tls_context(options: StandInOptions) -> ssl.SSLContext:
     context.load_verify_locations(options.tls_ca)
     context.verify_mode = ssl.CERT_REQUIRED
     return context
+
+
+def _shown(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -105,7 +105,7 @@ class FirewallTable:
         if not self._rules_file.exists() or self._pending.exists() or self.read() is not None:
             return False
         try:
-            self._load(self._rules_file.read_text())
+            self._load(self._rules_file.read_text("utf-8"))
         except OSError as e:
             raise ActionError(f"{self._rules_file}: {e.strerror}") from e
         return True
@@ -126,7 +126,7 @@ class FirewallTable:
     def _start_deadman(self, seconds: float, program: str) -> None:
         from importlib.resources import files  # large, and seldom needed
 
-        source = files("device_agent.actions").joinpath("deadman.py").read_text()
+        source = files("device_agent.actions").joinpath("deadman.py").read_text("utf-8")
         argv = [sys.executable, "-I", "-S", "-c", source, str(seconds), str(self._pending), program]
         null = subprocess.DEVNULL
         # In a session of its own: the timer has to outlive this process.

@@ -199,6 +199,10 @@ def _parse_url(url: str) -> tuple[str, int]:
     return parts.hostname, parts.port or 443
 
 
+def _shown(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 def _fetch_pinned_root(host: str, port: int, wanted: str) -> x509.Certificate:
     """Returns the server's root, whose fingerprint has to match; this connection has no other use."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -207,14 +211,14 @@ def _fetch_pinned_root(host: str, port: int, wanted: str) -> x509.Certificate:
     context.verify_mode = ssl.CERT_NONE  # the fingerprint authenticates the root
     status, raw = _https_request(host, port, context, "GET", ROOT_PATH, None)
     if status != 200:
-        raise EnrolmentError(f"{host}:{port} answered {status}: it has no authority for enrolment")
+        raise EnrolmentError(f"{_shown(host, port)} answered {status}: it has no authority for enrolment")
     try:
         root = read_certificate(raw)
     except PemError as e:
-        raise EnrolmentError(f"{host}:{port} has an authority that cannot be used: {e}") from e
+        raise EnrolmentError(f"{_shown(host, port)} has an authority that cannot be used: {e}") from e
     if fingerprint(root) != wanted:
         raise EnrolmentError(
-            f"{host}:{port} has an authority with another fingerprint: "
+            f"{_shown(host, port)} has an authority with another fingerprint: "
             "the connection is intercepted, or the fingerprint belongs to another installation"
         )
     return root
@@ -284,14 +288,14 @@ def _https_request(
         response = connection.getresponse()
         raw = response.read(MAX_ANSWER_BYTES + 1)
     except ssl.SSLCertVerificationError as e:
-        text = f"{host}:{port} has no certificate of that authority for this name: {e.verify_message}"
+        text = f"{_shown(host, port)} has no certificate of that authority for this name: {e.verify_message}"
         raise EnrolmentError(text) from e
     except (OSError, http.client.HTTPException) as e:
-        raise EnrolmentError(f"{host}:{port} cannot be reached: {e}; the key is saved, try again") from e
+        raise EnrolmentError(f"{_shown(host, port)} cannot be reached: {e}; the key is saved, try again") from e
     finally:
         connection.close()
     if len(raw) > MAX_ANSWER_BYTES:
-        raise EnrolmentError(f"{host}:{port}: the answer is larger than {MAX_ANSWER_BYTES} bytes")
+        raise EnrolmentError(f"{_shown(host, port)}: the answer is larger than {MAX_ANSWER_BYTES} bytes")
     return response.status, raw
 
 

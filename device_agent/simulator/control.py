@@ -192,7 +192,7 @@ def read_script(path: Path) -> list[ControlRequest]:
     """
     requests = []
     try:
-        with path.open() as lines:
+        with path.open(encoding="utf-8") as lines:
             for number, line in enumerate(lines, 1):
                 if number > _MAX_SCRIPT_LINES:
                     raise SettingsError(f"{path}: more than {_MAX_SCRIPT_LINES} lines")

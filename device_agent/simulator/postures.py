@@ -51,11 +51,11 @@ def load(path: Path | None) -> list[Posture]:
     name = str(path) if path else "healthy.json"
     try:
         if path is None:
-            text = resources.files("device_agent.simulator").joinpath("healthy.json").read_text()
+            text = resources.files("device_agent.simulator").joinpath("healthy.json").read_text("utf-8")
         elif path.stat().st_size > _MAX_FILE_BYTES:
             raise SettingsError(f"{name}: larger than {_MAX_FILE_BYTES} bytes")
         else:
-            text = path.read_text()
+            text = path.read_text("utf-8")
         _TEMPLATES.validate_json(text)
         postures: list[Posture] = json.loads(text)
     except OSError as e:

@@ -1,6 +1,9 @@
 """Loads policy files into a `PolicySet`, or reports all their problems."""
 
+import errno
 import hashlib
+import os
+import stat
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -126,7 +129,12 @@ def _files(paths: Iterable[Path], problems: list[PolicyProblem]) -> list[Path]:
         if not path.is_dir():
             found.append(path)
             continue
-        inside = sorted(one for one in path.iterdir() if one.suffix in _SUFFIXES and one.is_file())
+        try:
+            # Also what is no readable file, such as a link whose target is gone: without its rules devices would pass.
+            inside = sorted(one for one in path.iterdir() if one.suffix in _SUFFIXES)
+        except OSError as e:
+            problems.append(PolicyProblem(str(path), 0, 0, f"cannot be read: {e.strerror}"))
+            continue
         if not inside:
             message = "no *.yaml in this folder: judging by nothing would pass every device"
             problems.append(PolicyProblem(str(path), 0, 0, message))
@@ -142,8 +150,7 @@ def _files(paths: Iterable[Path], problems: list[PolicyProblem]) -> list[Path]:
 def _read(paths: Iterable[Path], problems: list[PolicyProblem]) -> Iterable[tuple[Path, str]]:
     for path in paths:
         try:
-            with path.open("rb") as file:
-                raw = file.read(MAX_FILE_BYTES + 1)
+            raw = _read_file(path)
             if len(raw) > MAX_FILE_BYTES:
                 problems.append(PolicyProblem(str(path), 0, 0, f"larger than {MAX_FILE_BYTES} bytes"))
                 continue
@@ -152,6 +159,15 @@ def _read(paths: Iterable[Path], problems: list[PolicyProblem]) -> Iterable[tupl
             problems.append(PolicyProblem(str(path), 0, 0, f"cannot be read: {e.strerror}"))
         except UnicodeDecodeError as e:
             problems.append(PolicyProblem(str(path), raw.count(b"\n", 0, e.start) + 1, 1, "not UTF-8 text"))
+
+
+def _read_file(path: Path) -> bytes:
+    """Follows links, as mounted configuration has them. A pipe is an error, and is not waited for."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "it is not a file")
+        return file.read(MAX_FILE_BYTES + 1)
 
 
 def _clashes(files: Iterable[_File]) -> Iterable[PolicyProblem]:

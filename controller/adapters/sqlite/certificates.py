@@ -8,7 +8,7 @@ from controller.adapters.sqlite.store import SqliteStore
 from controller.domain.identity.certificates import Certificate, CertificateKind, RevocationStatus
 from controller.domain.identity.enrolment import EnrolmentToken, check_enrolment
 from controller.ports.certificates import CertificateRegistry, EnrolmentResult
-from controller.ports.errors import StoreError
+from controller.ports.errors import StoreError, UnknownRowError
 
 _COLUMNS: Final = "serial, issuer, kind, name, start_at, end_at, issued_at, origin, key, pem, revoked_at, reason"
 _TOKEN: Final = "token_id, digest, uses_left, created_at, expires_at, made_by, device_class, device_id, replaces, ids"  # noqa: S105 - columns
@@ -41,7 +41,13 @@ class SqliteCertificateRegistry(CertificateRegistry):
         return await self._store.read(lambda db: _one(db, text, (key,)))
 
     async def certificates(
-        self, *, name: str | None = None, good_at: float | None = None, limit: int = 200, offset: int = 0
+        self,
+        *,
+        name: str | None = None,
+        good_at: float | None = None,
+        limit: int = 200,
+        offset: int = 0,
+        after: str | None = None,
     ) -> tuple[Sequence[Certificate], int]:
         where, values = ["1 = 1"], list[Any]()
         if name is not None:
@@ -53,8 +59,11 @@ class SqliteCertificateRegistry(CertificateRegistry):
         condition = " AND ".join(where)
 
         def query(db: sqlite3.Connection) -> tuple[Sequence[Certificate], int]:
-            page = f"{_SELECT} WHERE {condition} ORDER BY issued_at DESC, serial LIMIT ? OFFSET ?"
-            rows = db.execute(page, (*values, limit, offset))
+            rest, key = "", list[Any]()
+            if after is not None:
+                rest, key = " AND (-issued_at, serial) > (?, ?)", [-_issued_at(db, after), after]
+            page = f"{_SELECT} WHERE {condition}{rest} ORDER BY issued_at DESC, serial LIMIT ? OFFSET ?"
+            rows = db.execute(page, (*values, *key, limit, offset))
             found = [_certificate(row) for row in rows]
             (total,) = db.execute(f"SELECT count(*) FROM certificates WHERE {condition}", values).fetchone()  # noqa: S608 - constants
             return found, total
@@ -274,3 +283,10 @@ def _token(row: tuple[Any, ...]) -> EnrolmentToken:
     return EnrolmentToken(
         token_id, digest, uses_left, created_at, expires_at, by, device_class, device_id, bool(replaces), ids
     )
+
+
+def _issued_at(db: sqlite3.Connection, serial: str) -> float:
+    row = db.execute("SELECT issued_at FROM certificates WHERE serial = ?", (serial,)).fetchone()
+    if row is None:
+        raise UnknownRowError(serial)
+    return float(row[0])

@@ -16,7 +16,10 @@ from controller.domain.device import REPORT_FIELDS, Device
 from controller.domain.effects import AuditEntry, CommandRecord, Effect
 from controller.domain.record_budget import ROW_BYTES, RecordUse
 from controller.ports.broker_tables import AccessRules
-from controller.ports.errors import StoreError
+from controller.ports.errors import (
+    StoreError,
+    UnknownRowError,
+)
 from controller.ports.store import DeadLetter, StoredAuditEntry
 
 T = TypeVar("T")
@@ -166,9 +169,21 @@ def _entry(
     return AuditEntry(AuditKind(kind), device_id, actor, case_id, detail, alert)
 
 
-def commands(connection: sqlite3.Connection, wanted: dict[str, str | None], limit: int) -> list[CommandRecord]:
-    """Returns commands, newest first."""
+def commands(
+    connection: sqlite3.Connection, wanted: dict[str, str | None], limit: int, after: str | None = None
+) -> list[CommandRecord]:
+    """Returns commands, newest first, from the one after `after` on.
+
+    Raises:
+        UnknownRowError: there is no command `after`.
+    """
     where, values = _equal(wanted)
+    if after is not None:
+        row = connection.execute("SELECT seq FROM commands WHERE command_id = ?", (after,)).fetchone()
+        if row is None:
+            raise UnknownRowError(after)
+        where.append("seq < ?")
+        values.append(row[0])
     rows = connection.execute(
         f"SELECT body FROM commands WHERE {' AND '.join(where)} ORDER BY seq DESC LIMIT ?",  # noqa: S608 - bound
         (*values, limit),
@@ -176,11 +191,16 @@ def commands(connection: sqlite3.Connection, wanted: dict[str, str | None], limi
     return [codec.command_from(body) for (body,) in rows]
 
 
-def dead_letters(connection: sqlite3.Connection, wanted: dict[str, str | None], limit: int) -> list[DeadLetter]:
-    """Returns rejected messages, newest first."""
+def dead_letters(
+    connection: sqlite3.Connection, wanted: dict[str, str | None], limit: int, after: int = 0
+) -> list[DeadLetter]:
+    """Returns rejected messages, newest first, from the one after `after` on."""
     where, values = _equal(wanted)
+    if after:
+        where.append("seq < ?")
+        values.append(after)
     rows = connection.execute(
-        "SELECT at, device_id, topic, reason, detail, size, payload FROM dead_letters"  # noqa: S608 - values are bound
+        "SELECT at, device_id, topic, reason, detail, size, payload, seq FROM dead_letters"  # noqa: S608 - values are bound
         f" WHERE {' AND '.join(where)} ORDER BY seq DESC LIMIT ?",
         (*values, limit),
     )

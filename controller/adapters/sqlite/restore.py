@@ -1,19 +1,23 @@
 """Backup and restore of the file, without a running controller."""
 
+import fcntl
 import os
+import shutil
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Final
 
-from controller.adapters.files import as_owner, sync_folder
+from controller.adapters.files import as_owner, give_name, save_file, sync_folder
 from controller.adapters.sqlite.errors import as_store_error
-from controller.adapters.sqlite.lock import hold_store
+from controller.adapters.sqlite.lock import hold_store, lock_path
 from controller.adapters.sqlite.options import StoreOptions
 from controller.adapters.sqlite.schema import APPLICATION_ID, FILE_MODE, connect
 from controller.ports.errors import StoreError
+from safe_files.files import lacks_links
 
 
 def copy_to(connection: sqlite3.Connection, target: Path) -> None:
@@ -33,7 +37,7 @@ def copy_to(connection: sqlite3.Connection, target: Path) -> None:
     try:
         connection.execute("VACUUM INTO ?", (str(partly),))
         os.fsync(handle)
-        os.link(partly, target)  # unlike a rename, a link never replaces a file
+        give_name(partly, target)
         sync_folder(target.parent)
     except (OSError, sqlite3.Error) as error:
         raise as_store_error(error, f"cannot back up to {target}") from error
@@ -44,6 +48,8 @@ def copy_to(connection: sqlite3.Connection, target: Path) -> None:
 
 _PATIENT: Final = StoreOptions(lock_wait_seconds=30.0)  # no request waits for a backup
 _SHOWN_PROBLEMS: Final = 3
+_PRIMARY: Final = 0xFF  # of an extended result code
+_UNWRITABLE: Final = frozenset({sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM})
 
 
 def back_up_file(path: Path, target: Path) -> int:
@@ -56,7 +62,7 @@ def back_up_file(path: Path, target: Path) -> int:
     """
     target = target.absolute()
     try:
-        with _opened(path) as connection, as_owner(target.parent):
+        with opened(path) as connection, as_owner(target.parent):
             copy_to(connection, target)
             try:
                 verify(target)
@@ -74,7 +80,7 @@ def verify(path: Path) -> None:
     Raises:
         StoreError: it cannot be read, is damaged, or is of another program or another version.
     """
-    with _opened(path) as connection:
+    with opened(path) as connection:
         (application,) = connection.execute("PRAGMA application_id").fetchone()
         if application != APPLICATION_ID:
             raise StoreError(f"{path} is no store of Cordon's")
@@ -95,7 +101,7 @@ def restore_file(source: Path, path: Path, now: float) -> Path | None:
     verify(source)
     try:
         # The backup is open before the rights go; the owner of the folder may not be able to read it.
-        with _opened(source) as backup, as_owner(path.absolute().parent):
+        with opened(source) as backup, as_owner(path.absolute().parent):
             return _restore(backup, path.resolve(), now)
     except OSError as e:
         raise StoreError(f"cannot restore to {path}: {e.strerror}") from e
@@ -119,7 +125,7 @@ def _replace(fresh: Path, path: Path, now: float) -> Path | None:
     if path.exists():
         moment = datetime.fromtimestamp(now, UTC).strftime("%Y%m%dT%H%M%SZ")
         aside = path.with_name(f"{path.name}.before-{moment}")
-        os.link(path, aside)
+        _keep_as(path, aside)
         if log.exists() and log.stat().st_size:
             # What the old store had not copied into itself yet goes with it; under the old name SQLite would play it
             # into the new one.
@@ -131,18 +137,75 @@ def _replace(fresh: Path, path: Path, now: float) -> Path | None:
     return aside
 
 
+def _keep_as(path: Path, aside: Path) -> None:
+    """Gives the store a second name; where the file system has no hard links, copies it."""
+    try:
+        os.link(path, aside)
+    except OSError as e:
+        if not lacks_links(e):
+            raise
+        with path.open("rb") as file:
+            save_file(aside, lambda copy: shutil.copyfileobj(file, copy), FILE_MODE, replace=False)
+
+
 @contextmanager
-def _opened(path: Path) -> Iterator[sqlite3.Connection]:
+def opened(path: Path) -> Iterator[sqlite3.Connection]:
+    """Opens a store to read it, also one that cannot be written, such as on a file system that went read-only.
+
+    Raises:
+        StoreError: no store there, it cannot be read, or a controller uses it and this user may not write beside it.
+    """
     if not path.is_file():
         raise StoreError(f"there is no store at {path}")
+    path = path.absolute()
+    with ExitStack() as stack:
+        try:
+            with as_owner(path):  # SQLite opens the log beside it too, by its name
+                connection = connect(path, _PATIENT, read_only=True)
+        except sqlite3.Error as e:
+            # SQLite wants to write files beside it.
+            if e.sqlite_errorcode & _PRIMARY not in _UNWRITABLE or not _is_at_rest(path, stack):
+                raise as_store_error(e, f"cannot read {path}") from e
+            with as_owner(path):
+                connection = _connect_unwritable(path, stack)
+        except OSError as e:
+            raise StoreError(f"cannot read {path}: {e.strerror}") from e
+        stack.callback(connection.close)
+        try:
+            yield connection
+        except sqlite3.Error as e:
+            raise as_store_error(e, f"cannot read {path}") from e
+
+
+def _is_at_rest(path: Path, stack: ExitStack) -> bool:
+    """Whether nobody writes the store while `stack` is open: the file system forbids it, or no controller runs."""
+    if os.statvfs(path).f_flag & os.ST_RDONLY:
+        return True
     try:
-        with as_owner(path):  # SQLite opens the log beside it too, by its name
-            connection = connect(path.absolute(), _PATIENT, read_only=True)
-    except (OSError, sqlite3.Error) as e:
-        raise as_store_error(e, f"cannot read {path}") from e
+        descriptor = os.open(lock_path(path), os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    stack.callback(os.close, descriptor)
     try:
-        yield connection
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def _connect_unwritable(path: Path, stack: ExitStack) -> sqlite3.Connection:
+    log = path.with_name(f"{path.name}-wal")
+    try:
+        if not log.exists() or not log.stat().st_size:
+            return connect(path, _PATIENT, read_only=True, is_immutable=True)
+        # The log has commits that the file has not: SQLite reads both only where it can write beside them.
+        folder = Path(stack.enter_context(TemporaryDirectory(prefix="cordon-")))
+        for file in (path, log):
+            shutil.copyfile(file, folder / file.name)
+        return connect(folder / path.name, _PATIENT, read_only=True)
     except sqlite3.Error as e:
         raise as_store_error(e, f"cannot read {path}") from e
-    finally:
-        connection.close()
+    except OSError as e:
+        raise StoreError(f"cannot read {path}: {e.strerror}") from e

@@ -8,6 +8,7 @@ from typing import Any, Final
 from controller.adapters.sqlite.codec import JsonCodec
 from controller.adapters.sqlite.store import SqliteStore
 from controller.domain.rollout.model import Rollout, RolloutMember, RolloutState
+from controller.ports.errors import UnknownRowError
 from controller.ports.rollouts import RolloutStore
 from controller.ports.store import StoreWrites
 
@@ -68,22 +69,55 @@ class SqliteRolloutStore(RolloutStore):
         found = await self._store.read(partial(_rollouts, where="rollout_id = ?", values=(rollout_id,), limit=1))
         return found[0] if found else None
 
-    async def rollouts(self, *, limit: int, is_open: bool = False, name: str | None = None) -> Sequence[Rollout]:
-        where = f"state NOT IN ({_ENDS})" if is_open else "1"
-        if name is None:
-            return await self._store.read(partial(_rollouts, where=where, values=(), limit=limit))
-        return await self._store.read(partial(_rollouts, where=f"{where} AND name = ?", values=(name,), limit=limit))
+    async def rollouts(
+        self, *, limit: int, is_open: bool = False, name: str | None = None, after: str | None = None
+    ) -> Sequence[Rollout]:
+        where, values = [f"state NOT IN ({_ENDS})" if is_open else "1"], list[str]()
+        if name is not None:
+            where.append("name = ?")
+            values.append(name)
+        if after is not None:
+            if await self.rollout(after) is None:
+                raise UnknownRowError(after)
+            where.append("number < (SELECT number FROM rollouts WHERE rollout_id = ?)")
+            values.append(after)
+        condition = " AND ".join(where)
+        return await self._store.read(partial(_rollouts, where=condition, values=tuple(values), limit=limit))
 
     async def unfinished_rollouts(self, *, limit: int) -> Sequence[Rollout]:
         where = f"(state NOT IN ({_ENDS}) OR {_HAS_OPEN_REVERTS})"
         return await self._store.read(partial(_rollouts, where=where, values=(), limit=limit))
 
     async def members(
-        self, rollout_id: str, *, state: str | None = None, limit: int | None = None, offset: int = 0
+        self,
+        rollout_id: str,
+        *,
+        state: str | None = None,
+        limit: int | None = None,
+        offset: int = 0,
+        after: str | None = None,
     ) -> Sequence[RolloutMember]:
-        return await self._store.read(
-            partial(_members, rollout_id=rollout_id, state=state, limit=-1 if limit is None else limit, offset=offset)
-        )
+        where, values = ["rollout_id = ?"], list[Any]([rollout_id])
+        if state is not None:
+            where.append("state = ?")
+            values.append(state)
+
+        def query(connection: sqlite3.Connection) -> list[RolloutMember]:
+            if after is not None:
+                where.append("(ring, device_id) > (?, ?)")
+                values.extend((_ring_of(connection, rollout_id, after), after))
+            window = (-1 if limit is None else limit, offset)
+            return _members(connection, " AND ".join(where), (*values, *window))
+
+        return await self._store.read(query)
+
+
+def _ring_of(connection: sqlite3.Connection, rollout_id: str, device_id: str) -> int:
+    text = "SELECT ring FROM rollout_members WHERE rollout_id = ? AND device_id = ?"
+    row = connection.execute(text, (rollout_id, device_id)).fetchone()
+    if row is None:
+        raise UnknownRowError(device_id)
+    return int(row[0])
 
 
 def _member_rows(rollout: Rollout, members: Sequence[RolloutMember]) -> list[tuple[Any, ...]]:
@@ -103,14 +137,11 @@ def _rollouts(connection: sqlite3.Connection, *, where: str, values: tuple[str, 
     return [_ROLLOUT.load("a rollout", body) for (body,) in rows]
 
 
-def _members(
-    connection: sqlite3.Connection, *, rollout_id: str, state: str | None, limit: int, offset: int
-) -> list[RolloutMember]:
-    chosen = "" if state is None else " AND state = ?"
+def _members(connection: sqlite3.Connection, where: str, values: tuple[Any, ...]) -> list[RolloutMember]:
     rows = connection.execute(
-        "SELECT device_id, ring, state, body FROM rollout_members WHERE rollout_id = ?"  # noqa: S608 - values are bound
-        f"{chosen} ORDER BY ring, device_id LIMIT ? OFFSET ?",
-        (rollout_id, *([] if state is None else [state]), limit, offset),
+        f"SELECT device_id, ring, state, body FROM rollout_members WHERE {where}"  # noqa: S608 - values are bound
+        " ORDER BY ring, device_id LIMIT ? OFFSET ?",
+        values,
     )
     return [
         _MEMBER.load(f"the device {device_id} of a rollout", body, device_id=device_id, ring=ring, state=state)

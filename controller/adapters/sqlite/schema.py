@@ -29,15 +29,17 @@ _LOG_PAUSE: Final = 0.02  # seconds
 _UNRELEASED: Final = "m0001_first"  # the first migration of development versions
 
 
-def connect(path: Path, options: StoreOptions, *, read_only: bool) -> sqlite3.Connection:
+def connect(path: Path, options: StoreOptions, *, read_only: bool, is_immutable: bool = False) -> sqlite3.Connection:
     """Opens an existing file; the connection may move between threads, but only one may use it at a time.
+
+    `is_immutable`: nobody can write it, so that it is read without locks and without files beside it.
 
     Raises:
         sqlite3.Error: the file does not exist or cannot be opened.
         StoreError: a database of another program or of another version; it was not changed.
     """
     connection = sqlite3.connect(
-        f"file:{quote(str(path))}?mode={'ro' if read_only else 'rw'}",
+        f"file:{quote(str(path))}?mode={'ro' if read_only else 'rw'}{'&immutable=1' if is_immutable else ''}",
         uri=True,
         timeout=options.lock_wait_seconds,
         isolation_level=None,

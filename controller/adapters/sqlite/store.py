@@ -251,18 +251,22 @@ class SqliteStore(Store):
         return await self._readers.run(query)
 
     async def commands(
-        self, *, device_id: str | None = None, state: str | None = None, limit: int = 200
+        self, *, device_id: str | None = None, state: str | None = None, limit: int = 200, after: str | None = None
     ) -> Sequence[CommandRecord]:
         wanted = {"device_id": device_id, "state": state}
-        return await self._readers.run(partial(reader.commands, wanted=wanted, limit=reader.check_limit(limit)))
+        most = reader.check_limit(limit)
+        return await self._readers.run(partial(reader.commands, wanted=wanted, limit=most, after=after))
 
     async def command(self, command_id: str) -> CommandRecord | None:
         found = await self._readers.run(partial(reader.commands, wanted={"command_id": command_id}, limit=1))
         return found[0] if found else None
 
-    async def dead_letters(self, *, device_id: str | None = None, limit: int = 100) -> Sequence[DeadLetter]:
+    async def dead_letters(
+        self, *, device_id: str | None = None, limit: int = 100, after: int = 0
+    ) -> Sequence[DeadLetter]:
         wanted = {"device_id": device_id}
-        return await self._readers.run(partial(reader.dead_letters, wanted=wanted, limit=reader.check_limit(limit)))
+        most = reader.check_limit(limit)
+        return await self._readers.run(partial(reader.dead_letters, wanted=wanted, limit=most, after=after))
 
     async def counts(self) -> dict[str, Any]:
         """Returns the rows of each table by name, and `bytes` on disk, including the write-ahead log."""

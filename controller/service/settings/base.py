@@ -40,6 +40,11 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
+def shown_address(host: str, port: int) -> str:
+    """Returns `host:port` as a URL has it, with brackets around an IPv6 address."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 class SettingsTable(BaseModel):
     """A table of the file; unknown keys are errors."""
 

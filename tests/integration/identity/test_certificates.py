@@ -11,6 +11,7 @@ from controller.adapters.sqlite.certificates import SqliteCertificateRegistry
 from controller.adapters.sqlite.store import SqliteStore, open_store
 from controller.domain.identity.certificates import Certificate, CertificateKind
 from controller.domain.identity.enrolment import EnrolmentToken
+from controller.ports.errors import UnknownRowError
 
 NOW = 1_800_000_000.0
 TOKEN = EnrolmentToken("t1", "aa", 1, NOW, NOW + 10, "operator:ada", device_class="sensor")
@@ -120,6 +121,18 @@ async def test_pages_and_what_holds(registry: SqliteCertificateRegistry) -> None
     assert good == 4
     named, _ = await registry.certificates(name="d2")
     assert [one.serial for one in named] == ["2"]
+
+
+async def test_pages_miss_nothing_while_certificates_come_and_end(registry: SqliteCertificateRegistry) -> None:
+    for number in range(1, 6):
+        await registry.add(certificate(number, f"d{number}"))
+    found, _ = await registry.certificates(good_at=NOW, limit=2)
+    await registry.add(certificate(6, "d6"))
+    await registry.revoke(["5"], NOW, "unspecified")
+    rest, _ = await registry.certificates(good_at=NOW, after=found[-1].serial)
+    assert [one.serial for one in (*found, *rest)] == ["5", "4", "3", "2", "1"]
+    with pytest.raises(UnknownRowError, match="begin again"):
+        await registry.certificates(after="ff")
 
 
 async def test_the_record_is_told_once(registry: SqliteCertificateRegistry) -> None:

@@ -40,6 +40,34 @@ async def test_bodies_that_are_none(api: Api, body: bytes) -> None:
     assert set(response.json()["error"]) == {"code", "message"}
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("PUT", "/api/v1/quarantine/edge-1", b'{"level": "restricted", "reason": "x", "level": "isolated"}'),
+        ("PUT", "/api/v1/quarantine/edge-1", b'{"level": "restricted", "reason": "x", "\\u006cevel": "isolated"}'),
+        ("PUT", "/api/v1/devices/edge-1/labels", b'{"tags": [], "tags": ["ring:test"]}'),
+        ("POST", "/api/v1/rollouts", b'{"target": "app/2.0", "rings": [{"name": "a", "name": "b"}]}'),
+        ("POST", "/api/v1/commands", b'{"device_id": "edge-1", "params": {"name": "a", "name": "b"}}'),
+        ("POST", "/api/v1/tokens", b'{"name": "a", "scopes": ["read"], "scopes": ["admin"]}'),
+        ("POST", "/api/v1/enrolment/tokens", b'{"token": "a", "token": "b"}'),
+        ("POST", "/api/v1/policies/preview", b'{"policies": [], "policies": []}'),
+    ],
+)
+async def test_body_that_repeats_a_key_is_refused(api: Api, method: str, path: str, body: bytes) -> None:
+    await api.report("edge-1")
+
+    async def pieces() -> AsyncIterator[bytes]:
+        for start in range(0, len(body), 7):
+            yield body[start : start + 7]
+
+    for content in (body, pieces()):
+        response = await api.client.request(method, path, content=content, headers={"Content-Type": "application/json"})
+        assert response.status_code == 422, response.text
+        assert response.json()["error"]["code"] == "invalid"
+        assert "more than once" in response.json()["error"]["message"]
+    assert api.harness.level("edge-1").value == "none"
+
+
 async def test_a_body_that_says_it_is_too_large(api: Api) -> None:
     response = await api.client.put("/api/v1/quarantine/edge-1", content=OVERSIZED)
     assert response.status_code == 413

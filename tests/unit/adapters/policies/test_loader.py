@@ -1,5 +1,7 @@
 """Policy files: everything wrong is told at once, each at its place; nothing empty passes."""
 
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -341,3 +343,39 @@ def test_rules_of_all_files_are_counted_together(tmp_path: Path) -> None:
         rules = "".join(f"- {{id: r{n}, title: t, severity: low, check: 'true'}}\n" for n in range(half))
         (tmp_path / f"{name}.yaml").write_text(f"policy: {name}\nversion: 1\ntitle: t\nrules:\n{rules}")
     assert param_problems(tmp_path) == [f"{tmp_path}/b.yaml:5:1: more than {MAX_RULES} rules in all files together"]
+
+
+def _broken_link(path: Path) -> None:
+    path.symlink_to(path.with_name("gone"))
+
+
+def _link_to_itself(path: Path) -> None:
+    path.symlink_to(path)
+
+
+def _folder(path: Path) -> None:
+    path.mkdir()
+
+
+def _pipe(path: Path) -> None:
+    os.mkfifo(path)
+
+
+@pytest.mark.parametrize("make", [_broken_link, _link_to_itself, _folder, _pipe])
+@pytest.mark.parametrize("name", ["b.yaml", "b.yml"])
+def test_policy_file_that_cannot_be_read_is_an_error(tmp_path: Path, make: Callable[[Path], None], name: str) -> None:
+    (tmp_path / "a.yaml").write_text(small())
+    make(tmp_path / name)
+    with pytest.raises(PolicyError) as caught:
+        load_policies([tmp_path], language())
+    (problem,) = caught.value.problems
+    assert problem.source == str(tmp_path / name)
+    with pytest.raises(PolicyError):
+        load_policies([tmp_path / name], language())
+
+
+def test_link_to_a_policy_file_is_followed(tmp_path: Path) -> None:
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept" / "a").write_text(small())
+    (tmp_path / "a.yaml").symlink_to("kept/a")
+    assert len(load_policies([tmp_path], language()).policies) == 1
