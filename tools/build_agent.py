@@ -14,7 +14,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[1]
-OWN = ("schemas", "safe_files", "device_agent")
+OWN = ("schemas", "device_agent")
 LEFT_OUT = shutil.ignore_patterns("__pycache__", "*.pyc", "tests", "*.pyi", "py.typed")
 INTERPRETER = "/usr/bin/env python3"
 

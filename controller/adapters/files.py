@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from controller.ports.errors import SettingsError
-from safe_files.files import lacks_links, open_for_reading, save
+from schemas.safe_files import lacks_links, open_for_reading, save
 
 SECRET_MODE: Final = 0o600
 _MAX_SECRET: Final = 4096  # bytes

@@ -11,7 +11,7 @@ from typing import Final
 from device_agent.actions.base import JOURNAL_ONLY, ActionError, ActionPlan, Params, Verification
 from device_agent.host.files import write_whole
 from device_agent.host.system import System
-from safe_files.files import open_for_reading
+from schemas.safe_files import open_for_reading
 
 MAX_FILE_BYTES: Final = 64 * 1024  # of a changed file: all of it goes into the journal
 FILES: Final = JOURNAL_ONLY + "files"

@@ -18,7 +18,7 @@ from device_agent.actions.base import (
     text_param,
 )
 from device_agent.host.system import System
-from safe_files.files import MODE_BITS, NotRegularError, open_key, opened_folder, set_folder_mode
+from schemas.safe_files import MODE_BITS, NotRegularError, open_key, opened_folder, set_folder_mode
 
 _PATH: Final = re.compile(r"^/[A-Za-z0-9_+.,@:/ -]{1,240}$")
 _MARK: Final = b"PRIVATE KEY-----"

@@ -8,7 +8,7 @@ from typing import Final, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from device_agent.errors import JournalError
-from safe_files.files import NotRegularError, open_for_reading, save
+from schemas.safe_files import NotRegularError, open_for_reading, save
 
 MAX_FILE_BYTES: Final = 256 * 1024  # of a configuration file
 MAX_FILES: Final = 256  # of one folder

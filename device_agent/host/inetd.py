@@ -10,7 +10,7 @@ from typing import Final
 
 from device_agent.host.files import read_text, write_whole
 from device_agent.host.system import System, process_names
-from safe_files.files import open_for_reading
+from schemas.safe_files import open_for_reading
 
 OFF: Final = "#<cordon># "
 """Prefix of the entries that this agent disabled: no other entry is ever enabled again."""

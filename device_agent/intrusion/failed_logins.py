@@ -11,7 +11,7 @@ from device_agent.host.system import System
 from device_agent.intrusion.aggregator import LOGIN
 from device_agent.intrusion.alerts import IntrusionAlert
 from device_agent.intrusion.log_follower import FilePosition
-from safe_files.files import open_for_reading
+from schemas.safe_files import open_for_reading
 
 MAX_SOURCES: Final = 1024  # counted at the same time; further sources are counted as one
 MAX_RECORDS: Final = 4096  # of btmp in one read

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from safe_files.files import open_for_reading
+from schemas.safe_files import open_for_reading
 
 MAX_READ_BYTES: Final = 1024 * 1024  # of one chunk
 MAX_LINE_BYTES: Final = 256 * 1024  # a longer line is dropped

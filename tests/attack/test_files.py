@@ -1,6 +1,6 @@
 """Files in folders of others: no link and no swap makes a privileged program change, give away or open something else.
 
-`Swapper` takes the place of `os` in `safe_files.files` and swaps a part of the path before the n-th call, for every n:
+`Swapper` takes the place of `os` in `schemas.safe_files`: it swaps a part of the path before the n-th call, for every n,
 each moment of a race, without luck.
 """
 
@@ -29,8 +29,8 @@ from device_agent.collectors.crypto.crypto_files import files_below
 from device_agent.host.files import read_tail, read_text, write_whole
 from device_agent.host.reading import GapRecorder
 from device_agent.host.system import System
-from safe_files import files
-from safe_files.files import NotRegularError, UnsafePathError, open_for_reading, open_own, opened_folder
+from schemas import safe_files as files
+from schemas.safe_files import NotRegularError, UnsafePathError, open_for_reading, open_own, opened_folder
 from tests.support.root_folder import put
 
 KEY: Final = "-----BEGIN PRIVATE KEY-----\nx\n-----END PRIVATE KEY-----\n"

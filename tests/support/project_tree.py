@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Final
 
 ROOT: Final = Path(__file__).resolve().parents[2]
-PRODUCT: Final = ("schemas", "safe_files", "controller", "device_agent")
+PRODUCT: Final = ("schemas", "controller", "device_agent")
 _MAY_BE_ABSENT: Final = frozenset({"tools", "deploy"})  # folders without Python, or not there
 _FOLDERS: Final = (*PRODUCT, "tests", "tools", "deploy", "docs", ".ci")
 _TEXT: Final = frozenset(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from controller.adapters.sqlite.schema import FILE_MODE
 from controller.ports.errors import StoreError
-from safe_files.files import open_own, opened_folder
+from schemas.safe_files import open_own, opened_folder
 
 
 def lock_path(path: Path) -> Path:

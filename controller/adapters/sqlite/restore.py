@@ -17,7 +17,7 @@ from controller.adapters.sqlite.lock import hold_store, lock_path
 from controller.adapters.sqlite.options import StoreOptions
 from controller.adapters.sqlite.schema import APPLICATION_ID, FILE_MODE, connect
 from controller.ports.errors import StoreError
-from safe_files.files import lacks_links
+from schemas.safe_files import lacks_links
 
 
 def copy_to(connection: sqlite3.Connection, target: Path) -> None:

@@ -17,7 +17,7 @@ from tuf.api.metadata import Metadata, Root, Snapshot, Targets, Timestamp
 
 from controller.adapters.files import write_file
 from controller.ports.updates import NoRepositoryError, UpdatesError
-from safe_files.files import open_own, opened_folder, set_folder_mode
+from schemas.safe_files import open_own, opened_folder, set_folder_mode
 
 _LOCK_MODE: Final = 0o644
 _VERSIONED: Final = re.compile(r"^(\d{1,9})\.(root|snapshot|targets)\.json$")

@@ -25,7 +25,7 @@ from device_agent.host.login_records import (
 )
 from device_agent.host.reading import error_reason
 from device_agent.host.system import System
-from safe_files.files import open_for_reading
+from schemas.safe_files import open_for_reading
 
 WINDOW_SECONDS: Final = 24 * 3600.0
 MIN_FAILURES: Final = 10  # of one source; fewer are typing errors

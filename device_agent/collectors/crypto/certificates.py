@@ -13,7 +13,7 @@ from device_agent.collectors.crypto.crypto_files import CryptoFile, files_below,
 from device_agent.errors import FactsUnavailableError, NotApplicableError
 from device_agent.host.reading import NEEDS_ROOT, GapRecorder, error_reason
 from device_agent.host.system import System
-from safe_files.files import open_for_reading
+from schemas.safe_files import open_for_reading
 
 if TYPE_CHECKING:
     from cryptography import x509

@@ -9,7 +9,7 @@ from typing import Final
 
 from device_agent.host.reading import GapRecorder, error_reason
 from device_agent.host.system import System
-from safe_files.files import NotRegularError, open_for_reading
+from schemas.safe_files import NotRegularError, open_for_reading
 
 MAX_DEPTH: Final = 6  # folders below a configured one
 MAX_ENTRIES: Final = 4096  # files and folders of one scan

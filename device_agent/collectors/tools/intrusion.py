@@ -9,7 +9,7 @@ from device_agent.errors import NotApplicableError
 from device_agent.host.intrusion_monitors import AlertSource, running, sources
 from device_agent.host.system import System
 from device_agent.settings import IntrusionSettings
-from safe_files.files import open_for_reading
+from schemas.safe_files import open_for_reading
 from schemas.sections.tools import MAX_MONITORS
 
 _PROBE_BYTES: Final = 1  # enough to check that reading is allowed

@@ -12,7 +12,7 @@ from device_agent.collectors.tools.tool_runner import ToolStatus
 from device_agent.errors import FactsUnavailableError, NotApplicableError
 from device_agent.host.system import System
 from device_agent.settings import ToolSettings
-from safe_files.files import open_for_reading
+from schemas.safe_files import open_for_reading
 
 MAX_REPORT_BYTES: Final = 8 * 1024 * 1024
 MAX_MESSAGE: Final = 240  # characters of a finding

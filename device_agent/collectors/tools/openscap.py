@@ -14,8 +14,8 @@ from device_agent.collectors.tools.xccdf import RESULTS, SEVERITIES, XccdfDocume
 from device_agent.errors import FactsUnavailableError, NotApplicableError
 from device_agent.host.system import System
 from device_agent.settings import ToolSettings
-from safe_files.files import open_for_reading
 from schemas.base import MAX_NAME
+from schemas.safe_files import open_for_reading
 from schemas.sections.tools import MAX_XCCDF_SCANS
 
 MAX_FILES: Final = 16  # the newest

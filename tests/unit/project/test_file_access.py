@@ -12,7 +12,7 @@ _OWN: Final = "this program's own folder, which others may not write to"
 _OPERATOR: Final = "read from a path that the operator gave to this program: a pipe is as good as a file"
 _SYSTEM: Final = "read from a file in a folder of root's"
 _PLACES: Final = {
-    "safe_files/files.py": "the module that others use",
+    "schemas/safe_files.py": "the module that others use",
     "schemas/export.py": "a tool of developers",
     "controller/adapters/files.py": "opens a folder to sync it",
     "controller/adapters/mqtt/buffered_socket.py": _OPERATOR,
