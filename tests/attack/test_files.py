@@ -1,7 +1,7 @@
 """Files in folders of others: no link and no swap makes a privileged program change, give away or open something else.
 
-`Swapper` takes the place of `os` in `schemas.safe_files`: it swaps a part of the path before the n-th call, for every n,
-each moment of a race, without luck.
+`Swapper` takes the place of `os` in `schemas.safe_files`: it swaps a part of the path before the n-th call for every n,
+so each moment of a race is met without luck.
 """
 
 import asyncio
