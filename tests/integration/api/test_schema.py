@@ -40,7 +40,7 @@ def api_schema(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenApiSche
     """The description as served, of an API with two devices."""
     path: Path = tmp_path_factory.mktemp("schema") / "cordon.db"
     with ApiServer(path, {"edge-1": (23,), "edge-2": ()}) as server:
-        yield schemathesis.openapi.from_url(f"{server.url}/api/openapi.json")
+        yield schemathesis.openapi.from_url(f"{server.url}/api/openapi.json", timeout=60)
 
 
 def has_impossible_value(fields: object) -> bool:

@@ -92,7 +92,7 @@ async def test_server_that_never_answers_is_named() -> None:
 
 @pytest.mark.parametrize(
     ("code", "words"),
-    [(134, "user name or password"), (135, "not authorized"), (138, "banned"), (133, "client id"), (151, "refused")],
+    [(134, "user name or password"), (135, "not authorized"), (138, "banned"), (133, "client id"), (151, "licence")],
 )
 async def test_refusal_is_told_in_words_and_waits_longer(code: int, words: str) -> None:
     async def refuse(peer: Peer) -> None:
