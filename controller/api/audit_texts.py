@@ -21,6 +21,7 @@ AUDIT_TEXTS: Final[Mapping[AuditKind, str]] = {
     AuditKind.DEVICE_OFFLINE: "The device went offline.",
     AuditKind.DEVICE_LABELLED: "An operator changed the device's class or tags.",
     AuditKind.DEVICE_CLONE_SUSPECTED: "Two machines seem to use the identity of this device.",
+    AuditKind.DEVICE_RETURNED: "Another client connected with the user name of this isolated device.",
     AuditKind.DEVICE_EVENT_REPORTED: "The device reported a security event.",
     AuditKind.EVENT_HOLD_EXPIRED: "The hold time of the device's events ended.",
     AuditKind.EVENT_HOLD_DISMISSED: "An operator dismissed the device's events.",

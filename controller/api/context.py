@@ -21,6 +21,7 @@ from controller.service.containment.nodes import NodeWatch
 from controller.service.containment.operator_actions import OperatorActions
 from controller.service.containment.outbox import Outbox
 from controller.service.containment.reconciler import Reconciler
+from controller.service.containment.returns import ReturnMonitor
 from controller.service.containment.users import UserContainments
 from controller.service.containment.waivers import WaiverService
 from controller.service.fleet_state import FleetState
@@ -76,6 +77,7 @@ class ContainmentServices:
     users: UserContainments
     outbox: Outbox
     broker: BrokerControl
+    returns: ReturnMonitor
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,11 +23,13 @@ from controller.domain.policy.model import PolicySet
 from controller.domain.record_budget import DAY, RecordBudget, RecordLimits
 from controller.ports.errors import SettingsError
 from controller.ports.log import Log
+from controller.ports.messages import IncomingMessage
 from controller.service.audit_log import AuditLogger
 from controller.service.broker.access import AccessRuleManager
 from controller.service.containment.enforcer import Enforcer
 from controller.service.containment.operator_actions import OperatorActions, OperatorLimits
 from controller.service.containment.outbox import EffectQueue, Outbox
+from controller.service.containment.returns import ReturnMonitor
 from controller.service.containment.users import UserContainments
 from controller.service.containment.waivers import WaiverService
 from controller.service.fleet_state import POOL_LEDGER, FleetState
@@ -81,6 +83,7 @@ async def build(
     signing = report_signing(settings, adapters, fleet)
     identity = await identity_services(settings, adapters, fleet, signing.keyring.invalidate)
     clones = _clone_monitor(settings, adapters, fleet)
+    containment = await _containment(settings, adapters, core, access)
     engine, trigger = await _rollouts(settings, adapters, fleet, core.observations)
     activation = PolicyActivation(fleet, adapters.store, adapters.load_policies, adapters.log("app"))
     services = Services(
@@ -89,10 +92,10 @@ async def build(
         fleet=fleet,
         store=adapters.store,
         messages=adapters.messages,
-        ingest=_ingest(settings, adapters, fleet, signing, identity, clones),
+        ingest=_ingest(settings, adapters, fleet, signing, identity, clones, containment.returns),
         signing=signing,
         policies=PolicyServices(activation.reload, partial(candidate_policies, fleet)),
-        containment=await _containment(settings, adapters, core, access),
+        containment=containment,
         broker=broker_services(settings, adapters, fleet, core.effects, access),
         rollouts=RolloutServices(
             RolloutOperations(fleet, engine), adapters.updates, _metadata_refresher(settings, adapters)
@@ -178,7 +181,9 @@ async def _containment(
     outbox = Outbox(fleet, core.effects, enforcer, log("outbox"), adapters.rand)
     users = UserContainments(fleet, adapters.broker.users, settings.reconcile.every, log("users"))
     await users.load()
-    return ContainmentServices(fleet, operators, waivers, users, outbox, broker)
+    own, every = settings.mqtt.username or "", settings.reconcile.every
+    returns = ReturnMonitor(users, broker, fleet, own, every, log("users"))
+    return ContainmentServices(fleet, operators, waivers, users, outbox, broker, returns)
 
 
 def _clone_monitor(settings: Settings, adapters: Adapters, fleet: FleetState) -> CloneMonitor | None:
@@ -194,8 +199,15 @@ def _ingest(
     signing: ReportSigningServices,
     identity: IdentityServices | None,
     clones: CloneMonitor | None,
+    returns: ReturnMonitor,
 ) -> Ingest:
     limits = settings.limits
+
+    def observe(messages: Sequence[IncomingMessage]) -> None:
+        returns.observe(messages)
+        if clones is not None:
+            clones.observe(messages)
+
     return Ingest(
         adapters.messages,
         fleet,
@@ -203,7 +215,7 @@ def _ingest(
         RateLimiter(RateLimit(limits.messages_per_second, limits.message_burst)),
         signing.verifier,
         None if identity is None else identity.renewals.enqueue,
-        None if clones is None else clones.observe,
+        observe if settings.identity.watch_presence else None,
     )
 
 
@@ -257,6 +269,7 @@ def _loops(
         ("rollouts of policies", trigger),
         ("access", broker.access.access),
         ("users", containment.users),
+        ("returns", containment.returns),
         ("outbox", containment.outbox),
         ("housekeeping", StoreMaintenance(services.store, log("housekeeping"))),
         ("update metadata", services.rollouts.refresher),

@@ -27,6 +27,7 @@ class AuditKind(StrEnum):
     DEVICE_OFFLINE = "device.offline"
     DEVICE_LABELLED = "device.labelled"
     DEVICE_CLONE_SUSPECTED = "device.clone_suspected"
+    DEVICE_RETURNED = "device.returned"
     DEVICE_EVENT_REPORTED = "device.event_reported"
 
     EVENT_HOLD_EXPIRED = "event_hold.expired"

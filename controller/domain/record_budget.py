@@ -35,6 +35,7 @@ _FROM_DEVICES: Final = frozenset(
         AuditKind.DEVICE_ONLINE,
         AuditKind.DEVICE_OFFLINE,
         AuditKind.DEVICE_CLONE_SUSPECTED,
+        AuditKind.DEVICE_RETURNED,
         AuditKind.DEVICE_EVENT_REPORTED,
         AuditKind.EVENT_HOLD_EXPIRED,
         AuditKind.COMMAND_REPLAY_REFUSED,

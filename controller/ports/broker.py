@@ -254,6 +254,10 @@ class BrokerControl(ContainmentBroker, Protocol):
         """
         ...
 
+    async def proves_username(self, client_id: str) -> bool:
+        """Whether the client is connected and proved its user name: by that name's password or by a certificate."""
+        ...
+
     async def allows_unauthenticated(self) -> bool:
         """Whether an unauthenticated client can connect: only then does it matter which session sent a message."""
         ...

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -12,12 +13,17 @@ from controller.adapters.emqx.containment.broker import EmqxBroker, open_emqx
 from controller.adapters.emqx.setup.setup import EmqxSetup
 from controller.adapters.emqx.wildcard import is_wildcard_banned, unban_wildcard
 from controller.adapters.system import SystemClock
+from controller.domain.events import ContainmentOrdered, ReleaseOrdered
+from controller.domain.policy.model import ContainmentLevel
 from controller.ports.broker import CLOCK_SLACK, AuthStrength
 from controller.ports.broker_setup import DesiredSetup
+from controller.service.containment.returns import ReturnMonitor
 from schemas.topics import UpChannel, up
+from tests.support.controller_harness import open_harness
 from tests.support.emqx_calls import PATIENT
 from tests.support.mqtt_device import Device
 from tests.support.standin import StandInProcess
+from tests.support.waiting import wait_for
 
 MALLORY, VICTIM, BANNED, DENIED = ("mallory", "pwm"), ("victim", "pwv"), 138, 135
 
@@ -103,3 +109,32 @@ async def test_other_ids_that_are_no_device_ids_reach_nobody(
 def test_which_authenticators_bind_what(row: dict[str, object], by_client_id: bool, checks_username: bool) -> None:
     found = AuthenticatorRow.model_validate({"id": "x", **row})
     assert (found.is_by_client_id, found.checks_username) == (by_client_id, checks_username)
+
+
+async def test_an_isolated_device_that_comes_back_under_another_id_is_contained(
+    emqx: StandInProcess, broker: EmqxBroker, tmp_path: Path
+) -> None:
+    """With its own password; another application's client, with another user name, is left alone."""
+    async with open_harness(tmp_path / "cordon.db", emqx=broker) as harness:
+        event = ContainmentOrdered(harness.fleet.new_id(), ContainmentLevel.ISOLATED, "operator:a", "stolen", None)
+        await harness.fleet.apply_and_commit("mallory", event)
+        await harness.drain()
+        with (
+            Device("app", emqx.mqtt, user=VICTIM) as application,
+            Device("x", emqx.mqtt, user=MALLORY, reconnects=False) as returned,
+        ):
+            assert returned.connacks[-1] == 0
+            await harness.loop(ReturnMonitor).compare()
+            await harness.services.containment.users.tick()
+            assert harness.services.containment.users.cases["mallory"].is_proven
+            wait_for(lambda: returned.disconnects)
+            assert application.is_connected
+        with Device("y", emqx.mqtt, user=MALLORY, reconnects=False) as again:
+            assert again.connacks[-1] == BANNED
+        for _ in range(2):
+            await harness.fleet.apply_and_commit("mallory", ReleaseOrdered(harness.fleet.new_id(), "operator:a", "r"))
+            await harness.drain()
+        await harness.loop(ReturnMonitor).compare()
+        await harness.services.containment.users.tick()
+        with Device("z", emqx.mqtt, user=MALLORY) as free:
+            assert free.connacks[-1] == 0

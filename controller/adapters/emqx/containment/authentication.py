@@ -29,6 +29,7 @@ class AuthSettings:
     binds_id: bool = False  # whoever the authenticators admit has the client id that belongs to the password
     checks_username: bool = True  # the authenticators admit a user name only with its own password
     refuses_wildcard: bool = True  # the client id `+` cannot connect, so a topic shows its sender's id
+    username_from_certificate: bool = False  # the global zone takes the user name from the common name
 
     @property
     def floor(self) -> AuthStrength:
@@ -70,6 +71,17 @@ def auth_strength(settings: AuthSettings, client: ClientRow | None) -> AuthStren
         return AuthStrength.CLAIMED
     is_own = settings.binds_id or (settings.checks_username and client.username == client.clientid)
     return AuthStrength.KNOWN if is_own else AuthStrength.ADMITTED
+
+
+def proves_username(settings: AuthSettings, client: ClientRow | None) -> bool:
+    """Whether a connected client proved its user name; what may not be read proves nothing."""
+    if client is None or not client.connected or settings.listeners is None:
+        return False
+    listener = settings.listeners.get(client.listener)
+    if settings.username_from_certificate and listener is not None and _requires_certificate(listener):
+        return True
+    is_asked = settings.authenticates and client.enable_authn is not False
+    return is_asked and settings.checks_username
 
 
 def auth_strength_at(settings: AuthSettings, client: ClientRow | None, heard_at: float | None) -> AuthStrength:
@@ -115,6 +127,10 @@ class AuthStrengthEvaluator:
         settings = await self._current()
         return auth_strength_at(settings, await self._clients.get(client_id), heard_at)
 
+    async def proves_username(self, client_id: str) -> bool:
+        """Whether the client is connected and proved its user name."""
+        return proves_username(await self._current(), await self._clients.get(client_id))
+
     async def allows_unauthenticated(self) -> bool:
         return (await self._current()).is_open
 
@@ -152,4 +168,12 @@ async def read_settings(api: EmqxApi) -> AuthSettings:
     one_zone = all(row.zone == "default" for row in listeners.values() if row.enable)
     binds_id = by_client_id or (checks_username and mqtt.use_username_as_clientid is True and one_zone)
     from_certificate = mqtt.peer_cert_as_clientid == "cn"
-    return AuthSettings(bool(chain), from_certificate, listeners, binds_id, checks_username, refuses_wildcard)
+    return AuthSettings(
+        bool(chain),
+        from_certificate,
+        listeners,
+        binds_id,
+        checks_username,
+        refuses_wildcard,
+        username_from_certificate=mqtt.peer_cert_as_username == "cn",
+    )

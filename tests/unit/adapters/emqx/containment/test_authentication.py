@@ -7,7 +7,12 @@ from typing import Any
 import pytest
 
 from controller.adapters.emqx.client.models import ClientRow, ListenerRow, TlsRow
-from controller.adapters.emqx.containment.authentication import AuthSettings, auth_strength, auth_strength_at
+from controller.adapters.emqx.containment.authentication import (
+    AuthSettings,
+    auth_strength,
+    auth_strength_at,
+    proves_username,
+)
 from controller.ports.broker import CLOCK_SLACK, AuthStrength
 
 
@@ -106,3 +111,28 @@ def test_a_later_session_counts_only_where_all_clients_are_authenticated(
     facts: AuthSettings, seen: ClientRow | None, heard_at: float | None, grade: AuthStrength
 ) -> None:
     assert auth_strength_at(facts, seen, heard_at) is grade
+
+
+@pytest.mark.parametrize(
+    ("facts", "seen", "proves"),
+    [
+        (settings(), client(), True),
+        (settings(), None, False),
+        (settings(), client().model_copy(update={"connected": False}), False),
+        (settings(), client(enable_authn=False), False),
+        (settings(chain=False), client(), False),
+        (replace(settings(), checks_username=False), client(), False),
+        (replace(settings(chain=False), username_from_certificate=True), client(), True),
+        (replace(settings(chain=False), username_from_certificate=True), client("tcp:gone"), False),
+        (
+            replace(settings(chain=False, tls={"verify": "verify_none"}), username_from_certificate=True),
+            client(),
+            False,
+        ),
+        (AuthSettings(True, False, None), client(), False),
+    ],
+)
+def test_a_user_name_is_proved_by_its_password_or_a_verified_certificate(
+    facts: AuthSettings, seen: ClientRow | None, proves: bool
+) -> None:
+    assert proves_username(facts, seen) is proves

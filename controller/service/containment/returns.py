@@ -1,0 +1,170 @@
+"""Isolated devices that come back under another client id, recognised by their user name.
+
+Only a user name that equals the id of an isolated device is taken for its own: so it is where names are bound to
+devices, and with a certificate, whose common name is the id. Which other name a device has is not stored.
+"""
+
+import asyncio
+import re
+from collections.abc import Sequence
+from typing import Final
+
+from controller.domain.audit_kinds import AuditKind
+from controller.domain.device import Device
+from controller.domain.effects import AuditEntry
+from controller.domain.policy.model import ContainmentLevel
+from controller.ports.broker import BrokerControl, MqttSession
+from controller.ports.errors import BrokerError, ControllerError
+from controller.ports.log import Log
+from controller.ports.messages import IncomingMessage
+from controller.service.containment.users import UserContainments
+from controller.service.fleet_state import FleetState
+
+MAX_SESSIONS: Final = 10  # of one user name; more are no single device that came back
+MAX_CHECKS: Final = 20  # isolated devices that one comparison asks the broker about: each costs a request
+_MAX_PRESENCE: Final = 4096  # bytes of one presence message
+_MAX_ID: Final = 80  # characters of a foreign client id in a text
+_BETWEEN_PAUSES: Final = 5000  # devices visited before other work goes on
+_BY: Final = "cordon"  # operators' cases name a person
+_USERNAME: Final = re.compile(rb'"username":\s*"([^"\\]+)"')
+
+
+class ReturnMonitor:
+    """Contains the user name of an isolated device while other clients use it; the case ends with the isolation.
+
+    `observe` is called on the hot path; `run` asks the broker, which alone tells whether a client proved its name.
+    """
+
+    def __init__(
+        self, users: UserContainments, broker: BrokerControl, fleet: FleetState, own: str, every: float, log: Log
+    ) -> None:
+        """`own`: the user name of the controller itself. `every`: seconds between comparisons."""
+        self._users = users
+        self._broker = broker
+        self._fleet = fleet
+        self._own = own
+        self._every = every
+        self._log = log
+        self._wake = asyncio.Event()
+        self._named: set[str] = set()  # isolated devices whose user name connected
+        self._told: dict[str, tuple[str, str]] = {}  # by device: its case, and what was decided about the return
+        self._last = ""  # the device that the last comparison ended with
+
+    def observe(self, messages: Sequence[IncomingMessage]) -> None:
+        """Processes presence messages; only those that have the id of an isolated device as user name count."""
+        for message in messages:
+            if not message.topic.endswith("/connected") or len(message.payload) > _MAX_PRESENCE:
+                continue
+            found = _USERNAME.search(message.payload)
+            if found is not None and self._isolated(name := found[1].decode(errors="replace")) is not None:
+                self._named.add(name)
+                self._wake.set()
+
+    async def run(self) -> None:
+        """Runs until cancelled."""
+        while True:
+            await self.compare()
+            try:
+                async with asyncio.timeout(self._every):
+                    while True:
+                        await self._wake.wait()
+                        await self.run_once()
+            except TimeoutError:
+                continue
+
+    async def run_once(self) -> None:
+        """Asks the broker about the devices whose names connected."""
+        self._wake.clear()
+        while self._named:
+            await self._check(self._named.pop())
+
+    async def compare(self) -> None:
+        """Ends what is over, and asks about the next isolated devices: presence messages may be lost or disabled."""
+        await self._follow()
+        isolated = await self._all_isolated()
+        later = [one for one in isolated if one > self._last] or isolated
+        for device_id in later[:MAX_CHECKS]:
+            self._last = device_id
+            await self._check(device_id)
+
+    async def _all_isolated(self) -> list[str]:
+        found: list[str] = []
+        for number, device_id in enumerate(list(self._fleet.devices)):
+            if number % _BETWEEN_PAUSES == _BETWEEN_PAUSES - 1:
+                await asyncio.sleep(0)
+            if self._isolated(device_id) is not None:
+                found.append(device_id)
+        return sorted(found)
+
+    def _isolated(self, device_id: str) -> Device | None:
+        device = self._fleet.get(device_id)
+        is_isolated = device is not None and device.case is not None and device.case.level is ContainmentLevel.ISOLATED
+        return device if is_isolated else None
+
+    async def _follow(self) -> None:
+        """Makes each of these user cases as weak as the case of its device; operators' cases are theirs."""
+        for device_id in [one for one in self._told if self._isolated(one) is None]:
+            del self._told[device_id]
+        for name in [name for name, case in self._users.cases.items() if case.by == _BY]:
+            device = self._fleet.get(name)
+            level = ContainmentLevel.NONE if device is None or device.case is None else device.case.level
+            try:
+                await self._weaken(name, level)
+            except ControllerError as e:
+                self._log("user not released", {"user": name, "error": str(e)})
+
+    async def _weaken(self, name: str, level: ContainmentLevel) -> None:
+        while (case := self._users.cases.get(name)) is not None and case.by == _BY and case.level.rank > level.rank:
+            await self._users.release(name, by=_BY, reason=f"the isolation of device {name} ended")
+
+    async def _check(self, device_id: str) -> None:
+        try:
+            sessions = await self._users.broker.sessions(device_id)
+            others = [one for one in sessions if one.client_id != device_id]
+            device = self._isolated(device_id)
+            if device is not None and await self._is_proven(others):
+                await self._decide(device, others)
+        except ControllerError as e:
+            self._log("return of an isolated device not checked", {"device": device_id, "error": str(e)})
+
+    async def _is_proven(self, others: Sequence[MqttSession]) -> bool:
+        """Whether one of the clients proved its user name; anybody can claim the name of an isolated device."""
+        for other in [one for one in others if one.is_connected][:MAX_SESSIONS]:
+            if await self._broker.proves_username(other.client_id):
+                return True
+        return False
+
+    async def _decide(self, device: Device, others: Sequence[MqttSession]) -> None:
+        name, case = device.device_id, device.case
+        before = self._users.cases.get(name)
+        why = self._reason_against(device, others)
+        case_id = case.case_id if case is not None else ""
+        if before is not None or self._told.get(name) == (case_id, why):
+            return  # in force already, decided by an operator, or released by one
+        if not why:
+            client = ascii(next(one.client_id for one in others if one.is_connected))[:_MAX_ID]
+            reason = f"device {name} is isolated, and client {client} connected with its user name"
+            try:
+                await self._users.contain(name, ContainmentLevel.ISOLATED, by=_BY, reason=reason, hold=None)
+            except BrokerError:
+                raise
+            except ControllerError as e:
+                why = str(e)
+        self._told[name] = (case_id, why)
+        clients = [ascii(one.client_id)[:_MAX_ID] for one in others[:MAX_SESSIONS]]
+        detail = {"username": name, "clients": clients, "contained": not why, "why": why}
+        await self._fleet.record(AuditEntry(AuditKind.DEVICE_RETURNED, name, _BY, case_id, detail, alert=True))
+
+    def _reason_against(self, device: Device, others: Sequence[MqttSession]) -> str:
+        """Returns why the user name is not contained, empty if it is."""
+        if device.device_id == self._own:
+            return "it is the user name of the controller"
+        if protection := self._fleet.guards.protection.protection_reason(device):
+            return f"the device is protected: {protection}"
+        shared = [one.client_id for one in others if self._fleet.get(one.client_id) is not None]
+        healthy = [one for one in shared if self._isolated(one) is None]
+        if healthy:
+            return f"device {min(healthy)} uses it too"
+        if len(others) > MAX_SESSIONS:
+            return f"it has more than {MAX_SESSIONS} other sessions"
+        return ""
