@@ -16,6 +16,7 @@ import lzma
 import tarfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import IO, Final
@@ -28,7 +29,9 @@ MAX_PATH_BYTES: Final = 1024  # of a name, and of the target of a link
 MAX_OVERHEAD_BYTES: Final = MAX_MEMBERS * 4096  # headers and padding of the uncompressed archive
 _MAX_TIME: Final = 2**33  # seconds since 1970
 _CHUNK: Final = 1024 * 1024  # bytes
-_DAMAGED: Final = (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile)
+# What `tarfile` raises where it misreads numbers, for maps of sparse files and for thousands of nested headers, too.
+_MISREAD: Final = (ValueError, ArithmeticError, LookupError, RecursionError)
+_DAMAGED: Final = (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, *_MISREAD)
 _MAGIC: Final = 6  # bytes that tell the compression
 
 
@@ -74,20 +77,35 @@ def read_members(archive: IO[bytes], max_bytes: int) -> Iterator[Member]:
     """
     seen: dict[tuple[str, ...], MemberKind] = {}
     total = 0
+    with (
+        _damage_refused("not a whole archive"),
+        tarfile.open(fileobj=_Uncompressed(archive, max_bytes + MAX_OVERHEAD_BYTES), mode="r|") as members,
+    ):
+        for info in members:
+            member = _checked(info, seen)
+            total += member.size
+            if total > max_bytes:
+                raise ArchiveError(f"its files have more than {max_bytes} bytes")
+            if not member.parts:
+                continue
+            if member.kind is MemberKind.FILE:
+                member = replace(member, content=_content(members, info))
+            yield member
+
+
+@contextmanager
+def _damage_refused(what: str) -> Iterator[None]:
+    """Turns what the readers of archives raise for damaged ones into ArchiveError."""
     try:
-        with tarfile.open(fileobj=_Uncompressed(archive, max_bytes + MAX_OVERHEAD_BYTES), mode="r|") as members:
-            for info in members:
-                member = _checked(info, seen)
-                total += member.size
-                if total > max_bytes:
-                    raise ArchiveError(f"its files have more than {max_bytes} bytes")
-                if not member.parts:
-                    continue
-                if member.kind is MemberKind.FILE:
-                    member = replace(member, content=_content(members, info))
-                yield member
+        yield
+    except ArchiveError:
+        raise
+    except OSError as e:
+        if e.errno is not None:
+            raise
+        raise ArchiveError(f"{what}: {e}") from e  # gzip's and bz2's; the system's have a number
     except _DAMAGED as e:
-        raise ArchiveError(f"not a whole archive: {e}") from e
+        raise ArchiveError(f"{what}: {e}") from e
 
 
 class _Uncompressed(io.BufferedIOBase):
@@ -193,11 +211,9 @@ def _link_text(info: tarfile.TarInfo, depth: int) -> str:
 def _content(archive: tarfile.TarFile, info: tarfile.TarInfo) -> Iterator[bytes]:
     file = archive.extractfile(info)
     left = info.size
-    try:
+    with _damage_refused(f"{info.name!r}: not whole"):
         while file is not None and left and (piece := file.read(min(left, _CHUNK))):
             left -= len(piece)
             yield piece
-    except _DAMAGED as e:
-        raise ArchiveError(f"{info.name!r}: not whole: {e}") from e
     if left:
         raise ArchiveError(f"{info.name!r}: ends early")

@@ -230,6 +230,65 @@ def test_implied_folders_count_as_members(target: Target, monkeypatch: pytest.Mo
         target.unpack(content)
 
 
+def extension(kind: bytes, content: bytes) -> bytes:
+    """A header of tar's extensions with its content."""
+    info = member("x", kind)
+    info.size = len(content)
+    return info.tobuf(tarfile.USTAR_FORMAT) + content.ljust(-(-len(content) // 512) * 512, b"\0")
+
+
+def records(**values: str) -> bytes:
+    """The extended header of one member: names, `__` for a dot, with their values."""
+    lines = [f" {name.replace('__', '.')}={value}\n" for name, value in values.items()]
+    return extension(tarfile.XHDTYPE, "".join(f"{len(each) + 2}{each}" for each in lines).encode())
+
+
+MALFORMED: Final = {
+    "size of a sparse file": records(GNU__sparse__size="1x"),
+    "true size of a sparse file": records(GNU__sparse__realsize="1x"),
+    "map of a sparse file": records(GNU__sparse__map="1,x"),
+    "map before the content": records(GNU__sparse__major="1", GNU__sparse__minor="0"),
+    "extended headers of each other": records(a="b") * 3000,
+    "long names of each other": extension(tarfile.GNUTYPE_LONGNAME, b"a") * 3000,
+    "long targets of each other": extension(tarfile.GNUTYPE_LONGLINK, b"a") * 3000,
+}
+
+
+@pytest.mark.parametrize("header", MALFORMED)
+def test_malformed_headers_are_refused_on_both_sides(target: Target, header: str) -> None:
+    """Finding: `tarfile` raised ValueError and RecursionError for them, which neither side expected."""
+    content = MALFORMED[header] + tar([member("a")])
+    assert not target.publishes(content)
+    with pytest.raises(ArchiveError):
+        target.unpack(content)
+    target.assert_nothing_left()
+
+
+def test_damaged_bzip2_is_a_damaged_archive(target: Target) -> None:
+    """`bz2` raises OSError without a number, as if the disk had failed."""
+    content = bytearray(bz2.compress(tar([member("a")])))
+    content[20] ^= 0xFF
+    assert not target.publishes(bytes(content))
+    with pytest.raises(ArchiveError):
+        target.unpack(bytes(content))
+    target.assert_nothing_left()
+
+
+_NUMBERS: Final = st.sampled_from(["", "0", "1", "1x", "-1", "1,x", "1,2,3", "9" * 30, "nan"])
+_SPARSE: Final = [f"GNU__sparse__{key}" for key in ("major", "minor", "size", "realsize", "map", "numblocks", "offset")]
+_KEYS: Final = st.sampled_from([*_SPARSE, "size", "mtime", "path", "linkpath", "hdrcharset"])
+
+
+@given(st.dictionaries(_KEYS, _NUMBERS, max_size=4), st.binary(max_size=40))
+def test_extended_headers_raise_nothing_else(values: dict[str, str], text: bytes) -> None:
+    content = records(**values) + extension(tarfile.REGTYPE, text) + tar([member("b")])
+    try:
+        for each in file_sets.read_members(io.BytesIO(content), MIB):
+            assert sum(len(piece) for piece in each.content) == each.size
+    except ArchiveError:
+        return
+
+
 _PARTS: Final = st.sampled_from(["a", "b", "c", "..", ".", ""])
 _NAMES: Final = st.lists(_PARTS, min_size=1, max_size=4).map("/".join)
 _MEMBERS: Final = st.builds(
