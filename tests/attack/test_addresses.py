@@ -1,6 +1,7 @@
 """Addresses that a stranger chooses: in headers, in certificates, and of listeners without TLS."""
 
 import asyncio
+import contextlib
 import socket
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -185,9 +186,11 @@ def test_a_certificate_in_a_scanned_folder_sends_the_agent_nowhere(tmp_path: Pat
             """Logs nothing."""
 
     mine, trusted = Authority("mine"), Authority("trusted")
-    with HTTPServer(("127.0.0.1", 0), Inner) as server:
+    with HTTPServer(("127.0.0.1", 0), Inner) as server, contextlib.ExitStack() as stack:
         thread = threading.Thread(target=server.serve_forever, args=(0.05,))
         thread.start()
+        stack.callback(thread.join)
+        stack.callback(server.shutdown)
         url = f"http://127.0.0.1:{server.server_port}/admin?delete=all"
         certs = tmp_path / "certs"
         certs.mkdir()
@@ -205,6 +208,4 @@ def test_a_certificate_in_a_scanned_folder_sends_the_agent_nowhere(tmp_path: Pat
             reasons = {entry["path"]: entry["reason"] for entry in section["entries"]}
             assert "chains to the trust store only" in reasons["/certs/x.pem"]
             assert ("which is not public" in reasons["/certs/y.pem"]) == (not chosen)
-        server.shutdown()
-        thread.join()
     assert requests == ["/admin?delete=all"], "only the chain to the trust store, and only where the network is allowed"
