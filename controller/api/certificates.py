@@ -121,7 +121,7 @@ def identity_of(identity: IdentityServices | None) -> IdentityServices:
     return identity
 
 
-@router.get("", dependencies=[scope("read")])
+@router.get("", dependencies=[scope("read")], responses=problems(404))
 async def list_certificates(
     fleet: FleetDep,
     identity: IdentityDep,

@@ -73,7 +73,7 @@ class CommandPage(View):
     next: NextKey
 
 
-@router.get("", dependencies=[scope("read")])
+@router.get("", dependencies=[scope("read")], responses=problems(404))
 async def list_commands(
     store: StoreDep,
     device_id: DeviceIdFilter = None,

@@ -109,7 +109,7 @@ def _selected(containment: ContainmentServices, selection: HeldDeviceSelection) 
     return tuple(dict.fromkeys(selection.devices))
 
 
-@router.get("", dependencies=[scope("read")])
+@router.get("", dependencies=[scope("read")], responses=problems(404))
 async def show_guard(
     containment: ContainmentDep,
     caller: PrincipalDep,

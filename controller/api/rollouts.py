@@ -1,9 +1,9 @@
 """Rollouts: start, list, pause, approve, abort."""
 
-from typing import Annotated, Any, Final, Self
+from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Depends, Path, Query
-from pydantic import AfterValidator, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, Field, StringConstraints
 
 from controller.api.auth import CallerDep, PrincipalDep, scope
 from controller.api.context import RolloutsDep, RolloutServices, SettingsDep, writable
@@ -87,12 +87,6 @@ class AbortBody(Body):
     now: bool = False
     reason: ReasonText | None = None
 
-    @model_validator(mode="after")
-    def _now_reverts(self) -> Self:
-        if self.now and not self.rollback:
-            raise ValueError("now needs rollback")
-        return self
-
 
 class RolloutPage(View):
     items: tuple[RolloutView, ...]
@@ -167,7 +161,7 @@ async def start(rollouts: RolloutsDep, settings: SettingsDep, caller: PrincipalD
         raise _refused(e) from e
 
 
-@router.get("", dependencies=[scope("read")])
+@router.get("", dependencies=[scope("read")], responses=problems(404))
 async def list_rollouts(
     rollouts: RolloutsDep,
     limit: PageLimit = 100,
@@ -245,6 +239,8 @@ async def approve(rollouts: RolloutsDep, caller: PrincipalDep, rollout_id: Rollo
 @router.post("/{rollout_id}/abort", dependencies=[Depends(writable), scope("rollout")], responses=problems(404, 409))
 async def abort(rollouts: RolloutsDep, caller: CallerDep, rollout_id: RolloutPath, body: AbortBody) -> RolloutView:
     """Ends a rollout. One that has ended can still be rolled back, and one that was rolled back can be asked again."""
+    if body.now and not body.rollback:
+        raise ApiError(409, "rollout_refused", "now is about the way back: it needs rollback")
     try:
         reason = body.reason or ""
         return rollout_view(

@@ -103,7 +103,7 @@ async def test_metrics_count_its_devices(api: Api) -> None:
 
 async def test_going_back_can_be_asked_again_and_at_once(api: Api) -> None:
     await started(api, window="02:00-05:00")
-    await api.json("POST", f"{BASE}/r-0001/abort", 422, {"now": True})
+    await api.json("POST", f"{BASE}/r-0001/abort", 409, {"now": True})
     ended = await api.json("POST", f"{BASE}/r-0001/abort", 200, {"rollback": True, "now": True})
     assert ended["state"] == "aborted"
     answer = await api.json("POST", f"{BASE}/r-0001/abort", 409, {"rollback": True})
