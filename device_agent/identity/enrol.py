@@ -33,12 +33,13 @@ from device_agent.identity.keypair import (
     read_key,
 )
 from schemas.enrolment import EnrolRequest, EnrolResponse
+from schemas.http_deadline import HttpsConnection
 from schemas.key_text import KEY_PREFIX, raw_public_key
 from schemas.pem import PemError, check_chain, encode, fingerprint, read_certificate, read_chain
 
 ROOT_PATH: Final = "/api/v1/enrolment/root"
 ENROL_PATH: Final = "/api/v1/enrolment/enrol"
-TIMEOUT_SECONDS: Final = 30.0  # without a byte
+TIMEOUT_SECONDS: Final = 30.0  # without a byte; a whole answer has `ANSWER_TIMEOUTS` times as long
 MAX_ANSWER_BYTES: Final = 256 * 1024
 UPDATES_ROOT: Final = "updates-root.json"
 KEY: Final = "device.key"
@@ -282,7 +283,7 @@ def _write(path: Path, content: bytes, mode: int) -> None:
 def _https_request(
     host: str, port: int, context: ssl.SSLContext, method: str, path: str, body: bytes | None
 ) -> tuple[int, bytes]:
-    connection = http.client.HTTPSConnection(host, port, timeout=TIMEOUT_SECONDS, context=context)
+    connection = HttpsConnection(host, port, timeout=TIMEOUT_SECONDS, context=context)
     try:
         connection.request(method, path, body, {} if body is None else {"Content-Type": "application/json"})
         response = connection.getresponse()

@@ -9,6 +9,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from device_agent.host.execute import ExecuteError, run
+from schemas.http_deadline import HttpConnection
 from schemas.updates import HealthCheck, UpdateTarget
 
 INTERVAL_SECONDS: Final = 0.5  # between two checks
@@ -73,7 +74,7 @@ def _tcp(port: int) -> str:
 
 def _http(health: HealthCheck) -> str:
     parts = urlsplit(health.http)
-    connection = http.client.HTTPConnection(parts.hostname or "127.0.0.1", parts.port or 80, timeout=_CHECK_SECONDS)
+    connection = HttpConnection(parts.hostname or "127.0.0.1", parts.port or 80, timeout=_CHECK_SECONDS)
     try:
         connection.request("GET", (parts.path or "/") + (f"?{parts.query}" if parts.query else ""))
         status = connection.getresponse().status

@@ -13,11 +13,12 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from controller.adapters.x509 import building
 from controller.ports.certificates import AuthorityError, ExternalCrl, ExternalCrls
 from controller.ports.errors import SettingsError
+from schemas.http_deadline import HttpConnection, HttpsConnection
 from schemas.pem import PemError, read_certificates, read_crl
 
 MAX_LIST: Final = 16 * 1024 * 1024  # bytes
 MAX_ISSUERS: Final = 64
-TIMEOUT: Final = 20.0  # seconds without a byte
+TIMEOUT: Final = 20.0  # seconds without a byte; a whole answer has `ANSWER_TIMEOUTS` times as long
 _MAX_BUNDLE: Final = 1024 * 1024  # bytes
 
 
@@ -99,7 +100,7 @@ def _load(path: Path) -> bytes:
 
 def _fetch(url: str) -> bytes:
     parts = urlsplit(url)
-    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+    kind = HttpsConnection if parts.scheme == "https" else HttpConnection
     try:
         connection = kind(parts.hostname or "", parts.port, timeout=TIMEOUT)
         try:

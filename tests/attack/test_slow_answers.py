@@ -1,0 +1,92 @@
+"""Servers that hold a request: whatever they send, and however slowly, the answer has a time limit in all."""
+
+import contextlib
+import ipaddress
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from controller.adapters.x509 import foreign
+from controller.ports.certificates import AuthorityError
+from device_agent.collectors.crypto import fetch
+from device_agent.updates import health
+from schemas.updates import UpdateTarget
+from tests.support.identity import DAY, make_authority
+
+STEP: Final = 0.2  # seconds that a socket waits
+PIECES: Final = 300
+PAUSE: Final = 0.01  # seconds; the whole answer takes several times as long as it may
+ANSWERS: Final = {
+    "body": (b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % PIECES, b"0", b""),
+    "chunks": (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"1\r\n0\r\n", b"0\r\n\r\n"),
+    "header": (b"HTTP/1.1 200 OK\r\nX-A: ", b"0", b"\r\nContent-Length: 0\r\n\r\n"),
+    "status": (b"HTTP/1.1 200 ", b"O", b"\r\nContent-Length: 0\r\n\r\n"),
+    "informational": (b"", b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"),
+}
+TARGET: Final = {"name": "app", "version": "1.0", "kind": "image", "installer": "hook", "classes": ["*"]}
+
+
+@contextlib.contextmanager
+def dribbling(answer: str) -> Iterator[str]:
+    """A server that sends one answer piece by piece; yields its URL."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    ended = threading.Event()
+
+    def serve() -> None:
+        with contextlib.suppress(OSError):
+            client, _ = listener.accept()
+            with client:
+                client.recv(65536)
+                first, piece, last = ANSWERS[answer]
+                client.sendall(first)
+                for _ in range(PIECES):
+                    if ended.wait(PAUSE):
+                        return
+                    client.sendall(piece)
+                client.sendall(last)
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}/x"
+    finally:
+        ended.set()
+        thread.join()
+        listener.close()
+
+
+def _fetch_public(url: str) -> None:
+    fetch.fetch_public(url, max_bytes=9999, body=b"x", headers={}, networks=[ipaddress.ip_network("127.0.0.0/8")])
+
+
+@pytest.mark.parametrize("answer", ANSWERS)
+@pytest.mark.parametrize("ask", [lambda url: fetch.fetch(url, max_bytes=9999), _fetch_public], ids=["list", "public"])
+def test_no_server_holds_a_collector(monkeypatch: pytest.MonkeyPatch, ask: Callable[[str], None], answer: str) -> None:
+    """Finding: the time limit held for the body only."""
+    monkeypatch.setattr(fetch, "SECONDS", STEP)
+    with dribbling(answer) as url, pytest.raises(fetch.FetchError, match="no answer"):
+        ask(url)
+
+
+@pytest.mark.parametrize("answer", ["header", "status", "informational"])
+def test_no_program_holds_its_health_check(monkeypatch: pytest.MonkeyPatch, answer: str) -> None:
+    monkeypatch.setattr(health, "_CHECK_SECONDS", STEP)
+    with dribbling(answer) as url:
+        target = UpdateTarget.model_validate({**TARGET, "health": {"http": url}})
+        assert "does not answer" in health.check_health(target, str, STEP)
+
+
+@pytest.mark.parametrize("answer", ANSWERS)
+async def test_no_list_of_another_authority_holds_the_others(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, answer: str
+) -> None:
+    """Finding: one list that arrived byte by byte ended the following of all, without an alert."""
+    monkeypatch.setattr(foreign, "TIMEOUT", STEP)
+    issuers = tmp_path / "issuers.pem"
+    issuers.write_text(make_authority(tmp_path / "foreign", DAY).chain)
+    with dribbling(answer) as url, pytest.raises(AuthorityError, match="cannot be fetched: TimeoutError"):
+        await foreign.X509ExternalCrls(issuers).read(url, DAY)
