@@ -2,6 +2,7 @@
 
 import logging
 import os
+import random
 import re
 import ssl
 import threading
@@ -24,9 +25,22 @@ SOCKET_SECONDS: Final = 20.0  # without a byte
 GRACE_SECONDS: Final = 10.0  # before the rate of a download is checked
 MAX_FAILURES: Final = 6  # in a row without a byte
 _RETRY_SECONDS: Final = (0.2, 1.0, 2.0, 5.0, 10.0)
+MIN_BUSY_SECONDS: Final = 1.0
+MAX_BUSY_SECONDS: Final = 300.0
+_BUSY_SECONDS: Final = 30.0  # a busy server that says no number of seconds
+_BUSY_SPREAD: Final = 0.5  # a share of the wait: devices that were sent away together come back apart
 _MAX_REDIRECTS: Final = 0
 _CONTENT_RANGE: Final = re.compile(r"bytes (\d{1,18})-\d{1,18}/(\d{1,18}|\*)")
+_SECONDS: Final = re.compile(r"[0-9]{1,9}")
 _log = logging.getLogger(__name__)
+
+
+class BusyError(exceptions.DownloadHTTPError):
+    """The server asks to come again in so many seconds: no failed attempt."""
+
+    def __init__(self, text: str, status: int, seconds: float) -> None:
+        super().__init__(text, status)
+        self.seconds = seconds
 
 
 class TransferRateCheck:
@@ -51,19 +65,57 @@ class TransferRateCheck:
 class MetadataFetcher(FetcherInterface):
     """The HTTP client of python-tuf and of target downloads."""
 
-    def __init__(self, tls: ssl.SSLContext | None, min_bytes_per_second: float, stopping: threading.Event) -> None:
+    def __init__(
+        self,
+        tls: ssl.SSLContext | None,
+        min_bytes_per_second: float,
+        seconds_left: Callable[[], float],
+        stopping: threading.Event,
+    ) -> None:
+        """`seconds_left` returns the time until the order's deadline."""
         self._pool = urllib3.PoolManager(
             ssl_context=tls, retries=False, timeout=urllib3.Timeout(connect=SOCKET_SECONDS, read=SOCKET_SECONDS)
         )
         self._min_rate = min_bytes_per_second
+        self._seconds_left = seconds_left
         self._stopping = stopping
+
+    def download_bytes(self, url: str, max_length: int) -> bytes:
+        """Downloads a file of metadata; after an interruption from the start again."""
+        failures = 0
+        while True:
+            try:
+                return super().download_bytes(url, max_length)
+            except exceptions.DownloadError as e:
+                failures += not isinstance(e, BusyError)
+                if _is_final(e) or failures >= MAX_FAILURES:
+                    raise
+                self.wait_to_retry(e, failures)
+
+    def wait_to_retry(self, error: Exception, failures: int) -> None:
+        """Waits after so many failures in a row, or as long as a busy server asked for.
+
+        Raises:
+            StoppedError: the agent stops.
+            UpdateError: the deadline passed.
+        """
+        left = self._seconds_left()
+        if isinstance(error, BusyError):
+            wait = min(max(error.seconds, MIN_BUSY_SECONDS), MAX_BUSY_SECONDS)
+            wait *= random.uniform(1.0, 1.0 + _BUSY_SPREAD)  # noqa: S311 - no secret
+        else:
+            wait = _RETRY_SECONDS[min(max(failures, 1), len(_RETRY_SECONDS)) - 1]
+        _log.info("%s; again in %.1f s", error, wait)
+        if self._stopping.wait(max(0.0, min(wait, left))):
+            raise StoppedError from error
+        if wait >= left:
+            raise UpdateError(UpdateRefusalCode.DEADLINE, f"the deadline passed during the download: {error}")
 
     def _fetch(self, url: str) -> Iterator[bytes]:
         response = self.open(url, {})
         if response.status != 200:
-            status = response.status
             response.close()
-            raise exceptions.DownloadHTTPError(f"{url.rsplit('/', 1)[-1]}: the server answered {status}", status)
+            raise http_error(response, url.rsplit("/", 1)[-1])
         return self.iter_body(response)
 
     def open(self, url: str, headers: dict[str, str]) -> urllib3.BaseHTTPResponse:
@@ -142,12 +194,12 @@ class TargetDownload:
                 self._resume(offset, on_bytes, crash_point)
             except (exceptions.DownloadError, exceptions.RepositoryError) as e:
                 # More bytes than ever before are progress, also where each attempt begins at the start.
-                failures, most = (1, self._size()) if self._size() > most else (failures + 1, most)
-                if isinstance(e, exceptions.DownloadLengthMismatchError) or failures >= MAX_FAILURES or _is_final(e):
+                if self._size() > most:
+                    failures, most = 0, self._size()
+                failures += not isinstance(e, BusyError)
+                if _is_final(e) or failures >= MAX_FAILURES:
                     raise _from_download_error(e) from e
-                _log.info("%s: %s; retrying", self._info.path, e)
-                if self._stopping.wait(_RETRY_SECONDS[min(failures, len(_RETRY_SECONDS)) - 1]):
-                    raise StoppedError from e
+                self._fetcher.wait_to_retry(e, failures)
         if offset > self._info.length:
             self._part.unlink()
             text = f"{self._info.path}: more than the {self._info.length} bytes that were signed"
@@ -204,7 +256,7 @@ class TargetDownload:
             self._is_whole = True
             text = f"{self._info.path}: the server did not send the requested range: again from the start"
             raise exceptions.DownloadError(text)
-        raise exceptions.DownloadHTTPError(f"{self._info.path}: the server answered {response.status}", response.status)
+        raise http_error(response, self._info.path)
 
     def _size(self) -> int:
         try:
@@ -221,8 +273,19 @@ class TargetDownload:
         return True
 
 
+def http_error(response: urllib3.BaseHTTPResponse, name: str) -> exceptions.DownloadHTTPError:
+    """Returns the error for a response without content; `name` is the requested file."""
+    status, text = response.status, f"{name}: the server answered {response.status}"
+    after = response.headers.get("Retry-After")
+    if status == 429 or (status == 503 and after is not None):
+        return BusyError(text, status, float(after) if after and _SECONDS.fullmatch(after) else _BUSY_SECONDS)
+    return exceptions.DownloadHTTPError(text, status)
+
+
 def _is_final(error: Exception) -> bool:
-    return isinstance(error, exceptions.DownloadHTTPError) and error.status_code in {400, 401, 403, 404, 410}
+    if isinstance(error, exceptions.DownloadHTTPError):
+        return error.status_code in {400, 401, 403, 404, 410}
+    return isinstance(error, exceptions.DownloadLengthMismatchError)
 
 
 def _from_download_error(error: Exception) -> UpdateError:

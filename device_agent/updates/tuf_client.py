@@ -81,7 +81,11 @@ class TufClient:
         from device_agent.updates.download import MetadataFetcher
 
         self._reject_clock_rollback()
-        fetcher = MetadataFetcher(self._source.tls(), self._source.min_bytes_per_second, self._stopping)
+
+        def seconds_left() -> float:
+            return (order.deadline - self._clock.now()).total_seconds()
+
+        fetcher = MetadataFetcher(self._source.tls(), self._source.min_bytes_per_second, seconds_left, self._stopping)
         base = self._source.url.rstrip("/")
         try:
             self._source.cache.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -15,9 +15,10 @@ class UpdateServer:
     """Serves a folder; the keys of the faults are ends of paths.
 
     `replace`: other content; `missing`: 404; `endless`: never ends; `slow`: a byte now and then; `cut`: ends after so
-    many bytes, so many times. `requests` are the requested paths and ranges. `tag`: the server's own entity tag, with
-    which it answers `If-Range`; `block`: a range begins at a multiple of it; `most`: bytes of a partial answer, 0 for
-    all; `range_text`: the form of `Content-Range`, empty for none.
+    many bytes, so many times; `refuse`: this status, so many times, with `retry_after` (empty: without). `requests`
+    are the requested paths and ranges. `tag`: the server's own entity tag, with which it answers `If-Range`; `block`: a
+    range begins at a multiple of it; `most`: bytes of a partial answer, 0 for all; `range_text`: the form of
+    `Content-Range`, empty for none.
     """
 
     def __init__(self, folder: Path, port: int = 0) -> None:
@@ -27,6 +28,8 @@ class UpdateServer:
         self.endless: set[str] = set()
         self.slow: set[str] = set()
         self.cut: dict[str, tuple[int, int]] = {}
+        self.refuse: dict[str, tuple[int, int]] = {}
+        self.retry_after = ""
         self.requests: list[tuple[str, str]] = []
         self.knows_ranges = True
         self.tag = ""
@@ -77,6 +80,10 @@ class UpdateServer:
         path = request.path
         requested = request.headers.get("Range", "")
         self.requests.append((path, requested))
+        refused = self._fault(path, self.refuse)
+        if refused is not None and self.refuse[refused][1] > 0:
+            self._refuse(request, refused)
+            return
         replaced = self._fault(path, self.replace)
         file = self.folder / path.lstrip("/")
         if self._fault(path, self.endless) is not None or self._fault(path, self.slow) is not None:
@@ -113,6 +120,15 @@ class UpdateServer:
             return
         for at in range(0, len(body), _PIECE):
             request.wfile.write(body[at : at + _PIECE])
+
+    def _refuse(self, request: BaseHTTPRequestHandler, key: str) -> None:
+        status, times = self.refuse[key]
+        self.refuse[key] = (status, times - 1)
+        request.send_response(status)
+        if self.retry_after:
+            request.send_header("Retry-After", self.retry_after)
+        request.send_header("Content-Length", "0")
+        request.end_headers()
 
     def _send_forever(self, request: BaseHTTPRequestHandler, *, slowly: bool) -> None:
         request.send_response(200)

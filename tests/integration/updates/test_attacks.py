@@ -336,7 +336,8 @@ def _shift(device: UpdateDevice, by: timedelta, monkeypatch: pytest.MonkeyPatch)
     device.clock.shift = by
 
 
-def test_an_unreachable_server_is_a_failure_and_no_refusal(scenario: Scenario) -> None:
+def test_an_unreachable_server_is_a_failure_and_no_refusal(scenario: Scenario, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(download, "_RETRY_SECONDS", (0.0,))
     scenario.server._server.shutdown()
     scenario.server._server.server_close()
     scenario.refused("unreachable", phase="failed")

@@ -11,6 +11,7 @@ import pytest
 from device_agent.updates import download, requirements
 from device_agent.updates.installers import fileset
 from schemas.commands import CommandState
+from schemas.updates import INSTALL
 from tests.support.update_device import UpdateDevice
 from tests.support.update_server import UpdateServer
 from tests.support.updates import Repository, archive, order
@@ -120,6 +121,80 @@ def test_without_ranges_and_progress_it_gives_up(made: Repository, device: Updat
     server.cut["data.bin"] = (PIECE, 100)
     assert device.install(order(found)).detail["reason_code"] == "unreachable"
     assert len([path for path, _ in server.requests if path.endswith("data.bin")]) == download.MAX_FAILURES
+
+
+FILES = ["2.root.json", "timestamp.json", "snapshot.json", "targets.json", "data.bin"]
+
+
+@pytest.mark.parametrize("file", FILES)
+@pytest.mark.parametrize(("status", "retry_after"), [(503, "0"), (429, "0"), (429, "")])
+def test_a_busy_server_is_asked_again_until_it_has_time(
+    made: Repository,
+    device: UpdateDevice,
+    server: UpdateServer,
+    monkeypatch: pytest.MonkeyPatch,
+    file: str,
+    status: int,
+    retry_after: str,
+) -> None:
+    for name in ("MIN_BUSY_SECONDS", "_BUSY_SECONDS"):
+        monkeypatch.setattr(download, name, 0.0)
+    found = made.publish("edge-app", "1.0", CONTENT, file="data.bin")
+    server.refuse[file] = (status, 3 * download.MAX_FAILURES)
+    server.retry_after = retry_after
+    result = device.install(order(found))
+    assert (result.state, result.reason) == (CommandState.SUCCEEDED, ""), result
+    assert server.refuse[file][1] == 0
+
+
+@pytest.mark.parametrize("file", ["timestamp.json", "data.bin"])
+def test_a_server_that_is_busy_until_the_deadline_ends_the_update_with_it(
+    made: Repository, device: UpdateDevice, server: UpdateServer, file: str
+) -> None:
+    found = made.publish("edge-app", "1.0", CONTENT, file="data.bin")
+    server.refuse[file] = (503, 1000)
+    server.retry_after = "30"
+    result = device.install(order(found, seconds=2))
+    assert (result.detail["phase"], result.detail["reason_code"]) == ("failed", "deadline"), result
+    assert "503" in result.reason
+
+
+def test_a_stopping_agent_does_not_wait_for_a_busy_server(
+    made: Repository, device: UpdateDevice, server: UpdateServer
+) -> None:
+    found = made.publish("edge-app", "1.0", CONTENT, file="data.bin")
+    server.refuse["timestamp.json"] = (503, 1)
+    server.retry_after = "86400"
+    device.send(INSTALL, order(found).params())
+    wait_for(lambda: server.refuse["timestamp.json"][1] == 0, "the server was asked")
+    device.stop()
+    device.start()  # the order goes on
+    assert device.ended().state is CommandState.SUCCEEDED
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_a_passing_error_of_one_request_is_no_failure_of_the_update(
+    made: Repository, device: UpdateDevice, server: UpdateServer, file: str
+) -> None:
+    found = made.publish("edge-app", "1.0", CONTENT, file="data.bin")
+    server.refuse[file] = (502, download.MAX_FAILURES - 1)
+    assert device.install(order(found)).state is CommandState.SUCCEEDED
+    if file != "2.root.json":  # there is none: 404
+        again = made.publish("edge-app", "1.1", CONTENT[1:], file="data.bin")
+        server.cut[file] = (100, 2)
+        assert device.install(order(again)).state is CommandState.SUCCEEDED
+        assert server.cut[file][1] == 0
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_a_lasting_error_ends_after_six_attempts(
+    made: Repository, device: UpdateDevice, server: UpdateServer, file: str
+) -> None:
+    found = made.publish("edge-app", "1.0", CONTENT, file="data.bin")
+    server.refuse[file] = (503, 1000)  # without Retry-After
+    result = device.install(order(found))
+    assert (result.detail["phase"], result.detail["reason_code"]) == ("failed", "unreachable"), result
+    assert 1000 - server.refuse[file][1] == download.MAX_FAILURES
 
 
 SIZE = 400_000
