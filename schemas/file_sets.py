@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import IO, Final
+from typing import IO, Final, Self
 
 ARCHIVES: Final = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2")
 MAX_MEMBERS: Final = 20_000  # the folders that names imply included
@@ -27,11 +27,16 @@ MAX_DEPTH: Final = 64  # parts of a name
 MAX_PART_BYTES: Final = 255
 MAX_PATH_BYTES: Final = 1024  # of a name, and of the target of a link
 MAX_OVERHEAD_BYTES: Final = MAX_MEMBERS * 4096  # headers and padding of the uncompressed archive
+MAX_HEADER_BYTES: Final = 32 * 1024  # of one extension header: long names, times, extended attributes
+MAX_HEADERS: Final = 8  # extension headers before one member
 _MAX_TIME: Final = 2**33  # seconds since 1970
 _CHUNK: Final = 1024 * 1024  # bytes
 # What `tarfile` raises where it misreads numbers, for maps of sparse files and for thousands of nested headers, too.
 _MISREAD: Final = (ValueError, ArithmeticError, LookupError, RecursionError)
 _DAMAGED: Final = (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, *_MISREAD)
+_EXTENSIONS: Final = frozenset(
+    {tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK}
+)
 _MAGIC: Final = 6  # bytes that tell the compression
 
 
@@ -79,9 +84,13 @@ def read_members(archive: IO[bytes], max_bytes: int) -> Iterator[Member]:
     total = 0
     with (
         _damage_refused("not a whole archive"),
-        tarfile.open(fileobj=_Uncompressed(archive, max_bytes + MAX_OVERHEAD_BYTES), mode="r|") as members,
+        tarfile.open(
+            fileobj=_Uncompressed(archive, max_bytes + MAX_OVERHEAD_BYTES), mode="r|", tarinfo=_bounded_headers()
+        ) as members,
     ):
-        for info in members:
+        while (info := members.next()) is not None:
+            # `tarfile` keeps every member, with a copy of all its headers.
+            members.members.clear()  # type: ignore[attr-defined]  # absent from the stubs
             member = _checked(info, seen)
             total += member.size
             if total > max_bytes:
@@ -106,6 +115,29 @@ def _damage_refused(what: str) -> Iterator[None]:
         raise ArchiveError(f"{what}: {e}") from e  # gzip's and bz2's; the system's have a number
     except _DAMAGED as e:
         raise ArchiveError(f"{what}: {e}") from e
+
+
+def _bounded_headers() -> type[tarfile.TarInfo]:
+    """Returns the headers of one archive, which refuse what is too large before `tarfile` reads it into memory."""
+
+    class Bounded(tarfile.TarInfo):
+        in_a_row = 0
+
+        @classmethod
+        def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+            info = super().frombuf(buf, encoding, errors)
+            if info.type == tarfile.GNUTYPE_SPARSE:
+                raise ArchiveError(f"{info.name!r}: a sparse file")
+            Bounded.in_a_row = Bounded.in_a_row + 1 if info.type in _EXTENSIONS else 0
+            if Bounded.in_a_row > MAX_HEADERS or (Bounded.in_a_row and not 0 <= info.size <= MAX_HEADER_BYTES):
+                raise ArchiveError(f"an extension header of more than {MAX_HEADER_BYTES} bytes, or too many of them")
+            return info
+
+        def _proc_gnusparse_10(self, *_arguments: object) -> None:
+            """`tarfile` calls this to read the map of a sparse file from its content, however long that is."""
+            raise ArchiveError(f"{self.name!r}: a sparse file")
+
+    return Bounded
 
 
 class _Uncompressed(io.BufferedIOBase):

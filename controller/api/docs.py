@@ -3,8 +3,8 @@
 from html import escape
 from typing import Any, Final
 
-from fastapi import APIRouter, Request
-from fastapi.responses import HTMLResponse
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import HTMLResponse, JSONResponse
 
 from controller.api.auth import public
 
@@ -19,9 +19,25 @@ _STYLE: Final = (
 
 
 @router.get("/api/docs", response_class=HTMLResponse)
-async def reference(request: Request) -> HTMLResponse:
+async def reference(request: Request) -> Response:
     """Returns every route with its parameters, body and responses."""
-    return HTMLResponse(page(request.app.openapi()))
+    return Response(_encoded(request)[0], media_type="text/html")
+
+
+@router.get("/api/openapi.json")
+async def description(request: Request) -> Response:
+    """Returns the OpenAPI description."""
+    return Response(_encoded(request)[1], media_type="application/json")
+
+
+def _encoded(request: Request) -> tuple[bytes, bytes]:
+    """Returns both forms, which are made once: anybody may ask for them, and to make them takes the loop tens of ms."""
+    state = request.app.state
+    if not hasattr(state, "reference"):
+        openapi = request.app.openapi()
+        state.reference = (page(openapi).encode(), JSONResponse(openapi).body)
+    made: tuple[bytes, bytes] = state.reference
+    return made
 
 
 def page(openapi: dict[str, Any]) -> str:

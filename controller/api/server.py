@@ -73,7 +73,7 @@ def create_api(services: Services, durations: ContainmentDurations) -> FastAPI:
         title="Cordon",
         version=API_VERSION,
         description="Evaluates device posture, contains violations at the broker, repairs and releases.",
-        openapi_url="/api/openapi.json",
+        openapi_url=None,  # FastAPI encodes it anew for each request; `docs` serves both forms as bytes
         docs_url=None,  # FastAPI's pages load scripts from a CDN
         redoc_url=None,
         redirect_slashes=False,

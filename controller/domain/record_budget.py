@@ -47,6 +47,8 @@ _FROM_DEVICES: Final = frozenset(
         AuditKind.KEY_REGISTRATION_REFUSED,
     }
 )
+# These name a device, and somebody with an enrolment token caused them: no share of the device's.
+FROM_STRANGERS: Final = frozenset({AuditKind.ENROLMENT_REFUSED, AuditKind.ENROLMENT_TOKEN_REUSED})
 _RULES: Final = {AuditKind.REPORT_POSTURE_CHANGED: "worse", AuditKind.DEVICE_EVENT_REPORTED: "rules"}
 # Of these the first time in a day is recorded whatever the budget says.
 _FINDINGS: Final = _FROM_DEVICES - {
@@ -98,6 +100,7 @@ class RecordBudget:
         self.folded = 0
         self.used_up = 0
         self._uses: dict[str, _Use] = {}
+        self._strangers = _Use(0)
 
     def load(self, uses: Iterable[RecordUse], now: float) -> None:
         """Goes on with what the audit holds since midnight; `now` in Unix seconds."""
@@ -111,7 +114,9 @@ class RecordBudget:
             return entries
         found: list[AuditEntry] = []
         for entry in entries:
-            if entry.device_id:
+            if entry.kind in FROM_STRANGERS:
+                self._admit_stranger(entry, int(now // DAY), found)
+            elif entry.device_id:
                 self._admit(entry, int(now // DAY), found)
             else:
                 found.append(entry)
@@ -146,6 +151,21 @@ class RecordBudget:
         use.size += size
         found.append(entry)
         self._tell_once(entry.device_id, use, found)
+
+    def _admit_stranger(self, entry: AuditEntry, day: int, found: list[AuditEntry]) -> None:
+        """Folds what the holder of one enrolment token repeats, whatever devices it names."""
+        if self._strangers.day != day:
+            self._strangers = _Use(day)
+        detail = entry.detail or {}
+        key = "\n".join((entry.kind.value, str(detail.get("token_id", "")), str(detail.get("code", ""))))
+        self._strangers.times[key] += 1
+        times = self._strangers.times[key]
+        if times > FULL_ROWS and times & (times - 1):
+            self.folded += 1
+            return
+        if times > FULL_ROWS:
+            entry = replace(entry, detail={**detail, "repeats": times // 2 - 1})
+        found.append(entry)
 
     def _is_recorded(self, entry: AuditEntry, use: _Use, times: int) -> bool:
         named = (entry.detail or {}).get(_RULES.get(entry.kind, ""))

@@ -129,6 +129,11 @@ class FleetState:
     def get(self, device_id: str) -> Device | None:
         return self.devices.get(device_id)
 
+    @property
+    def is_full(self) -> bool:
+        """Whether no further device has room."""
+        return len(self.devices) >= self._max_devices
+
     def get_or_new(self, device_id: str, now: float) -> Device:
         """The device, or a new one that was first seen `now`.
 
@@ -137,7 +142,7 @@ class FleetState:
         """
         device = self.devices.get(device_id)
         if device is None:
-            if len(self.devices) >= self._max_devices:
+            if self.is_full:
                 raise TooManyDevicesError(f"{self._max_devices} devices are known already")
             device = Device(device_id, first_seen=now, last_seen=now)
         return device

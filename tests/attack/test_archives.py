@@ -6,6 +6,7 @@ import io
 import lzma
 import os
 import tarfile
+import tracemalloc
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -203,6 +204,7 @@ def test_more_than_was_signed_is_refused_before_it_is_written(target: Target) ->
 def test_headers_do_not_decompress_without_end(target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
     """A header of a few kilobytes that decompresses to many megabytes."""
     monkeypatch.setattr(file_sets, "MAX_OVERHEAD_BYTES", 64 * 1024)
+    monkeypatch.setattr(file_sets, "MAX_HEADER_BYTES", 8 * MIB)
     info = member("a")
     info.pax_headers = {"comment": "x" * 4 * MIB}
     with pytest.raises(ArchiveError, match="than its members need"):
@@ -329,3 +331,59 @@ def test_damaged_archives_raise_nothing_else(data: st.DataObject) -> None:
             assert not is_published
         else:
             assert is_published
+
+
+def with_headers(headers: dict[str, str], content: bytes = CONTENT) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        info = tarfile.TarInfo("a")
+        info.size, info.pax_headers = len(content), headers
+        archive.addfile(info, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+def nested(kind: bytes) -> bytes:
+    """Thousands of headers that each belong to the next one."""
+    info = tarfile.TarInfo("././@LongLink")
+    info.type, info.size = kind, 1
+    return (info.tobuf(tarfile.GNU_FORMAT) + b"a".ljust(512, b"\0")) * 3000
+
+
+def long_header(kind: bytes) -> bytes:
+    info = tarfile.TarInfo("././@LongLink")
+    info.type, info.size = kind, file_sets.MAX_HEADER_BYTES + 1
+    return info.tobuf(tarfile.GNU_FORMAT) + b"a" * (MIB // 2)
+
+
+LARGE_HEADERS: Final[dict[str, Callable[[], bytes]]] = {
+    "a few nested": lambda: nested(tarfile.XHDTYPE)[: 1024 * (file_sets.MAX_HEADERS + 1)],
+    "long header": lambda: with_headers({"comment": "x" * file_sets.MAX_HEADER_BYTES}),
+    "long name": lambda: long_header(tarfile.GNUTYPE_LONGNAME),
+    "long global header": lambda: long_header(tarfile.XGLTYPE),
+    "long sparse map": lambda: with_headers({"GNU.sparse.major": "1", "GNU.sparse.minor": "0"}, b"9" * (MIB // 2)),
+}
+
+
+@pytest.mark.parametrize("name", LARGE_HEADERS)
+def test_large_headers_are_refused_before_they_are_read(target: Target, name: str) -> None:
+    """Finding: 70 KiB of archive took hundreds of MiB."""
+    content = LARGE_HEADERS[name]()
+    with pytest.raises(ArchiveError, match=r"extension header|sparse file"):
+        list(file_sets.read_members(io.BytesIO(content), MIB))
+    assert not target.publishes(content)
+
+
+def test_headers_of_all_members_take_no_memory() -> None:
+    """Each was kept, with a copy of the headers of the whole archive."""
+    buffer = io.BytesIO()
+    headers = {f"k{number}": "v" for number in range(1000)}
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT, pax_headers=headers) as archive:
+        for number in range(1000):
+            archive.addfile(member(f"f{number}"), io.BytesIO(CONTENT))
+    buffer.seek(0)
+    tracemalloc.start()
+    try:
+        assert sum(1 for one in file_sets.read_members(buffer, MIB) if one.size) == 1000
+        assert tracemalloc.get_traced_memory()[1] < 4 * MIB
+    finally:
+        tracemalloc.stop()

@@ -18,6 +18,7 @@ from controller.adapters.http_server.protocol import (
     RATE_WINDOW,
     Phase,
 )
+from controller.adapters.http_server.server import NEW_PER_SECOND, BoundedServer
 from controller.api.downloads import create_downloads
 from tests.support.certs import Certs
 from tests.support.http_listener import LARGE, Loop, RunningListener, is_closed, run_in, running_listener
@@ -245,3 +246,22 @@ def test_downloads_that_nobody_takes_keep_no_other_address_out(loop: Loop, tmp_p
                 client.close()
 
     run_in(loop, scenario)
+
+
+def test_an_address_that_comes_and_goes_keeps_no_other_out(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Finding: one address used up the new connections of each second by opening and closing."""
+    monkeypatch.setattr(BoundedServer, "on_tick", _never_a_new_second)
+
+    async def scenario() -> None:
+        async with running_listener(ConnectionLimits(384, 64)) as running:
+            for _ in range(NEW_PER_SECOND + 20):
+                (await running.connect("127.0.0.2")).close()
+            assert await running.fetch("127.0.0.2") == b"", "its own share is used up"
+            for address in ("127.0.0.3", "127.0.0.9"):
+                assert b"0 bytes" in await running.fetch(address)
+
+    run_in(loop, scenario)
+
+
+async def _never_a_new_second(server: BoundedServer, _counter: int) -> bool:
+    return server.should_exit

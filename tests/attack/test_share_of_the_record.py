@@ -22,8 +22,10 @@ from controller.domain.record_budget import (
 )
 from controller.ports.messages import IncomingMessage
 from controller.service.audit_log import AuditLogger
+from controller.service.identity.enrolment import EnrolmentRefusedError, EnrolmentTokenRequest
 from schemas.topics import UpChannel
 from tests.support.controller_harness import START, ControllerHarness, LogLines, open_harness
+from tests.support.identity import authority_settings, request_for
 from tests.support.reports import full, incoming
 
 DEVICE = "edge-1"
@@ -206,3 +208,69 @@ def test_no_mixture_of_entries_is_beyond_the_bound(sent: list[tuple[AuditKind, i
     own = [one for one in recorded if one.kind in _OWN]
     assert len(own) <= 1
     assert len(sent) == len(recorded) - len(own) + budget.folded, "each is recorded or counted"
+
+
+async def _refusals(harness: ControllerHarness, secret: str, count: int) -> None:
+    for _ in range(count):
+        harness.clock.at += 1.0
+        with pytest.raises(EnrolmentRefusedError):
+            await harness.identity.enrolment.enrol(secret, DEVICE, request_for(DEVICE), "192.0.2.1")
+
+
+async def test_what_others_say_of_a_device_uses_up_nothing_of_its_share(tmp_path: Path) -> None:
+    """Finding: the holder of a used token named another device until that one's reports released it no more."""
+    path, settings = tmp_path / "c.db", {**authority_settings(tmp_path), **SMALL}
+    async with open_harness(path, settings=settings) as made:
+        made.clock.at = MIDNIGHT
+        enrolment = made.identity.enrolment
+        secret, used = await enrolment.make_token(EnrolmentTokenRequest(1, 30 * DAY, "operator:a"))
+        await enrolment.enrol(secret, "mallory", request_for("mallory"), "192.0.2.1")
+        await send(made, incoming(DEVICE, full(DEVICE, 1, 23), at=made.clock.monotonic()))
+        before = len(await rows_of(made))
+        await _refusals(made, secret, 150)
+        assert not made.fleet.budget.is_used_up(DEVICE, made.clock.at)
+        other, _ = await enrolment.make_token(EnrolmentTokenRequest(1, DAY, "operator:a", device_id="somebody"))
+        await _refusals(made, other, 1)
+        found = (await rows_of(made))[before:]
+        assert [row.entry.kind for row in found] == [AuditKind.ENROLMENT_TOKEN_REUSED] * (FULL_ROWS + 2) + [
+            AuditKind.ENROLMENT_REFUSED
+        ], "the 64th and the 128th, and another token's for itself"
+        assert found[0].entry.detail["token_id"] == used.token_id
+        assert found[-2].entry.detail["repeats"] == 63
+        (counted,) = [one for one in await made.store.record_use(MIDNIGHT) if one.device_id == DEVICE]
+        assert counted.rows == before
+
+
+async def test_a_repeated_enrolment_is_recorded_once(tmp_path: Path) -> None:
+    """Finding: the same token and key, again and again, wrote a row each time."""
+    path, settings = tmp_path / "c.db", authority_settings(tmp_path)
+    async with open_harness(path, settings=settings) as made:
+        enrolment, csr = made.identity.enrolment, request_for(DEVICE)
+        secret, _ = await enrolment.make_token(EnrolmentTokenRequest(1, DAY, "operator:a", device_id=DEVICE))
+        given = {(await enrolment.enrol(secret, DEVICE, csr, "192.0.2.1")).certificate.serial for _ in range(5)}
+        assert len(given) == 1
+        replacing, _ = await enrolment.make_token(
+            EnrolmentTokenRequest(1, DAY, "operator:a", device_id=DEVICE, replaces=True)
+        )
+        later = request_for(DEVICE)
+        for _ in range(5):
+            made.clock.at += 1.0
+            await enrolment.enrol(replacing, DEVICE, later, "192.0.2.1")
+            await enrolment.enrol(secret, DEVICE, csr, "192.0.2.1")
+        assert len(await made.store.audit(kind=AuditKind.ENROLMENT_COMPLETED)) == 2
+
+
+async def test_an_enrolment_that_a_crash_interrupted_is_recorded_by_its_repetition(tmp_path: Path) -> None:
+    path, settings = tmp_path / "c.db", authority_settings(tmp_path)
+    async with open_harness(path, settings=settings) as made:
+        enrolment, csr = made.identity.enrolment, request_for(DEVICE)
+        secret, token = await enrolment.make_token(EnrolmentTokenRequest(1, DAY, "operator:a", device_id=DEVICE))
+        signed = made.identity.certificates.sign_client(
+            made.identity.certificates.authority.read(csr), (), f"token:{token.token_id}"
+        )
+        await made.identity.certificates.registry.admit(token.digest, signed, made.clock.at, is_known=False)
+    async with open_harness(path, settings=settings) as made:
+        got = await made.identity.enrolment.enrol(secret, DEVICE, csr, "192.0.2.1")
+        assert got.certificate.serial == signed.serial
+        assert made.fleet.devices[DEVICE].enrolled_with == token.token_id
+        assert len(await made.store.audit(kind=AuditKind.ENROLMENT_COMPLETED)) == 1

@@ -8,6 +8,7 @@ from typing import Final
 
 IpNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
+NEW_PER_ADDRESS: Final = 50  # connections of one address that are admitted in a second
 MIN_CONNECTIONS: Final = 16  # of a listener, however few descriptors there are
 _V6_SITE: Final = 64  # bits: one host has a whole /64 to take addresses from
 
@@ -48,6 +49,19 @@ class AddressCounts:
     def __init__(self, limits: ConnectionLimits) -> None:
         self._limits = limits
         self._open: Counter[str] = Counter()
+        self._new: Counter[str] = Counter()  # in this second
+
+    def begin_second(self) -> None:
+        """Forgets the new connections of the last second."""
+        self._new.clear()
+
+    def is_too_fast(self, address: str) -> bool:
+        """Counts a new connection; whether the address opened more than `NEW_PER_ADDRESS` in this second."""
+        key = self._key(address)
+        if key is None:
+            return False
+        self._new[key] += 1
+        return self._new[key] > NEW_PER_ADDRESS
 
     def take(self, address: str) -> bool:
         """Counts a connection; False, without counting it, at the limit."""

@@ -72,6 +72,7 @@ class BoundedServer(uvicorn.Server):
     async def on_tick(self, counter: int) -> bool:
         if counter % _TICKS == 0:
             self._admitted = 0
+            self._addresses.begin_second()
             self.end_overdue(asyncio.get_running_loop().time())
             self._report()
         return await super().on_tick(counter)
@@ -88,6 +89,11 @@ class BoundedServer(uvicorn.Server):
         return self._admitted < NEW_PER_SECOND
 
     def _admit(self, sock: socket.socket, address: str) -> None:
+        if self._addresses.is_too_fast(address):
+            # Closed at once and not counted: one address that comes and goes uses up nothing of the others' share.
+            self._refused["too many new connections of one address"] += 1
+            sock.close()
+            return
         if not self._addresses.take(address):
             self._refused["too many connections of one address"] += 1
             sock.close()

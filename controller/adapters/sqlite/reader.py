@@ -14,7 +14,7 @@ from controller.adapters.sqlite.options import StoreOptions
 from controller.domain.audit_kinds import AuditKind
 from controller.domain.device import REPORT_FIELDS, Device
 from controller.domain.effects import AuditEntry, CommandRecord, Effect
-from controller.domain.record_budget import ROW_BYTES, RecordUse
+from controller.domain.record_budget import FROM_STRANGERS, ROW_BYTES, RecordUse
 from controller.ports.broker_tables import AccessRules
 from controller.ports.errors import (
     StoreError,
@@ -212,8 +212,8 @@ def record_use(connection: sqlite3.Connection, since: float) -> list[RecordUse]:
     older = connection.execute("SELECT seq FROM audit WHERE at < ? ORDER BY seq DESC LIMIT 1", (since,)).fetchone()
     rows = connection.execute(
         "SELECT device_id, count(*), sum(length(CAST(detail AS BLOB))), max(kind = ?) FROM audit"
-        " WHERE seq > ? AND device_id <> '' GROUP BY device_id",
-        (AuditKind.AUDIT_BUDGET_USED_UP.value, 0 if older is None else older[0]),
+        " WHERE seq > ? AND device_id <> '' AND kind NOT IN (?, ?) GROUP BY device_id",
+        (AuditKind.AUDIT_BUDGET_USED_UP.value, 0 if older is None else older[0], *sorted(FROM_STRANGERS)),
     )
     return [
         RecordUse(device_id, count, (size or 0) + count * ROW_BYTES, bool(is_told))

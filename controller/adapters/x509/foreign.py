@@ -15,6 +15,7 @@ from controller.ports.certificates import AuthorityError, ExternalCrl, ExternalC
 from controller.ports.errors import SettingsError
 from schemas.http_deadline import HttpConnection, HttpsConnection
 from schemas.pem import PemError, read_certificates, read_crl
+from schemas.safe_files import open_for_reading
 
 MAX_LIST: Final = 16 * 1024 * 1024  # bytes
 MAX_ISSUERS: Final = 64
@@ -32,7 +33,7 @@ class X509ExternalCrls(ExternalCrls):
             SettingsError: the file cannot be used.
         """
         try:
-            with issuers.open("rb") as file:
+            with open_for_reading(issuers) as file:
                 content = file.read(_MAX_BUNDLE + 1)
             self._issuers = read_certificates(content, MAX_ISSUERS)
         except OSError as e:
@@ -91,7 +92,7 @@ def _parse(place: str, raw: bytes) -> x509.CertificateRevocationList:
 
 def _load(path: Path) -> bytes:
     try:
-        with path.open("rb") as file:
+        with open_for_reading(path) as file:  # a pipe would keep the thread for ever
             raw = file.read(MAX_LIST + 1)
     except OSError as e:
         raise AuthorityError(f"{path}: cannot be read: {e.strerror}") from e

@@ -20,7 +20,7 @@ from controller.service.ingest.rate_limit import TokenBuckets
 PREFIX: Final = "cordon-enrol_"
 TOKEN_BYTES: Final = 32  # random
 MAX_TOKENS: Final = 1000  # enrolment tokens
-REFUSALS_PER_SECOND: Final = 1.0  # refused enrolments that are audited
+REFUSALS_PER_SECOND: Final = 1.0  # refused enrolments of one token that are audited
 REFUSALS_BURST: Final = 30
 
 
@@ -134,12 +134,17 @@ class EnrolmentService:
             held = await self._registry.of(device_id)
             made = self._certificates.sign_client(request, held, f"token:{token.token_id}")
         except CertificateRequestRefusedError as e:
-            raise await self._record_refusal(device_id, peer, e.code, str(e)) from e
+            raise await self._record_refusal(token, device_id, peer, e.code, str(e)) from e
         is_known = self._fleet.get(device_id) is not None
         admission = await self._registry.admit(digest, made, now, is_known=is_known)
         if admission.certificate is None:
-            raise await self._record_refusal(device_id, peer, admission.code, admission.message)
-        return await self._issue(admission.token or token, admission.certificate, peer)
+            raise await self._record_refusal(token, device_id, peer, admission.code, admission.message)
+        token, given = admission.token or token, admission.certificate
+        if given.serial != made.serial and (
+            self._is_enrolled(device_id, token) or any(one.issued_at > given.issued_at for one in held)
+        ):
+            return self._answer(given)  # the response was lost, and nothing new was decided
+        return await self._issue(token, given, peer)
 
     def _read(self, pem: str, device_id: str) -> CertificateRequest:
         request = self._certificates.authority.read(pem)
@@ -158,15 +163,25 @@ class EnrolmentService:
             await self._fleet.apply_and_commit(name, enrolled)
         self._certificates.changed.set()
         self._certificates.on_changed(name)
+        return self._answer(certificate)
+
+    def _is_enrolled(self, device_id: str, token: EnrolmentToken) -> bool:
+        """Whether the enrolment with this token is recorded, or a full fleet has no place for it."""
+        device = self._fleet.get(device_id)
+        return self._fleet.is_full if device is None else device.enrolled_with == token.token_id
+
+    def _answer(self, certificate: Certificate) -> IssuedIdentity:
         authority = self._certificates.authority
         return IssuedIdentity(certificate, authority.chain, authority.trust, self._keys(), self._servers)
 
-    async def _record_refusal(self, device_id: str, peer: str, code: str, message: str) -> EnrolmentRefusedError:
-        """Audits a refusal, at a limited rate; returns the error."""
+    async def _record_refusal(
+        self, token: EnrolmentToken, device_id: str, peer: str, code: str, message: str
+    ) -> EnrolmentRefusedError:
+        """Audits a refusal, at a limited rate for each token; returns the error."""
         error = EnrolmentRefusedError(code, message)
-        if not self._audit_limit.take("", self._fleet.clock.monotonic()):
+        if not self._audit_limit.take(token.token_id, self._fleet.clock.monotonic()):
             return error
-        detail: dict[str, object] = {"code": code, "why": message, "peer": peer}
+        detail: dict[str, object] = {"code": code, "why": message, "peer": peer, "token_id": token.token_id}
         kind = AuditKind.ENROLMENT_TOKEN_REUSED if code == TOKEN_REFUSED.code else AuditKind.ENROLMENT_REFUSED
         entry = AuditEntry(kind, device_id, "unknown", "", detail, alert=True)
         await self._fleet.record(entry)

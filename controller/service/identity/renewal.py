@@ -19,6 +19,10 @@ from schemas.topics import DownChannel, down
 
 MAX_WAITING: Final = 10_000  # requests; more are dropped, and the device sends them again
 AT_ONCE: Final = 64  # requests processed at a time
+# Valid certificates of one device; beyond them it gets one a day. A lifetime needs three, but a device whose broker
+# refuses the new one tries another key each hour, and must not be locked out by that.
+MAX_VALID: Final = 8
+EVERY_WITH_ENOUGH: Final = 86_400.0  # seconds
 ANSWER_EXPIRY: Final = 600  # seconds; by then the device has sent its request again
 
 
@@ -117,6 +121,9 @@ class RenewalService:
             one.key == wanted.key and one.origin != f"renewal:{request.serial}" for one in held
         ):
             raise CertificateRequestRefusedError("key_used", "a renewal needs a new key")
+        if _has_enough(held, wanted.key, now):
+            text = f"the device has {MAX_VALID} valid certificates, and one more only each day: is its key copied?"
+            raise CertificateRequestRefusedError("too_many_certificates", text)
         try:
             proof = base64.b64decode(request.proof, validate=True)
         except binascii.Error as e:
@@ -126,3 +133,10 @@ class RenewalService:
         if now < present.renewable_from:
             text = "less than a third of the present certificate's lifetime is over: is the device's clock right?"
             raise CertificateRequestRefusedError("too_early", text)
+
+
+def _has_enough(held: tuple[Certificate, ...], key: str, now: float) -> bool:
+    """Whether the device gets no certificate for this key now; one that it has already is given again."""
+    valid = [one for one in held if one.kind is CertificateKind.CLIENT and one.is_valid(now)]
+    is_given = any(one.key == key for one in held)
+    return not is_given and len(valid) >= MAX_VALID and max(one.issued_at for one in valid) > now - EVERY_WITH_ENOUGH

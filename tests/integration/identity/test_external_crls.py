@@ -1,5 +1,6 @@
 """Lists of another authority, from a file and over HTTP: who is on one is out; a list that is not good moves nobody."""
 
+import os
 import threading
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -167,3 +168,16 @@ def test_issuers_that_are_none(tmp_path: Path) -> None:
     (tmp_path / "bad.pem").write_text("nothing")
     with pytest.raises(SettingsError, match="CERTIFICATE in PEM and nothing else"):
         X509ExternalCrls(tmp_path / "bad.pem")
+
+
+@pytest.mark.parametrize("which", ["list", "issuers"])
+async def test_a_pipe_is_no_list(scenario: Scenario, tmp_path: Path, which: str) -> None:
+    """Opening one would wait for ever."""
+    os.mkfifo(tmp_path / "pipe")
+    if which == "issuers":
+        with pytest.raises(SettingsError):
+            X509ExternalCrls(tmp_path / "pipe")
+        return
+    scenario.follow(str(tmp_path / "pipe"), tmp_path / "issuers.pem")
+    await scenario.lists.run_once()
+    assert list(scenario.lists.troubles) == [str(tmp_path / "pipe")]

@@ -1,6 +1,7 @@
 """Who gets in."""
 
 import hashlib
+import json
 
 import pytest
 
@@ -100,3 +101,13 @@ async def test_a_token_made_opens_until_it_is_revoked(api: Api) -> None:
         (AuditKind.TOKEN_REVOKED, "operator:tests", bob),
         (AuditKind.API_ACCESS_REFUSED, "unknown", refused),
     ]
+
+
+async def test_the_public_descriptions_are_encoded_once(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Finding: each request for one took the event loop tens of milliseconds, from anybody."""
+    paths = ("/api/docs", "/api/openapi.json")
+    first = [(await api.client.get(path)).content for path in paths]
+    assert json.loads(first[1]) == api.app.openapi()
+    monkeypatch.setattr(api.app, "openapi", lambda: pytest.fail("made again"))
+    monkeypatch.setattr("controller.api.docs.page", lambda _openapi: pytest.fail("made again"))
+    assert [(await api.client.get(path)).content for path in paths] == first

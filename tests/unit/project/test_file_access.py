@@ -21,7 +21,6 @@ _PLACES: Final = {
     "controller/adapters/sqlite/restore.py": "new files, with the rights of the folder's owner",
     "controller/adapters/sqlite/schema.py": "a new file, with the rights of the folder's owner",
     "controller/adapters/tuf_repository/publishing.py": _OPERATOR,
-    "controller/adapters/x509/foreign.py": _OPERATOR,
     "controller/adapters/x509/own_certificates.py": _OPERATOR,
     "controller/cli/access.py": _OPERATOR,
     "controller/cli/broker/audit.py": _OPERATOR,

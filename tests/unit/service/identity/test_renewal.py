@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from controller.domain.audit_kinds import AuditKind
 from controller.domain.identity.certificates import Certificate
 from controller.ports.messages import IncomingMessage
+from controller.service.identity.renewal import EVERY_WITH_ENOUGH, MAX_VALID
 from controller.service.identity.services import IdentityServices
 from device_agent.identity.keypair import make_csr, sign
 from schemas.enrolment import RenewRequest, RenewResponse, renewal_bytes
@@ -176,3 +177,31 @@ async def test_a_key_of_another_device_is_refused(scenario: Scenario) -> None:
     answer = await scenario.ask(wanted(scenario, fresh=shared))
     assert answer is not None
     assert (answer.certificate, answer.refused) == (None, "key_used")
+
+
+async def test_one_device_has_a_bounded_number_of_valid_certificates(scenario: Scenario) -> None:
+    """Finding: one certificate was renewed each second, for a new key each time."""
+    last = ec.generate_private_key(ec.SECP256R1())
+    for number in range(1, MAX_VALID):
+        scenario.harness.clock.at += 2.0
+        answer = await scenario.ask(wanted(scenario, fresh=last if number == MAX_VALID - 1 else None))
+        assert answer is not None
+        assert answer.certificate is not None
+    scenario.harness.clock.at += 2.0
+    refused = await scenario.ask(wanted(scenario))
+    assert refused is not None
+    assert (refused.certificate, refused.refused) == (None, "too_many_certificates")
+    scenario.harness.clock.at += 2.0
+    again = await scenario.ask(wanted(scenario, fresh=last))
+    assert again is not None
+    assert again.certificate is not None, "an answer that was lost is given again"
+    registry = scenario.identity.certificates.registry
+    assert len(await registry.of(DEVICE)) == MAX_VALID
+    scenario.harness.clock.at += EVERY_WITH_ENOUGH
+    daily = await scenario.ask(wanted(scenario))
+    assert daily is not None
+    assert daily.certificate is not None, "one a day: a device whose broker refuses new certificates is not locked out"
+    scenario.harness.clock.at += 2.0
+    refused = await scenario.ask(wanted(scenario))
+    assert refused is not None
+    assert refused.refused == "too_many_certificates"
