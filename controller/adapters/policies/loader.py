@@ -131,7 +131,8 @@ def _files(paths: Iterable[Path], problems: list[PolicyProblem]) -> list[Path]:
             continue
         try:
             # Also what is no readable file, such as a link whose target is gone: without its rules devices would pass.
-            inside = sorted(one for one in path.iterdir() if one.suffix in _SUFFIXES)
+            # Names that begin with a dot are editors' locks and copies, also links without a target.
+            inside = sorted(one for one in path.iterdir() if one.suffix in _SUFFIXES and not one.name.startswith("."))
         except OSError as e:
             problems.append(PolicyProblem(str(path), 0, 0, f"cannot be read: {e.strerror}"))
             continue

@@ -379,3 +379,10 @@ def test_link_to_a_policy_file_is_followed(tmp_path: Path) -> None:
     (tmp_path / "kept" / "a").write_text(small())
     (tmp_path / "a.yaml").symlink_to("kept/a")
     assert len(load_policies([tmp_path], language()).policies) == 1
+
+
+def test_files_of_editors_are_no_policies(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text(small())
+    (tmp_path / ".#a.yaml").symlink_to("ada@host.1234")
+    (tmp_path / ".b.yaml").write_text("not a policy")
+    assert len(load_policies([tmp_path], language()).policies) == 1
