@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.x509.oid import CRLEntryExtensionOID, ExtensionOID
 
 from controller.adapters.x509 import building
 from controller.ports.certificates import AuthorityError, ExternalCrl, ExternalCrls
@@ -62,11 +63,23 @@ class X509ExternalCrls(ExternalCrls):
             issuer=building.key_identifier(issuer.public_key()),
             number=_number(found),
             next_update=until.timestamp(),
-            serials=frozenset(f"{one.serial_number:x}" for one in found),
+            serials=_serials(place, found),
         )
 
 
 _SKEW: Final = 3600.0  # seconds; clocks disagree a little
+# RFC 5280, 5.2: a list with another critical extension is not used.
+_KNOWN: Final = frozenset(
+    {
+        ExtensionOID.AUTHORITY_KEY_IDENTIFIER,
+        ExtensionOID.CRL_NUMBER,
+        ExtensionOID.ISSUING_DISTRIBUTION_POINT,
+        ExtensionOID.DELTA_CRL_INDICATOR,
+    }
+)
+_KNOWN_OF_ENTRIES: Final = frozenset(
+    {CRLEntryExtensionOID.CRL_REASON, CRLEntryExtensionOID.INVALIDITY_DATE, CRLEntryExtensionOID.CERTIFICATE_ISSUER}
+)
 
 
 def _signed(found: x509.CertificateRevocationList, issuer: x509.Certificate) -> bool:
@@ -74,6 +87,36 @@ def _signed(found: x509.CertificateRevocationList, issuer: x509.Certificate) -> 
         return found.is_signature_valid(issuer.public_key())  # type: ignore[arg-type]  # another kind is a TypeError
     except (TypeError, UnsupportedAlgorithm):
         return False
+
+
+def _serials(place: str, found: x509.CertificateRevocationList) -> frozenset[str]:
+    """Returns the serial numbers in a list (AuthorityError: what its entries mean is not known here).
+
+    A list that covers only a part of its issuer's certificates is usable: who is on it is revoked.
+    """
+    try:
+        _reject_unknown(place, found.extensions, _KNOWN)
+        for one in found.extensions:
+            if isinstance(one.value, x509.DeltaCRLIndicator):
+                raise AuthorityError(f"{place}: lists only changes of another list (a delta CRL)")
+            if isinstance(one.value, x509.IssuingDistributionPoint) and one.value.indirect_crl:
+                raise AuthorityError(f"{place}: has entries of other authorities (an indirect CRL)")
+        for entry in found:
+            _reject_unknown(place, entry.extensions, _KNOWN_OF_ENTRIES)
+            for one in entry.extensions:
+                if isinstance(one.value, x509.CertificateIssuer):
+                    raise AuthorityError(f"{place}: has entries of other authorities (an indirect CRL)")
+                if isinstance(one.value, x509.CRLReason) and one.value.reason is x509.ReasonFlags.remove_from_crl:
+                    raise AuthorityError(f"{place}: has entries of a delta CRL (removeFromCRL)")
+        return frozenset(f"{one.serial_number:x}" for one in found)
+    except (ValueError, x509.DuplicateExtension) as e:
+        raise AuthorityError(f"{place}: its extensions cannot be read: {e}") from e
+
+
+def _reject_unknown(place: str, extensions: x509.Extensions, known: frozenset[x509.ObjectIdentifier]) -> None:
+    for one in extensions:
+        if one.critical and one.oid not in known:
+            raise AuthorityError(f"{place}: has a critical extension that is not known here ({one.oid.dotted_string})")
 
 
 def _number(found: x509.CertificateRevocationList) -> int:

@@ -4,11 +4,16 @@ import os
 import threading
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.serialization import Encoding
 
+from controller.adapters.x509 import folder
 from controller.adapters.x509.authority import X509Authority, registered
 from controller.adapters.x509.foreign import X509ExternalCrls
 from controller.domain.audit_kinds import AuditKind
@@ -130,6 +135,62 @@ async def test_a_list_that_is_not_good_moves_nobody_and_is_an_alert_once(
         scenario.publish()
         await scenario.lists.run_once()
         assert scenario.lists.troubles == {}
+
+
+OTHER = x509.CertificateIssuer([x509.DNSName("other-ca.example")])
+UNKNOWN = x509.UnrecognizedExtension(x509.ObjectIdentifier("1.2.3.4"), b"\x05\x00")
+
+
+def scope(*, indirect: bool) -> x509.IssuingDistributionPoint:
+    return x509.IssuingDistributionPoint(
+        full_name=None,
+        relative_name=None,
+        only_contains_user_certs=not indirect,
+        only_contains_ca_certs=False,
+        only_some_reasons=None,
+        indirect_crl=indirect,
+        only_contains_attribute_certs=False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("of_list", "of_entry", "is_critical", "why"),
+    [
+        (x509.DeltaCRLIndicator(4), x509.CRLReason(x509.ReasonFlags.remove_from_crl), True, "delta"),
+        (x509.DeltaCRLIndicator(4), None, False, "delta"),
+        (None, x509.CRLReason(x509.ReasonFlags.remove_from_crl), False, "removeFromCRL"),
+        (scope(indirect=True), OTHER, True, "indirect"),
+        (scope(indirect=True), None, True, "indirect"),
+        (None, OTHER, True, "indirect"),
+        (UNKNOWN, None, True, "1.2.3.4"),
+        (None, UNKNOWN, True, "1.2.3.4"),
+        (UNKNOWN, UNKNOWN, False, ""),
+        (scope(indirect=False), x509.CRLReason(x509.ReasonFlags.key_compromise), True, ""),
+        (None, x509.InvalidityDate(datetime(2026, 1, 1, tzinfo=UTC)), True, ""),
+        (None, x509.CRLReason(x509.ReasonFlags.certificate_hold), False, ""),
+    ],
+)
+async def test_a_list_is_used_only_if_all_that_it_says_is_understood(
+    scenario: Scenario,
+    tmp_path: Path,
+    of_list: x509.ExtensionType | None,
+    of_entry: x509.ExtensionType | None,
+    is_critical: bool,
+    why: str,
+) -> None:
+    signer = folder.load(tmp_path / "foreign" / "ca")
+    at = datetime.fromtimestamp(START, UTC)
+    entry = x509.RevokedCertificateBuilder(int(scenario.device.serial, 16), at)
+    entry = entry.add_extension(of_entry, is_critical) if of_entry is not None else entry
+    made = x509.CertificateRevocationListBuilder(
+        signer.issuing.subject, at, at + timedelta(days=1), [], [entry.build()]
+    )
+    made = made.add_extension(of_list, is_critical) if of_list is not None else made
+    scenario.path.write_bytes(made.sign(signer.key, hashes.SHA256()).public_bytes(Encoding.DER))
+    await scenario.lists.run_once()
+    assert scenario.out() == (not why)
+    assert len(scenario.lists.troubles) == bool(why)
+    assert why in "".join(scenario.lists.troubles.values())
 
 
 async def test_a_list_in_der_over_http(scenario: Scenario, tmp_path: Path) -> None:
