@@ -236,27 +236,28 @@ class TargetDownload:
             raise exceptions.DownloadError(f"{received} of {self._info.length} bytes arrived")
 
     def _start_of(self, response: urllib3.BaseHTTPResponse, offset: int) -> int:
-        """Returns where the body begins: a 206 may begin before the requested byte, at a block of a cache.
+        """Returns where the body begins: a range may begin before the requested byte, at a block of a cache.
 
         Raises:
             DownloadError: the body cannot be used; the next attempt begins at the start.
-            UpdateError: the whole is not as long as was signed.
         """
-        if response.status == 200:  # the server does not support ranges, or was not asked for one
+        is_range_requested = offset > 0 and not self._is_whole
+        status, length = response.status, response.headers.get("Content-Length")
+        # Some servers and proxies answer a range with 200: with another length than the whole it is no whole.
+        is_whole = length in {None, str(self._info.length)}
+        if status == 200 and (is_whole or not is_range_requested):
             return 0
-        found = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", "")) if response.status == 206 else None
-        if found is not None and int(found[1]) <= offset:
-            if found[2] not in {"*", str(self._info.length)}:
-                response.close()
-                text = f"{self._info.path}: {found[2]} bytes, {self._info.length} were signed"
-                raise UpdateError(UpdateRefusalCode.WRONG_LENGTH, text)
-            return int(found[1])
+        if status in {200, 206}:
+            found = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
+            if found is not None and int(found[1]) <= offset and found[2] in {"*", str(self._info.length)}:
+                return int(found[1])
         response.close()
-        if response.status in {206, 416}:
+        error = http_error(response, self._info.path)
+        if status in {200, 206, 416} or (is_range_requested and _is_final(error)):
             self._is_whole = True
             text = f"{self._info.path}: the server did not send the requested range: again from the start"
             raise exceptions.DownloadError(text)
-        raise http_error(response, self._info.path)
+        raise error
 
     def _size(self) -> int:
         try:

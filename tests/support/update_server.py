@@ -16,9 +16,9 @@ class UpdateServer:
 
     `replace`: other content; `missing`: 404; `endless`: never ends; `slow`: a byte now and then; `cut`: ends after so
     many bytes, so many times; `refuse`: this status, so many times, with `retry_after` (empty: without). `requests`
-    are the requested paths and ranges. `tag`: the server's own entity tag, with which it answers `If-Range`; `block`: a
-    range begins at a multiple of it; `most`: bytes of a partial answer, 0 for all; `range_text`: the form of
-    `Content-Range`, empty for none.
+    are the requested paths and ranges. `tag`: the server's own entity tag, with which it answers `If-Range`;
+    `partial_status`: of the answer to a range; `block`: a range begins at a multiple of it; `most`: bytes of a partial
+    answer, 0 for all; `range_text`: the form of `Content-Range`, empty for none.
     """
 
     def __init__(self, folder: Path, port: int = 0) -> None:
@@ -33,6 +33,7 @@ class UpdateServer:
         self.requests: list[tuple[str, str]] = []
         self.knows_ranges = True
         self.tag = ""
+        self.partial_status = 206
         self.block = 1
         self.most = 0
         self.range_text = "bytes {start}-{end}/{total}"
@@ -101,7 +102,7 @@ class UpdateServer:
             return
         is_partial, start = start > 0, start - start % self.block
         body = content[start : start + self.most] if is_partial and self.most else content[start:]
-        request.send_response(206 if is_partial else 200)
+        request.send_response(self.partial_status if is_partial else 200)
         request.send_header("Content-Length", str(len(body)))
         if self.tag:
             request.send_header("ETag", self.tag)

@@ -77,6 +77,40 @@ def test_a_range_that_begins_elsewhere_starts_over_and_keeps_the_retries(
     assert ranges == ["", f"bytes={PIECE}-", "", "", ""]
 
 
+@pytest.mark.parametrize("text", ["bytes {start}-{end}/{total}", "bytes {start}-{end}/*"])
+def test_a_range_answered_with_200_is_believed_by_its_content_range(
+    made: Repository, device: UpdateDevice, server: UpdateServer, text: str
+) -> None:
+    server.partial_status = 200
+    server.range_text = text
+    assert fetched(made, device, server) == list(range(0, len(CONTENT), PIECE))
+
+
+@pytest.mark.parametrize("text", ["", "bytes {end}-{end}/{total}", "items {start}-{end}/{total}"])
+@pytest.mark.parametrize("status", [200, 400, 404, 416])
+def test_a_useless_answer_to_a_range_starts_over(
+    made: Repository, device: UpdateDevice, server: UpdateServer, text: str, status: int
+) -> None:
+    found = made.publish("edge-app", "1.0", CONTENT, file="data.bin")
+    server.partial_status = status
+    server.range_text = text
+    server.cut["data.bin"] = (PIECE, 1)
+    result = device.install(order(found))
+    assert (result.state, result.reason) == (CommandState.SUCCEEDED, ""), result
+    ranges = [requested for path, requested in server.requests if path.endswith("data.bin")]
+    assert ranges == ["", f"bytes={PIECE}-", ""]
+
+
+def test_a_truncated_copy_of_a_cache_is_not_asked_for_by_range_again(
+    made: Repository, device: UpdateDevice, server: UpdateServer
+) -> None:
+    """The cache has fewer bytes with their own length; the whole, fetched again, is the signed one."""
+    found = made.publish("edge-app", "1.0", CONTENT, file="data.bin")
+    server.range_text = "bytes {start}-{end}/12345"
+    server.cut["data.bin"] = (PIECE, 1)
+    assert device.install(order(found)).state is CommandState.SUCCEEDED
+
+
 def test_a_range_beyond_the_end_starts_over(made: Repository, device: UpdateDevice, server: UpdateServer) -> None:
     """A part of an earlier attempt that a server with a shorter file refuses: the whole decides."""
     found = made.publish("edge-app", "1.0", CONTENT, file="data.bin")
@@ -91,9 +125,11 @@ def test_a_range_beyond_the_end_starts_over(made: Repository, device: UpdateDevi
 
 def test_a_whole_of_another_length_is_refused(made: Repository, device: UpdateDevice, server: UpdateServer) -> None:
     found = made.publish("edge-app", "1.0", CONTENT, file="data.bin")
-    server.range_text = "bytes {start}-{end}/12345"
+    server.replace["data.bin"] = CONTENT[: 2 * PIECE]
     server.cut["data.bin"] = (PIECE, 1)
     assert device.install(order(found)).detail["reason_code"] == "wrong_length"
+    ranges = [requested for path, requested in server.requests if path.endswith("data.bin")]
+    assert ranges == ["", f"bytes={PIECE}-", ""]
 
 
 def test_content_mixed_of_two_is_fetched_again_in_one_piece(
