@@ -17,6 +17,7 @@ from controller.api.context import FleetDep, StoreDep
 from controller.api.errors import ApiError
 from controller.api.refusal_audit import RefusalAudit
 from controller.domain.audit_kinds import AuditKind
+from controller.domain.client_address import counted_as
 from controller.domain.principal import Principal
 from controller.domain.scopes import Scope
 from controller.ports.store import ApiToken
@@ -42,7 +43,7 @@ def digest_of(token: str) -> str:
 
 
 class FailedAttempts:
-    """Counts the failed attempts of each peer; `monotonic` returns seconds."""
+    """Counts the failed attempts of each peer, an IPv6 /64 as one; `monotonic` returns seconds."""
 
     def __init__(self, monotonic: Callable[[], float]) -> None:
         self._monotonic = monotonic
@@ -50,7 +51,7 @@ class FailedAttempts:
 
     def record(self, peer: str) -> float:
         """Counts a failure of `peer`; returns the seconds that it has to wait, 0 below the limit."""
-        now = self._monotonic()
+        peer, now = counted_as(peer), self._monotonic()
         began, count = self._peers.pop(peer, (now, 0))
         if now - began >= WINDOW:
             began, count = now, 0

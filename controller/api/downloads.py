@@ -18,6 +18,8 @@ from starlette.routing import Mount
 from starlette.staticfiles import NotModifiedResponse, StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from controller.domain.client_address import counted_as
+
 _MIB: Final = 1024 * 1024
 _HASHED: Final = re.compile(r"^([0-9a-f]{64})\.")
 _VERSIONED: Final = re.compile(r"^\d+\.[a-z]+\.json$")
@@ -42,7 +44,10 @@ class BandwidthLimiter:
 
 
 class DownloadThrottle:
-    """Limits number and bandwidth of downloads, in all and per address, and ends them with their connection."""
+    """Limits number and bandwidth of downloads, in all and per address, and ends them with their connection.
+
+    An IPv6 /64 counts as one address.
+    """
 
     def __init__(self, app: ASGIApp, *, bandwidth: BandwidthLimiter, most: int, most_per_address: int) -> None:
         self._app = app
@@ -53,7 +58,7 @@ class DownloadThrottle:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serves the request, or responds 503 with Retry-After."""
-        address = (scope.get("client") or ("",))[0]
+        address = counted_as((scope.get("client") or ("",))[0])
         if (
             scope["type"] != "http"
             or self._active[address] >= self._most_per_address

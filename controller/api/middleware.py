@@ -9,6 +9,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from controller.api.errors import answer
+from controller.domain.client_address import counted_as
 
 MAX_BODY: Final = 64 * 1024  # bytes
 MAX_POLICY_BODY: Final = 2 * 1024 * 1024  # bytes; for policy files and templates
@@ -33,7 +34,7 @@ IpNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 class BodyMemory:
-    """Counts the bytes of the bodies that requests hold, in all and per address."""
+    """Counts the bytes of the bodies that requests hold, in all and per address, an IPv6 /64 as one."""
 
     def __init__(self, total: int = MAX_BODIES, per_address: int = MAX_BODIES_PER_ADDRESS) -> None:
         self._total = total
@@ -48,6 +49,7 @@ class BodyMemory:
 
     def take(self, address: str, count: int) -> bool:
         """Counts bytes; False, without counting them, where a bound would be exceeded."""
+        address = counted_as(address)
         if self._sum + count > self._total or self._held[address] + count > self._per_address:
             return False
         self._held[address] += count
@@ -55,6 +57,7 @@ class BodyMemory:
         return True
 
     def release(self, address: str, count: int) -> None:
+        address = counted_as(address)
         self._sum -= count
         self._held[address] -= count
         if self._held[address] <= 0:

@@ -12,8 +12,11 @@ from typing import Any
 import httpx
 import pytest
 from pydantic import ValidationError
+from starlette.types import Message, Receive, Scope, Send
 
 from controller.adapters.http_server.admission import ConnectionLimits
+from controller.api.auth import MAX_FAILURES, FailedAttempts
+from controller.api.downloads import BandwidthLimiter, DownloadThrottle
 from controller.api.middleware import MAX_BODIES, BodyMemory, ForwardedHeaders, RequestLimitMiddleware
 from controller.app.servers import HttpListener, ListenerSettings
 from controller.service.settings.rollouts import UpdateSettings
@@ -209,3 +212,43 @@ def test_a_certificate_in_a_scanned_folder_sends_the_agent_nowhere(tmp_path: Pat
             assert "chains to the trust store only" in reasons["/certs/x.pem"]
             assert ("which is not public" in reasons["/certs/y.pem"]) == (not chosen)
     assert requests == ["/admin?delete=all"], "only the chain to the trust store, and only where the network is allowed"
+
+
+async def test_all_addresses_of_an_ipv6_host_are_one_client() -> None:
+    """Finding: connections counted so; wrong tokens, bodies and downloads for each of its 2^64 addresses."""
+    host, neighbour = [f"2001:db8:1:2::{n:x}" for n in range(1, MAX_FAILURES + 2)], "2001:db8:1:3::1"
+    failures = FailedAttempts(lambda: 0.0)
+    assert [failures.record(each) > 0 for each in host] == [False] * MAX_FAILURES + [True]
+    assert failures.record(neighbour) == 0
+    memory = BodyMemory(total=100, per_address=60)
+    assert memory.take(host[0], 60)
+    assert not memory.take(host[1], 1)
+    assert memory.take(neighbour, 1)
+    memory.release(host[2], 60)
+    assert memory.take(host[1], 60)
+
+    served: list[str] = []
+
+    async def app(scope: Scope, _receive: Receive, _send: Send) -> None:
+        served.append(scope["client"][0])
+        for address in (host[1], neighbour):
+            if len(served) == 1:
+                await downloads(_download(address), _nothing, refused)
+
+    async def refused(message: Message) -> None:
+        statuses.append(message.get("status"))
+
+    statuses: list[object] = []
+    downloads = DownloadThrottle(app, bandwidth=BandwidthLimiter(0), most=9, most_per_address=1)
+    await downloads(_download(host[0]), _nothing, refused)
+    assert served == [host[0], neighbour]
+    assert statuses == [503, None]
+
+
+def _download(address: str) -> Scope:
+    return {"type": "http", "method": "GET", "path": "/", "headers": [], "client": (address, 1)}
+
+
+async def _nothing() -> Message:
+    await asyncio.Event().wait()
+    return {}

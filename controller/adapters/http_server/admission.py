@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
+from controller.domain.client_address import counted_as, parse_address
+
 IpNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 NEW_PER_ADDRESS: Final = 50  # connections of one address that are admitted in a second
 MIN_CONNECTIONS: Final = 16  # of a listener, however few descriptors there are
-_V6_SITE: Final = 64  # bits: one host has a whole /64 to take addresses from
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,14 +84,6 @@ class AddressCounts:
 
     def _key(self, address: str) -> str | None:
         """What is counted; None for a proxy."""
-        try:
-            parsed = ipaddress.ip_address(address.partition("%")[0])
-        except ValueError:
-            return address
-        if isinstance(parsed, ipaddress.IPv6Address) and parsed.ipv4_mapped is not None:
-            parsed = parsed.ipv4_mapped
-        if any(parsed in network for network in self._limits.proxies):
-            return None
-        if isinstance(parsed, ipaddress.IPv6Address):
-            return str(ipaddress.ip_network((parsed, _V6_SITE), strict=False))
-        return str(parsed)
+        parsed = parse_address(address)
+        is_proxy = parsed is not None and any(parsed in network for network in self._limits.proxies)
+        return None if is_proxy else counted_as(address)

@@ -1,7 +1,7 @@
 """OCSP: asks the responder named in a certificate for its status, only where the configuration allows it."""
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 from cryptography import x509
@@ -15,6 +15,7 @@ from device_agent.collectors.crypto.certificate_chain import DAMAGED, find_issue
 from device_agent.collectors.crypto.fetch import FetchError, IpNetwork, fetch_public
 
 MAX_RESPONSE_BYTES: Final = 64 * 1024
+_MAX_AGE: Final = timedelta(days=7)  # of a response that does not say how long it holds: there is no nonce
 _STATUSES: Final = {
     ocsp.OCSPCertStatus.GOOD: "good",
     ocsp.OCSPCertStatus.REVOKED: "revoked",
@@ -72,8 +73,8 @@ def _evaluate_response(
         return "notchecked", "OCSP: the response is for another certificate"
     if not any(_is_signed_by(response, signer) for signer in _authorised_responders(response, issuer, now)):
         return "notchecked", "OCSP: the response has no valid signature"
-    until = response.next_update_utc
-    if response.this_update_utc > now or (until is not None and until <= now):
+    until = response.next_update_utc or response.this_update_utc + _MAX_AGE
+    if response.this_update_utc > now or until <= now:
         return "notchecked", "OCSP: the response is out of date"
     return _STATUSES[response.certificate_status], ""
 

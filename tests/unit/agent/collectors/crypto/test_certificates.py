@@ -272,6 +272,8 @@ NO_DELEGATE = ROOT.issue("responder", usage=ExtendedKeyUsageOID.SERVER_AUTH)
         ),
         (ocsp.OCSPCertStatus.GOOD, OTHER.own, {}, "notchecked", "no valid signature"),
         (ocsp.OCSPCertStatus.GOOD, ROOT.own, {"end": NOW - timedelta(hours=1)}, "notchecked", "out of date"),
+        (ocsp.OCSPCertStatus.GOOD, ROOT.own, {"end": None}, "good", ""),
+        (ocsp.OCSPCertStatus.GOOD, ROOT.own, {"start": NOW - 8 * DAY, "end": None}, "notchecked", "out of date"),
     ],
 )  # fmt: skip
 def test_ocsp_responses_are_checked(
