@@ -10,7 +10,8 @@ from yaml.nodes import ScalarNode
 
 from controller.adapters.policies.document import DocumentPath, YamlDocument, index_within
 from controller.adapters.policies.models import keys_at
-from controller.domain.policy.cel import SCHEMES, CelEnvironment, CelExpression, ExpressionError
+from controller.domain.policy.cel import CelEnvironment, CelExpression, ExpressionError
+from controller.domain.policy.versions import SCHEMES
 
 _UNDECLARED: Final = re.compile(r"undeclared reference to '([^']*)'")
 _NEXT: Final = re.compile(r"ERROR: <input>:(\d+):(\d+): (.*)")

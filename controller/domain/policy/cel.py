@@ -7,14 +7,13 @@ serialized checked expression, a protobuf message, so that no protobuf library a
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, Final
 
 from cel_expr_python import cel
-from univers.versions import AlpineLinuxVersion, DebianVersion, InvalidVersion, RpmVersion, SemverVersion, Version
+
+from controller.domain.policy.versions import is_older_version
 
 MAX_EXPRESSION: Final = 2000  # characters
-_COMPARISONS_KEPT: Final = 8192  # entries; a fleet repeats few version pairs
 
 _TYPES: Final[dict[str, cel.Type]] = {
     "string": cel.Type.STRING,
@@ -23,12 +22,6 @@ _TYPES: Final[dict[str, cel.Type]] = {
     "list(string)": cel.Type.List(cel.Type.STRING),
     "list(int)": cel.Type.List(cel.Type.INT),
     "map(string,string)": cel.Type.Map(cel.Type.STRING, cel.Type.STRING),
-}
-SCHEMES: Final[dict[str, type[Version]]] = {
-    "deb": DebianVersion,
-    "rpm": RpmVersion,
-    "apk": AlpineLinuxVersion,
-    "semver": SemverVersion,
 }
 
 
@@ -48,22 +41,6 @@ class ExpressionError(ValueError):
 
 class EvaluationError(ValueError):
     """A compiled expression cannot be evaluated with these facts."""
-
-
-@lru_cache(maxsize=_COMPARISONS_KEPT)
-def is_older_version(a: str, b: str, scheme: str) -> bool:
-    """Whether version `a` is before `b` in the order of `scheme` (deb, rpm, apk, semver).
-
-    Raises:
-        ValueError: the scheme is unknown, or a text is not a version in it.
-    """
-    kind = SCHEMES.get(scheme)
-    if kind is None:
-        raise ValueError(f"unknown version scheme {scheme!r}: one of {', '.join(SCHEMES)}")
-    try:
-        return bool(kind(a) < kind(b))
-    except InvalidVersion as e:
-        raise ValueError(str(e)) from e
 
 
 @dataclass(frozen=True, slots=True)

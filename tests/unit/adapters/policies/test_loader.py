@@ -136,7 +136,10 @@ def test_two_errors_in_one_expression_are_both_told() -> None:
     [
         ("older(os_id, os_id)", "older() takes three texts: older(version, other version, scheme)"),
         ("older(os_id, 1, 'deb')", "older() takes three texts"),
-        ("older(os_id, os_id, 'debian')", "unknown version scheme 'debian', one of deb, rpm, apk, semver"),
+        (
+            "older(os_id, os_id, 'debian')",
+            "unknown version scheme 'debian', one of deb, rpm, apk, opkg, semver, kernel",
+        ),
         ("listening_ports", "an expression has the type bool, this one has LIST<INT>"),
         ("os_id < 3", "found no matching overload for '_<_'"),
     ],

@@ -9,7 +9,6 @@ from controller.domain.policy.cel import (
     EvaluationError,
     ExpressionError,
     evaluate,
-    is_older_version,
 )
 
 LANGUAGE = CelEnvironment({"ports": "list(int)", "name": "string", "on": "bool", "device.class": "string", "n": "int"})
@@ -82,28 +81,6 @@ def test_expensive_expression_is_an_error() -> None:
     text = "ports.all(a, ports.all(b, ports.all(c, ports.all(d, a + b + c + d >= 0))))"
     with pytest.raises(EvaluationError):
         evaluated(text, ports=list(range(256)))
-
-
-@pytest.mark.parametrize(
-    ("a", "b", "scheme"),
-    [
-        ("3.0.9", "3.0.10", "semver"),
-        ("3.0.16-1~deb12u1", "3.0.17-1~deb12u2", "deb"),
-        ("1:1.2~rc1-1", "1:1.2-1", "deb"),
-        ("1.2.3-r1", "1.2.3-r2", "apk"),
-        ("1.0-1.el9", "1.0^git1-1.el9", "rpm"),
-    ],
-)
-def test_versions_are_ordered_by_their_scheme(a: str, b: str, scheme: str) -> None:
-    assert is_older_version(a, b, scheme)
-    assert not is_older_version(b, a, scheme)
-    assert not is_older_version(a, a, scheme)
-
-
-@pytest.mark.parametrize(("a", "scheme"), [("1.0", "dep"), ("", "deb"), ("not a version !!", "semver")])
-def test_invalid_version_or_scheme_is_an_error(a: str, scheme: str) -> None:
-    with pytest.raises(ValueError, match=r"."):
-        is_older_version(a, "1.0", scheme)
 
 
 def test_expressions_are_equal_by_their_text() -> None:
