@@ -1,5 +1,6 @@
 """`cordon certificates` and `cordon revoke`: lists and revokes certificates."""
 
+import re
 from typing import Annotated, Any, Final
 
 import typer
@@ -10,6 +11,7 @@ from controller.cli.errors import CliError, ExitCode
 from controller.cli.output import OutputFormat, OutputOption, ago, print_json, safe, say, show
 from controller.cli.quarantine.results import WaitOption, check_proofs, wait_query
 
+_SERIAL: Final = re.compile(r"[1-9a-f][0-9a-f]{0,39}")
 _COLUMNS: Final = ("serial", "name", "kind", "issued", "until", "from", "state")
 app = typer.Typer(help="The registry of certificates.", no_args_is_help=True)
 
@@ -52,7 +54,11 @@ def revoke(
     """Revoke a device's certificates, end its session, and isolate it until it has a new one."""
     if (device is None) == (serial is None):
         raise CliError("name a device, or one certificate with --serial", ExitCode.USAGE)
-    path = f"/certificates/devices/{segment(device)}/revoke" if device else f"/certificates/serials/{serial}/revoke"
+    path = (
+        f"/certificates/devices/{segment(device)}/revoke"
+        if device
+        else f"/certificates/serials/{read_serial(serial or '')}/revoke"
+    )
     done = client.call("POST", path, {"reason": reason, "word": word}, wait=wait_query(wait))
     certificates, devices = done["items"], done["devices"]
     if output is OutputFormat.JSON:
@@ -69,3 +75,11 @@ def revoke(
         for one in devices:
             name = safe(one["device_id"])
             say(f"{name}: the broker was read back, its session is gone; it stays out until it has a new certificate")
+
+
+def read_serial(text: str) -> str:
+    """Returns a serial number as the API takes it, from what openssl and others write (CliError: it is none)."""
+    digits = text.strip().lower().removeprefix("serial=").removeprefix("0x").replace(":", "").lstrip("0")
+    if not _SERIAL.fullmatch(digits):
+        raise CliError(f"{safe(text)} is no serial number: up to 40 hexadecimal digits, not 0", ExitCode.USAGE)
+    return digits

@@ -4,6 +4,7 @@
 the pair that connected last; it is used instead of the configured pair unless that is the younger one.
 """
 
+import logging
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,6 +16,7 @@ from device_agent.settings import MqttSettings, Settings, load
 
 FOLDER: Final = "identity"
 _FOLDER_MODE: Final = 0o700
+_log = logging.getLogger(__name__)
 
 
 class IdentityStore:
@@ -28,7 +30,7 @@ class IdentityStore:
         self._pending = self._folder / "pending.key"
 
     def pending_key(self) -> Any:
-        """Returns the key for the next certificate, the same after a restart; generates it where needed.
+        """Returns the key for the next certificate, the same after a restart; generates it if none can be used.
 
         Raises:
             IdentityError, OSError: it cannot be read or written.
@@ -36,7 +38,11 @@ class IdentityStore:
         from device_agent.identity.keypair import generate_key, private_key_pem, read_key  # large: only to renew
 
         if self._pending.exists():
-            return read_key(read_file(self._pending), self._passphrase)
+            content = read_file(self._pending)
+            try:
+                return read_key(content, self._passphrase)
+            except IdentityError as e:  # no certificate is lost with it: none has been stored for this key
+                _log.warning("%s: %s; a new key is generated", self._pending, e)
         self._folder.mkdir(mode=_FOLDER_MODE, parents=True, exist_ok=True)
         key = generate_key()
         self._write(self._pending, private_key_pem(key, self._passphrase))

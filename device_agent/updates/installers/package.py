@@ -23,8 +23,6 @@ _QUIET: Final = (
     "Dpkg::Options::=--force-confdef",
     "-o",
     "Dpkg::Options::=--force-confold",
-    "-o",
-    "DPkg::Lock::Timeout=60",
 )
 # Commands that install a verified file (TUF has verified what --nogpgcheck and --allow-untrusted skip) and remove a
 # package, and the separator of a package name and its version.
@@ -84,10 +82,11 @@ class PackageInstaller(RebootingInstaller):
 
     def roll_back(self, failed: UpdateTarget, previous: InstalledRelease | None) -> None:
         """Installs the previous version from its file, or else from the package sources; without one removes it."""
+        # Nothing was changed, for example because another program kept the package database locked.
+        if self.installed(failed.name, previous) == (previous.version if previous else "") and self._is_consistent():
+            return
         if previous is None:
             self._run(self._remove(failed.name), failed)
-            return
-        if self.installed(failed.name, previous) == previous.version and self._kind is not InstallerKind.APT:
             return
         file = self._downloads / failed.name / previous.version / previous.file
         if previous.file and file.is_file():
@@ -140,13 +139,30 @@ class PackageInstaller(RebootingInstaller):
             except ExecuteError:
                 return  # apt reports the problem, and the new version may solve it
 
+    def _is_consistent(self) -> bool:
+        """Whether dpkg has nothing half-installed; the databases of the other managers do not tell."""
+        if self._kind is not InstallerKind.APT:
+            return True
+        try:
+            return not run(["dpkg", f"--admindir={self._system.path('/var/lib/dpkg')}", "--audit"]).stdout.strip()
+        except ExecuteError:
+            return False
+
     def _remove(self, name: str) -> list[str]:
         if self._kind is InstallerKind.APT:
             return apt_get(self._system, *_QUIET, "remove", "--", name)
         return [*_REMOVE[self._kind], name]
 
     def _run(self, argv: list[str], target: UpdateTarget, what: str = "") -> None:
+        # The time for other programs that lock the package database comes before the time for the package.
+        seconds = target.seconds
+        if self._kind is InstallerKind.APT:
+            argv = [argv[0], "-o", f"DPkg::Lock::Timeout={target.seconds}", *argv[1:]]
+            seconds *= 2
+        elif self._kind is InstallerKind.APK:
+            argv = [argv[0], "--wait", str(target.seconds), *argv[1:]]
+            seconds *= 2
         try:
-            run(argv, seconds=float(target.seconds), environment=UNATTENDED)
+            run(argv, seconds=float(seconds), environment=UNATTENDED)
         except ExecuteError as e:
             raise UpdateError(UpdateRefusalCode.INSTALL, f"{what}: {e}" if what else str(e)) from e

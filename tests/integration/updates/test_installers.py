@@ -2,8 +2,11 @@
 
 import os
 import shutil
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -215,6 +218,44 @@ def test_a_package_is_upgraded_with_its_dependencies_and_rolled_back_when_unheal
     back = debian.go_back("edge-tool", "1.1-1")
     assert back.detail["phase"] == "rolled_back", back
     assert place.read_text() == "1.0-1"
+
+
+@contextmanager
+def apt_locked(root: Path) -> Iterator[None]:
+    """Another process holds the locks of apt and dpkg: record locks do not exclude the own process."""
+    code = (
+        "import fcntl, sys\nfiles = [open(path, 'w') for path in sys.argv[1:]]\n"
+        "for file in files: fcntl.lockf(file, fcntl.LOCK_EX)\nprint('locked', flush=True)\nsys.stdin.read()\n"
+    )
+    locks = [str(root / "var/lib/dpkg" / name) for name in ("lock-frontend", "lock")]
+    argv = [sys.executable, "-c", code, *locks]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"locked\n"
+        try:
+            yield
+        finally:
+            holder.kill()
+
+
+@needs_dpkg
+@pytest.mark.parametrize("was_installed", [True, False])
+def test_a_lock_held_for_too_long_leaves_what_was_installed(
+    made: Repository, debian: UpdateDevice, tmp_path: Path, *, was_installed: bool
+) -> None:
+    def published(version: str, **parts: Any) -> PublishedUpdate:
+        file = deb(tmp_path / version, "edge-tool", version)
+        return made.publish("edge-tool", version, file.read_bytes(), file=file.name, **PACKAGE, **parts)
+
+    if was_installed:
+        assert debian.install(order(published("1.0-1"))).detail["phase"] == "confirmed"
+    with apt_locked(debian.system.root):
+        result = debian.install(order(published("1.1-1", seconds=3)))
+    assert (result.detail["phase"], result.detail["reason_code"]) == ("rolled_back", "install"), result
+    assert "lock" in result.reason
+    entry = debian.entry("edge-tool")
+    assert (entry.version, entry.outcome) == ("1.0-1" if was_installed else "", "rolled_back")
+    assert debian.install(order(published("1.2-1"))).detail["phase"] == "confirmed"
 
 
 @needs_dpkg

@@ -382,3 +382,18 @@ def test_a_device_that_restarts_with_a_clock_ahead_asks_a_few_times_in_a_lifetim
         if len(home.sent) > asked:
             renewal.on_answer(home.answer(certificate=None, refused="too_early"), home)
     assert len(home.sent) == 2
+
+
+@pytest.mark.parametrize("content", [b"", b"\0" * 200, b"passphrase"])
+def test_a_pending_key_that_cannot_be_opened_is_replaced(home: Home, content: bytes) -> None:
+    if content == b"passphrase":
+        content = private_key_pem(generate_key(), "k4c2-9d3f-7m1q-x8tz-5h6n-w2vb")
+    pending = home.folder / "state/identity/pending.key"
+    pending.parent.mkdir(parents=True)
+    pending.write_bytes(content)
+    new = home.store.pending_key()
+    assert public_key_der(new.public_key()) == public_key_der(home.store.pending_key().public_key())
+    assert public_key_der(new.public_key()) == public_key_der(read_key(pending.read_bytes(), None).public_key())
+    home.clock.at += LIFE
+    home.renewal().step(home)
+    assert len(home.sent) == 1
