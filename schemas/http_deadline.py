@@ -21,8 +21,17 @@ class _Answer(http.client.HTTPResponse):
         self, sock: socket.socket, debuglevel: int = 0, method: str | None = None, url: str | None = None
     ) -> None:
         super().__init__(sock, debuglevel, method, url)
-        unlimited, self.fp = self.fp, io.BufferedReader(_LimitedReads(sock))
+        self._reads = _LimitedReads(sock)
+        unlimited, self.fp = self.fp, io.BufferedReader(self._reads)
         unlimited.close()
+
+
+class HeaderLimitedAnswer(_Answer):
+    """An answer whose header has the time limit; its body may be long, and only each read of it has a timeout."""
+
+    def begin(self) -> None:
+        super().begin()
+        self._reads.lift_limit()
 
 
 class HttpConnection(http.client.HTTPConnection):
@@ -44,12 +53,15 @@ class _LimitedReads(io.RawIOBase):
         self._step = sock.gettimeout()
         self._until = None if self._step is None else time.monotonic() + self._step * ANSWER_TIMEOUTS
 
+    def lift_limit(self) -> None:
+        self._until = None
+
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: "WriteableBuffer", /) -> int | None:
-        if self._step is not None and self._until is not None:
-            left = self._until - time.monotonic()
+        if self._step is not None:
+            left = self._step if self._until is None else self._until - time.monotonic()
             if left <= 0:
                 raise TimeoutError(f"no whole answer within {self._step * ANSWER_TIMEOUTS:g} s")
             self._sock.settimeout(min(self._step, left))

@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Final
 
 import urllib3
+import urllib3.connection
 from tuf.api import exceptions
 from tuf.api.metadata import TargetFile
 from tuf.ngclient import FetcherInterface
 
 from device_agent.errors import StoppedError
 from device_agent.updates.errors import UpdateError, from_tuf_error
+from schemas.http_deadline import HeaderLimitedAnswer
 from schemas.updates import UpdateRefusalCode
 
 CHUNK: Final = 64 * 1024  # bytes
@@ -62,6 +64,22 @@ class TransferRateCheck:
             )
 
 
+class _Http(urllib3.connection.HTTPConnection):
+    response_class = HeaderLimitedAnswer
+
+
+class _Https(urllib3.connection.HTTPSConnection):
+    response_class = HeaderLimitedAnswer
+
+
+class _HttpPool(urllib3.HTTPConnectionPool):
+    ConnectionCls = _Http
+
+
+class _HttpsPool(urllib3.HTTPSConnectionPool):
+    ConnectionCls = _Https
+
+
 class MetadataFetcher(FetcherInterface):
     """The HTTP client of python-tuf and of target downloads."""
 
@@ -76,6 +94,7 @@ class MetadataFetcher(FetcherInterface):
         self._pool = urllib3.PoolManager(
             ssl_context=tls, retries=False, timeout=urllib3.Timeout(connect=SOCKET_SECONDS, read=SOCKET_SECONDS)
         )
+        self._pool.pool_classes_by_scheme = {"http": _HttpPool, "https": _HttpsPool}
         self._min_rate = min_bytes_per_second
         self._seconds_left = seconds_left
         self._stopping = stopping

@@ -2,18 +2,22 @@
 
 import contextlib
 import ipaddress
+import math
 import socket
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
+from unittest import mock
 
 import pytest
+from tuf.api.exceptions import SlowRetrievalError
 
 from controller.adapters.x509 import foreign
 from controller.ports.certificates import AuthorityError
 from device_agent.collectors.crypto import fetch
-from device_agent.updates import health
+from device_agent.updates import download, health
+from schemas import http_deadline
 from schemas.updates import UpdateTarget
 from tests.support.identity import DAY, make_authority
 
@@ -70,6 +74,24 @@ def test_no_server_holds_a_collector(monkeypatch: pytest.MonkeyPatch, ask: Calla
     monkeypatch.setattr(fetch, "SECONDS", STEP)
     with dribbling(answer) as url, pytest.raises(fetch.FetchError, match="no answer"):
         ask(url)
+
+
+@pytest.mark.parametrize("answer", ["header", "status", "informational"])
+def test_no_update_server_holds_the_thread_of_updates(monkeypatch: pytest.MonkeyPatch, answer: str) -> None:
+    """Finding: the rate was measured from the body on."""
+    monkeypatch.setattr(download, "SOCKET_SECONDS", STEP)
+    fetcher = download.MetadataFetcher(None, 1.0, lambda: math.inf, threading.Event())
+    with dribbling(answer) as url, pytest.raises(SlowRetrievalError):
+        fetcher.open(url, {})
+
+
+@pytest.mark.parametrize("answer", ["body", "chunks"])
+def test_a_long_download_has_no_such_limit(monkeypatch: pytest.MonkeyPatch, answer: str) -> None:
+    fetcher = download.MetadataFetcher(None, 1.0, lambda: math.inf, threading.Event())
+    with dribbling(answer) as url:
+        response = fetcher.open(url, {})
+        monkeypatch.setattr(http_deadline, "time", mock.Mock(monotonic=lambda: math.inf))
+        assert b"".join(fetcher.iter_body(response)) == b"0" * PIECES
 
 
 @pytest.mark.parametrize("answer", ["header", "status", "informational"])
