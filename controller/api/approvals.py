@@ -69,8 +69,8 @@ async def approve_request(
     asked = _view(containment, request_id)
     try:
         if asked.asks is ApprovalKind.CONTAIN_USER:
-            await sessions_to_cut(containment, settings, asked.username)
-            case = await containment.operators.approve_user(request_id, caller, containment.users.contain)
+            sessions = await sessions_to_cut(containment, settings, asked.username)
+            case = await containment.operators.approve_user(request_id, caller, sessions, containment.users.contain)
             answer = await subject_answer(containment, wait, None, case)
             return ApprovalResultView(request=_view(containment, request_id), items=(), user=answer.user)
         outcomes = await containment.operators.approve(request_id, caller)

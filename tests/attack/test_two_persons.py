@@ -149,6 +149,21 @@ async def test_protection_is_checked_again_at_approval(fleet: Api, meant: bool) 
     assert (status, _levels(fleet)) == ((200, {"isolated", "none"}) if meant else (409, {"none"}))
 
 
+@pytest.mark.parametrize("meant", [False, True])
+async def test_sessions_of_a_user_are_checked_at_approval(fleet: Api, meant: bool) -> None:
+    """Finding: a protected device that came after the request was cut though nobody meant protected ones."""
+    colleague = await _make(fleet, "colleague")
+    fleet.harness.clock.at += KINSHIP
+    fleet.users.live["lab"] = ["a", "b", "c"]
+    body = {"username": "lab", "level": "isolated", "even_protected": meant, **WHY}
+    status, asked = await _as(fleet, "", "POST", "/users/contain", body)
+    assert status == 202, asked
+    assert (await _as(fleet, "", "PUT", "/devices/edge-1/labels", {"tags": ["life-support"]}))[0] == 200
+    fleet.users.live["lab"] = ["a", "b", "c", "edge-1"]
+    status, _ = await _approve(fleet, colleague, asked["request"]["request_id"])
+    assert (status, set(fleet.services.containment.users.cases)) == ((200, {"lab"}) if meant else (409, set()))
+
+
 async def test_the_last_two_administrators_at_one_moment(fleet: Api) -> None:
     other = await _make(fleet, "other")
     answers = await asyncio.gather(

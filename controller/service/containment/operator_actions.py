@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
 from controller.domain.audit_kinds import AuditKind
@@ -221,13 +221,18 @@ class OperatorActions:
         await self._fleet.commit(batch)
         return outcomes
 
-    async def approve_user(self, request_id: str, by: Principal, contain: ContainUser) -> UserCase:
+    async def approve_user(
+        self, request_id: str, by: Principal, sessions: Sequence[str], contain: ContainUser
+    ) -> UserCase:
         """As `approve`, for a request about a user. A crash in between leaves the request open: approve it again.
+
+        `sessions`: the client ids of the user's sessions now, among which protected devices may have come.
 
         Raises:
             KeyError, ApprovalNotAllowedError, ProtectedDeviceError: as for `approve`; also what `contain` raises.
         """
-        request, _ = await self._approved(request_id, by)
+        request, action = await self._approved(request_id, by)
+        self._check_protected(replace(action, devices=tuple(sessions)))
         both = f"{request.by} with {by.actor}"
         case = await contain(request.username, request.level, by=both, reason=request.reason, hold=request.hold)
         batch = UnitOfWork()
