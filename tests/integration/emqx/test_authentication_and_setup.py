@@ -211,7 +211,7 @@ async def test_a_missing_database_is_added_and_removed_again(open_broker: StandI
 
         states = SavedStates()
         changes = await setup.apply(WANTED, states)
-        assert len(changes) == 3
+        assert len(changes) == 4
         assert states.texts == [before]
         assert await setup.changes(WANTED) == []
         assert (await broker.restrict(Subject.client("s-bare"), saved)).holds
