@@ -44,7 +44,7 @@ class ApplyTemplatesBody(AccessTemplatesBody):
 
 
 class LintFindingView(View):
-    gravity: LintSeverity
+    gravity: Annotated[LintSeverity, Field(validation_alias="severity")]
     device_class: str
     rule: int
     text: str
