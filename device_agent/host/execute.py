@@ -16,7 +16,8 @@ DEFAULT_SECONDS: Final = 20.0
 MAX_OUTPUT_BYTES: Final = 4 * 1024 * 1024  # of standard output; a program that writes more is killed
 _MAX_ERROR_BYTES: Final = 16 * 1024  # of standard error are kept
 _CHUNK: Final = 64 * 1024
-_CANCEL_SECONDS: Final = 0.5  # between two checks for cancellation
+_CHECK_SECONDS: Final = 0.5  # between two checks for cancellation, and for the end of the program
+_LATE_OUTPUT_SECONDS: Final = 1.0  # of an ended program; what it started may keep its output open for ever
 _MAX_REASON: Final = 200  # characters of a program's last output line in an error
 SLOT_VARIABLE: Final = "CORDON_AGENT_SLOT"  # the slot of this agent; see `updates.slots`
 _KEPT_VARIABLES: Final = ("PATH", "HOME")
@@ -46,7 +47,7 @@ def run(
     cancelled: threading.Event | None = None,
     stdin: bytes = b"",
 ) -> ProcessResult:
-    """Runs `argv` without a shell, with the C locale.
+    """Runs `argv` without a shell, with the C locale. What it leaves running, such as a daemon, goes on.
 
     Args:
         argv: the program, found on PATH, and its arguments.
@@ -114,18 +115,23 @@ def _read(
     assert process.stderr is not None
     out, err = bytearray(), bytearray()
     deadline = time.monotonic() + seconds
+    has_ended = False
     with selectors.DefaultSelector() as selector:
         selector.register(process.stdout, selectors.EVENT_READ, out)
         selector.register(process.stderr, selectors.EVENT_READ, err)
         while selector.get_map():
+            if not has_ended and process.poll() is not None:
+                has_ended, deadline = True, time.monotonic() + _LATE_OUTPUT_SECONDS
             left = deadline - time.monotonic()
+            if left <= 0 and has_ended:
+                break
             if left <= 0:
                 _kill(process)
                 raise ExecuteError(f"{name} did not end within {seconds:g} s")
-            if cancelled is not None and cancelled.is_set():
+            if cancelled is not None and cancelled.is_set() and not has_ended:
                 _kill(process)
                 raise ExecuteError(f"{name} was killed because the agent stops")
-            for key, _ in selector.select(left if cancelled is None else min(left, _CANCEL_SECONDS)):
+            for key, _ in selector.select(min(left, _CHECK_SECONDS)):
                 chunk = os.read(key.fd, _CHUNK)
                 if not chunk:
                     selector.unregister(key.fileobj)
@@ -137,6 +143,8 @@ def _read(
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
+    if process.returncode is not None:
+        return  # its number may be another process's by now
     # The program has its own session, so that its children are killed too and no pipe stays open.
     try:
         os.killpg(process.pid, 9)

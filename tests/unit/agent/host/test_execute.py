@@ -1,5 +1,7 @@
 """Programs run without a shell, bounded in time and output."""
 
+import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -55,3 +57,25 @@ def test_no_descriptor_is_left_open() -> None:
         with pytest.raises(ExecuteError):
             run(["sleep", "9"], seconds=0.01)
     assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+@pytest.mark.parametrize("status", [0, 3])
+def test_a_program_ends_although_what_it_started_keeps_its_output_open(status: int) -> None:
+    """A package script that starts a daemon: the daemon goes on."""
+    code = f"sleep 300 & echo $!; echo problem >&2; exit {status}"
+    result = run(["sh", "-c", code], seconds=10.0, ok_statuses=frozenset({status}))
+    assert (result.status, result.stderr) == (status, "problem\n")
+    os.kill(int(result.stdout), signal.SIGKILL)  # it runs
+
+
+def test_a_chattering_child_does_not_keep_an_ended_program() -> None:
+    code = "(while :; do echo more; sleep 0.1; done) & echo $!"
+    result = run(["sh", "-c", code], seconds=10.0)
+    os.kill(int(next(line for line in result.stdout.splitlines() if line.isdigit())), signal.SIGKILL)
+
+
+def test_all_output_of_an_ended_program_is_read() -> None:
+    code = "sleep 300 & echo $! >&2; head -c 1000000 /dev/zero | tr '\\0' x"
+    result = run(["sh", "-c", code], seconds=20.0)
+    assert len(result.stdout) == 1_000_000
+    os.kill(int(result.stderr), signal.SIGKILL)
