@@ -274,7 +274,7 @@ def load(path: Path) -> Settings:
             )
         if status.st_size > _MAX_CONFIG_BYTES:
             raise SettingsError(f"{path}: larger than {_MAX_CONFIG_BYTES} bytes")
-        settings = Settings.model_validate(tomllib.loads(path.read_text()))
+        settings = Settings.model_validate(tomllib.loads(path.read_text("utf-8-sig")))
     except OSError as e:
         raise SettingsError(f"{path}: {e.strerror}") from e
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:

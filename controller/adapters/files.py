@@ -1,5 +1,6 @@
 """Durable writes and secret files: the only place of the controller that creates, replaces and syncs files."""
 
+import codecs
 import contextlib
 import errno
 import os
@@ -111,9 +112,9 @@ def read_secret(path: Path, what: str, *, most: int = _MAX_SECRET) -> str:
         raise SettingsError(f"{what}: {path} cannot be read: {e.strerror}") from e
     if stat.S_IMODE(mode) & _OTHERS:
         raise SettingsError(f"{what}: others can read {path}; mend it with: chmod 600 {path}")
-    if not content.strip() or len(content) > most:
+    if not content.removeprefix(codecs.BOM_UTF8).strip() or len(content) > most:
         raise SettingsError(f"{what}: {path} is empty or larger than {most} bytes")
     try:
-        return content.decode().rstrip("\n")
+        return content.decode("utf-8-sig").rstrip("\n")
     except UnicodeDecodeError as e:
         raise SettingsError(f"{what}: {path} is not text") from e

@@ -183,7 +183,7 @@ def _emqx_key(path: Path, given: EmqxApiKeyOptions, environment: Mapping[str, st
     key = given.key or _ask("EMQX API key", "--emqx-key", hidden=False)
     if given.secret_file is not None:
         try:
-            secret = given.secret_file.read_text("utf-8").strip()
+            secret = given.secret_file.read_text("utf-8-sig").strip()
         except (OSError, UnicodeDecodeError) as e:
             raise CliError(f"{given.secret_file}: the secret cannot be read: {e}", ExitCode.USAGE) from e
     else:

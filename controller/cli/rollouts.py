@@ -56,7 +56,7 @@ def read_rings(path: Path) -> list[dict[str, str]]:
     """
     try:
         with path.open("rb") as file:
-            content = tomllib.loads(file.read(_MAX_FILE).decode())
+            content = tomllib.loads(file.read(_MAX_FILE).decode("utf-8-sig"))
         return [{"name": str(ring["name"]), "select": str(ring["select"])} for ring in content["rings"]]
     except OSError as e:
         raise CliError(f"{path}: cannot be read: {e.strerror}", ExitCode.USAGE) from e

@@ -276,7 +276,7 @@ def load_settings(path: Path) -> Settings:
         mode = path.stat().st_mode & 0o777
         if mode & _WRITABLE:
             raise SettingsError(f"{path}: others can change it (mode {mode:04o}); mend it with: chmod go-w {path}")
-        raw = tomllib.loads(path.read_text("utf-8"))
+        raw = tomllib.loads(path.read_text("utf-8-sig"))
     except OSError as e:
         raise SettingsError(f"{path}: cannot be read: {e.strerror}") from e
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:

@@ -73,6 +73,12 @@ def test_errors_name_file_and_key(tmp_path: Path, text: str, key: str) -> None:
     assert key in _load(tmp_path, text)
 
 
+def test_a_configuration_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "agent.toml"
+    path.write_bytes(b"\xef\xbb\xbf" + MINIMAL.encode())
+    assert load(path).device_id == "edge-1"
+
+
 def test_a_missing_file_is_an_error() -> None:
     with pytest.raises(SettingsError, match=r"/nowhere/agent\.toml: No such file"):
         load(Path("/nowhere/agent.toml"))

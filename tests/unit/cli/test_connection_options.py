@@ -56,7 +56,14 @@ def test_the_token_of_a_configuration_is_used_for_its_api_only(config: Path) -> 
     assert endpoint_of(ConnectionOptions(url="http://127.0.0.1:9999", config=config), {}).token == "from-config"
 
 
-@pytest.mark.parametrize("content", [b"", b" \n", b"\xff\xfe"])
+def test_files_with_a_byte_order_mark_are_read(config: Path, tmp_path: Path) -> None:
+    """As editors of Windows write them."""
+    for file in (config, tmp_path / "operator.token"):
+        file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes().replace(b"\n", b"\r\n"))
+    assert endpoint_of(ConnectionOptions(config=config), {}) == ApiEndpoint("http://127.0.0.1:9999", "from-config")
+
+
+@pytest.mark.parametrize("content", [b"", b" \n", b"\xff\xfe", b"\xef\xbb\xbf"])
 def test_an_empty_token_file_is_an_error(tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "token"
     file.write_bytes(content)
