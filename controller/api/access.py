@@ -1,9 +1,9 @@
 """Access rules of devices: plan, apply and compare templates; temporary grants."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from fastapi import APIRouter, Depends
-from pydantic import Field, StringConstraints
+from pydantic import BeforeValidator, Field, StringConstraints
 
 from controller.api.auth import CallerDep, scope
 from controller.api.context import BrokerDep, FleetDep, require_device, writable
@@ -27,6 +27,8 @@ from schemas.base import DEVICE_ID_PATTERN
 from schemas.durations import parse_duration
 
 _SOURCE = "templates"
+
+_MAX_REMARKS: Final = 200  # in one answer
 
 router = APIRouter(prefix="/access", tags=["access"], responses=problems(401, 403, 409, 413, 422, 429, 502, 503))
 
@@ -59,12 +61,12 @@ class AccessChangeView(View):
 
 
 class AccessPlanView(View):
-    """`counts` of devices by state; `items`: the first devices whose rules differ."""
+    """`counts` of devices by state; `items`: the first devices whose rules differ; `remarks`: the first 200."""
 
     ok: Annotated[bool, Field(validation_alias="is_valid")]
     devices: int
     counts: dict[str, int]
-    remarks: tuple[LintFindingView, ...]
+    remarks: Annotated[tuple[LintFindingView, ...], BeforeValidator(lambda remarks: remarks[:_MAX_REMARKS])]
     items: Annotated[tuple[AccessChangeView, ...], Field(validation_alias="shown")]
 
 

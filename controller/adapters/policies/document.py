@@ -14,6 +14,8 @@ MAX_EXCERPT: Final = 160  # characters of a line that a problem shows
 
 DocumentPath = tuple[str | int, ...]
 _TAG: Final = "tag:yaml.org,2002:"
+_NUMBERS: Final = frozenset(_TAG + name for name in ("int", "float"))
+_MAX_NUMBER: Final = 64  # characters
 _PLAIN_TYPES: Final = frozenset(_TAG + name for name in ("str", "int", "bool", "null", "float"))
 _TOO_DEEP: Final = f"nested more than {MAX_DEPTH} levels deep"
 _TOO_MANY: Final = f"more than {MAX_NODES} keys and values"
@@ -144,6 +146,10 @@ class _Builder:
             else:
                 message = f"YAML takes this for a {node.tag.removeprefix(_TAG)}: put it in quotes"
             self._document.complain(at, message)
+            return None
+        # PyYAML reads `1:30:00` as a number to the base 60, in time that grows with the square of its length.
+        if node.tag in _NUMBERS and (":" in node.value or len(node.value) > _MAX_NUMBER):
+            self._document.complain(at, "YAML takes this for a number: put it in quotes")
             return None
         try:
             return self._loader.construct_object(node)

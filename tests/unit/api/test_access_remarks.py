@@ -5,6 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from controller.api.access import AccessPlanView
+from controller.domain.broker.access_lint import LintFinding, LintSeverity
+from controller.service.broker.access_operations import AccessPlan
 from tests.support.api import Api, api
 
 TEMPLATES = """access: fleet
@@ -31,3 +34,9 @@ async def test_a_plan_contains_the_remarks(here: Api) -> None:
     assert remarks
     assert {remark["device_class"] for remark in remarks} == {"camera"}
     assert {remark["gravity"] for remark in remarks} <= {"error", "warning", "info"}
+
+
+def test_the_first_remarks_are_shown() -> None:
+    remark = LintFinding(LintSeverity.ERROR, "gate", 1, "why")
+    view = AccessPlanView.of(AccessPlan((remark,) * 5000, 0, {}, ()))
+    assert (view.ok, len(view.remarks)) == (False, 200)

@@ -389,3 +389,9 @@ def test_files_of_editors_are_no_policies(tmp_path: Path) -> None:
     (tmp_path / ".#a.yaml").symlink_to("ada@host.1234")
     (tmp_path / ".b.yaml").write_text("not a policy")
     assert len(load_policies([tmp_path], language()).policies) == 1
+
+
+@pytest.mark.parametrize("number", ["1" + ":1" * 250_000, "1:30:00", "1:30.5", "9" * 100_000, "0x" + "f" * 100_000])
+def test_numbers_to_the_base_60_and_endless_ones_are_refused(number: str, tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text(small().replace("version: 1", f"version: {number}"))
+    assert any("put it in quotes" in problem for problem in param_problems(tmp_path))
