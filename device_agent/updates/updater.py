@@ -314,9 +314,11 @@ class Updater:
         expected, code, reason = record.current_version, transaction.code, transaction.reason
         try:
             self._crash_point("back:before")
-            installer.roll_back(target, record.current)
+            # A version of another installer was not touched: what failed is removed.
+            before = installer if record.current is None else self._installer(record.current.installer)
+            installer.roll_back(target, record.current if before is installer else None)
             self._crash_point("back:after")
-            version = installer.installed(record.name, record.current)
+            version = before.installed(record.name, record.current)
             if version != expected and installer.needs_restart(target) and transaction.attempts < MAX_RESTARTS:
                 self.ledger.save(record, transaction.model_copy(update={"attempts": transaction.attempts + 1}))
                 self._restart(installer)

@@ -43,6 +43,21 @@ def test_a_script_runs_once_per_step(made: Repository, device: UpdateDevice, tmp
     assert device.entry("tune").version == "1.0"
 
 
+def test_a_file_set_after_a_script_goes_back_to_the_script(
+    made: Repository, device: UpdateDevice, tmp_path: Path
+) -> None:
+    link = device.settings.agent.state_dir / "updates/sets/tune/current"
+    assert device.install(order(publish_script(made, "1.0", tmp_path / "log"))).detail["phase"] == "confirmed"
+    check = {"command": ["/bin/false"], "seconds": 1}
+    bad = device.install(order(made.publish("tune", "2.0", b"set", file="data.bin", health=check)))
+    assert (bad.detail["phase"], bad.detail["reason_code"]) == ("rolled_back", "health"), bad
+    assert (device.entry("tune").version, link.exists()) == ("1.0", False)
+    assert device.install(order(made.publish("tune", "2.1", b"set", file="data.bin"))).detail["phase"] == "confirmed"
+    assert link.exists()
+    assert device.go_back("tune", "2.1").detail["phase"] == "rolled_back"
+    assert (device.entry("tune").version, link.exists()) == ("1.0", False)
+
+
 def test_a_failed_or_slow_script_is_rolled_back(made: Repository, device: UpdateDevice, tmp_path: Path) -> None:
     log = tmp_path / "log"
     assert device.install(order(publish_script(made, "1.0", log))).state is CommandState.SUCCEEDED
