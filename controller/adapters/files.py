@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from controller.ports.errors import SettingsError
-from schemas.safe_files import lacks_links, open_for_reading, save
+from schemas.safe_files import lacks_links, open_for_reading, opened_folder, save
 
 SECRET_MODE: Final = 0o600
 _MAX_SECRET: Final = 4096  # bytes
@@ -49,9 +49,10 @@ def as_owner(path: Path) -> Iterator[None]:
     nothing changes.
 
     Raises:
+        UnsafePathError: as root, a link of another user in the path.
         OSError: there is no such path.
     """
-    owner = path.stat()
+    owner = _owner_of(path) if os.geteuid() == 0 else path.stat()
     if os.geteuid() != 0 or owner.st_uid == 0:
         yield
         return
@@ -65,6 +66,16 @@ def as_owner(path: Path) -> Iterator[None]:
         os.seteuid(0)
         os.setegid(group)
         os.setgroups(groups)
+
+
+def _owner_of(path: Path) -> os.stat_result:
+    """Returns the status of what a path leads to; of a link at its end that others made, that of the link."""
+    if path.is_dir():
+        with opened_folder(path) as folder:
+            return os.fstat(folder)
+    with opened_folder(path.absolute().parent) as folder:
+        status = os.stat(path.name, dir_fd=folder, follow_symlinks=False)
+    return path.stat() if stat.S_ISLNK(status.st_mode) and status.st_uid == 0 else status
 
 
 def give_name(file: Path, path: Path) -> None:

@@ -331,6 +331,29 @@ def test_restore_by_root_touches_nothing_through_links(tmp_path: Path, name: str
 
 
 @needs_root
+@pytest.mark.parametrize("work", ["restore", "backup"])
+def test_root_follows_no_link_of_others_to_a_folder(tmp_path: Path, work: str) -> None:
+    store_at(tmp_path / "cordon.db")
+    back_up_file(tmp_path / "cordon.db", tmp_path / "copy.db")
+    with TemporaryDirectory() as base:
+        Path(base).chmod(0o755)
+        home, roots = Path(base) / "home", Path(base) / "root-only"
+        home.mkdir()
+        roots.mkdir(0o700)
+        (roots / "cordon.db").write_text("root only")
+        os.chown(home, NOBODY, NOBODY)
+        (home / "data").symlink_to(roots)
+        os.chown(home / "data", NOBODY, NOBODY, follow_symlinks=False)
+        works: dict[str, Callable[[], object]] = {
+            "restore": lambda: restore_file(tmp_path / "copy.db", home / "data" / "cordon.db", 1_800_000_000.0),
+            "backup": lambda: back_up_file(tmp_path / "cordon.db", home / "data" / "new.db"),
+        }
+        with pytest.raises(StoreError, match="link"):
+            works[work]()
+        assert [(path.name, path.read_text()) for path in roots.iterdir()] == [("cordon.db", "root only")]
+
+
+@needs_root
 def test_a_backup_by_root_writes_as_the_owner_of_its_folder(tmp_path: Path) -> None:
     store_at(tmp_path / "cordon.db")
     with TemporaryDirectory() as base:
