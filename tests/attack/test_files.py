@@ -337,16 +337,14 @@ def test_root_follows_no_link_of_others_to_a_folder(tmp_path: Path, work: str) -
     back_up_file(tmp_path / "cordon.db", tmp_path / "copy.db")
     with TemporaryDirectory() as base:
         Path(base).chmod(0o755)
-        home, roots = Path(base) / "home", Path(base) / "root-only"
-        home.mkdir()
+        roots, data = Path(base) / "root-only", Path(base) / "data"
         roots.mkdir(0o700)
         (roots / "cordon.db").write_text("root only")
-        os.chown(home, NOBODY, NOBODY)
-        (home / "data").symlink_to(roots)
-        os.chown(home / "data", NOBODY, NOBODY, follow_symlinks=False)
+        data.symlink_to(roots)
+        os.chown(data, NOBODY, NOBODY, follow_symlinks=False)
         works: dict[str, Callable[[], object]] = {
-            "restore": lambda: restore_file(tmp_path / "copy.db", home / "data" / "cordon.db", 1_800_000_000.0),
-            "backup": lambda: back_up_file(tmp_path / "cordon.db", home / "data" / "new.db"),
+            "restore": lambda: restore_file(tmp_path / "copy.db", data / "cordon.db", 1_800_000_000.0),
+            "backup": lambda: back_up_file(tmp_path / "cordon.db", data / "new.db"),
         }
         with pytest.raises(StoreError, match="link"):
             works[work]()
