@@ -336,10 +336,8 @@ def test_root_follows_no_link_of_others_to_a_folder(tmp_path: Path, work: str) -
     store_at(tmp_path / "cordon.db")
     back_up_file(tmp_path / "cordon.db", tmp_path / "copy.db")
     with TemporaryDirectory() as base:
-        Path(base).chmod(0o755)
         roots, data = Path(base) / "root-only", Path(base) / "data"
-        roots.mkdir(0o700)
-        (roots / "cordon.db").write_text("root only")
+        put(roots, "cordon.db", "root only")
         data.symlink_to(roots)
         os.chown(data, NOBODY, NOBODY, follow_symlinks=False)
         works: dict[str, Callable[[], object]] = {
