@@ -56,6 +56,8 @@ def configure_logs(level: str, style: Literal["auto", "json", "console"]) -> Non
     # Every request to the broker would be a line; failures are logged where they matter.
     for noisy in ("httpx", "httpcore", "uvicorn.access"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+    # It warns once or twice for each request that is malformed or asks for an upgrade: anybody could fill the log.
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
     # It writes a line for each key that did not sign, also where enough others did; what fails is raised.
     logging.getLogger("tuf").setLevel(logging.ERROR)
 
