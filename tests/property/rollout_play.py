@@ -51,6 +51,7 @@ class RolloutPlay:
         self.unreachable: set[str] = set()
         self.isolated: set[str] = set()
         self.versions: dict[str, str] = {}
+        self.denying: set[str] = set()  # devices whose last word before the end was that the update failed
         self.unreadable: set[str] = set()
         self.is_withdrawn = False
         self.paused_as: tuple[RolloutState, int, float] | None = None
@@ -134,12 +135,11 @@ class RolloutPlay:
             assert rollout.approved_by == SECOND.actor
 
     def may_keep_the_version(self, member: RolloutMember) -> bool:
-        """Whether it has the version through this rollout, and did not deny that until the rollout had ended."""
-        has_denied = member.state is MemberState.FAILED and member.revert is RevertState.NONE
+        """Whether it has the version through this rollout, and its last word before the end was not that it failed."""
         return (
             self.versions.get(member.device_id) == "2.0"
             and bool(member.command_id)
-            and not (has_denied and self.run.rollout.state.is_end)
+            and not (member.device_id in self.denying and member.revert is RevertState.NONE)
         )
 
     def everyone_is_heard(self) -> None:

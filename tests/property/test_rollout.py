@@ -74,6 +74,7 @@ class Rollouts(RolloutPlay, RuleBasedStateMachine):
     @rule(pick=_picks, phase=st.sampled_from(["failed", "refused", "rolled_back", "broken", "declined"]))
     def device_fails(self, pick: int, phase: str) -> None:
         member = self.member(self.device(pick))
+        self.denying.add(member.device_id)
         self.run.on_command_progress(
             member.device_id, CommandProgress(member.command_id, "failed", "no good", phase), self.now
         )
@@ -83,6 +84,8 @@ class Rollouts(RolloutPlay, RuleBasedStateMachine):
     def device_reports(self, pick: int, version: str, health: str) -> None:
         member = self.member(self.device(pick))
         self.versions[member.device_id] = version
+        if not self.run.rollout.state.is_end:
+            self.denying.discard(member.device_id)
         self.unreadable.discard(member.device_id)
         outcome = "confirmed" if version == "2.0" else "rolled_back"
         found = self.installed(
@@ -271,4 +274,5 @@ class Rollouts(RolloutPlay, RuleBasedStateMachine):
 
 
 TestRollouts = Rollouts.TestCase
-TestRollouts.settings = hypothesis_settings(max_examples=40, stateful_step_count=30, deadline=None)
+# The same examples in every run; more of them are tried by hand: raise max_examples and take derandomize away.
+TestRollouts.settings = hypothesis_settings(max_examples=40, stateful_step_count=30, deadline=None, derandomize=True)

@@ -211,7 +211,8 @@ async def test_a_missing_database_is_added_and_removed_again(open_broker: StandI
 
         states = SavedStates()
         changes = await setup.apply(WANTED, states)
-        assert len(changes) == 4
+        # The ban of `+` is a fourth one where no other test has left it.
+        assert len([change for change in changes if not change.what.startswith("ban of")]) == 3
         assert states.texts == [before]
         assert await setup.changes(WANTED) == []
         assert (await broker.restrict(Subject.client("s-bare"), saved)).holds
