@@ -12,6 +12,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
+import httpx
+
 from controller.api.client import ApiClient, ApiEndpoint
 from controller.domain.identity.certificates import CertificateKind
 from device_agent.host.clock import Clock
@@ -106,6 +108,10 @@ class MutualTlsDeployment:
             argv += ["--mqtt", f"mqtts://{host}:{port}"]
         for url in self.emqx.api_urls:
             argv += ["--emqx", url]
+        # As `cordon broker setup` does: this broker also has listeners at which any id may connect.
+        ban = {"as": "clientid", "who": "+", "by": "tests", "reason": "a wildcard", "until": "infinity"}
+        url = f"{self.emqx.api_urls[0]}/api/v5/banned"
+        httpx.post(url, json=ban, auth=(self.emqx.key, self.emqx.secret)).raise_for_status()
         environment = {**os.environ, "CORDON_EMQX_SECRET": self.emqx.secret}
         subprocess.run(argv, check=True, capture_output=True, env=environment)
         api = self.files.issue("127.0.0.1", CertificateKind.SERVER, ["127.0.0.1"])
