@@ -33,6 +33,7 @@ OPEN_FILES: Final = 1024  # of the controller: the default of a shell
 # Below this the quiet time says nothing: after the drop the controller waits up to 2 s before it reconnects, the broker
 # is compared every 5 s, and the attackers need one of the two cores of a small machine for themselves.
 FLOOR_SECONDS: Final = 20.0
+_STOP_SECONDS: Final = 20.0
 _HALF: Final = (
     b"",
     b"GET / HTTP/1.1\r\nHost: x\r\nX-A: ",
@@ -50,7 +51,8 @@ class Crowd:
         self._count = count
         self._tls = tls
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), name=f"crowd-{port}")
+        # A daemon: clients that hang at their end must not hang the test.
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), name=f"crowd-{port}", daemon=True)
         self.connected = 0
 
     def __enter__(self) -> Self:
@@ -59,7 +61,7 @@ class Crowd:
 
     def __exit__(self, *_: object) -> None:
         self._stop.set()
-        self._thread.join()
+        self._thread.join(_STOP_SECONDS)
 
     async def _run(self) -> None:
         starting = asyncio.Semaphore(STARTS_AT_ONCE)
