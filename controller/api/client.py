@@ -7,6 +7,7 @@ import http.client
 import ipaddress
 import json
 import ssl
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +44,10 @@ class ApiEndpoint:
     token: str | None
     ca: Path | None = None
     unsafe_http: bool = False
+
+
+_CLOSED: Final = (http.client.RemoteDisconnected, ConnectionResetError, ssl.SSLEOFError)
+_REPEAT_AFTER: Final = (0.3, 1.0)  # seconds
 
 
 class ApiClient:
@@ -103,7 +108,20 @@ class ApiClient:
     def exchange(
         self, method: str, path: str, body: Mapping[str, Any] | None = None, *, timeout: float = TIMEOUT
     ) -> tuple[int, Any]:
-        """Returns status and JSON of a response, whatever the status; `path` is the whole path. Raises as `call`."""
+        """Returns status and JSON of a response, whatever the status; `path` is the whole path. Raises as `call`.
+
+        A server closes connections without an answer where one address opens too many in a second: a `GET` is repeated.
+        """
+        for seconds in _REPEAT_AFTER if method == "GET" else ():
+            try:
+                return self._exchange_once(method, path, body, timeout)
+            except ApiUnreachableError as e:
+                if not isinstance(e.__cause__, _CLOSED):
+                    raise
+                time.sleep(seconds)
+        return self._exchange_once(method, path, body, timeout)
+
+    def _exchange_once(self, method: str, path: str, body: Mapping[str, Any] | None, timeout: float) -> tuple[int, Any]:
         connection = self._connection(timeout)
         try:
             self._send(connection, method, path, body)

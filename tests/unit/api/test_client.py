@@ -182,3 +182,23 @@ def test_plain_http_is_allowed_on_this_machine(url: str) -> None:
 )
 def test_exit_codes_of_errors(error: ControllerError, code: ExitCode) -> None:
     assert code_of(error) is code
+
+
+def test_a_get_is_repeated_where_the_server_closes_without_an_answer() -> None:
+    answer = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            for reply in (b"", answer, b""):
+                connection, _ = server.accept()
+                with connection:
+                    connection.recv(4096)
+                    connection.sendall(reply)
+
+        thread = Thread(target=serve)
+        thread.start()
+        client = ApiClient(ApiEndpoint(f"http://127.0.0.1:{server.getsockname()[1]}", "t"))
+        assert client.get("/devices") == {}
+        with pytest.raises(ApiUnreachableError):
+            client.call("POST", "/tokens", {})  # it may have been carried out
+        thread.join()
