@@ -13,6 +13,7 @@ from pydantic import BeforeValidator, Field, StringConstraints, TypeAdapter, Val
 
 from schemas.base import MAX_NAME, StrictWireModel, Timestamp, WireModel
 from schemas.commands import ParamValue
+from schemas.version_order import has_plain_order
 
 INSTALL: Final = "update.install"
 ROLL_BACK: Final = "update.rollback"
@@ -125,7 +126,7 @@ class Requirement(StrictWireModel):
     """A precondition of an installation.
 
     `what` is `os`, `os_version`, `machine`, `agent`, `free_mib`, `memory_mib`, or `installed:NAME` for the version of
-    another target. Versions and numbers are compared part by part.
+    another target, whose installer determines the order of versions; others are ordered as in `schemas.version_order`.
     """
 
     what: Annotated[
@@ -136,6 +137,11 @@ class Requirement(StrictWireModel):
     ]
     op: Literal["==", "!=", ">=", "<"]
     value: Annotated[str, StringConstraints(pattern=r"^[0-9A-Za-z][0-9A-Za-z.+:~_-]{0,63}$")]
+
+    @property
+    def is_ordering(self) -> bool:
+        """Whether it needs an order of the values, and not only equality."""
+        return self.op in (">=", "<")
 
     def __str__(self) -> str:
         return f"{self.what}{self.op}{self.value}"
@@ -148,17 +154,32 @@ def parse_requirement(text: str) -> Requirement:
     """Parses `free_mib>=200`, `os==debian`, `installed:edge-app>=1.4`.
 
     Raises:
-        ValueError: another format, or an unknown property.
+        ValueError: another format, an unknown property, or an order where there is none.
     """
     match = _REQUIREMENT.fullmatch(text.strip())
     if match is None:
         raise ValueError(f"a requirement is written WHAT>=VALUE (or ==, !=, <), such as free_mib>=200, not {text!r}")
     try:
-        return Requirement.model_validate(
+        found = Requirement.model_validate(
             {"what": match[1], "op": "==" if match[2] == "=" else match[2], "value": match[3]}
         )
     except ValidationError as e:
         raise ValueError(f"{text!r} in requires: unknown property or invalid value, see docs/updates.md") from e
+    if found.is_ordering and not _can_be_ordered(found):
+        raise ValueError(f"{text!r} in requires: no order is defined for this, == and != are, see docs/updates.md")
+    return found
+
+
+def _can_be_ordered(requirement: Requirement) -> bool:
+    match requirement.what:
+        case "os" | "machine":
+            return False
+        case "free_mib" | "memory_mib":
+            return requirement.value.isdigit()
+        case "os_version" | "agent":
+            return has_plain_order(requirement.value)
+        case _:  # of another target: its installer knows, when it is published and on the device
+            return True
 
 
 class HealthCheck(StrictWireModel):

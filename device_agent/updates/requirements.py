@@ -2,24 +2,31 @@
 
 import os
 import platform
-import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from itertools import zip_longest
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 from device_agent import __version__
 from device_agent.errors import FactsUnavailableError
 from device_agent.host.os_release import describe_os
+from device_agent.host.packages import compare_package_versions
 from device_agent.host.system import System
 from device_agent.updates.errors import UpdateError
-from schemas.updates import Requirement, UpdateRefusalCode, UpdateTarget
+from schemas.updates import InstallerKind, Requirement, UpdateRefusalCode, UpdateTarget
+from schemas.version_order import compare_plain_versions
 
 _MIB: Final = 1024 * 1024
 SPARE_BYTES: Final = 16 * _MIB  # stay free after every installation
-_VERSION_PART: Final = re.compile(r"\d+|[A-Za-z]+|~")
+_PACKAGE_SCHEMES: Final[Mapping[InstallerKind | None, str]] = {
+    InstallerKind.APT: "deb",
+    InstallerKind.DNF: "rpm",
+    InstallerKind.APK: "apk",
+    InstallerKind.OPKG: "opkg",
+}
+Compare = Callable[[str, str], int | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,13 +48,18 @@ def check_compatibility(target: UpdateTarget, device: DeviceProfile) -> None:
         raise UpdateError(UpdateRefusalCode.NOT_FOR_THIS_DEVICE, f"it is for {required}; this is {actual}")
 
 
-def check_requirements(target: UpdateTarget, device: DeviceProfile, installed: Mapping[str, str]) -> None:
+def check_requirements(
+    target: UpdateTarget,
+    device: DeviceProfile,
+    installed: Mapping[str, str],
+    installers: Mapping[str, InstallerKind],
+) -> None:
     """Refuses a target whose requirements are not met (UpdateError); `installed` are versions by name."""
     for requirement in target.requires:
         actual = _value(requirement.what, device, installed)
         if actual is None:
             raise UpdateError(UpdateRefusalCode.PRECONDITION, f"{requirement}: cannot be determined here")
-        if not is_satisfied(requirement, actual):
+        if not is_satisfied(requirement, actual, _compare_of(requirement, installers)):
             raise UpdateError(UpdateRefusalCode.PRECONDITION, f"{requirement}: here it is {actual or 'nothing'}")
 
 
@@ -59,15 +71,33 @@ def check_space(folder: Path, needed: int, what: str) -> None:
         raise UpdateError(UpdateRefusalCode.NO_SPACE, text)
 
 
-def is_satisfied(requirement: Requirement, actual: str) -> bool:
-    """Returns whether the actual value meets a requirement; an empty one meets only `!=`."""
+def is_satisfied(requirement: Requirement, actual: str, compare: Compare) -> bool:
+    """Returns whether the actual value meets a requirement; an empty one meets only `!=`.
+
+    Raises:
+        UpdateError: it asks for an order that the two values do not have.
+    """
     if not actual:
         return requirement.op == "!="
+    order = compare(actual, requirement.value)
     if requirement.op in {"==", "!="}:
-        is_same = actual == requirement.value or compare_versions(actual, requirement.value) == 0
-        return is_same if requirement.op == "==" else not is_same
-    order = compare_versions(actual, requirement.value)
+        return (order == 0) is (requirement.op == "==")
+    if order is None:
+        text = f"{requirement}: here it is {actual}, and no order of the two is defined"
+        raise UpdateError(UpdateRefusalCode.PRECONDITION, text)
     return order >= 0 if requirement.op == ">=" else order < 0
+
+
+def _compare_of(requirement: Requirement, installers: Mapping[str, InstallerKind]) -> Compare:
+    """Returns the comparison in the scheme that the values of a requirement are written in."""
+    match requirement.what.partition(":"):
+        case ("installed", _, name):
+            scheme = _PACKAGE_SCHEMES.get(installers.get(name))
+            return compare_plain_versions if scheme is None else partial(compare_package_versions, scheme)
+        case ("os" | "machine", _, _):
+            return lambda one, other: 0 if one == other else None
+        case _:
+            return compare_plain_versions
 
 
 def _value(what: str, device: DeviceProfile, installed: Mapping[str, str]) -> str | None:
@@ -95,22 +125,3 @@ def _os_field(system: System, key: str) -> str | None:
         return str(describe_os(system).get(key, ""))
     except FactsUnavailableError:
         return None
-
-
-def compare_versions(one: str, other: str) -> int:
-    """Returns -1, 0 or 1; `1.10` is above `1.9`, `1.0~rc1` below `1.0`, `1.0` equal to `1.0.0`."""
-    for left, right in zip_longest(_sort_keys(one), _sort_keys(other), fillvalue=(1, 0, "")):
-        if left != right:
-            return -1 if left < right else 1
-    return 0
-
-
-def _sort_keys(version: str) -> list[tuple[int, int, str]]:
-    return [_sort_key(part) for part in _VERSION_PART.findall(version)]
-
-
-def _sort_key(part: str) -> tuple[int, int, str]:
-    if part == "~":
-        return (-1, 0, "")
-    # Letters sort before the end of a version (1.0rc1 < 1.0), and numbers after it; 0 equals the end.
-    return (1, int(part), "") if part.isdigit() else (0, 0, part)

@@ -222,8 +222,10 @@ class Updater:
             record = with_found_release(record, target.installer, installer.installed(name, None))
         check_compatibility(target, self.device)
         required = {other for requirement in target.requires if (other := requirement.what.partition(":")[2])}
-        versions = {other: self.installed(record if other == name else self.ledger.load(other)) for other in required}
-        check_requirements(target, self.device, versions)
+        records = {other: record if other == name else self.ledger.load(other) for other in required}
+        versions = {other: self.installed(found) for other, found in records.items()}
+        installers = {other: found.current.installer for other, found in records.items() if found.current is not None}
+        check_requirements(target, self.device, versions, installers)
         self._leftovers.remove(order)
         missing = order.length - self._downloads.present_bytes(order)
         check_space(self.device.folder, missing + target.installed_bytes, f"{name} {order.version}")

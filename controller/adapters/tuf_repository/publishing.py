@@ -11,8 +11,8 @@ from controller.adapters.files import save_file
 from controller.adapters.tuf_repository.ceremony import change_targets
 from controller.adapters.tuf_repository.folder import RepositoryFolder
 from controller.adapters.tuf_repository.keys import PassphrasePrompt
-from controller.adapters.tuf_repository.signing import verified_targets
-from controller.domain.update_names import installability_fault
+from controller.adapters.tuf_repository.signing import published_targets, verified_targets
+from controller.domain.update_names import installability_fault, requirement_fault
 from controller.ports.updates import PublishedUpdate, UpdatesError
 from schemas.file_sets import ARCHIVES, ArchiveError, read_members
 from schemas.updates import MAX_INSTALLED_BYTES, MAX_TARGET_BYTES, UpdateTarget, target_path
@@ -41,6 +41,9 @@ def publish(
         if any(one.startswith(prefix) for one in targets.targets):
             text = f"{target.name} {target.version} is published already; a version never changes, take another"
             raise UpdatesError(text)
+        fault = requirement_fault(target, published_targets(targets).values())
+        if fault:
+            raise UpdatesError(f"{file.name}: no device could check what it requires: {fault}")
         try:
             size = file.stat().st_size
             if not 0 < size <= MAX_TARGET_BYTES:

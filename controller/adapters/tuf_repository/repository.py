@@ -2,12 +2,9 @@
 
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from controller.adapters.tuf_repository.folder import RepositoryFolder
-from controller.adapters.tuf_repository.signing import at, sign_online, verified_targets, warnings
+from controller.adapters.tuf_repository.signing import at, published_targets, sign_online, verified_targets, warnings
 from controller.ports.updates import MetadataRoleState, PublishedUpdate, RefreshResult
-from schemas.updates import UpdateTarget
 
 
 class TufUpdateRepository:
@@ -18,14 +15,11 @@ class TufUpdateRepository:
 
     def published(self) -> tuple[PublishedUpdate, ...]:
         """Returns the targets of the latest targets role, without entries of other programs."""
-        found = []
-        targets = verified_targets(self.folder, self.folder.root().signed)
-        for path, info in targets.signed.targets.items():
-            try:
-                target = UpdateTarget.model_validate(info.custom)
-            except ValidationError:
-                continue
-            found.append(PublishedUpdate(path, info.hashes.get("sha256", ""), info.length, target))
+        targets = verified_targets(self.folder, self.folder.root().signed).signed
+        found = (
+            PublishedUpdate(path, targets.targets[path].hashes.get("sha256", ""), targets.targets[path].length, target)
+            for path, target in published_targets(targets).items()
+        )
         return tuple(sorted(found, key=lambda one: (one.target.name, one.path)))
 
     def roles(self) -> tuple[MetadataRoleState, ...]:

@@ -1,9 +1,11 @@
 """Signing of metadata: lifetimes, thresholds, and the online roles."""
 
+import contextlib
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
+from pydantic import ValidationError
 from securesystemslib.signer import CryptoSigner
 from tuf.api.exceptions import RepositoryError
 from tuf.api.metadata import Metadata, MetaFile, Root, Snapshot, Targets, Timestamp
@@ -11,6 +13,7 @@ from tuf.api.metadata import Metadata, MetaFile, Root, Snapshot, Targets, Timest
 from controller.adapters.tuf_repository.folder import RepositoryFolder
 from controller.adapters.tuf_repository.keys import load_online
 from controller.ports.updates import UpdatesError
+from schemas.updates import UpdateTarget
 
 # How long a role is valid without a new signature: short where the controller signs, long where people have to meet.
 LIFETIMES: Final[Mapping[str, timedelta]] = {
@@ -49,6 +52,15 @@ def verified_targets(folder: RepositoryFolder, root: Root) -> Metadata[Targets]:
         text = f"targets {targets.signed.version} is not signed by enough keys: {e}; nothing is published with it"
         raise UpdatesError(text) from e
     return targets
+
+
+def published_targets(targets: Targets) -> dict[str, UpdateTarget]:
+    """Returns the targets by path, without entries of other programs."""
+    found = {}
+    for path, info in targets.targets.items():
+        with contextlib.suppress(ValidationError):
+            found[path] = UpdateTarget.model_validate(info.custom)
+    return found
 
 
 def sign_online(folder: RepositoryFolder, now: datetime, *, force: bool = False) -> tuple[str, ...]:

@@ -154,6 +154,15 @@ def test_invalid_requirements_are_rejected(text: str) -> None:
         parse_requirement(text)
 
 
+@pytest.mark.parametrize(
+    "text", ["os>=debian", "machine<x86_64", "os_version>=12~rc1", "os_version<15-SP5", "agent>=1.0rc1", "free_mib>=2G"]
+)
+def test_a_requirement_that_nothing_orders_is_rejected(text: str) -> None:
+    with pytest.raises(ValueError, match="no order is defined"):
+        parse_requirement(text)
+    assert parse_requirement(text.replace(">=", "==").replace("<", "=="))
+
+
 def test_target_paths_are_built_and_validated() -> None:
     assert target_path("edge-app", "1.4.0", "a.tar.gz") == "edge-app/1.4.0/a.tar.gz"
     for name, version, file in (("edge-app", "1.4.0", ".."), ("Edge", "1", "a"), ("a", "../1", "a")):

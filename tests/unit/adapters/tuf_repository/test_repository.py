@@ -242,3 +242,31 @@ def test_what_devices_can_install_is_published(
 ) -> None:
     found = made.publish("app", version, b"content", file=file, installer=installer, kind=kind, installed_bytes=7)
     assert found.path == f"app/{version}/{file}"
+
+
+@pytest.mark.parametrize(
+    ("other", "value", "is_ordered"),
+    [
+        ({}, "1.4.0", True),
+        ({}, "1.4.0-rc.1", True),
+        ({}, "1.4~rc1", False),
+        ({}, "2024a", False),
+        ({"kind": "package", "installer": "apt", "file": "lib.deb"}, "1:1.4~rc1-1", True),
+        ({"kind": "package", "installer": "apt", "file": "lib.deb"}, "1_4", False),
+        ({"kind": "package", "installer": "apk", "file": "lib.apk"}, "1.4_git20240101-r0", True),
+        ({"kind": "package", "installer": "apk", "file": "lib.apk"}, "1.4~rc1x", False),
+    ],
+)
+def test_a_requirement_that_the_other_update_s_versions_cannot_meet_is_not_published(
+    made: Repository, other: dict[str, str], value: str, is_ordered: bool
+) -> None:
+    version = "1.4-r0" if other.get("installer") == "apk" else "1.4"
+    content = archive({"a": "b"}) if not other else b"package"
+    made.publish("lib", version, content, **other)
+    requires = [{"what": "installed:lib", "op": ">=", "value": value}]
+    if is_ordered:
+        made.publish("app", "1.0", archive({"a": "b"}), requires=requires)
+        return
+    with pytest.raises(UpdatesError, match="has no order among the versions that"):
+        made.publish("app", "1.0", archive({"a": "b"}), requires=requires)
+    made.publish("app", "1.0", archive({"a": "b"}), requires=[{**requires[0], "op": "=="}])
