@@ -19,7 +19,13 @@ from schemas.sections.access import (
 )
 from schemas.sections.crypto import MAX_CERTIFICATES, MAX_KEY_FILES
 from schemas.sections.installed import MAX_UPDATED
-from schemas.sections.software import MAX_INSTALLED, MAX_PACKAGE_SOURCES, MAX_PACKAGES, MAX_STALE_PROCESSES
+from schemas.sections.software import (
+    MAX_INSTALLED,
+    MAX_PACKAGE_SOURCES,
+    MAX_PACKAGES,
+    MAX_PENDING_NAMES,
+    MAX_STALE_PROCESSES,
+)
 from schemas.sections.system import (
     MAX_CHAINS,
     MAX_CHANGES,
@@ -35,7 +41,7 @@ from schemas.sections.tools import MAX_LYNIS_FINDINGS, MAX_XCCDF_RULES
 
 # The lists of each section that can grow without limit, and how many entries a report may carry.
 _LISTS: Final[Mapping[str, Mapping[str, int]]] = {
-    "updates": {"packages": MAX_PACKAGES, "installed": MAX_INSTALLED},
+    "updates": {"packages": MAX_PACKAGES, "pending_names": MAX_PENDING_NAMES, "installed": MAX_INSTALLED},
     "sources": {"entries": MAX_PACKAGE_SOURCES, "keyrings": MAX_PACKAGE_SOURCES},
     "openssl": {"stale_processes": MAX_STALE_PROCESSES},
     "keys": {"entries": MAX_KEY_FILES},

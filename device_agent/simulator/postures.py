@@ -120,6 +120,9 @@ def upgrade_package(posture: Mapping[str, Any], name: str, newest: Mapping[str, 
     if pending:
         updates["packages"] = [package for package in updates["packages"] if package["name"] != name]
         updates["security_pending"] = max(0, updates["security_pending"] - len(pending))
+    if name in updates.get("pending_names", []):
+        updates["pending_names"] = [each for each in updates["pending_names"] if each != name]
+        updates["pending"] = max(0, updates["pending"] - 1)
     package = after.get("openssl", {}).get("package")
     if package is not None and package["name"] == name:
         before = package["version"]

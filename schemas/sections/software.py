@@ -8,6 +8,7 @@ from schemas.base import CollectedSection, Counter, Digest, Keyword, Name, Text,
 
 # Entries of a report; `truncated` counts the omitted ones.
 MAX_PACKAGES: Final = 128
+MAX_PENDING_NAMES: Final = 256
 MAX_INSTALLED: Final = 512
 MAX_PACKAGE_SOURCES: Final = 64
 MAX_STALE_PROCESSES: Final = 64
@@ -39,7 +40,8 @@ class UpdatesSection(CollectedSection):
     """Installed packages and pending updates; ages in days.
 
     `pending` counts all pending updates, `security_pending` the security updates, which not every package manager
-    distinguishes. `oldest_security_days` is the time since publication, `seen_security_days` that since this device
+    distinguishes. `pending_names` are the names of the packages that `pending` counts, each once, those with a security
+    update first. `oldest_security_days` is the time since publication, `seen_security_days` that since this device
     first saw the oldest pending one, a lower bound of its age.
     `installed` has one line for each package, sorted: name, version, and where they differ the name and the version of
     its source package, separated by spaces; `installed_digest` covers all of them.
@@ -55,6 +57,7 @@ class UpdatesSection(CollectedSection):
     kernel_newest: Text = ""
     kernel_current: bool | None = None
     packages: Annotated[tuple[PendingPackage, ...], Field(max_length=MAX_PACKAGES)] = ()
+    pending_names: Annotated[tuple[Name, ...], Field(max_length=MAX_PENDING_NAMES)] | None = None
     installed_count: Count | None = None
     installed_digest: Digest | None = None
     installed: Annotated[tuple[Text, ...], Field(max_length=MAX_INSTALLED)] = ()

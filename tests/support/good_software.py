@@ -8,6 +8,7 @@ GOOD_SOFTWARE: Final[dict[str, dict[str, Any]]] = {
         "manager": "apt",
         "security_pending": 3,
         "pending": 5,
+        "pending_names": ["curl", "libcurl4", "vim", "nano", "less"],
         "oldest_security_days": 9,
         "seen_security_days": 4,
         "reboot_required": False,

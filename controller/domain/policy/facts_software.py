@@ -18,6 +18,7 @@ CATALOGUE: Final[dict[str, tuple[str, str, str]]] = {
     "oldest_security_days": ("int", "updates", "age in days of the oldest pending security update"),
     "reboot_required": ("bool", "updates", "whether an installed update needs a reboot"),
     "updates_pending": ("int", "updates", "number of packages with a pending update"),
+    "pending_packages": ("list(string)", "updates", "names of the packages with a pending update"),
     "seen_security_days": ("int", "updates", "days since the device first saw the oldest pending security update"),
     "unattended_upgrades": ("bool", "updates", "whether updates are installed automatically"),
     "kernel_current": ("bool", "updates", "whether the running kernel is the newest installed one"),
@@ -55,6 +56,8 @@ FIELDS: Final[Mapping[str, tuple[str, ...]]] = {
     "os_machine": ("machine",),
     "updates_manager": ("manager",),
     "updates_pending": ("pending",),
+    # Gaps name `pending`, which older controllers know.
+    "pending_packages": ("pending_names", "pending"),
     "unattended_upgrades": ("unattended",),
     "installed_packages": ("installed",),
     **{
@@ -94,6 +97,7 @@ def _updates(section: UpdatesSection) -> dict[str, Any]:
         "oldest_security_days": section.oldest_security_days,
         "reboot_required": section.reboot_required,
         "updates_pending": section.pending,
+        "pending_packages": None if section.pending_names is None else list(section.pending_names),
         "seen_security_days": section.seen_security_days,
         "unattended_upgrades": section.unattended,
         "kernel_current": section.kernel_current,
@@ -142,8 +146,15 @@ READERS: Final[tuple[tuple[str, Any], ...]] = (
 
 
 def _updates_partial(section: UpdatesSection) -> dict[str, str]:
+    found = {}
     missing = (section.installed_count or 0) - len(section.installed)
-    return {"installed_packages": f"updates: {missing} more packages were not sent"} if missing > 0 else {}
+    if missing > 0:
+        found["installed_packages"] = f"updates: {missing} more packages were not sent"
+    if section.truncated and section.pending_names is not None:
+        unnamed = (section.pending or 0) - len(section.pending_names)
+        if unnamed > 0:
+            found["pending_packages"] = f"updates: the names of {unnamed} pending updates were not sent"
+    return found
 
 
 def _sources_partial(section: SourcesSection) -> dict[str, str]:

@@ -103,7 +103,9 @@ class UpdatesCollector:
 
     def add_pending(self, section: SectionBuilder, updates: PendingUpdates, now: float) -> None:
         """Adds the counts and ages of the pending updates at Unix time `now`."""
-        section.set(pending=len(updates.all))
+        urgent = sorted({update.name for update in updates.security or ()})
+        others = sorted({update.name for update in updates.all}.difference(urgent))
+        section.set(pending=len(updates.all), pending_names=[*urgent, *others])
         if updates.security is None:
             section.gap(*_PENDING_FIELDS[1:], reason=updates.reason)
             return

@@ -1,5 +1,6 @@
 """The shipped packs judge real shapes of devices as their titles say."""
 
+import re
 from typing import Any
 
 import pytest
@@ -12,6 +13,10 @@ from tests.support.packs import failing_rules, listening, load_pack
 
 def unit(name: str) -> dict[str, Any]:
     return {"services": {"units": [{"name": name, "enabled": True, "active": True}]}}
+
+
+def pending(*names: str, **others: Any) -> dict[str, Any]:
+    return {"updates": {"pending": len(names), "pending_names": list(names), **others}}
 
 
 def openssl(package: str, version: str = "3.0.17") -> dict[str, Any]:
@@ -91,8 +96,12 @@ def test_a_healthy_device_fails_nothing_and_leaves_nothing_open(name: str) -> No
         ({"updates": {"oldest_security_days": 15}}, {"security-updates-timely"}),
         ({"updates": {"security_pending": 25}}, {"few-pending-updates"}),
         ({"updates": {"reboot_required": True}}, {"no-reboot-pending"}),
-        (openssl("3.0.16-1~deb12u1"), {"openssl-debian-12"}),
-        ({**openssl("3.0.16-1~deb12u1"), "os": {"version": "13"}}, set()),
+        (pending("openssl"), {"openssl-current"}),
+        ({**pending("libssl3t64"), "os": {"version": "13"}}, {"openssl-current"}),
+        ({**pending("openssl-libs"), "os": {"id": "rhel", "version": "8.10"}}, {"openssl-current"}),
+        ({**pending("libcrypto3"), "os": {"id": "alpine", "version": "3.22.1"}}, {"openssl-current"}),
+        ({**pending("libopenssl3"), "os": {"id": "openwrt", "version": "24.10"}}, {"openssl-current"}),
+        (pending("libssh2-1", "curl"), set()),
         (openssl("3.0.17-1~deb12u2", "1.1.1w"), {"openssl-branch"}),
         ({"firewall": {"backend": "none", "active": False}}, {"firewall-active"}),
         ({"firewall": {"default_input": "accept"}}, {"firewall-default-closed"}),
@@ -136,3 +145,19 @@ def test_the_demo_pack_answers(sections: dict[str, Any], rule: str, level: Conta
     response = load_pack("demo").rules[f"demo/{rule}"].response
     assert response.contain is level
     assert (response.remedy.action if response.remedy else "") == action
+
+
+def test_a_list_of_updates_that_is_not_whole_passes_nothing() -> None:
+    assert failing_rules("starter", RuleResult.UNKNOWN, **pending("curl", pending=300, truncated=44)) >= {
+        "openssl-current"
+    }
+    assert failing_rules("starter", **pending("openssl", pending=300, truncated=44)) == {"openssl-current"}
+    assert "openssl-current" in failing_rules("starter", RuleResult.UNKNOWN, updates={"pending_names": None})
+
+
+@pytest.mark.parametrize("name", sorted(set(pack_names()) - {"demo"}))
+def test_no_pack_judges_by_a_version_that_ages(name: str) -> None:
+    # The fleet of `demo` is simulated.
+    for rule in load_pack(name).rules.values():
+        for expression in (rule.check, rule.applies_if):
+            assert expression is None or not re.search(r"older\(|\d+\.\d+\.\d+-", expression.text), rule

@@ -84,6 +84,7 @@ def test_values_that_the_device_did_not_determine_are_missing() -> None:
         "openssl_package_version",
         "openssl_package_scheme",
         "updates_pending",
+        "pending_packages",
         "seen_security_days",
         "unattended_upgrades",
         "kernel_current",

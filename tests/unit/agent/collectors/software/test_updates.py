@@ -270,6 +270,7 @@ def test_the_age_of_pending_updates_is_reported(tmp_path: Path) -> None:
     pending = PendingUpdates((a, b), (a,), reason="apt does not keep the age of an update")
     section, gaps = pending_section(tmp_path, pending, 10 * DAY)
     assert (section["pending"], section["security_pending"], section["seen_security_days"]) == (2, 1, 0)
+    assert pending_section(tmp_path / "no", PendingUpdates((a, b), (b,)), DAY)[0]["pending_names"] == ["b", "a"]
     assert gaps == ["oldest_security_days: apt does not keep the age of an update"]
     assert pending_section(tmp_path, PendingUpdates((a, b), (a, b)), 13 * DAY)[0]["seen_security_days"] == 3
     assert pending_section(tmp_path, PendingUpdates((b,), (b,)), 15 * DAY)[0]["seen_security_days"] == 2
@@ -285,6 +286,7 @@ def test_the_age_of_pending_updates_is_reported(tmp_path: Path) -> None:
     assert pending_section(tmp_path, PendingUpdates((a,), (a,), issued), 30 * DAY)[0]["oldest_security_days"] == 25
     section, gaps = pending_section(tmp_path, PendingUpdates((a,), None, reason="apk has no advisories"), DAY)
     assert "security_pending" not in section
+    assert (section["pending"], section["pending_names"]) == (1, ["a"])
     assert gaps == [
         f"{field}: apk has no advisories"
         for field in ("oldest_security_days", "security_pending", "seen_security_days")
