@@ -63,7 +63,7 @@ class UpgradePackage:
     def plan(self, params: Params) -> ActionPlan:
         """Reads the installed version; a newer one is known only after the package lists were fetched."""
         scheme = package_scheme(self._system)
-        manager = package_manager(scheme) if scheme else "this system"
+        manager = package_manager(self._system, scheme) if scheme else "this system"
         if scheme is None or (scheme != "deb" and not self._system.is_live) or not self._has_program(scheme):
             raise ActionError(f"packages of {manager} cannot be upgraded here")
         if self._system.is_live and not self._system.is_root_user:
@@ -107,9 +107,8 @@ class UpgradePackage:
 
     def _plan_security(self, scheme: str) -> ActionPlan:
         if scheme not in {"deb", "rpm"}:
-            raise ActionError(
-                f"{package_manager(scheme)} does not say which updates are for security: name the packages"
-            )
+            manager = package_manager(self._system, scheme)
+            raise ActionError(f"{manager} does not say which updates are for security: name the packages")
         pending = self._security_updates()
         names = " ".join(pending[:_MAX_SHOWN]) + (" ..." if len(pending) > _MAX_SHOWN else "")
         # The package lists may be old: no pending update is no reason to do nothing.

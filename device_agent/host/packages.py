@@ -4,20 +4,35 @@ import re
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
+from device_agent.errors import FactsUnavailableError
 from device_agent.host.execute import ExecuteError, run
+from device_agent.host.files import list_files
+from device_agent.host.os_release import read_os_release
 from device_agent.host.system import System
 
-# Databases, because the program of a package manager may also be installed as a mere tool.
-_DATABASES: Final = (
-    ("deb", "/var/lib/dpkg/status"),
-    ("apk", "/lib/apk/db/installed"),
-    ("opkg", "/usr/lib/opkg/status"),
-    ("rpm", "/var/lib/rpm"),
-    ("rpm", "/usr/lib/sysimage/rpm"),
+# Where package databases are; the program of a package manager may also be installed as a mere tool.
+_DATABASES: Final = {
+    "deb": ("/var/lib/dpkg/status", "/var/lib/dpkg/status.d"),
+    "apk": ("/lib/apk/db/installed", "/usr/lib/apk/db/installed"),
+    "opkg": ("/usr/lib/opkg/status", "/var/lib/opkg/status"),
+    "rpm": ("/usr/lib/sysimage/rpm", "/var/lib/rpm", "/usr/share/rpm"),
+}
+# ID or ID_LIKE of os-release: the scheme. OpenWrt and Yocto have several and are told by their databases.
+_DISTRIBUTIONS: Final = {
+    **dict.fromkeys(("debian", "ubuntu", "raspbian"), "deb"),
+    **dict.fromkeys(("alpine", "postmarketos", "wolfi", "chainguard"), "apk"),
+    **dict.fromkeys(("fedora", "rhel", "centos", "ol", "amzn", "mageia", "azurelinux", "mariner"), "rpm"),
+    **dict.fromkeys(("suse", "opensuse", "sles", "sle-micro", "sl-micro"), "rpm"),
+}
+_TRANSACTIONAL: Final = frozenset(
+    {"sle-micro", "sl-micro", "suse-microos", "opensuse-microos", "opensuse-leap-micro", "opensuse-aeon"}
 )
 _MANAGERS: Final = {"deb": "apt", "apk": "apk", "opkg": "opkg", "rpm": "dnf"}
+MANAGER_OF_IMAGES: Final = "rpm-ostree"
+_OSTREE: Final = ("/run/ostree-booted", "/ostree/repo", "/sysroot/ostree/repo")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,13 +45,69 @@ class InstalledPackage:
 
 
 def package_scheme(system: System) -> str | None:
-    """Returns the package scheme of this system: deb, rpm, apk or opkg; None for others."""
-    return next((scheme for scheme, path in _DATABASES if system.path(path).exists()), None)
+    """Returns the package scheme of this system: deb, rpm, apk or opkg; None for others.
+
+    os-release decides; a distribution that it does not tell is known by its database, one with packages before an
+    empty one.
+    """
+    existing = [scheme for scheme in _DATABASES if package_database(system, scheme) is not None]
+    named = next((_DISTRIBUTIONS[name] for name in _ids(system) if name in _DISTRIBUTIONS), None)
+    if named is not None:
+        return named if named in existing else None
+    return next((scheme for scheme in existing if _has_content(system, scheme)), next(iter(existing), None))
 
 
-def package_manager(scheme: str) -> str:
+def require_package_scheme(system: System) -> str:
+    """Returns the package scheme; raises FactsUnavailableError where there is none."""
+    scheme = package_scheme(system)
+    if scheme is None:
+        raise FactsUnavailableError(f"no known package manager on {next(filter(None, _ids(system)), 'this system')}")
+    return scheme
+
+
+def package_database(system: System, scheme: str) -> Path | None:
+    """Returns the file or folder with the installed packages; None where there is none."""
+    paths = [path for path in map(system.path, _DATABASES[scheme]) if path.exists()]
+    return next((path for path in paths if _size(path)), next(iter(paths), None))
+
+
+def package_manager(system: System, scheme: str) -> str:
     """Returns the program that upgrades packages of this scheme."""
+    if scheme == "rpm" and any(system.path(path).exists() for path in _OSTREE):
+        return MANAGER_OF_IMAGES
+    if scheme == "rpm" and any("suse" in name or name.startswith(("sles", "sle-", "sl-")) for name in _ids(system)):
+        return "zypper"
     return _MANAGERS[scheme]
+
+
+def why_updates_are_hidden(system: System, scheme: str) -> str:
+    """Returns why a package manager does not know the pending updates of this system; empty where one does."""
+    if scheme == "deb" and not system.path(_DATABASES["deb"][0]).exists():
+        return "distroless: the image has no package manager and is replaced as a whole"
+    if package_manager(system, scheme) == MANAGER_OF_IMAGES:
+        return "rpm-ostree updates the system as a whole image"
+    if _TRANSACTIONAL.intersection(_ids(system)):
+        return "transactional-update installs updates into a new snapshot, which packages of this one do not show"
+    return ""
+
+
+def _ids(system: System) -> list[str]:
+    try:
+        release = read_os_release(system)
+    except FactsUnavailableError:
+        return []
+    return [release.get("ID", "").lower(), *release.get("ID_LIKE", "").lower().split()]
+
+
+def _has_content(system: System, scheme: str) -> bool:
+    path = package_database(system, scheme)
+    return path is not None and _size(path) > 0
+
+
+def _size(path: Path) -> int:
+    """Returns the bytes of a file, or of the largest file of a folder."""
+    files = list_files(path) if path.is_dir() else [path]
+    return max((file.stat().st_size for file in files), default=0)
 
 
 def installed(system: System, name: str) -> InstalledPackage | None:
@@ -47,9 +118,9 @@ def installed(system: System, name: str) -> InstalledPackage | None:
     elif scheme == "rpm" and system.is_live and shutil.which("rpm"):
         version = _output_of("rpm", "-q", "--queryformat", "%{EPOCHNUM}:%{VERSION}-%{RELEASE}", name)
     elif scheme == "apk":
-        version = _database_version(system, "/lib/apk/db/installed", "P:", "V:", name)
+        version = _database_version(package_database(system, scheme), "P:", "V:", name)
     elif scheme == "opkg":
-        version = _database_version(system, "/usr/lib/opkg/status", "Package: ", "Version: ", name)
+        version = _database_version(package_database(system, scheme), "Package: ", "Version: ", name)
     else:
         return None
     return InstalledPackage(name, version, scheme) if version else None
@@ -64,6 +135,9 @@ def _output_of(*argv: str) -> str:
 
 def _dpkg_version(system: System, name: str) -> str:
     admin = system.path("/var/lib/dpkg")
+    if not (admin / "status").exists():  # distroless: a file for each package
+        files = list_files(admin / "status.d")
+        return next(filter(None, (_database_version(file, "Package: ", "Version: ", name) for file in files)), "")
     # A package may be known but removed, or be installed for two architectures.
     output = _output_of("dpkg-query", f"--admindir={admin}", "-W", "-f", "${db:Status-Status} ${Version}\n", name)
     versions = [
@@ -72,9 +146,11 @@ def _dpkg_version(system: System, name: str) -> str:
     return versions[0] if versions else ""
 
 
-def _database_version(system: System, path: str, name_key: str, version_key: str, name: str) -> str:
+def _database_version(path: Path | None, name_key: str, version_key: str, name: str) -> str:
     current = ""
-    with system.path(path).open(errors="replace") as lines:
+    if path is None:
+        return ""
+    with path.open(errors="replace") as lines:
         for line in lines:
             if line.startswith(name_key):
                 current = line[len(name_key) :].strip()

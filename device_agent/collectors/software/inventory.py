@@ -1,5 +1,8 @@
 """Lists the installed packages with version and source package, streamed from the package manager's database."""
 
+import itertools
+import re
+import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,11 +10,22 @@ from typing import Final
 
 from device_agent.errors import FactsUnavailableError
 from device_agent.host.execute import run
+from device_agent.host.files import list_files
+from device_agent.host.packages import package_database
+from device_agent.host.reading import GapRecorder, Reading
 from device_agent.host.system import System
 
 MAX_PACKAGES: Final = 20_000
-_MAX_LINE: Final = 8192  # characters; the rest of a longer line is read as another line
+_MAX_LINE: Final = 8192  # characters; the rest of a longer line is left out
 _SECONDS: Final = 30.0
+_DPKG_FORMAT: Final = "${db:Status-Status}\t${Package}\t${Version}\t${source:Package}\t${source:Version}\n"
+_DPKG_STATES: Final = frozenset(
+    {
+        *("not-installed", "config-files", "half-installed", "unpacked", "half-configured"),
+        *("triggers-awaited", "triggers-pending", "installed"),
+    }
+)
+_FIELD: Final = re.compile(r"^[A-Za-z][A-Za-z0-9-]*:", re.ASCII)
 _RPM_FORMAT: Final = "%{NAME}\t%{EPOCHNUM}:%{VERSION}-%{RELEASE}\t%{SOURCERPM}\n"
 
 
@@ -28,44 +42,62 @@ class InventoryPackage:
         return " ".join(filter(None, (self.name, self.version, self.source, self.source_version)))
 
 
-def packages(system: System, scheme: str) -> list[InventoryPackage]:
+def packages(system: System, scheme: str) -> Reading[list[InventoryPackage]]:
     """Returns all installed packages, sorted.
 
     Raises:
         FactsUnavailableError: there are too many, or rpm's database is not that of the running system.
         OSError, ExecuteError: the database cannot be read.
     """
-    if scheme == "deb":
-        entries = read_dpkg(system.path("/var/lib/dpkg/status"))
-    elif scheme == "apk":
-        entries = read_apk(system.path("/lib/apk/db/installed"))
-    elif scheme == "opkg":
-        entries = read_opkg(system.path("/usr/lib/opkg/status"))
-    else:
+    gaps = GapRecorder()
+    if scheme == "rpm":
         if not system.is_live:
             raise FactsUnavailableError("rpm's database can be read on the running system only")
         entries = rpm_lines(run(["rpm", "-qa", "--queryformat", _RPM_FORMAT], seconds=_SECONDS).stdout)
+    elif scheme == "deb" and system.is_live and shutil.which("dpkg-query"):
+        entries = dpkg_lines(run(["dpkg-query", "-W", "-f", _DPKG_FORMAT], seconds=_SECONDS).stdout)
+    else:
+        database = package_database(system, scheme)
+        if database is None:
+            raise FactsUnavailableError("there is no package database")
+        read = {"deb": read_dpkg, "apk": read_apk, "opkg": read_opkg}[scheme]
+        files = list_files(database) if database.is_dir() else [database]
+        # Distroless images have the checksums of each package beside it.
+        files = [file for file in files if not file.name.endswith(".md5sums")]
+        entries = itertools.chain.from_iterable(read(file, gaps) for file in files)
     unique = set()
     for package in entries:
         unique.add(package)
         if len(unique) > MAX_PACKAGES:
             raise FactsUnavailableError(f"more than {MAX_PACKAGES} packages")
-    return sorted(unique)
+    return gaps.complete(sorted(unique))
 
 
-def stanzas(path: Path, keys: frozenset[str]) -> Iterator[Mapping[str, str]]:
-    """Yields the fields `keys` of each stanza of a control file (`Key: value`) or of apk's database (`K:value`)."""
+def stanzas(path: Path, keys: frozenset[str], gaps: GapRecorder) -> Iterator[Mapping[str, str]]:
+    """Yields the fields `keys` of each stanza of a control file (`Key: value`) or of apk's database (`K:value`).
+
+    What is neither a field nor the continuation of one is a gap, and so is a second value of a field.
+    """
     fields: dict[str, str] = {}
+    is_begun, is_rest = False, False
     with path.open(encoding="utf-8", errors="replace") as file:
-        for line in iter(lambda: file.readline(_MAX_LINE), ""):
-            if line == "\n":
+        for number, line in enumerate(iter(lambda: file.readline(_MAX_LINE), ""), start=1):
+            was_rest, is_rest = is_rest, not line.endswith("\n")
+            if was_rest:
+                continue
+            if not line.strip():
                 if fields:
                     yield fields
-                fields = {}
+                fields, is_begun = {}, False
                 continue
             key, colon, value = line.partition(":")
-            if colon and key in keys:
-                fields.setdefault(key, value.strip())
+            if key in keys and colon and key in fields:
+                gaps.add(f"a second {key} in one entry", f"{path.name}, line {number}")
+            elif key in keys and colon:
+                fields[key] = value.strip()
+            elif not (_FIELD.match(line) or (is_begun and line[0].isspace())):
+                gaps.add("not a field of a package", f"{path.name}, line {number}")
+            is_begun = True
     if fields:
         yield fields
 
@@ -80,32 +112,57 @@ def _make_package(name: str, version: str, source: str, source_version: str) -> 
     )
 
 
-def read_dpkg(path: Path) -> Iterator[InventoryPackage]:
-    """Reads dpkg's `status` file."""
-    for fields in stanzas(path, frozenset({"Package", "Status", "Version", "Source"})):
-        if fields.get("Status", "").split()[-1:] != ["installed"]:
-            continue
-        source, _, version = fields.get("Source", "").partition(" (")
-        package = _make_package(fields.get("Package", ""), fields.get("Version", ""), source, version.rstrip(")"))
-        if package is not None:
-            yield package
+def read_dpkg(path: Path, gaps: GapRecorder) -> Iterator[InventoryPackage]:
+    """Reads dpkg's `status` file, or the file of one package of a distroless image, where `Status` may be absent."""
+    is_alone = path.parent.name == "status.d"
+    for fields in stanzas(path, frozenset({"Package", "Status", "Version", "Source"}), gaps):
+        states = fields.get("Status", "install ok installed" if is_alone else "").split()
+        if len(states) != 3 or states[2] not in _DPKG_STATES:
+            gaps.add("an entry without a known status", f"{path.name}: {fields.get('Package', '?')}")
+        elif states[2] == "installed":
+            source, _, version = fields.get("Source", "").partition(" (")
+            yield from _checked(fields, ("Package", "Version"), source, version.rstrip(")"), path, gaps)
 
 
-def read_apk(path: Path) -> Iterator[InventoryPackage]:
+def read_apk(path: Path, gaps: GapRecorder) -> Iterator[InventoryPackage]:
     """Reads apk's `installed` file."""
-    for fields in stanzas(path, frozenset({"P", "V", "o"})):
-        package = _make_package(fields.get("P", ""), fields.get("V", ""), fields.get("o", ""), "")
-        if package is not None:
-            yield package
+    for fields in stanzas(path, frozenset({"P", "V", "o"}), gaps):
+        yield from _checked(fields, ("P", "V"), fields.get("o", ""), "", path, gaps)
 
 
-def read_opkg(path: Path) -> Iterator[InventoryPackage]:
+def read_opkg(path: Path, gaps: GapRecorder) -> Iterator[InventoryPackage]:
     """Reads opkg's `status` file."""
-    for fields in stanzas(path, frozenset({"Package", "Version", "Status"})):
-        state = fields.get("Status", "installed").split()[-1:]
-        package = _make_package(fields.get("Package", ""), fields.get("Version", ""), "", "")
-        if package is not None and state == ["installed"]:
-            yield package
+    for fields in stanzas(path, frozenset({"Package", "Version", "Status"}), gaps):
+        states = fields.get("Status", "").split()
+        if len(states) != 3:
+            gaps.add("an entry without a known status", f"{path.name}: {fields.get('Package', '?')}")
+        elif states[2] == "installed":
+            yield from _checked(fields, ("Package", "Version"), "", "", path, gaps)
+
+
+def _checked(
+    fields: Mapping[str, str],
+    keys: tuple[str, str],
+    source: str,
+    source_version: str,
+    path: Path,
+    gaps: GapRecorder,
+) -> Iterator[InventoryPackage]:
+    name, version = (fields.get(key, "") for key in keys)
+    package = _make_package(name, version, source, source_version)
+    if package is None:
+        gaps.add("an entry without a valid name and version", f"{path.name}: {name or '?'}")
+    else:
+        yield package
+
+
+def dpkg_lines(text: str) -> Iterator[InventoryPackage]:
+    """Parses the lines of `_DPKG_FORMAT`."""
+    for fields in (line.split("\t") for line in text.splitlines()):
+        if len(fields) == 5 and fields[0] == "installed":
+            package = _make_package(*fields[1:])
+            if package is not None:
+                yield package
 
 
 def rpm_lines(text: str) -> Iterator[InventoryPackage]:

@@ -10,7 +10,10 @@ from device_agent.host.packages import installed
 from device_agent.host.system import System
 
 _MAX_KERNELS: Final = 64
-_FLAVOUR: Final = re.compile(r"[-.]([A-Za-z_][A-Za-z0-9_]*)$")
+_LEADING_VERSION: Final = re.compile(r"^\d+(?:\.\d+)*(?:-rc\d+)?")
+# Parts of a release that number its builds: 41, fc39, el8_10, deb13, bpo12, and rpt of Raspberry Pi OS.
+_BUILD: Final = re.compile(r"(?:\d+|(?:rc|fc|el|oe|amzn|mga|azl|cm|deb|bpo|rpt|arch)[\d_]*)", re.ASCII)
+_MODEL: Final = frozenset({"2712"})  # Raspberry Pi 5
 # Debian's kernels have the version of their package in their own version string.
 _DEBIAN_BUILD: Final = re.compile(r"\bDebian (\d\S*)")
 
@@ -36,16 +39,16 @@ def release_key(release: str) -> list[tuple[int, int, str]]:
 
 
 def flavour(release: str) -> str:
-    """Returns the suffix after the version: amd64, generic, lts; a kernel of another flavour is not an update."""
-    match = _FLAVOUR.search(release)
-    return match[1] if match else ""
+    """Returns the kind of kernel: amd64, rt-amd64, generic, v7l; a kernel of another flavour is not an update."""
+    parts = re.split(r"[-.+~]", _LEADING_VERSION.sub("", release[:128]))
+    return "-".join(part for part in parts if part in _MODEL or (part and not _BUILD.fullmatch(part)))
 
 
 def newest_and_current(system: System) -> tuple[str, bool | None]:
     """Returns the newest installed release of the running kernel's flavour, and whether it is running.
 
     Raises:
-        FactsUnavailableError: no kernel is installed, as in a container.
+        FactsUnavailableError: no kernel is installed, as in a container, or none of this flavour.
     """
     installed_releases = releases(system)
     if not installed_releases:
@@ -54,7 +57,9 @@ def newest_and_current(system: System) -> tuple[str, bool | None]:
         return installed_releases[-1], None
     running = platform.uname()
     same_flavour = [release for release in installed_releases if flavour(release) == flavour(running.release)]
-    newest = (same_flavour or installed_releases)[-1]
+    if not same_flavour:
+        raise FactsUnavailableError("no installed kernel of the running kernel's kind was found")
+    newest = same_flavour[-1]
     return newest, newest == running.release and _is_build_current(system, running.release, running.version)
 
 

@@ -6,9 +6,8 @@ from typing import Any, Final
 
 from device_agent.collectors.base import Section, SectionBuilder
 from device_agent.collectors.software import sources_apt
-from device_agent.errors import FactsUnavailableError
 from device_agent.host.files import list_files, read_text
-from device_agent.host.packages import package_manager, package_scheme
+from device_agent.host.packages import package_manager, require_package_scheme
 from device_agent.host.reading import GapRecorder
 from device_agent.host.system import System
 
@@ -27,9 +26,7 @@ _NO: Final = frozenset({"0", "no", "false", "off"})
 
 def collect(system: System) -> Section:
     """Collects the `sources` section; credentials in URLs are removed."""
-    scheme = package_scheme(system)
-    if scheme is None:
-        raise FactsUnavailableError("no known package manager")
+    scheme = require_package_scheme(system)
     gaps = GapRecorder()
     read, keys = _READERS[scheme]
     entries = read(system, gaps)
@@ -39,7 +36,7 @@ def collect(system: System) -> Section:
     if not entries:
         gaps.add("no package source was found")
     section = SectionBuilder(
-        manager=package_manager(scheme),
+        manager=package_manager(system, scheme),
         entries=sorted(entries, key=lambda entry: (entry["file"], entry["name"], entry["url"])),
         keyrings=sorted(keys(system)),
     )

@@ -19,7 +19,7 @@ from device_agent.collectors.software.pending_updates import (
 )
 from device_agent.errors import FactsUnavailableError
 from device_agent.host.files import write_whole
-from device_agent.host.packages import package_manager, package_scheme
+from device_agent.host.packages import package_manager, require_package_scheme, why_updates_are_hidden
 from device_agent.host.system import System
 
 _PENDING_FIELDS: Final = ("pending", "security_pending", "oldest_security_days", "seen_security_days")
@@ -32,7 +32,7 @@ _DEPENDS_ON: Final = (
     *("/etc/apt/apt.conf", "/etc/apt/apt.conf.d", "/var/lib/rpm", "/usr/lib/sysimage/rpm", "/etc/yum.repos.d"),
     *("/usr/lib/sysimage/rpm/rpmdb.sqlite", "/var/lib/rpm/rpmdb.sqlite", "/var/cache/dnf", "/var/cache/libdnf5"),
     *("/lib/apk/db/installed", "/etc/apk/world", "/etc/apk/repositories", "/var/cache/apk"),
-    *("/usr/lib/opkg/status", "/etc/opkg", "/var/opkg-lists"),
+    *("/usr/lib/opkg/status", "/etc/opkg", "/var/opkg-lists", "/var/lib/opkg/status", "/var/lib/opkg/lists"),
 )
 # The programs that write /run/reboot-required on Debian and Ubuntu; without them, a missing file means nothing.
 _REBOOT_MARKERS: Final = (
@@ -70,16 +70,15 @@ class UpdatesCollector:
 
     def __call__(self, system: System) -> Section:
         """Returns the section; missing facts are explained in its gaps."""
-        scheme = package_scheme(system)
-        if scheme is None:
-            raise FactsUnavailableError("no known package manager")
+        scheme = require_package_scheme(system)
         now = self._clock()
-        section = SectionBuilder(manager=package_manager(scheme))
+        section = SectionBuilder(manager=package_manager(system, scheme))
         versions: dict[str, str] = {}
         with section.capture("installed", "installed_count", "installed_digest"):
-            packages = inventory.packages(system, scheme)
-            versions = {package.name: package.version for package in packages}
-            _add_installed(section, packages)
+            reading = inventory.packages(system, scheme)
+            versions = {package.name: package.version for package in reading.value}
+            _add_installed(section, reading.value)
+            section.add_gaps(reading.gaps, "installed", "installed_count", "installed_digest")
         with section.capture("unattended"):
             section.set(unattended=unattended_upgrades.is_unattended(system, scheme))
         is_current: bool | None = None
@@ -88,6 +87,8 @@ class UpdatesCollector:
             section.set(kernel_newest=newest, kernel_current=is_current)
         section.set(reboot_required=_reboot_required(system, is_current))
         with section.capture(*_PENDING_FIELDS):
+            if hidden := why_updates_are_hidden(system, scheme):
+                raise FactsUnavailableError(hidden)
             self.add_pending(section, self._query_manager(system, scheme, versions, now), now)
         return section.build()
 

@@ -60,8 +60,8 @@ class PackageInstaller(RebootingInstaller):
         if not self._system.is_root_user:
             raise UpdateError(UpdateRefusalCode.INSTALL, "packages are installed by root only")
         scheme = package_scheme(self._system)
-        if scheme is None or package_manager(scheme) != self._kind:
-            actual = package_manager(scheme) if scheme else "no known package manager"
+        if scheme is None or package_manager(self._system, scheme) != self._kind:
+            actual = package_manager(self._system, scheme) if scheme else "no known package manager"
             raise UpdateError(
                 UpdateRefusalCode.NOT_FOR_THIS_DEVICE, f"it is for {self._kind}, and this device has {actual}"
             )

@@ -147,7 +147,7 @@ def section(fedora: Fedora) -> dict[str, Any]:
 
 
 def test_pending_updates_with_their_dates_are_reported_and_installed(fedora: Fedora) -> None:
-    assert [str(one) for one in inventory.packages(fedora.system, "rpm")] == ["demo 0:1.0-1", "other 0:1.0-1"]
+    assert [str(one) for one in inventory.packages(fedora.system, "rpm").value] == ["demo 0:1.0-1", "other 0:1.0-1"]
     fedora.lists()
     found = section(fedora)
     days = (datetime.now(UTC) - datetime.fromisoformat(ISSUED).replace(tzinfo=UTC)).days

@@ -21,6 +21,7 @@ from device_agent.domain.report_limits import normalise_findings
 from device_agent.errors import FactsUnavailableError
 from device_agent.host.apt import listed, upgrades
 from device_agent.host.packages import package_scheme
+from device_agent.host.reading import GapRecorder
 from device_agent.host.system import System
 from tests.support.pki import NOW
 from tests.support.root_folder import gap_texts, put_all
@@ -106,7 +107,7 @@ def test_installed_packages_of_this_machine_match_dpkg() -> None:
     out = subprocess.run(argv, capture_output=True, text=True, check=True, timeout=60).stdout
     rows = [line.split("\t") for line in out.splitlines()]
     listed_by_dpkg = {(row[1], row[2], row[3]) for row in rows if row[0] == "installed"}
-    packages = inventory.packages(System(), "deb")
+    packages = inventory.packages(System(), "deb").value
     assert {(p.name, p.version, p.source or p.name) for p in packages} == listed_by_dpkg
 
 
@@ -348,7 +349,7 @@ def test_any_text_is_parsed_without_an_error(tmp_path_factory: pytest.TempPathFa
     path = root / "status"
     path.write_text("Package: a\n" + text)
     for parse in (inventory.read_dpkg, inventory.read_apk, inventory.read_opkg):
-        for package in parse(path):
+        for package in parse(path, GapRecorder()):
             assert package.name
             assert "\n" not in str(package)
     list(inventory.rpm_lines(text))
