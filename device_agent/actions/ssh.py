@@ -19,7 +19,7 @@ from device_agent.actions.base import (
 )
 from device_agent.actions.edit import FileAction, FileContents, read
 from device_agent.host.execute import ExecuteError, run
-from device_agent.host.files import read_text, write_whole
+from device_agent.host.files import read_beginning, write_whole
 
 _CONFIG: Final = "/etc/ssh/sshd_config"
 _BEGIN, _END = "# cordon: begin", "# cordon: end"
@@ -102,7 +102,7 @@ class SetSshOption(FileAction):
         name = self._effective_options().get("pidfile", "none")
         file = self._system.path(name) if self._system.is_live else self._system.root.joinpath(name)
         with contextlib.suppress(OSError, ValueError):
-            pid = int(read_text(file, 16))
+            pid = int(read_beginning(file, 16)[0])
             if self._is_server(pid):
                 os.kill(pid, signal.SIGHUP)
 

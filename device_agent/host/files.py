@@ -1,13 +1,15 @@
 """Bounded reading of files, atomic durable writes, and pydantic models as files of the state folder."""
 
+import contextlib
 import errno
+import fnmatch
 import os
 from pathlib import Path
 from typing import Final, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from device_agent.errors import JournalError
+from device_agent.errors import FactsUnavailableError, JournalError
 from schemas.safe_files import NotRegularError, open_for_reading, save
 
 MAX_FILE_BYTES: Final = 256 * 1024  # of a configuration file
@@ -16,16 +18,30 @@ _Model = TypeVar("_Model", bound=BaseModel)
 
 
 def read_text(path: Path, limit: int = MAX_FILE_BYTES) -> str:
-    """Returns the first `limit` bytes of a file as text; empty when there is no such file, or something else.
+    """Returns a file as text; empty when there is no such file, or something else.
+
+    Raises:
+        FactsUnavailableError: it has more than `limit` bytes.
+        OSError: it exists and cannot be read.
+    """
+    text, is_whole = read_beginning(path, limit)
+    if not is_whole:
+        raise FactsUnavailableError(f"{path}: larger than {limit} bytes")
+    return text
+
+
+def read_beginning(path: Path, limit: int = MAX_FILE_BYTES) -> tuple[str, bool]:
+    """Returns the first `limit` bytes of a file as text, and whether that is all; empty when there is no such file.
 
     Raises:
         OSError: it exists and cannot be read.
     """
     try:
         with open_for_reading(path) as file:
-            return file.read(limit).decode(errors="replace")
+            content = file.read(limit + 1)
     except (FileNotFoundError, NotADirectoryError, NotRegularError):
-        return ""
+        return "", True
+    return content[:limit].decode(errors="replace"), len(content) <= limit
 
 
 def read_tail(path: Path, limit: int) -> str:
@@ -46,10 +62,20 @@ def read_tail(path: Path, limit: int) -> str:
 
 
 def list_files(folder: Path, pattern: str = "*") -> list[Path]:
-    """Returns the matching files of a folder, sorted, at most `MAX_FILES`; none when there is no such folder."""
-    if not folder.is_dir():
-        return []
-    return [path for path in sorted(folder.glob(pattern))[:MAX_FILES] if path.is_file()]
+    """Returns the files of a folder whose names match, sorted; none when there is no such folder.
+
+    Raises:
+        FactsUnavailableError: more than `MAX_FILES` names match.
+        OSError: the folder exists and cannot be listed.
+    """
+    names = []
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:
+        for entry in entries:
+            if fnmatch.fnmatchcase(entry.name, pattern):
+                names.append(entry.name)
+            if len(names) > MAX_FILES:
+                raise FactsUnavailableError(f"{folder}: more than {MAX_FILES} files")
+    return [path for name in sorted(names) if (path := folder / name).is_file()]
 
 
 def parse_key_values(text: str, separator: str | None = "=", comments: str = "#;") -> dict[str, str]:

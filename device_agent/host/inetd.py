@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from device_agent.host.files import read_text, write_whole
+from device_agent.host.files import list_files, read_beginning, read_text, write_whole
 from device_agent.host.system import System, process_names
 from schemas.safe_files import open_for_reading
 
@@ -18,7 +18,6 @@ PROGRAMS: Final = frozenset({"inetd", "openbsd-inetd", "inetutils-inetd", "rline
 WRAPPERS: Final = frozenset({"tcpd", "busybox", "toybox"})
 _FIELDS: Final = 6  # service, type, protocol, wait, user, program
 _MAX_COMMAND_BYTES: Final = 4096
-_MAX_FILE_BYTES: Final = 256 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,15 +38,19 @@ def files(system: System) -> list[Path]:
     """Returns the configuration files."""
     main, more = system.path("/etc/inetd.conf"), system.path("/etc/inetd.d")
     existing = [main] if main.is_file() else []
-    return existing + (sorted(path for path in more.iterdir() if path.is_file()) if more.is_dir() else [])
+    return existing + list_files(more)
 
 
 def entries(system: System) -> list[InetdEntry]:
-    """Returns every enabled entry."""
+    """Returns every enabled entry.
+
+    Raises:
+        FactsUnavailableError: a file or the folder is too large.
+        OSError: a file exists and cannot be read.
+    """
     enabled = []
     for file in files(system):
-        with file.open(errors="replace") as text:
-            enabled += [entry for line in text.read(_MAX_FILE_BYTES).splitlines() if (entry := _parse(file, line))]
+        enabled += [entry for line in read_text(file).splitlines() if (entry := _parse(file, line))]
     return enabled
 
 
@@ -72,7 +75,7 @@ def _is_inetd(system: System, pid: int, name: str) -> bool:
     if name not in WRAPPERS:
         return name in PROGRAMS
     with contextlib.suppress(OSError):
-        command = read_text(system.path(f"/proc/{pid}/cmdline"), _MAX_COMMAND_BYTES)
+        command, _ = read_beginning(system.path(f"/proc/{pid}/cmdline"), _MAX_COMMAND_BYTES)
         return program_behind(command.replace("\0", " ").split()) in PROGRAMS
     return False
 

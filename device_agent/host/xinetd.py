@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from device_agent.errors import FactsUnavailableError
 from device_agent.host.files import list_files, read_text
 from device_agent.host.inetd import program_behind
 from device_agent.host.system import System, process_names
@@ -74,10 +75,12 @@ def _blocks(system: System) -> Iterator[_Block]:
     pending, read = [system.path(_MAIN)], set[Path]()
     if not pending[0].is_file():
         return
-    while pending and len(read) < _MAX_FILES:
+    while pending:
         file = pending.pop(0)
         if file in read:
             continue
+        if len(read) >= _MAX_FILES:
+            raise FactsUnavailableError(f"{_MAIN} includes more than {_MAX_FILES} files")
         read.add(file)
         block: _Block | None = None
         for line in read_text(file).splitlines():

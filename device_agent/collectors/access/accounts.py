@@ -3,9 +3,9 @@
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
 from typing import Final, TypeVar
 
+from device_agent.errors import FactsUnavailableError
 from device_agent.host.system import System
 
 T = TypeVar("T")
@@ -114,8 +114,14 @@ def hash_algorithm(hashed: str) -> str:
 
 
 def parse_lines(lines: Iterable[str], parse: Callable[[str], T | None]) -> Iterator[T]:
-    """Yields the parsed lines; skips malformed and overlong ones."""
-    for line in islice(lines, _MAX_ACCOUNTS):
-        entry = parse(line) if len(line) <= _MAX_LINE else None
+    """Yields the parsed lines; skips malformed ones.
+
+    Raises:
+        FactsUnavailableError: a line is overlong, or there are too many.
+    """
+    for number, line in enumerate(lines):
+        if number >= _MAX_ACCOUNTS or len(line) > _MAX_LINE:
+            raise FactsUnavailableError(f"more than {_MAX_ACCOUNTS} lines, or one of more than {_MAX_LINE} characters")
+        entry = parse(line)
         if entry is not None:
             yield entry

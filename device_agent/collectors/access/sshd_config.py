@@ -1,11 +1,11 @@
 """The grammar of sshd_config(5): words, quotes, comments, includes, Match blocks."""
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
-from device_agent.host.files import MAX_FILE_BYTES, MAX_FILES, read_text
+from device_agent.errors import FactsUnavailableError
+from device_agent.host.files import MAX_FILE_BYTES, MAX_FILES, read_beginning
 from device_agent.host.reading import GapRecorder
 from device_agent.host.system import System
 
@@ -76,10 +76,10 @@ def read_settings(system: System, path: str = CONFIG) -> SshdSettings:
 def _read(system: System, path: str, settings: SshdSettings, depth: int, block: MatchBlock | None) -> None:
     """Reads a file; a Match block in it ends with it, and `block` is the one that includes it."""
     gaps = settings.match_gaps if block else settings.global_gaps
-    text = ""
+    text, is_whole = "", True
     with gaps.capture(path):
-        text = read_text(system.path(path))
-    if len(text) >= MAX_FILE_BYTES:
+        text, is_whole = read_beginning(system.path(path))
+    if not is_whole:
         gaps.add(f"only the first {MAX_FILE_BYTES} bytes were read", path)
     outer = block
     for number, line in enumerate(text.splitlines(), start=1):
@@ -98,7 +98,10 @@ def _read(system: System, path: str, settings: SshdSettings, depth: int, block: 
                 gaps.add("too many nested includes", source)
                 continue
             for word in words:
-                for included in _matching(system, word):
+                included_files: list[str] = []
+                with gaps.capture(source):
+                    included_files = _matching(system, word)
+                for included in included_files:
                     _read(system, included, settings, depth + 1, block)
         else:
             _set(keyword, words, settings, block, source)
@@ -185,16 +188,20 @@ def _words(text: str) -> list[str] | None:
     return words
 
 
-def _matching(system: System, pattern: str) -> Iterator[str]:
-    """Yields the files that a pattern of Include names, sorted as glob(3) does."""
+def _matching(system: System, pattern: str) -> list[str]:
+    """Returns the files that a pattern of Include names, sorted as glob(3) does.
+
+    Raises:
+        FactsUnavailableError: too many files match.
+    """
     path = pattern if pattern.startswith("/") else f"/etc/ssh/{pattern}"
     if not _GLOB.search(path):
-        if system.path(path).is_file():
-            yield path
-        return
+        return [path] if system.path(path).is_file() else []
     root = system.path("/")
     found = sorted(str(file.relative_to(root)) for file in root.glob(path.lstrip("/")) if file.is_file())
-    yield from ("/" + name for name in found[:MAX_FILES])
+    if len(found) > MAX_FILES:
+        raise FactsUnavailableError(f"{path}: more than {MAX_FILES} files")
+    return ["/" + name for name in found]
 
 
 def sample_of(criteria: tuple[str, ...]) -> str | None:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from device_agent.host.execute import ExecuteError, run
-from device_agent.host.files import MAX_FILE_BYTES, list_files, read_text
+from device_agent.host.files import MAX_FILE_BYTES, list_files, read_beginning
 from device_agent.host.reading import GapRecorder, Reading
 from device_agent.host.system import System
 
@@ -53,9 +53,9 @@ def _joined(system: System, path: str, gaps: GapRecorder, left: list[int], depth
         if depth:
             gaps.add("the included file is missing", path)
         return
-    text = read_text(system.path(path))
+    text, is_whole = read_beginning(system.path(path))
     left[0] -= len(text) + 1
-    if len(text) >= MAX_FILE_BYTES:
+    if not is_whole:
         gaps.add(f"only the first {MAX_FILE_BYTES} bytes were read", path)
     for number, line in _logical_lines(text):
         source = f"{path}:{number}"

@@ -72,7 +72,7 @@ class _AccountNames:
 def _readable(system: System, path: str) -> str:
     try:
         return read_text(system.path(path))
-    except OSError:
+    except (OSError, FactsUnavailableError):
         return ""  # numbers are reported instead
 
 

@@ -106,6 +106,7 @@ def stale_processes(system: System) -> tuple[list[str], bool]:
         try:
             with (folder / "maps").open("rb") as file:
                 mapped = file.read(MAX_MAP_BYTES)
+                is_hidden |= len(mapped) == MAX_MAP_BYTES
             if _DELETED_LIBRARY.search(mapped):
                 names.add((folder / "comm").read_text(errors="replace").strip()[:_MAX_PROCESS_NAME] or "?")
         except PermissionError:

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
+from device_agent.errors import FactsUnavailableError
 from device_agent.host.files import list_files, read_text
 from device_agent.host.reading import GapRecorder, Reading
 from device_agent.host.system import System
@@ -40,6 +41,7 @@ def read_policy(system: System, file: str) -> Reading[dict[str, Any]]:
     """Returns the fields of `OpensslConfig`; gaps concern the protocol versions.
 
     Raises:
+        FactsUnavailableError: a file is too large, or too many are included.
         OSError: the file cannot be read.
     """
     return effective_policy(file, read_sections(system, file))
@@ -48,12 +50,12 @@ def read_policy(system: System, file: str) -> Reading[dict[str, Any]]:
 def read_sections(system: System, file: str) -> ConfigSections:
     """Returns every section with its values; the last value of a key wins, includes are read in place."""
     sections: ConfigSections = {_DEFAULT: {}}
-    _read_into(sections, system, file, _DEFAULT, [MAX_INCLUDES])
+    _read_into(sections, system, file, _DEFAULT, [])
     return sections
 
 
-def _read_into(sections: ConfigSections, system: System, file: str, section: str, files_left: list[int]) -> str:
-    files_left[0] -= 1
+def _read_into(sections: ConfigSections, system: System, file: str, section: str, files_read: list[str]) -> str:
+    files_read.append(file)
     for line in _lines(read_text(system.path(file))):
         if line.startswith("[") and "]" in line:
             section = line[1 : line.index("]")].strip()
@@ -61,8 +63,10 @@ def _read_into(sections: ConfigSections, system: System, file: str, section: str
         elif line.startswith(".include"):
             target = line.removeprefix(".include").strip().lstrip("=").strip().strip("\"'")
             for included in _included_files(system, file, target):
-                if files_left[0] > 0:
-                    section = _read_into(sections, system, included, section, files_left)
+                if len(files_read) < MAX_INCLUDES:
+                    section = _read_into(sections, system, included, section, files_read)
+                elif included not in files_read:
+                    raise FactsUnavailableError(f"{file}: more than {MAX_INCLUDES} files are included")
         elif "=" in line:
             key, _, value = line.partition("=")
             scope, _, name = key.strip().rpartition("::")

@@ -29,7 +29,10 @@ def releases(system: System) -> list[str]:
 
 
 def _glob(system: System, folder: str, pattern: str) -> list[Path]:
-    return sorted(system.path(folder).glob(pattern))[:_MAX_KERNELS]
+    found = sorted(system.path(folder).glob(pattern))
+    if len(found) > _MAX_KERNELS:
+        raise FactsUnavailableError(f"{folder}: more than {_MAX_KERNELS} kernels")
+    return found
 
 
 def release_key(release: str) -> list[tuple[int, int, str]]:

@@ -6,11 +6,13 @@ import re
 import shutil
 import stat
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 from typing import Final
 
+from device_agent.errors import FactsUnavailableError
 from device_agent.host.execute import ExecuteError, run
-from device_agent.host.files import read_text
+from device_agent.host.files import read_beginning, read_text
 from device_agent.host.inetd import program_behind
 from device_agent.host.system import System
 
@@ -38,9 +40,12 @@ def detect_services(system: System) -> tuple[str, ServiceStates] | None:
 
 def _names(folder: Path) -> list[str]:
     try:
-        return sorted(path.name for path in folder.iterdir())[:_MAX_ENTRIES]
+        names = sorted(path.name for path in islice(folder.iterdir(), _MAX_ENTRIES + 1))
     except (FileNotFoundError, NotADirectoryError):
         return []
+    if len(names) > _MAX_ENTRIES:
+        raise FactsUnavailableError(f"{folder}: more than {_MAX_ENTRIES} entries")
+    return names
 
 
 def _has_openrc(system: System) -> bool:
@@ -143,7 +148,7 @@ def _start_links(folder: Path) -> list[str]:
 def _has_process(system: System, name: str) -> bool:
     for pid_file in (f"/run/{name}.pid", f"/var/run/{name}.pid", f"/run/{name}/{name}.pid"):
         with contextlib.suppress(OSError, ValueError):
-            pid = int(read_text(system.path(pid_file), _MAX_PID_BYTES))
+            pid = int(read_beginning(system.path(pid_file), _MAX_PID_BYTES)[0])
             if system.path(f"/proc/{pid}").is_dir():
                 return True
     return False

@@ -8,7 +8,6 @@ import sys
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
@@ -113,7 +112,11 @@ def _read(system: System) -> set[_ListeningSocket]:
 
 def _parse(proto: str, lines: Iterable[str]) -> set[_ListeningSocket]:
     sockets = set()
-    for line in islice(lines, 1, _MAX_LINES):
+    for number, line in enumerate(lines):
+        if number >= _MAX_LINES:
+            if proto == "tcp":  # the kernel lists the listening sockets first
+                break
+            raise FactsUnavailableError(f"more than {_MAX_LINES} {proto} sockets")
         fields = line.split()
         if len(fields) > 9 and fields[3] == _LISTENING[proto]:
             # Malformed lines are skipped.
