@@ -39,6 +39,6 @@ def failing_rules(name: str, result: RuleResult = RuleResult.FAIL, **sections: d
     }
 
 
-def listening(number: int, address: str = "0.0.0.0", process: str = "x") -> dict[str, Any]:
-    """A change of the good device: one listening TCP socket."""
-    return {"sockets": {"listening": [{"proto": "tcp", "address": address, "port": number, "process": process}]}}
+def listening(number: int, address: str = "0.0.0.0", process: str = "x", proto: str = "tcp") -> dict[str, Any]:
+    """A change of the good device: one listening socket."""
+    return {"sockets": {"listening": [{"proto": proto, "address": address, "port": number, "process": process}]}}

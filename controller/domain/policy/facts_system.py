@@ -22,6 +22,8 @@ _MAX_CACHED: Final = 4096  # entries
 CATALOGUE: Final[dict[str, tuple[str, str, str]]] = {
     "listening_ports": ("list(int)", "sockets", "listening ports, TCP and UDP, on any address"),
     "exposed_ports": ("list(int)", "sockets", "listening ports that are not bound to loopback only"),
+    "exposed_tcp_ports": ("list(int)", "sockets", "those of `exposed_ports` with a TCP socket"),
+    "exposed_udp_ports": ("list(int)", "sockets", "those of `exposed_ports` with a UDP socket"),
     "listening_processes": ("list(string)", "sockets", "names of the processes behind listening sockets"),
     "enabled_services": ("list(string)", "services", "services that are enabled at boot"),
     "active_services": ("list(string)", "services", "running services"),
@@ -74,7 +76,10 @@ CATALOGUE: Final[dict[str, tuple[str, str, str]]] = {
 COMPLETE: Final = frozenset(name for name, (kind, _, _) in CATALOGUE.items() if not kind.startswith("list"))
 # The section's fields behind each fact; devices name the field in their gaps.
 FIELDS: Final[Mapping[str, tuple[str, ...]]] = {
-    **dict.fromkeys(("listening_ports", "exposed_ports", "listening_interfaces"), ("listening",)),
+    **dict.fromkeys(
+        ("listening_ports", "exposed_ports", "exposed_tcp_ports", "exposed_udp_ports", "listening_interfaces"),
+        ("listening",),
+    ),
     "listening_processes": ("listening",),
     "opened_sockets": ("opened", "listening"),
     "closed_sockets": ("closed", "listening"),
@@ -140,9 +145,12 @@ def _is_loopback(text: str) -> bool:
 
 def _sockets(section: SocketsSection) -> dict[str, Any]:
     listening = section.listening
+    exposed = [s for s in listening if not _is_loopback(s.address)]
     return {
         "listening_ports": sorted({s.port for s in listening}),
-        "exposed_ports": sorted({s.port for s in listening if not _is_loopback(s.address)}),
+        "exposed_ports": sorted({s.port for s in exposed}),
+        "exposed_tcp_ports": sorted({s.port for s in exposed if s.proto == "tcp"}),
+        "exposed_udp_ports": sorted({s.port for s in exposed if s.proto == "udp"}),
         "listening_processes": sorted({s.process for s in listening if s.process}),
         "listening_interfaces": sorted({s.interface for s in listening if s.interface}),
         "opened_sockets": list(section.opened),

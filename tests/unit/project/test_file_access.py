@@ -42,7 +42,6 @@ _PLACES: Final = {
     "device_agent/commands/journal.py": _OWN,
     "device_agent/host/certificate.py": _OPERATOR,
     "device_agent/host/files.py": "opens own files and folders to sync them",
-    "device_agent/host/inetd.py": _SYSTEM,
     "device_agent/host/packages.py": _SYSTEM,
     "device_agent/intrusion/watch.py": _OWN,
     "device_agent/keyring.py": _OWN,

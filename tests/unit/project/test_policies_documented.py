@@ -48,7 +48,7 @@ def test_the_examples_of_the_page_load() -> None:
 
 def test_the_mistake_on_the_page_reads_as_it_is_told() -> None:
     text, _ = re.findall(r"^```yaml\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
-    mistyped = text.replace("listening_ports", "listening_prots")
+    mistyped = text.replace("exposed_tcp_ports", "exposed_tcp_prots")
     with pytest.raises(PolicyError) as caught:
         parse_policy(mistyped, "policies/baseline.yaml", language())
     assert str(caught.value) in PAGE
