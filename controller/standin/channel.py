@@ -8,7 +8,8 @@ import mqtt5
 from controller.standin.access import authorize
 from controller.standin.authz import ActionType, AuthzAction, Verdict, render
 from controller.standin.client import Client, ClientConnection, ClientEndpoint
-from controller.standin.connect import ConnectRefusal, authenticate_connect, make_connack
+from controller.standin.connect import ConnectRefusal, authenticate_connect, connack_event, make_connack
+from controller.standin.event_rules import CONNACK
 from controller.standin.messages import NO_PROPERTIES, Delivery, Message
 from controller.standin.options import MAX_TOPIC_LEVELS
 from controller.standin.publishing import encode_publish, publish_properties
@@ -113,8 +114,10 @@ class Channel:
     def _connect(self, packet: mqtt5.ConnectPacket) -> None:
         client = authenticate_connect(self._state, packet, self._transport.version, self._endpoint, self._common_name)
         if isinstance(client, ConnectRefusal):
+            self._emit_connack(packet, client.clientid, client.code)
             self._reject_connect(client.code)
             return
+        self._emit_connack(packet, client.clientid, 0)
         self._max_packet = packet.max_packet_size
         present = self._registry.open(client)
         self._client = client
@@ -128,6 +131,10 @@ class Channel:
             self.send_messages(
                 client.session.resume(self._state.now(), lambda sender: not self._state.bans.sender_banned(sender))
             )
+
+    def _emit_connack(self, packet: mqtt5.ConnectPacket, clientid: str, code: int) -> None:
+        event = connack_event(packet, self._transport.version, self._endpoint, clientid, code)
+        self._state.emit(CONNACK, self._endpoint.node, event)
 
     def _auto_subscribe(self, client: Client) -> None:
         """Makes the subscriptions of `auto_subscribe`, which no access rule concerns."""

@@ -57,9 +57,15 @@ class ClientEndpoint:
 
     node: str
     listener: str
+    sockhost: str
     sockport: int
     peerhost: str
     peerport: int
+
+    @property
+    def peername(self) -> str:
+        """Address and port of the client."""
+        return f"{self.peerhost}:{self.peerport}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,7 @@ class ConnectRefusal:
     """The CONNACK reason of a rejected client."""
 
     code: int
+    clientid: str
 
 
 def authenticate_connect(
@@ -34,22 +35,22 @@ def authenticate_connect(
     limits = state.limits_of(endpoint.listener)
     problem = _check(packet, version, limits.max_qos)
     if problem:
-        return ConnectRefusal(problem)
+        return ConnectRefusal(problem, packet.client_id)
     clientid = packet.client_id
     if limits.cert_clientid and common_name:
         clientid = common_name
     if not clientid:
         clientid = "mqtt_" + state.randbytes(_ASSIGNED_ID_BYTES).hex()
     identity = ClientIdentity(clientid, packet.username, common_name, endpoint.peerhost)
-    code, superuser = access.check_connect(state, identity, packet.password, endpoint.listener)
+    code, superuser = access.check_connect(state, identity, packet.password, endpoint)
     if not code and packet.authentication_method is not None and state.authn is not None:
         code = access.NOT_AUTHORIZED  # no authenticator supports the method
     if code:
-        return ConnectRefusal(code)
+        return ConnectRefusal(code, clientid)
     if state.max_sessions is not None and len(state.clients) >= state.max_sessions and clientid not in state.clients:
-        return ConnectRefusal(QUOTA_EXCEEDED)  # the licence's limit; a known client gets in
+        return ConnectRefusal(QUOTA_EXCEEDED, clientid)  # the licence's limit; a known client gets in
     if len(state.clients) >= MAX_SESSIONS and clientid not in state.clients:
-        return ConnectRefusal(SERVER_BUSY)
+        return ConnectRefusal(SERVER_BUSY, clientid)
     now = state.now()
     return Client(
         identity=identity,
@@ -109,6 +110,26 @@ def _will(state: ClusterState, packet: mqtt5.ConnectPacket, identity: ClientIden
         properties,
     )
     return Will(message, will.will_delay_interval)
+
+
+def connack_event(
+    packet: mqtt5.ConnectPacket, version: int, endpoint: ClientEndpoint, clientid: str, code: int
+) -> dict[str, object]:
+    """Returns the event of a CONNACK, as rules see it."""
+    properties = {"User-Property": dict(packet.user_properties)}
+    return {
+        "clientid": clientid,
+        "username": access.shown_name(packet.username),
+        "peername": endpoint.peername,
+        "sockname": f"{endpoint.sockhost}:{endpoint.sockport}",
+        "reason_code": access.CONNACK_NAMES[code],
+        "proto_name": _PROTO_NAMES[version],
+        "proto_ver": version,
+        "keepalive": packet.keep_alive,
+        "clean_start": packet.clean_start,
+        "expiry_interval": packet.session_expiry_interval if version == _V5 else 0,
+        "conn_props": properties if version == _V5 else {},
+    }
 
 
 def make_connack(client: Client, packet: mqtt5.ConnectPacket, max_qos: int, *, present: bool) -> mqtt5.ConnAckPacket:

@@ -52,7 +52,8 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport  # type: ignore[assignment]  # uvloop's transports do not inherit
         peer: tuple[Any, ...] = transport.get_extra_info("peername") or ("0.0.0.0", 0)  # noqa: S104 -- placeholder for a socket that is already gone
-        endpoint = ClientEndpoint(self._node, self._listener, self._sockport, str(peer[0]), int(peer[1]))
+        own: tuple[Any, ...] = transport.get_extra_info("sockname") or peer
+        endpoint = ClientEndpoint(self._node, self._listener, str(own[0]), self._sockport, str(peer[0]), int(peer[1]))
         self.channel = Channel(self._registry, self, endpoint, _common_name(transport))
         if len(self._live) >= MAX_CONNECTIONS_PER_NODE:
             self.abort()

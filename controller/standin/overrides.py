@@ -18,9 +18,9 @@ The format is a JSON object; every part is optional:
      "rule_engine": {"limit_selects_in_namespace": false}}
 
 `zone`, `zones`, `authorization`, `sources`, `auto_subscribe`, `dashboard`, `security_profile`, `api_scopes` (the last
-two from 6.x on) and `max_sessions` (of a licence) take effect, and of `listeners` the keys `zone` and `enable_authn`.
-The rest of `listeners`, `api_keys`, `cookie`, `rule_engine` and `versions` only change what the API reports; the
-stand-in's sockets do not change.
+two from 6.x on) and `max_sessions` (of a licence) take effect, of `listeners` the keys `zone` and `enable_authn`, and
+of `rule_engine` the key `limit_selects_in_namespace`. The rest of `listeners` and `rule_engine`, `api_keys`, `cookie`
+and `versions` only change what the API reports; the stand-in's sockets do not change.
 """
 
 from typing import Any, Final

@@ -27,6 +27,9 @@ class Router:
     retained: dict[str, Message] = field(default_factory=dict)
     _delayed: dict[str, tuple[Message, float]] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        self.state.publish = self.publish
+
     @property
     def delayed(self) -> int:
         """The number of `$delayed` messages that are not due."""

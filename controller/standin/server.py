@@ -17,6 +17,7 @@ from controller.standin.api import (
     cluster,
     configs,
     dashboard,
+    event_rules,
     publish,
     retainer,
     rules,
@@ -48,6 +49,7 @@ _EMQX_ROUTES = (
     *retainer.ROUTES,
     *cluster.ROUTES,
     *configs.ROUTES,
+    *event_rules.ROUTES,
 )
 
 

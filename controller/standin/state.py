@@ -4,7 +4,7 @@ import hashlib
 import hmac
 import re
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +12,8 @@ from controller.standin.authz import AuthzRuleStore
 from controller.standin.bans import BanList
 from controller.standin.client import Client, Scheduler
 from controller.standin.dashboard import Dashboard
+from controller.standin.event_rules import CONNACK, EventRule
+from controller.standin.messages import Message
 from controller.standin.release import EMQX_5_8, EmqxRelease, SecurityProfile
 from controller.standin.settings import GLOBAL_ZONE, Settings
 from controller.standin.zones import MqttLimits
@@ -82,6 +84,8 @@ class ClusterState:
     api_scopes: frozenset[str] | None = None  # of the API key; None: all
     rule_engine: dict[str, Any] = field(default_factory=dict)  # what the section shows besides its defaults
     max_sessions: int | None = None  # of the licence
+    event_rules: dict[str, EventRule] = field(default_factory=dict)  # by id
+    publish: Callable[[Message], object] = lambda _message: None  # routes a message; set by the router
     bans: BanList = field(default_factory=BanList)
     rules: AuthzRuleStore = field(default_factory=AuthzRuleStore)
     authz_source: bool | None = True  # None: the source was deleted; False: disabled
@@ -104,6 +108,23 @@ class ClusterState:
         """Returns a new message id: 32 hex digits that increase with time, as EMQX's."""
         self._sequence = (self._sequence + 1) & 0xFFFF_FFFF
         return f"{int(self.now() * 1_000_000):016X}0000{self._sequence:08X}0000"
+
+    def emit(self, name: str, node: str, event: Mapping[str, Any]) -> None:
+        """Publishes what the rules make of an event at a node."""
+        if not self.event_rules or (name == CONNACK and self._hides_connack()):
+            return
+        now = self.now()
+        event_name = name.removeprefix("$events/").replace("_", ".", 1)
+        whole = {**event, "event": event_name, "node": node, "timestamp": int(now * 1000)}
+        for rule in list(self.event_rules.values()):
+            for action, row in rule.rows(name, node, whole):
+                topic, payload = action.message(row)
+                self.publish(Message(self.message_id(), topic, payload, action.qos, action.retain, rule.id, None, now))
+
+    def _hides_connack(self) -> bool:
+        """As observed on 6.2 and 6.3."""
+        section = {**self.release.rule_engine, **self.rule_engine}
+        return bool(section.get("limit_selects_in_namespace", False))
 
     def add_user(self, user_id: str, password: str, *, is_superuser: bool = False) -> User:
         """Adds or replaces a user."""

@@ -123,6 +123,13 @@ class Broker:
             text = str(api.get("/nodes").json()[0]["version"])
         return tuple(int(part) for part in text.split(".")[:2])
 
+    @cached_property
+    def hides_connack_events(self) -> bool:
+        """Whether rules get no event of a CONNACK: on 6.x by default."""
+        with self.client() as api:
+            settings = api.get("/configs", params={"key": "rule_engine"}).text
+        return "limit_selects_in_namespace = true" in settings
+
     @property
     def plus_is_wildcard(self) -> bool:
         """Whether a client id `+` becomes the wildcard where a rule has `${clientid}`: until 6.3."""
@@ -150,6 +157,7 @@ class Lab:
     _rules: set[tuple[str, str]] = field(default_factory=set)
     _users: set[str] = field(default_factory=set)
     _retained: set[str] = field(default_factory=set)
+    _event_rules: set[str] = field(default_factory=set)
 
     @property
     def api(self) -> httpx.Client:
@@ -252,6 +260,23 @@ class Lab:
         self._retained.add(topic)
         return topic
 
+    def make_event_rule(self, event: str, where: str = "") -> str:
+        """Makes a rule that republishes an event's rows under the test's prefix; returns its id."""
+        action = {
+            "function": "republish",
+            "args": {
+                "topic": f"{self.prefix}/events/${{event}}", "qos": 1, "payload": "${.}", "retain": False,
+                "user_properties": "", "mqtt_properties": {},
+            },
+        }  # fmt: skip
+        body = {
+            "name": self.name("rule"), "sql": f'SELECT * FROM "$events/{event}"{where}', "actions": [action],
+            "enable": True, "description": "of a test",
+        }  # fmt: skip
+        row = answers_as("rule for failed authentication and denied access", self.api.post("/rules", json=body))
+        self._event_rules.add(row["id"])
+        return str(row["id"])
+
     def kick(self, clientid: str) -> httpx.Response:
         """DELETE a client."""
         return self.api.delete(f"/clients/{clientid}")
@@ -295,5 +320,7 @@ class Lab:
             list(pool.map(lambda row: self.unban(*row), sorted(self._bans)))
         for kind, owner in self._rules:
             self.api.delete(f"{RULES}/{kind}/{owner}")
+        for rule in self._event_rules:
+            self.api.delete(f"/rules/{rule}")
         for user in self._users:
             self.api.delete(f"{USERS}/{user}")

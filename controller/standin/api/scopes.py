@@ -13,6 +13,7 @@ _SCOPES: Final = (
     ("/configs", "system"),
     ("/listeners", "system"),
     ("/publish", "publish"),
+    ("/rules", "data_integration"),
     ("/metrics", "monitoring"),
     ("/stats", "monitoring"),
 )
