@@ -12,7 +12,7 @@ _ALWAYS_WEAK: Final = frozenset({"dsa"})
 # Fact: its type, the section it comes from, its meaning.
 CATALOGUE: Final[dict[str, tuple[str, str, str]]] = {
     "key_count": ("int", "keys", "number of private keys in the scanned folders"),
-    "open_keys": ("list(string)", "keys", "private keys without a passphrase"),
+    "open_keys": ("list(string)", "keys", "private keys without a passphrase, and not in hardware"),
     "exposed_keys": ("list(string)", "keys", "private keys that every user may read or replace"),
     "group_readable_keys": ("list(string)", "keys", "private keys that their group may read or replace"),
     "weak_keys": ("list(string)", "keys", "private keys that are too short or of an outdated kind"),

@@ -1,5 +1,6 @@
 """Finds and reads the files below the folders of keys and certificates, bounded for folders that others may write."""
 
+import codecs
 import errno
 import os
 from collections.abc import Iterator, Sequence
@@ -89,6 +90,17 @@ def _read(system: System, path: Path, name: str, gaps: GapRecorder, max_bytes: i
             gaps.add(f"larger than {max_bytes} bytes, only the first were read", name)
         data = data[:max_bytes]
     return CryptoFile(name, path, state, data)
+
+
+def utf8_of(data: bytes) -> bytes:
+    """Returns a text without its byte order mark, and UTF-16 as UTF-8; other bytes as they are."""
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return data.decode("utf-16", "replace").encode(errors="replace")
+    for encoding in ("utf-16-le", "utf-16-be"):
+        at = data.find(_BEGIN.decode().encode(encoding))
+        if at >= 0:
+            return data[at % 2 :].decode(encoding, "replace").encode(errors="replace")
+    return data.removeprefix(codecs.BOM_UTF8)
 
 
 def pem_blocks(data: bytes) -> Iterator[tuple[str, bytes, bool]]:

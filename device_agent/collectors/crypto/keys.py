@@ -9,7 +9,8 @@ from typing import Any, Final
 
 from device_agent.collectors.base import MAX_AGE_DAYS, Section, SectionBuilder, days_between
 from device_agent.collectors.crypto.crypto_files import CryptoFile, files_below
-from device_agent.collectors.crypto.key_format import KeyFormat, key_format
+from device_agent.collectors.crypto.key_asn1 import KeyFormat
+from device_agent.collectors.crypto.key_format import read_keys
 from device_agent.errors import FactsUnavailableError, NotApplicableError
 from device_agent.host.files import read_text
 from device_agent.host.reading import NEEDS_ROOT, GapRecorder
@@ -45,9 +46,10 @@ class KeyCollector:
         now = self._clock()
         entries = []
         for file in files_below(system, roots, gaps):
-            key = key_format(file.data)
-            if key is not None:
-                entries.append(_entry(system, file, key, names, now))
+            found = read_keys(file.data)
+            for gap in found.gaps:
+                gaps.add(gap.reason, file.name)
+            entries += [_entry(system, file, key, names, now) for key in found.value]
         if not entries and gaps.gaps and all(gap.reason == NEEDS_ROOT for gap in gaps.gaps):
             raise FactsUnavailableError(NEEDS_ROOT)
         entries.sort(key=lambda entry: str(entry["path"]))

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from device_agent.collectors.base import days_between
 from device_agent.collectors.crypto.crypto_files import MAX_READ_BYTES, pem_blocks
-from device_agent.collectors.crypto.key_format import KeyFormat, key_format
+from device_agent.collectors.crypto.key_asn1 import KeyFormat
+from device_agent.collectors.crypto.key_format import MAX_KEYS, read_keys
 from device_agent.collectors.crypto.keys import KeyCollector
 from device_agent.domain.report_limits import normalise_findings
 from device_agent.errors import FactsUnavailableError, NotApplicableError
@@ -29,6 +30,14 @@ SHORT = rsa.generate_private_key(public_exponent=65537, key_size=1024)
 EC = ec.generate_private_key(ec.SECP384R1())
 ED = ed25519.Ed25519PrivateKey.generate()
 DSA = dsa.generate_private_key(key_size=1024)
+
+
+def key_format(data: bytes) -> KeyFormat | None:
+    """Returns the only key in a file."""
+    found = read_keys(data)
+    assert not found.gaps
+    assert len(found.value) <= 1
+    return found.value[0] if found.value else None
 
 
 @pytest.mark.parametrize(
@@ -97,6 +106,28 @@ def test_keys_of_the_installed_openssl_are_recognised(arguments: list[str], expe
     recognised = key_format(content)
     assert recognised is not None
     assert (recognised.kind, recognised.bits, recognised.protected) == expected
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b'{"kty": "EC", "crv": "P-256", "d": "c"', "JSON Web Key"),
+        (b"[Interface]\nPrivateKey = !2tra2tra2tra2tra2tra2tra2tra2tra2tra2tra2s=\n", "PrivateKey of WireGuard"),
+        (key_pem(EC) * (MAX_KEYS + 1), "first 16 keys"),
+    ],
+)
+def test_what_looks_like_a_key_and_is_not_understood_is_a_gap(tmp_path: Path, content: bytes, reason: str) -> None:
+    prepare_keys(tmp_path, odd=(content, 0o600))
+    (text,) = gap_texts(collect(tmp_path))
+    assert text.startswith("entries: ")
+    assert reason in text
+    assert text.endswith("(/etc/ssl/private/odd)")
+
+
+def test_each_key_of_a_file_is_an_entry(tmp_path: Path) -> None:
+    prepare_keys(tmp_path, both=(key_pem(ED, "s") + key_pem(RSA), 0o600))
+    entries = [(entry["path"], entry["protected"]) for entry in collect(tmp_path)["entries"]]
+    assert entries == [("/etc/ssl/private/both", True), ("/etc/ssl/private/both", False)]
 
 
 @pytest.mark.skipif(shutil.which("ssh-keygen") is None, reason="no ssh-keygen here")
@@ -218,16 +249,23 @@ DER = [RSA.private_bytes(
 @settings(max_examples=400, deadline=None)
 @given(st.sampled_from(SAMPLES + DER), st.integers(0, 2000), st.binary(max_size=40))
 def test_malformed_keys_never_raise(sample: bytes, at: int, junk: bytes) -> None:
-    recognised = key_format(sample[:at] + junk + sample[at + len(junk) :])
-    assert recognised is None or (0 <= recognised.bits <= 65_536 and recognised.format)
+    found = read_keys(sample[:at] + junk + sample[at + len(junk) :]).value
+    assert all(0 <= key.bits <= 65_536 and key.format for key in found)
 
 
 @settings(max_examples=200, deadline=None)
 @given(st.binary(max_size=400))
 def test_any_bytes_are_read_without_an_error(data: bytes) -> None:
-    key_format(data)
-    key_format(b"\x30" + data)
-    key_format(b"-----BEGIN PRIVATE KEY-----\n" + data)
+    for start in (
+        b"",
+        b"\x30",
+        b"-----BEGIN PRIVATE KEY-----\n",
+        b"\xfe\xed\xfe\xed",
+        b"\0\0\0",
+        b"PuTTY-User-Key-File-",
+        b"{",
+    ):
+        read_keys(start + data)
 
 
 def test_many_pem_markers_take_linear_time() -> None:
