@@ -4,6 +4,7 @@ import logging
 import os
 import random
 import re
+import socket
 import ssl
 import threading
 import time
@@ -19,11 +20,11 @@ from tuf.ngclient import FetcherInterface
 
 from device_agent.errors import StoppedError
 from device_agent.updates.errors import UpdateError, from_tuf_error
-from schemas.http_deadline import HeaderLimitedAnswer
+from schemas.http_deadline import HeaderLimitedAnswer, connect_to_any, resolve
 from schemas.updates import UpdateRefusalCode
 
 CHUNK: Final = 64 * 1024  # bytes
-SOCKET_SECONDS: Final = 20.0  # without a byte
+SOCKET_SECONDS: Final = 20.0  # to connect, and without a byte
 GRACE_SECONDS: Final = 10.0  # before the rate of a download is checked
 MAX_FAILURES: Final = 6  # in a row without a byte
 _RETRY_SECONDS: Final = (0.2, 1.0, 2.0, 5.0, 10.0)
@@ -67,8 +68,19 @@ class TransferRateCheck:
 class _Http(urllib3.connection.HTTPConnection):
     response_class = HeaderLimitedAnswer
 
+    def _new_conn(self) -> socket.socket:
+        """Connects: the timeout is for all addresses of the name together."""
+        try:
+            return connect_to_any(resolve(self._dns_host, self.port), self.port, SOCKET_SECONDS)
+        except socket.gaierror as e:
+            raise urllib3.exceptions.NameResolutionError(self.host, self, e) from e
+        except TimeoutError as e:
+            raise urllib3.exceptions.ConnectTimeoutError(self, f"no connection within {SOCKET_SECONDS:g} s") from e
+        except OSError as e:
+            raise urllib3.exceptions.NewConnectionError(self, f"cannot connect: {e}") from e
 
-class _Https(urllib3.connection.HTTPSConnection):
+
+class _Https(urllib3.connection.HTTPSConnection, _Http):
     response_class = HeaderLimitedAnswer
 
 

@@ -4,8 +4,9 @@ import asyncio
 import contextlib
 import socket
 import threading
+from functools import partial
 from http.server import BaseHTTPRequestHandler, HTTPServer
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from controller.app.servers import HttpListener, ListenerSettings
 from controller.service.settings.rollouts import UpdateSettings
 from controller.service.settings.settings import ApiSettings
 from device_agent.collectors.crypto.certificates import CertificateCollector, CertificateOptions
-from device_agent.collectors.crypto.fetch import FetchError, fetch_public, may_be_asked
+from device_agent.collectors.crypto.fetch import FetchError, fetch, fetch_public, is_own, may_be_asked
 from device_agent.host.system import System
 from tests.support.http_listener import small_app
 from tests.support.pki import NOW, Authority
@@ -135,6 +136,12 @@ async def test_all_bodies_together_are_bounded() -> None:
         "127.0.0.1", "127.9.9.9", "0.0.0.0", "10.1.2.3", "172.16.0.1", "192.168.1.1", "169.254.169.254", "100.64.0.1",
         "224.0.0.1", "255.255.255.255", "::1", "::", "fe80::1%eth0", "fd00::1", "ff02::1", "::ffff:127.0.0.1",
         "::ffff:10.0.0.1", "2002:7f00:1::", "2002:a00:1::1", "64:ff9b::7f00:1", "64:ff9b::a9fe:a9fe",
+        # 6to4, Teredo, IPv4-compatible, site-local, local NAT64, SRv6, documentation, ORCHID, discard, ISATAP, AS112:
+        "2002:5db8:d822::1", "2001:0:5db8:d822::a247:27dd", "::5db8:d822", "fec0::1", "64:ff9b:1::5db8:d822",
+        "64:ff9b::c000:201", "5f00::1", "2001:db8::1", "3fff::1", "2001:10::1", "2001:20::1", "2001:2::1", "100::1",
+        "2606:2800::5efe:a01:203", "2606:2800::200:5efe:7f00:1", "3ffe::1", "2620:4f:8000::1", "4000::1", "fc00::1",
+        "192.0.0.8", "192.0.0.170", "192.0.2.1", "192.31.196.1", "192.52.193.1", "192.88.99.1", "192.175.48.1",
+        "198.18.0.1", "198.19.255.255", "198.51.100.1", "203.0.113.1", "240.0.0.1", "0.1.2.3", "172.31.255.255",
     ],
 )  # fmt: skip
 def test_no_certificate_has_the_agent_ask_an_inner_address(address: str) -> None:
@@ -143,6 +150,60 @@ def test_no_certificate_has_the_agent_ask_an_inner_address(address: str) -> None
     assert may_be_asked("2606:2800:220:1::1", ())
     assert may_be_asked("10.1.2.3", (ip_network("10.1.0.0/16"),))
     assert not may_be_asked("10.2.2.3", (ip_network("10.1.0.0/16"),))
+
+
+@pytest.mark.parametrize("address", ["93.184.216.34", "64:ff9b::5db8:d822", "2606:2800:220:1::5efe:5db8:d822"])
+def test_a_public_address_is_asked_whichever_form_it_has(address: str) -> None:
+    assert may_be_asked(address, ())
+
+
+@pytest.mark.parametrize("address", ["93.184.216.34", "2606:2800:220:1::1", "64:ff9b::5db8:d822"])
+def test_the_machines_own_addresses_are_not_asked(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Services of the machine itself believe what comes from it, also by its public address."""
+    own = "93.184.216.34" if address.startswith("64:") else address
+
+    class Socket(socket.socket):
+        def connect(self, address: Any) -> None:
+            assert address[0] == own
+
+        def getsockname(self) -> Any:
+            return (own, 40000)
+
+    assert may_be_asked(address, ())
+    assert is_own(ip_address("127.0.0.1"))
+    monkeypatch.setattr(socket, "socket", Socket)
+    assert not may_be_asked(address, ())
+    assert may_be_asked(address, (ip_network(f"{own}/{ip_address(own).max_prefixlen}"),))
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+@pytest.mark.parametrize("method", ["list", "public"])
+def test_a_redirect_leads_nowhere(status: int, method: str) -> None:
+    requests: list[str] = []
+
+    class Elsewhere(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            requests.append(self.path)
+            self.send_response(status)
+            self.send_header("Location", f"http://127.0.0.1:{server.server_port}/inner")
+            self.end_headers()
+
+        def do_POST(self) -> None:
+            self.do_GET()
+
+        def log_message(self, *_arguments: Any) -> None:
+            """Logs nothing."""
+
+    with HTTPServer(("127.0.0.1", 0), Elsewhere) as server, contextlib.ExitStack() as stack:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        stack.callback(thread.join)
+        stack.callback(server.shutdown)
+        url, networks = f"http://127.0.0.1:{server.server_port}/", [ip_network("127.0.0.0/8")]
+        public = partial(fetch_public, body=b"", headers={}, networks=networks)
+        with pytest.raises(FetchError, match=f"answered {status}"):
+            (fetch if method == "list" else public)(url, max_bytes=10)
+    assert requests == ["/"]
 
 
 @pytest.mark.parametrize("answers", [["127.0.0.1"], [PUBLIC, "127.0.0.1"], ["169.254.169.254"]])

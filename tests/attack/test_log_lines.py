@@ -16,6 +16,10 @@ REQUESTS = {
     "upgrade": b"GET /healthz HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
     "other upgrade": b"GET /healthz HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n",
 }
+HALF_A_BODY = (
+    b"POST /api/v1/enrolment/enrol HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
+    b"Content-Length: 60000\r\n\r\n{"
+)
 
 
 def ask(url: str, request: bytes) -> bytes:
@@ -26,12 +30,20 @@ def ask(url: str, request: bytes) -> bytes:
         return sock.recv(4096)
 
 
+def leave(url: str, request: bytes) -> None:
+    parts = urlsplit(url)
+    with socket.create_connection((str(parts.hostname), parts.port or 0), 20) as sock:
+        sock.sendall(request)
+
+
 def main(folder: Path) -> None:
     """Serves with the controller's own log, and sends each request once."""
     configure_logs("info", "json")
     with ApiServer(folder / "cordon.db", {}) as server:
         for request in REQUESTS.values():
             assert ask(server.url, request).startswith(b"HTTP/1.1 ")
+        for _ in range(3):
+            leave(server.url, HALF_A_BODY)
     logging.getLogger("uvicorn.error").error("an error of the server itself")
 
 

@@ -11,6 +11,7 @@ from typing import Final
 from unittest import mock
 
 import pytest
+import urllib3.util.connection
 from tuf.api.exceptions import SlowRetrievalError
 
 from controller.adapters.x509 import foreign
@@ -65,6 +66,74 @@ def dribbling(answer: str) -> Iterator[str]:
 
 def _fetch_public(url: str) -> None:
     fetch.fetch_public(url, max_bytes=9999, body=b"x", headers={}, networks=[ipaddress.ip_network("127.0.0.0/8")])
+
+
+def _fetch_update(url: str) -> None:
+    download.MetadataFetcher(None, 1.0, lambda: math.inf, threading.Event()).open(url, {}).close()
+
+
+def _check_health(url: str) -> None:
+    target = UpdateTarget.model_validate({**TARGET, "health": {"http": url}})
+    if text := health.check_health(target, str, STEP):
+        raise OSError(text)
+
+
+ASKERS: Final = {
+    "list": lambda url: fetch.fetch(url, max_bytes=9999),
+    "public": _fetch_public,
+    "external list": foreign._fetch,
+    "updates": _fetch_update,
+    "health": _check_health,
+}
+
+
+class _Network:
+    """Names with many addresses; connecting takes as long as it may. Time passes only here."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, answers: bool) -> None:
+        self.passed = 0.0
+        self.server = socket.socket()
+        self._answers = answers
+        silent = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (f"127.0.1.{n}", 80)) for n in range(1, 41)]
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: silent)
+        monkeypatch.setattr(socket, "create_connection", self.connect)
+        monkeypatch.setattr(urllib3.util.connection, "create_connection", self.connect)
+        monkeypatch.setattr(http_deadline, "time", mock.Mock(monotonic=lambda: self.passed))
+
+    def connect(self, address: tuple[str, int], timeout: float, *_: object, **__: object) -> socket.socket:
+        if self._answers:
+            self.passed += timeout * http_deadline.ANSWER_TIMEOUTS
+            with socket.create_server(("127.0.0.1", 0)) as listener:
+                ours = socket.socket()
+                ours.connect(listener.getsockname())
+                self.server.close()
+                self.server, _ = listener.accept()
+            ours.settimeout(timeout)
+            self.server.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+            return ours
+        is_name = not address[0].startswith("127.0.1.")
+        self.passed += timeout * (len(socket.getaddrinfo(*address)) if is_name else 1)
+        raise TimeoutError
+
+
+@pytest.mark.parametrize("ask", ASKERS.values(), ids=ASKERS)
+def test_a_name_with_many_silent_addresses_holds_nobody(
+    monkeypatch: pytest.MonkeyPatch, ask: Callable[[str], None]
+) -> None:
+    """Finding: each address had the time limit for itself, and a name has as many as its owner likes."""
+    network = _Network(monkeypatch, answers=False)
+    with pytest.raises((fetch.FetchError, AuthorityError, SlowRetrievalError, OSError)):
+        ask("http://localhost/x")
+    network.server.close()
+    assert 0 < network.passed <= 2 * foreign.TIMEOUT
+
+
+@pytest.mark.parametrize("name", ["list", "public", "external list", "health"])
+def test_what_connecting_took_is_missing_for_the_answer(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    network = _Network(monkeypatch, answers=True)
+    with pytest.raises((fetch.FetchError, AuthorityError, OSError), match=r"(?i)no whole answer|TimeoutError"):
+        ASKERS[name]("http://localhost/x")
+    network.server.close()
 
 
 @pytest.mark.parametrize("answer", ANSWERS)

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import h11
 from uvicorn.config import Config
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
@@ -22,6 +23,10 @@ MIN_RATE: Final = 512  # bytes per second that a client has to take; the agent e
 RATE_WINDOW: Final = 20.0  # seconds over which the rate is measured
 _ACKED: Final = struct.Struct("=120xQ")  # `tcpi_bytes_acked` in Linux's struct tcp_info
 _QUEUED: Final = struct.Struct("i")
+
+
+def _nothing() -> None:
+    """What `closed` is once it was called."""
 
 
 class Phase(Enum):
@@ -48,7 +53,15 @@ class BoundedProtocol(H11Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
+        self._unset_keepalive_if_required()  # uvicorn does it only where nothing failed
         self._closed()
+        # These objects refer to each other, and an exception of the application may refer to the request. What is not
+        # separated stays, with its buffers for TLS, until a garbage collection, which is rare here.
+        self._closed = _nothing
+        if self.cycle is not None:  # uses neither any more: it is disconnected, or its response is complete
+            self.cycle.transport = None  # type: ignore[assignment]
+            self.cycle.flow = FlowControl(None)  # type: ignore[arg-type]
+        self.cycle = self.transport = self.flow = None  # type: ignore[assignment]  # as uvicorn begins
 
     def on_response_complete(self) -> None:
         self.responses += 1

@@ -9,6 +9,7 @@ import contextlib
 import logging
 import socket
 import ssl
+import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any, Final
@@ -118,9 +119,13 @@ class BoundedServer(uvicorn.Server):
             connection.protocol = made
             await loop.connect_accepted_socket(lambda: made, sock)
             return
-        await loop.connect_accepted_socket(
-            lambda: made, sock, ssl=tls, ssl_handshake_timeout=HANDSHAKE_SECONDS, ssl_shutdown_timeout=CLOSE_SECONDS
-        )
+        try:
+            await loop.connect_accepted_socket(
+                lambda: made, sock, ssl=tls, ssl_handshake_timeout=HANDSHAKE_SECONDS, ssl_shutdown_timeout=CLOSE_SECONDS
+            )
+        except OSError as e:  # TimeoutError and SSLError among them
+            traceback.clear_frames(e.__traceback__)  # they refer to the error, which refers to them
+            raise
         connection.protocol = made
 
     def _opened(self, connection: Connection, task: asyncio.Task[None]) -> None:

@@ -1,7 +1,7 @@
 """HTTP requests of the collectors: bounded in time and size, no redirects.
 
 `fetch` is for configured URLs. `fetch_public` is for URLs that a certificate names: only public addresses are asked, so
-that nobody has the agent send requests to services of the device or its network.
+that nobody has the agent send requests to services of the device or its network. `may_be_asked` decides which are.
 """
 
 import http.client
@@ -17,12 +17,26 @@ from urllib.parse import urlsplit
 
 from schemas.http_deadline import HttpConnection, HttpsConnection
 
-SECONDS: Final = 10.0  # for each step; a whole answer has `ANSWER_TIMEOUTS` times as long
+SECONDS: Final = 10.0  # for each step; all of them together have `ANSWER_TIMEOUTS` times as long
+_DISCARD: Final = 9  # a port
 _SCHEMES: Final = frozenset({"http", "https"})
 _PIECE: Final = 64 * 1024  # bytes of one read
 IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 IpNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
-_NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
+_GLOBAL_UNICAST: Final = ipaddress.IPv6Network("2000::/3")  # all that was ever assigned for public use
+_NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")  # RFC 6052: an IPv4 address in its last 32 bits
+_ISATAP: Final = 0x5EFE  # RFC 5214: with an IPv4 address after it, the interface identifier; bit 0x0200_0000 may be set
+# Special purposes, by IANA's registries: what `is_global` of the running Python does not know, or counts as public.
+_SPECIAL: Final = tuple(
+    ipaddress.ip_network(each)
+    for each in (
+        "0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.0.0.0/24",
+        "192.0.2.0/24", "192.31.196.0/24", "192.52.193.0/24", "192.88.99.0/24", "192.168.0.0/16", "192.175.48.0/24",
+        "198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24", "224.0.0.0/3",
+        "2001::/23",  # Teredo, benchmarking, AMT, ORCHID and ORCHIDv2
+        "2001:db8::/32", "2002::/16", "2620:4f:8000::/48", "3ffe::/16", "3fff::/20",
+    )
+)  # fmt: skip
 
 
 class FetchError(Exception):
@@ -97,7 +111,7 @@ def fetch_public(
 
 
 class _CheckedConnection(HttpConnection):
-    """Connects to the first address of the name, if all of them may be asked."""
+    """Connects to an address of the name, if all of them may be asked."""
 
     def __init__(self, host: str, port: int, scheme: str, networks: Sequence[IpNetwork]) -> None:
         super().__init__(host, port, timeout=SECONDS)
@@ -105,28 +119,47 @@ class _CheckedConnection(HttpConnection):
         self._networks = networks
 
     def connect(self) -> None:
-        found = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
-        addresses = [str(each[4][0]) for each in found]
-        for address in addresses:
-            if not may_be_asked(address, self._networks):
-                raise FetchError(f"{self.host} is {address}, which is not public")
-        self.sock = socket.create_connection((addresses[0], self.port), timeout=SECONDS)
+        super().connect()
         if self._scheme == "https":
             self.sock = ssl.create_default_context().wrap_socket(self.sock, server_hostname=self.host)
 
+    def addresses(self, host: str, port: int) -> list[str]:
+        found = super().addresses(host, port)
+        for address in found:
+            if not may_be_asked(address, self._networks):
+                raise FetchError(f"{self.host} is {address}, which is not public")
+        return found
+
 
 def may_be_asked(text: str, networks: Sequence[IpNetwork]) -> bool:
-    """Whether an address is public or in one of the networks; also the IPv4 address that it contains has to be."""
+    """Whether an address is public and another machine's, or in one of the networks.
+
+    An address that contains an IPv4 address is judged by that one. What a router forwards to an inner address, such as
+    a NAT64 prefix of the network's own, looks public and cannot be told.
+    """
     address: IpAddress = ipaddress.ip_address(text.partition("%")[0])
     if any(address in network for network in networks):
         return True
     if isinstance(address, ipaddress.IPv6Address):
-        inside = address.ipv4_mapped or address.sixtofour or (address.teredo[1] if address.teredo else None)
-        if address in _NAT64:
-            inside = ipaddress.IPv4Address(int(address) & 0xFFFF_FFFF)
-        if inside is not None:
-            return may_be_asked(str(inside), networks)
-    return address.is_global and not address.is_multicast
+        low = int(address) & 0xFFFF_FFFF
+        if address in _NAT64 or address.ipv4_mapped is not None:
+            return may_be_asked(str(ipaddress.IPv4Address(low)), networks)
+        if address not in _GLOBAL_UNICAST:
+            return False
+        if (int(address) >> 32) & 0xFDFF_FFFF == _ISATAP and not may_be_asked(str(ipaddress.IPv4Address(low)), ()):
+            return False
+    return address.is_global and not any(address in each for each in _SPECIAL) and not is_own(address)
+
+
+def is_own(address: IpAddress) -> bool:
+    """Whether the kernel delivers packets for the address on this machine: then it also sends them from it."""
+    family = socket.AF_INET6 if address.version == 6 else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as sock:
+            sock.connect((str(address), _DISCARD))  # sends nothing
+            return ipaddress.ip_address(sock.getsockname()[0]) == address
+    except OSError:
+        return False  # no route: nothing is sent to it either
 
 
 def _read(read_piece: Callable[[int], bytes], max_bytes: int) -> bytes:
