@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import contextlib
 import warnings
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -9,9 +10,13 @@ from typing import Any, Final
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, rsa
+from cryptography.hazmat.primitives.serialization import pkcs7
 from cryptography.utils import CryptographyDeprecationWarning
 from cryptography.x509 import verification
+
+from device_agent.collectors.crypto.key_asn1 import DerReader
 
 # Deprecated encodings in foreign certificates do not belong in the agent's log.
 warnings.filterwarnings("ignore", category=CryptographyDeprecationWarning, message="Parsed a ")
@@ -28,6 +33,16 @@ DAMAGED: Final = (
 )
 _MAX_CHAIN: Final = 8
 _MAX_REASON: Final = 200
+_SEQUENCE: Final = 0x30
+# What cryptography, which implements the profile of the public web, refuses although it may be sound: a part of its
+# error, and what is reported.
+_UNSUPPORTED: Final = (
+    ("orbidden", "its chain has a key or a signature of a kind that cannot be verified"),
+    ("X509v3", "its chain has a certificate of version 1, which cannot be verified"),
+    ("unsupported name constraint", "its chain has name constraints of a kind that cannot be verified"),
+    ("unsupported directoryName", "its chain has name constraints of a kind that cannot be verified"),
+    *((f"2.5.29.{arc}:", "its chain has constraints of policies, which cannot be verified") for arc in (33, 36, 54)),
+)
 
 
 def load_der(data: bytes) -> x509.Certificate | None:
@@ -44,10 +59,60 @@ def load_der(data: bytes) -> x509.Certificate | None:
 
 def load_pem(content: bytes) -> x509.Certificate | None:
     """Parses the base64 content of a PEM block; returns None when it is malformed."""
+    der = decode_pem(content)
+    return load_der(der) if der is not None else None
+
+
+def decode_pem(content: bytes) -> bytes | None:
+    """Decodes the base64 content of a PEM block; returns None when it is malformed."""
     try:
-        return load_der(base64.b64decode(b"".join(content.split()), validate=True))
+        return base64.b64decode(b"".join(content.split()), validate=True)
     except (binascii.Error, ValueError):
         return None
+
+
+def load_bundle(data: bytes) -> list[x509.Certificate] | None:
+    """Parses DER certificates one after the other, or a PKCS #7 container; returns None when one is malformed.
+
+    Octets behind the certificates that are not DER are ignored, as OpenSSL does.
+    """
+    elements = der_elements(data)
+    if not elements:
+        return None
+    certificates = [load_der(element) for element in elements]
+    if any(certificates):
+        found = [certificate for certificate in certificates if certificate is not None]
+        return found if len(found) == len(elements) else None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about containers in BER
+        try:
+            contained = pkcs7.load_der_pkcs7_certificates(data)
+        except DAMAGED:
+            return None
+    read = [load_der(certificate.public_bytes(serialization.Encoding.DER)) for certificate in contained]
+    return [certificate for certificate in read if certificate is not None] if all(read) else None
+
+
+def der_elements(data: bytes) -> list[bytes]:
+    """Returns the complete DER sequences at the start of `data`."""
+    reader, elements = DerReader(data), []
+    while reader.peek() == _SEQUENCE:
+        rest = reader.rest
+        try:
+            reader.read_element()
+        except ValueError:
+            break
+        elements.append(rest[: len(rest) - len(reader.rest)])
+    return elements
+
+
+def is_other_structure(data: bytes) -> bool:
+    """Whether this is a revocation list, a request or a public key in DER."""
+    for load in (x509.load_der_x509_crl, x509.load_der_x509_csr, serialization.load_der_public_key):
+        with contextlib.suppress(*DAMAGED):
+            load(data)
+            return True
+    return False
 
 
 def certificate_fields(certificate: x509.Certificate) -> dict[str, Any]:
@@ -155,10 +220,28 @@ def _chain_error(
         return "untrusted", "none of the known authorities signed it"
     if issuer is certificate or issuer == certificate:
         return "untrusted", "it is self-signed, and not in the trust store"
-    if "orbidden" in error and {"ed25519", "ed448"} & {key_type_and_size(certificate)[0], key_type_and_size(issuer)[0]}:
-        # cryptography implements the profile of the public web, which does not allow these sound algorithms.
-        return "notchecked", "chains with Ed25519 or Ed448 keys cannot be verified"
+    unsupported = next((reason for part, reason in _UNSUPPORTED if part in error), None)
+    if unsupported is not None:
+        if not _leads_to_store(certificate, known, store):
+            return "untrusted", "its chain does not lead to the trust store"
+        if {"ed25519", "ed448"} & {key_type_and_size(certificate)[0], key_type_and_size(issuer)[0]}:
+            return "notchecked", "chains with Ed25519 or Ed448 keys cannot be verified"
+        return "notchecked", unsupported
     return "untrusted", error.removeprefix("validation failed: ").removeprefix("candidates exhausted: ")[:_MAX_REASON]
+
+
+def _leads_to_store(
+    certificate: x509.Certificate, known: Sequence[x509.Certificate], store: Sequence[x509.Certificate]
+) -> bool:
+    """Whether names and signatures lead to the trust store, whatever the certificates allow."""
+    for _ in range(_MAX_CHAIN):
+        if find_issuer(certificate, store) is not None:
+            return True
+        issuer = find_issuer(certificate, known)
+        if issuer is None or issuer == certificate:
+            return False
+        certificate = issuer
+    return False
 
 
 def _check_is_ca(

@@ -1,6 +1,7 @@
 """Certificates in the configured folders (section `certificates`): chain, validity, device name, revocation."""
 
 import base64
+import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from device_agent.collectors.base import MAX_AGE_DAYS, Section, SectionBuilder, days_between
-from device_agent.collectors.crypto.crypto_files import CryptoFile, files_below, pem_blocks
+from device_agent.collectors.crypto.crypto_files import CryptoFile, files_below, pem_blocks, utf8_of
+from device_agent.collectors.crypto.key_format import read_keys
 from device_agent.errors import FactsUnavailableError, NotApplicableError
 from device_agent.host.reading import NEEDS_ROOT, GapRecorder, error_reason
 from device_agent.host.system import System
@@ -30,6 +32,16 @@ SYSTEM_STORES: Final = (
 MAX_IN_FILE: Final = 16  # certificates; a longer file is a CA bundle, not a chain
 MAX_CERTIFICATES: Final = 512  # of one scan
 MAX_STORE_BYTES: Final = 2 * 1024 * 1024
+_LABELS: Final = frozenset(
+    {"CERTIFICATE", "X509 CERTIFICATE", "TRUSTED CERTIFICATE", "PKCS7", "PKCS #7 SIGNED DATA", "CMS"}
+)
+_SUFFIXES: Final = frozenset({".crt", ".cer", ".cert", ".der", ".pem", ".p7b", ".p7c"})
+_COMMENT: Final = re.compile(rb"^[ \t]*#.*$", re.MULTILINE)
+# A sequence in a sequence, then the version or the number: a certificate, or what is left of one.
+_CERTIFICATE_START: Final = re.compile(
+    rb"\x30(?:[\0-\x7f]|\x81.|\x82..)\x30(?:[\0-\x7f]|\x81.|\x82..)[\xa0\x02]", re.DOTALL
+)
+_UNREADABLE: Final = "a certificate in it cannot be read"
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +117,12 @@ class CertificateCollector:
         now = datetime.fromtimestamp(self._clock(), UTC)
         section = SectionBuilder(folders=sorted(roots))
         section.add_gaps(gaps.gaps, "entries")
-        store_name, store = _trust_store(system, options.trust_store, section) if certificates else ("", [])
-        entries = self._check(system, certificates, store, now, section) if certificates else []
+        store_name, entries = "", []
+        if certificates:
+            store_name, store, is_whole = _trust_store(system, options.trust_store, section)
+            entries = self._check(system, certificates, store, now, section)
+            if not is_whole:
+                entries = [_without_distrust(entry) for entry in entries]
         section.set(trust_store=store_name, entries=sorted(entries, key=lambda entry: (entry["path"], entry["serial"])))
         return section.build()
 
@@ -160,6 +176,13 @@ class CertificateCollector:
         return entries
 
 
+def _without_distrust(entry: dict[str, Any]) -> dict[str, Any]:
+    """Returns the entry after a check with a part of the trust store: its authority may be in the rest."""
+    if entry["chain"] != "untrusted":
+        return entry
+    return {**entry, "chain": "notchecked", "reason": f"the trust store was not read completely; {entry['reason']}"}
+
+
 def _days_left(certificate: "x509.Certificate", now: datetime) -> int:
     """Counts calendar days until the certificate expires; negative from the moment it has expired."""
     end = certificate.not_valid_after_utc
@@ -169,13 +192,13 @@ def _days_left(certificate: "x509.Certificate", now: datetime) -> int:
 
 def _find_certificates(system: System, roots: Sequence[str], own: str, gaps: GapRecorder) -> list[_CertificateEntry]:
     entries: list[_CertificateEntry] = []
-    environment_for_self = system.path(own).resolve() if own else None
+    own_path = system.path(own).resolve() if own else None
     for file in files_below(system, roots, gaps):
-        certificates = parse_certificates(file, gaps)
+        is_own = own_path is not None and file.path.resolve() == own_path
+        certificates = parse_certificates(file, gaps, is_expected=is_own)
         if len(certificates) > MAX_IN_FILE:
             gaps.add(f"a bundle of {len(certificates)} certificates, not checked", file.name)
             continue
-        is_own = environment_for_self is not None and file.path.resolve() == environment_for_self
         for number, certificate in enumerate(certificates):
             if len(entries) == MAX_CERTIFICATES:
                 gaps.add(f"only the first {MAX_CERTIFICATES} certificates were checked")
@@ -185,48 +208,75 @@ def _find_certificates(system: System, roots: Sequence[str], own: str, gaps: Gap
     return entries
 
 
-def parse_certificates(file: CryptoFile, gaps: GapRecorder) -> "list[x509.Certificate]":
-    """Returns every certificate of a PEM or DER file; an unreadable PEM block is added to `gaps`."""
-    if file.data[:1] != b"\x30" and b"-----BEGIN " not in file.data:
-        return []
-    from device_agent.collectors.crypto.certificate_chain import load_der, load_pem  # large, see `_check`
+def parse_certificates(file: CryptoFile, gaps: GapRecorder, *, is_expected: bool = False) -> "list[x509.Certificate]":
+    """Returns every certificate of a PEM, DER or PKCS #7 file; what cannot be read is added to `gaps`.
 
-    if file.data[:1] == b"\x30":
-        single = load_der(file.data)
-        return [single] if single else []
-    certificates = []
-    for label, content, is_complete in pem_blocks(file.data):
-        if label not in ("CERTIFICATE", "X509 CERTIFICATE", "TRUSTED CERTIFICATE"):
+    `is_expected` and the name's suffix say whether a file without any certificate, key or the like is a gap.
+    """
+    data = utf8_of(file.data)
+    is_der, is_pem = data[:1] == b"\x30", b"-----BEGIN " in data
+    is_expected = is_expected or (file.path.suffix.lower() in _SUFFIXES and bool(data.strip()))
+    if not is_der and not is_pem:
+        if is_expected:
+            gaps.add(_UNREADABLE, file.name)
+        return []
+    from device_agent.collectors.crypto.certificate_chain import (  # large, see `_check`
+        decode_pem,
+        der_elements,
+        is_other_structure,
+        load_bundle,
+    )
+
+    certificates: list[x509.Certificate] = []
+    if is_der:
+        found = load_bundle(data)
+        is_other = found is None and (is_other_structure(data) or bool(read_keys(data).value))
+        if found is None and not is_other and (is_expected or _CERTIFICATE_START.match(data)):
+            gaps.add(_UNREADABLE, file.name)
+        return found or []
+    for label, content, is_complete in pem_blocks(_COMMENT.sub(b"", data)):
+        if label not in _LABELS:
             continue
-        certificate = load_pem(content) if is_complete else None
-        if certificate is None:
-            gaps.add("a certificate in it cannot be read", file.name)
-        else:
-            certificates.append(certificate)
+        der = decode_pem(content) if is_complete else None
+        if der is not None and label == "TRUSTED CERTIFICATE":
+            der = b"".join(der_elements(der)[:1])  # then follow OpenSSL's own trust settings
+        block = load_bundle(der) if der is not None else None
+        if block is None:
+            gaps.add(_UNREADABLE, file.name)
+        certificates += block or []
+    if is_expected and not certificates and b"-----BEGIN " not in _COMMENT.sub(b"", data):
+        gaps.add(_UNREADABLE, file.name)
     return certificates
 
 
 def _trust_store(
     system: System, configured: Path | None, section: SectionBuilder
-) -> "tuple[str, list[x509.Certificate]]":
-    """Returns path and authorities of the trust store; empty, with a gap, when there is none."""
+) -> "tuple[str, list[x509.Certificate], bool]":
+    """Returns path and authorities of the trust store, and whether all of it was read; what was not is a gap."""
     from device_agent.collectors.crypto.certificate_chain import load_pem
 
     paths = (str(configured),) if configured else SYSTEM_STORES
     name = next((path for path in paths if system.path(path).is_file()), "")
     if not name:
         section.gap("trust_store", reason=f"{configured} is not a file" if configured else "there is none")
-        return "", []
+        return "", [], False
     try:
         with open_for_reading(system.path(name)) as file:
-            data = file.read(MAX_STORE_BYTES)
+            data = file.read(MAX_STORE_BYTES + 1)
     except OSError as e:
         section.gap("trust_store", reason=error_reason(e), source=name)
-        return name, []
+        return name, [], False
+    blocks = pem_blocks(_COMMENT.sub(b"", utf8_of(data[:MAX_STORE_BYTES])))
+    # OpenSSL's own trust settings in a TRUSTED CERTIFICATE may say that it is not trusted.
     authorities = [
-        load_pem(content) for label, content, is_complete in pem_blocks(data) if is_complete and "CERT" in label
+        load_pem(content) if is_complete and label != "TRUSTED CERTIFICATE" else None
+        for label, content, is_complete in blocks
+        if label in _LABELS
     ]
-    return name, [authority for authority in authorities if authority is not None]
+    is_whole = len(data) <= MAX_STORE_BYTES and None not in authorities
+    if not is_whole:
+        section.gap("trust_store", reason="it was not read completely", source=name)
+    return name, [authority for authority in authorities if authority is not None], is_whole
 
 
 def _matches_device(certificate: "x509.Certificate", device_id: str) -> tuple[str, str]:
