@@ -109,7 +109,10 @@ class SwapArea(WireModel):
 
 
 class DiskSection(CollectedSection):
-    """Encryption of the root, of all other writable file systems, and of swap; `fscrypt` lists mounts that use it."""
+    """Encryption of the root, of all other writable file systems, and of swap.
+
+    `fscrypt` lists the mounts with a folder that fscrypt encrypts.
+    """
 
     root_encrypted: bool | None = None
     data_encrypted: bool | None = None

@@ -57,7 +57,7 @@ CATALOGUE: Final[dict[str, tuple[str, str, str]]] = {
     "data_encrypted": ("bool", "disk", "whether all other writable file systems are"),
     "unencrypted_mounts": ("list(string)", "disk", "mount points of unencrypted file systems"),
     "swap_encryption": ("string", "disk", "none, encrypted or plain"),
-    "fscrypt_mounts": ("list(string)", "disk", "file systems with fscrypt enabled"),
+    "fscrypt_mounts": ("list(string)", "disk", "file systems with a folder that fscrypt encrypts"),
     "mac_system": ("string", "mac", "selinux, apparmor or none"),
     "mac_mode": ("string", "mac", "enforcing, permissive or disabled"),
     "mac_configured": ("string", "mac", "the mode after the next boot"),

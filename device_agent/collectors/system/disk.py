@@ -1,53 +1,34 @@
 """Disk encryption (section `disk`): every local file system and swap area, traced through the devices below it."""
 
 import os
-import re
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Sequence
+from functools import partial
 from typing import Final
 
 from device_agent.collectors.base import Section, SectionBuilder
-from device_agent.errors import FactsUnavailableError
+from device_agent.collectors.system import fscrypt
+from device_agent.collectors.system.block_devices import BlockDevices, EncryptionStatus, combine, read_cipher
+from device_agent.collectors.system.mounts import (
+    MEMORY,
+    NETWORK,
+    MountEntry,
+    is_below,
+    mount_of,
+    read_mounts,
+    unescape,
+)
+from device_agent.collectors.system.zfs import zfs_status
 from device_agent.host.files import read_text
+from device_agent.host.reading import GapRecorder, ReadingGap
 from device_agent.host.system import System
 
-_MAX_BYTES: Final = 4 * 1024 * 1024  # of mountinfo
-_MAX_MOUNTS: Final = 4096
-_MAX_DEPTH: Final = 8  # layers of devices: partition, RAID, LUKS, LVM
-_MAX_DEVICES: Final = 256  # below one file system
-_CRYPT_UUID: Final = re.compile(r"^CRYPT-(LUKS1|LUKS2|PLAIN|LOOPAES|TCRYPT|BITLK|FVAULT2)-")
-# All other types are in memory, virtual, or on another machine.
-_ON_DISK: Final = frozenset(
-    {
-        "ext2", "ext3", "ext4", "xfs", "btrfs", "f2fs", "jfs", "reiserfs", "nilfs2", "bcachefs", "zfs", "vfat", "exfat",
-        "msdos", "ntfs", "ntfs3", "fuseblk", "ubifs", "jffs2", "yaffs2", "udf", "overlay", "overlayfs", "ecryptfs",
-    }
-)  # fmt: skip
+_MAX_SWAPS: Final = 64
+_MAX_NESTED: Final = 4  # file systems in files and overlays of other file systems
 _LAYERED: Final = frozenset({"overlay", "overlayfs"})
-_FLASH: Final = frozenset({"ubifs", "jffs2", "yaffs2"})
+_FLASH: Final = frozenset({"ubifs", "jffs2", "yaffs", "yaffs2", "logfs"})
 _BOOT_PATHS: Final = ("/boot", "/efi")  # the firmware can only read them unencrypted
-_OCTAL_ESCAPE: Final = re.compile(r"\\([0-7]{3})")
-_DEVICE_NUMBERS: Final = re.compile(r"^\d{1,6}:\d{1,9}$")
-
-
-@dataclass(frozen=True, slots=True)
-class MountEntry:
-    """A line of mountinfo."""
-
-    path: str
-    numbers: str
-    kind: str
-    source: str
-    is_writable: bool
-
-
-@dataclass(frozen=True, slots=True)
-class EncryptionStatus:
-    """Whether a file system or swap area is encrypted, by which method, and why that is unknown."""
-
-    encrypted: bool | None
-    method: str = ""
-    reason: str = ""
+_MORE_DEVICES: Final = ("logdev", "rtdev", "device")  # options of XFS and btrfs that name further devices
+_INSIDE: Final = "the file system below an overlay is not visible from inside"
 
 
 def collect(system: System) -> Section:
@@ -55,28 +36,17 @@ def collect(system: System) -> Section:
 
     Raises:
         FactsUnavailableError: the kernel's mount table is missing.
+        OSError: it cannot be read.
     """
-    mounted = _mounted(system)
     section = SectionBuilder()
-    statuses = {mount: _encryption_of(system, mount) for mount in mounted}
-    _add_swaps(system, section)
-    root = next((status for mount, status in statuses.items() if mount.path == "/"), None)
-    data = {
-        mount: status.encrypted
-        for mount, status in statuses.items()
-        if mount.is_writable and mount.path != "/" and not mount.path.startswith(_BOOT_PATHS)
-    }
-    # Without another file system, the data is on the root.
-    data_encrypted = _combine(list(data.values())) if data else (root.encrypted if root else None)
-    section.set(root_encrypted=root.encrypted if root else None, data_encrypted=data_encrypted)
-    if root is None:
-        section.gap("root_encrypted", reason="the root is in memory or on another machine")
-    for mount, status in statuses.items():
-        if status.encrypted is None:
-            # An unencrypted file system decides for all of them, whatever the others are.
-            is_undecided = (mount in data or not data) and data_encrypted is None
-            fields = [*(["root_encrypted"] if mount.path == "/" else []), *(["data_encrypted"] if is_undecided else [])]
-            section.gap("mounts", *fields, reason=status.reason or "not determined", source=mount.path)
+    reading = read_mounts(system)
+    disks = LocalDisks(system, reading.value)
+    mounted = _unique([mount for mount in reading.value if mount.is_local and not disks.is_image(mount)])
+    statuses = {mount: disks.status_of(mount) for mount in mounted}
+    root = next((mount for mount in reversed(reading.value) if mount.path == "/"), None)
+    _add_answers(section, statuses, disks.status_of(root) if root is not None and root.is_local else _not_local(root))
+    if reading.gaps:
+        _add_table_gaps(section, reading.gaps)
     mounts = [
         {
             "path": mount.path,
@@ -87,148 +57,211 @@ def collect(system: System) -> Section:
         }
         for mount, status in sorted(statuses.items(), key=lambda item: item[0].path)
     ]
-    section.set(mounts=mounts, fscrypt=sorted(mount.path for mount in mounted if _has_fscrypt(system, mount)))
+    section.set(mounts=mounts)
+    _add_fscrypt(system, section, mounted)
+    _add_swaps(system, section, disks)
     return section.build()
 
 
-def _combine(answers: list[bool | None]) -> bool | None:
-    """Returns False if any is False, else None if any is None, else True."""
-    if False in answers:
-        return False
-    return None if None in answers else True
+def _add_answers(
+    section: SectionBuilder, statuses: dict[MountEntry, EncryptionStatus], root_status: EncryptionStatus
+) -> None:
+    """Adds `root_encrypted` and `data_encrypted`, with the reasons where they are not decided."""
+    data = {
+        mount: status
+        for mount, status in statuses.items()
+        if mount.is_writable and mount.path != "/" and not any(is_below(mount.path, path) for path in _BOOT_PATHS)
+    }
+    # Without another file system, the data is on the root.
+    data_status = combine(list(data.values())) if data else root_status
+    section.set(root_encrypted=root_status.encrypted, data_encrypted=data_status.encrypted)
+    if root_status.encrypted is None:
+        section.gap("root_encrypted", reason=root_status.reason or "not determined", source="/")
+    for mount, status in statuses.items():
+        if status.encrypted is None:
+            section.gap("mounts", reason=status.reason or "not determined", source=mount.path)
+            # An unencrypted file system decides for all of them, whatever the others are.
+            if mount in data and data_status.encrypted is None:
+                section.gap("data_encrypted", reason=status.reason or "not determined", source=mount.path)
+    if not data and data_status.encrypted is None:
+        section.gap("data_encrypted", reason=data_status.reason or "not determined", source="/")
 
 
-def _mounted(system: System) -> list[MountEntry]:
-    tables = (system.path("/proc/self/mountinfo"), system.path("/proc/1/mountinfo"))
-    path = next((table for table in tables if table.exists()), None)
-    if path is None:
-        raise FactsUnavailableError("the kernel's mount table is missing")
-    mounts: dict[str, MountEntry] = {}
-    by_device: dict[tuple[str, str], str] = {}
-    for mount in parse_mounts(read_text(path, _MAX_BYTES)):
-        # A file system mounted at several paths counts once: containers and chroots mount single files of it.
-        first = by_device.setdefault((mount.numbers, mount.source), mount.path)
-        if mount.path in {"/", first}:
-            mounts[mount.path] = mount  # a later mount hides an earlier one
-    return list(mounts.values())
+def _not_local(root: MountEntry | None) -> EncryptionStatus:
+    if root is None:
+        return EncryptionStatus(None, "", "nothing is mounted as the root")
+    if root.kind in MEMORY:
+        return EncryptionStatus(None, "", f"the root is in memory ({root.kind})")
+    if root.kind in NETWORK:
+        return EncryptionStatus(None, "", f"the root is on another machine ({root.kind})")
+    return EncryptionStatus(None, "", f"the root is of a kind that is not known ({root.kind})")
 
 
-def parse_mounts(text: str) -> list[MountEntry]:
-    """Returns the file systems in `/proc/self/mountinfo` that are on a disk of this machine; skips malformed lines."""
-    mounts = []
-    for line in text.splitlines()[:_MAX_MOUNTS]:
-        before, _, after = line.partition(" - ")
-        fields, fs_fields = before.split(), after.split()
-        if len(fields) < 6 or len(fs_fields) < 2 or fs_fields[0] not in _ON_DISK:
-            continue
-        if not _DEVICE_NUMBERS.match(fields[2]):
-            continue
-        options = {*fields[5].split(","), *(fs_fields[2].split(",") if len(fs_fields) > 2 else ())}
-        path, source = _unescape(fields[4]), _unescape(fs_fields[1])
-        mounts.append(MountEntry(path, fields[2], fs_fields[0], source, "ro" not in options))
-    return mounts
+def _add_table_gaps(section: SectionBuilder, gaps: Sequence[ReadingGap]) -> None:
+    """Adds the lines of the mount table that were not understood: each may be a file system that is not encrypted."""
+    section.add_gaps(gaps, "mounts", "fscrypt")
+    for field in ("root_encrypted", "data_encrypted"):
+        if section[field] is not False:
+            section.add_gaps(gaps, field)
 
 
-def _unescape(text: str) -> str:
-    return _OCTAL_ESCAPE.sub(lambda match: chr(int(match[1], 8)), text)
+def _unique(mounts: Sequence[MountEntry]) -> list[MountEntry]:
+    """Returns one mount of each file system: containers and chroots mount single files of it in many places."""
+    by_device: dict[tuple[str, str], list[MountEntry]] = {}
+    for mount in mounts:
+        by_device.setdefault((mount.numbers, mount.source), []).append(mount)
+    return [max(places, key=_rank) for places in by_device.values()]
 
 
-def _encryption_of(system: System, mount: MountEntry) -> EncryptionStatus:
-    if mount.kind in _LAYERED:
-        return EncryptionStatus(None, "", "the file system below an overlay is not visible from inside")
-    if mount.kind == "ecryptfs":
-        return EncryptionStatus(encrypted=True, method="ecryptfs")
-    if mount.kind == "zfs":
-        return EncryptionStatus(None, "", "encryption of ZFS is not read")
-    if mount.kind in _FLASH:
-        return EncryptionStatus(encrypted=False, method="flash")
-    block = _block_name(system, mount.numbers, mount.source)
-    if block is None:
-        return EncryptionStatus(None, "", f"no block device is known for {mount.source}")
-    return is_backed_by_dm_crypt(system, block)
+def _rank(mount: MountEntry) -> tuple[bool, bool, bool]:
+    is_boot = any(is_below(mount.path, path) for path in _BOOT_PATHS)
+    return mount.path == "/", mount.is_writable and not is_boot, not is_boot
 
 
-def _block_name(system: System, numbers: str, source: str) -> str | None:
-    """Returns the kernel's name of a block device: by its numbers, or by its path if the numbers are not a device's."""
-    link = system.path(f"/sys/dev/block/{numbers}")
-    if numbers and (link.exists() or link.is_symlink()):
-        return Path(os.path.realpath(link)).name
-    name = source.rpartition("/")[2]
-    if name and system.path(f"/sys/class/block/{name}").exists():
-        return name
-    names = (file for file in _device_mapper_names(system) if read_text(file).strip() == name)
-    return next((file.parent.parent.name for file in names), None)
+class LocalDisks:
+    """The file systems of a machine, and whether each is encrypted."""
+
+    def __init__(self, system: System, mounts: Sequence[MountEntry]) -> None:
+        self._system = system
+        self._mounts = mounts
+        self._nesting = 0
+        self.devices = BlockDevices(system, self.status_of_path, partial(read_cipher, system))
+
+    def is_image(self, mount: MountEntry) -> bool:
+        """Whether it is a read-only image in a file of a file system that is mounted itself, such as a snap."""
+        if mount.is_writable or mount.path == "/":
+            return False
+        block = self.devices.name_of(mount.source, mount.numbers)
+        backing = read_text(self._system.path(f"/sys/class/block/{block}/loop/backing_file")).strip() if block else ""
+        holder = mount_of(backing, self._mounts) if backing.startswith("/") else None
+        return holder is not None and holder.is_local and holder != mount
+
+    def status_of_path(self, path: str) -> EncryptionStatus:
+        """Returns the encryption of the file system that holds a path."""
+        mount = mount_of(path, self._mounts) if path.startswith("/") else None
+        if mount is None:
+            return EncryptionStatus(None, "", f"the file system of {path} is not known")
+        return self.status_of(mount)
+
+    def status_of(self, mount: MountEntry) -> EncryptionStatus:
+        """Returns the encryption of a file system."""
+        if self._nesting >= _MAX_NESTED:
+            return EncryptionStatus(None, "", "file systems are nested too deeply")
+        self._nesting += 1
+        try:
+            return self._status_of(mount)
+        finally:
+            self._nesting -= 1
+
+    def _status_of(self, mount: MountEntry) -> EncryptionStatus:
+        kind = mount.kind
+        if not mount.is_local:
+            return EncryptionStatus(None, "", f"the file system is in memory or on another machine ({kind})")
+        if kind in _LAYERED:
+            return self._overlay(mount)
+        if kind == "ecryptfs":
+            is_open = any(option.startswith("ecryptfs_passthrough") for option in mount.options)
+            return EncryptionStatus(None if is_open else True, "ecryptfs", "unencrypted files are passed through")
+        if kind == "zfs":
+            return zfs_status(self._system, mount.source, self._vdev)
+        if kind in _FLASH:
+            return EncryptionStatus(encrypted=False, method="flash")
+        if kind == "btrfs":
+            return self._btrfs(mount)
+        if kind == "aufs" or not mount.is_known:
+            return EncryptionStatus(None, "", f"what is below a file system of the kind {kind} is not known")
+        return self._on_devices(mount)
+
+    def _on_devices(self, mount: MountEntry) -> EncryptionStatus:
+        sources = mount.source.split(":") if mount.kind == "bcachefs" else [mount.source]
+        numbers = mount.numbers if len(sources) == 1 else ""
+        more = [device for option in _MORE_DEVICES for device in mount.values(option)]
+        status = combine(
+            [self.devices.status_of(sources[0], numbers), *(self.devices.status_of(one) for one in sources[1:] + more)]
+        )
+        if mount.kind == "bcachefs" and status.encrypted is False:
+            return EncryptionStatus(None, "", "encryption of bcachefs is not read")
+        return status
+
+    def _btrfs(self, mount: MountEntry) -> EncryptionStatus:
+        """The first device is in the mount table; sysfs has all devices of each file system."""
+        first = self.devices.name_of(mount.source)
+        folders = sorted(self._system.path("/sys/fs/btrfs").glob("*/devices")) if first else []
+        folder = next((folder for folder in folders if os.path.lexists(folder / str(first))), None)
+        if folder is None:
+            status = self.devices.status_of(mount.source)
+            if status.encrypted:
+                return EncryptionStatus(None, status.method, "the other devices of the file system are not visible")
+            return status
+        names = sorted(path.name for path in folder.iterdir())
+        return combine([self.devices.status_of(name) for name in names])
+
+    def _overlay(self, mount: MountEntry) -> EncryptionStatus:
+        """An overlay is encrypted if all its folders are; the upper one has what was changed."""
+        folders = [*mount.values("upperdir"), *(one for text in mount.values("lowerdir") for one in text.split(":"))]
+        statuses = []
+        for folder in folders:
+            holder = mount_of(folder, self._mounts) if folder.startswith("/") else None
+            if holder is None or holder == mount:
+                statuses.append(EncryptionStatus(None, "", _INSIDE))
+            elif holder.kind not in MEMORY:  # nothing of it is on a disk
+                statuses.append(self.status_of(holder))
+        return combine(statuses) if statuses else EncryptionStatus(None, "", _INSIDE)
+
+    def _vdev(self, path: str) -> EncryptionStatus:
+        return self.devices.status_of(path) if path.startswith("/dev/") else self.status_of_path(path)
 
 
-def _device_mapper_names(system: System) -> list[Path]:
-    return sorted(system.path("/sys/class/block").glob("dm-*/dm/name"))[:_MAX_DEVICES]
+def _add_fscrypt(system: System, section: SectionBuilder, mounts: Sequence[MountEntry]) -> None:
+    paths = []
+    for mount in mounts:
+        reading = fscrypt.encrypted_folder(system, mount.path)
+        section.add_gaps(reading.gaps, "fscrypt")
+        paths += [mount.path] if reading.value else []
+    section.set(fscrypt=sorted(paths))
 
 
-def is_backed_by_dm_crypt(system: System, block: str) -> EncryptionStatus:
-    """Checks whether everything below a block device passes through dm-crypt."""
-    budget = [_MAX_DEVICES]
-    methods: set[str] = set()
-    encrypted = _trace(system, block, 0, budget, methods)
-    return EncryptionStatus(encrypted, "+".join(sorted(methods)), "" if encrypted is not None else "too many layers")
-
-
-def _trace(system: System, block: str, depth: int, budget: list[int], methods: set[str]) -> bool | None:
-    budget[0] -= 1
-    if depth > _MAX_DEPTH or budget[0] < 0:
-        return None
-    folder = system.path(f"/sys/class/block/{block}")
-    if match := _CRYPT_UUID.match(read_text(folder / "dm/uuid")):
-        methods.add(match[1].lower())
-        return True
-    slaves = sorted(path.name for path in (folder / "slaves").iterdir()) if (folder / "slaves").is_dir() else []
-    backing = read_text(folder / "loop/backing_file").strip()
-    if backing and not slaves:
-        return None  # a loop device: its file is on another file system
-    return _combine([_trace(system, slave, depth + 1, budget, methods) for slave in slaves]) if slaves else False
-
-
-def _add_swaps(system: System, section: SectionBuilder) -> None:
-    swaps = []
-    with section.capture("swap", "swaps", source="/proc/swaps"):
-        for line in read_text(system.path("/proc/swaps")).splitlines()[1:_MAX_MOUNTS]:
+def _add_swaps(system: System, section: SectionBuilder, disks: LocalDisks) -> None:
+    swaps: list[tuple[str, EncryptionStatus]] = []
+    gaps = GapRecorder()
+    with gaps.capture("/proc/swaps"):
+        for number, line in enumerate(read_text(system.path("/proc/swaps")).splitlines()):
             fields = line.split()
-            if len(fields) < 2:
+            if number == 0 or not fields:
                 continue
-            device = _unescape(fields[0])
-            if device.rpartition("/")[2].startswith("zram"):
-                status = EncryptionStatus(encrypted=None, method="memory")
-            elif fields[1] == "file":
-                status = _swap_file(system, device)
-            elif block := _block_name(system, "", device):
-                status = is_backed_by_dm_crypt(system, block)
-            else:
-                status = EncryptionStatus(None, "", "unknown device")
-            swaps.append((device, status))
+            if len(fields) < 2 or number > _MAX_SWAPS:
+                gaps.add("not understood", f"/proc/swaps:{number + 1}")
+                break
+            device = unescape(fields[0])
+            swaps.append((device, _swap_status(system, device, fields[1], disks)))
+    for device, status in swaps:
+        if status.encrypted is None and status.method != "memory":
+            gaps.add(status.reason or "not determined", device)
+    summary = _swap_summary([status for _, status in swaps])
+    # One that is not encrypted decides, whatever the others are.
+    section.add_gaps(gaps.gaps, "swaps", *(["swap"] if summary != "plain" else []))
     rows = sorted(swaps, key=lambda item: item[0])
     section.set(
-        swap=_swap_summary(swaps),
+        swap=summary,
         swaps=[{"device": device, "encrypted": status.encrypted, "how": status.method} for device, status in rows],
     )
 
 
-def _swap_file(system: System, path: str) -> EncryptionStatus:
-    """Returns the encryption of the file system that holds a swap file."""
-    mounts = [mount for mount in _mounted(system) if path.startswith(mount.path.rstrip("/") + "/")]
-    innermost = max(mounts, key=lambda mount: len(mount.path), default=None)
-    if innermost is None:
-        return EncryptionStatus(None, "", "unknown file system")
-    return _encryption_of(system, innermost)
+def _swap_status(system: System, device: str, kind: str, disks: LocalDisks) -> EncryptionStatus:
+    if kind == "file":
+        return disks.status_of_path(device)
+    name = device.rpartition("/")[2]
+    if not name.startswith("zram"):
+        return disks.devices.status_of(device)
+    # Cold pages of zram may be written to a device.
+    backing = read_text(system.path(f"/sys/class/block/{name}/backing_dev")).strip()
+    if backing.startswith("/"):
+        return disks.devices.status_of(backing)
+    return EncryptionStatus(encrypted=None, method="memory")
 
 
-def _swap_summary(swaps: list[tuple[str, EncryptionStatus]]) -> str:
-    answers = [status.encrypted for _, status in swaps if status.method != "memory"]
-    if not answers:
+def _swap_summary(statuses: Sequence[EncryptionStatus]) -> str:
+    written = [status for status in statuses if status.method != "memory"]
+    if not written:
         return "none"
-    return {True: "encrypted", False: "plain", None: "unknown"}[_combine(answers)]
-
-
-def _has_fscrypt(system: System, mount: MountEntry) -> bool:
-    try:
-        return system.path(mount.path.rstrip("/") + "/.fscrypt").is_dir()
-    except OSError:
-        return False
+    return {True: "encrypted", False: "plain", None: "unknown"}[combine(written).encrypted]

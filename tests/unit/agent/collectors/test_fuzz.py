@@ -15,7 +15,7 @@ from device_agent.collectors.access import account_security, ssh
 from device_agent.collectors.access.accounts import hash_algorithm, parse_passwd_line, parse_shadow_line
 from device_agent.collectors.access.failed_logins import count_records, time_of
 from device_agent.collectors.base import Collector
-from device_agent.collectors.system import disk, firewall, inits, log_settings, mac, services, sockets
+from device_agent.collectors.system import disk, firewall, inits, log_settings, mac, mounts, services, sockets
 from device_agent.collectors.system.firewall_ruleset import read_iptables, read_nft
 from device_agent.collectors.system.interfaces import interface_of, parse_if_inet6
 from device_agent.collectors.system.mac import count_denials
@@ -24,6 +24,7 @@ from device_agent.errors import FactsUnavailableError, NotApplicableError
 from device_agent.host import inetd, xinetd
 from device_agent.host.files import MAX_FILE_BYTES
 from device_agent.host.login_records import RECORD, WIDE_RECORD, count_lines
+from device_agent.host.reading import GapRecorder
 from device_agent.host.system import System
 from tests.support.root_folder import put
 
@@ -180,7 +181,7 @@ PARSERS: Final[Mapping[str, Callable[[str], Any]]] = {
     "uci": log_settings.uci_targets,
     "audit": log_settings.count_audit_rules,
     "profiles": mac.count_profiles,
-    "mounts": disk.parse_mounts,
+    "mounts": lambda text: mounts.parse_mounts(text, GapRecorder()),
     "failed": lambda text: count_lines(text.splitlines()),
     "denied": lambda text: count_denials(text.splitlines(), NOW),
     "time": lambda text: time_of(text, NOW),

@@ -1,4 +1,4 @@
-"""Services, disk, mandatory access control and logging on prepared roots of several distributions."""
+"""Services, mandatory access control and logging on prepared roots of several distributions."""
 
 from pathlib import Path
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from device_agent.collectors.base import ChangeTracker, Collector, SectionBuilder, round_to_magnitude
-from device_agent.collectors.system import disk, log_settings, mac, services
+from device_agent.collectors.system import log_settings, mac, services
 from device_agent.domain.report_limits import normalise_findings
 from device_agent.errors import FactsUnavailableError, NotApplicableError
 from device_agent.host import xinetd
@@ -14,33 +14,11 @@ from device_agent.host.files import read_tail
 from device_agent.host.system import System
 from tests.support.root_folder import gap_texts, put, put_all
 
-MOUNT = "{id} 1 {numbers} / {path} {options},relatime shared:1 - {kind} {source} rw\n"
-
 
 def collect(name: str, collector: Collector, root: Path) -> dict[str, Any]:
     section = collector(System(root, is_root_user=True))
     assert normalise_findings({name: section}).sections[name]["state"] == "ok"
     return section
-
-
-def mounts(*lines: tuple[str, str, str, str]) -> str:
-    return "".join(
-        MOUNT.format(id=n, numbers=numbers, path=path, kind=kind, source=source, options="rw")
-        for n, (numbers, path, kind, source) in enumerate(lines)
-    )
-
-
-def block(root: Path, name: str, numbers: str, *, uuid: str = "", dm: str = "", below: tuple[str, ...] = ()) -> None:
-    folder = root / "sys/class/block" / name
-    folder.mkdir(parents=True, exist_ok=True)
-    (root / "sys/dev/block").mkdir(parents=True, exist_ok=True)
-    (root / "sys/dev/block" / numbers).symlink_to(folder)
-    if dm:
-        put(folder, "dm/uuid", uuid + "\n")
-        put(folder, "dm/name", dm + "\n")
-    (folder / "slaves").mkdir(exist_ok=True)
-    for slave in below:
-        (folder / "slaves" / slave).symlink_to(root / "sys/class/block" / slave)
 
 
 # --- Services -------------------------------------------------------------------------------------------------------
@@ -112,76 +90,6 @@ def test_a_new_service_is_reported_as_appeared(tmp_path: Path) -> None:
     assert collect("services", watched, root)["appeared"] == []
     put(root, "/etc/runlevels/default/telnetd")
     assert collect("services", watched, root)["appeared"] == ["telnetd"]
-
-
-# --- Disk -----------------------------------------------------------------------------------------------------------
-
-
-def test_root_on_lvm_on_luks_with_open_data_and_swap(tmp_path: Path) -> None:
-    lines = mounts(
-        ("252:1", "/", "ext4", "/dev/mapper/vg-root"), ("8:1", "/boot", "ext4", "/dev/sda1"),
-        ("8:17", "/srv/my\\040data", "xfs", "/dev/sdb1"),
-        ("0:5", "/proc", "proc", "proc"), ("0:9", "/run", "tmpfs", "x"),
-    )  # fmt: skip
-    put(tmp_path, "/proc/self/mountinfo", lines + "damaged line\n")
-    put(
-        tmp_path,
-        "/proc/swaps",
-        "Filename Type Size Used Priority\n/dev/dm-2 partition 1 0 -2\n/dev/zram0 partition 1 0 9\n",
-    )
-    for name, numbers in (("sda1", "8:1"), ("sda2", "8:2"), ("sdb1", "8:17")):
-        block(tmp_path, name, numbers)
-    block(tmp_path, "dm-0", "252:0", uuid="CRYPT-LUKS2-0123-crypt", dm="crypt", below=("sda2",))
-    block(tmp_path, "dm-1", "252:1", uuid="LVM-abc", dm="vg-root", below=("dm-0",))
-    block(tmp_path, "dm-2", "252:2", uuid="CRYPT-PLAIN-swap", dm="swap", below=("sda2",))
-    section = collect("disk", disk.collect, tmp_path)
-    assert (section["root_encrypted"], section["data_encrypted"], section["swap"]) == (True, False, "encrypted")
-    encryption = {mount["path"]: (mount["encrypted"], mount["how"]) for mount in section["mounts"]}
-    assert encryption == {"/": (True, "luks2"), "/boot": (False, ""), "/srv/my data": (False, "")}
-    put(tmp_path, "/proc/swaps", "Filename Type Size Used Priority\n/srv/my\\040data/swap file 1 0 -2\n")
-    assert collect("disk", disk.collect, tmp_path)["swap"] == "plain"
-    (tmp_path / "srv/my data/.fscrypt").mkdir(parents=True)
-    assert collect("disk", disk.collect, tmp_path)["fscrypt"] == ["/srv/my data"]
-
-
-def test_verity_and_a_partly_encrypted_array_do_not_count_as_encrypted(tmp_path: Path) -> None:
-    put(
-        tmp_path,
-        "/proc/self/mountinfo",
-        mounts(("252:0", "/", "ext4", "/dev/dm-0"), ("9:0", "/data", "ext4", "/dev/md0")),
-    )
-    block(tmp_path, "sda1", "8:1")
-    block(tmp_path, "dm-0", "252:0", uuid="CRYPT-VERITY-abc-root", dm="root", below=("sda1",))
-    block(tmp_path, "dm-1", "252:9", uuid="CRYPT-LUKS1-abc-half", dm="half", below=("sda1",))
-    block(tmp_path, "md0", "9:0", below=("dm-1", "sda1"))
-    section = collect("disk", disk.collect, tmp_path)
-    assert (section["root_encrypted"], section["data_encrypted"], section["swap"]) == (False, False, "none")
-
-
-def test_btrfs_is_resolved_by_its_device_and_invisible_devices_are_unknown(tmp_path: Path) -> None:
-    put(
-        tmp_path,
-        "/proc/self/mountinfo",
-        mounts(("0:30", "/", "btrfs", "/dev/mapper/crypt"), ("0:31", "/x", "zfs", "pool")),
-    )
-    block(tmp_path, "sda1", "8:1")
-    block(tmp_path, "dm-0", "252:0", uuid="CRYPT-LUKS2-1-crypt", dm="crypt", below=("sda1",))
-    section = collect("disk", disk.collect, tmp_path)
-    assert (section["root_encrypted"], section["data_encrypted"]) == (True, None)
-    assert gap_texts(section) == [
-        "data_encrypted: encryption of ZFS is not read (/x)",
-        "mounts: encryption of ZFS is not read (/x)",
-    ]
-    container = put(tmp_path / "c", "/proc/self/mountinfo", mounts(("0:50", "/", "overlay", "overlay"))).parents[2]
-    section = collect("disk", disk.collect, container)
-    assert section["root_encrypted"] is None
-    assert {text.partition(":")[0] for text in gap_texts(section)} == {"root_encrypted", "data_encrypted", "mounts"}
-    assert gap_texts(section)[0].endswith("the file system below an overlay is not visible from inside (/)")
-    openwrt = mounts(("31:4", "/overlay", "jffs2", "/dev/mtdblock4"), ("0:20", "/", "overlay", "overlayfs:/overlay"))
-    section = collect("disk", disk.collect, put(tmp_path / "w", "/proc/self/mountinfo", openwrt).parents[2])
-    assert section["data_encrypted"] is False
-    with pytest.raises(FactsUnavailableError):
-        disk.collect(System(tmp_path / "nothing"))
 
 
 # --- Mandatory access control ---------------------------------------------------------------------------------------
