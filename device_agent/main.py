@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from device_agent import __version__
-from device_agent.cli import do, enrol, output_streams, setup, updates
+from device_agent.cli import do, enrol, output_streams, report, setup, updates
 from device_agent.errors import AgentError, ExitCode
 
 DEFAULT_CONFIG: Final = Path("/etc/cordon/agent.toml")
@@ -57,12 +57,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Run the agent of the slot that an update selected, or this one.",
     )
     launch.add_argument("--config", type=Path, default=DEFAULT_CONFIG, help="default: %(default)s")
-    report = nouns.add_parser(
-        "report",
-        help="print one full report as JSON",
-        description="Scan once, print one full report as JSON, and exit; needs no broker and no configuration.",
-    )
-    report.add_argument("--config", type=Path, help="use its device id and paths; default: the host name")
+    report.add_parser(nouns)
     do.add_parser(nouns)
     updates.add_parser(nouns, DEFAULT_CONFIG)
     setup.add_parsers(nouns)
@@ -77,26 +72,6 @@ def _parser() -> argparse.ArgumentParser:
         )
     )
     return parser
-
-
-def _report(arguments: argparse.Namespace) -> None:
-    from datetime import UTC, datetime
-
-    from device_agent.collectors.registry import COLLECTORS, collectors_for
-    from device_agent.collectors.scan import Scanner
-    from device_agent.domain.report import full_report
-    from device_agent.domain.report_limits import normalise_findings, truncate_to_size
-    from device_agent.host.system import System
-    from device_agent.identity.store import load_active
-    from device_agent.runtime import report_sender
-    from device_agent.settings import default_device_id
-
-    settings = load_active(arguments.config) if arguments.config else None
-    device_id = settings.device_id if settings else default_device_id()
-    collectors = collectors_for(settings) if settings else COLLECTORS
-    findings = normalise_findings(Scanner(System(is_root_user=os.geteuid() == 0), collectors).scan())
-    payload = full_report(report_sender(device_id), 0, datetime.now(UTC), truncate_to_size(findings))
-    sys.stdout.write(json.dumps(json.loads(payload), indent=2) + "\n")
 
 
 def _run(arguments: argparse.Namespace) -> None:
@@ -156,7 +131,7 @@ def _main(argv: list[str] | None) -> int:
             "run": _run,
             "enrol": enrol.enrol,
             "launch": _launch,
-            "report": _report,
+            "report": report.report,
             "do": do.do,
             "updates": updates.updates,
             "simulate": _simulate,

@@ -298,8 +298,13 @@ def warnings(settings: Settings) -> tuple[str, ...]:
 
 def default_device_id() -> str:
     """Returns the host name as a valid device id."""
-    name = re.sub(r"[^A-Za-z0-9._-]", "-", socket.gethostname())[:MAX_DEVICE_ID]
-    return name if re.fullmatch(DEVICE_ID_PATTERN, name) else "unnamed"
+    return device_id_of(socket.gethostname(), "unnamed")
+
+
+def device_id_of(name: str, otherwise: str) -> str:
+    """Returns a host name as a valid device id; `otherwise` where nothing of it is valid."""
+    name = re.sub(r"[^A-Za-z0-9._-]", "-", name)[:MAX_DEVICE_ID]
+    return name if re.fullmatch(DEVICE_ID_PATTERN, name) else otherwise
 
 
 def read_secret(path: Path) -> str:

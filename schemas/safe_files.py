@@ -17,7 +17,7 @@ import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import BinaryIO, Final, Protocol, runtime_checkable
 
 MODE_BITS: Final = 0o777  # of files: never set-uid, set-gid or sticky
 _FOLDER_MODE_BITS: Final = 0o1777
@@ -34,6 +34,15 @@ class NotRegularError(OSError):
 
 class UnsafePathError(OSError):
     """A link, or a file with several names, where none is accepted."""
+
+
+@runtime_checkable
+class OwnPath(Protocol):
+    """A path that resolves itself, such as one inside an image."""
+
+    def look_at(self) -> int:
+        """Returns a descriptor without access (`O_PATH`) of what the path leads to (OSError)."""
+        ...
 
 
 @contextmanager
@@ -62,7 +71,7 @@ def open_for_reading(path: Path, buffering: int = -1) -> BinaryIO:
         NotRegularError: it is something else.
         OSError: it does not exist, or cannot be opened.
     """
-    seen = os.open(path, _LOOKED_AT)
+    seen = path.look_at() if isinstance(path, OwnPath) else os.open(path, _LOOKED_AT)
     return os.fdopen(_reopen(seen, os.O_RDONLY, str(path)), "rb", buffering)
 
 

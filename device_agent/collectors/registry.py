@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from device_agent.collectors.access import account_security, ssh
-from device_agent.collectors.base import Collector
+from device_agent.collectors.base import Collector, Section
 from device_agent.collectors.crypto import openssl
 from device_agent.collectors.crypto.certificates import CertificateCollector, CertificateOptions
 from device_agent.collectors.crypto.keys import KeyCollector
@@ -16,6 +16,8 @@ from device_agent.collectors.tools.intrusion import IntrusionCollector
 from device_agent.collectors.tools.lynis import LynisCollector
 from device_agent.collectors.tools.openscap import OpenscapCollector
 from device_agent.collectors.tools.tool_runner import ToolStatus
+from device_agent.errors import FactsUnavailableError
+from device_agent.host.system import System
 from device_agent.settings import DEFAULT_STATE_DIR, IntegritySettings, IntrusionSettings, Settings, ToolSettings
 from device_agent.updates.updater import Updater
 
@@ -39,6 +41,15 @@ COLLECTORS: Final[Mapping[str, Collector]] = {
     "intrusion": IntrusionCollector(IntrusionSettings()),
     "integrity": IntegrityCollector(IntegritySettings(), DEFAULT_STATE_DIR, is_baseline_owner=False),
     "software": InstalledTargetsCollector(),
+}
+
+# What only a running machine has, by the sections that consist of it.
+_LIVING: Final[Mapping[str, str]] = {
+    "sockets": "the kernel's table of sockets",
+    "firewall": "the rules in the kernel",
+    "disk": "the kernel's table of mounts",
+    "integrity": "the agent's comparison with its baseline",
+    "software": "the agent's records of updates",
 }
 
 # Seconds for which a section is reused: these collectors read many files, and their facts rarely change except by a
@@ -81,3 +92,15 @@ def collectors_for(
         "integrity": integrity or IntegrityCollector(settings.integrity, state_dir, is_baseline_owner=False),
         "software": InstalledTargetsCollector(updater),
     }
+
+
+def collectors_for_image() -> Mapping[str, Collector]:
+    """Returns the collectors for the root of an image; sections that need a living system say so."""
+    return {**COLLECTORS, **{section: _needs_living(facts) for section, facts in _LIVING.items()}}
+
+
+def _needs_living(facts: str) -> Collector:
+    def collect(_system: System) -> Section:
+        raise FactsUnavailableError(f"needs a living system: {facts}")
+
+    return collect

@@ -4,12 +4,14 @@ import contextlib
 import errno
 import fnmatch
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from device_agent.errors import FactsUnavailableError, JournalError
+from device_agent.host.image_path import ImagePath
 from schemas.safe_files import NotRegularError, open_for_reading, save
 
 MAX_FILE_BYTES: Final = 256 * 1024  # of a configuration file
@@ -69,13 +71,21 @@ def list_files(folder: Path, pattern: str = "*") -> list[Path]:
         OSError: the folder exists and cannot be listed.
     """
     names = []
-    with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:
-        for entry in entries:
-            if fnmatch.fnmatchcase(entry.name, pattern):
-                names.append(entry.name)
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        for name in _names(folder):
+            if fnmatch.fnmatchcase(name, pattern):
+                names.append(name)
             if len(names) > MAX_FILES:
                 raise FactsUnavailableError(f"{folder}: more than {MAX_FILES} files")
     return [path for name in sorted(names) if (path := folder / name).is_file()]
+
+
+def _names(folder: Path) -> Iterator[str]:
+    if isinstance(folder, ImagePath):
+        yield from (path.name for path in folder.iterdir())
+        return
+    with os.scandir(folder) as entries:  # unlike iterdir, without a list of them all
+        yield from (entry.name for entry in entries)
 
 
 def parse_key_values(text: str, separator: str | None = "=", comments: str = "#;") -> dict[str, str]:

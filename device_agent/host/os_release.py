@@ -1,6 +1,7 @@
 """The operating system: os-release and the running kernel."""
 
 import platform
+import shlex
 
 from device_agent.errors import FactsUnavailableError
 from device_agent.host.files import read_text
@@ -35,9 +36,13 @@ def read_os_release(system: System) -> dict[str, str]:
 
 
 def _parse(text: str) -> dict[str, str]:
+    """Parses assignments as a shell does, which is the format of the file."""
     fields = {}
     for line in text.splitlines():
         key, equals, value = line.strip().partition("=")
         if equals and not key.startswith("#"):
-            fields[key] = value.strip("\"'")
+            try:
+                fields[key] = "".join(shlex.split(value, comments=False))
+            except ValueError:
+                fields[key] = value.strip("\"'")  # a quote is missing
     return fields

@@ -1,7 +1,6 @@
 """The package manager of a system, the installed version of a package, and the order of versions."""
 
 import re
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Final
 from device_agent.errors import FactsUnavailableError
 from device_agent.host.execute import ExecuteError, run
 from device_agent.host.files import list_files
+from device_agent.host.image_packages import dpkg_version, rpm_database_copy
 from device_agent.host.os_release import read_os_release
 from device_agent.host.system import System
 
@@ -30,6 +30,7 @@ _DISTRIBUTIONS: Final = {
 _TRANSACTIONAL: Final = frozenset(
     {"sle-micro", "sl-micro", "suse-microos", "opensuse-microos", "opensuse-leap-micro", "opensuse-aeon"}
 )
+_RPM_SECONDS: Final = 30.0
 _MANAGERS: Final = {"deb": "apt", "apk": "apk", "opkg": "opkg", "rpm": "dnf"}
 MANAGER_OF_IMAGES: Final = "rpm-ostree"
 _OSTREE: Final = ("/run/ostree-booted", "/ostree/repo", "/sysroot/ostree/repo")
@@ -115,8 +116,8 @@ def installed(system: System, name: str) -> InstalledPackage | None:
     scheme = package_scheme(system)
     if scheme == "deb":
         version = _dpkg_version(system, name)
-    elif scheme == "rpm" and system.is_live and shutil.which("rpm"):
-        version = _output_of("rpm", "-q", "--queryformat", "%{EPOCHNUM}:%{VERSION}-%{RELEASE}", name)
+    elif scheme == "rpm":
+        version = _rpm_version(system, name)
     elif scheme == "apk":
         version = _database_version(package_database(system, scheme), "P:", "V:", name)
     elif scheme == "opkg":
@@ -124,6 +125,29 @@ def installed(system: System, name: str) -> InstalledPackage | None:
     else:
         return None
     return InstalledPackage(name, version, scheme) if version else None
+
+
+def query_rpm(system: System, *arguments: str) -> str:
+    """Returns what this machine's rpm answers about the packages of the system.
+
+    Raises:
+        FactsUnavailableError: there is no database, or a prepared folder stands for another machine.
+        OSError, ExecuteError: it cannot be read.
+    """
+    if system.is_live:
+        return run(["rpm", *arguments], seconds=_RPM_SECONDS).stdout
+    database = package_database(system, "rpm")
+    if database is None or not system.is_image:
+        raise FactsUnavailableError("rpm's database can be read on the running system only")
+    with rpm_database_copy(database) as folder:
+        return run(["rpm", "--dbpath", folder, *arguments], seconds=_RPM_SECONDS).stdout
+
+
+def _rpm_version(system: System, name: str) -> str:
+    try:
+        return query_rpm(system, "-q", "--queryformat", "%{EPOCHNUM}:%{VERSION}-%{RELEASE}", name).strip()
+    except (ExecuteError, FactsUnavailableError, OSError):
+        return ""
 
 
 def _output_of(*argv: str) -> str:
@@ -138,6 +162,8 @@ def _dpkg_version(system: System, name: str) -> str:
     if not (admin / "status").exists():  # distroless: a file for each package
         files = list_files(admin / "status.d")
         return next(filter(None, (_database_version(file, "Package: ", "Version: ", name) for file in files)), "")
+    if system.is_image:
+        return dpkg_version(admin / "status", name)
     # A package may be known but removed, or be installed for two architectures.
     output = _output_of("dpkg-query", f"--admindir={admin}", "-W", "-f", "${db:Status-Status} ${Version}\n", name)
     versions = [

@@ -3,7 +3,10 @@
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
+
+from device_agent.errors import FactsUnavailableError
+from device_agent.host.image_path import ImagePath, image_root
 
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 
@@ -12,7 +15,8 @@ _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 class System:
     """The machine that collectors read and actions change.
 
-    Files are read below `root`; programs run only when `root` is the running machine.
+    Files are read below `root`; programs run only when `root` is the running machine. A prepared folder, as in tests,
+    stands for a running machine; an image does not, and is read as `ImagePath` says.
     """
 
     root: Path = Path("/")
@@ -22,6 +26,25 @@ class System:
     def is_live(self) -> bool:
         """Whether `root` is the running machine and not a prepared folder or a mounted image."""
         return self.root == Path("/")
+
+    @classmethod
+    def image(cls, folder: Path) -> Self:
+        """Returns the image, container root or backup below a folder (errors as `image_root`)."""
+        return cls(image_root(folder), is_root_user=os.geteuid() == 0)
+
+    @property
+    def is_image(self) -> bool:
+        """Whether `root` is an image, in which nothing runs and no time passes."""
+        return isinstance(self.root, ImagePath)
+
+    def require_living(self, facts: str) -> None:
+        """Refuses facts that only a running machine has.
+
+        Raises:
+            FactsUnavailableError: this is an image.
+        """
+        if self.is_image:
+            raise FactsUnavailableError(f"needs a living system: {facts}")
 
     def path(self, absolute: str) -> Path:
         """Returns an absolute path below `root`."""

@@ -1,7 +1,9 @@
-"""systemd: the running service manager, or the unit files of a prepared folder."""
+"""systemd: the running service manager, or the unit files of a prepared folder or image."""
 
+import contextlib
 import shutil
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Final, Protocol
 
 from device_agent.host.execute import run
@@ -13,6 +15,13 @@ OPENED: Final = frozenset({"enabled", "enabled-runtime"})
 STOPPED: Final = frozenset({"inactive", "failed"})
 _DEPENDENT_PROPERTIES: Final = ("RequiredBy", "RequisiteOf", "BoundBy", "ConsistsOf")  # stop together with a unit
 _MAX_DEPENDENTS: Final = 256
+# By precedence, the highest first.
+_UNIT_FOLDERS: Final = (
+    "/etc/systemd/system",
+    "/usr/local/lib/systemd/system",
+    "/usr/lib/systemd/system",
+    "/lib/systemd/system",
+)
 
 
 class ServiceManager(Protocol):
@@ -78,6 +87,53 @@ def service_manager(system: System) -> ServiceManager | None:
         return Systemd()
     has_units = any(system.path(path).is_dir() for path in ("/usr/lib/systemd/system", "/lib/systemd/system"))
     return OfflineUnitFiles(system) if has_units and not system.is_live else None
+
+
+def enabled_units(system: System) -> set[str]:
+    """Returns the services and sockets that systemd starts, by the links in its folders, for an image.
+
+    They are those that `systemctl` calls enabled, and those that the distribution's own folders start (`static`). Units
+    of templates are named by the template.
+
+    Raises:
+        OSError: a folder cannot be read.
+    """
+    found = set()
+    for folder in map(system.path, _UNIT_FOLDERS):
+        for pattern in ("*.wants/*", "*.requires/*", "*.upholds/*"):
+            found |= {path.name for path in folder.glob(pattern)}
+    for link in system.path(_UNIT_FOLDERS[0]).glob("*"):
+        if link.is_symlink():
+            found.add(_link_text(link).rpartition("/")[2])  # an alias enables the unit behind it
+    return {_template_of(name) for name in found if name.endswith((".service", ".socket")) and _is_unit(system, name)}
+
+
+def has_unit(system: System, name: str) -> bool:
+    """Whether there is such a unit file, if only to mask the unit."""
+    return any(path.is_symlink() or path.exists() for path in (system.path(f"{one}/{name}") for one in _UNIT_FOLDERS))
+
+
+def _is_unit(system: System, name: str) -> bool:
+    """Whether the unit exists, and is not masked by a link to /dev/null or an empty file."""
+    for folder in _UNIT_FOLDERS:
+        for path in dict.fromkeys((system.path(f"{folder}/{name}"), system.path(f"{folder}/{_template_of(name)}"))):
+            if path.is_symlink() and _link_text(path) == "/dev/null":
+                return False
+            if path.is_file():
+                return path.stat().st_size > 0
+    return False
+
+
+def _template_of(name: str) -> str:
+    """Returns the unit file of a unit: `getty@.service` for `getty@tty1.service`."""
+    stem, at, rest = name.partition("@")
+    return f"{stem}@.{rest.rpartition('.')[2]}" if at else name
+
+
+def _link_text(link: Path) -> str:
+    with contextlib.suppress(OSError):
+        return str(link.readlink())
+    return ""
 
 
 def active_dependents(manager: ServiceManager, unit: str) -> dict[str, str]:

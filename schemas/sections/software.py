@@ -20,11 +20,11 @@ Count = Annotated[int, Field(ge=0, le=100_000)]
 
 
 class OsSection(CollectedSection):
-    """The operating system, from os-release and uname."""
+    """The operating system, from os-release and uname; of an image, its newest kernel and its architecture."""
 
     id: Keyword
     version: Text = ""
-    kernel: Text
+    kernel: Text = ""
     machine: Text = ""
 
 

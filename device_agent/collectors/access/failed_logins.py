@@ -48,8 +48,9 @@ def collect(system: System, now: float) -> list[dict[str, Any]]:
         now: Unix time.
 
     Raises:
-        FactsUnavailableError: there is no record of failed logins, or none can be read.
+        FactsUnavailableError: there is no record of failed logins, none can be read, or this is an image.
     """
+    system.require_living("logins of the last day")
     readers: list[Callable[[], Counter[str] | None]] = [
         lambda: _btmp(system, now),
         lambda: _logs(system, now),

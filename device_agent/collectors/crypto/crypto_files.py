@@ -55,7 +55,7 @@ def files_below(
                 if depth > MAX_DEPTH:
                     gaps.add(f"more than {MAX_DEPTH} folders deep", name)
                     continue
-                entries = sorted(os.listdir(path), reverse=True)[-left - 1 :]  # noqa: PTH208 - names are enough
+                entries = sorted((entry.name for entry in path.iterdir()), reverse=True)[-left - 1 :]
                 pending += [(path / entry, depth + 1) for entry in entries]
                 continue
             file = _read(system, path, name, gaps, max_bytes)

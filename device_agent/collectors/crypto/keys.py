@@ -88,7 +88,7 @@ def _names_by_id(text: str) -> dict[int, str]:
 
 def _entry(system: System, file: CryptoFile, key: KeyFormat, names: _AccountNames, now: float) -> dict[str, Any]:
     state = file.state
-    folder = os.stat(file.path.resolve().parent)  # noqa: PTH116 - one call, and the path is already there
+    folder = file.path.resolve().parent.stat()
     readable, replaceable = _extra_access(system, file, folder)
     return {
         "path": file.name,

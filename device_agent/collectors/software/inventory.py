@@ -11,7 +11,7 @@ from typing import Final
 from device_agent.errors import FactsUnavailableError
 from device_agent.host.execute import run
 from device_agent.host.files import list_files
-from device_agent.host.packages import package_database
+from device_agent.host.packages import package_database, query_rpm
 from device_agent.host.reading import GapRecorder, Reading
 from device_agent.host.system import System
 
@@ -51,9 +51,7 @@ def packages(system: System, scheme: str) -> Reading[list[InventoryPackage]]:
     """
     gaps = GapRecorder()
     if scheme == "rpm":
-        if not system.is_live:
-            raise FactsUnavailableError("rpm's database can be read on the running system only")
-        entries = rpm_lines(run(["rpm", "-qa", "--queryformat", _RPM_FORMAT], seconds=_SECONDS).stdout)
+        entries = rpm_lines(query_rpm(system, "-qa", "--queryformat", _RPM_FORMAT))
     elif scheme == "deb" and system.is_live and shutil.which("dpkg-query"):
         entries = dpkg_lines(run(["dpkg-query", "-W", "-f", _DPKG_FORMAT], seconds=_SECONDS).stdout)
     else:

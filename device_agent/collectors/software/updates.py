@@ -85,7 +85,10 @@ class UpdatesCollector:
         with section.capture("kernel_current"):
             newest, is_current = kernels.newest_and_current(system)
             section.set(kernel_newest=newest, kernel_current=is_current)
-        section.set(reboot_required=_reboot_required(system, is_current))
+        if system.is_image:
+            section.gap("kernel_current", "reboot_required", reason="needs a living system: the running kernel")
+        else:
+            section.set(reboot_required=_reboot_required(system, is_current))
         with section.capture(*_PENDING_FIELDS):
             if hidden := why_updates_are_hidden(system, scheme):
                 raise FactsUnavailableError(hidden)
@@ -95,6 +98,7 @@ class UpdatesCollector:
     def _query_manager(self, system: System, scheme: str, versions: Mapping[str, str], now: float) -> PendingUpdates:
         """Returns the pending updates, cached until the manager's lists or settings or the packages change."""
         key = _cache_key(system, scheme)
+        system.require_living("pending updates")
         require_recent_lists(system, scheme, now)
         if self._cached is not None and self._cached[0] == key and 0 <= now - self._cached[1] < _QUERY_AGAIN_SECONDS:
             return self._cached[2]

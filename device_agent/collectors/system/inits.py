@@ -135,10 +135,13 @@ def _level_folder(system: System) -> Path | None:
 
 
 def _sysv(system: System) -> ServiceStates:
+    return {name: (True, _has_process(system, name)) for name in sysv_start_scripts(system)}
+
+
+def sysv_start_scripts(system: System) -> list[str]:
+    """Returns the scripts that start in the default runlevel; those of rcS.d run before those of every level."""
     folder = _level_folder(system)
-    # Scripts of rcS.d run before those of every level.
-    names = [*_start_links(system.path("/etc/rcS.d")), *(_start_links(folder) if folder else [])]
-    return {name: (True, _has_process(system, name)) for name in names}
+    return [*_start_links(system.path("/etc/rcS.d")), *(_start_links(folder) if folder else [])]
 
 
 def _start_links(folder: Path) -> list[str]:

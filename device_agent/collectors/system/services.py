@@ -5,17 +5,18 @@ import shutil
 from typing import Final
 
 from device_agent.collectors.base import ChangeTracker, Section, SectionBuilder
-from device_agent.collectors.system.inits import ServiceStates, detect_services
+from device_agent.collectors.system.inits import ServiceStates, detect_services, sysv_start_scripts
 from device_agent.errors import FactsUnavailableError
 from device_agent.host import inetd, xinetd
 from device_agent.host.execute import ExecuteError, run
 from device_agent.host.system import System
-from device_agent.host.systemd import is_booted
+from device_agent.host.systemd import enabled_units, has_unit, is_booted
 
 _KINDS: Final = "--type=service,socket"
 _PLAIN: Final = ("--no-legend", "--plain", "--no-pager", "--full")
 # Units that logins and boot-time checks start; they are not services of the device.
 _TRANSIENT: Final = re.compile(r"^(user@\d+|user-runtime-dir@\d+|run-.*|systemd-fsck@.*|session-.*)\.(service|socket)$")
+_GENERATOR: Final = "system-generators/systemd-sysv-generator"
 _ENABLED: Final = frozenset({"enabled", "enabled-runtime"})
 
 
@@ -58,12 +59,27 @@ class ServicesCollector:
 
 def _init_services(system: System) -> tuple[str, ServiceStates]:
     has_units = any(system.path(folder).is_dir() for folder in ("/usr/lib/systemd/system", "/lib/systemd/system"))
-    if has_units and shutil.which("systemctl"):
+    if has_units and system.is_image and _starts_systemd(system):
+        return "systemd", _systemd_of_image(system)
+    if has_units and not system.is_image and shutil.which("systemctl"):
         return "systemd", _systemd(system)
     services = detect_services(system)
     if services is None:
         raise FactsUnavailableError(_unread_init(system))
     return services
+
+
+def _starts_systemd(system: System) -> bool:
+    """Whether systemd is the first process of an image: of one with another init, units are mere files."""
+    init = system.path("/sbin/init")
+    return not init.exists() or init.resolve().name == "systemd"
+
+
+def _systemd_of_image(system: System) -> ServiceStates:
+    units = enabled_units(system)
+    if any(system.path(f"{folder}/{_GENERATOR}").exists() for folder in ("/usr/lib/systemd", "/lib/systemd")):
+        units |= {f"{name}.service" for name in sysv_start_scripts(system) if not has_unit(system, f"{name}.service")}
+    return dict.fromkeys(units, (True, False))
 
 
 def _unread_init(system: System) -> str:

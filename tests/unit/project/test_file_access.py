@@ -42,6 +42,8 @@ _PLACES: Final = {
     "device_agent/commands/journal.py": _OWN,
     "device_agent/host/certificate.py": _OPERATOR,
     "device_agent/host/files.py": "opens own files and folders to sync them",
+    "device_agent/host/image_packages.py": "its own new copy of a database",
+    "device_agent/host/image_path.py": "looks without access or lists, component by component, without following links",
     "device_agent/host/packages.py": _SYSTEM,
     "device_agent/intrusion/watch.py": _OWN,
     "device_agent/keyring.py": _OWN,
