@@ -19,7 +19,7 @@ class MqttSessionView(View):
 
 
 class UserCaseView(View):
-    """`proven`: the broker was read back and holds the decision."""
+    """`proven`: the broker was read back and holds the decision; `left_open`: what the decision does not stop."""
 
     username: Annotated[str, Field(validation_alias="name")]
     case_id: str
@@ -28,6 +28,7 @@ class UserCaseView(View):
     proven_at: OptionalTimestamp
     trouble: str
     unread: UnreadNodes
+    left_open: tuple[str, ...]
     by: str
     reason: str
     opened_at: UtcTimestamp

@@ -35,6 +35,7 @@ class MemoryUsers(ContainmentBroker):
     live: dict[str, list[str]] = field(default_factory=dict)  # user -> client ids
     named: frozenset[SubjectKind] = frozenset({SubjectKind.CLIENT})
     misses: list[str] = field(default_factory=list)  # each makes one proof fail
+    left_open: tuple[str, ...] = ()  # what no proof stops
     fails: list[BrokerError] = field(default_factory=list)
     calls: list[str] = field(default_factory=list)
 
@@ -124,7 +125,7 @@ class MemoryUsers(ContainmentBroker):
         step = ProofStep("ban", "POST /banned", "memory", "200", 0.001)
         if self.misses:
             return Proof(False, self.misses.pop(0), (step,))
-        return Proof(True, "", (step,), cut_at=self.at)
+        return Proof(True, "", (step,), cut_at=self.at, left_open=self.left_open)
 
 
 def _username(subject: Subject) -> str:

@@ -93,6 +93,8 @@ def users(client: ApiClient, output: OutputOption = OutputFormat.TABLE) -> None:
 
 def _row(case: dict[str, Any]) -> tuple[object, ...]:
     unread = "; ".join(f"{one['node']}: {one['reason']}" for one in case.get("unread", ()))
-    proven = "yes" if case["proven"] else f"partial, not read: {unread}" if unread else case["trouble"] or "not yet"
+    left_open = len(case.get("left_open", ()))
+    yes = f"yes, {left_open} left open" if left_open else "yes"
+    proven = yes if case["proven"] else f"partial, not read: {unread}" if unread else case["trouble"] or "not yet"
     end = f"{case['until']}, then restricted" if case["until"] else "an operator releases it"
     return case["username"], case["level"], proven, case["by"], ago(case["opened_at"]), end, case["reason"]

@@ -29,6 +29,7 @@ class UserCase:
     proven_at: float | None = None
     trouble: str = ""
     unread: tuple[tuple[str, str], ...] = ()  # running nodes that could not be read, if that alone is lacking
+    left_open: tuple[str, ...] = ()  # what the proven level does not stop
 
     @property
     def subject(self) -> Subject:
@@ -73,6 +74,7 @@ def contain_user(
         proven_level=before.proven_level if is_unchanged else None,
         trouble="",
         unread=(),
+        left_open=before.left_open if is_unchanged else (),
     )
 
 
@@ -80,17 +82,19 @@ def release_user(before: UserCase, *, by: str, reason: str, now: float) -> UserC
     """An isolation becomes a restriction, a restriction ends."""
     if before.level is ContainmentLevel.ISOLATED:
         return end_user_isolation(replace(before, by=by), reason, now)
-    return replace(
-        before, level=ContainmentLevel.NONE, by=by, reason=reason, until=None, decided_at=now, trouble="", unread=()
-    )
+    return _changed(before, ContainmentLevel.NONE, reason, now, by=by)
 
 
 def end_user_isolation(before: UserCase, reason: str, now: float) -> UserCase:
     """The ban ends, the restriction below it holds."""
     text = f"{before.reason}; isolation ended: {reason}"
-    return replace(
-        before, level=ContainmentLevel.RESTRICTED, until=None, reason=text, decided_at=now, trouble="", unread=()
-    )
+    return _changed(before, ContainmentLevel.RESTRICTED, text, now, by=before.by)
+
+
+def _changed(before: UserCase, level: ContainmentLevel, reason: str, now: float, *, by: str) -> UserCase:
+    """A new decision without an end, about which nothing is known from the broker yet."""
+    decided = replace(before, level=level, reason=reason, by=by, until=None, decided_at=now)
+    return replace(decided, trouble="", unread=(), left_open=())
 
 
 def is_isolation_over(case: UserCase, now: float) -> bool:

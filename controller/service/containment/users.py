@@ -143,7 +143,8 @@ class UserContainments:
                 return await executor.release(subject, case_id)
 
     async def _record_proof(self, case: UserCase, proof: Proof) -> None:
-        after = replace(case, proven_level=case.level, proven_at=self._fleet.clock.now(), trouble="", unread=())
+        now, left_open = self._fleet.clock.now(), proof.left_open
+        after = replace(case, proven_level=case.level, proven_at=now, trouble="", unread=(), left_open=left_open)
         steps = list(steps_of(proof))
         if case.level is ContainmentLevel.NONE:
             await self._save(after, AuditKind.CONTAINMENT_RELEASE_PROVEN, "cordon", steps=steps)
@@ -156,7 +157,7 @@ class UserContainments:
             seconds=max(0.0, proof.cut_at - case.decided_at) if proof.cut_at else None,
             cut_at=proof.cut_at or None,
             evidence_at=case.decided_at,
-            left_open=list(proof.left_open),
+            left_open=list(left_open),
             steps=steps,
         )
 

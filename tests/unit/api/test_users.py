@@ -46,6 +46,17 @@ async def test_contain_show_and_release(api: Api) -> None:
     await api.json("POST", f"{BASE}/release", 404, {"username": "lab", "reason": "found"})
 
 
+async def test_the_list_says_what_a_proven_decision_leaves_open_until_there_is_a_new_one(api: Api) -> None:
+    api.users.live["lab"] = ["a"]
+    api.users.left_open = ("topics with $odd stay open",)
+    await _isolate(api)
+    await api.services.containment.users.tick()
+    (case,) = (await api.json("GET", BASE))["items"]
+    assert (case["proven"], case["left_open"]) == (True, ["topics with $odd stay open"])
+    shown = await api.json("POST", f"{BASE}/release", body={"username": "lab", "reason": "found"})
+    assert (shown["proven"], shown["left_open"]) == (False, [])
+
+
 async def test_a_user_with_many_sessions_needs_max_sessions(api: Api) -> None:
     api.users.live["lab"] = [f"d{n}" for n in range(11)]
     refused = await _isolate(api, 409)
