@@ -7,6 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
+from controller.adapters.emqx.client.hocon import read_hocon
 from tests.contract.target import RULES, Lab, allow, deny, fails_as
 from tests.support.waiting import wait_for
 
@@ -185,6 +186,18 @@ def test_every_listener_has_its_own_answer(lab: Lab) -> None:
         assert told["type"] == row["type"]
         if row["type"] in ("ssl", "wss"):
             assert {"verify", "fail_if_no_peer_cert"} <= told["ssl_options"].keys()
+
+
+def test_the_configuration_has_the_listeners_settings_too(lab: Lab) -> None:
+    text = lab.api.get("/configs", params={"key": "listeners"}).text
+    section = read_hocon(text)["listeners"]
+    for row in lab.api.get("/listeners").json():
+        kind, _, name = row["id"].partition(":")
+        told, configured = lab.api.get(f"/listeners/{row['id']}").json(), section[kind][name]
+        for key in ("enable", "enable_authn", "zone"):
+            assert str(configured[key]) == str(told[key]), (row["id"], key)
+        for key in ("verify", "fail_if_no_peer_cert") if row["type"] in ("ssl", "wss") else ():
+            assert configured["ssl_options"][key] == told["ssl_options"][key], (row["id"], key)
 
 
 def test_a_wrong_dashboard_login_has_a_code_of_its_own(lab: Lab) -> None:

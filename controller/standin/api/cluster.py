@@ -1,7 +1,7 @@
 """`/status`, `/nodes`, `/cluster`, `/listeners`, `/stats`; the status states that this is a stand-in."""
 
 import os
-from typing import Any
+from typing import Any, Final
 
 import psutil
 
@@ -12,6 +12,7 @@ from controller.standin.state import ClusterState, NodeState
 
 EDITION = "Stand-in"  # in EMQX: Opensource or Enterprise
 CLUSTER_NAME = "standin"
+_NOT_SETTINGS: Final = frozenset({"id", "name", "running", "status", "type"})
 _STATS = (
     "channels", "cluster_sessions", "connections", "delayed", "live_connections", "retained", "sessions",
     "suboptions", "subscribers", "subscriptions", "subscriptions.shared", "topics",
@@ -149,13 +150,8 @@ def _with_overrides(state: ClusterState, row: dict[str, Any], *, add_keys: bool 
     return {**row, **overrides, **({"ssl_options": ssl_options} if ssl_options else {})}
 
 
-def listener(context: RequestContext, request: Request) -> Response:
-    """Returns a listener with its TLS options; `enable_crl_check` is false, the stand-in checks no CRLs."""
-    state = context.registry.state
-    kind, _, name = request.bindings["id"].partition(":")
-    row = _listener_row(state, kind, context.node) if kind in ("tcp", "ssl") and name == "default" else None
-    if row is None:
-        raise ApiError(404, "NOT_FOUND", "Listener id not found")
+def listener_detail(state: ClusterState, row: dict[str, Any]) -> dict[str, Any]:
+    """Returns a listener with its own settings and those of TLS."""
     shown: dict[str, Any] = {
         "acceptors": 1,
         "access_rules": ["allow all"],
@@ -169,10 +165,10 @@ def listener(context: RequestContext, request: Request) -> Response:
         "proxy_protocol": False,
         "running": True,
         "status": row["status"],
-        "type": kind,
+        "type": row["type"],
         "zone": "default",
     }
-    if kind == "ssl":
+    if row["type"] == "ssl":
         shown["ssl_options"] = {
             "depth": 10,
             "enable_crl_check": False,
@@ -182,7 +178,29 @@ def listener(context: RequestContext, request: Request) -> Response:
             "verify": "verify_peer",
             "versions": ["tlsv1.3", "tlsv1.2"],
         }
-    return json_response(200, _with_overrides(state, shown, add_keys=True))
+    return _with_overrides(state, shown, add_keys=True)
+
+
+def listener(context: RequestContext, request: Request) -> Response:
+    """Returns a listener with its TLS options; `enable_crl_check` is false, the stand-in checks no CRLs."""
+    state = context.registry.state
+    kind, _, name = request.bindings["id"].partition(":")
+    row = _listener_row(state, kind, context.node) if kind in ("tcp", "ssl") and name == "default" else None
+    if row is None:
+        raise ApiError(404, "NOT_FOUND", "Listener id not found")
+    return json_response(200, listener_detail(state, row))
+
+
+def listeners_section(context: RequestContext) -> dict[str, dict[str, Any]]:
+    """Returns the section `listeners` of the configuration: by kind and name, without what is measured."""
+    section: dict[str, dict[str, Any]] = {}
+    for kind in ("ssl", "tcp"):
+        row = _listener_row(context.registry.state, kind, context.node)
+        if row is not None:
+            detail = listener_detail(context.registry.state, row)
+            settings = {key: value for key, value in detail.items() if key not in _NOT_SETTINGS}
+            section[kind] = {"default": settings}
+    return section
 
 
 def _counts(context: RequestContext, node: str | None) -> dict[str, int]:

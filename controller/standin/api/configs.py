@@ -7,6 +7,7 @@ import re
 from typing import Any, Final
 
 from controller.standin.api.check import Field, bad_request, body_objects, number, problem, text
+from controller.standin.api.cluster import listeners_section
 from controller.standin.api.web import ApiError, Request, RequestContext, Response, Route, json_response
 from controller.standin.zones import InvalidSettingError
 
@@ -81,6 +82,7 @@ def configs(context: RequestContext, request: Request) -> Response:
     if request.accepts_only("application/json"):
         return json_response(200, {"sys_topics": state.settings.sys_topics})
     sections: dict[str, Any] = {
+        "listeners": listeners_section(context),
         "node": _node(context),
         "rule_engine": {"ignore_sys_message": True, **state.release.rule_engine, **state.rule_engine},
         "sys_topics": state.settings.sys_topics,

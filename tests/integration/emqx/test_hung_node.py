@@ -117,6 +117,19 @@ async def test_sessions_of_a_user_at_healthy_nodes_are_ended(
     assert proof.is_partial, proof.missing
 
 
+async def test_a_controller_that_starts_meanwhile_knows_how_devices_are_authenticated(
+    cluster: tuple[StandInProcess, EmqxBroker],
+) -> None:
+    emqx, broker = cluster
+    expected = await broker.auth_strength("h-known")
+    with Device("h-known", [emqx.mqtt[1]], user=USER):
+        known = await broker.auth_strength("h-known")
+        await asyncio.to_thread(emqx.hang_node, HUNG)
+        async with open_emqx(emqx.api_urls, emqx.key, emqx.secret, clock=SystemClock(), limits=LIMITS) as started:
+            assert await started.auth_strength("h-known") is known
+            assert known is not expected, "the session is read, not only the settings"
+
+
 async def test_the_next_attempt_is_proven_once_the_node_is_given_up(
     cluster: tuple[StandInProcess, EmqxBroker], saved: SavedRules
 ) -> None:

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from controller.adapters.emqx.client import requests
 from controller.adapters.emqx.client.api import EmqxApi
@@ -11,7 +11,7 @@ from controller.adapters.emqx.client.models import ClientRow, ListenerRow
 from controller.adapters.emqx.wildcard import is_wildcard_banned
 from controller.ports.broker import AuthStrength, was_connected
 from controller.ports.clock import Clock
-from controller.ports.errors import BrokerRefusedError, BrokerWaitsError
+from controller.ports.errors import BrokerAnswerError, BrokerRefusedError, BrokerWaitsError
 
 SETTINGS_SECONDS: Final = 30.0  # how long the broker's settings are cached
 # How long they serve while they cannot be read: EMQX lists its listeners only once a hung node is given up (minutes).
@@ -159,11 +159,9 @@ async def read_settings(api: EmqxApi) -> AuthSettings:
     refuses_wildcard = bool(await is_wildcard_banned(api))
     try:
         mqtt = (await api.send(requests.read_zone())).mqtt
-        rows = await api.send(requests.read_listeners())
-        details = {row.id: await api.send(requests.read_listener(row.id)) for row in rows}
+        listeners = await _read_listeners(api)
     except BrokerRefusedError:
         return AuthSettings(bool(chain), False, None, by_client_id, checks_username, refuses_wildcard)
-    listeners = {row.id: details[row.id] or row for row in rows}
     # Another zone than the default may not take the id from the user name.
     one_zone = all(row.zone == "default" for row in listeners.values() if row.enable)
     binds_id = by_client_id or (checks_username and mqtt.use_username_as_clientid is True and one_zone)
@@ -177,3 +175,26 @@ async def read_settings(api: EmqxApi) -> AuthSettings:
         refuses_wildcard,
         username_from_certificate=mqtt.peer_cert_as_username == "cn",
     )
+
+
+async def _read_listeners(api: EmqxApi) -> dict[str, ListenerRow]:
+    """The listeners by id. While a node hangs EMQX does not list them, but gives them as configuration."""
+    try:
+        rows = await api.send(requests.read_listeners())
+        details = {row.id: await api.send(requests.read_listener(row.id)) for row in rows}
+    except BrokerWaitsError:
+        return _configured_listeners(await api.send(requests.read_section("listeners")))
+    return {row.id: details[row.id] or row for row in rows}
+
+
+def _configured_listeners(section: dict[str, Any]) -> dict[str, ListenerRow]:
+    """The listeners by id of a section that has them by kind and name."""
+    try:
+        rows = [
+            ListenerRow.model_validate({**fields, "id": f"{kind}:{name}", "type": kind})
+            for kind, named in section.items()
+            for name, fields in named.items()
+        ]
+    except (AttributeError, TypeError, ValueError) as e:
+        raise BrokerAnswerError(f"section listeners: {type(e).__name__}") from e
+    return {row.id: row for row in rows}
