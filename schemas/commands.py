@@ -42,6 +42,8 @@ def _known_state(value: Any) -> Any:
     return value if not isinstance(value, str) or value in _STATES else CommandState.UNKNOWN
 
 
+WRONG_CLOCK: Final = {"reason_code": "clock"}
+"""`detail` of a command that was not run because of the device's clock; the code is that of `UpdateRefusalCode`."""
 ActionName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*){0,3}$", max_length=64)]
 ParamName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
 ParamValue = Annotated[str, StringConstraints(max_length=MAX_NAME)] | bool | int

@@ -50,7 +50,9 @@ class RolloutStore(Protocol):
         ...
 
     async def unfinished_rollouts(self, *, limit: int) -> Sequence[Rollout]:
-        """Rollouts that have not ended, and ended ones with devices that still have to go back; newest first."""
+        """Rollouts that have not ended, and ended ones with devices that still have to go back, or may have to
+        (`Rollout.is_followed`); newest first.
+        """
         ...
 
     async def members(

@@ -30,7 +30,7 @@ from device_agent.errors import JournalError, StoppedError
 from device_agent.host.clock import Clock
 from device_agent.mqtt_client import Publish
 from schemas.base import MAX_TEXT, clean_text
-from schemas.commands import Command, CommandResult, CommandState
+from schemas.commands import WRONG_CLOCK, Command, CommandResult, CommandState
 from schemas.topics import UpChannel
 
 MAX_QUEUED_COMMANDS: Final = 32  # accepted and not started
@@ -101,9 +101,9 @@ class CommandExecutor:
                 entry = self._journal.entry(command_id)
                 if entry is not None:
                     self._publish_result(entry.result)
-            case RejectedCommand(command_id, state, reason):
+            case RejectedCommand(command_id, state, reason, is_wrong_clock):
                 _log.warning("command %s %s: %s", command_id, state, reason)
-                self._publish_rejection(command_id, state, reason)
+                self._publish_rejection(command_id, state, reason, WRONG_CLOCK if is_wrong_clock else {})
             case ForgedCommand(reason):
                 _log.warning("a command was refused: %s", reason)
                 self._on_forged(reason)
@@ -296,8 +296,10 @@ class CommandExecutor:
     def _publish_progress(self, entry: JournalEntry, detail: Mapping[str, str]) -> None:
         self._publish_result(self._result(entry, CommandState.EXECUTING, "", detail))
 
-    def _publish_rejection(self, command_id: str, state: CommandState, reason: str) -> None:
-        self._publish_result(self._make_result(command_id, state, reason, {}))
+    def _publish_rejection(
+        self, command_id: str, state: CommandState, reason: str, detail: Mapping[str, str] | None = None
+    ) -> None:
+        self._publish_result(self._make_result(command_id, state, reason, detail or {}))
 
     def _publish_result(self, result: CommandResult) -> None:
         def on_puback(delivered: bool) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from device_agent.domain.command_counters import KEY_ACTIONS, CommandCounters, counter_spaces, is_counter_ahead
 from device_agent.domain.verdict import (
+    EARLIEST_CLOCK,
     AcceptedCommand,
     CommandVerdict,
     DuplicateCommand,
@@ -22,8 +23,6 @@ from schemas.commands import COMMAND_PAYLOAD_TYPE, OLD_COMMAND, Command, Command
 from schemas.signing import SignatureError, key_id, signers
 
 EVERY_ACTION: Final = "*"
-# A clock that is earlier was never set: it cannot tell that a command is early.
-EARLIEST_CLOCK: Final = datetime(2026, 1, 1, tzinfo=UTC)
 MAX_CLOCK_DIFFERENCE: Final = 2 * 86_400.0  # seconds between issue and receipt; no command is valid for longer
 _MAX_REASON: Final = 200  # characters
 
@@ -115,10 +114,13 @@ class CommandVerifier:
         if command.command_id in known_command_ids:
             return DuplicateCommand(command.command_id)
         if command.is_expired(now):
-            return RejectedCommand(command.command_id, CommandState.EXPIRED, _expiry_reason(command, now))
+            reason = _expiry_reason(command, now)
+            return RejectedCommand(command.command_id, CommandState.EXPIRED, reason, _is_wrong_clock(command, now))
         spaces = counter_spaces(command, signed_by)
-        reason = _early_reason(command, now) or self._rejection_reason(command, signed_by, counters.highest_of(spaces))
-        if reason:
+        if early := _early_reason(command, now):
+            is_wrong_clock = _is_wrong_clock(command, now)
+            return RejectedCommand(command.command_id, CommandState.REJECTED, early, is_wrong_clock)
+        if reason := self._rejection_reason(command, signed_by, counters.highest_of(spaces)):
             return RejectedCommand(command.command_id, CommandState.REJECTED, reason)
         return AcceptedCommand(command, spaces)
 
@@ -133,9 +135,14 @@ class CommandVerifier:
         return ""
 
 
+def _is_wrong_clock(command: Command, now: datetime) -> bool:
+    return abs((now - command.issued_at).total_seconds()) > MAX_CLOCK_DIFFERENCE
+
+
 def _early_reason(command: Command, now: datetime) -> str:
     """Returns why a command is not of this time: such a one would use up counters that its key needs later."""
-    if now >= EARLIEST_CLOCK and (command.issued_at - now).total_seconds() > MAX_CLOCK_DIFFERENCE:
+    # A clock that was never set cannot tell that a command is early.
+    if now >= EARLIEST_CLOCK and command.issued_at > now and _is_wrong_clock(command, now):
         clock = f"it is {now.isoformat(timespec='seconds')} by the device's clock: that clock may be wrong"
         return f"issued at {command.issued_at.isoformat()}; {clock}"
     if is_counter_ahead(command):
@@ -146,6 +153,6 @@ def _early_reason(command: Command, now: datetime) -> str:
 def _expiry_reason(command: Command, now: datetime) -> str:
     """Tells a late command from a wrong clock of the device, which has no other way to report its clock."""
     text = f"expired at {command.expires_at.isoformat()}"
-    if abs((now - command.issued_at).total_seconds()) > MAX_CLOCK_DIFFERENCE:
+    if _is_wrong_clock(command, now):
         return f"{text}; it is {now.isoformat(timespec='seconds')} by the device's clock: that clock may be wrong"
     return text

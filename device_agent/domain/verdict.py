@@ -2,11 +2,14 @@
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Protocol
+from datetime import UTC, datetime
+from typing import Final, Protocol
 
 from device_agent.domain.command_counters import CommandCounters
 from schemas.commands import Command, CommandState
+
+EARLIEST_CLOCK: Final = datetime(2026, 1, 1, tzinfo=UTC)
+"""A wall clock that is earlier was never set."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,11 +29,15 @@ class DuplicateCommand:
 
 @dataclass(frozen=True, slots=True)
 class RejectedCommand:
-    """A trusted key signed the command for this device, but it must not run: `state` and `reason` are its result."""
+    """A trusted key signed the command for this device, but it must not run: `state` and `reason` are its result.
+
+    `is_wrong_clock`: it was issued at another time than the device's clock says, so that clock may be the cause.
+    """
 
     command_id: str
     state: CommandState
     reason: str
+    is_wrong_clock: bool = False
 
 
 @dataclass(frozen=True, slots=True)

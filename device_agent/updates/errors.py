@@ -1,6 +1,7 @@
 """Why an update failed: a code for programs, a text for people, and the resulting phase."""
 
 import re
+import ssl
 from typing import Final
 
 from schemas.updates import UpdatePhase, UpdateRefusalCode
@@ -20,6 +21,9 @@ _FAILED: Final = frozenset(
 # Texts of python-tuf about a version that does not match the other roles, as opposed to an older one.
 _MIXED: Final = re.compile(r"^Expected (snapshot version|[\w-]+ v\d)")
 
+_CERT_NOT_YET_VALID: Final = 9  # X509_V_ERR_CERT_NOT_YET_VALID of OpenSSL
+_MAX_CAUSES: Final = 8
+
 
 class UpdateError(Exception):
     """The update ends with this failure."""
@@ -34,6 +38,18 @@ def outcome_for(code: UpdateRefusalCode) -> UpdatePhase:
     if code is UpdateRefusalCode.DECLINED:
         return UpdatePhase.DECLINED
     return UpdatePhase.FAILED if code in _FAILED else UpdatePhase.REFUSED
+
+
+def _is_not_yet_valid(error: BaseException | None) -> bool:
+    """Whether a server's certificate begins later than now: the device's clock is behind."""
+    for _ in range(_MAX_CAUSES):
+        if error is None:
+            return False
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return error.verify_code == _CERT_NOT_YET_VALID
+        reason = getattr(error, "reason", None)  # urllib3 has the cause there
+        error = reason if isinstance(reason, BaseException) else error.__cause__ or error.__context__
+    return False
 
 
 def from_tuf_error(error: Exception) -> UpdateError:
@@ -59,9 +75,9 @@ def from_tuf_error(error: Exception) -> UpdateError:
         case tuf.DownloadHTTPError() if error.status_code in {403, 404, 410}:
             code = UpdateRefusalCode.MISSING_METADATA
         case tuf.DownloadError():
-            code = UpdateRefusalCode.UNREACHABLE
             cause = error.__cause__
             text += f": {cause}" if cause is not None else ""
+            code = UpdateRefusalCode.CLOCK if _is_not_yet_valid(error) else UpdateRefusalCode.UNREACHABLE
         case tuf.RepositoryError() if "missing info" in text or "does not contain information" in text:
             code = UpdateRefusalCode.MIX_AND_MATCH
         case _:

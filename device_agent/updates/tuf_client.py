@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from device_agent.domain.verdict import EARLIEST_CLOCK
 from device_agent.errors import StoppedError
 from device_agent.host.clock import Clock
 from device_agent.host.files import write_whole
@@ -21,6 +22,8 @@ if TYPE_CHECKING:  # python-tuf is as large as the rest of the agent: it is load
     from tuf.api.metadata import TargetFile
 
 CLOCK_TOLERANCE: Final = timedelta(minutes=10)
+CLOCK_WAIT: Final = 300.0  # seconds in which a device that has just started may get the time
+_CLOCK_CHECK: Final = 1.0  # seconds
 _MAX_ROOT_BYTES: Final = 512 * 1024
 _ROLES: Final = ("root", "timestamp", "snapshot", "targets")
 DownloadTarget = Callable[[Path, Callable[[int], None], Callable[[str], None]], None]
@@ -80,7 +83,7 @@ class TufClient:
 
         from device_agent.updates.download import MetadataFetcher
 
-        self._reject_clock_rollback()
+        self._wait_for_time()
 
         def seconds_left() -> float:
             return (order.deadline - self._clock.now()).total_seconds()
@@ -116,13 +119,24 @@ class TufClient:
             raise UpdateError(UpdateRefusalCode.OTHER, f"the first root {path} is larger than {_MAX_ROOT_BYTES} bytes")
         return root
 
-    def _reject_clock_rollback(self) -> None:
-        # With a clock that was set back, expired metadata would be valid again.
-        mark = self._high_water()
-        if mark is not None and self._clock.now() < mark.at - CLOCK_TOLERANCE:
-            now = f"{self._clock.now():%Y-%m-%d %H:%M}"
-            text = f"this device's clock says {now}, and it was {mark.at:%Y-%m-%d %H:%M} before: it was set back"
-            raise UpdateError(UpdateRefusalCode.CLOCK, text)
+    def _wait_for_time(self) -> None:
+        """Waits until the clock is set: with an earlier one, expired metadata would be valid (again)."""
+        end = self._clock.monotonic() + CLOCK_WAIT
+        while text := self._clock_fault():
+            left = end - self._clock.monotonic()
+            if left <= 0:
+                raise UpdateError(UpdateRefusalCode.CLOCK, text)
+            if self._stopping.wait(min(left, _CLOCK_CHECK)):
+                raise StoppedError
+
+    def _clock_fault(self) -> str:
+        now, mark = self._clock.now(), self._high_water()
+        text = f"this device's clock says {now:%Y-%m-%d %H:%M}"
+        if now < EARLIEST_CLOCK:
+            return f"{text}: it is not set yet"
+        if mark is not None and now < mark.at - CLOCK_TOLERANCE:
+            return f"{text}, and it was {mark.at:%Y-%m-%d %H:%M} before: it was set back, or is not set yet"
+        return ""
 
     def _save_high_water(self) -> None:
         versions = {role: _version(self._source.cache / f"{role}.json") or 0 for role in _ROLES}

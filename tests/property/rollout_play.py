@@ -51,7 +51,7 @@ class RolloutPlay:
         self.unreachable: set[str] = set()
         self.isolated: set[str] = set()
         self.versions: dict[str, str] = {}
-        self.denying: set[str] = set()  # devices whose last word before the end was that the update failed
+        self.denying: set[str] = set()  # devices whose last word is that they do not have the update
         self.unreadable: set[str] = set()
         self.is_withdrawn = False
         self.paused_as: tuple[RolloutState, int, float] | None = None
@@ -135,7 +135,7 @@ class RolloutPlay:
             assert rollout.approved_by == SECOND.actor
 
     def may_keep_the_version(self, member: RolloutMember) -> bool:
-        """Whether it has the version through this rollout, and its last word before the end was not that it failed."""
+        """Whether it has the version through this rollout, and its last word is not that it does not have it."""
         return (
             self.versions.get(member.device_id) == "2.0"
             and bool(member.command_id)
@@ -145,6 +145,10 @@ class RolloutPlay:
     def everyone_is_heard(self) -> None:
         self.unreachable.clear()
         self.isolated.clear()
+        self.unreadable.clear()
+        for device_id in self.run.members:
+            self.denying.discard(device_id)
+            self.run.on_report(device_id, self.installed(device_id, outcome="confirmed"), self.now)
         for _ in range(200):
             if not self.run.rollout.has_open_reverts:
                 break

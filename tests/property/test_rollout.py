@@ -80,12 +80,20 @@ class Rollouts(RolloutPlay, RuleBasedStateMachine):
         )
         self.store()
 
+    @rule(pick=_picks, end=st.sampled_from([("failed", "refused"), ("rejected", ""), ("expired", "")]))
+    def clock_of_a_device_is_wrong(self, pick: int, end: tuple[str, str]) -> None:
+        member, errors = self.member(self.device(pick)), sum(ring.errors for ring in self.run.rollout.rings)
+        for command_id in (member.command_id, member.revert_command_id):
+            progress = CommandProgress(command_id, end[0], "it is 1970", end[1], reason_code="clock")
+            self.run.on_command_progress(member.device_id, progress, self.now)
+        assert sum(ring.errors for ring in self.run.rollout.rings) <= errors, "a wrong clock is no verdict"
+        self.store()
+
     @rule(pick=_picks, version=st.sampled_from(["1.0", "2.0"]), health=st.sampled_from(["ok", "failed", "unknown"]))
     def device_reports(self, pick: int, version: str, health: str) -> None:
         member = self.member(self.device(pick))
         self.versions[member.device_id] = version
-        if not self.run.rollout.state.is_end:
-            self.denying.discard(member.device_id)
+        self.denying.discard(member.device_id)
         self.unreadable.discard(member.device_id)
         outcome = "confirmed" if version == "2.0" else "rolled_back"
         found = self.installed(

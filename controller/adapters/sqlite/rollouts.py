@@ -18,6 +18,12 @@ _HAS_OPEN_REVERTS: Final = (
     "EXISTS (SELECT 1 FROM json_each(body, '$.rings') WHERE coalesce(value ->> 'revert_pending', 0)"
     " + coalesce(value ->> 'revert_away', 0) + coalesce(value ->> 'reverting', 0) > 0)"
 )
+# Of devices that only say that they do not have the version; a later rollout of the name decides for them.
+_MAY_HAVE_REVERTS: Final = (
+    "(body ->> 'is_reverting' AND number = (SELECT max(number) FROM rollouts AS other WHERE other.name = rollouts.name)"
+    " AND EXISTS (SELECT 1 FROM json_each(body, '$.rings') WHERE coalesce(value ->> 'failed', 0)"
+    " + coalesce(value ->> 'declined', 0) > 0))"
+)
 _ROLLOUT: Final = JsonCodec(Rollout)
 _MEMBER: Final = JsonCodec(RolloutMember, ("device_id", "ring", "state"))
 _PUT_ROLLOUT: Final = (
@@ -85,7 +91,7 @@ class SqliteRolloutStore(RolloutStore):
         return await self._store.read(partial(_rollouts, where=condition, values=tuple(values), limit=limit))
 
     async def unfinished_rollouts(self, *, limit: int) -> Sequence[Rollout]:
-        where = f"(state NOT IN ({_ENDS}) OR {_HAS_OPEN_REVERTS})"
+        where = f"(state NOT IN ({_ENDS}) OR {_HAS_OPEN_REVERTS} OR {_MAY_HAVE_REVERTS})"
         return await self._store.read(partial(_rollouts, where=where, values=(), limit=limit))
 
     async def members(

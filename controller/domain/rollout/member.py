@@ -24,9 +24,12 @@ from schemas.updates import ANY_CLASS, UpdatePhase, UpdateRefusalCode
 
 GRACE: Final = revert.GRACE
 BEGIN_WITHIN: Final = 600.0  # seconds in which a device has to begin a command; less if the timeout is shorter
+CLOCK_RETRY: Final = 300.0  # seconds after which a device whose clock was wrong is ordered again
 MAX_DEFERRALS: Final = 16  # times that a device may be unreachable when it is scheduled
+_DENIALS: Final = frozenset({MemberState.FAILED, MemberState.DECLINED})
 _UNSUCCESSFUL: Final = frozenset({UpdatePhase.FAILED, UpdatePhase.ROLLED_BACK, UpdatePhase.BROKEN, UpdatePhase.REFUSED})
 _NOTHING_CHANGED: Final = frozenset({UpdatePhase.REFUSED, UpdatePhase.FAILED})
+_NOT_BEGUN: Final = frozenset({"", *_NOTHING_CHANGED})
 
 
 def schedule(
@@ -99,6 +102,7 @@ def _unreadable(installed: InstalledVersion) -> str:
 _ABSENT: Final = "the device does not report the software section: it cannot be updated"
 _UNREADABLE: Final = "its last report has no readable software section"
 _UNKNOWN_VERSION: Final = (_ABSENT, _UNREADABLE)
+_WAITS_FOR_TIME: Final = "waits for the time"
 _SKIPPED_AFTER: Final = (_ABSENT, revert.ISOLATED)
 
 
@@ -131,7 +135,7 @@ def on_command_refused(rollout: Rollout, member: RolloutMember, reason: str, now
 
 def on_reachable(rollout: Rollout, member: RolloutMember, now: float) -> MemberTransition:
     """Puts a deferred device back into the queue; a confirmed device is no longer stale."""
-    if member.state is MemberState.AWAY and member.reason not in _UNKNOWN_VERSION:
+    if member.state is MemberState.AWAY and not member.reason.startswith((*_UNKNOWN_VERSION, _WAITS_FOR_TIME)):
         return _queue_again(rollout, member, now)
     if member.is_stale:
         return replace_member(rollout, member, now, is_stale=False)
@@ -177,8 +181,8 @@ def on_report(rollout: Rollout, member: RolloutMember, installed: InstalledVersi
         return _report_after_update(rollout, member, installed, now)
     if member.state is MemberState.UNKNOWN and is_already_installed(rollout, installed):
         return _confirm(rollout, member, now)
-    if member.state is MemberState.FAILED and installed.version == rollout.target.version:
-        # It failed by its own word and has the version all the same: it has to go back with the others.
+    if member.state in _DENIALS and member.command_id and installed.version == rollout.target.version:
+        # By its own word it does not have the version; a report counts more. It goes back with the others.
         return replace_member(rollout, member, now, phase=installed.outcome)
     return rollout, member
 
@@ -283,6 +287,10 @@ def on_command_progress(
                 rollout, member, now, state=MemberState.DECLINED, was_received=True, deadline=0.0, phase=phase,
                 reason=progress.reason,
             )  # fmt: skip
+        case CommandState.FAILED.value | CommandState.REJECTED.value | CommandState.EXPIRED.value if (
+            progress.reason_code == UpdateRefusalCode.CLOCK and progress.phase in _NOT_BEGUN
+        ):
+            return _wait_for_time(rollout, member, progress.reason, now)
         case CommandState.FAILED.value if _ended_with_window(member, progress):
             return _wait_for_next_window(rollout, member, progress.reason, now)
         case CommandState.FAILED.value | CommandState.REJECTED.value:
@@ -300,6 +308,27 @@ def _ended_with_window(member: RolloutMember, progress: CommandProgress) -> bool
         member.ends_with_window
         and progress.reason_code == UpdateRefusalCode.DEADLINE
         and progress.phase in _NOTHING_CHANGED
+    )
+
+
+def _wait_for_time(rollout: Rollout, member: RolloutMember, reason: str, now: float) -> MemberTransition:
+    """Orders a device whose clock is wrong later again, a limited number of times: that is no verdict on the update."""
+    if member.deferrals >= MAX_DEFERRALS:
+        text = f"its clock was wrong {member.deferrals} times: {reason}"
+        return replace_member(
+            rollout, member, now, state=MemberState.UNKNOWN, was_received=False, deadline=0.0, reason=text
+        )
+    return replace_member(
+        rollout,
+        member,
+        now,
+        state=MemberState.AWAY,
+        deferrals=member.deferrals + 1,
+        was_received=False,
+        deadline=rollout.time(now) + CLOCK_RETRY,
+        phase="",
+        percent=0,
+        reason=f"{_WAITS_FOR_TIME}: {reason}",
     )
 
 

@@ -299,6 +299,15 @@ class Rollout:
         return any(ring.revert_pending or ring.revert_away or ring.reverting for ring in self.rings)
 
     @property
+    def is_followed(self) -> bool:
+        """Whether reports of its devices still matter: it has not ended, or it goes back and a device still has to, or
+        only its own word says that it does not have the version.
+        """
+        if not self.state.is_end or self.has_open_reverts:
+            return True
+        return self.is_reverting and any(ring.failed or ring.declined for ring in self.rings)
+
+    @property
     def current_ring(self) -> RingTally:
         """The ring that is being updated."""
         return self.rings[self.ring]

@@ -19,7 +19,7 @@ from controller.domain.rollout.model import (
 )
 from controller.domain.rollout.window import closes_at, opens_at
 from schemas.commands import CommandState
-from schemas.updates import UpdatePhase
+from schemas.updates import UpdatePhase, UpdateRefusalCode
 
 GRACE: Final = 60.0  # seconds after an order's end, in which its last result may still arrive
 MAX_ORDERS: Final = 16  # to one device; one that never answers is not ordered for ever
@@ -51,7 +51,7 @@ def needs_revert(member: RolloutMember) -> bool:
         # Not begun before its window closed, as far as is known.
         case MemberState.PENDING | MemberState.AWAY:
             return True
-        case MemberState.FAILED:
+        case MemberState.FAILED | MemberState.DECLINED:
             return member.phase not in _NOT_INSTALLED
         case _:
             return False
@@ -120,6 +120,8 @@ def on_command_progress(
     """Applies a result of the command that reverts."""
     if member.revert is not RevertState.REVERTING:
         return rollout, member
+    if progress.reason_code == UpdateRefusalCode.CLOCK:
+        return rollout, member  # the order's deadline decides, and the next one follows
     if progress.state in _FAILURES:
         return on_command_refused(rollout, member, progress.reason or progress.state, now)
     if progress.state == CommandState.EXPIRED.value:

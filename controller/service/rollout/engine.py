@@ -27,7 +27,7 @@ from controller.service.rollout.observations import (
     installed_version,
     rollout_device,
 )
-from controller.service.rollout.run import RolloutRun
+from controller.service.rollout.run import RolloutChanges, RolloutRun
 from controller.service.settings.rollouts import RolloutSettings
 from controller.service.unit_of_work import UnitOfWork
 from schemas.updates import INSTALL, ROLL_BACK, InstallParams, RollbackParams
@@ -35,7 +35,7 @@ from schemas.updates import INSTALL, ROLL_BACK, InstallParams, RollbackParams
 TICK: Final = 0.25  # seconds
 ORDERS_AT_ONCE: Final = 200  # of one rollout in one transaction
 MAX_OPEN_ROLLOUTS: Final = 64
-MAX_LOADED: Final = 1024  # open rollouts, and the last one of each name whose devices still have to go back
+MAX_LOADED: Final = 1024  # open rollouts, and those whose devices still have to go back, or may have to
 TARGET_FRESH: Final = 5.0  # seconds for which it is taken as read that a target is published
 MIN_LEAP: Final = 1.0  # seconds between wall clock and monotonic clock that are a leap
 
@@ -107,7 +107,7 @@ class RolloutEngine:
         self._observations.watch(run.rollout.rollout_id, run.members)
 
     def _leave(self, run: RolloutRun) -> None:
-        del self.runs[run.rollout.rollout_id]
+        self.runs.pop(run.rollout.rollout_id, None)
         self._observations.unwatch(run.rollout.rollout_id, run.members)
 
     async def run(self) -> None:
@@ -292,8 +292,12 @@ class RolloutEngine:
     async def keep(self, run: RolloutRun, batch: UnitOfWork, now: float) -> None:
         """Commits the changes of a rollout together with `batch`; under `lock`."""
         changes = run.take_changes()
-        if not changes and batch.is_empty:
-            return
+        if changes or not batch.is_empty:
+            await self._commit(run, changes, batch, now)
+        if run.rollout.state.is_end and (run.is_superseded or not run.rollout.is_followed):
+            self._leave(run)
+
+    async def _commit(self, run: RolloutRun, changes: RolloutChanges, batch: UnitOfWork, now: float) -> None:
         fleet = self._fleet
         by = f"rollout:{run.rollout.rollout_id}"
         for device_id, command_id in changes.withdrawals:
@@ -306,8 +310,6 @@ class RolloutEngine:
         await fleet.commit(batch, lambda writes: self.store.keep(changes.rollout, members, writes))
         has_ended = any(note.kind is AuditKind.ROLLOUT_ENDED for note in changes.notes)
         self.counts["stopped"] += has_ended and changes.rollout.state is RolloutState.STOPPED
-        if changes.rollout.state.is_end and not changes.rollout.has_open_reverts:
-            self._leave(run)
 
 
 def record(rollout: Rollout, notes: Sequence[RolloutNote], batch: UnitOfWork, now: float) -> None:

@@ -110,7 +110,8 @@ def command_progress(record: CommandRecord) -> CommandProgress:
     """The progress of an update by its command."""
     progress = UpdateProgress.from_detail(dict(record.detail))
     if progress is None:
-        return CommandProgress(record.command_id, record.state, record.reason)
+        code = dict(record.detail).get("reason_code", "")  # of a command that was not begun
+        return CommandProgress(record.command_id, record.state, record.reason, reason_code=code)
     return CommandProgress(
         record.command_id,
         record.state,

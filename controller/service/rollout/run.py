@@ -48,6 +48,7 @@ class RolloutRun:
     def __init__(self, rollout: Rollout, members: Iterable[RolloutMember]) -> None:
         self.rollout = rollout
         self.members = {each.device_id: each for each in members}
+        self.is_superseded = False  # it has ended, and a later rollout of the same name decides for its devices
         self._changes = RolloutChanges(rollout)
         self._queues: list[deque[str]] = [deque() for _ in rollout.rings]
         self._timers: list[tuple[float, str]] = []  # in the rollout's time
@@ -81,6 +82,7 @@ class RolloutRun:
             for each in self.members.values()
             if each.revert is RevertState.REVERTING
             or each.state in (MemberState.CONFIRMED, MemberState.AWAY)
+            or (self.rollout.is_reverting and each.state in (MemberState.FAILED, MemberState.DECLINED))
             or each.device_id in self._under_way
         ]
 
@@ -221,6 +223,7 @@ class RolloutRun:
 
     def give_up_reverts(self, reason: str, now: float) -> None:
         """Orders nobody back any more; orders that were not begun are withdrawn."""
+        self.is_superseded = True
         self._pending_reverts.clear()
         for member in list(self.members.values()):
             if member.revert is RevertState.REVERTING:

@@ -1,14 +1,22 @@
 """Downloads over bad links and from other web servers than Cordon's, and a disk that fills up in the middle."""
 
+import contextlib
 import errno
 import shutil
+import socket
+import ssl
+import threading
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
+from tuf.api import exceptions
 
 from device_agent.updates import download, requirements
+from device_agent.updates.errors import from_tuf_error
 from device_agent.updates.installers import fileset
 from schemas.commands import CommandState
 from schemas.updates import INSTALL
@@ -312,3 +320,34 @@ def test_an_unfinished_download_stays_for_the_next_order(
     server.requests.clear()
     assert device.install(order(found)).state is CommandState.SUCCEEDED
     assert [requested for path, requested in server.requests if path.endswith("data.bin")] == [f"bytes={PIECE}-"]
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "code"),
+    [(timedelta(days=1), timedelta(days=9), "clock"), (-timedelta(days=9), -timedelta(days=1), "unreachable")],
+)
+def test_certificate_of_the_server_that_begins_later_is_a_matter_of_the_clock(
+    tmp_path: Path, start: timedelta, end: timedelta, code: str
+) -> None:
+    authority, now = trustme.CA(), datetime.now(UTC)
+    context, trusting = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context()
+    authority.issue_cert("127.0.0.1", not_before=now + start, not_after=now + end).configure_cert(context)
+    authority.configure_trust(trusting)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def serve() -> None:
+            while True:
+                try:
+                    connection, _ = listening.accept()
+                except OSError:
+                    return
+                with connection, contextlib.suppress(OSError):
+                    context.wrap_socket(connection, server_side=True).close()
+
+        threading.Thread(target=serve, daemon=True).start()
+        url = f"https://127.0.0.1:{listening.getsockname()[1]}/metadata/1.root.json"
+        fetcher = download.MetadataFetcher(trusting, 1.0, lambda: 60.0, threading.Event())
+        with pytest.raises(exceptions.DownloadError) as failure:
+            b"".join(fetcher.fetch(url))
+        listening.shutdown(socket.SHUT_RDWR)
+    assert from_tuf_error(failure.value).code == code

@@ -85,6 +85,23 @@ def test_an_expired_command_is_rejected() -> None:
     assert verdict.state is CommandState.EXPIRED
 
 
+@pytest.mark.parametrize(
+    ("issued", "expires", "state", "is_wrong_clock"),
+    [
+        (timedelta(days=3), timedelta(days=3, minutes=10), CommandState.REJECTED, True),
+        (-timedelta(days=3), -timedelta(days=2), CommandState.EXPIRED, True),
+        (-timedelta(hours=3), -timedelta(hours=2), CommandState.EXPIRED, False),
+    ],
+)
+def test_a_wrong_clock_is_told_from_a_late_command(
+    issued: timedelta, expires: timedelta, state: CommandState, is_wrong_clock: bool
+) -> None:
+    verdict = _verify(_signed(_command(issued_at=NOW + issued, expires_at=NOW + expires)))
+    assert isinstance(verdict, RejectedCommand)
+    assert (verdict.state, verdict.is_wrong_clock) == (state, is_wrong_clock)
+    assert ("that clock may be wrong" in verdict.reason) is is_wrong_clock
+
+
 @pytest.mark.parametrize("counter", [0, 4])
 def test_an_old_counter_is_rejected(counter: int) -> None:
     verdict = _verify(_signed(_command(counter=counter)))

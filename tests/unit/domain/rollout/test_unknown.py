@@ -4,9 +4,19 @@ from dataclasses import replace
 
 import pytest
 
-from controller.domain.rollout import member
+from controller.domain.rollout import member, revert
 from controller.domain.rollout.lifecycle import advance
-from controller.domain.rollout.model import InstalledVersion, MemberState, MemberTransition, RolloutState
+from controller.domain.rollout.member import CLOCK_RETRY, MAX_DEFERRALS
+from controller.domain.rollout.model import (
+    CommandProgress,
+    InstalledVersion,
+    MemberState,
+    MemberTransition,
+    RevertState,
+    Rollout,
+    RolloutMember,
+    RolloutState,
+)
 from tests.support.rollout_members import (
     DEVICE,
     NEW,
@@ -16,6 +26,7 @@ from tests.support.rollout_members import (
     first_of,
     ordered,
     progressed,
+    reverting,
     rollout_with,
 )
 
@@ -107,3 +118,41 @@ def test_devices_that_had_the_version_prove_a_ring_and_those_never_reached_do_no
     rollout, (note,) = advance(rollout, NOW)
     assert rollout.state is RolloutState.SOAKING
     assert note.detail == {"ring": "r0", "confirmed": 0, "had_it": 1, "unknown": 1, "errors": 0}
+
+
+WRONG_CLOCK = (("failed", "refused"), ("failed", "failed"), ("rejected", ""), ("expired", ""))
+
+
+def with_wrong_clock(rollout: Rollout, device: RolloutMember, state: str, phase: str) -> MemberTransition:
+    progress = CommandProgress(device.command_id, state, "it is 1970", phase, reason_code="clock")
+    return member.on_command_progress(rollout, device, progress, NOW)
+
+
+@pytest.mark.parametrize(("state", "phase"), WRONG_CLOCK)
+def test_wrong_clock_is_no_failure_and_is_asked_again_a_limited_number_of_times(state: str, phase: str) -> None:
+    rollout, device = first_of(rollout_with(1, 1))
+    for _ in range(MAX_DEFERRALS):
+        rollout, device = with_wrong_clock(*ordered(rollout, device), state, phase)
+        assert (device.state, device.deadline) == (MemberState.AWAY, NOW + CLOCK_RETRY)
+        assert device.reason == "waits for the time: it is 1970"
+        assert (rollout.rings[0].errors, rollout.rings[0].sample) == (0, 0)
+        # It is connected all the time, and that its clock is right now is known when it was asked.
+        assert member.on_reachable(rollout, device, NOW) == (rollout, device)
+        rollout, device = member.time_out(rollout, device, NOW + CLOCK_RETRY)
+        assert device.state is MemberState.PENDING
+    rollout, device = with_wrong_clock(*ordered(rollout, device), state, phase)
+    assert (device.state, rollout.rings[0].errors) == (MemberState.UNKNOWN, 0)
+    assert "its clock was wrong 16 times" in device.reason
+
+
+def test_update_that_was_rolled_back_is_a_failure_whatever_the_clock() -> None:
+    rollout, device = with_wrong_clock(*ordered(*first_of(rollout_with(1, 1))), "failed", "rolled_back")
+    assert (device.state, rollout.rings[0].errors) == (MemberState.FAILED, 1)
+
+
+def test_wrong_clock_does_not_end_the_way_back() -> None:
+    rollout, device = reverting(*confirmed(*first_of(rollout_with(1, 1))))
+    progress = CommandProgress(device.revert_command_id, "rejected", "it is 1970", reason_code="clock")
+    rollout, device = member.on_command_progress(rollout, device, progress, NOW)
+    assert device.revert is RevertState.REVERTING
+    assert revert.time_out(rollout, device, device.deadline)[1].revert is RevertState.AWAY

@@ -236,3 +236,52 @@ async def test_next_rollout_of_the_name_decides_for_devices_that_were_waited_for
         await made.report("c2", version="2.0")
         await made.go()
         assert made.orders()["c2"]["action"] == "update.install"
+
+
+@pytest.mark.parametrize("phase", ["rolled_back", "declined", "refused"])
+@pytest.mark.parametrize("has_restarted", [False, True])
+async def test_device_that_denied_the_update_and_has_it_after_the_end_goes_back(
+    tmp_path: Path, phase: str, has_restarted: bool
+) -> None:
+    async with open_rollouts(tmp_path / "db") as made:
+        await seed_devices(made)
+        await made.start(rings=(("only", "tag:ring:canary"),), approval=False)
+        await made.install("c1")
+        await made.tell("c2", "failed", phase, "no good")
+        await made.go()
+        await made.desk.abort("r-0001", SECOND.actor, revert=True)
+        await made.go()
+        await made.report("c1", version="1.0")
+        await made.go()
+        assert (await made.now()).state.is_end
+        if not has_restarted:
+            await made.report("c2", version="2.0")
+            await made.go(DAY)
+            assert made.orders()["c2"]["action"] == "update.rollback"
+            return
+        await made.report("c2", version="2.0")
+    async with open_rollouts(tmp_path / "db") as made:
+        made.seq = 100
+        await made.go(DAY)
+        assert made.orders()["c2"]["action"] == "update.rollback"
+        await made.report("c2", version="1.0")
+        await made.go()
+        assert (await made.members())["c2"].revert is RevertState.REVERTED
+
+
+async def test_next_rollout_of_the_name_decides_for_devices_that_denied_the_update(tmp_path: Path) -> None:
+    async with open_rollouts(tmp_path / "db") as made:
+        await seed_devices(made)
+        await made.start(rings=(("only", "tag:ring:canary"),), approval=False)
+        await made.install("c1")
+        await made.fail("c2")
+        await made.desk.abort("r-0001", SECOND.actor, revert=True)
+        await made.go()
+        await made.report("c1", version="1.0")
+        await made.go(1.0)
+        assert set(made.rollouts.runs) == {"r-0001"}
+        await made.start(rings=(("only", "tag:ring:test"),), approval=False)
+        assert set(made.rollouts.runs) == {"r-0002"}
+        await made.report("c2", version="2.0")
+        await made.go()
+        assert made.orders()["c2"]["action"] == "update.install"

@@ -10,6 +10,7 @@ from controller.domain.effects import CommandRecord
 from controller.ports.rollouts import TargetError
 from controller.ports.updates import NoRepositoryError, PublishedUpdate
 from controller.service.rollout.observations import PublishedTargets, command_progress, installed_version, pick
+from schemas.commands import WRONG_CLOCK
 from tests.support.reports import full
 from tests.support.rollouts import software
 from tests.support.updates import Repository, archive, repository
@@ -100,6 +101,11 @@ def record(**detail: str) -> CommandRecord:
     return CommandRecord(
         "c1", "d1", "update.install", (), "executing", "why", tuple(detail.items()), "rollout:r-1", "", False, 0, 0, 0
     )  # fmt: skip
+
+
+def test_command_that_was_not_begun_tells_of_the_clock() -> None:
+    assert command_progress(record(**WRONG_CLOCK)).reason_code == "clock"
+    assert command_progress(record()).reason_code == ""
 
 
 def test_what_a_command_tells() -> None:
