@@ -3,7 +3,6 @@
 The attacker owns the server, and where a test says so the online keys, or fewer offline keys than have to sign.
 """
 
-import time
 import types
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -19,10 +18,8 @@ from controller.adapters.tuf_repository.ceremony import RoleKeyPlan, rotate
 from controller.adapters.tuf_repository.keys import load_offline, load_online
 from controller.ports.updates import PublishedUpdate
 from device_agent.updates import download, tuf_client
-from schemas.commands import COMMAND_PAYLOAD_TYPE, WRONG_CLOCK, Command, CommandState
-from schemas.signing import sign
-from schemas.updates import INSTALL
-from tests.support.update_device import DEVICE, UpdateDevice
+from schemas.commands import CommandState
+from tests.support.update_device import UpdateDevice
 from tests.support.update_server import UpdateServer
 from tests.support.updates import Repository, archive, ask, order, repository
 
@@ -317,49 +314,6 @@ def test_a_clock_that_was_set_back_is_detected(scenario: Scenario, monkeypatch: 
     scenario.refused("clock")
     scenario.device.clock.shift = timedelta()
     scenario.heals()
-
-
-@pytest.mark.parametrize("behind", [timedelta(days=3), timedelta(days=20_000)])
-def test_a_clock_that_is_not_set_yet_is_waited_for(scenario: Scenario, behind: timedelta) -> None:
-    scenario.device.clock.shift = -behind
-    scenario.device.send(INSTALL, order(scenario.next).params())
-    deadline = time.monotonic() + 10.0
-    while not any(result.detail.get("phase") == "offered" for result in scenario.device.results):
-        assert time.monotonic() < deadline, "it was not begun"
-        time.sleep(0.01)
-    scenario.device.clock.shift = timedelta()
-    assert scenario.device.ended().detail["phase"] == "confirmed"
-
-
-def test_without_a_verification_before_a_clock_that_was_never_set_installs_nothing(
-    made: Repository, device: UpdateDevice, server: UpdateServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(tuf_client, "CLOCK_WAIT", 0.1)
-    device.clock.shift = -timedelta(days=20_000)
-    result = device.install(order(made.publish("edge-app", "1.0", app("1.0"))))
-    assert (result.detail["phase"], result.detail["reason_code"]) == ("refused", "clock")
-    assert "not set yet" in result.reason
-    assert server.requests == []
-
-
-def test_a_command_of_another_time_names_the_clock(scenario: Scenario) -> None:
-    device, now = scenario.device, datetime.now(UTC)
-    command = Command(
-        command_id="late", device_id=DEVICE, action=INSTALL, params=order(scenario.next).params(), counter=100,
-        issued_at=now - timedelta(days=9), expires_at=now - timedelta(days=8),
-    )  # fmt: skip
-    device.commands.on_envelope(sign(command.model_dump_json().encode(), COMMAND_PAYLOAD_TYPE, device.key))
-    result = device.ended()
-    assert (result.state, result.detail) == (CommandState.EXPIRED, WRONG_CLOCK)
-
-
-def test_waiting_for_the_time_ends_with_the_agent(scenario: Scenario) -> None:
-    scenario.device.clock.shift = -timedelta(days=20_000)
-    scenario.device.send(INSTALL, order(scenario.next).params())
-    scenario.device.stop()
-    scenario.device.clock.shift = timedelta()
-    scenario.device.start()
-    assert scenario.device.ended().detail["phase"] == "confirmed"
 
 
 def test_a_clock_that_was_set_forward_expires_metadata(scenario: Scenario, monkeypatch: pytest.MonkeyPatch) -> None:
