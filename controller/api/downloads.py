@@ -8,6 +8,8 @@ import base64
 import os
 import re
 from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -22,6 +24,7 @@ from controller.domain.client_address import counted_as
 
 _MIB: Final = 1024 * 1024
 _HASHED: Final = re.compile(r"^([0-9a-f]{64})\.")
+_HEAD_START: Final = 64 * 1024  # bytes
 _VERSIONED: Final = re.compile(r"^\d+\.[a-z]+\.json$")
 
 
@@ -43,10 +46,25 @@ class BandwidthLimiter:
             await asyncio.sleep(start - now)
 
 
+@dataclass(eq=False, slots=True)
+class _Download:
+    """`end` closes its connection; None where the server cannot."""
+
+    address: str
+    began: float
+    end: Callable[[], None] | None
+    taken: int = 0  # bytes
+
+    def rate(self, now: float) -> float:
+        """Bytes per second; a download that began just now has had no chance to be fast, and counts as such."""
+        return (self.taken + _HEAD_START) / (now - self.began + 1.0)
+
+
 class DownloadThrottle:
     """Limits number and bandwidth of downloads, in all and per address, and ends them with their connection.
 
-    An IPv6 /64 counts as one address.
+    An IPv6 /64 counts as one address. Where all places are taken, the address with most gives one up, its slowest, to
+    an address that has at least two fewer: a device resumes its download.
     """
 
     def __init__(self, app: ASGIApp, *, bandwidth: BandwidthLimiter, most: int, most_per_address: int) -> None:
@@ -54,31 +72,48 @@ class DownloadThrottle:
         self._bandwidth = bandwidth
         self._most = most
         self._most_per_address = most_per_address
-        self._active: Counter[str] = Counter()  # downloads by address
+        self._active: list[_Download] = []
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serves the request, or responds 503 with Retry-After."""
         address = counted_as((scope.get("client") or ("",))[0])
-        if (
-            scope["type"] != "http"
-            or self._active[address] >= self._most_per_address
-            or self._active.total() >= self._most
-        ):
+        if scope["type"] != "http" or not self._has_place(address):
             busy = PlainTextResponse("too many downloads\n", 503, {"Retry-After": "30"})
             await busy(scope, receive, send)
             return
-        self._active[address] += 1
+        end = scope.get("extensions", {}).get("cordon.abort")
+        download = _Download(address, asyncio.get_running_loop().time(), end)
+        self._active.append(download)
 
         async def slowly(message: Message) -> None:
             if message["type"] == "http.response.body":
-                await self._bandwidth.take(len(message.get("body", b"")))
+                size = len(message.get("body", b""))
+                await self._bandwidth.take(size)
+                download.taken += size
             await send(message)
 
         try:
             await _while_connected(self._app, scope, receive, slowly)
         finally:
-            self._active[address] -= 1
-            self._active += Counter()  # drops addresses without downloads
+            if download in self._active:
+                self._active.remove(download)
+
+    def _has_place(self, address: str) -> bool:
+        """Whether the address may begin a download, if need be in the place of another's."""
+        counts = Counter(each.address for each in self._active)
+        if counts[address] >= self._most_per_address:
+            return False
+        if len(self._active) < self._most:
+            return True
+        now = asyncio.get_running_loop().time()
+        ending = [each for each in self._active if each.end is not None and counts[each.address] >= counts[address] + 2]
+        if not ending:
+            return False
+        slowest = min(ending, key=lambda each: (-counts[each.address], each.rate(now)))
+        self._active.remove(slowest)
+        if slowest.end is not None:
+            slowest.end()
+        return True
 
 
 async def _while_connected(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:

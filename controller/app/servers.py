@@ -19,6 +19,7 @@ from controller.api.context import Services
 from controller.api.downloads import create_downloads
 from controller.api.metrics import ContainmentDurations
 from controller.api.middleware import ForwardedHeaders
+from controller.api.request_share import RequestShare
 from controller.api.server import create_api, create_list_server
 from controller.ports.errors import SettingsError
 from controller.ports.log import Log
@@ -132,7 +133,7 @@ def _wanted(services: Services, durations: ContainmentDurations) -> Iterator[Lis
         "api",
         "api.listen",
         api.listen,
-        ForwardedHeaders(create_api(services, durations), proxies),
+        ForwardedHeaders(RequestShare(create_api(services, durations)), proxies),
         ConnectionLimits(api.max_connections, api.max_connections_per_address, proxies),
         int(STOP_TIMEOUT),
         _tls(api.certificate, api.key),
@@ -148,7 +149,7 @@ def _wanted(services: Services, durations: ContainmentDurations) -> Iterator[Lis
             "update downloads",
             "updates.listen",
             updates.listen,
-            ForwardedHeaders(served, proxies),
+            ForwardedHeaders(RequestShare(served), proxies),
             # Twice as many connections as downloads: those beyond are told to come again.
             ConnectionLimits(2 * updates.max_downloads, 2 * updates.max_downloads_per_address, proxies),
             1,  # a device resumes its download
@@ -164,7 +165,7 @@ def _wanted(services: Services, durations: ContainmentDurations) -> Iterator[Lis
             "revocation lists",
             "authority.crl_listen",
             settings.authority.crl_listen,
-            create_list_server(services),
+            RequestShare(create_list_server(services)),
             ConnectionLimits(CRL_CONNECTIONS, CRL_CONNECTIONS_PER_ADDRESS, proxies),
             1,
             {},

@@ -24,7 +24,6 @@ from controller.adapters.http_server.protocol import (
     Phase,
 )
 from controller.adapters.http_server.server import NEW_PER_SECOND, BoundedServer
-from controller.api.downloads import create_downloads
 from tests.support.certs import Certs
 from tests.support.http_listener import LARGE, Loop, RunningListener, is_closed, run_in, running_listener, small_app
 from tests.support.waiting import eventually
@@ -286,35 +285,6 @@ async def _with_a_body(given: dict[str, str]) -> dict[str, str]:
 
 def _is_of_server(kept: object) -> bool:
     return not isinstance(kept, ssl.SSLObject) or kept.server_side
-
-
-def test_downloads_that_nobody_takes_keep_no_other_address_out(loop: Loop, tmp_path: Path) -> None:
-    """Finding: 64 clients that did not read stopped the updates of all devices."""
-    (tmp_path / "targets").mkdir()
-    (tmp_path / "targets" / "big.bin").write_bytes(b"x" * LARGE)
-    app = create_downloads(tmp_path, mib_per_second=0, most=8, most_per_address=2)
-
-    async def scenario() -> None:
-        async with running_listener(ConnectionLimits(32, 16), app) as running:
-            request = b"GET /targets/big.bin HTTP/1.1\r\nHost: x\r\n\r\n"
-            clients = [await running.connect("127.0.0.2", request, receive_buffer=4096) for _ in range(12)]
-            held = running.server.watched
-            await eventually(lambda: len([each for each in held() if each.has_unsent]) == 2, "two downloads")
-            assert b" 503 " in await running.fetch("127.0.0.2")
-            assert b" 404 " in await running.fetch("127.0.0.3")
-            running.end_overdue(0)
-            for n in (1, 2, 3):
-                running.end_overdue(n * (RATE_WINDOW + 1))
-            assert running.server.open == 0
-
-            async def admitted() -> bool:
-                return b" 404 " in await running.fetch("127.0.0.2")
-
-            await eventually(admitted, "the address may download again")
-            for client in clients:
-                client.close()
-
-    run_in(loop, scenario)
 
 
 def test_an_address_that_comes_and_goes_keeps_no_other_out(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:

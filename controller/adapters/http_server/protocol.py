@@ -5,6 +5,7 @@ import fcntl
 import socket
 import struct
 import termios
+import weakref
 from collections.abc import Callable
 from enum import Enum
 from typing import Any, Final
@@ -19,6 +20,7 @@ HANDSHAKE_SECONDS: Final = 10.0  # TLS, from the accepted connection on
 HEADER_SECONDS: Final = 10.0  # from the connection, or from the last response, to a whole header
 BODY_SECONDS: Final = 30.0  # for a whole body
 CLOSE_SECONDS: Final = 5.0  # for the client's part in closing TLS
+ABORT: Final = "cordon.abort"  # the extension of ASGI: a callable without arguments
 MIN_RATE: Final = 512  # bytes per second that a client has to take; the agent ends slower downloads by itself
 RATE_WINDOW: Final = 20.0  # seconds over which the rate is measured
 _ACKED: Final = struct.Struct("=120xQ")  # `tcpi_bytes_acked` in Linux's struct tcp_info
@@ -27,6 +29,21 @@ _QUEUED: Final = struct.Struct("i")
 
 def _nothing() -> None:
     """What `closed` is once it was called."""
+
+
+def _abortable(app: Any, protocol: "weakref.ref[BoundedProtocol]") -> Any:
+    """Returns the application with an extension of ASGI that closes the connection of a request, without an error."""
+
+    def abort() -> None:
+        alive = protocol()
+        if alive is not None and alive.transport is not None:
+            alive.transport.abort()
+
+    async def serve(scope: Any, receive: Any, send: Any) -> None:
+        scope["extensions"] = {**scope.get("extensions", {}), ABORT: abort}
+        await app(scope, receive, send)
+
+    return serve
 
 
 class Phase(Enum):
@@ -48,6 +65,7 @@ class BoundedProtocol(H11Protocol):
         self, config: Config, server_state: ServerState, app_state: dict[str, Any], closed: Callable[[], None]
     ) -> None:
         super().__init__(config, server_state, app_state)
+        self.app = _abortable(self.app, weakref.ref(self))
         self._closed = closed
         self.responses = 0
 
