@@ -1,11 +1,14 @@
 """The file beside the store with what an older store must not undo: revoked certificates and numbers of lists.
 
 One JSON object a line, appended and synced; a line that a power loss cut short is dropped when the file is opened.
+When the file is twice as large as what it says, it is written anew: the highest number of each list, and each revoked
+certificate until long after its end, or only until its end where there is no more room.
 """
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
@@ -20,6 +23,7 @@ from controller.ports.errors import StoreError
 SUFFIX: Final = ".revocations"
 MAX_FILE: Final = 256 * 1024 * 1024  # bytes; about 150,000 revoked certificates
 KEEP: Final = 400 * 86_400.0  # seconds after its end that a certificate stays in the file, as in the registry
+SLACK: Final = 64 * 1024  # bytes that the file may have beyond twice what it says
 _CERTIFICATE: Final = TypeAdapter(Certificate)
 
 
@@ -31,25 +35,20 @@ def marks_path(store: Path) -> Path:
 class RevocationMarkFile(RevocationMarks):
     """`controller.ports.certificates.RevocationMarks` in a file; used by the one controller of the store."""
 
-    def __init__(self, path: Path, now: float) -> None:
-        """Reads the file, or starts an empty one; drops certificates that ended long before `now` (Unix seconds).
+    def __init__(self, path: Path, now: float, clock: Callable[[], float] | None = None) -> None:
+        """Reads the file, or starts an empty one; `now` and `clock` in Unix seconds.
 
         Raises:
             StoreError: it cannot be read or written, or is damaged.
         """
         self._path = path
+        self._clock = clock or (lambda: now)
+        self._lock = threading.Lock()
         self._numbers: dict[str, int] = {}
         self._revoked: dict[str, Certificate] = {}
         for line in _lines(path):
             self._take(line)
-        self._revoked = {serial: one for serial, one in self._revoked.items() if one.end > now - KEEP}
-        content = b"".join(
-            [*(_number_line(*item) for item in self._numbers.items()), *map(_line, self._revoked.values())]
-        )
-        try:
-            write_file(path, content, SECRET_MODE, replace=True)
-        except OSError as e:
-            raise StoreError(f"{path}: cannot be written: {e.strerror}") from e
+        self._rewrite(self._revoked, self._numbers)
 
     @property
     def numbers(self) -> Mapping[str, int]:
@@ -60,16 +59,42 @@ class RevocationMarkFile(RevocationMarks):
         return self._revoked
 
     def add(self, revoked: Sequence[Certificate], numbers: Mapping[str, int]) -> None:
-        fresh = [one for one in revoked if one.serial not in self._revoked]
-        higher = {name: number for name, number in numbers.items() if number > self._numbers.get(name, 0)}
-        if not fresh and not higher:
-            return
+        with self._lock:
+            kept_from = self._clock() - KEEP
+            fresh = {one.serial: one for one in revoked if one.serial not in self._revoked and one.end > kept_from}
+            higher = {name: number for name, number in numbers.items() if number > self._numbers.get(name, 0)}
+            if not fresh and not higher:
+                return
+            content = _content(fresh, higher)
+            if self._size + len(content) > min(2 * self._written + SLACK, MAX_FILE):
+                self._rewrite({**self._revoked, **fresh}, {**self._numbers, **higher})
+                return
+            try:
+                _append(self._path, content)
+            except OSError as e:
+                raise StoreError(f"{self._path}: cannot be written: {e.strerror}") from e
+            self._size += len(content)
+            self._revoked.update(fresh)
+            self._numbers.update(higher)
+
+    def _rewrite(self, revoked: Mapping[str, Certificate], numbers: Mapping[str, int]) -> None:
+        """Replaces the file by one that says the same; what ended long ago is left out."""
+        now = self._clock()
+        for kept_from in (now - KEEP, now):  # a certificate that has ended admits nobody: it goes where room is needed
+            kept = {serial: one for serial, one in revoked.items() if one.end > kept_from}
+            content = _content(kept, numbers)
+            if len(content) <= MAX_FILE:
+                break
+        else:
+            raise StoreError(
+                f"{self._path}: {len(kept)} revoked certificates that are valid need over {MAX_FILE} bytes"
+            )
         try:
-            _append(self._path, b"".join([*map(_line, fresh), *(_number_line(*item) for item in higher.items())]))
+            write_file(self._path, content, SECRET_MODE, replace=True)
         except OSError as e:
             raise StoreError(f"{self._path}: cannot be written: {e.strerror}") from e
-        self._revoked.update((one.serial, one) for one in fresh)
-        self._numbers.update(higher)
+        self._revoked, self._numbers = kept, dict(numbers)
+        self._size = self._written = len(content)
 
     def _take(self, line: bytes) -> None:
         try:
@@ -115,6 +140,10 @@ def _append(path: Path, content: bytes) -> None:
             raise
     finally:
         os.close(descriptor)
+
+
+def _content(revoked: Mapping[str, Certificate], numbers: Mapping[str, int]) -> bytes:
+    return b"".join([*map(_line, revoked.values()), *(_number_line(*item) for item in numbers.items())])
 
 
 def _line(one: Certificate) -> bytes:

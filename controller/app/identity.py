@@ -64,7 +64,7 @@ async def identity_services(
         return None
     authority, registry = open_authority(wanted), SqliteCertificateRegistry(adapters.store)
     now = adapters.clock.now()
-    marks = await asyncio.to_thread(RevocationMarkFile, marks_path(adapters.store.path), now)
+    marks = await asyncio.to_thread(RevocationMarkFile, marks_path(adapters.store.path), now, adapters.clock.now)
     export = None if wanted.crl_folder is None else CrlFolder(wanted.crl_folder).write
     crls = CrlPublisher(authority, registry, marks, adapters.clock, wanted.crl_lifetime, log, export)
     await registry.add(authority.own(now))
