@@ -7,7 +7,12 @@ from typing import Final
 from device_agent.host.system import System, process_names
 
 _WAZUH_MARK: Final = "/var/ossec/bin/wazuh-control"
-_OSSEC_ALERTS: Final = ("/var/ossec/logs/alerts/alerts.json",)
+_OSSEC_ALERTS: Final = ("/var/ossec/logs/alerts/alerts.json", "/var/ossec/logs/alerts/alerts.log")
+# An agent of Wazuh or OSSEC has no analysis: it sends what it finds to its manager.
+_AGENTS: Final = {
+    "wazuh": ("/var/ossec/bin/wazuh-agentd", "/var/ossec/bin/wazuh-analysisd"),
+    "ossec": ("/var/ossec/bin/ossec-agentd", "/var/ossec/bin/ossec-analysisd"),
+}
 # By monitor: default alert files, the most detailed format first, and files that exist where it is installed.
 _DEFAULTS: Final = (
     ("wazuh", _OSSEC_ALERTS, (_WAZUH_MARK,)),
@@ -23,6 +28,9 @@ _DEFAULTS: Final = (
             "/var/log/snort/alert_json.txt",
             "/var/log/snort/alert_fast.txt",
             "/var/log/snort/snort.alert.fast",
+            "/var/log/snort/alert_full.txt",
+            "/var/log/snort/alert_csv.txt",
+            "/var/log/snort/alert.csv",
             "/var/log/snort/alert",
         ),
         ("/usr/sbin/snort", "/usr/local/bin/snort", "/usr/bin/snort"),
@@ -61,9 +69,17 @@ def sources(watched: Sequence[str], system: System) -> tuple[AlertSource, ...]:
         if monitor == "ossec" and _exists(system, _WAZUH_MARK):
             continue
         existing = [path for path in paths if _exists(system, path)]
+        if not existing and is_agent(monitor, system):
+            continue
         if existing or is_installed:
             detected.append(AlertSource(monitor, (existing or list(paths))[0]))
     return tuple(detected)
+
+
+def is_agent(monitor: str, system: System) -> bool:
+    """Whether only the agent of a monitor is installed, whose alerts are at its manager."""
+    agent, analysis = _AGENTS.get(monitor, ("", ""))
+    return bool(agent) and _exists(system, agent) and not _exists(system, analysis)
 
 
 def running(system: System) -> frozenset[str]:

@@ -3,7 +3,7 @@
 import json
 import logging
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,7 +12,8 @@ from device_agent.host.files import write_whole
 from device_agent.host.intrusion_monitors import AlertSource, sources
 from device_agent.host.system import System
 from device_agent.intrusion.aggregator import LOGIN, AlertAggregator, AlertEvent, PendingAlert
-from device_agent.intrusion.alerts import SEVERITIES, IntrusionAlert, MalformedAlertError, NotAnAlertError, parse_line
+from device_agent.intrusion.alert_records import AlertParser
+from device_agent.intrusion.alerts import SEVERITIES, IntrusionAlert
 from device_agent.intrusion.failed_logins import (
     BtmpReader,
     FailedLoginCounter,
@@ -62,7 +63,7 @@ class IntrusionWatch:
         self._sources_read_at = float("-inf")
         self._saved_at = float("-inf")
         self._has_unsaved_alerts = False
-        self._malformed: dict[AlertSource, int] = {}
+        self._parsers: dict[AlertSource, AlertParser] = {}
 
     def step(self, publish: Publish, *, is_online: bool) -> None:
         """Reads new lines, publishes the events that are due, and saves the state from time to time."""
@@ -94,6 +95,7 @@ class IntrusionWatch:
             content = {
                 "v": 1,
                 "places": places,
+                "digests": {key: position.digest for key, position in positions.items() if position},
                 "beyond": suppressed,
                 "waiting": [
                     [
@@ -117,6 +119,8 @@ class IntrusionWatch:
 
     def close(self) -> None:
         """Saves the state and closes the files."""
+        for source in self._parsers:
+            self._flush(source)
         self.save()
         for follower in self._followers.values():
             follower.close()
@@ -132,6 +136,7 @@ class IntrusionWatch:
                 self._btmp = BtmpReader(self._system, self._positions.pop(_position_key(BtmpReader.source), None))
         for gone in self._followers.keys() - configured:
             self._followers.pop(gone).close()
+            self._parsers.pop(gone, None)
         for source in sorted(configured - self._followers.keys()):
             position = self._positions.pop(_position_key(source), None)
             self._followers[source] = LogFollower(self._system.path(source.path), position)
@@ -149,8 +154,10 @@ class IntrusionWatch:
                 self._add(_lost_lines_alert(source))
             for line in chunk.lines:
                 self._handle_line(source, line)
-            if chunk.lines_dropped:
+            if source.monitor != LOGIN:
                 self._count_malformed(source, chunk.lines_dropped)
+                if not chunk.lines and not chunk.has_more:
+                    self._flush(source)  # nothing was written since the previous step
             if not chunk.has_more:
                 return
 
@@ -159,17 +166,23 @@ class IntrusionWatch:
             for address in parse_failed_logins(line):
                 self._add_failed_login(address)
             return
-        if source.monitor == "suricata" and line.startswith(b"{") and b'"alert"' not in line:
+        if source.monitor == "suricata" and line.startswith(b"{") and line.endswith(b"}") and b'"alert"' not in line:
             return  # most lines of Suricata are flows and statistics
-        try:
-            alert = parse_line(source.monitor, line)
-        except NotAnAlertError:
-            return
-        except MalformedAlertError:
-            self._count_malformed(source, 1)
-            return
-        if SEVERITIES.index(alert.severity) >= SEVERITIES.index(self._settings.min_severity):
-            self._add(alert)
+        parser = self._parser(source)
+        self._add_severe(parser.feed(line))
+        self._count_malformed(source, 0)
+
+    def _parser(self, source: AlertSource) -> AlertParser:
+        return self._parsers.setdefault(source, AlertParser(source.monitor))
+
+    def _flush(self, source: AlertSource) -> None:
+        self._add_severe(self._parser(source).flush())
+        self._count_malformed(source, 0)
+
+    def _add_severe(self, alerts: Iterable[IntrusionAlert]) -> None:
+        for alert in alerts:
+            if SEVERITIES.index(alert.severity) >= SEVERITIES.index(self._settings.min_severity):
+                self._add(alert)
 
     def _read_btmp(self) -> None:
         if self._btmp is None:
@@ -194,10 +207,12 @@ class IntrusionWatch:
             self._aggregator.add(alert, self._clock.now().isoformat(timespec="seconds"), count)
             self._has_unsaved_alerts = True
 
-    def _count_malformed(self, source: AlertSource, count: int) -> None:
-        if source not in self._malformed:
-            _log.warning("%s: malformed line; further ones are not logged", source.path)
-        self._malformed[source] = self._malformed.get(source, 0) + count
+    def _count_malformed(self, source: AlertSource, dropped: int) -> None:
+        parser = self._parser(source)
+        count, parser.malformed = parser.malformed + dropped, 0
+        if count:  # any of them may have been an alert
+            summary = f"{source.path} has lines that were not understood: alerts may be missing"
+            self._add(IntrusionAlert(source.monitor, "damaged", "low", summary), count)
 
     def _send(self, event: AlertEvent, publish: Publish) -> None:
         message = DeviceEvent(
@@ -241,7 +256,11 @@ def _lost_lines_alert(source: AlertSource) -> IntrusionAlert:
 def _parse_state(raw: Mapping[str, Any]) -> tuple[dict[str, FilePosition], list[PendingAlert], int]:
     if raw["v"] != 1:
         raise ValueError(f"version {raw['v']}")
-    positions = {str(name): FilePosition(int(inode), int(offset)) for name, (inode, offset) in raw["places"].items()}
+    digests = raw.get("digests", {})
+    positions = {
+        str(name): FilePosition(int(inode), int(offset), str(digests.get(name, "")))
+        for name, (inode, offset) in raw["places"].items()
+    }
     pending = []
     for count, first_at, last_at, *fields in raw["waiting"]:
         alert = IntrusionAlert(*(str(field) for field in fields))

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from device_agent.collectors.base import Section, SectionBuilder, age_days
 from device_agent.errors import NotApplicableError
-from device_agent.host.intrusion_monitors import AlertSource, running, sources
+from device_agent.host.intrusion_monitors import AlertSource, is_agent, running, sources
 from device_agent.host.system import System
 from device_agent.settings import IntrusionSettings
 from schemas.safe_files import open_for_reading
@@ -24,6 +24,10 @@ class IntrusionCollector:
     def __call__(self, system: System) -> Section:
         watched = sources(self._settings.watch, system)[:MAX_MONITORS]
         if not watched:
+            if any(is_agent(monitor, system) for monitor in ("wazuh", "ossec")):
+                raise NotApplicableError(
+                    "the installed monitor sends its findings to its manager, which has the alerts"
+                )
             raise NotApplicableError("no intrusion monitor is installed")
         try:
             active: frozenset[str] | None = running(system)

@@ -16,7 +16,7 @@ from device_agent.domain.report_limits import normalise_findings
 from device_agent.errors import NotApplicableError
 from device_agent.host.system import System
 from device_agent.intrusion.alerts import SEVERITIES, IntrusionAlert, MalformedAlertError, NotAnAlertError, parse_line
-from device_agent.intrusion.log_follower import MAX_LINE_BYTES, FilePosition, LogFollower
+from device_agent.intrusion.log_follower import MAX_LINE_BYTES
 from device_agent.intrusion.watch import IntrusionWatch
 from device_agent.settings import IntrusionSettings
 from schemas.base import MAX_EVENT_BYTES
@@ -62,8 +62,8 @@ OSSEC: Final = (
     [
         ("suricata", EVE, ("1:2001219", "medium", "ET SCAN Potential SSH Scan", "192.0.2.7", "198.51.100.1:23")),
         ("suricata", FAST, ("1:1000001", "high", "ICMP test", "192.0.2.7", "198.51.100.1:80")),
-        ("snort", FAST_PLAIN, ("1:1000001", "info", "ICMP test", "192.0.2.7", "198.51.100.1")),
-        ("snort", SNORT3, ("1:1000001", "medium", "test rule", "192.0.2.7:4711", "198.51.100.1:80")),
+        ("snort", FAST_PLAIN, ("1:1000001", "low", "ICMP test", "192.0.2.7", "198.51.100.1")),
+        ("snort", SNORT3, ("1:1000001", "medium", "test rule", "192.0.2.7", "198.51.100.1:80")),
         (
             "wazuh",
             WAZUH,
@@ -107,78 +107,6 @@ def test_any_line_is_an_alert_no_alert_or_malformed(monitor: str, line: str, at:
 def _append(path: Path, *lines: str) -> None:
     with path.open("a") as file:
         file.write("".join(f"{line}\n" for line in lines))
-
-
-def _read(follower: LogFollower) -> list[str]:
-    return [line.decode() for line in follower.read().lines]
-
-
-def test_a_file_is_followed_from_its_end_and_through_rotation(tmp_path: Path) -> None:
-    path = tmp_path / "log"
-    _append(path, "old")
-    follower = LogFollower(path, None)
-    assert _read(follower) == []
-    _append(path, "a", "b")
-    assert _read(follower) == ["a", "b"]
-    _append(path, "last of the old")
-    path.rename(tmp_path / "log.1")
-    assert _read(follower) == ["last of the old"]
-    assert _read(follower) == []
-    _append(path, "first of the new")
-    assert _read(follower) == ["first of the new"]
-    follower.close()
-
-
-def test_an_incomplete_line_is_returned_once_it_is_complete(tmp_path: Path) -> None:
-    path = tmp_path / "log"
-    follower = LogFollower(path, None)
-    assert _read(follower) == []
-    path.write_text("whole\nhal")
-    assert _read(follower) == ["whole"]
-    _append(path, "f")
-    assert _read(follower) == ["half"]
-    follower.close()
-
-
-def test_reading_continues_after_a_restart_even_if_the_file_was_rotated_meanwhile(tmp_path: Path) -> None:
-    path = tmp_path / "log"
-    path.write_text("")
-    first = LogFollower(path, None)
-    first.read()
-    _append(path, "a")
-    assert _read(first) == ["a"]
-    first.close()
-    _append(path, "while away")
-    path.rename(tmp_path / "log.1")
-    _append(path, "new")
-    second = LogFollower(path, first.position)
-    assert _read(second) == ["while away"]
-    assert _read(second) == ["new"]
-    second.close()
-    lost = LogFollower(path, FilePosition(path.stat().st_ino + 10_000_000, 5))
-    chunk = lost.read()
-    assert (chunk.is_truncated, chunk.lines) == (True, [b"new"])
-    lost.close()
-
-
-def test_a_file_emptied_in_place_is_read_from_its_start_and_an_overlong_line_dropped(tmp_path: Path) -> None:
-    path = tmp_path / "log"
-    path.write_text("")
-    follower = LogFollower(path, None)
-    follower.read()
-    _append(path, "aaaaaaaa")
-    assert _read(follower) == ["aaaaaaaa"]
-    path.write_text("b\n")
-    chunk = follower.read()
-    assert (chunk.is_truncated, chunk.lines) == (True, [b"b"])
-    _append(path, "x" * (MAX_LINE_BYTES * 6), "after")
-    lines, dropped = [], 0
-    for _ in range(6):
-        chunk = follower.read()
-        lines += chunk.lines
-        dropped += chunk.lines_dropped
-    assert (lines, dropped) == ([b"after"], 1)
-    follower.close()
 
 
 class _Device:
@@ -301,10 +229,19 @@ def test_an_unconfirmed_event_is_sent_again(make_device: MakeDevice, tmp_path: P
 def test_alerts_below_the_configured_severity_are_not_sent(make_device: MakeDevice) -> None:
     device = make_device(min_severity="high")
     device.alerts(5)
-    _append(device.log, EVE_FLOW, "garbage", EVE[:50])
+    _append(device.log, EVE_FLOW)
     assert device.step() == []
     device.alerts(1, severity=1)
     assert [event.severity for event in device.step()] == ["high"]
+
+
+def test_damaged_lines_are_counted_in_an_event_of_their_own(make_device: MakeDevice) -> None:
+    device = make_device(min_severity="high")  # any of them may have been a high alert
+    _append(device.log, EVE_FLOW, "garbage", EVE[:50], "x" * (MAX_LINE_BYTES + 1))
+    (event,) = device.step()
+    assert (event.kind, event.severity, event.detail["signature"], event.count) == (
+        "intrusion.suricata", "low", "damaged", 3
+    )  # fmt: skip
 
 
 def test_a_damaged_state_is_dropped_and_alerts_are_read_from_now_on(make_device: MakeDevice, tmp_path: Path) -> None:
