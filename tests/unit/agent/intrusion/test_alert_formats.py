@@ -129,7 +129,7 @@ def test_other_lines_are_counted(line: str) -> None:
 
 
 def test_the_last_alert_is_sent_when_nothing_follows_it(tmp_path: Path) -> None:
-    log = put(tmp_path, "/root/var/log/snort/alert", "")
+    log = put(tmp_path, "root/var/log/snort/alert", "")
     (tmp_path / "state").mkdir()
     clock = ManualAgentClock()
     watch = IntrusionWatch(IntrusionSettings(), tmp_path / "state", System(tmp_path / "root"), "edge-1", clock)
