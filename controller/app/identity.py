@@ -8,9 +8,10 @@ from controller.adapters.sqlite.certificates import SqliteCertificateRegistry
 from controller.adapters.sqlite.report_keys import SqliteReportKeys
 from controller.adapters.x509.authority import X509Authority
 from controller.adapters.x509.crl_folder import CrlFolder
-from controller.adapters.x509.folder import load
+from controller.adapters.x509.folder import is_revoked, load
 from controller.adapters.x509.foreign import X509ExternalCrls
 from controller.app.adapters import Adapters
+from controller.ports.certificates import AuthorityError
 from controller.ports.errors import SettingsError
 from controller.service.containment.identity_check import IdentityCheck
 from controller.service.fleet_state import FleetState
@@ -46,7 +47,10 @@ def open_authority(settings: AuthoritySettings) -> X509Authority:
     """
     if settings.folder is None:
         raise SettingsError("authority.folder is not set: make an authority with `cordon ca init`")
-    return X509Authority(load(settings.folder, settings.passphrase_file), settings.crl_url or "")
+    material = load(settings.folder, settings.passphrase_file)
+    if is_revoked(material.issuing, material.root_list):
+        raise AuthorityError("the issuing certificate is on the root's list: `cordon ca rotate-issuing` replaces it")
+    return X509Authority(material, settings.crl_url or "")
 
 
 async def identity_services(

@@ -47,8 +47,10 @@ def import_authority(
     take_in(folder, root, issuing, key, passphrase, root_crl)
 
 
-def rotate_issuing(settings: "Settings", root_key: Path, passphrase: str) -> "AuthorityInfo":
-    """Signs a new issuing certificate with the root's key, and puts it in force.
+def rotate_issuing(
+    settings: "Settings", root_key: Path, passphrase: str, *, is_compromised: bool = False
+) -> "AuthorityInfo":
+    """Signs a new issuing certificate with the root's key, and puts it in force; `is_compromised`: see the adapter.
 
     Raises:
         ControllerError: a file cannot be used; the present certificate stays.
@@ -56,7 +58,9 @@ def rotate_issuing(settings: "Settings", root_key: Path, passphrase: str) -> "Au
     from controller.adapters.x509.authority import X509Authority
     from controller.adapters.x509.rotation import rotate_issuing
 
-    material = rotate_issuing(_present_authority(settings), root_key, passphrase, time.time())
+    material = rotate_issuing(
+        _present_authority(settings), root_key, passphrase, time.time(), is_compromised=is_compromised
+    )
     return X509Authority(material, settings.authority.crl_url or "").info
 
 
@@ -98,7 +102,8 @@ def register_certificates(settings: "Settings", pems: Sequence[bytes]) -> "list[
     """Enters certificates of another authority in the registry.
 
     Raises:
-        ControllerError: not a certificate, or the store cannot be written.
+        ControllerError: not a certificate, one that another name or serial number has, or the store cannot be written;
+            then none is registered.
     """
     from controller.adapters.sqlite.certificates import SqliteCertificateRegistry
     from controller.adapters.x509.authority import registered
@@ -107,8 +112,7 @@ def register_certificates(settings: "Settings", pems: Sequence[bytes]) -> "list[
 
     async def add() -> None:
         async with open_store(settings.store.path) as store:
-            for certificate in found:
-                await SqliteCertificateRegistry(store).add(certificate)
+            await SqliteCertificateRegistry(store).add(*found)
 
     asyncio.run(add())
     return found

@@ -137,6 +137,9 @@ def rotate_issuing(
     issuing: Annotated[Path | None, typer.Option("--issuing", help="or: new certificate from elsewhere (PEM)")] = None,
     key: Annotated[Path | None, typer.Option("--key", help="the key of --issuing (PEM, mode 0600)")] = None,
     passphrase_file: CaPassphraseFileOption = None,
+    compromised: Annotated[
+        bool, typer.Option("--compromised", help="the present key was stolen: revoke it with all that it signed")
+    ] = False,
     config: CaConfigOption = DEFAULT_CONFIG,
 ) -> None:
     """Replace the issuing certificate. The list of the replaced one is served until its last certificate ended."""
@@ -144,9 +147,12 @@ def rotate_issuing(
 
     if (root_key is None) == (issuing is None) or (issuing is None) != (key is None):
         raise CliError("give --root-key, or --issuing with --key", ExitCode.USAGE)
+    if compromised and root_key is None:
+        raise CliError("--compromised needs --root-key: the root's own list has to name the stolen key", ExitCode.USAGE)
     settings = _settings(config)
     if root_key is not None:
-        info = offline.rotate_issuing(settings, root_key, _passphrase(passphrase_file))
+        passphrase = _passphrase(passphrase_file)
+        info = offline.rotate_issuing(settings, root_key, passphrase, is_compromised=compromised)
     else:
         assert issuing is not None
         assert key is not None
@@ -154,6 +160,10 @@ def rotate_issuing(
         info = offline.replace_issuing(settings, issuing, key, secret)
     days = (info.issuing_end - time.time()) / 86_400
     say(f"{safe(info.issuing_subject)}: valid for {days:.0f} days, lists at {safe(info.crl_url)}")
+    if compromised:
+        say("The former one is on the root's list. Restart the controller, then issue the certificates of servers and")
+        say("of the controller again; devices enrol again. docs/identity.md has the order.")
+        return
     say("Restart the controller. Devices get certificates of the new one when they renew.")
 
 

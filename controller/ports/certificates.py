@@ -19,6 +19,10 @@ class AuthorityError(ControllerError):
     """The certificate authority failed; the text says what to do."""
 
 
+class CertificateConflictError(AuthorityError):
+    """A certificate cannot be told from another one that is registered: by its key, or by its serial number."""
+
+
 class CertificateRequestRefusedError(AuthorityError):
     """The certificate request is refused; `code` is for programs."""
 
@@ -215,8 +219,12 @@ class RevocationMarks(Protocol):
 class CertificateRegistry(Protocol):
     """Every certificate and enrolment token. A change that returned survives power loss."""
 
-    async def add(self, certificate: Certificate) -> None:
-        """Adds a certificate."""
+    async def add(self, *certificates: Certificate) -> None:
+        """Adds certificates, all or none; one that is there already stays as it is.
+
+        Raises:
+            CertificateConflictError: its key is in a certificate of another name, or its serial number in another one.
+        """
         ...
 
     async def find(self, serial: str) -> Certificate | None:

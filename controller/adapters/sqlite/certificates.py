@@ -7,7 +7,7 @@ from typing import Any, Final
 from controller.adapters.sqlite.store import SqliteStore
 from controller.domain.identity.certificates import Certificate, CertificateKind, RevocationStatus
 from controller.domain.identity.enrolment import EnrolmentToken, check_enrolment
-from controller.ports.certificates import CertificateRegistry, EnrolmentResult
+from controller.ports.certificates import CertificateConflictError, CertificateRegistry, EnrolmentResult
 from controller.ports.errors import StoreError, UnknownRowError
 
 _COLUMNS: Final = "serial, issuer, kind, name, start_at, end_at, issued_at, origin, key, pem, revoked_at, reason"
@@ -26,9 +26,20 @@ class SqliteCertificateRegistry(CertificateRegistry):
     def __init__(self, store: SqliteStore) -> None:
         self._store = store
 
-    async def add(self, certificate: Certificate) -> None:
-        """An existing certificate stays as it is."""
-        await self._store.write(lambda db: _add(db, certificate))
+    async def add(self, *certificates: Certificate) -> None:
+        def change(db: sqlite3.Connection) -> str:
+            for number, one in enumerate(certificates):
+                others = (*certificates[:number], *_alike(db, one))
+                conflict = next((text for other in others if (text := _conflict(one, other))), "")
+                if conflict:
+                    return conflict
+            for one in certificates:
+                _add(db, one)
+            return ""
+
+        conflict = await self._store.write(change)
+        if conflict:
+            raise CertificateConflictError(conflict)
 
     async def find(self, serial: str) -> Certificate | None:
         return await self._store.read(lambda db: _one(db, f"{_SELECT} WHERE serial = ?", (serial,)))
@@ -247,6 +258,20 @@ def _add(db: sqlite3.Connection, one: Certificate) -> None:
         one.pem, one.revoked_at, one.reason,
     )  # fmt: skip
     db.execute(f"{_INSERT} ON CONFLICT (serial) DO NOTHING", row)
+
+
+def _alike(db: sqlite3.Connection, one: Certificate) -> list[Certificate]:
+    text = f"{_SELECT} WHERE serial = ? OR (key = ? AND name <> ?)"
+    return [_certificate(row) for row in db.execute(text, (one.serial, one.key, one.name))]
+
+
+def _conflict(one: Certificate, other: Certificate) -> str:
+    if one.key == other.key and one.name != other.name:
+        # Two names with one key could sign and renew for each other.
+        return f"{one.name}: its key is in a certificate of {other.name} already ({other.serial}): make a new one"
+    if one.serial == other.serial and (one.key, one.issuer) != (other.key, other.issuer):
+        return f"{one.name}: another certificate has its serial number {one.serial}: it is of {other.name}"
+    return ""
 
 
 def _of(db: sqlite3.Connection, name: str) -> tuple[Certificate, ...]:

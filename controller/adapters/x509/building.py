@@ -1,6 +1,6 @@
 """Builds certificates and revocation lists; the only module with their profiles."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from ipaddress import ip_address
 from typing import Any, Final
@@ -132,9 +132,15 @@ def signed(
 
 
 def revocation_list(
-    issuer: x509.Name, key: SigningKey, revoked: Sequence[Certificate], number: int, start: float, until: float
+    issuer: x509.Name,
+    key: SigningKey,
+    revoked: Sequence[Certificate],
+    number: int,
+    start: float,
+    until: float,
+    entries: Iterable[x509.RevokedCertificate] = (),
 ) -> x509.CertificateRevocationList:
-    """Returns a revocation list of these certificates, valid from `start` to `until` (Unix seconds)."""
+    """Returns a list of these certificates and other entries, valid from `start` to `until` (Unix seconds)."""
     builder = (
         x509.CertificateRevocationListBuilder()
         .issuer_name(issuer)
@@ -145,13 +151,19 @@ def revocation_list(
     )
     for one in revoked:
         assert one.revoked_at is not None
-        entry = x509.RevokedCertificateBuilder().serial_number(int(one.serial, 16))
-        entry = entry.revocation_date(moment(one.revoked_at))
-        flag = _REASONS.get(one.reason)
-        if flag is not None and flag is not x509.ReasonFlags.unspecified:
-            entry = entry.add_extension(x509.CRLReason(flag), critical=False)
-        builder = builder.add_revoked_certificate(entry.build())
+        builder = builder.add_revoked_certificate(revoked_entry(int(one.serial, 16), one.revoked_at, one.reason))
+    for known in entries:
+        builder = builder.add_revoked_certificate(known)
     return builder.sign(key, hash_for(key))
+
+
+def revoked_entry(serial: int, at: float, reason: str) -> x509.RevokedCertificate:
+    """Returns an entry of a revocation list; `at` in Unix seconds."""
+    entry = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(moment(at))
+    flag = _REASONS.get(reason)
+    if flag is not None and flag is not x509.ReasonFlags.unspecified:
+        entry = entry.add_extension(x509.CRLReason(flag), critical=False)
+    return entry.build()
 
 
 def _builder(subject: x509.Name, public: Any, when: ValidityPeriod) -> x509.CertificateBuilder:

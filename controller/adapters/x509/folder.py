@@ -117,8 +117,10 @@ def load(folder: Path, passphrase_file: Path | None = None) -> AuthorityMaterial
         if kept is None:
             raise SettingsError(f"{folder / ISSUING_KEY} is not the key of {folder / ISSUING}")
         key = kept
-    others = tuple(pair for pair in former if pair[0] != issuing)
-    return AuthorityMaterial(root, issuing, key, _root_list(folder / ROOT_LIST), others)
+    root_list = _root_list(folder / ROOT_LIST)
+    # Who has a stolen key signs lists too: brokers shall find none of it.
+    others = tuple(pair for pair in former if pair[0] != issuing and not is_revoked(pair[0], root_list))
+    return AuthorityMaterial(root, issuing, key, root_list, others)
 
 
 def _former(folder: Path, passphrase: str | None) -> tuple[tuple[x509.Certificate, SigningKey], ...]:
@@ -195,8 +197,12 @@ def read_issuing(
     return middle, secret
 
 
-def renew_root_list(folder: Path, root_key: Path, passphrase: str, now: float) -> float:
+def renew_root_list(
+    folder: Path, root_key: Path, passphrase: str, now: float, compromised: x509.Certificate | None = None
+) -> float:
     """Renews the root's list with its offline key; returns the next update in Unix seconds.
+
+    What is on it stays on it; `compromised` is added.
 
     Raises:
         AuthorityError, SettingsError: wrong passphrase, or not this root's key.
@@ -208,9 +214,20 @@ def renew_root_list(folder: Path, root_key: Path, passphrase: str, now: float) -
     before = _root_list(folder / ROOT_LIST)
     last = 0 if before is None else before.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number
     until, start = now + ROOT_CRL_LIFETIME, backdated(now, ROOT_CRL_LIFETIME)
-    fresh = building.revocation_list(root.subject, key, (), max(last + 1, int(now)), start, until)
+    entries = list(before or ())
+    if compromised is not None and not is_revoked(compromised, before):
+        entries.append(building.revoked_entry(compromised.serial_number, now, "key_compromise"))
+    fresh = building.revocation_list(root.subject, key, (), max(last + 1, int(now)), start, until, entries)
     write(folder / ROOT_LIST, fresh.public_bytes(PEM), PUBLIC_MODE, may_replace=True)
     return until
+
+
+def is_revoked(certificate: x509.Certificate, root_list: x509.CertificateRevocationList | None) -> bool:
+    """Whether the root's list has an issuing certificate."""
+    return (
+        root_list is not None
+        and root_list.get_revoked_certificate_by_serial_number(certificate.serial_number) is not None
+    )
 
 
 def crl_base(issuing: x509.Certificate) -> str:

@@ -32,8 +32,13 @@ class PresentAuthority:
     crl_base: str = ""
 
 
-def rotate_issuing(present: PresentAuthority, root_key: Path, passphrase: str, now: float) -> AuthorityMaterial:
+def rotate_issuing(
+    present: PresentAuthority, root_key: Path, passphrase: str, now: float, *, is_compromised: bool = False
+) -> AuthorityMaterial:
     """Signs a new issuing certificate with a new key, and puts it in force.
+
+    `is_compromised`: somebody else has the present key. The root's list gets the present certificate, no list of its
+    own is served any more, and its key is deleted.
 
     Raises:
         AuthorityError, SettingsError: wrong passphrase or key, or a file cannot be written; the present pair stays.
@@ -56,7 +61,14 @@ def rotate_issuing(present: PresentAuthority, root_key: Path, passphrase: str, n
         issuing = folder.new_issuing(name, key, root, secret, base, now)
     except CertificateTimeError as e:
         raise AuthorityError("the root certificate has expired, or is about to: make a new authority") from e
-    return _replace(present, before, issuing, key)
+    if not is_compromised:
+        return _replace(present, before, issuing, key)
+    folder.renew_root_list(present.folder, root_key, passphrase, now, before.issuing)
+    _replace(present, before, issuing, key)
+    name = building.key_identifier(before.issuing.public_key())
+    for suffix in (".pem", ".key"):
+        (present.folder / folder.FORMER / f"{name}{suffix}").unlink(missing_ok=True)
+    return folder.load(present.folder, present.passphrase_file)
 
 
 def replace_issuing(present: PresentAuthority, issuing: Path, key: Path, passphrase: str | None) -> AuthorityMaterial:

@@ -11,6 +11,7 @@ from controller.adapters.sqlite.certificates import SqliteCertificateRegistry
 from controller.adapters.sqlite.store import SqliteStore, open_store
 from controller.domain.identity.certificates import Certificate, CertificateKind
 from controller.domain.identity.enrolment import EnrolmentToken
+from controller.ports.certificates import CertificateConflictError
 from controller.ports.errors import UnknownRowError
 
 NOW = 1_800_000_000.0
@@ -154,3 +155,31 @@ async def test_the_last_certificate_of_a_name_is_never_forgotten(registry: Sqlit
 async def test_list_numbers_grow(registry: SqliteCertificateRegistry) -> None:
     assert [await registry.next_crl_number("b2", at_least) for at_least in (1, 1, 7, 3)] == [1, 2, 7, 8]
     assert await registry.next_crl_number("c3", 1) == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"serial": "2", "name": "d2"}, "its key is in a certificate of d1 already"),
+        ({"key": "other"}, "another certificate has its serial number 1"),
+        ({"issuer": "c3"}, "another certificate has its serial number 1"),
+    ],
+)
+@pytest.mark.parametrize("together", [True, False])
+async def test_certificate_that_cannot_be_told_from_another_is_refused(
+    registry: SqliteCertificateRegistry, change: dict[str, str], words: str, together: bool
+) -> None:
+    first, second = certificate(1), replace(certificate(1), **change)  # type: ignore[arg-type]  # text fields
+    if not together:
+        await registry.add(first)
+    with pytest.raises(CertificateConflictError, match=words):
+        await registry.add(first, certificate(7, "d7"), second)
+    assert await registry.of("d7") == ()
+    assert await registry.of("d1") == (() if together else (first,))
+
+
+async def test_same_name_may_have_several_certificates_of_one_key(registry: SqliteCertificateRegistry) -> None:
+    first, second = certificate(1), replace(certificate(2), key="key1")
+    await registry.add(first, first)
+    await registry.add(second)
+    assert await registry.of("d1") == (first, second)

@@ -1,6 +1,8 @@
 """Replacing the issuing certificate: the list of the replaced one is served until its last certificate ended."""
 
+import contextlib
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,9 +13,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from controller.adapters.x509 import building, folder
 from controller.adapters.x509.authority import X509Authority
 from controller.adapters.x509.rotation import PresentAuthority, replace_issuing, rotate_issuing
+from controller.app.identity import open_authority
 from controller.domain.identity.certificates import CertificateKind, validity
 from controller.ports.certificates import AuthorityError
 from controller.ports.errors import SettingsError
+from controller.service.settings.settings import AuthoritySettings
 from tests.support.clocks import ManualClock
 from tests.support.controller_harness import START, ControllerHarness, open_harness
 from tests.support.identity import DAY, PASSPHRASE, authority_settings, make_authority, request_for
@@ -158,3 +162,71 @@ def test_a_key_that_is_not_the_certificates_is_refused(tmp_path: Path) -> None:
     path.write_bytes(folder.plain(ec.generate_private_key(ec.SECP256R1())))
     with pytest.raises(SettingsError, match="is not the key of"):
         folder.load(tmp_path / "ca")
+
+
+def is_accepted(tmp_path: Path, root: str, chain: str, leaf: str, lists: list[bytes]) -> bool:
+    """What `openssl verify` says, with every certificate of the chain looked up in these lists."""
+    for name, content in (("root", root), ("chain", chain), ("leaf", leaf)):
+        (tmp_path / f"{name}.pem").write_text(content)
+    (tmp_path / "lists.pem").write_bytes(b"".join(lists))
+    argv = ["openssl", "verify", "-crl_check_all", "-CAfile", "root.pem", "-untrusted", "chain.pem", "-CRLfile"]
+    moment = str(int(START) + 60)
+    done = subprocess.run(
+        [*argv, "lists.pem", "-attime", moment, "leaf.pem"], cwd=tmp_path, capture_output=True, timeout=30, check=False
+    )
+    assert done.returncode == 0 or b"certificate revoked" in done.stderr, done.stderr
+    return done.returncode == 0
+
+
+@pytest.mark.parametrize("is_compromised", [False, True])
+async def test_what_a_stolen_issuing_key_signs_is_refused(tmp_path: Path, is_compromised: bool) -> None:
+    settings = authority_settings(tmp_path)
+    async with open_harness(tmp_path / "cordon.db", clock=ManualClock(), settings=settings) as one:
+        thief = one.identity.certificates.authority  # with the key, whatever happens to the folder
+        registered = await enrolled(one, "edge-1")
+    present = PresentAuthority(tmp_path / "ca")
+    new = rotate_issuing(present, tmp_path / "root.key", PASSPHRASE, START, is_compromised=is_compromised)
+    async with open_harness(tmp_path / "cordon.db", clock=ManualClock(), settings=settings) as one:
+        authority = one.identity.certificates.authority
+        stolen = thief.issue(
+            thief.read(request_for("edge-9")), CertificateKind.CLIENT, validity(START, DAY, None), START, "x"
+        )
+        fine = authority.issue(
+            authority.read(request_for("edge-9")), CertificateKind.CLIENT, validity(START, DAY, None), START, "x"
+        )
+        lists = [found.pem for found in one.identity.certificates.lists]
+        forged = thief.revocations(thief.issuer, (), 10, START, START + DAY).pem
+        root = authority.trust
+        assert is_accepted(tmp_path, root, thief.chain, stolen.pem, [*lists, forged]) is not is_compromised
+        assert is_accepted(tmp_path, root, authority.chain, fine.pem, lists)
+        # A broker that looks up the last certificate only finds no list of the stolen key.
+        assert (list_of(one, registered) is None) is is_compromised
+    assert [pair[0].subject for pair in new.former] == ([] if is_compromised else [registered.issuer])
+    assert len(list((tmp_path / "ca" / "former").iterdir())) == (0 if is_compromised else 2)
+
+
+def test_revocation_of_an_issuing_key_survives_the_next_root_list_and_an_interruption(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = make_authority(tmp_path / "a", START)
+    for kill_at in range(6):
+        where = tmp_path / f"kill-{kill_at}"
+        shutil.copytree(tmp_path / "a", where)
+        present = PresentAuthority(where / "ca")
+        monkeypatch.setattr(folder, "write", power_lost_after(kill_at))
+        with contextlib.suppress(AuthorityError):
+            rotate_issuing(present, where / "root.key", PASSPHRASE, START, is_compromised=True)
+        monkeypatch.undo()
+        if 1 <= kill_at <= 4:  # the root's list is written first
+            with pytest.raises(AuthorityError, match="on the root's list"):
+                open_authority(AuthoritySettings(folder=present.folder))
+        again = rotate_issuing(present, where / "root.key", PASSPHRASE, START, is_compromised=True)
+        folder.renew_root_list(present.folder, where / "root.key", PASSPHRASE, START + DAY)
+        left = folder.load(present.folder)
+        serial = x509.load_pem_x509_certificate(old.chain.encode()).serial_number
+        assert left.root_list is not None
+        entry = left.root_list.get_revoked_certificate_by_serial_number(serial)
+        assert entry is not None
+        assert entry.extensions.get_extension_for_class(x509.CRLReason).value.reason is x509.ReasonFlags.key_compromise
+        assert X509Authority(again).former_issuers == ()
+        assert not folder.is_revoked(left.issuing, left.root_list)
