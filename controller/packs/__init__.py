@@ -30,3 +30,8 @@ def pack_path(name: str) -> Path:
 def broker_pack_path() -> Path:
     """Returns the pack for `cordon broker audit`, which is not among the packs for devices."""
     return _folder() / "broker" / ("emqx" + _SUFFIX)
+
+
+def shipped_knowledge() -> bytes:
+    """Returns the knowledge file that ships with Cordon."""
+    return (_folder() / "knowledge" / "support.json").read_bytes()

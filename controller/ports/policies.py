@@ -1,4 +1,4 @@
-"""Errors in policy files, with their positions."""
+"""Errors in policy files, with their positions, and in knowledge files."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -38,3 +38,7 @@ class PolicyError(ControllerError):
     def __init__(self, problems: Iterable[PolicyProblem]) -> None:
         self.problems = tuple(problems)
         super().__init__("\n".join(str(problem) for problem in self.problems))
+
+
+class KnowledgeError(ControllerError):
+    """A knowledge file cannot be used; the text says why."""

@@ -13,6 +13,7 @@ from schemas.posture import ReportSections
 from tests.support.good_software import GOOD_SOFTWARE
 from tests.support.good_system import GOOD_SYSTEM
 from tests.support.good_tools import GOOD_TOOLS
+from tests.support.knowledge import shipped
 from tests.support.playbook import language
 
 GOOD_DEVICE: Final[dict[str, dict[str, Any]]] = {
@@ -31,7 +32,7 @@ def load_pack(name: str) -> PolicySet:
 def failing_rules(name: str, result: RuleResult = RuleResult.FAIL, **sections: dict[str, Any]) -> set[str]:
     """The rules of a pack that give this result for the good device with these changes, without the pack's name."""
     merged = {key: {**value, **sections.get(key, {})} for key, value in GOOD_DEVICE.items()}
-    facts = gather_facts(ReportSections.model_validate(merged), "d", "", ())
+    facts = gather_facts(ReportSections.model_validate(merged), "d", "", (), knowledge=shipped())
     return {
         one.rule.partition("/")[2]
         for one in evaluate_policies(load_pack(name), language(), facts)

@@ -68,7 +68,7 @@ class PolicyEvaluator:
     def __init__(self, policies: PolicySet, language: CelEnvironment) -> None:
         self.policies = policies
         self._language = language
-        self._uses = _facts_used(policies)
+        self._uses = tuple(sorted(policies.uses))
         self._wanted = frozenset(self._uses)
         self._findings: _ResultCache[tuple[Finding, ...]] = _ResultCache()
         self._predicates: _ResultCache[tuple[str, ...]] = _ResultCache()
@@ -80,7 +80,7 @@ class PolicyEvaluator:
 
     def facts(self, sections: ReportSections, device_id: str, device_class: str, tags: tuple[str, ...]) -> DeviceFacts:
         """Returns the facts of a full report that a rule or predicate uses."""
-        return gather_facts(sections, device_id, device_class, tags, self._wanted)
+        return gather_facts(sections, device_id, device_class, tags, self._wanted, self.policies.knowledge)
 
     def evaluate_report(
         self, sections: ReportSections, device_id: str, device_class: str, tags: tuple[str, ...]
@@ -114,18 +114,6 @@ class PolicyEvaluator:
         if facts.partial:
             values.append(tuple(sorted(facts.partial.items())))
         return tuple([tuple(value) if type(value) is list else value for value in values])
-
-
-def _facts_used(policies: PolicySet) -> tuple[str, ...]:
-    used: set[str] = set()
-    for policy in policies.policies:
-        scopes = [policy.applies_to, *(rule.applies_if for rule in policy.rules)]
-        for expression in (*scopes, *(rule.check for rule in policy.rules)):
-            if expression is not None:
-                used |= expression.uses
-    for predicate in policies.predicates:
-        used |= predicate.expression.uses
-    return tuple(sorted(used))
 
 
 def _holds(predicate: DevicePredicate, facts: DeviceFacts, activation: Any) -> bool:

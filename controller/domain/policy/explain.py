@@ -14,11 +14,12 @@ MAX_VALUE: Final = 300  # characters of a fact's value
 
 @dataclass(frozen=True, slots=True)
 class ExplainedFact:
-    """A fact of a rule: its value as text, or why it is missing."""
+    """A fact of a rule: its value as text, or why it is missing; `knowledge`: the entries that it rests on."""
 
     name: str
     value: str | None
     missing: str = ""
+    knowledge: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,10 +79,11 @@ def _explained_facts(rule: PolicyRule, scope: frozenset[str], facts: DeviceFacts
 
 
 def _explained_fact(name: str, facts: DeviceFacts) -> ExplainedFact:
+    entries = tuple(map(str, facts.rests_on.get(name, ())))
     if name in facts.known:
-        return ExplainedFact(name, _format_fact(facts.known[name]), facts.partial.get(name, ""))
+        return ExplainedFact(name, _format_fact(facts.known[name]), facts.partial.get(name, ""), entries)
     missing = facts.missing.get(name)
-    return ExplainedFact(name, None, missing.reason if missing is not None else "not known")
+    return ExplainedFact(name, None, missing.reason if missing is not None else "not known", entries)
 
 
 def _format_fact(value: Any) -> str:

@@ -1,14 +1,16 @@
 """Extracts the flat, typed facts that rules refer to from a report's sections; a missing fact has a reason."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from typing import Any, Final
 
 from pydantic import BaseModel, ValidationError
 
 from controller.domain.policy import facts_access, facts_crypto, facts_software, facts_system, facts_tools
+from controller.domain.policy import knowledge as known_support
 from controller.domain.policy.findings import RuleResult
+from controller.domain.policy.knowledge import NO_KNOWLEDGE, KnowledgeEntry, KnowledgeOnDay
 from schemas.base import CollectedSection, Unavailable
 from schemas.posture import ReportSections
 from schemas.sections.system import SocketsSection
@@ -18,6 +20,7 @@ CATALOGUE: Final[dict[str, tuple[str, str, str]]] = {
     "device.id": ("string", "", "the device's id"),
     "device.class": ("string", "", "the class an operator gave the device, or empty"),
     "device.tags": ("list(string)", "", "the tags an operator gave the device"),
+    **known_support.CATALOGUE,
     **facts_software.CATALOGUE,
     **facts_crypto.CATALOGUE,
     **facts_system.CATALOGUE,
@@ -72,12 +75,14 @@ _NOT_DETERMINED: Final = {
 class DeviceFacts:
     """The facts of one device.
 
-    `partial`: list facts of which the device sent only a part; they can show presence, never absence.
+    `partial`: list facts of which the device sent only a part; they can show presence, never absence. `rests_on`: the
+    entries of the knowledge behind a fact.
     """
 
     known: Mapping[str, Any]
     missing: Mapping[str, MissingFact]
     partial: Mapping[str, str]
+    rests_on: Mapping[str, tuple[KnowledgeEntry, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,12 +118,20 @@ def _parts(wanted: frozenset[str]) -> tuple[_Part, ...]:
 
 
 def gather_facts(
-    sections: ReportSections, device_id: str, device_class: str, tags: tuple[str, ...], wanted: frozenset[str] = _ALL
+    sections: ReportSections,
+    device_id: str,
+    device_class: str,
+    tags: tuple[str, ...],
+    wanted: frozenset[str] = _ALL,
+    knowledge: KnowledgeOnDay = NO_KNOWLEDGE,
 ) -> DeviceFacts:
     """Returns the `wanted` facts of a full report, with a reason for each missing one.
 
-    `DeviceFacts.partial` may contain facts that are not wanted.
+    `DeviceFacts` may contain facts that are not wanted.
     """
+    by_knowledge = [name for name in known_support.CATALOGUE if name in wanted]
+    if by_knowledge:
+        wanted |= known_support.NEEDS
     known: dict[str, Any] = {"device.id": device_id, "device.class": device_class, "device.tags": list(tags)}
     missing: dict[str, MissingFact] = {}
     partial: dict[str, str] = {}
@@ -132,7 +145,33 @@ def gather_facts(
             missing.update(dict.fromkeys(part.wanted, reason))
         else:
             _read_section(part, section, _Gathered(known, missing, partial))
-    return DeviceFacts(known, missing, partial)
+    if not by_knowledge:
+        return DeviceFacts(known, missing, partial)
+    rests_on = {name: _add_known_support(name, knowledge, known, missing) for name in by_knowledge}
+    return DeviceFacts(known, missing, partial, rests_on)
+
+
+def _add_known_support(
+    name: str, knowledge: KnowledgeOnDay, known: dict[str, Any], missing: dict[str, MissingFact]
+) -> tuple[KnowledgeEntry, ...]:
+    """Adds a fact that rests on knowledge, or why it is missing; returns the entries behind it."""
+    needed, read = _BY_KNOWLEDGE[name]
+    lacking = next((missing[fact] for fact in needed if fact in missing), None)
+    if lacking is not None:
+        missing[name] = MissingFact(RuleResult.UNKNOWN, lacking.reason)
+        return ()
+    found = read(knowledge, known)
+    if found.value is None:
+        missing[name] = MissingFact(RuleResult.UNKNOWN, f"{name}: {found.reason}")
+    else:
+        known[name] = found.value
+    return found.entries
+
+
+_BY_KNOWLEDGE: Final = {
+    "os_supported": (("os_id", "os_version"), known_support.os_supported),
+    "openssl_maintainer": (("openssl_version",), known_support.openssl_maintainer),
+}
 
 
 def _read_section(part: _Part, section: Any, facts: _Gathered) -> None:

@@ -7,10 +7,11 @@ from typing import Final, Literal
 
 from controller.domain.policy.cel import CelExpression
 from controller.domain.policy.findings import Severity
+from controller.domain.policy.knowledge import NO_KNOWLEDGE, RESTS_ON, KnowledgeEntry, KnowledgeOnDay
 from schemas.commands import ParamValue
 
 EnforcementMode = Literal["enforce", "shadow"]
-_SEPARATOR: Final = "+"  # between the version of the policies and that of the predicates
+_SEPARATOR: Final = "+"  # between the versions of policies, predicates and knowledge
 _PREDICATE_DIGITS: Final = 6  # hex digits
 
 
@@ -155,7 +156,8 @@ class EmptyPolicyError(ValueError):
 class PolicySet:
     """All policies in force; `version` identifies the set, `rules` includes the rules about events.
 
-    `predicates` are part of the version, so that devices are evaluated again when they change.
+    `predicates`, and `knowledge` if a rule or predicate rests on it, are part of the version, so that devices are
+    evaluated again when they change. `uses` are the facts that rules about reports and predicates refer to.
 
     Raises:
         EmptyPolicyError: there are no rules.
@@ -164,7 +166,9 @@ class PolicySet:
     policies: tuple[Policy, ...]
     version: str
     predicates: tuple[DevicePredicate, ...] = ()
+    knowledge: KnowledgeOnDay = NO_KNOWLEDGE
     rules: dict[str, PolicyRule] = field(init=False, compare=False)
+    uses: frozenset[str] = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
         if not self.policies:
@@ -176,17 +180,39 @@ class PolicySet:
             raise EmptyPolicyError("there are rules for events only: they would pass every report")
         rules = {rule.key: rule for policy in self.policies for rule in (*policy.rules, *policy.events)}
         object.__setattr__(self, "rules", rules)
+        used = {name for policy in self.policies for rule in policy.rules for name in _uses(policy, rule)}
+        used.update(name for predicate in self.predicates for name in predicate.expression.uses)
+        object.__setattr__(self, "uses", frozenset(used))
 
     @property
     def policy_version(self) -> str:
-        """The version of the policies without the predicates."""
+        """The version of the policies without predicates and knowledge."""
         return self.version.partition(_SEPARATOR)[0]
 
     def with_predicates(self, predicates: tuple[DevicePredicate, ...]) -> "PolicySet":
-        if predicates == self.predicates:
-            return self
+        return self if predicates == self.predicates else self._with(predicates, self.knowledge)
+
+    def with_knowledge(self, knowledge: KnowledgeOnDay) -> "PolicySet":
+        return self if knowledge == self.knowledge else self._with(self.predicates, knowledge)
+
+    def _with(self, predicates: tuple[DevicePredicate, ...], knowledge: KnowledgeOnDay) -> "PolicySet":
         version = self.policy_version
         if predicates:
             text = "\n".join(f"{predicate.name} {predicate.expression.text}" for predicate in predicates)
             version += _SEPARATOR + hashlib.sha256(text.encode()).hexdigest()[:_PREDICATE_DIGITS]
-        return PolicySet(self.policies, version, predicates)
+        made = PolicySet(self.policies, version, predicates, knowledge)
+        if made.uses.isdisjoint(RESTS_ON) or knowledge is NO_KNOWLEDGE:
+            return made
+        return PolicySet(self.policies, f"{version}{_SEPARATOR}k{knowledge.version}", predicates, knowledge)
+
+    def rules_resting_on(self, entry: KnowledgeEntry) -> tuple[str, ...]:
+        """Returns the keys of the rules with a fact that such an entry may decide, in the order of the policies."""
+        facts = {fact for fact, kinds in RESTS_ON.items() if entry.kind in kinds}
+        return tuple(
+            rule.key for policy in self.policies for rule in policy.rules if not facts.isdisjoint(_uses(policy, rule))
+        )
+
+
+def _uses(policy: Policy, rule: PolicyRule) -> frozenset[str]:
+    expressions = (policy.applies_to, rule.applies_if, rule.check)
+    return frozenset[str]().union(*(one.uses for one in expressions if one is not None))

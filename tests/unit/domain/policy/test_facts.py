@@ -13,6 +13,7 @@ from schemas.sections.software import OpensslConfig
 from tests.support.good_software import GOOD_SOFTWARE
 from tests.support.good_system import GOOD_SYSTEM
 from tests.support.good_tools import GOOD_TOOLS
+from tests.support.knowledge import support
 
 FULL = {
     **GOOD_SYSTEM,
@@ -38,8 +39,12 @@ FULL = {
 }
 
 
+DERIVED = {"os": {"os_supported"}, "openssl": {"openssl_maintainer"}}  # facts of the controller that rest on a section
+
+
 def facts(**sections: object) -> DeviceFacts:
-    return gather_facts(ReportSections.model_validate({**FULL, **sections}), "d1", "gate", ("x",))
+    report = ReportSections.model_validate({**FULL, **sections})
+    return gather_facts(report, "d1", "gate", ("x",), knowledge=support({"debian 12": 1, "openssl 3.0": 1}))
 
 
 def test_every_declared_fact_is_known_from_a_full_report() -> None:
@@ -58,14 +63,19 @@ def test_every_declared_fact_is_known_from_a_full_report() -> None:
 @pytest.mark.parametrize("section", list(FULL))
 def test_facts_of_a_missing_section_have_a_reason(section: str) -> None:
     owned = {name for name, (_, owner, _) in CATALOGUE.items() if owner == section}
+    derived = DERIVED.get(section, set())
     for value, result, reason in (
         (None, RuleResult.UNKNOWN, f"{section}: not reported"),
         ({"state": "unknown", "reason": "needs root"}, RuleResult.UNKNOWN, f"{section}: needs root"),
         ({"state": "notapplicable", "reason": "no such thing"}, RuleResult.NOTAPPLICABLE, f"{section}: no such thing"),
     ):
         extracted = facts(**{section: value})
-        assert set(extracted.missing) == owned
-        assert {(fact.result, fact.reason) for fact in extracted.missing.values()} == {(result, reason)}
+        assert set(extracted.missing) == owned | derived
+        assert {(extracted.missing[name].result, extracted.missing[name].reason) for name in owned} == {
+            (result, reason)
+        }
+        for name in derived:  # "does not apply" would satisfy a rule
+            assert (extracted.missing[name].result, extracted.missing[name].reason) == (RuleResult.UNKNOWN, reason)
         assert owned.isdisjoint(extracted.known)
 
 
