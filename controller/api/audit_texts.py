@@ -61,6 +61,7 @@ AUDIT_TEXTS: Final[Mapping[AuditKind, str]] = {
     AuditKind.WAIVER_REVOKED: "The waiver was revoked.",
     AuditKind.WAIVER_EXPIRED: "The waiver expired.",
     AuditKind.POLICY_RELOADED: "The policies were reloaded.",
+    AuditKind.KNOWLEDGE_REPLACED: "The knowledge that rules rest on was replaced.",
     AuditKind.ROLLOUT_STARTED: "The rollout was started.",
     AuditKind.ROLLOUT_START_REFUSED: "A rule required a rollout that could not be started.",
     AuditKind.ROLLOUT_RING_OPENED: "The rollout opened the next ring.",

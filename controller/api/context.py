@@ -30,6 +30,7 @@ from controller.service.identity.services import IdentityServices
 from controller.service.ingest.ingest import Ingest
 from controller.service.ingest.signatures import ReportSigningServices
 from controller.service.maintenance import MetadataRefresher
+from controller.service.policy.knowledge import KnowledgeService
 from controller.service.rollout.operations import RolloutOperations
 from controller.service.settings.settings import Settings
 from controller.service.waiting import Waiters
@@ -65,6 +66,7 @@ class CandidatePolicyCompiler(Protocol):
 class PolicyServices:
     reload: PolicyReloader
     compile: CandidatePolicyCompiler
+    knowledge: KnowledgeService
 
 
 @dataclass(frozen=True, slots=True)

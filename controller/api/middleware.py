@@ -12,9 +12,10 @@ from controller.api.errors import answer
 from controller.domain.client_address import counted_as
 
 MAX_BODY: Final = 64 * 1024  # bytes
-MAX_POLICY_BODY: Final = 2 * 1024 * 1024  # bytes; for policy files and templates
+MAX_POLICY_BODY: Final = 2 * 1024 * 1024  # bytes; for policy files, knowledge and templates
 _LARGER: Final = {
     "/api/v1/policies/preview": MAX_POLICY_BODY,
+    "/api/v1/knowledge": MAX_POLICY_BODY,
     "/api/v1/access/plan": MAX_POLICY_BODY,
     "/api/v1/access/apply": MAX_POLICY_BODY,
 }

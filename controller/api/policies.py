@@ -135,11 +135,15 @@ class PolicyList(View):
 
 
 class FactView(View):
-    """A fact that a rule refers to; `missing`: why it has no value, or only part of it."""
+    """A fact that a rule refers to; `missing`: why it has no value, or only part of it.
+
+    `knowledge`: the entries of the knowledge that it rests on, each with its source and dates.
+    """
 
     name: str
     value: str | None
     missing: str
+    knowledge: tuple[str, ...]
 
 
 class ExplanationView(View):
@@ -220,7 +224,8 @@ async def explain_device(fleet: FleetDep, store: StoreDep, device_id: DeviceIdPa
     raw = await store.report(device_id)
     if raw is None:
         raise ApiError(404, "no_report", f"{device_id} has not sent a full report yet")
-    facts = gather_facts(sections_of(raw), device_id, device.device_class, device.tags)
+    known = fleet.policies.knowledge
+    facts = gather_facts(sections_of(raw), device_id, device.device_class, device.tags, knowledge=known)
     found = explain(fleet.policies, fleet.language, facts)
     items = tuple(ExplanationView.of(one) for one in found)
     events = tuple(_event_standing(one) for one in explain_active_holds(fleet.policies, device))

@@ -38,7 +38,10 @@ class CandidatePolicies(Body):
 
 
 class PreviewLine(View):
-    """A line of the response: progress with changes, and at the end `done` with totals."""
+    """A line of the response: progress with changes, and at the end `done` with totals.
+
+    `knowledge`: the entries of the knowledge that results rest on, each with its source and dates.
+    """
 
     judged: int
     reports: int
@@ -50,6 +53,7 @@ class PreviewLine(View):
     limit: int = 0
     refused: bool = False
     version: str = ""
+    knowledge: tuple[str, ...] = ()
 
 
 @router.post(
@@ -97,6 +101,7 @@ async def _lines(fleet: FleetState, store: Store, candidate: PolicySet) -> Async
             limit=limit,
             refused=not fleet.guards.radius.bounds.is_unlimited and tally.contains > limit,
             version=candidate.policy_version,
+            knowledge=tuple(sorted(map(str, tally.rests_on))),
         )
     yield _line(last)
 

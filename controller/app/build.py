@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
+from controller.adapters.policies.knowledge import parse_knowledge
 from controller.adapters.policies.loader import candidate_policies
 from controller.adapters.sqlite.rollouts import SqliteRolloutStore
 from controller.api.context import ContainmentServices, PolicyServices, RolloutServices, Services
@@ -21,6 +22,7 @@ from controller.domain.guards.guards import FleetGuards
 from controller.domain.policy.cel import ExpressionError
 from controller.domain.policy.model import PolicySet
 from controller.domain.record_budget import DAY, RecordBudget, RecordLimits
+from controller.packs import shipped_knowledge
 from controller.ports.errors import SettingsError
 from controller.ports.log import Log
 from controller.ports.messages import IncomingMessage
@@ -41,6 +43,7 @@ from controller.service.ingest.rate_limit import RateLimit, RateLimiter
 from controller.service.ingest.signatures import ReportSigningServices
 from controller.service.maintenance import MetadataRefresher, StoreMaintenance
 from controller.service.policy.activation import PolicyActivation
+from controller.service.policy.knowledge import KnowledgeService
 from controller.service.rollout.engine import RolloutEngine
 from controller.service.rollout.observations import RolloutObservations
 from controller.service.rollout.operations import RolloutOperations
@@ -49,6 +52,8 @@ from controller.service.settings.settings import Settings
 from controller.service.timers import DeviceTimers
 from controller.service.unit_of_work import CommitListener
 from controller.service.waiting import Waiters
+from schemas.key_text import key_id_from_text
+from schemas.signing import parse_public_key
 
 
 class BackgroundLoop(Protocol):
@@ -86,6 +91,7 @@ async def build(
     containment = await _containment(settings, adapters, core, access)
     engine, trigger = await _rollouts(settings, adapters, fleet, core.observations)
     activation = PolicyActivation(fleet, adapters.store, adapters.load_policies, adapters.log("app"))
+    knowledge = await _knowledge(settings, adapters, fleet, activation)
     services = Services(
         settings=settings,
         started_at=adapters.clock.now(),
@@ -94,7 +100,7 @@ async def build(
         messages=adapters.messages,
         ingest=_ingest(settings, adapters, fleet, signing, identity, clones, containment.returns),
         signing=signing,
-        policies=PolicyServices(activation.reload, partial(candidate_policies, fleet)),
+        policies=PolicyServices(activation.reload, partial(candidate_policies, fleet), knowledge),
         containment=containment,
         broker=broker_services(settings, adapters, fleet, core.effects, access),
         rollouts=RolloutServices(
@@ -186,6 +192,17 @@ async def _containment(
     return ContainmentServices(fleet, operators, waivers, users, outbox, broker, returns)
 
 
+async def _knowledge(
+    settings: Settings, adapters: Adapters, fleet: FleetState, activation: PolicyActivation
+) -> KnowledgeService:
+    """What the store or this version of Cordon knows of supports, in force before a report is judged."""
+    keys = {key_id_from_text(text): parse_public_key(text) for text in settings.policy.knowledge_keys}
+    log = adapters.log("knowledge")
+    service = KnowledgeService(fleet, adapters.store, activation, shipped_knowledge(), parse_knowledge, keys, log)
+    await service.load()
+    return service
+
+
 def _clone_monitor(settings: Settings, adapters: Adapters, fleet: FleetState) -> CloneMonitor | None:
     if not settings.identity.watch_presence:
         return None
@@ -260,6 +277,7 @@ def _loops(
         ("link", services.messages),
         ("ingest", services.ingest),
         ("policies", activation),
+        ("knowledge", services.policies.knowledge),
         ("guards", containment.operators),
         ("waivers", containment.waivers),
         ("timers", DeviceTimers(services.fleet, services.settings.posture.stale_after)),

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from controller.domain.broker.access import AccessTemplates
     from controller.domain.effects import AuditEntry
     from controller.domain.policy.cel import CelEnvironment
+    from controller.domain.policy.knowledge import Knowledge
     from controller.domain.policy.model import Policy, PolicySet
     from controller.ports.updates import MetadataRoleState, PublishedUpdate
     from controller.service.broker.setup import SetupOperations
@@ -52,6 +53,25 @@ def load_policies(paths: Sequence[Path], language: "CelEnvironment") -> "PolicyS
     from controller.adapters.policies.loader import load_policies
 
     return load_policies(paths, language)
+
+
+def read_knowledge(path: Path | None = None) -> "Knowledge":
+    """The knowledge in a file, or that which ships with Cordon.
+
+    Raises:
+        KnowledgeError: the file cannot be read, or is no knowledge file.
+    """
+    from controller.adapters.policies.knowledge import MAX_KNOWLEDGE_BYTES, parse_knowledge
+    from controller.packs import shipped_knowledge
+    from controller.ports.policies import KnowledgeError
+
+    if path is None:
+        return parse_knowledge(shipped_knowledge())
+    try:
+        with path.open("rb") as file:
+            return parse_knowledge(file.read(MAX_KNOWLEDGE_BYTES + 1))
+    except OSError as e:
+        raise KnowledgeError(f"{path}: cannot be read: {e.strerror}") from e
 
 
 def parse_templates(text: str, source: str) -> "AccessTemplates":

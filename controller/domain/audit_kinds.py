@@ -75,6 +75,8 @@ class AuditKind(StrEnum):
 
     POLICY_RELOADED = "policy.reloaded"
 
+    KNOWLEDGE_REPLACED = "knowledge.replaced"
+
     ROLLOUT_STARTED = "rollout.started"
     ROLLOUT_START_REFUSED = "rollout.start_refused"
     ROLLOUT_RING_OPENED = "rollout.ring_opened"

@@ -53,6 +53,20 @@ class StoredReport:
 
 
 @dataclass(frozen=True, slots=True)
+class StoredKnowledge:
+    """An imported knowledge file as text, the id of the key that signed it (or empty), who imported it, Unix seconds.
+
+    `forced_over`: the version that was in force, if the file is older; else 0.
+    """
+
+    text: str
+    forced_over: int
+    signed_by: str
+    by: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
 class StoreWrites:
     """Everything that one decision changes, stored together or not at all.
 
@@ -61,7 +75,7 @@ class StoreWrites:
     `audit`: Unix seconds and entry. `done`: ids of effects that were carried out or are void. `charges`: ledger (empty
     for containments by policies, else the operator), device, and Unix seconds, or `None` to remove it. `waivers`: by
     id, `None` for an ended waiver. `requests`: containments that wait for a second person. `users`: cases of users; a
-    case that is over is deleted.
+    case that is over is deleted. `knowledge`: replaces what was imported before.
     """
 
     devices: tuple[Device, ...] = ()
@@ -76,6 +90,7 @@ class StoreWrites:
     waivers: tuple[tuple[str, Waiver | None], ...] = ()
     requests: tuple[ApprovalRequest, ...] = ()
     users: tuple[UserCase, ...] = ()
+    knowledge: StoredKnowledge | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +183,10 @@ class Store(Protocol):
 
     async def accept_policies(self, version: str) -> None:
         """Stores the version of the policies that are in force from now on."""
+        ...
+
+    async def knowledge(self) -> StoredKnowledge | None:
+        """The knowledge that was imported last."""
         ...
 
     async def effects(self) -> Sequence[Effect]:

@@ -17,6 +17,7 @@ from controller.domain.guards.guards import ESTABLISHED, NO_GUARDS, FleetGuards
 from controller.domain.guards.waivers import Waivers
 from controller.domain.policy.cel import CelEnvironment
 from controller.domain.policy.evaluate import PolicyEvaluator
+from controller.domain.policy.knowledge import KnowledgeOnDay
 from controller.domain.policy.model import DevicePredicate, PolicySet
 from controller.domain.record_budget import RecordBudget
 from controller.domain.step import step
@@ -69,6 +70,7 @@ class FleetState:
         self._held_back: dict[str, str] = {}  # with the pool in which each waits
         self._waiting: Counter[str] = Counter()  # devices by pool
         self._predicates: tuple[DevicePredicate, ...] = policies.predicates
+        self._knowledge = policies.knowledge
         self._ids = ids
         self._max_devices = max_devices
         self._listeners = tuple(listeners)
@@ -113,9 +115,14 @@ class FleetState:
             self._predicates = predicates
         self.set_policies(self.policies)
 
+    def set_knowledge(self, knowledge: KnowledgeOnDay) -> None:
+        """Replaces the knowledge; if a rule rests on it, a device is evaluated again at its next message."""
+        self._knowledge = knowledge
+        self.set_policies(self.policies)
+
     def set_policies(self, policies: PolicySet) -> None:
         """Puts policies in force; a device is evaluated again at its next message."""
-        self.policies = policies.with_predicates(self._predicates)
+        self.policies = policies.with_predicates(self._predicates).with_knowledge(self._knowledge)
         if self.policies is not self.evaluator.policies:
             self.evaluator = PolicyEvaluator(self.policies, self.language)
         for device in self.devices.values():

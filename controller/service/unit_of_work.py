@@ -9,7 +9,7 @@ from controller.domain.effects import AuditEntry, CommandRecord, Effect, SendRec
 from controller.domain.guards.approvals import ApprovalRequest
 from controller.domain.guards.waivers import Waiver
 from controller.domain.transition import StepOutcome
-from controller.ports.store import DeadLetter, StoredReport, StoreWrites
+from controller.ports.store import DeadLetter, StoredKnowledge, StoredReport, StoreWrites
 
 
 @dataclass(slots=True)
@@ -28,6 +28,7 @@ class UnitOfWork:
     charges: dict[tuple[str, str], float | None] = field(default_factory=dict)
     waivers: dict[str, Waiver | None] = field(default_factory=dict)
     requests: dict[str, ApprovalRequest] = field(default_factory=dict)
+    knowledge: StoredKnowledge | None = None
 
     def add(self, outcome: StepOutcome, audit: Sequence[AuditEntry], now: float) -> None:
         """Adds everything of an outcome except the device: the caller knows which of its rows changed.
@@ -56,6 +57,7 @@ class UnitOfWork:
             charges=tuple((ledger, device, at) for (ledger, device), at in self.charges.items()),
             waivers=tuple(self.waivers.items()),
             requests=tuple(self.requests.values()),
+            knowledge=self.knowledge,
         )
 
     @property

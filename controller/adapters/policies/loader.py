@@ -106,7 +106,7 @@ def candidate_policies(present: ActivePolicies, texts: Sequence[tuple[str, str]]
     named = "\n".join([present.policies.policy_version, *(file.digest for file in files)])
     version = hashlib.sha256(named.encode()).hexdigest()[:_VERSION_DIGITS]
     try:
-        return PolicySet((*kept, *fresh.values()), version)
+        return PolicySet((*kept, *fresh.values()), version).with_knowledge(present.policies.knowledge)
     except EmptyPolicyError as e:
         raise PolicyError([PolicyProblem(texts[0][0], 0, 0, str(e))]) from e
 

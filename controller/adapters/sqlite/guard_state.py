@@ -1,4 +1,4 @@
-"""Rows of the guards: recent containments, waivers, approval requests."""
+"""Rows of the guards: recent containments, waivers, approval requests; and what policies rest on."""
 
 import sqlite3
 from typing import Any, Final
@@ -6,15 +6,18 @@ from typing import Any, Final
 from controller.adapters.sqlite import codec
 from controller.domain.guards.approvals import ApprovalRequest
 from controller.domain.guards.waivers import Waiver
-from controller.ports.store import GuardSnapshot, StoreWrites
+from controller.ports.store import GuardSnapshot, StoredKnowledge, StoreWrites
 
 KEPT_DAYS: Final = 90.0  # retention of ended requests and of charges
 _DAY: Final = 86_400.0  # seconds
 _POLICIES: Final = "policies in force"  # key in `meta`
+_KNOWLEDGE: Final = "knowledge"  # key in `meta`
 
 StatementRows = list[tuple[Any, ...]]
 _WAIVER: Final = codec.JsonCodec(Waiver)
 _REQUEST: Final = codec.JsonCodec(ApprovalRequest)
+_FILE: Final = codec.JsonCodec(StoredKnowledge)
+_PUT_META: Final = "INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value"
 _CHARGE: Final = (
     "INSERT INTO charges (ledger, subject, at) VALUES (?, ?, ?)"
     " ON CONFLICT (ledger, subject) DO UPDATE SET at = excluded.at"
@@ -38,12 +41,14 @@ def batches(writes: StoreWrites) -> tuple[tuple[str, StatementRows], ...]:
     ]
     over: StatementRows = [(key,) for key, waiver in writes.waivers if waiver is None]
     asked: StatementRows = [(one.request_id, one.expires_at, _REQUEST.dump(one)) for one in writes.requests]
+    known: StatementRows = [] if writes.knowledge is None else [(_KNOWLEDGE, _FILE.dump(writes.knowledge))]
     return (
         (_CHARGE, charged),
         ("DELETE FROM charges WHERE ledger = ? AND subject = ?", struck),
         (_PUT_WAIVER, waived),
         ("DELETE FROM waivers WHERE waiver_id = ?", over),
         (_PUT_REQUEST, asked),
+        (_PUT_META, known),
     )
 
 
@@ -65,10 +70,12 @@ def accepted_policies(connection: sqlite3.Connection) -> str:
 
 
 def accept_policies(connection: sqlite3.Connection, version: str) -> None:
-    connection.execute(
-        "INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
-        (_POLICIES, version),
-    )
+    connection.execute(_PUT_META, (_POLICIES, version))
+
+
+def knowledge(connection: sqlite3.Connection) -> StoredKnowledge | None:
+    row = connection.execute("SELECT value FROM meta WHERE key = ?", (_KNOWLEDGE,)).fetchone()
+    return None if row is None else _FILE.load("the knowledge", row[0])
 
 
 def prune(connection: sqlite3.Connection, now: float) -> int:

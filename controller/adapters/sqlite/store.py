@@ -216,6 +216,7 @@ class SqliteStore(Store):
     guard_books = _query(guard_state.books)
     accepted_policies = _query(guard_state.accepted_policies)
     accept_policies = _change(guard_state.accept_policies)
+    knowledge = _query(guard_state.knowledge)
     effects = _query(reader.effects)
     kept_rules = _query(reader.kept_rules)
     kept_subscriptions = _query(containment_state.subscriptions)

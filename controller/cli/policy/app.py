@@ -21,6 +21,9 @@ class PolicySubject(StrEnum):
     BROKER = "broker"
 
 
+KnowledgeOption = Annotated[
+    Path | None, typer.Option("--knowledge", help="a knowledge file for the report, in place of the one that ships")
+]
 _COLUMNS: Final = ("rule", "severity", "on failure", "title")
 app = typer.Typer(help="The policies that devices are evaluated with.", no_args_is_help=True)
 app.command("preview")(preview)
@@ -101,6 +104,7 @@ def explain(
     policy: Annotated[
         list[Path] | None, typer.Option(help="policy files for --report; the starter pack without it")
     ] = None,
+    knowledge: KnowledgeOption = None,
     all_rules: Annotated[bool, typer.Option("--all", help="rules that pass in full too")] = False,
     output: OutputOption = OutputFormat.TABLE,
 ) -> None:
@@ -111,11 +115,11 @@ def explain(
     if (device is None) == (report is None):
         raise CliError("give a DEVICE or --report FILE", ExitCode.USAGE)
     if report is not None:
-        explained = explanation.explain_report(report, policy or [])
+        explained = explanation.explain_report(report, policy or [], knowledge=knowledge)
     else:
-        if policy:
+        if policy or knowledge:
             raise CliError(
-                "--policy goes with --report: devices are evaluated with the active policies", ExitCode.USAGE
+                "--policy and --knowledge go with --report: devices are evaluated with what is in force", ExitCode.USAGE
             )
         explained = client().get(f"/devices/{segment(str(device))}/explain")
     if output is OutputFormat.JSON:
@@ -139,6 +143,7 @@ def judge_report(
     ] = None,
     device_class: Annotated[str, typer.Option("--class", help="evaluate as a device of this class")] = "",
     tag: Annotated[list[str] | None, typer.Option(help="evaluate as a device with this tag; may be repeated")] = None,
+    knowledge: KnowledgeOption = None,
     strict: Annotated[bool, typer.Option("--strict", help="unknown results count as failed")] = False,
     output: OutputOption = OutputFormat.TABLE,
 ) -> None:
@@ -149,7 +154,7 @@ def judge_report(
         _judge_event(explanation.explain_event(event, [_pack(pack)], device_class, tuple(tag or ())), output)
         return
     assert report is not None
-    explained = explanation.explain_report(report, [_pack(pack)], device_class, tuple(tag or ()))
+    explained = explanation.explain_report(report, [_pack(pack)], device_class, tuple(tag or ()), knowledge)
     counts = Counter(str(rule["result"]) for rule in explained["items"])
     bad = {"fail", "error", "unknown"} if strict else {"fail", "error"}
     passed = not any(counts[result] for result in bad)

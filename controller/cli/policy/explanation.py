@@ -4,6 +4,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -25,17 +26,22 @@ _MAX_REASON: Final = 100  # characters next to a rule in the short list
 
 
 def explain_report(
-    report: Path, policies: list[Path], device_class: str = "", tags: tuple[str, ...] = ()
+    report: Path,
+    policies: list[Path],
+    device_class: str = "",
+    tags: tuple[str, ...] = (),
+    knowledge: Path | None = None,
 ) -> dict[str, Any]:
     """Evaluates the report in a file; returns what the API returns for a device. `-` reads standard input.
 
-    `device_class` and `tags` are those that an operator would have given the device.
+    `device_class` and `tags` are those that an operator would have given the device; `knowledge` is a file in place of
+    the knowledge that ships with Cordon.
 
     Raises:
         CliError: the report cannot be read or is invalid.
         ControllerError: a policy is invalid.
     """
-    from controller.app.offline import load_policies  # the rule language takes a while to load
+    from controller.app.offline import load_policies, read_knowledge  # the rule language takes a while to load
     from controller.domain.policy.cel import CelEnvironment
     from controller.domain.policy.explain import explain
     from controller.domain.policy.facts import TYPES, gather_facts
@@ -44,7 +50,9 @@ def explain_report(
     device_id, sections = _read_report(report)
     language = CelEnvironment(TYPES)
     loaded = load_policies(policies or [pack_path(STARTER)], language)
-    explanations = explain(loaded, language, gather_facts(sections, device_id, device_class, tags))
+    known = read_knowledge(knowledge).on(datetime.now(UTC).date())
+    facts = gather_facts(sections, device_id, device_class, tags, knowledge=known)
+    explanations = explain(loaded, language, facts)
     items = [{**asdict(one), "response": _response(one.response)} for one in explanations]
     return {"device_id": device_id, "policies": loaded.version, "items": items}
 
@@ -258,6 +266,8 @@ def _print_rule(rule: Mapping[str, Any], expressions: Iterable[str]) -> None:
         value = "?" if fact["value"] is None else safe(fact["value"])
         missing = f"  ({safe(fact['missing'])})" if fact["missing"] else ""
         say(f"        {safe(fact['name'])} = {value}{missing}")
+        for entry in fact.get("knowledge", ()):
+            say(f"          by {safe(entry)}")
     for name, label in (("detail", "because"), ("why", "why it matters")):
         if rule[name]:
             say(f"      {label}: {safe(rule[name])}")

@@ -10,7 +10,7 @@ import typer
 from controller.api.client import ApiClient
 from controller.cli.connection_options import connected
 from controller.cli.errors import CliError, ExitCode
-from controller.cli.output import OutputFormat, OutputOption, note, print_json, say, show
+from controller.cli.output import OutputFormat, OutputOption, note, print_json, safe, say, show
 
 MAX_LISTED: Final = 10_000  # devices; the sums count all
 _COLUMNS: Final = ("device", "change", "from", "to", "because of")
@@ -72,6 +72,8 @@ def _print(changes: list[dict[str, Any]], last: dict[str, Any]) -> None:
     summary = ", ".join(f"{counts[kind]} {label}" for kind, label in _LABELS.items() if counts[kind])
     limit = f"at most {last['limit']} may be contained at once"
     say(f"{last['judged']} reports evaluated: {summary or 'nothing changes'}; {limit}")
+    for entry in last["knowledge"]:
+        say(f"by {safe(entry)}")
     if last["stale"]:
         say(f"{last['stale']} stale devices were omitted: nothing is contained because of an old report")
     if last["unread"]:

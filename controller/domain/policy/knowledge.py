@@ -12,6 +12,7 @@ from datetime import date, timedelta
 from enum import StrEnum
 from typing import Any, Final
 
+PAYLOAD_TYPE: Final = "application/vnd.cordon.knowledge.v1+json"  # of signed files
 _VERSION_DIGITS: Final = 6  # hex digits
 # Distributions without packages: an OpenSSL that upstream no longer repairs is repaired by nobody.
 _WITHOUT_PACKAGES: Final = frozenset({"buildroot"})

@@ -37,25 +37,30 @@ class PolicyActivation:
         """
         fresh = self._fleet.policies
         if not force and await self._store.accepted_policies() != fresh.policy_version:
-            await self._check_blast_radius(fresh, "cordon serve --force")
+            await self.check_blast_radius(fresh, "cordon serve --force")
         await self._store.accept_policies(fresh.policy_version)
 
     async def reload(self, *, force: bool = False) -> PolicySet:
-        """Reads the files again and puts them in force.
+        """Reads the files again and puts them in force, with the present knowledge.
 
         Raises:
             ControllerError: a file has a mistake, or they would contain too much; those in force stay.
         """
         async with self._one_at_a_time:
-            fresh = self._load()
+            fresh = self._load().with_knowledge(self._fleet.policies.knowledge)
             if not force and fresh.policy_version != self._fleet.policies.policy_version:
-                await self._check_blast_radius(fresh, "cordon policy reload --force")
+                await self.check_blast_radius(fresh, "cordon policy reload --force")
             await self._store.accept_policies(fresh.policy_version)
             self._fleet.set_policies(fresh)
             self._log("policies loaded", {"version": fresh.version, "forced": force})
             return fresh
 
-    async def _check_blast_radius(self, fresh: PolicySet, anyway: str) -> None:
+    async def check_blast_radius(self, fresh: PolicySet, anyway: str) -> None:
+        """Checks how many devices policies would contain; `anyway` is the command that puts them in force nevertheless.
+
+        Raises:
+            PolicyTooBroadError: they would contain too many.
+        """
         fleet = self._fleet
         limit = fleet.guards.radius.bounds.limit(len(fleet.devices))
         if fleet.guards.radius.bounds.is_unlimited or not fleet.devices:

@@ -9,6 +9,7 @@ from typing import Final
 from pydantic import ValidationError
 
 from controller.domain.policy.evaluate import PolicyEvaluator
+from controller.domain.policy.knowledge import KnowledgeEntry
 from controller.domain.policy.model import PolicySet
 from controller.domain.policy_preview import ContainmentPreview, preview_containment
 from controller.ports.store import Store
@@ -21,13 +22,14 @@ _TURN: Final = 16  # reports evaluated before other tasks run
 
 @dataclass(slots=True)
 class PreviewTally:
-    """The progress: `judged` of `reports`. `counts`: contained, later, released, held."""
+    """The progress: `judged` of `reports`. `counts`: contained, later, released, held; `rests_on`: knowledge used."""
 
     reports: int
     judged: int = 0
     stale: int = 0
     unread: int = 0
     counts: Counter[str] = field(default_factory=Counter)
+    rests_on: set[KnowledgeEntry] = field(default_factory=set)
 
     @property
     def contains(self) -> int:
@@ -70,6 +72,7 @@ async def preview(fleet: FleetState, store: Store, candidate: PolicySet) -> Asyn
                 tally.unread += 1
                 continue
             facts = judge.facts(sections, device_id, device.device_class, device.tags)
+            tally.rests_on.update(*facts.rests_on.values())
             change = preview_containment(
                 device, judge(facts), judge.evaluate_predicates(facts), policies, fleet.guards, fleet.clock.now()
             )

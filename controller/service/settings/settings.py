@@ -26,6 +26,7 @@ from controller.service.settings.base import (
 from controller.service.settings.rollouts import RolloutSettings, UpdateSettings
 from schemas.base import DEVICE_ID_PATTERN
 from schemas.broker_address import BrokerAddress
+from schemas.key_text import raw_public_key
 
 ProtectedDeviceId = Annotated[str, StringConstraints(pattern=DEVICE_ID_PATTERN)]
 ProtectedTag = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._:/-]{1,64}$")]
@@ -84,8 +85,16 @@ class StoreSettings(SettingsTable):
     audit_days: Annotated[int, Field(ge=1, le=36_500)] = 400
 
 
+def _public_key(text: str) -> str:
+    raw_public_key(text)
+    return text
+
+
 class PolicySettings(SettingsTable):
+    """`knowledge_keys`: keys of which one has to sign a knowledge file; without any, an import needs no signature."""
+
     paths: Annotated[tuple[ConfigPath, ...], Field(min_length=1)]
+    knowledge_keys: Annotated[tuple[Annotated[str, AfterValidator(_public_key)], ...], Field(max_length=16)] = ()
 
 
 IpNetwork = IPv4Network | IPv6Network

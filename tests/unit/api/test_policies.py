@@ -29,7 +29,7 @@ async def test_explain(api: Api) -> None:
     found = await api.json("GET", "/api/v1/devices/edge-1/explain")
     telnet, docker = found["items"]
     assert (telnet["rule"], telnet["result"]) == ("p/telnet", "fail")
-    assert telnet["facts"] == [{"name": "listening_ports", "value": "22, 23", "missing": ""}]
+    assert telnet["facts"] == [{"name": "listening_ports", "value": "22, 23", "missing": "", "knowledge": []}]
     assert docker["result"] == "pass"
     await api.json("GET", "/api/v1/devices/nobody/explain", 404)
 
