@@ -14,7 +14,7 @@ from device_agent.actions.base import (
     package_name,
     reject_unknown_params,
 )
-from device_agent.collectors.software.pending_updates import dnf_security
+from device_agent.collectors.software.pending_rpm import dnf_security
 from device_agent.host.apt import UNATTENDED, apt_get, upgrades
 from device_agent.host.execute import ExecuteError, run
 from device_agent.host.packages import installed, package_manager, package_scheme

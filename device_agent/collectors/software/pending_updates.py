@@ -1,56 +1,36 @@
-"""Lists pending updates as apt, dnf, apk and opkg report them, and the security updates where they distinguish them."""
+"""Lists pending updates as apt, dnf, zypper, apk and opkg report them, and the security updates they distinguish."""
 
 import re
-import shutil
 import time
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Final
 
 from device_agent.collectors.base import DAY_SECONDS
+from device_agent.collectors.software import pending_apt
+from device_agent.collectors.software.pending_model import PendingUpdate, PendingUpdates
+from device_agent.collectors.software.pending_rpm import list_dnf, list_zypper, repository_metadata
+from device_agent.collectors.software.sources import source_entries
 from device_agent.errors import FactsUnavailableError
-from device_agent.host.apt import AptUpgrade, apt_get, apt_list, listed, lists_refreshed_at, upgrades
+from device_agent.host.apt import lists_refreshed_at
 from device_agent.host.execute import run
+from device_agent.host.files import list_files
+from device_agent.host.packages import package_manager
 from device_agent.host.system import System
 
 # With older package lists, "no pending updates" would be meaningless.
 MAX_LISTS_AGE_DAYS: Final = 7
 _SECONDS: Final = 50.0
-_UPDATES_PENDING: Final = 100  # exit status of `dnf check-update`
-_NEVRA: Final = re.compile(r"^(?P<name>[^\s:]{1,200})-(?P<evr>(?:\d+:)?[^-\s:]+-[^-\s]+)\.(?P<arch>[a-z0-9_]+)$")
-_DATE: Final = re.compile(r"^\d{4}-\d\d-\d\d$")
-_UPDATED: Final = re.compile(r"^\s*(?:Updated|Issued)\s*:\s*(\d{4}-\d\d-\d\d)", re.MULTILINE)
 _APK: Final = re.compile(r"^(?P<name>\S+)-(?P<new>\d\S*-r\d+) .*\[upgradable from: (?P=name)-(?P<old>\S+)\]$")
-_INDEXES: Final = {
-    "rpm": ("/var/cache/dnf", "*/repodata/repomd.xml", "/var/cache/libdnf5", "*/repodata/repomd.xml"),
-    "apk": ("/var/cache/apk", "APKINDEX*", "/etc/apk/cache", "APKINDEX*"),
-    "opkg": ("/var/opkg-lists", "*", "/tmp/opkg-lists", "*"),  # noqa: S108 - OpenWrt's own path
+_REFRESH: Final = {
+    "apt": "apt-get update",
+    "dnf": "dnf makecache",
+    "zypper": "zypper refresh",
+    "apk": "apk update",
+    "opkg": "opkg update",
 }
-_REFRESH: Final = {"deb": "apt-get update", "rpm": "dnf makecache", "apk": "apk update", "opkg": "opkg update"}
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class PendingUpdate:
-    """A package with its installed and its available version."""
-
-    name: str
-    old: str
-    new: str
-
-
-@dataclass(frozen=True, slots=True)
-class PendingUpdates:
-    """All pending updates and the security updates.
-
-    `security` is None if the manager does not distinguish them, `oldest` the date of the oldest security update;
-    `reason` explains whichever of both is missing.
-    """
-
-    all: tuple[PendingUpdate, ...]
-    security: tuple[PendingUpdate, ...] | None
-    oldest: datetime | None = None
-    reason: str = ""
+_APK_CACHES: Final = ("/var/cache/apk", "/etc/apk/cache")
+_OPKG_LISTS: Final = ("/var/opkg-lists", "/tmp/opkg-lists", "/var/lib/opkg/lists")  # noqa: S108 - OpenWrt's own path
 
 
 def list_pending_updates(system: System, scheme: str, installed: Mapping[str, str]) -> PendingUpdates:
@@ -66,18 +46,12 @@ def list_pending_updates(system: System, scheme: str, installed: Mapping[str, st
         ExecuteError: the manager failed.
     """
     if scheme == "deb":
-        upgrades = _apt(system)
-        every = {PendingUpdate(upgrade.name, upgrade.old, upgrade.new) for upgrade in upgrades}
-        security = {
-            PendingUpdate(upgrade.name, upgrade.old, upgrade.new) for upgrade in upgrades if upgrade.is_security
-        }
-        return PendingUpdates(
-            tuple(sorted(every)), tuple(sorted(security)), reason="apt does not record the age of an update"
-        )
+        return pending_apt.list_apt(system)
     if not system.is_live:
         raise FactsUnavailableError("pending updates can be listed on the running system only")
     if scheme == "rpm":
-        return _dnf(installed)
+        is_zypper = package_manager(system, scheme) == "zypper"
+        return list_zypper(system) if is_zypper else list_dnf(system, installed)
     if scheme == "apk":
         every_apk = apk_upgrades(run(["apk", "list", "--upgradable"], seconds=_SECONDS).stdout)
         return PendingUpdates(every_apk, None, reason="apk does not distinguish security updates")
@@ -85,84 +59,62 @@ def list_pending_updates(system: System, scheme: str, installed: Mapping[str, st
     return PendingUpdates(every_opkg, None, reason="opkg does not distinguish security updates")
 
 
-def _apt(system: System) -> tuple[AptUpgrade, ...]:
-    if shutil.which("apt"):
-        return listed(run(apt_list(system), seconds=_SECONDS).stdout)
-    return upgrades(run(apt_get(system, "-s", "-o", "Debug::NoLocking=1", "dist-upgrade"), seconds=_SECONDS).stdout)
-
-
-def _refreshed_at(system: System, scheme: str) -> float | None:
-    if scheme == "deb":
-        return lists_refreshed_at(system)
-    indexes = _INDEXES[scheme]
-    times = [
-        path.stat().st_mtime
-        for folder, pattern in zip(indexes[::2], indexes[1::2], strict=True)
-        for path in system.path(folder).glob(pattern)
-        if path.is_file()
-    ]
-    return max(times, default=None)
-
-
 def require_recent_lists(system: System, scheme: str, now: float) -> None:
     """Checks the age of the package lists; `now` is Unix time.
 
     Raises:
-        FactsUnavailableError: the lists are missing or too old.
+        FactsUnavailableError: the lists of a source are missing or too old, or cannot be told.
     """
-    refreshed_at, program = _refreshed_at(system, scheme), _REFRESH[scheme]
-    if refreshed_at is None:
-        raise FactsUnavailableError(f"the package lists were never fetched: run {program}")
-    if now - refreshed_at > MAX_LISTS_AGE_DAYS * DAY_SECONDS:
-        day = time.strftime("%Y-%m-%d", time.gmtime(refreshed_at))
-        raise FactsUnavailableError(f"the package lists are of {day}: run {program}")
+    manager = package_manager(system, scheme)
+    program = _REFRESH[manager]
+    if scheme == "deb":
+        times = {"": lists_refreshed_at(system)}
+    elif scheme == "rpm":
+        times = {name: _modified(path) for name, path in repository_metadata(system, manager).items()}
+    elif scheme == "apk":
+        times = _apk_indexes(system)
+    else:
+        lists = {name: _opkg_list(system, name) for name in _feeds(system, scheme)}
+        times = {name: _modified(path) for name, path in lists.items()}
+    for name, refreshed_at in times.items():
+        of_what = f" of {name}" if name and len(times) > 1 else ""
+        if refreshed_at is None:
+            raise FactsUnavailableError(f"the package lists{of_what} were never fetched: run {program}")
+        if now - refreshed_at > MAX_LISTS_AGE_DAYS * DAY_SECONDS:
+            day = time.strftime("%Y-%m-%d", time.gmtime(refreshed_at))
+            raise FactsUnavailableError(f"the package lists{of_what} are of {day}: run {program}")
 
 
-def _dnf(installed: Mapping[str, str]) -> PendingUpdates:
-    dnf = ["dnf", "-q", "-C"]
-    advisories = run([*dnf, "updateinfo", "list", "--security", "--updates"], seconds=_SECONDS).stdout
-    updates = run([*dnf, "check-update"], seconds=_SECONDS, ok_statuses=frozenset({0, _UPDATES_PENDING})).stdout
-    security, oldest = dnf_security(advisories, installed)
-    if security and oldest is None:
-        details = run([*dnf, "updateinfo", "info", "--security", "--updates"], seconds=_SECONDS).stdout
-        oldest = _oldest_advisory(_UPDATED.findall(details))
-    return PendingUpdates(dnf_updates(updates, installed), security, oldest)
+def why_security_is_unknown(system: System, pending: PendingUpdates, now: float) -> str:
+    """Returns why the lists of the security sources do not tell the present; empty if they do."""
+    return pending_apt.why_too_old(system, pending, now - MAX_LISTS_AGE_DAYS * DAY_SECONDS, now)
 
 
-def dnf_security(text: str, installed: Mapping[str, str]) -> tuple[tuple[PendingUpdate, ...], datetime | None]:
-    """Parses `updateinfo list --security --updates`; only dnf 5 prints dates."""
-    updates: dict[str, PendingUpdate] = {}
-    dates = []
-    for fields in map(str.split, text.splitlines()):
-        match = next((match for field in fields[1:] if (match := _NEVRA.match(field))), None)
-        if match is not None:
-            name = match["name"]
-            updates[name] = PendingUpdate(name, installed.get(name, ""), match["evr"])
-            dates += [field for field in fields if _DATE.match(field)]
-    return tuple(sorted(updates.values())), _oldest_advisory(dates)
+def _modified(path: Path | None) -> float | None:
+    return path.stat().st_mtime if path is not None else None
 
 
-def _oldest_advisory(dates: Iterable[str]) -> datetime | None:
-    parsed = []
-    for text in dates:
-        try:
-            parsed.append(datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=UTC))
-        except ValueError:
-            continue
-    return min(parsed, default=None)
+def _feeds(system: System, scheme: str) -> list[str]:
+    reading = source_entries(system, scheme)
+    if reading.gaps:
+        raise FactsUnavailableError(f"the package sources are not known: {reading.gaps[0].reason}")
+    remote = [entry["name"] for entry in reading.value if not entry["url"].startswith(("/", "file:"))]
+    if not remote:
+        raise FactsUnavailableError("no package source is configured")
+    return remote
 
 
-def dnf_updates(text: str, installed: Mapping[str, str]) -> tuple[PendingUpdate, ...]:
-    """Parses `check-update` (name.arch, version, repository) up to the list of obsoleted packages."""
-    updates = set()
-    for line in text.splitlines():
-        if line.startswith("Obsoleting"):
-            break
-        fields = line.split()
-        name, dot, _ = fields[0].rpartition(".") if fields else ("", "", "")
-        if len(fields) == 3 and dot and "-" in fields[1]:
-            updates.add(PendingUpdate(name, installed.get(name, ""), fields[1]))
-    return tuple(sorted(updates))
+def _apk_indexes(system: System) -> dict[str, float | None]:
+    """Returns the times of as many indexes as there are sources; the names of the files do not tell the source."""
+    feeds = _feeds(system, "apk")
+    files = [file for folder in _APK_CACHES for file in list_files(system.path(folder), "APKINDEX*")]
+    times = sorted((file.stat().st_mtime for file in files), reverse=True)
+    return {name: times[number] if number < len(times) else None for number, name in enumerate(feeds)}
+
+
+def _opkg_list(system: System, feed: str) -> Path | None:
+    paths = (system.path(f"{folder}/{feed}") for folder in _OPKG_LISTS)
+    return next((path for path in paths if path.is_file()), None)
 
 
 def apk_upgrades(text: str) -> tuple[PendingUpdate, ...]:

@@ -1,67 +1,208 @@
-"""Detects whether updates are installed automatically."""
+"""Detects whether updates are installed automatically: configured, and started by a timer or cron that is on."""
 
-import os
+import re
+from collections.abc import Iterable
+from fnmatch import fnmatchcase
 from typing import Final
 
-from device_agent.collectors.software import apt_conf
-from device_agent.collectors.software.sources import parse_repos
-from device_agent.host.files import list_files, read_text
-from device_agent.host.system import System
+from device_agent.collectors.software.apt_conf import AptSettings, read_settings
+from device_agent.collectors.software.config_files import matching_files
+from device_agent.collectors.software.sources_rpm import parse_sections
+from device_agent.errors import FactsUnavailableError
+from device_agent.host.apt import LISTS, AptRelease, read_release
+from device_agent.host.files import list_files, parse_key_values, read_text
+from device_agent.host.os_release import read_os_release
+from device_agent.host.packages import package_manager
+from device_agent.host.reading import GapRecorder, ReadingGap
+from device_agent.host.system import System, process_names
+from device_agent.host.systemd import Systemd, is_booted
 
-_UNITS: Final = "/etc/systemd/system"
+_UNIT_FOLDERS: Final = ("/etc/systemd/system", "/run/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system")
+_NOT_OPENED: Final = frozenset({"disabled", "masked", "masked-runtime", "bad", ""})
 _APT_INSTALLERS: Final = ("/usr/bin/unattended-upgrade", "/usr/bin/unattended-upgrades")
+_APT_TIMERS: Final = ("apt-daily.timer", "apt-daily-upgrade.timer")  # fetch the lists, and install
+_APT_CRON: Final = ("/etc/cron.daily/apt-compat", "/etc/cron.daily/apt")
+_INTERVAL: Final = re.compile(r"(\d+)[smhd]?", re.ASCII)
+_EVERY_PACKAGE: Final = frozenset({"", "*", ".", ".*", "^.*", ".*$", "^.*$", ".+", "^.+$", "^"})
+_ORIGIN_KEYS: Final = {
+    **dict.fromkeys(("o", "origin"), "origin"),
+    **dict.fromkeys(("l", "label"), "label"),
+    **dict.fromkeys(("a", "archive", "suite"), "suite"),
+    **dict.fromkeys(("n", "codename"), "codename"),
+}
 _DNF_CONFIGS: Final = ("/usr/share/dnf5/dnf5-plugins/automatic.conf", "/etc/dnf/automatic.conf")
 _DNF_TIMERS: Final = ("dnf-automatic.timer", "dnf5-automatic.timer")
 _DNF_INSTALL_TIMER: Final = "dnf-automatic-install.timer"
+_ZYPPER_TIMERS: Final = ("os-update.timer", "transactional-update.timer")
+_ZYPPER_CRON: Final = tuple(f"/etc/cron.{often}/opensuse.org-online_update" for often in ("daily", "weekly", "monthly"))
+_IMAGE_UNITS: Final = ("zincati.service", "bootc-fetch-apply-updates.timer")
 _CRON: Final = (
-    "/etc/crontabs",
-    "/var/spool/cron/crontabs",
-    "/etc/periodic/daily",
-    "/etc/periodic/weekly",
-    "/etc/cron.d",
+    "/etc/crontabs/*",
+    "/var/spool/cron/crontabs/*",
+    "/etc/periodic/daily/*",
+    "/etc/periodic/weekly/*",
+    "/etc/cron.d/*",
+)
+_CRON_DAEMONS: Final = frozenset({"cron", "crond", "cronie", "dcron", "fcron", "anacron"})
+_CRON_STARTS: Final = (
+    *("/etc/runlevels/*", "/etc/rc.d", "/etc/rc[2-5].d", "/etc/init.d", "/etc/systemd/system/*.wants"),
 )
 _YES: Final = frozenset({"yes", "true", "1", "on"})
 _UPGRADERS: Final = frozenset({"apk", "opkg"})
+_SIMULATED: Final = frozenset({"-s", "--simulate", "--dry-run", "--noaction"})
 
 
 def is_unattended(system: System, scheme: str) -> bool:
     """Whether the package manager's own mechanism (or a cron job for apk and opkg) installs updates.
 
     Raises:
-        OSError: a configuration file cannot be read.
+        FactsUnavailableError: a configuration was not understood.
+        OSError, ExecuteError: it cannot be read, or systemd does not answer.
     """
     if scheme == "deb":
         return _apt(system)
     if scheme == "rpm":
-        return _dnf(system)
-    files = (path for folder in _CRON for path in list_files(system.path(folder)))
-    return any(_upgrades(line) for path in files for line in read_text(path).splitlines())
+        manager = package_manager(system, scheme)
+        return {"dnf": _dnf, "zypper": _zypper, "rpm-ostree": _rpm_ostree}[manager](system)
+    return _cron_upgrades(system)
 
 
-def _upgrades(line: str) -> bool:
-    fields = line.split()
-    is_comment = fields[:1] == [] or fields[0].startswith("#")
-    return not is_comment and "upgrade" in fields and any(field.rpartition("/")[2] in _UPGRADERS for field in fields)
+def _raise_gaps(gaps: Iterable[ReadingGap]) -> None:
+    for gap in gaps:
+        raise FactsUnavailableError(f"{gap.reason} ({gap.source})" if gap.source else gap.reason)
+
+
+def _is_on(system: System, unit: str) -> bool:
+    """Whether a unit is started with the system, and runs where systemd does."""
+    if is_booted(system):
+        shown = Systemd().show(unit, "LoadState", "UnitFileState", "ActiveState")
+        is_opened = shown["LoadState"] == "loaded" and shown["UnitFileState"] not in _NOT_OPENED
+        return is_opened and shown["ActiveState"] == "active"
+    files = [system.path(f"{folder}/{unit}") for folder in _UNIT_FOLDERS]
+    first = next((path for path in files if path.is_symlink() or path.exists()), None)
+    if first is None or (first.is_symlink() and first.readlink().name == "null"):
+        return False
+    return any(path.name == unit for folder in _UNIT_FOLDERS for path in system.path(folder).glob(f"*.wants/{unit}"))
+
+
+def _has_systemd(system: System) -> bool:
+    return any(system.path(folder).is_dir() for folder in _UNIT_FOLDERS)
+
+
+def _cron_runs(system: System) -> bool:
+    if system.is_live:
+        return bool(_CRON_DAEMONS.intersection(process_names(system).values()))
+    names = [path.name for start in _CRON_STARTS for path in system.root.glob(f"{start.lstrip('/')}/*")]
+    plain = {re.sub(r"^S\d\d", "", name).removesuffix(".service").removeprefix("busybox-") for name in names
+             if not name.startswith("K")}  # fmt: skip
+    return bool(_CRON_DAEMONS & plain)
 
 
 def _apt(system: System) -> bool:
-    settings = apt_conf.settings(system)
-    interval = settings.get("apt::periodic::unattended-upgrade", "0").strip()
-    is_on = interval not in ("", "0") and settings.get("apt::periodic::enable", "1").strip() != "0"
-    has_program = any(system.path(program).is_file() for program in _APT_INSTALLERS)
-    return is_on and has_program and not _is_masked(system, "apt-daily-upgrade.timer")
+    if not any(system.path(program).is_file() for program in _APT_INSTALLERS):
+        return False
+    reading = read_settings(system)
+    _raise_gaps(reading.gaps)
+    settings = reading.value
+    if settings.values.get("apt::periodic::enable", "1").strip() == "0":
+        return False
+    jobs = ("apt::periodic::update-package-lists", "apt::periodic::unattended-upgrade")
+    if not all(_is_interval_on(settings.values.get(name, "0").strip()) for name in jobs):
+        return False
+    if _has_systemd(system):
+        is_started = all(_is_on(system, timer) for timer in _APT_TIMERS)
+    else:
+        is_started = any(system.path(path).is_file() for path in _APT_CRON) and _cron_runs(system)
+    return is_started and _may_install(system, settings)
 
 
-def _is_masked(system: System, unit: str) -> bool:
-    path = system.path(f"{_UNITS}/{unit}")
-    return path.is_symlink() and os.readlink(path) == "/dev/null"  # noqa: PTH115 - the link's text, not its target
+def _is_interval_on(text: str) -> bool:
+    match = _INTERVAL.fullmatch(text or "0")
+    if match is None and text != "always":
+        raise FactsUnavailableError(f"not an interval of apt's: {text[:32]}")
+    return match is None or int(match[1]) > 0
+
+
+def _may_install(system: System, settings: AptSettings) -> bool:
+    """Whether unattended-upgrade's origins include the one of the security updates (any, where there is none)."""
+    origins = [_of_allowed_origin(item) for item in settings.lists.get("unattended-upgrade::allowed-origins", ())]
+    origins += [_of_pattern(item) for item in settings.lists.get("unattended-upgrade::origins-pattern", ())]
+    excluded = settings.lists.get("unattended-upgrade::package-blacklist", ())
+    if not origins or _EVERY_PACKAGE.intersection(item.strip() for item in excluded):
+        return False
+    files = [*list_files(system.path(LISTS), "*_InRelease"), *list_files(system.path(LISTS), "*_Release")]
+    releases = [read_release(file) for file in files]
+    if not releases:
+        raise FactsUnavailableError("no package list says which origins there are: run apt-get update")
+    wanted = [release for release in releases if release.is_security] or releases
+    distribution = read_os_release(system)
+    return any(_matches(origin, release, distribution) for origin in origins for release in wanted)
+
+
+def _of_allowed_origin(item: str) -> dict[str, str]:
+    origin, _, suite = item.rpartition(":")
+    return {"origin": origin, "suite": suite}
+
+
+def _of_pattern(item: str) -> dict[str, str]:
+    if item.strip() == "*":
+        return {}
+    pairs = [part.partition("=") for part in item.split(",")]
+    return {key.strip(): value.strip() for key, _, value in pairs}
+
+
+def _matches(origin: dict[str, str], release: AptRelease, distribution: dict[str, str]) -> bool:
+    """Whether a Release file matches; sites and components are in other files, and match nothing here."""
+    names = {
+        "${distro_id}": distribution.get("ID", "").capitalize(),
+        "${distro_codename}": distribution.get("VERSION_CODENAME", ""),
+    }
+    for key, wanted in origin.items():
+        attribute = _ORIGIN_KEYS.get(key)
+        pattern = wanted
+        for variable, value in names.items():
+            pattern = pattern.replace(variable, value)
+        if attribute is None or not fnmatchcase(getattr(release, attribute), pattern):
+            return False
+    return True
 
 
 def _dnf(system: System) -> bool:
-    linked = {path.name for path in system.path(_UNITS).glob("*.wants/*.timer")}
-    if _DNF_INSTALL_TIMER in linked:
+    if _is_on(system, _DNF_INSTALL_TIMER):
         return True
+    gaps = GapRecorder()
     commands: dict[str, str] = {}
-    for config in _DNF_CONFIGS:
-        commands.update(parse_repos(read_text(system.path(config))).get("commands", {}))
-    return commands.get("apply_updates", "no").lower() in _YES and bool(linked.intersection(_DNF_TIMERS))
+    for file, text in matching_files(system, _DNF_CONFIGS, gaps):
+        commands.update(parse_sections(text, gaps, file).get("commands", {}))
+    _raise_gaps(gaps.gaps)
+    return commands.get("apply_updates", "no").lower() in _YES and any(_is_on(system, timer) for timer in _DNF_TIMERS)
+
+
+def _zypper(system: System) -> bool:
+    if any(_is_on(system, timer) for timer in _ZYPPER_TIMERS):
+        return True
+    return any(system.path(path).exists() for path in _ZYPPER_CRON) and _cron_runs(system)
+
+
+def _rpm_ostree(system: System) -> bool:
+    if any(_is_on(system, unit) for unit in _IMAGE_UNITS):
+        return True
+    policy = parse_key_values(read_text(system.path("/etc/rpm-ostreed.conf"))).get("AutomaticUpdatePolicy", "none")
+    return policy in {"stage", "apply"} and _is_on(system, "rpm-ostreed-automatic.timer")
+
+
+def _cron_upgrades(system: System) -> bool:
+    gaps = GapRecorder()
+    found = False
+    for file, text in matching_files(system, _CRON, gaps):
+        is_started = "/periodic/" not in file or system.path(file).stat().st_mode & 0o111
+        found = found or bool(is_started and any(_upgrades(line) for line in text.splitlines()))
+    if not found:
+        _raise_gaps(gaps.gaps)
+    return found and _cron_runs(system)
+
+
+def _upgrades(line: str) -> bool:
+    fields = line.partition("#")[0].split()
+    is_upgrader = any(field.rpartition("/")[2] in _UPGRADERS for field in fields)
+    return is_upgrader and "upgrade" in fields and not _SIMULATED.intersection(fields)

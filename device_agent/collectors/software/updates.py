@@ -4,6 +4,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,11 +12,11 @@ from pydantic import TypeAdapter
 
 from device_agent.collectors.base import DAY_SECONDS, MAX_AGE_DAYS, Section, SectionBuilder, days_between
 from device_agent.collectors.software import inventory, kernels, unattended_upgrades
+from device_agent.collectors.software.pending_model import PendingUpdate, PendingUpdates
 from device_agent.collectors.software.pending_updates import (
-    PendingUpdate,
-    PendingUpdates,
     list_pending_updates,
     require_recent_lists,
+    why_security_is_unknown,
 )
 from device_agent.errors import FactsUnavailableError
 from device_agent.host.files import write_whole
@@ -92,7 +93,10 @@ class UpdatesCollector:
         with section.capture(*_PENDING_FIELDS):
             if hidden := why_updates_are_hidden(system, scheme):
                 raise FactsUnavailableError(hidden)
-            self.add_pending(section, self._query_manager(system, scheme, versions, now), now)
+            pending = self._query_manager(system, scheme, versions, now)
+            if reason := why_security_is_unknown(system, pending, now):
+                pending = replace(pending, security=None, reason=reason)
+            self.add_pending(section, pending, now)
         return section.build()
 
     def _query_manager(self, system: System, scheme: str, versions: Mapping[str, str], now: float) -> PendingUpdates:
@@ -111,6 +115,8 @@ class UpdatesCollector:
         urgent = sorted({update.name for update in updates.security or ()})
         others = sorted({update.name for update in updates.all}.difference(urgent))
         section.set(pending=len(updates.all), pending_names=[*urgent, *others])
+        if updates.hidden:
+            section.gap("pending", "pending_names", reason=updates.hidden)
         if updates.security is None:
             section.gap(*_PENDING_FIELDS[1:], reason=updates.reason)
             return

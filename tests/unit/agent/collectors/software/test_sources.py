@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from device_agent.collectors.software import apt_conf, sources, sources_apt
+from device_agent.collectors.software import apt_conf, sources, sources_apt, sources_rpm
 from device_agent.domain.report_limits import normalise_findings
 from device_agent.errors import FactsUnavailableError
 from device_agent.host.packages import package_scheme
+from device_agent.host.reading import GapRecorder
 from device_agent.host.system import System
 from tests.support.root_folder import gap_texts, put_all
 
@@ -40,7 +41,6 @@ DEBIAN = {
         "deb http://deb.debian.org/debian bookworm main\n"
         "deb [arch=amd64 trusted=yes] https://me:secret@repo.example/apt ./\n"
         "deb-src [signed-by=/usr/share/keyrings/a.gpg] https://deb.debian.org/debian bookworm main\n"
-        "nonsense\n"
     ),
     "etc/apt/sources.list.d/vendor.sources": (
         "# a comment\nTypes: deb\nURIs: https://one.example/x\n https://two.example/y\nSuites: stable\n"
@@ -66,6 +66,11 @@ def test_sources_of_debian(tmp_path: Path) -> None:
     assert section["keyrings"] == ["/etc/apt/trusted.gpg.d/vendor.asc"]
     assert "secret" not in repr(section)
     assert gap_texts(section) == []
+    # apt refuses all sources because of one line that it does not know.
+    put_all(tmp_path, {"etc/apt/sources.list": DEBIAN["etc/apt/sources.list"] + "nonsense\n"})
+    section = collect(tmp_path)
+    assert len(section["partial"]["entries"]) == 6
+    assert gap_texts(section) == ["entries: not a type of source (/etc/apt/sources.list, line 5)"]
 
 
 def test_an_insecure_apt_setting_applies_to_every_source(tmp_path: Path) -> None:
@@ -155,21 +160,23 @@ def test_sources_of_this_machine_match_apt() -> None:
     config = subprocess.run(["apt-config", "dump"], capture_output=True, text=True, check=True, timeout=60).stdout
     for name in ("APT::Periodic::Unattended-Upgrade", "APT::Install-Recommends", "APT::Get::AllowUnauthenticated"):
         match = re.search(rf'^{name} "(.*)";$', config, re.MULTILINE | re.IGNORECASE)
-        parsed = apt_conf.settings(System()).get(name.lower())
+        parsed = apt_conf.read_settings(System()).value.values.get(name.lower())
         assert parsed is None or (match is not None and match[1] == parsed)
 
 
 @settings(max_examples=300, deadline=None)
 @given(st.text(alphabet='deb -src[]=:/.#\n\t"{};*aUIRsTy\x00é', max_size=300))
 def test_any_text_is_parsed_without_an_error(text: str) -> None:
-    for _, _, url, options in (*sources_apt.lines(text), *sources_apt.stanzas(text)):
-        assert url
-        assert isinstance(options, dict)
-    list(apt_conf.parse(text))
-    sources.parse_repos(text)
+    gaps = GapRecorder()
+    for source in (*sources_apt.lines(text, gaps, "x"), *sources_apt.stanzas(text, gaps, "x")):
+        assert source.url
+    list(apt_conf.parse(text, gaps, "x"))
+    sources_rpm.parse_sections(text, gaps, "x")
     assert sources.transport_of(text)
 
 
 @pytest.mark.parametrize("text", ["/*" * 100_000, '"' * 200_001, "{" * 200_000, "a " * 100_000])
 def test_long_malformed_text_takes_linear_time(text: str) -> None:
-    assert list(apt_conf.parse(text)) == []
+    gaps = GapRecorder()
+    list(apt_conf.parse(text, gaps, "x"))
+    assert gaps.gaps or text.startswith("/")

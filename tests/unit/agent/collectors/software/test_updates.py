@@ -15,8 +15,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from device_agent.collectors.base import SectionBuilder
-from device_agent.collectors.software import inventory, kernels, pending_updates, unattended_upgrades, updates
-from device_agent.collectors.software.pending_updates import PendingUpdate, PendingUpdates
+from device_agent.collectors.software import (
+    inventory,
+    kernels,
+    pending_rpm,
+    pending_updates,
+    updates,
+)
+from device_agent.collectors.software.pending_model import PendingUpdate, PendingUpdates
 from device_agent.domain.report_limits import normalise_findings
 from device_agent.errors import FactsUnavailableError
 from device_agent.host.apt import listed, upgrades
@@ -27,6 +33,7 @@ from tests.support.pki import NOW
 from tests.support.root_folder import gap_texts, put_all
 
 DAY = 86_400.0
+ARCHITECTURE = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "armhf"}.get(platform.machine(), "amd64")
 STATUS = """Package: libssl3
 Status: install ok installed
 Source: openssl (3.0.17-1)
@@ -111,49 +118,6 @@ def test_installed_packages_of_this_machine_match_dpkg() -> None:
     assert {(p.name, p.version, p.source or p.name) for p in packages} == listed_by_dpkg
 
 
-@pytest.mark.parametrize(
-    ("conf", "program", "masked", "expected"),
-    [
-        ('APT::Periodic::Unattended-Upgrade "1";', True, False, True),
-        ('APT { Periodic { Unattended-Upgrade "7"; }; };', True, False, True),
-        ('APT::Periodic::Unattended-Upgrade "0";', True, False, False),
-        ('// APT::Periodic::Unattended-Upgrade "1";', True, False, False),
-        ('APT::Periodic::Unattended-Upgrade "1"; APT::Periodic::Enable "0";', True, False, False),
-        ('APT::Periodic::Unattended-Upgrade "1";', False, False, False),
-        ('APT::Periodic::Unattended-Upgrade "1";', True, True, False),
-        ("", True, False, False),
-    ],
-)
-def test_unattended_upgrades_of_apt(tmp_path: Path, conf: str, program: bool, masked: bool, expected: bool) -> None:
-    put_all(tmp_path, {"var/lib/dpkg/status": "", "etc/apt/apt.conf.d/20auto-upgrades": conf})
-    if program:
-        put_all(tmp_path, {"usr/bin/unattended-upgrade": ""})
-    if masked:
-        (tmp_path / "etc/systemd/system").mkdir(parents=True)
-        (tmp_path / "etc/systemd/system/apt-daily-upgrade.timer").symlink_to("/dev/null")
-    assert collect(tmp_path)["unattended"] is expected
-
-
-def test_unattended_upgrades_of_dnf_and_apk(tmp_path: Path) -> None:
-    system = System(tmp_path)
-    assert unattended_upgrades.is_unattended(system, "rpm") is False
-    put_all(tmp_path, {"etc/dnf/automatic.conf": "[commands]\napply_updates = yes\n"})
-    assert unattended_upgrades.is_unattended(system, "rpm") is False, "no timer starts it"
-    wants = tmp_path / "etc/systemd/system/timers.target.wants"
-    wants.mkdir(parents=True)
-    (wants / "dnf-automatic.timer").symlink_to("/usr/lib/systemd/system/dnf-automatic.timer")
-    assert unattended_upgrades.is_unattended(system, "rpm") is True
-    put_all(tmp_path, {"etc/dnf/automatic.conf": "[commands]\napply_updates = no\n"})
-    assert unattended_upgrades.is_unattended(system, "rpm") is False
-    (wants / "dnf-automatic-install.timer").symlink_to("/usr/lib/systemd/system/dnf-automatic-install.timer")
-    assert unattended_upgrades.is_unattended(system, "rpm") is True
-    assert unattended_upgrades.is_unattended(system, "apk") is False
-    put_all(tmp_path, {"etc/crontabs/root": "# 0 3 * * * apk upgrade\n"})
-    assert unattended_upgrades.is_unattended(system, "apk") is False
-    put_all(tmp_path, {"etc/crontabs/root": "0 3 * * * apk -U upgrade\n"})
-    assert unattended_upgrades.is_unattended(system, "apk") is True
-
-
 def test_installed_kernels_are_ordered_by_release(tmp_path: Path) -> None:
     with pytest.raises(FactsUnavailableError, match="no installed kernel"):
         kernels.newest_and_current(System(tmp_path))
@@ -219,20 +183,18 @@ FEDORA-2024-90a1b2c3d4 security Moderate  vim-data-2:9.1.571-1.fc40.noarch   202
 
 def test_pending_updates_are_parsed_from_dnf() -> None:
     installed = {"openssl": "1:3.0.8-1.fc38"}
-    updates, oldest = pending_updates.dnf_security(DNF4, installed)
+    updates, oldest = pending_rpm.dnf_security(DNF4, installed)
     assert updates == (
         PendingUpdate("openssl", "1:3.0.8-1.fc38", "1:3.0.9-2.fc38"),
         PendingUpdate("openssl-libs", "", "1:3.0.9-2.fc38"),
         PendingUpdate("python3-pip", "", "22.3.1-3.fc38"),
     )
     assert oldest is None
-    updates, oldest = pending_updates.dnf_security(DNF5, {})
+    updates, oldest = pending_rpm.dnf_security(DNF5, {})
     assert [update.name for update in updates] == ["openssl-libs", "vim-data"]
     assert oldest == datetime(2024, 6, 30, tzinfo=UTC)
     text = "\nopenssl.x86_64   1:3.0.9-2.fc38   updates\nObsoleting Packages\nold.x86_64  1-1  updates\n"
-    assert pending_updates.dnf_updates(text, installed) == (
-        PendingUpdate("openssl", "1:3.0.8-1.fc38", "1:3.0.9-2.fc38"),
-    )
+    assert pending_rpm.dnf_updates(text, installed) == (PendingUpdate("openssl", "1:3.0.8-1.fc38", "1:3.0.9-2.fc38"),)
 
 
 def test_pending_updates_are_parsed_from_apk_and_opkg() -> None:
@@ -244,11 +206,13 @@ def test_pending_updates_are_parsed_from_apk_and_opkg() -> None:
 
 
 def test_missing_or_old_package_lists_give_a_reason_instead_of_updates(tmp_path: Path) -> None:
-    for scheme, database, index in (
-        ("apk", "lib/apk/db/installed", "var/cache/apk/APKINDEX.0.tar.gz"),
-        ("opkg", "usr/lib/opkg/status", "var/opkg-lists/base"),
+    for scheme, database, index, sources, text in (
+        ("apk", "lib/apk/db/installed", "var/cache/apk/APKINDEX.0.tar.gz", "etc/apk/repositories", "https://x/main"),
+        ("opkg", "usr/lib/opkg/status", "var/opkg-lists/base", "etc/opkg.conf", "src/gz base https://x"),
     ):
         root = put_all(tmp_path / scheme, {database: ""})
+        assert "no package source is configured" in gap_texts(collect(root))[-1]
+        put_all(root, {sources: text})
         assert "never fetched" in gap_texts(collect(root))[-1]
         put_all(root, {index: ""})
         os.utime(root / index, (0, NOW.timestamp() - 8 * DAY))
@@ -318,14 +282,24 @@ def test_pending_updates_of_this_machine_match_apt() -> None:
 
 @pytest.mark.skipif(shutil.which("apt") is None, reason="no apt here")
 def test_apt_is_queried_again_only_after_a_change_or_six_hours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    root = put_all(tmp_path / "root", {"var/lib/dpkg/status": STATUS, "var/lib/apt/lists/x_Packages": ""})
+    name = "var/lib/apt/lists/x.example_dists_bookworm-security"
+    root = put_all(
+        tmp_path / "root",
+        {
+            "var/lib/dpkg/status": STATUS,
+            "etc/apt/sources.list": "deb https://x.example bookworm-security main\n",
+            f"{name}_main_binary-all_Packages": "",
+            f"{name}_main_binary-{ARCHITECTURE}_Packages": "",
+            f"{name}_Release": "Origin: Debian\nSuite: stable-security\nDate: Sun, 29 Nov 2026 00:53:13 UTC\n",
+        },
+    )
     calls = tmp_path / "calls"
     program = tmp_path / "bin/apt"
     program.parent.mkdir()
     program.write_text(f"#!/bin/sh\necho . >> {calls}\n")
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{program.parent}:/usr/bin:/bin")
-    now = [(root / "var/lib/apt/lists").stat().st_mtime]
+    now = [datetime(2026, 11, 30, tzinfo=UTC).timestamp()]
     collector = updates.UpdatesCollector(clock=lambda: now[0])
 
     def queries_apt() -> bool:
@@ -353,8 +327,8 @@ def test_any_text_is_parsed_without_an_error(tmp_path_factory: pytest.TempPathFa
             assert package.name
             assert "\n" not in str(package)
     list(inventory.rpm_lines(text))
-    pending_updates.dnf_security(text, {})
-    pending_updates.dnf_updates(text, {})
+    pending_rpm.dnf_security(text, {})
+    pending_rpm.dnf_updates(text, {})
     pending_updates.apk_upgrades(text)
     pending_updates.opkg_upgrades(text)
     kernels.release_key(text)
