@@ -11,7 +11,7 @@ from controller.adapters.emqx.client.api import EmqxApi, find_ban
 from controller.adapters.emqx.client.cluster import ClusterNodes
 from controller.adapters.emqx.client.http import ApiRequest
 from controller.adapters.emqx.client.models import ListingPage
-from controller.adapters.emqx.client.prefixes import PrefixesInUse
+from controller.adapters.emqx.client.prefixes import PrefixesInUse, own_rule
 from controller.domain.containment.plan import Subject
 from controller.ports.broker_tables import (
     BAN_MARK,
@@ -72,7 +72,7 @@ class EmqxTables(BrokerTables):
             unknown = []
             for row in page:
                 for topic in _topics(row) or ():
-                    if "$" in topic:
+                    if "$" in topic and not _is_own_rule(row, topic):
                         self._prefixes.note(topic)
                 if not isinstance(row, dict) or wanted(str(row.get("clientid"))):
                     rules = cache.find(row)
@@ -125,6 +125,12 @@ def _topics(row: Any) -> tuple[Any, ...] | None:
         return tuple([str(rule["topic"]) for rule in row["rules"]])
     except (TypeError, KeyError):
         return None  # reported as a wrong shape when it is parsed
+
+
+def _is_own_rule(row: Any, topic: str) -> bool:
+    """Whether the row names the topic only to deny it, as a restriction does."""
+    rules = [rule for rule in row["rules"] if str(rule["topic"]) == topic]
+    return all(own_rule(topic, str(rule.get("permission")), str(rule.get("action"))) for rule in rules)
 
 
 def _matches(row: Any, wanted: SubjectFilter) -> bool:

@@ -7,6 +7,7 @@ from typing import Final
 from controller.adapters.emqx.client import requests
 from controller.adapters.emqx.client.api import find_ban, find_sessions
 from controller.adapters.emqx.client.paths import Placeholder
+from controller.adapters.emqx.client.prefixes import own_rule
 from controller.adapters.emqx.client.requests import SUBSCRIPTIONS_AT_ONCE, portions
 from controller.adapters.emqx.containment.checks import disallowed_subscriptions
 from controller.adapters.emqx.containment.context import ContainmentRequest, RunContext
@@ -111,7 +112,8 @@ class WriteRestriction(BrokerAction):
             row = await run.api.send(self._read)
         present = row or ()
         for rule in present:
-            run.prefixes.note(rule.topic)
+            if not own_rule(rule.topic, rule.permission, rule.action):
+                run.prefixes.note(rule.topic)
         prefixes = run.prefixes.found
         if is_restriction(present, name_in_rules(self.subject), prefixes):
             return
@@ -214,7 +216,9 @@ class CutSubscriptions(SessionStep, BrokerAction):
     async def _cut_session(self, run: RunContext, client_id: str) -> None:
         rows = await run.api.send(self._read(client_id)) or ()
         for row in rows:
-            run.prefixes.note(row.topic)  # one that the rules do not deny yet is found missing by the read-back
+            run.prefixes.note(
+                row.topic, client_id
+            )  # one that the rules do not deny yet is found missing by the read-back
         topics = disallowed_subscriptions(client_id, [row.topic for row in rows])
         if not topics:
             return

@@ -3,6 +3,7 @@
 from controller.adapters.emqx.client import left_open_requests
 from controller.adapters.emqx.client.api import EmqxApi
 from controller.adapters.emqx.client.models import RouteRow
+from controller.adapters.emqx.client.prefixes import MAX_OF_ROUTES
 from controller.adapters.emqx.containment.context import ContainmentRequest, RunContext
 from controller.adapters.emqx.containment.steps import BrokerCheck
 from controller.domain.containment.plan import Subject
@@ -53,8 +54,12 @@ class LeftOpen(BrokerCheck):
             f"topics that begin with `$`, except {named}: `no_match` is {clean_text(no_match, 20)}, and no rule covers"
             " them all"
         )
-        if run.prefixes.are_too_many:
-            run.record.leave_open(f"more than {MAX_PREFIXES} prefixes with `$` are in use: not all of them are denied")
+        if left_out := run.prefixes.left_out:
+            named = clean_text(", ".join(left_out), MAX_TOPICS)
+            run.record.leave_open(
+                f"{len(left_out)} prefixes with `$` that are in use and not denied, since there are too many (at most"
+                f" {MAX_PREFIXES} in all, and {MAX_OF_ROUTES} that only clients use): {named}"
+            )
 
     async def _delayed(self, run: RunContext) -> None:
         try:
