@@ -22,7 +22,14 @@ from schemas.durations import parse_duration
 from schemas.enrolment import EnrolRequest, EnrolResponse
 
 _LOOPBACK: Final = frozenset({"127.0.0.1", "::1"})
-_STATUS: Final = {"token_refused": 401, "id_taken": 409, "id_reserved": 409, "wrong_device": 403, "id_not_allowed": 403}
+_STATUS: Final = {
+    "token_refused": 401,
+    "id_taken": 409,
+    "id_in_use": 409,
+    "id_reserved": 409,
+    "wrong_device": 403,
+    "id_not_allowed": 403,
+}
 
 router = APIRouter(prefix="/enrolment", tags=["enrolment"])
 _OPERATOR: Final = problems(401, 403, 404, 422, 429, 503)

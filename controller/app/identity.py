@@ -17,7 +17,7 @@ from controller.service.containment.identity_check import IdentityCheck
 from controller.service.fleet_state import FleetState
 from controller.service.identity.certificates import CertificateService
 from controller.service.identity.crl_publisher import CrlPublisher
-from controller.service.identity.enrolment import EnrolmentService
+from controller.service.identity.enrolment import BrokerClients, EnrolmentService
 from controller.service.identity.external_crls import ExternalCrlRefresher
 from controller.service.identity.renewal import RenewalService
 from controller.service.identity.revocation import RevocationService
@@ -78,7 +78,8 @@ async def identity_services(
     await certificates.publish()
     servers = wanted.device_servers or settings.mqtt.servers
     reserved = frozenset({own_name})
-    enrolment = EnrolmentService(certificates, fleet, servers, lambda: adapters.command_keys, reserved)
+    clients = BrokerClients(adapters.broker.control, adapters.broker.tables)
+    enrolment = EnrolmentService(certificates, fleet, servers, lambda: adapters.command_keys, clients, reserved)
     renewals = RenewalService(certificates, fleet, adapters.messages, log)
     revocation = RevocationService(certificates, fleet, log)
     external = None

@@ -254,6 +254,10 @@ class BrokerControl(ContainmentBroker, Protocol):
         """
         ...
 
+    async def has_session(self, client_id: str) -> bool:
+        """Whether the client is connected, or the broker keeps a session for it."""
+        ...
+
     async def proves_username(self, client_id: str) -> bool:
         """Whether the client is connected and proved its user name: by that name's password or by a certificate."""
         ...

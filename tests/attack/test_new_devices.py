@@ -6,14 +6,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from controller.domain.audit_kinds import AuditKind
 from controller.domain.guards.blast_radius import BlastRadius, BlastRadiusLimits
 from controller.domain.guards.guards import NEWCOMER_FOR, FleetGuards
 from controller.domain.identity.enrolment import matches_ids
 from controller.domain.policy.model import ContainmentLevel
+from controller.ports.broker_tables import AccessRule, Ban
+from controller.ports.errors import BrokerUnreachableError
 from tests.support.api import Api
 from tests.support.api import api as open_api
+from tests.support.clocks import START
 from tests.support.identity import request_for
 
 BASE = "/api/v1"
@@ -58,6 +62,56 @@ async def test_throw_away_devices_of_a_token_use_up_nothing_of_the_others(api: A
     shown = await api.json("GET", f"{BASE}/guard")
     assert (shown["contained"], shown["reached"]) == (1, False)
     assert shown["pools"] == [{"pool": f"token:{token_id}", "contained": LIMIT, "waiting": 1}]
+
+
+def _used(api: Api, name: str, what: str) -> None:
+    broker = api.harness.broker
+    match what:
+        case "a session":
+            broker.foreign_sessions.add(name)
+        case "a ban":
+            broker.bans_held[name] = Ban("clientid", name, "somebody", "", START, None)
+        case "access rules":
+            broker.rules_held[name] = (AccessRule("plant/#", "allow", "all"),)
+
+
+@pytest.mark.parametrize("what", ["a session", "a ban", "access rules"])
+@pytest.mark.parametrize("ids", [None, "plc-*"])
+async def test_a_fleet_token_takes_no_client_id_of_another_application(api: Api, what: str, ids: str | None) -> None:
+    """Finding: any free name could be enrolled, and the broker took its certificate for the other client's."""
+    secret, _ = await _token(api, **({} if ids is None else {"ids": ids}))
+    _used(api, "plc-gateway", what)
+    status, body = await _enrol(api, secret, "plc-gateway")
+    assert (status, body["error"]["code"]) == (409, "id_in_use")
+    assert what in body["error"]["message"]
+    (alert,) = [one.entry for one in await api.harness.store.audit(alerts_only=True)]
+    assert (alert.kind, alert.device_id) == (AuditKind.ENROLMENT_REFUSED, "plc-gateway")
+    assert (await _enrol(api, secret, "plc-1"))[0] == 200, "the token is not used up"
+
+
+async def test_an_operator_gives_the_id_of_a_client_to_a_device_by_name(api: Api) -> None:
+    secret, _ = await _token(api, uses=1, device_id="plc-gateway")
+    _used(api, "plc-gateway", "a session")
+    assert (await _enrol(api, secret, "plc-gateway"))[0] == 200
+
+
+async def test_nobody_enrols_freely_while_the_broker_cannot_be_asked(api: Api) -> None:
+    secret, _ = await _token(api)
+    api.harness.broker.fails.append(BrokerUnreachableError("no node answers"))
+    assert (await _enrol(api, secret, "edge-1"))[0] == 503
+    assert (await _enrol(api, secret, "edge-1"))[0] == 200, "later it is served"
+
+
+async def test_a_device_that_asks_again_is_not_taken_for_another_application(api: Api) -> None:
+    secret, _ = await _token(api)
+    key = ec.generate_private_key(ec.SECP256R1())
+    body = {"token": secret, "device_id": "edge-1", "csr": request_for("edge-1", key)}
+    for _ in range(2):
+        response = await api.client.post(
+            f"https://cordon{BASE}/enrolment/enrol", json=body, headers={"Authorization": ""}
+        )
+        assert response.status_code == 200
+        _used(api, "edge-1", "a session")
 
 
 async def test_the_alert_names_the_token(api: Api) -> None:

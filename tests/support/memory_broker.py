@@ -50,6 +50,7 @@ class MemoryBroker:
     rules_held: dict[str, AccessRules] = field(default_factory=dict)
     grades: dict[str, AuthStrength] = field(default_factory=dict)
     claims_username: set[str] = field(default_factory=set)  # clients that proved no user name
+    foreign_sessions: set[str] = field(default_factory=set)  # client ids of other applications
     is_open: bool = False  # accepts unauthenticated clients, so that the age of a session matters
     connected: dict[str, float] = field(default_factory=dict)  # since, in Unix seconds; absent: always
     fails: list[BrokerError] = field(default_factory=list)
@@ -163,6 +164,10 @@ class MemoryBroker:
         if heard_at is None or not self.is_open or grade not in (AuthStrength.PROVEN, AuthStrength.KNOWN):
             return grade
         return grade if was_connected(self.connected.get(client_id, 0.0), heard_at) else AuthStrength.LATER
+
+    async def has_session(self, client_id: str) -> bool:
+        self._call(f"session {client_id}")
+        return client_id in self.foreign_sessions
 
     async def proves_username(self, client_id: str) -> bool:
         return client_id not in self.claims_username

@@ -12,7 +12,10 @@ from controller.domain.effects import AuditEntry
 from controller.domain.events import DeviceEnrolled
 from controller.domain.identity.certificates import Certificate
 from controller.domain.identity.enrolment import ANY_LOWER_CASE, TOKEN_REFUSED, EnrolmentToken
+from controller.ports.broker import BrokerControl
+from controller.ports.broker_tables import BrokerTables
 from controller.ports.certificates import AuthorityError, CertificateRequest, CertificateRequestRefusedError
+from controller.ports.errors import BrokerUnreachableError
 from controller.service.fleet_state import FleetState, TooManyDevicesError
 from controller.service.identity.certificates import CertificateService
 from controller.service.ingest.rate_limit import TokenBuckets
@@ -48,6 +51,30 @@ class EnrolmentTokenRequest:
     ids: str = ANY_LOWER_CASE
 
 
+class BrokerClients:
+    """What the broker has under a client id already."""
+
+    def __init__(self, control: BrokerControl, tables: BrokerTables) -> None:
+        self._control = control
+        self._tables = tables
+
+    async def holding(self, client_id: str) -> str:
+        """Returns what it has: a session, a ban or access rules; empty if nothing.
+
+        Raises:
+            BrokerError: it cannot be asked.
+        """
+        if await self._control.has_session(client_id):
+            return "a session"
+        cluster = await self._tables.cluster()
+        if not cluster.answering:
+            raise BrokerUnreachableError("no node of the broker answers")
+        node = cluster.answering[0]
+        if await self._tables.ban_of(node, client_id) is not None:
+            return "a ban"
+        return "access rules" if await self._tables.rules_of(node, client_id) else ""
+
+
 class EnrolmentRefusedError(AuthorityError):
     """The enrolment is refused; `code` is for programs."""
 
@@ -70,8 +97,10 @@ class EnrolmentService:
         fleet: FleetState,
         servers: tuple[str, ...],
         keys: Callable[[], tuple[str, ...]],
+        clients: BrokerClients,
         reserved: frozenset[str] = frozenset(),
     ) -> None:
+        self._clients = clients
         self._certificates = certificates
         self._registry = certificates.registry
         self._fleet = fleet
@@ -123,6 +152,7 @@ class EnrolmentService:
 
         Raises:
             EnrolmentRefusedError: the token, the id or the request is refused.
+            BrokerError: the token is for no certain device, and the broker cannot say whether the id is free.
         """
         digest, now = digest_of(secret), self._fleet.clock.now()
         # Before the request is parsed: a request without a token costs one read.
@@ -132,6 +162,8 @@ class EnrolmentService:
         try:
             request = self._read(pem, device_id)
             held = await self._registry.of(device_id)
+            if not token.device_id and not held and self._fleet.get(device_id) is None:
+                await self._refuse_foreign(device_id)
             made = self._certificates.sign_client(request, held, f"token:{token.token_id}")
         except CertificateRequestRefusedError as e:
             raise await self._record_refusal(token, device_id, peer, e.code, str(e)) from e
@@ -153,6 +185,16 @@ class EnrolmentService:
         if device_id in self._reserved:
             raise CertificateRequestRefusedError("id_reserved", f"the id {device_id} is the controller's own")
         return request
+
+    async def _refuse_foreign(self, device_id: str) -> None:
+        """Refuses an id that some other application uses: whoever has a fleet token would take it over."""
+        found = await self._clients.holding(device_id)
+        if found:
+            text = (
+                f"the broker has {found} of a client {device_id} that is no device here; if it is this one, an operator"
+                f" approves it with: cordon enrol token --device {device_id}"
+            )
+            raise CertificateRequestRefusedError("id_in_use", text)
 
     async def _issue(self, token: EnrolmentToken, certificate: Certificate, peer: str) -> IssuedIdentity:
         name = certificate.name

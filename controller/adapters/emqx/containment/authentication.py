@@ -127,6 +127,9 @@ class AuthStrengthEvaluator:
         settings = await self._current()
         return auth_strength_at(settings, await self._clients.get(client_id), heard_at)
 
+    async def has_session(self, client_id: str) -> bool:
+        return await self._clients.get(client_id) is not None
+
     async def proves_username(self, client_id: str) -> bool:
         """Whether the client is connected and proved its user name."""
         return proves_username(await self._current(), await self._clients.get(client_id))
