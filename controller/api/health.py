@@ -52,7 +52,10 @@ def warnings(services: Services) -> tuple[str, ...]:
     """Returns what does not hold although the controller is ready."""
     unread = [f"a running node of the broker cannot be read: {one}" for one in services.broker.nodes.unread]
     statuses = services.own_certificates.statuses.values()
-    return (*unread, *(one.warning for one in statuses if one.warning))
+    policies, known = services.fleet.policies, services.policies.knowledge.present
+    old = sum(1 for one in known.knowledge.entries if known.is_too_old(one) and policies.rules_resting_on(one))
+    aged = [f"{old} entries of the knowledge that rules rest on are too old: import newer knowledge"] if old else []
+    return (*unread, *(one.warning for one in statuses if one.warning), *aged)
 
 
 @router.get("/healthz")

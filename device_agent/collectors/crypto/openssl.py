@@ -12,8 +12,11 @@ from device_agent.host.execute import ExecuteError, run
 from device_agent.host.packages import InstalledPackage, installed
 from device_agent.host.system import System
 
-# The command-line package first, then the libraries, as Debian, Fedora, Alpine and OpenWrt name them.
-_PACKAGES: Final = ("openssl", "libssl3t64", "libssl3", "libssl1.1", "openssl-libs", "libopenssl3", "libopenssl1.1")
+# The command-line package first, then the libraries, as Debian, Fedora, Alpine, OpenWrt and openSUSE name them.
+_PACKAGES: Final = (
+    *("openssl", "libssl3t64", "libssl3", "libssl1.1", "openssl-libs", "libopenssl3", "libopenssl1.1"),
+    *("libopenssl1_1", "libcrypto3", "openssl-3", "openssl-1_1"),
+)
 _VERSION: Final = re.compile(r"^OpenSSL (\d+\.\d+\.\d+[a-z]*)")
 _LIBRARY: Final = re.compile(r"\(Library: OpenSSL (\d+\.\d+\.\d+[a-z]*)")
 _OPENSSLDIR: Final = re.compile(r'^OPENSSLDIR: "(/[^"\n]*)"', re.MULTILINE)

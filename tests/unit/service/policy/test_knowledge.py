@@ -217,6 +217,12 @@ async def test_the_api_shows_and_replaces_it(tmp_path: Path) -> None:
         await api.harness.ingest.process_batch([incoming("edge-1", full("edge-1", 1))])
         explained = await api.json("GET", "/api/v1/devices/edge-1/explain")
         (fact,) = explained["items"][0]["facts"]
+        assert (await api.json("GET", "/readyz", 503))["warnings"] == []
+        api.harness.clock.at += 31 * DAY
+        api.services.policies.knowledge.refresh()
+        assert (await api.json("GET", "/readyz", 503))["warnings"] == [
+            "1 entries of the knowledge that rules rest on are too old: import newer knowledge"
+        ]
         assert fact["knowledge"] == [
             "debian 12: fixes until 2027-04-25 (verified 2027-01-15, good until 2027-02-14; https://example.org)"
         ]

@@ -261,3 +261,16 @@ def test_a_protocol_that_is_not_understood_is_a_gap(command: str, tmp_path: Path
     put(tmp_path, "/etc/ssl/openssl.cnf", f"openssl_conf=a\n[a]\nssl_conf=b\n[b]\nsystem_default=c\n[c]\n{command}\n")
     reading = openssl_config.read_policy(System(tmp_path), "/etc/ssl/openssl.cnf")
     assert [gap.reason.partition(":")[0] for gap in reading.gaps] == ["not understood"]
+
+
+@pytest.mark.parametrize(
+    ("database", "package"),
+    [
+        ("Package: libcrypto3\nVersion: 3.0.15-r0\nStatus: install user installed\n\n", "libcrypto3"),
+        ("Package: libopenssl3\nVersion: 3.0.16-1\nStatus: install user installed\n\n", "libopenssl3"),
+    ],
+)
+def test_a_library_without_the_program_is_the_package(tmp_path: Path, database: str, package: str) -> None:
+    section = openssl.collect(System(put_all(tmp_path, {"usr/lib/opkg/status": database})))
+    assert section["package"]["name"] == package
+    assert section["version"] == section["package"]["version"].partition("-")[0]
