@@ -226,3 +226,41 @@ async def test_the_api_shows_and_replaces_it(tmp_path: Path) -> None:
         assert fact["knowledge"] == [
             "debian 12: fixes until 2027-04-25 (verified 2027-01-15, good until 2027-02-14; https://example.org)"
         ]
+
+
+PREVIEWED: Final = """
+policy: q
+version: 1
+title: Tests
+rules:
+  - id: supported
+    title: The release is supported
+    check: os_supported
+    severity: high
+    on_fail: {contain: restricted}
+"""
+
+
+async def test_a_preview_judges_by_the_knowledge_and_names_the_entries(tmp_path: Path) -> None:
+    async with open_api(tmp_path / "c.db", policies(rule("other"))) as api:
+        await api.services.policies.knowledge.replace(KnowledgeImport(file(5, ends=-1)), "olga")
+        await api.harness.ingest.process_batch([incoming("edge-1", full("edge-1", 1))])
+        body = {"files": [{"source": "q.yaml", "text": PREVIEWED}]}
+        response = await api.client.post("/api/v1/policies/preview", json=body)
+        progress, last = map(json.loads, response.text.splitlines())
+        assert [(one["device_id"], one["after"], one["causes"]) for one in progress["changes"]] == [
+            ("edge-1", "restricted", ["q/supported"])
+        ]
+        assert last["knowledge"] == [
+            "debian 12: fixes until 2027-01-14 (verified 2027-01-15, good until 2027-02-14; https://example.org)"
+        ]
+
+
+async def test_reloaded_policies_keep_the_knowledge(tmp_path: Path) -> None:
+    async with open_api(tmp_path / "c.db", policies(rule("other"))) as api:
+        await api.services.policies.knowledge.replace(KnowledgeImport(file(5, ends=-1)), "olga")
+        await api.harness.ingest.process_batch([incoming("edge-1", full("edge-1", 1))])
+        api.reload.append(RULES)
+        await api.json("POST", "/api/v1/policies/reload")
+        assert api.harness.fleet.policies.knowledge.knowledge.version == 5
+        assert await beat(api.harness, 2) == "fail"
