@@ -14,7 +14,7 @@ from controller.domain.audit_kinds import AuditKind
 from controller.domain.guards.blast_radius import BlastRadius, BlastRadiusLimits
 from controller.domain.guards.guards import FleetGuards
 from controller.domain.policy.knowledge import PAYLOAD_TYPE
-from controller.domain.policy.model import ContainmentLevel, RuleResponse
+from controller.domain.policy.model import ContainmentLevel, PolicySet, RuleResponse
 from controller.ports.policies import KnowledgeError
 from controller.service.policy.activation import PolicyTooBroadError
 from controller.service.policy.knowledge import KnowledgeImport, KnowledgeService
@@ -264,3 +264,14 @@ async def test_reloaded_policies_keep_the_knowledge(tmp_path: Path) -> None:
         await api.json("POST", "/api/v1/policies/reload")
         assert api.harness.fleet.policies.knowledge.knowledge.version == 5
         assert await beat(api.harness, 2) == "fail"
+
+
+async def test_a_reload_that_would_contain_too_much_by_the_knowledge_is_refused(tmp_path: Path) -> None:
+    contains = policies(rule("supported", RuleResponse(contain=ContainmentLevel.RESTRICTED), check="os_supported"))
+    limits = FleetGuards(BlastRadius(BlastRadiusLimits(2, 100.0, 600.0)))
+    async with open_api(tmp_path / "c.db", policies(rule("other")), guards=limits) as api:
+        await api.services.policies.knowledge.replace(KnowledgeImport(file(5, ends=-1)), "olga")
+        await api.harness.ingest.process_batch([incoming(f"edge-{n}", full(f"edge-{n}", 1)) for n in range(3)])
+        api.reload.append(PolicySet(contains.policies, "v2"))
+        refused = await api.json("POST", "/api/v1/policies/reload", 409)
+        assert refused["error"]["code"] == "policy_too_broad"
