@@ -14,6 +14,7 @@ from controller.cli.connection_options import connected
 from controller.cli.devices.app import DeviceArgument
 from controller.cli.errors import CliError, ExitCode
 from controller.cli.keys.operator_keys import OperatorPassphraseFileOption, open_key, passphrase
+from controller.cli.lost_requests import get_until_answered
 from controller.cli.output import OutputFormat, OutputOption, ago, note, print_json, safe, say, show
 
 WAIT: Final = 50.0  # seconds in one request
@@ -72,7 +73,7 @@ def send(
     while wait and command["waited"] != "settled":  # a command expires at the latest
         if command["waited"] != "timed_out":
             time.sleep(PAUSE)
-        command = client.get(f"/commands/{segment(command['command_id'])}", wait=WAIT)
+        command = get_until_answered(client, f"/commands/{segment(command['command_id'])}", wait=WAIT)
     _print(command, output)
     if wait and command["state"] != "succeeded":
         raise CliError(f"the command {command['state']}: {safe(command['reason']) or 'no reason given'}")

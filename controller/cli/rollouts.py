@@ -13,6 +13,7 @@ from controller.api.client import ApiClient, segment
 from controller.api.rollout_summary import progress_line, state_of
 from controller.cli.connection_options import connected
 from controller.cli.errors import CliError, ExitCode
+from controller.cli.lost_requests import get_until_answered
 from controller.cli.output import OutputFormat, OutputOption, ago, note, print_json, safe, say, show
 
 POLL: Final = 1.0  # seconds
@@ -281,9 +282,9 @@ def _print(rollout: dict[str, Any], output: OutputFormat) -> None:
 
 def _watch(client: ApiClient, rollout_id: str, output: OutputFormat) -> None:
     """Prints each change on standard error until the rollout has ended, then its last state."""
-    last = ""
+    last, path = "", f"/rollouts/{segment(rollout_id)}"
+    rollout = client.get(path)  # a wrong address is an error at once
     while True:
-        rollout = client.get(f"/rollouts/{segment(rollout_id)}")
         line = progress_line(rollout)
         if line != last:
             note(line)
@@ -291,6 +292,7 @@ def _watch(client: ApiClient, rollout_id: str, output: OutputFormat) -> None:
         if rollout["state"] in _ENDS:
             break
         time.sleep(POLL)
+        rollout = get_until_answered(client, path)
     sys.stderr.flush()
     _print(rollout, output)
     if rollout["state"] != "completed":
