@@ -55,11 +55,13 @@ class RolloutTermsView(View):
     per_minute: float
     rollback_on_error: bool
     approval: bool
+    allow_downgrade: bool
 
 
 class RolloutView(View):
     """A rollout. `ring` is the current one; `why` explains the state. `soak_by_wall_clock`: the controller was
-    restarted during the soak time, so a leap of its clock meanwhile was not seen.
+    restarted during the soak time, so a leap of its clock meanwhile was not seen. `remarks`: versions at the start that
+    are newer than the target, or cannot be ordered against it.
     """
 
     rollout_id: str
@@ -80,6 +82,7 @@ class RolloutView(View):
     ended_at: OptionalTimestamp
     rolling_back: Annotated[bool, _from("is_reverting")]
     terms: RolloutTermsView
+    remarks: tuple[str, ...]
     rings: tuple[RingView, ...]
 
 

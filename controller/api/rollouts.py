@@ -62,7 +62,8 @@ class NewRing(Body):
 class NewRollout(Body):
     """Target and terms of a rollout; omitted terms come from `[rollouts]` in the configuration.
 
-    `target`: NAME/VERSION. `only`: restricts the devices. `window`: 02:00-05:00 in each device's time zone.
+    `target`: NAME/VERSION. `allow_downgrade`: also on devices with a newer version. `only`: restricts the devices.
+    `window`: 02:00-05:00 in each device's time zone.
     """
 
     target: Annotated[str, StringConstraints(min_length=1, max_length=MAX_NAME)]
@@ -75,6 +76,7 @@ class NewRollout(Body):
     window: Annotated[str, Field(pattern=WINDOW_PATTERN), AfterValidator(_window)] | None = None
     per_minute: Annotated[float, Field(ge=0.0, le=MAX_RATE)] = 0.0
     rollback_on_error: bool | None = None
+    allow_downgrade: bool | None = None
     reason: ReasonText | None = None
 
 
@@ -137,6 +139,7 @@ def terms_of(asked: NewRollout, settings: RolloutSettings) -> RolloutTerms:
         "window": None if asked.window is None else parse_window(asked.window),
         "per_minute": asked.per_minute,
         "rollback_on_error": asked.rollback_on_error,
+        "allow_downgrade": asked.allow_downgrade,
     }
     return evolve(settings.terms(), **{name: value for name, value in given.items() if value is not None})
 

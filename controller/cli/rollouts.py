@@ -116,6 +116,9 @@ def start(
         bool | None,
         typer.Option("--rollback-on-error/--no-rollback-on-error", help="roll back if errors stop it"),
     ] = None,
+    allow_downgrade: Annotated[
+        bool, typer.Option("--allow-downgrade", help="also on devices that have a newer version")
+    ] = False,
     reason: Annotated[str | None, typer.Option("--reason", "-r", help="why; it is kept in the audit log")] = None,
     watch: Annotated[bool, typer.Option("--watch", help="show its progress until it ends")] = False,
     output: OutputOption = OutputFormat.TABLE,
@@ -135,10 +138,13 @@ def start(
         "window": window,
         "per_minute": None if rate is None else parse_rate(rate),
         "rollback_on_error": rollback_on_error,
+        "allow_downgrade": allow_downgrade or None,
         "reason": reason,
     }
     rollout = client.call("POST", "/rollouts", {key: value for key, value in body.items() if value is not None})
     if watch:
+        for remark in rollout["remarks"]:
+            note(safe(remark))
         _watch(client, rollout["rollout_id"], output)
     else:
         _print(rollout, output)
@@ -275,6 +281,8 @@ def _print(rollout: dict[str, Any], output: OutputFormat) -> None:
         say(f"  ring {rollout['ring']} soaks until {rollout['soak_until']}{clock}")
     if rollout["why"]:
         say(f"  {safe(rollout['why'])}")
+    for remark in rollout["remarks"]:
+        say(f"  {safe(remark)}")
     if rollout["approved_by"]:
         say(f"  approved by {safe(rollout['approved_by'])}")
     show(output, rollout["rings"], _RINGS, map(_ring_row, rollout["rings"]))

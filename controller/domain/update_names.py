@@ -41,7 +41,7 @@ def installability_fault(target: UpdateTarget, file: str) -> str:
     return ""
 
 
-_SCHEMES: Final[Mapping[InstallerKind, str]] = {
+_SCHEMES: Final[Mapping[str, str]] = {
     InstallerKind.APT: "deb",
     InstallerKind.DNF: "rpm",
     InstallerKind.APK: "apk",
@@ -61,7 +61,7 @@ def requirement_fault(target: UpdateTarget, published: Iterable[UpdateTarget]) -
     return ""
 
 
-def is_older(one: str, other: str, installer: InstallerKind) -> bool | None:
+def is_older(one: str, other: str, installer: str) -> bool | None:
     """Whether one version is before the other among those of an installer; None where no order is defined."""
     scheme = _SCHEMES.get(installer)
     if scheme is None:

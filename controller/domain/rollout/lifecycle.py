@@ -43,6 +43,7 @@ def begin(
     rule: str = "",
     is_trial: bool = False,
     starter: Principal | None = None,
+    remarks: tuple[str, ...] = (),
 ) -> tuple[Rollout, tuple[RolloutMember, ...]]:
     """Returns a new rollout with its first ring open, and its devices.
 
@@ -67,7 +68,7 @@ def begin(
         for device_id in devices
     )
     rollout = Rollout(rollout_id, target, terms, tallies, by, reason, created_at=now, rule=rule, starter=starter)
-    rollout = evolve(rollout, opened_at=now, next_command_at=now)
+    rollout = evolve(rollout, opened_at=now, next_command_at=now, remarks=remarks)
     if terms.approval and len(rings) == 1 and not is_trial:
         rollout = _await_approval(evolve(rollout, ring=-1), now)
     return rollout, members

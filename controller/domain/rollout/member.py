@@ -19,6 +19,7 @@ from controller.domain.rollout.model import (
     replace_member,
 )
 from controller.domain.rollout.window import closes_at, opens_at
+from controller.domain.update_names import is_older
 from schemas.commands import CommandState
 from schemas.updates import ANY_CLASS, UpdatePhase, UpdateRefusalCode
 
@@ -43,6 +44,10 @@ def schedule(
     reason = _ineligible_reason(rollout, device, installed) if installed.is_known else ""
     if reason:
         return replace_member(rollout, member, now, state=MemberState.SKIPPED, deadline=0.0, reason=reason)
+    newer = newer_version(rollout, installed)
+    if newer and not member.command_id:
+        text = f"has {newer}, which is newer than {rollout.target.version}"
+        return replace_member(rollout, member, now, state=MemberState.SKIPPED, deadline=0.0, reason=text)
     if is_already_installed(rollout, installed):
         if member.command_id:  # an earlier order did it
             return _confirm(rollout, member, now)
@@ -91,6 +96,14 @@ def _ineligible_reason(rollout: Rollout, device: RolloutDevice, installed: Insta
     if target.hardware and not set(target.hardware) & set(installed.hardware):
         return "not for its hardware"
     return ""
+
+
+def newer_version(rollout: Rollout, installed: InstalledVersion) -> str:
+    """Returns the version of a device that the target would take back, empty where it may or its order is unknown."""
+    if rollout.terms.allow_downgrade or not installed.version:
+        return ""
+    is_downgrade = is_older(rollout.target.version, installed.version, rollout.target.installer)
+    return installed.version if is_downgrade else ""
 
 
 def _unreadable(installed: InstalledVersion) -> str:

@@ -99,6 +99,7 @@ class RolloutTarget:
     classes: tuple[str, ...]
     hardware: tuple[str, ...] = ()
     has_health_check: bool = True
+    installer: str = ""  # one of `InstallerKind`; determines the order of versions
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +108,7 @@ class RolloutTerms:
 
     `error_threshold`: the allowed share of errors among devices that received the update and finished. `timeout`: of
     one device, from its command on. `per_minute`: commands, 0 for no limit. `confirm_classes`: device classes where a
-    person at the device has to agree.
+    person at the device has to agree. `allow_downgrade`: also on devices with a newer version.
     """
 
     soak: float = 3600.0
@@ -119,6 +120,7 @@ class RolloutTerms:
     rollback_on_error: bool = False
     approval: bool = True
     confirm_classes: tuple[str, ...] = ()
+    allow_downgrade: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,6 +285,7 @@ class Rollout:
     is_reverting: bool = False
     starter: Principal | None = None  # the person who started it, if no policy did
     reverts_now: bool = False  # without waiting for maintenance windows
+    remarks: tuple[str, ...] = ()  # about versions: at the start, devices had newer ones or ones without an order
 
     def time(self, now: float) -> float:
         """Returns the rollout's time at `now`: it goes on evenly, and stands still during a pause."""

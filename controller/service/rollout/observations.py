@@ -184,4 +184,5 @@ def pick(published: tuple[PublishedUpdate, ...], text: str) -> RolloutTarget:
         classes=tuple(target.classes),
         hardware=tuple(target.hardware),
         has_health_check=not target.health.is_empty,
+        installer=target.installer.value,
     )

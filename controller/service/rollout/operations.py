@@ -1,20 +1,26 @@
 """Operations on rollouts, by operators and policies: start, pause, resume, approve, abort."""
 
+import asyncio
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from controller.domain.audit_kinds import AuditKind
 from controller.domain.device import Device
 from controller.domain.principal import Principal
+from controller.domain.rollout.downgrades import version_remarks
 from controller.domain.rollout.lifecycle import begin
 from controller.domain.rollout.model import Rollout, RolloutError, RolloutNote, RolloutTarget, RolloutTerms
 from controller.domain.rollout.rings import RingSelector, RolloutCandidate, RolloutRing, assign_rings
 from controller.ports.rollouts import RolloutStore
 from controller.service.fleet_state import FleetState
 from controller.service.rollout.engine import MAX_OPEN_ROLLOUTS, RolloutEngine, record
+from controller.service.rollout.observations import installed_version
 from controller.service.rollout.run import RolloutRun
 from controller.service.unit_of_work import UnitOfWork
 from schemas.updates import ANY_CLASS
+
+MAX_LOOKED_AT: Final = 2_000  # devices whose version is looked up before a rollout starts
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +81,13 @@ class RolloutOperations:
 
         Raises:
             TargetError: no such target.
-            RolloutError: the rings select nothing, or a rollout of the same name is open.
+            RolloutError: the rings select nothing, a rollout of the same name is open, or devices have a newer version.
         """
         target = await self._rollouts.targets.find(asked.target)
         async with self._rollouts.lock:
             self._refuse_second(target)
             rings = self.divided(asked, target)
+            remarks = await self._check_versions(asked, target, [one for _, ids in rings for one in ids])
             number = await self.store.next_number()
             now = self._rollouts.now()
             rollout, members = begin(
@@ -94,17 +101,39 @@ class RolloutOperations:
                 rule=asked.rule,
                 is_trial=asked.is_trial,
                 starter=asked.starter,
+                remarks=remarks,
             )
             detail: dict[str, object] = {
                 "rings": {ring.name: ring.total for ring in rollout.rings},
                 "reason": asked.reason,
                 "rule": asked.rule,
+                "remarks": list(remarks),
             }
             batch = UnitOfWork()
             record(rollout, (RolloutNote(AuditKind.ROLLOUT_STARTED, asked.by, detail=detail),), batch, now)
             await self._fleet.commit(batch, lambda writes: self.store.create(rollout, members, writes))
             self._rollouts.follow(RolloutRun(rollout, members))
         return rollout
+
+    async def _check_versions(
+        self, asked: RolloutRequest, target: RolloutTarget, device_ids: list[str]
+    ) -> tuple[str, ...]:
+        """Returns what is to be said about the versions that the first devices have now.
+
+        The others are looked at when it is their turn. A policy's rollout leaves out devices with a newer version.
+
+        Raises:
+            RolloutError: some have a newer version, and an operator did not ask for that.
+        """
+        looked_at = device_ids[:MAX_LOOKED_AT]
+        reports = await asyncio.gather(*map(self._fleet.store.report, looked_at))
+        found = zip(looked_at, (installed_version(report, target.name) for report in reports), strict=True)
+        remarks = version_remarks(target, [(device_id, one.version) for device_id, one in found if one.version])
+        if remarks.newer and not asked.terms.allow_downgrade and not asked.rule:
+            raise RolloutError(f"{remarks.newer}: allow a downgrade (--allow-downgrade), or leave them out (--only)")
+        rest = len(device_ids) - len(looked_at)
+        text = f"{rest} further devices are looked at when it is their turn" if rest else ""
+        return tuple(filter(None, (remarks.newer, remarks.unordered, text)))
 
     def divided(self, asked: RolloutRequest, target: RolloutTarget) -> tuple[tuple[str, tuple[str, ...]], ...]:
         """The devices of each ring, as far as the controller knows which devices the target fits.

@@ -28,7 +28,7 @@ async def test_one_is_started_and_looked_at(api: Api) -> None:
     assert (made["state"], made["ring"], made["by"]) == ("awaiting_approval", "all", "operator:tests")
     assert made["terms"] == {
         "soak": 7200.0, "error_threshold": 0.1, "min_sample": 3, "timeout": 300.0, "window": "02:00-05:00",
-        "per_minute": 100.0, "rollback_on_error": False, "approval": True,
+        "per_minute": 100.0, "rollback_on_error": False, "approval": True, "allow_downgrade": False,
     }  # fmt: skip
     assert made["rings"][0]["devices"] == 2
     assert await api.json("GET", f"{BASE}/r-0001") == made

@@ -21,7 +21,7 @@ RING: dict[str, Any] = {"name": "all", "devices": 1, "error_rate": 0.0, "sample"
 def rollout(state: str) -> dict[str, Any]:
     return {
         "rollout_id": "r-0001", "name": "app", "version": "2.0", "state": state, "paused": False, "why": "two failed",
-        "created_at": "2026-11-23T10:00:00Z", "soak_until": None, "approved_by": "", "rings": [RING],
+        "created_at": "2026-11-23T10:00:00Z", "soak_until": None, "approved_by": "", "remarks": [], "rings": [RING],
     }  # fmt: skip
 
 

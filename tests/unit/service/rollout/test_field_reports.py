@@ -285,3 +285,38 @@ async def test_next_rollout_of_the_name_decides_for_devices_that_denied_the_upda
         await made.report("c2", version="2.0")
         await made.go()
         assert made.orders()["c2"]["action"] == "update.install"
+
+
+async def test_an_older_version_is_rolled_out_only_where_it_is_asked_for(tmp_path: Path) -> None:
+    async with open_rollouts(tmp_path / "db") as made:
+        await seed_devices(made)
+        await made.report("f1", version="3.0")
+        with pytest.raises(RolloutError, match=r"1 devices have a newer version than 2\.0 \(3\.0 on f1\)"):
+            await made.start()
+        assert await made.desk.store.rollouts(limit=5) == []
+        rollout = await made.start(allow_downgrade=True)
+        assert rollout.remarks == ("1 devices have a newer version than 2.0 (3.0 on f1)",)
+        assert (await made.now()).remarks == rollout.remarks
+        (entry,) = await made.harness.store.audit(kind=AuditKind.ROLLOUT_STARTED, limit=5)
+        assert (entry.entry.detail or {})["remarks"] == list(rollout.remarks)
+
+
+async def test_a_device_that_got_a_newer_version_meanwhile_is_left_out(tmp_path: Path) -> None:
+    async with open_rollouts(tmp_path / "db") as made:
+        await seed_devices(made)
+        await made.start()
+        await made.install("t1")
+        await made.report("c1", version="3.0")
+        await made.go(61.0)
+        assert (await made.members())["c1"].state is MemberState.SKIPPED
+        assert set(made.orders()) == {"t1", "c2"}
+
+
+async def test_versions_without_an_order_are_said(tmp_path: Path) -> None:
+    async with open_rollouts(tmp_path / "db") as made:
+        await seed_devices(made)
+        await made.report("f1", "f2", version="2024a")
+        rollout = await made.start()
+        assert rollout.remarks == (
+            "2 devices have a version that cannot be ordered against 2.0 (2024a on f1, 2024a on f2)",
+        )
