@@ -35,6 +35,7 @@ from schemas.topics import UpChannel
 
 MAX_QUEUED_COMMANDS: Final = 32  # accepted and not started
 BROKER_PROBE_INTERVAL_SECONDS: Final = 2.0  # each probe may use another connection
+RECORD_AGAIN_SECONDS: Final = 5.0  # between two attempts to write a result on a full disk
 _log = logging.getLogger(__name__)
 _Queue = queue.Queue[JournalEntry | None]  # None: stop
 
@@ -61,6 +62,7 @@ class CommandExecutor:
         self._clock = clock
         self._on_forged = on_forged
         self._on_changed = on_changed
+        self._stopping = threading.Event()
         # Long-running actions are always eager: no other action has to be loaded to know them.
         eager = actions.eager if isinstance(actions, LazyActions) else actions
         self._long_running = {name: a for name, a in eager.items() if isinstance(a, LongRunningAction)}
@@ -79,6 +81,7 @@ class CommandExecutor:
     def stop(self, seconds: float) -> None:
         """Stops, and waits up to `seconds` for running commands; the next start finishes or reports them."""
         deadline = self._clock.monotonic() + seconds
+        self._stopping.set()
         running = [thread for thread in self._threads if thread.is_alive()]
         for commands in (self._queue, self._long_queue):
             if not commands.full():
@@ -153,13 +156,34 @@ class CommandExecutor:
     def _finish(self, entry: JournalEntry, result: CommandResult) -> None:
         command = entry.command
         result = self._with_result_detail(command, result)
-        self._journal.record_result(result)
+        self._record_result(result)
         _log.info("command %s %s %s", result.command_id, result.state, result.reason)
         self._publish_result(result)
         # A failed update may have changed something all the same: only a new report can tell.
         has_changed = result.state is CommandState.SUCCEEDED or command.action in self._long_running
         if has_changed and not command.dry_run:
             self._on_changed()
+
+    def _record_result(self, result: CommandResult) -> None:
+        """Writes a result, however long the disk is full; nothing else of this queue runs meanwhile.
+
+        The controller is told at once. If the agent ends before, the next start finds out what was done (`_resume`).
+        """
+        is_told = False
+        while True:
+            try:
+                self._journal.record_result(result)
+            except JournalError as e:
+                if not is_told:
+                    _log.error(
+                        "the result of command %s cannot be written, it is tried again: %s", result.command_id, e
+                    )
+                    self._publish_result(result)
+                    is_told = True
+                if self._stopping.wait(RECORD_AGAIN_SECONDS):
+                    raise StoppedError from e
+            else:
+                return
 
     def _action_for(self, entry: JournalEntry) -> RemediationAction | None:
         action = self._actions.get(entry.command.action)
@@ -304,6 +328,9 @@ class CommandExecutor:
     def _publish_result(self, result: CommandResult) -> None:
         def on_puback(delivered: bool) -> None:
             if delivered and result.state.is_end:
-                self._journal.mark_result_confirmed(result.command_id)
+                try:
+                    self._journal.mark_result_confirmed(result.command_id)
+                except JournalError as e:  # the result is sent once more after the next connection
+                    _log.warning("that command %s is answered cannot be written: %s", result.command_id, e)
 
         self._publish(UpChannel.RESULT, result.model_dump_json().encode(), on_puback)

@@ -1,7 +1,7 @@
 """The journal of commands: each command is written down before it runs, so that a restart can finish or report it.
 
 `commands.json` holds the highest counters and the commands with their progress: one file, so that a counter is never
-stored without its command or the other way round.
+stored without its command or the other way round. `commands.spare` keeps space for the result of an accepted command.
 """
 
 import fcntl
@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from device_agent.domain.command_counters import CommandCounters
 from device_agent.errors import JournalError
+from device_agent.host import files
 from device_agent.host.files import read_model, write_model
 from schemas.base import MAX_COUNTER
 from schemas.commands import Command, CommandResult, CommandState
@@ -21,6 +22,7 @@ from schemas.commands import Command, CommandResult, CommandState
 MAX_SPACES: Final = 1024  # counters; more than a device can ever have keys, revoked ones included
 MAX_ENTRIES: Final = 64  # commands remembered; the oldest finished ones are evicted first
 _MAX_FILE_BYTES: Final = 8 * 1024 * 1024
+_RESULT_BYTES: Final = 64 * 1024  # kept free for the result of an accepted command, besides the file itself
 _CONSEQUENCE: Final = "without it old commands could run again"
 _JOURNAL_ONLY: Final = "_"  # see `actions.base.JOURNAL_ONLY`
 
@@ -62,6 +64,7 @@ class Journal:
     def __init__(self, folder: Path) -> None:
         """Opens the folder, and creates it where needed."""
         self._path = folder / "commands.json"
+        self._spare = folder / "commands.spare"  # given up for a result where the disk is full
         self._mutex = Lock()
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -114,6 +117,7 @@ class Journal:
         entry = JournalEntry(command=command, result=result)
         with self._mutex:
             entries = _evict_finished(self._commands.entries)
+            self._keep_spare(entry)
             self._save(self.counters.with_accepted(command.counter, spaces), [*entries, entry])
         return entry
 
@@ -122,11 +126,17 @@ class Journal:
         self._update(command_id, {"before": before})
 
     def record_result(self, result: CommandResult) -> None:
-        """Writes the final result, and forgets what only undoing needed."""
+        """Writes the final result, into the space kept for it if need be, and forgets what only undoing needed."""
         entry = self.entry(result.command_id)
         state = {} if entry is None else entry.before
         before = {key: text for key, text in state.items() if not key.startswith(_JOURNAL_ONLY)}
-        self._update(result.command_id, {"result": result, "before": before})
+        try:
+            self._update(result.command_id, {"result": result, "before": before})
+        except JournalError:
+            if not self._spare.exists():
+                raise
+            self._spare.unlink()
+            self._update(result.command_id, {"result": result, "before": before})
 
     def mark_result_confirmed(self, command_id: str) -> None:
         """Records that the broker has the final result."""
@@ -139,6 +149,16 @@ class Journal:
                 for entry in self._commands.entries
             ]
             self._save(self.counters, entries)
+
+    def _keep_spare(self, entry: JournalEntry) -> None:
+        """Keeps space for the file with one more command and its result: without a result it could run twice."""
+        size = self._path.stat().st_size if self._path.exists() else 0
+        needed = size + len(entry.model_dump_json()) + _RESULT_BYTES
+        try:
+            if not self._spare.exists() or self._spare.stat().st_size < needed:
+                files.write_whole(self._spare, self._spare.with_name(".commands.spare.new"), bytes(needed))
+        except OSError as e:
+            raise JournalError(f"{self._spare}: {e.strerror}") from e
 
     def _save(self, counters: CommandCounters, entries: list[JournalEntry]) -> None:
         commands = _Commands(counter=counters.floor, counters=dict(counters.highest), entries=entries)
