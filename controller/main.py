@@ -1,7 +1,6 @@
 """`cordon`: the controller's program. Tells which extra is missing instead of failing at an import."""
 
 import contextlib
-import io
 import os
 import sys
 from typing import Final, TextIO
@@ -35,8 +34,9 @@ def main(argv: list[str] | None = None) -> int:
         sys.stderr.write('cordon needs the controller extra: pip install "emqx-cordon[controller]"\n')
         return _USAGE
     from controller.cli.app import run_safely
+    from schemas.output_streams import prepare_streams
 
-    _prepare_streams()
+    prepare_streams()
     try:
         code = run_safely(sys.argv[1:] if argv is None else argv)
         sys.stdout.flush()  # an error of the last buffer belongs to this command
@@ -50,20 +50,6 @@ def main(argv: list[str] | None = None) -> int:
         _flush_errors()
         return _FAILED
     return code
-
-
-def _prepare_streams() -> None:
-    """Gives every character a form in the locale, and a closed standard stream a descriptor that no file can take."""
-    for number, mode in enumerate((os.O_WRONLY, os.O_RDONLY, os.O_WRONLY)):
-        try:
-            os.fstat(number)
-        except OSError:
-            os.open(os.devnull, mode)  # the lowest free number; standard output then fails when it is written
-    sys.stdout = sys.stdout or open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115 - a descriptor
-    sys.stderr = sys.stderr or open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115 - a descriptor
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
 
 
 def _flush_errors() -> None:

@@ -18,6 +18,7 @@ from typing import Any, Final
 from device_agent import __version__
 from device_agent.cli import do, enrol, output_streams, report, setup, updates
 from device_agent.errors import AgentError, ExitCode
+from schemas.output_streams import prepare_streams
 
 DEFAULT_CONFIG: Final = Path("/etc/cordon/agent.toml")
 _NOUNS: Final = "run | launch | enrol | report | do | updates | doctor | install | passphrase | simulate"
@@ -107,7 +108,7 @@ def _simulate(arguments: argparse.Namespace) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the program; returns its exit status."""
-    output_streams.prepare()
+    prepare_streams()
     try:
         code = _main(argv)
     except BrokenPipeError:  # the reader of standard output is gone

@@ -97,13 +97,13 @@ class TufClient:
             )
             updater.refresh()
             info = updater.get_targetinfo(order.target)
+            self._save_high_water()
         except (exceptions.RepositoryError, exceptions.DownloadError) as e:
             if isinstance(e.__cause__, StoppedError):
                 raise StoppedError from e
             raise from_tuf_error(e) from e
         except OSError as e:
             raise UpdateError(UpdateRefusalCode.OTHER, f"{self._source.cache}: {e.strerror}") from e
-        self._save_high_water()
         if info is None:
             raise UpdateError(UpdateRefusalCode.NOT_FOUND, f"{order.target} is not published, or was withdrawn")
         return VerifiedTarget(_check_matches_order(info, order), _downloader(fetcher, base, info, self._stopping))

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import os
 import shutil
 import socket
 import ssl
@@ -15,7 +16,7 @@ import pytest
 import trustme
 from tuf.api import exceptions
 
-from device_agent.updates import download, requirements
+from device_agent.updates import download, requirements, tuf_client
 from device_agent.updates.errors import from_tuf_error
 from device_agent.updates.installers import fileset
 from schemas.commands import CommandState
@@ -351,3 +352,20 @@ def test_certificate_of_the_server_that_begins_later_is_a_matter_of_the_clock(
             b"".join(fetcher.fetch(url))
         listening.shutdown(socket.SHUT_RDWR)
     assert from_tuf_error(failure.value).code == code
+
+
+@pytest.mark.parametrize("error", [errno.ENOSPC, errno.EISDIR, errno.EROFS])
+def test_versions_that_cannot_be_remembered_are_a_failure_with_a_reason(
+    made: Repository, device: UpdateDevice, monkeypatch: pytest.MonkeyPatch, error: int
+) -> None:
+    found = made.publish("edge-app", "1.0", CONTENT, file="data.bin")
+
+    def broken(path: Path, *_more: Any) -> None:
+        raise OSError(error, os.strerror(error), str(path))
+
+    with monkeypatch.context() as full:
+        full.setattr(tuf_client, "write_whole", broken)
+        result = device.install(order(found))
+    assert (result.detail["phase"], result.detail["reason_code"]) == ("failed", "other")
+    assert os.strerror(error) in result.reason
+    assert device.install(order(found)).state is CommandState.SUCCEEDED

@@ -14,6 +14,7 @@ _SYSTEM: Final = "read from a file in a folder of root's"
 _PLACES: Final = {
     "schemas/safe_files.py": "the module that others use",
     "schemas/export.py": "a tool of developers",
+    "schemas/output_streams.py": "/dev/null",
     "controller/adapters/files.py": "opens a folder to sync it",
     "controller/adapters/mqtt/buffered_socket.py": _OPERATOR,
     "controller/adapters/policies/loader.py": "follows the links of mounted configuration; no pipes",
