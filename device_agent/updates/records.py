@@ -121,7 +121,10 @@ class UpdateRecordStore:
 
     def load(self, name: str) -> UpdateRecord:
         """Returns the record of a name; an empty one where there is none."""
-        return read_model(self._path(name), UpdateRecord, _MAX_RECORD_BYTES) or UpdateRecord(name=name)
+        record = read_model(self._path(name), UpdateRecord, _MAX_RECORD_BYTES) or UpdateRecord(name=name)
+        if record.name != name:
+            raise JournalError(f"{self._path(name)} is the record of {record.name}: look at it, then move it away")
+        return record
 
     def save(self, record: UpdateRecord) -> None:
         """Writes a record; it is on the disk when this returns."""

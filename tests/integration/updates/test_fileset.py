@@ -315,3 +315,12 @@ def test_a_file_set_is_readable_whatever_the_umask(made: Repository, device: Upd
     for path in (device.current, device.current / "bin", device.current.parent, device.current.parent.parent):
         assert stat.S_IMODE(path.stat().st_mode) == 0o755
     assert stat.S_IMODE((device.current / "version").stat().st_mode) == 0o644
+
+
+def test_a_record_of_another_name_is_not_used(made: Repository, device: UpdateDevice) -> None:
+    installed(made, device)
+    records = device.settings.agent.state_dir / "updates" / "records"
+    (records / "edge-app.json").rename(records / "other.json")
+    result = device.install(order(made.publish("other", "1.0", app("1.0"))))
+    assert result.state is CommandState.FAILED
+    assert "other.json is the record of edge-app" in result.reason
