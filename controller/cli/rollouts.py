@@ -142,12 +142,7 @@ def start(
         "reason": reason,
     }
     rollout = client.call("POST", "/rollouts", {key: value for key, value in body.items() if value is not None})
-    if watch:
-        for remark in rollout["remarks"]:
-            note(safe(remark))
-        _watch(client, rollout["rollout_id"], output)
-    else:
-        _print(rollout, output)
+    _show_started(client, rollout, output, watch=watch)
 
 
 @app.command("list")
@@ -286,6 +281,15 @@ def _print(rollout: dict[str, Any], output: OutputFormat) -> None:
     if rollout["approved_by"]:
         say(f"  approved by {safe(rollout['approved_by'])}")
     show(output, rollout["rings"], _RINGS, map(_ring_row, rollout["rings"]))
+
+
+def _show_started(client: ApiClient, rollout: dict[str, Any], output: OutputFormat, *, watch: bool) -> None:
+    if not watch:
+        _print(rollout, output)
+        return
+    for remark in rollout["remarks"]:
+        note(safe(remark))
+    _watch(client, rollout["rollout_id"], output)
 
 
 def _watch(client: ApiClient, rollout_id: str, output: OutputFormat) -> None:
