@@ -53,7 +53,7 @@ FIELDS: Final[Mapping[str, tuple[str, ...]]] = {
     "lynis_suggestions": ("findings",),
     "openscap_complete": ("scans", "unreadable"),
     "openscap_age_days": ("scans",),
-    "openscap_failures": ("scans",),
+    "openscap_failures": ("scans", "rules"),
     **dict.fromkeys(("openscap_failed", "openscap_failed_high", "openscap_undecided"), ("rules",)),
     **{name: ("monitors",) for name, (_, section, _) in CATALOGUE.items() if section == "intrusion"},
     "integrity_complete": ("complete", "unread"),

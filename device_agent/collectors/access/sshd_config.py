@@ -36,6 +36,7 @@ _VALUES: Final = {
 _MAX_DEPTH: Final = 16  # nested includes, as in sshd
 _MAX_BLOCKS: Final = 256
 # The keyword ends at white space or at one equals sign; a quoted keyword is allowed.
+_NAME: Final = re.compile(r"[a-z0-9]+")
 _KEYWORD: Final = re.compile(r'^(?:"([^"]*)"|([^\s="]+))(?:[ \t]*=[ \t]*|[ \t]+|(?=")|$)')
 _GLOB: Final = re.compile(r"[*?\[]")
 
@@ -155,6 +156,8 @@ def _directive(line: str) -> tuple[str, list[str] | None] | None:
     if match is None:
         return "", None
     keyword = (match[1] or match[2] or "").lower()
+    if _NAME.fullmatch(keyword) is None:
+        return "", None
     return _RENAMED.get(keyword, keyword), _words(bare[match.end() :])
 
 

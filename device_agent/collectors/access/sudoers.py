@@ -188,7 +188,15 @@ def _from_lines(lines: list[tuple[str, str]], gaps: GapRecorder) -> set[str]:
                 gaps.add("not understood", source)
             elif _NO_PASSWORD.search(line, users.end()):
                 names.update(_expanded(_members(users[1]), aliases))
+            elif not _is_well_formed(line[users.end() :]):
+                gaps.add("not understood", source)
     return names | {name for name, is_free in free.items() if is_free}
+
+
+def _is_well_formed(rule: str) -> bool:
+    """Whether what follows the users of a rule has only printable characters, and pairs of brackets."""
+    bare = _ESCAPE.sub("", rule)
+    return bare.replace("\t", " ").isprintable() and bare.count("(") == bare.count(")")
 
 
 def _read_defaults(source: str, line: str, free: dict[str, bool], names: set[str], gaps: GapRecorder) -> None:

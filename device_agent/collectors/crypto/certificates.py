@@ -236,6 +236,9 @@ def parse_certificates(file: CryptoFile, gaps: GapRecorder, *, is_expected: bool
         return found or []
     for label, content, is_complete in pem_blocks(_COMMENT.sub(b"", data)):
         if label not in _LABELS:
+            # Behind a damaged mark, or another program's: certificates are judged, anything else is not expected.
+            der = decode_pem(content.partition(b"-----END ")[0])
+            certificates += (load_bundle(der) if der is not None and _CERTIFICATE_START.match(der) else None) or []
             continue
         der = decode_pem(content) if is_complete else None
         if der is not None and label == "TRUSTED CERTIFICATE":

@@ -99,6 +99,7 @@ def _text_keys(data: bytes, gaps: GapRecorder) -> Iterator[KeyFormat]:
 
 
 def _pem(label: str, content: bytes, *, is_complete: bool) -> KeyFormat | None:
+    content = content.partition(b"-----END ")[0]  # of another label, where the marks are damaged
     if not label.endswith("PRIVATE KEY"):
         return KeyFormat("pgp") if label == "PGP PRIVATE KEY BLOCK" else _unnamed_pem(content)
     kind = label.removesuffix("PRIVATE KEY").strip().lower()

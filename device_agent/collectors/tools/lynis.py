@@ -89,6 +89,10 @@ def section(report: LynisReport, written_at: float, now: float) -> Section:
         damaged_lines=report.malformed_lines,
         truncated=report.omitted_count,
     )
+    if not report.is_complete or report.malformed_lines:
+        reason = "the report is incomplete" if not report.is_complete else "lines of the report are damaged"
+        # A count of vulnerable packages is a lower bound; only none may be wrong.
+        builder.gap("findings", *(() if report.vulnerable_packages else ("vulnerable_packages",)), reason=reason)
     return builder.build()
 
 

@@ -200,4 +200,6 @@ def _section(newest: dict[tuple[str, str], _NamedResult], unreadable: list[str],
         unreadable=(unreadable + omitted)[:MAX_XCCDF_SCANS],
         truncated=sum(scan.omitted_count for scan, _ in chosen),
     )
+    if unreadable or omitted or not all(scan.is_complete for scan, _ in chosen):
+        section.gap("rules", reason="not all results could be read completely")
     return section.build()

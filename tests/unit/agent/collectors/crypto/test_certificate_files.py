@@ -59,6 +59,7 @@ def as_comment(text: bytes) -> bytes:
         pytest.param("a.p7b", container(serialization.Encoding.DER), 2, id="PKCS #7"),
         pytest.param("a.p7b", container(serialization.Encoding.PEM), 2, id="PKCS #7 as PEM"),
         pytest.param("a.pem", as_comment(OTHER.pem) + DEVICE.pem, 1, id="one in a comment"),
+        pytest.param("a.pem", DEVICE.pem.replace(b"BEGIN ", b"BEGIN \x01"), 1, id="a damaged mark"),
         pytest.param("a.pem", key_pem(DEVICE.key), 0, id="a key"),
         pytest.param("a.der", DEVICE.key.public_key().public_bytes(
             serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo), 0, id="a public key in DER"),

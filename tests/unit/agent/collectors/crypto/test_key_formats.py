@@ -84,6 +84,8 @@ DROPBEAR = struct.pack(">I", 11) + b"ssh-ed25519" + struct.pack(">I", 64) + byte
         pytest.param(pem("ENCRYPTED PRIVATE KEY", der(RSA)), [OPEN_RSA], id="an open key called encrypted"),
         pytest.param(pem("ENCRYPTED PRIVATE KEY", b"?"), [KeyFormat("pkcs8")], id="nothing called encrypted"),
         pytest.param(pem("MY KEY", der(RSA)), [OPEN_RSA], id="a key with another label"),
+        pytest.param(key_pem(RSA).replace(b"BEGIN ", b"BEGIN \x01"), [OPEN_RSA], id="a damaged mark"),
+        pytest.param(pem("RSA PRIVATE KEY", der(RSA)).replace(b"BEGIN R", b"BEGIN ?"), [OPEN_RSA], id="another one"),
         pytest.param(pem("PGP PRIVATE KEY BLOCK", b"?"), [KeyFormat("pgp")], id="OpenPGP"),
         pytest.param(der(RSA)[:200], [KeyFormat("der")], id="a cut key in DER"),
         pytest.param(

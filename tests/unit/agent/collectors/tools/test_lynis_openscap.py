@@ -105,6 +105,14 @@ def test_a_truncated_or_malformed_lynis_report_is_incomplete(tmp_path: Path) -> 
         _lynis(tmp_path)
 
 
+@pytest.mark.parametrize("damage", ["warning[]=no id\n", "warn\x01ing[]=PKGS-7392|x|\n"])
+def test_warnings_of_a_damaged_lynis_report_are_those_that_were_read(tmp_path: Path, damage: str) -> None:
+    put(tmp_path, "/var/log/lynis-report.dat", report_text().replace("vulnerable_package[]", "x[]") + damage)
+    section = _lynis(tmp_path)
+    assert {gap["fact"] for gap in section["gaps"]} == {"findings", "vulnerable_packages"}
+    assert any(finding["test"] == "PKGS-7392" for finding in section["partial"]["findings"])
+
+
 def test_an_overlong_line_is_skipped(tmp_path: Path) -> None:
     put(tmp_path, "/var/log/lynis-report.dat", report_text() + "warning[]=X-1|" + "y" * 200_000 + "\n")
     section = _lynis(tmp_path)
@@ -180,6 +188,13 @@ def test_a_truncated_openscap_result_is_incomplete(tmp_path: Path) -> None:
     section = _sent("openscap", _openscap(tmp_path))
     assert (section["scans"][0]["complete"], section["scans"][0]["results"]) == (False, {"pass": 1, "fail": 1})
     assert "malformed XML" in section["unreadable"][0]
+
+
+def test_rules_of_a_broken_openscap_result_are_those_that_were_read(tmp_path: Path) -> None:
+    put(tmp_path, "/r/one.xml", RESULT.replace('<rule-result idref="odd"', '<\x01rule-result idref="odd"'))
+    section = _openscap(tmp_path)
+    assert [gap["fact"] for gap in section["gaps"]] == ["rules"]
+    assert [rule["rule"] for rule in section["partial"]["rules"]] == [FAILS]
 
 
 def test_only_the_newest_result_of_a_benchmark_is_reported(tmp_path: Path) -> None:
