@@ -81,8 +81,9 @@ def _compare(system: System, rows: list[dict[str, Any]], gaps: GapRecorder) -> N
             gaps.add(str(e))
         return
     found = {row["url"].rstrip("/") for row in rows if row["enabled"]}
+    begun = tuple(url.partition("$(")[0] for url in found if "$(" in url)  # $(ARCH)
     for target in targets:
-        if target.uri.rstrip("/") not in found:
+        if target.uri.rstrip("/") not in found and not target.uri.startswith(("cdrom:", *begun)):
             gaps.add("apt uses a source that was not understood", target.entry)
 
 
