@@ -18,11 +18,20 @@ from typing import Any, Final
 from device_agent import __version__
 from device_agent.cli import do, enrol, output_streams, report, setup, updates
 from device_agent.errors import AgentError, ExitCode
+from schemas.base import shortened
 from schemas.output_streams import prepare_streams
 
 DEFAULT_CONFIG: Final = Path("/etc/cordon/agent.toml")
 _NOUNS: Final = "run | launch | enrol | report | do | updates | doctor | install | passphrase | simulate"
+MAX_LINE: Final = 8 * 1024  # characters: exceptions have texts of others in them, of any length
 _TEXT_FORMAT: Final = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+
+
+class _TextFormatter(logging.Formatter):
+    """Lines for people."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return shortened(super().format(record), MAX_LINE)
 
 
 class _JsonFormatter(logging.Formatter):
@@ -33,10 +42,10 @@ class _JsonFormatter(logging.Formatter):
             "at": self.formatTime(record, "%Y-%m-%dT%H:%M:%S%z"),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": record.getMessage(),
+            "message": shortened(record.getMessage(), MAX_LINE),
         }
         if record.exc_info:
-            entry["error"] = self.formatException(record.exc_info)
+            entry["error"] = shortened(self.formatException(record.exc_info), MAX_LINE)
         return json.dumps(entry)
 
 
@@ -123,7 +132,7 @@ def main(argv: list[str] | None = None) -> int:
 def _main(argv: list[str] | None) -> int:
     arguments = _parser().parse_args(argv)
     handler = logging.StreamHandler()
-    handler.setFormatter(_JsonFormatter() if arguments.log_format == "json" else logging.Formatter(_TEXT_FORMAT))
+    handler.setFormatter(_JsonFormatter() if arguments.log_format == "json" else _TextFormatter(_TEXT_FORMAT))
     logging.basicConfig(level=arguments.log_level.upper(), handlers=[handler])
     # It writes a line for each key that did not sign, also where enough others did; what fails is raised.
     logging.getLogger("tuf").setLevel(logging.ERROR)
@@ -153,7 +162,7 @@ def _main(argv: list[str] | None) -> int:
 
 def _print_error(text: str, code: ExitCode) -> int:
     with contextlib.suppress(OSError):
-        sys.stderr.write(f"cordon-agent: {' '.join(text.split())}\n")
+        sys.stderr.write(f"cordon-agent: {shortened(' '.join(text.split()), MAX_LINE)}\n")
     return code
 
 

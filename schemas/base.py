@@ -120,6 +120,14 @@ class CollectedSection(WireModel):
     partial: Annotated[dict[Keyword, list[JsonValue]], Field(max_length=MAX_PARTIAL_LISTS)] | None = None
 
 
+def shortened(text: str, most: int) -> str:
+    """Returns a text of about `most` characters at most: of a longer one the beginning and the end."""
+    if len(text) <= most:
+        return text
+    half = most // 2
+    return f"{text[:half]} ... {len(text) - 2 * half} characters left out ... {text[-half:]}"
+
+
 def clean_text(text: str, limit: int = MAX_TEXT) -> str:
     """Makes a text fit a bounded field: replaces control characters with spaces and cuts at `limit` characters."""
     return "".join(c if c.isprintable() else " " for c in text[:limit])

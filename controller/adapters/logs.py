@@ -2,13 +2,15 @@
 
 import logging
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from typing import Any, Final, Literal
 
 import structlog
 
 from controller.ports.log import Log
+from schemas.base import shortened
 
+MAX_VALUE: Final = 8 * 1024  # characters of one field, or of an exception with its traceback
 # Everything else has the level info; audit lines that are alerts are warnings.
 _ERRORS: Final = frozenset(
     {"message failed", "effect failed", "store cannot write", "policies not loaded, the old ones stay"}
@@ -26,6 +28,16 @@ _WARNINGS: Final = frozenset(
         "the broker lacks what Cordon needs",
     }
 )
+
+
+def _bounded(_logger: object, _name: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Bounds every value of a line: exceptions have texts of others in them, of any length."""
+    for name, value in event.items():
+        if isinstance(value, str):
+            event[name] = shortened(value, MAX_VALUE)
+        elif not isinstance(value, int | float | None) and len(text := repr(value)) > MAX_VALUE:
+            event[name] = shortened(text, MAX_VALUE)
+    return event
 
 
 def configure_logs(level: str, style: Literal["auto", "json", "console"]) -> None:
@@ -47,7 +59,12 @@ def configure_logs(level: str, style: Literal["auto", "json", "console"]) -> Non
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                structlog.processors.format_exc_info,
+                _bounded,
+                renderer,
+            ],
         )
     )
     root = logging.getLogger()

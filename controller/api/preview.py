@@ -1,5 +1,6 @@
 """Preview of policies that are not in force: evaluates the stored reports and streams the changes."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from typing import Annotated, Any, Final
@@ -67,7 +68,8 @@ async def preview_policies(
 ) -> StreamingResponse:
     """Returns which devices' containment would change with their next report; changes nothing."""
     try:
-        candidate = policies.compile(tuple((one.source, one.text) for one in body.files), alone=body.alone)
+        texts = tuple((one.source, one.text) for one in body.files)
+        candidate = await asyncio.to_thread(policies.compile, texts, alone=body.alone)  # large ones take seconds
     except PolicyError as e:
         raise ApiError(409, "policy_mistake", str(e)) from e
     return StreamingResponse(_lines(fleet, store, candidate), media_type=_NDJSON)

@@ -52,11 +52,8 @@ def lint(templates: AccessTemplates) -> tuple[LintFinding, ...]:
                 for severity, text in lint_rule(rule)
             ]
         findings += _shadows(template)
-    return tuple(sorted(findings, key=lambda finding: (_order(templates, finding.device_class), finding.rule)))
-
-
-def _order(templates: AccessTemplates, device_class: str) -> int:
-    return [template.device_class for template in templates.templates].index(device_class)
+    order = {template.device_class: place for place, template in enumerate(templates.templates)}
+    return tuple(sorted(findings, key=lambda finding: (order[finding.device_class], finding.rule)))
 
 
 def _lint_template(template: AccessTemplate) -> Iterator[LintFinding]:
@@ -110,8 +107,13 @@ def _lint_allow_rule(rule: TopicRule) -> Iterator[tuple[LintSeverity, str]]:
 
 
 def _shadows(template: AccessTemplate) -> Iterator[LintFinding]:
-    for number, rule in enumerate(template.rules, start=1):
-        earlier = next((other for other in template.rules[: number - 1] if _hides(other, rule)), None)
+    """Compares each rule with those before; what EMQX does not take in any case is not compared."""
+    judged = template.rules[:MAX_RULES]
+    hiding: list[TopicRule] = []
+    for number, rule in enumerate(judged, start=1):
+        earlier = next((other for other in hiding if _hides(other, rule)), None)
+        if not validation_error(rule.topic):
+            hiding.append(rule)
         if earlier is None:
             continue
         if earlier.permission == rule.permission:
@@ -126,7 +128,6 @@ def _hides(earlier: TopicRule, later: TopicRule) -> bool:
         earlier.action in ("all", later.action)
         and set(later.qos) <= set(earlier.qos)
         and earlier.retain in ("all", later.retain)
-        and not validation_error(earlier.topic)
         and covers(earlier.topic, later.topic)
     )
 

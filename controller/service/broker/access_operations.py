@@ -1,5 +1,6 @@
 """Operations on access rules: lint, plan, apply, differences, grants."""
 
+import asyncio
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -12,6 +13,7 @@ from controller.domain.broker.access import (
     NO_TEMPLATES,
     AccessGrant,
     AccessRuleCompiler,
+    AccessTemplates,
     CompiledRules,
     TopicAction,
     TopicRule,
@@ -69,6 +71,7 @@ class AccessOperations:
     def __init__(self, access: AccessRuleManager, fleet: FleetState) -> None:
         self.access = access
         self._fleet = fleet
+        self._judging = asyncio.Lock()
 
     async def plan(self, text: str) -> AccessPlan:
         """What applying these templates would change; nothing is written.
@@ -76,12 +79,22 @@ class AccessOperations:
         Raises:
             PolicyError: the text is not valid.
         """
-        templates = self.access.parse(text)
-        return await self._compare(lint(templates), AccessRuleCompiler(templates))
+        templates, findings = await self._judge(text)
+        return await self._compare(findings, AccessRuleCompiler(templates))
+
+    async def _judge(self, text: str) -> tuple[AccessTemplates, tuple[LintFinding, ...]]:
+        """Parses and checks templates in a thread, one file at a time: large ones take seconds."""
+
+        def judge() -> tuple[AccessTemplates, tuple[LintFinding, ...]]:
+            templates = self.access.parse(text)
+            return templates, lint(templates)
+
+        async with self._judging:
+            return await asyncio.to_thread(judge)
 
     async def diff(self) -> AccessPlan:
         """The differences between the broker and the templates in force."""
-        return await self._compare(lint(self.access.templates))
+        return await self._compare(await asyncio.to_thread(lint, self.access.templates))
 
     async def apply(self, text: str, actor: str, *, overwrite: bool) -> AccessPlan:
         """Puts the templates in force and writes what differs; `overwrite` also replaces rules of others.
@@ -98,7 +111,7 @@ class AccessOperations:
         kept = StoredTemplates(text, now, actor)
         await access.store.put_templates(kept)
         access.state.kept = kept
-        access.set_templates(access.parse(text))
+        access.set_templates(await asyncio.to_thread(access.parse, text))
         taken = {"altered", "foreign"} if overwrite else {"altered"}
         access.state.foreign.clear()
         whole = await self._compare((), most=None)
