@@ -55,6 +55,7 @@ def tokens(server: ApiServer) -> dict[str, dict[str, str]]:
             "of another kind": {"Authorization": "Basic dGVzdHM6dGVzdHM="}}  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("held", [*(scope.value for scope in Scope if scope is not Scope.ADMIN), *NOBODY])
 def test_each_operation(described: OpenApiSchema, tokens: dict[str, dict[str, str]], held: str) -> None:
     asked = 0

@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from controller.adapters.policies.loader import load_policies
 from controller.domain.policy.cel import CelEnvironment
 from controller.domain.policy.facts import TYPES
@@ -14,6 +16,8 @@ from tests.support.deployment import Deployment, open_deployment
 from tests.support.processes import ModuleProcess
 from tests.support.standin import StandInProcess
 from tests.support.waiting import eventually
+
+pytestmark = pytest.mark.slow
 
 DEVICE = "this-machine"
 SCAN_SECONDS = 90.0  # for the packages of a real machine

@@ -5,12 +5,16 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.support import cli
 from tests.support.certs import Certs
 from tests.support.deployment import CONTROLLER_ID, Deployment, open_deployment
 from tests.support.emqx_calls import delete_rules, rules_of
 from tests.support.standin import StandInProcess
 from tests.support.waiting import eventually
+
+pytestmark = pytest.mark.slow
 
 TEMPLATES = """
 access: fleet

@@ -16,6 +16,8 @@ from tests.support.emqx_calls import ban_of, rules_of
 from tests.support.standin import StandInProcess
 from tests.support.waiting import eventually
 
+pytestmark = pytest.mark.slow
+
 CONTAINED = "dev-002"
 
 

@@ -13,6 +13,8 @@ from device_agent.identity.enrol import EnrolmentError
 from tests.support.mtls_deployment import MutualTlsDeployment, wait_for_devices
 from tests.support.waiting import wait_for
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def deployment(tmp_path: Path) -> Iterator[MutualTlsDeployment]:

@@ -27,10 +27,13 @@ from tests.support.waiting import eventually
 
 DEVICE = "edge-apt"
 SCAN_SECONDS = 90.0  # for the packages of a real machine
-pytestmark = pytest.mark.skipif(
-    os.geteuid() != 0 or shutil.which("dpkg-deb") is None or shutil.which("gpg") is None,
-    reason="needs root, dpkg-deb and gpg",
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        os.geteuid() != 0 or shutil.which("dpkg-deb") is None or shutil.which("gpg") is None,
+        reason="needs root, dpkg-deb and gpg",
+    ),
+]
 
 
 class Publisher:

@@ -5,10 +5,14 @@ import os
 import signal
 from pathlib import Path
 
+import pytest
+
 from tests.support.certs import Certs
 from tests.support.deployment import open_deployment
 from tests.support.standin import StandInProcess
 from tests.support.waiting import eventually
+
+pytestmark = pytest.mark.slow
 
 SHORT = 10.0  # seconds; the request would wait for 50, and the server for 10 on top
 

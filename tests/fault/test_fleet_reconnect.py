@@ -4,6 +4,8 @@ import asyncio
 from pathlib import Path
 from typing import Final
 
+import pytest
+
 from controller.service.ingest.ingest import Ingest
 from device_agent.simulator.device import DeviceBehaviour
 from device_agent.simulator.fleet import FleetSettings, SimulatedFleet
@@ -15,6 +17,8 @@ from tests.support.memory import resident_bytes
 from tests.support.mosquitto import Mosquitto
 from tests.support.mqtt_harness import plain, running
 from tests.support.waiting import eventually
+
+pytestmark = pytest.mark.slow
 
 DEVICES: Final = 250
 WAIT_SECONDS: Final = 60.0

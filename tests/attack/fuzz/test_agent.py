@@ -33,6 +33,8 @@ from tests.attack.fuzz.mutations import DAMAGES
 from tests.support.memory import resident_bytes
 from tests.support.reports import sections
 
+pytestmark = pytest.mark.slow
+
 INPUTS = 10_000
 MAX_GROWTH = 30 * 1024 * 1024  # bytes
 NOW = datetime(2026, 11, 23, 10, tzinfo=UTC)

@@ -21,12 +21,13 @@ from tests.support.controller_harness import open_harness
 from tests.support.memory import resident_bytes
 from tests.support.reports import full, incoming
 
+pytestmark = pytest.mark.slow
+
 INPUTS = 100_000
 UNKNOWN = 10_000
 MAX_RSS_FOR_UNKNOWN = 120 * 1024 * 1024  # bytes: twelve KiB for each device, with the batches they came in
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(300)
 async def test_a_hundred_thousand_hostile_messages(tmp_path: Path) -> None:
     tally = await run(tmp_path / "c.db", INPUTS, seed=1)

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import paho.mqtt.client as paho
+import pytest
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
 from controller.service.ingest.ingest import Ingest
@@ -17,6 +18,8 @@ from tests.support.mosquitto import Mosquitto
 from tests.support.mqtt_harness import plain, running
 from tests.support.reports import full
 from tests.support.waiting import eventually
+
+pytestmark = pytest.mark.slow
 
 INPUTS = 3000
 NO_LIMITS = "max_inflight_messages 0\nmax_queued_messages 0"

@@ -7,6 +7,8 @@ import pytest
 from tests.support.agent_process import AgentProcess, broker_with_controller, write_config
 from tests.support.waiting import wait_for
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize(
     ("step", "action", "state", "reason", "lines"),

@@ -12,6 +12,8 @@ import pytest
 from tests.support.agent_process import AgentProcess, broker_with_controller, write_config
 from tests.support.waiting import wait_for
 
+pytestmark = pytest.mark.slow
+
 ALERT: Final = (
     '{"timestamp":"2026-11-23T10:00:00.1+0000","event_type":"alert","src_ip":"192.0.2.7","dest_ip":"198.51.100.1",'
     '"alert":{"gid":1,"signature_id":7,"signature":"ET SCAN","severity":1}}\n'

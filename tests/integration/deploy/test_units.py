@@ -20,6 +20,8 @@ from tests.support.certs import Certs
 from tests.support.compose import DEPLOY
 from tests.support.standin import StandInProcess
 
+pytestmark = pytest.mark.slow
+
 UNITS = DEPLOY / "systemd"
 SERVICES = ("cordon.service", "cordon-agent.service")
 SECONDS = 60.0

@@ -27,6 +27,8 @@ from tests.support.update_server import UpdateServer
 from tests.support.updates import Repository, order
 from tests.support.waiting import wait_for
 
+pytestmark = pytest.mark.slow
+
 # The agent of this work tree with another version; the middle part makes it fail.
 _MAIN = """import sys
 import device_agent

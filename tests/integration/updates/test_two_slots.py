@@ -9,6 +9,8 @@ import pytest
 
 from tests.support.two_slots import HOOKS, NEW, OLD, TwoSlots
 
+pytestmark = pytest.mark.slow
+
 IMAGES = {"good": NEW, "does not start": f"{NEW} broken", "is not healthy": f"{NEW} sick", "is another": "7.7"}
 SAMPLE = 5  # every fifth write; all of them in the slow run
 
@@ -48,7 +50,6 @@ def test_an_update_survives_power_loss(tmp_path: Path, kind: str) -> None:
     kill_at(tmp_path, kind, NEW, range(1, count + 1, SAMPLE))
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("image", IMAGES.values(), ids=IMAGES)
 @pytest.mark.parametrize("kind", HOOKS)

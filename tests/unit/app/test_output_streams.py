@@ -10,6 +10,8 @@ import pytest
 
 from tests.support.reports import full
 
+pytestmark = pytest.mark.slow
+
 NARROW = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": "ascii"}
 POLICY = """policy: p
 version: 1
