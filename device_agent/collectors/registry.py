@@ -21,27 +21,32 @@ from device_agent.host.system import System
 from device_agent.settings import DEFAULT_STATE_DIR, IntegritySettings, IntrusionSettings, Settings, ToolSettings
 from device_agent.updates.updater import Updater
 
-COLLECTORS: Final[Mapping[str, Collector]] = {
-    "os": operating_system.collect,
-    "updates": updates.UpdatesCollector(),
-    "sources": sources.collect,
-    "openssl": openssl.collect,
-    "keys": KeyCollector(),
-    "certificates": CertificateCollector(),
-    "sockets": sockets.SocketsCollector(),
-    "services": services.ServicesCollector(),
-    "firewall": firewall.collect,
-    "access": account_security.collect,
-    "ssh": ssh.collect,
-    "disk": disk.collect,
-    "mac": mac.collect,
-    "logging": log_settings.collect,
-    "lynis": LynisCollector(ToolSettings()),
-    "openscap": OpenscapCollector(ToolSettings()),
-    "intrusion": IntrusionCollector(IntrusionSettings()),
-    "integrity": IntegrityCollector(IntegritySettings(), DEFAULT_STATE_DIR, is_baseline_owner=False),
-    "software": InstalledTargetsCollector(),
-}
+
+def _new_collectors() -> dict[str, Collector]:
+    return {
+        "os": operating_system.collect,
+        "updates": updates.UpdatesCollector(),
+        "sources": sources.collect,
+        "openssl": openssl.collect,
+        "keys": KeyCollector(),
+        "certificates": CertificateCollector(),
+        "sockets": sockets.SocketsCollector(),
+        "services": services.ServicesCollector(),
+        "firewall": firewall.collect,
+        "access": account_security.collect,
+        "ssh": ssh.collect,
+        "disk": disk.collect,
+        "mac": mac.collect,
+        "logging": log_settings.collect,
+        "lynis": LynisCollector(ToolSettings()),
+        "openscap": OpenscapCollector(ToolSettings()),
+        "intrusion": IntrusionCollector(IntrusionSettings()),
+        "integrity": IntegrityCollector(IntegritySettings(), DEFAULT_STATE_DIR, is_baseline_owner=False),
+        "software": InstalledTargetsCollector(),
+    }
+
+
+COLLECTORS: Final[Mapping[str, Collector]] = _new_collectors()
 
 # What only a running machine has, by the sections that consist of it.
 _LIVING: Final[Mapping[str, str]] = {
@@ -96,7 +101,7 @@ def collectors_for(
 
 def collectors_for_image() -> Mapping[str, Collector]:
     """Returns the collectors for the root of an image; sections that need a living system say so."""
-    return {**COLLECTORS, **{section: _needs_living(facts) for section, facts in _LIVING.items()}}
+    return {**_new_collectors(), **{section: _needs_living(facts) for section, facts in _LIVING.items()}}
 
 
 def _needs_living(facts: str) -> Collector:

@@ -140,7 +140,10 @@ def query_rpm(system: System, *arguments: str) -> str:
     if database is None or not system.is_image:
         raise FactsUnavailableError("rpm's database can be read on the running system only")
     with rpm_database_copy(database) as folder:
-        return run(["rpm", "--dbpath", folder, *arguments], seconds=_RPM_SECONDS).stdout
+        try:
+            return run(["rpm", "--dbpath", folder, *arguments], seconds=_RPM_SECONDS).stdout
+        except ExecuteError as e:
+            raise FactsUnavailableError(str(e).replace(folder, "/" + str(database.relative_to(system.root)))) from e
 
 
 def _rpm_version(system: System, name: str) -> str:

@@ -133,4 +133,6 @@ def _extra_access(system: System, file: CryptoFile, folder: os.stat_result) -> t
 
 def _is_inside_root(system: System, folder: Path) -> bool:
     # The folders above a prepared root do not belong to the scanned system.
+    if system.is_image and folder == system.root:
+        return False  # its mode is of the examining machine, such as 0700 of a folder for backups
     return system.is_live or folder.is_relative_to(system.root.resolve())

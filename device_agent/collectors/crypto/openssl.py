@@ -11,6 +11,7 @@ from device_agent.errors import FactsUnavailableError
 from device_agent.host.execute import ExecuteError, run
 from device_agent.host.packages import InstalledPackage, installed
 from device_agent.host.system import System
+from schemas.safe_files import open_for_reading
 
 # The command-line package first, then the libraries, as Debian, Fedora, Alpine, OpenWrt and openSUSE name them.
 _PACKAGES: Final = (
@@ -19,6 +20,10 @@ _PACKAGES: Final = (
 )
 _VERSION: Final = re.compile(r"^OpenSSL (\d+\.\d+\.\d+[a-z]*)")
 _LIBRARY: Final = re.compile(r"\(Library: OpenSSL (\d+\.\d+\.\d+[a-z]*)")
+# What `OpenSSL_version` of a library returns.
+_IN_LIBRARY: Final = re.compile(rb"OpenSSL (\d{1,3}\.\d{1,3}\.\d{1,3}[a-z]{0,2}) {1,4}\d{1,2} [A-Z][a-z]{2} \d{4}")
+_LIBRARY_FOLDERS: Final = ("/lib", "/lib64", "/usr/lib", "/usr/lib64")
+_MAX_LIBRARY_BYTES: Final = 16 * 1024 * 1024
 _OPENSSLDIR: Final = re.compile(r'^OPENSSLDIR: "(/[^"\n]*)"', re.MULTILINE)
 
 MAX_PROCESSES: Final = 4096
@@ -36,6 +41,8 @@ def collect(system: System) -> Section:
         version = _upstream(package)
     if not version and system.is_live:
         version = _linked_version()
+    if not version and system.is_image:
+        version = _library_version(system)
     if not version:
         raise FactsUnavailableError("neither an openssl program nor a package of it was found")
     # Before OpenSSL 3 the output names the library only where it differs from the program.
@@ -85,6 +92,16 @@ def _linked_version() -> str:
     return _first(_VERSION, ssl.OPENSSL_VERSION)
 
 
+def _library_version(system: System) -> str:
+    """Returns the version in libcrypto itself, of the newest where there are several; empty without one."""
+    versions = []
+    for path in (path for folder in _LIBRARY_FOLDERS for path in system.path(folder).glob("libcrypto.so*")):
+        if path.is_file():
+            with open_for_reading(path) as file:
+                versions += [match[1].decode() for match in _IN_LIBRARY.finditer(file.read(_MAX_LIBRARY_BYTES))]
+    return max(versions, key=lambda version: [int(part) for part in re.findall(r"\d+", version)], default="")
+
+
 def _upstream(package: InstalledPackage) -> str:
     match = re.match(r"^(?:\d+:)?(\d+\.\d+\.\d+[a-z]*)", package.version)
     return match[1] if match else ""
@@ -96,6 +113,7 @@ def stale_processes(system: System) -> tuple[list[str], bool]:
     Raises:
         FactsUnavailableError: the processes cannot be listed.
     """
+    system.require_living("the memory of processes")
     try:
         pids = [name for name in os.listdir(system.path("/proc")) if name.isdigit()]  # noqa: PTH208 - names are enough
     except OSError as e:

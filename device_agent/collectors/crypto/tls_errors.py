@@ -33,6 +33,7 @@ def tls_errors(system: System) -> str:
     Raises:
         FactsUnavailableError: there is no journal, or it cannot be read.
     """
+    system.require_living("TLS errors of the last hours")
     if not system.is_live:
         raise FactsUnavailableError("only the running system has a journal")
     # Without any journal file, journalctl prints nothing and succeeds.

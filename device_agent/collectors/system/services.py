@@ -87,6 +87,8 @@ def _unread_init(system: System) -> str:
     name = next((name for path, name in known.items() if system.path(path).is_dir()), "")
     if name:
         return f"services of {name} are not read"
+    if system.is_image and not system.path("/sbin/init").exists():
+        return "no init system is installed, as in the image of a container, which starts one program"
     return "neither a usable systemctl nor OpenRC, procd, SysV, BusyBox or Slackware scripts"
 
 
