@@ -141,11 +141,15 @@ class MacSection(CollectedSection):
 
 
 class LoggingSection(CollectedSection):
-    """Logging: journald, syslog, remote targets, the audit daemon, and what limits the size of the logs."""
+    """Logging: journald, syslog, remote targets, the audit daemon, and what limits the size of the logs.
+
+    `kept` is whether logs survive a restart; `remote_targets` are other machines only.
+    """
 
     journald: Literal["absent", "none", "volatile", "persistent", "unknown"] = "absent"
     syslog: Text = ""
     syslog_running: bool | None = None
+    kept: bool | None = None
     remote_targets: Annotated[tuple[Text, ...], Field(max_length=MAX_TARGETS)] = ()
     audit: Literal["absent", "stopped", "running", "unknown"] = "absent"
     audit_rules: SystemCount | None = None

@@ -80,6 +80,7 @@ GOOD_SYSTEM: Final[dict[str, dict[str, Any]]] = {
     "logging": {
         "state": "ok",
         "journald": "persistent",
+        "kept": True,
         "syslog": "rsyslog",
         "syslog_running": True,
         "remote_targets": ["tls logs.example:6514"],

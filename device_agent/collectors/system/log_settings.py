@@ -3,11 +3,16 @@
 import contextlib
 import re
 import shutil
+from collections.abc import Callable
 from typing import Final
 
 from device_agent.collectors.base import Section, SectionBuilder
+from device_agent.collectors.system import rsyslog_conf, small_log_daemons, syslog_ng_conf
+from device_agent.collectors.system.kept_files import is_kept
+from device_agent.collectors.system.log_targets import LogOutputs, remote_targets
 from device_agent.host.execute import run
 from device_agent.host.files import list_files, parse_key_values, read_text
+from device_agent.host.reading import GapRecorder
 from device_agent.host.system import System
 
 _JOURNALD: Final = ("/usr/lib/systemd/systemd-journald", "/lib/systemd/systemd-journald")
@@ -16,46 +21,69 @@ _JOURNALD_CONF: Final = "journald.conf"
 # By precedence, the highest first; drop-ins take precedence over the main file.
 _FOLDERS: Final = ("/etc/systemd", "/run/systemd", "/usr/local/lib/systemd", "/usr/lib/systemd")
 _JOURNAL_FOLDER: Final = "/var/log/journal"
-_SYSLOGS: Final = (
-    ("rsyslog", ("/etc/rsyslog.conf",), ("/usr/sbin/rsyslogd",), "rsyslogd"),
-    ("syslog-ng", ("/etc/syslog-ng/syslog-ng.conf",), ("/usr/sbin/syslog-ng",), "syslog-ng"),
-    ("logd", (), ("/sbin/logd",), "logd"),
-    ("busybox", ("/etc/conf.d/syslog", "/etc/syslog.conf"), ("/sbin/syslogd",), "syslogd"),
+_Reader = Callable[[System, GapRecorder], LogOutputs]
+# Name, configuration, programs, process, and the reader of its outputs.
+_SYSLOGS: Final[tuple[tuple[str, tuple[str, ...], tuple[str, ...], str, _Reader], ...]] = (
+    ("rsyslog", ("/etc/rsyslog.conf",), ("/usr/sbin/rsyslogd",), "rsyslogd", rsyslog_conf.read),
+    ("syslog-ng", ("/etc/syslog-ng/syslog-ng.conf",), ("/usr/sbin/syslog-ng",), "syslog-ng", syslog_ng_conf.read),
+    ("logd", (), ("/sbin/logd",), "logd", small_log_daemons.read_logd),
+    ("busybox", (), ("/sbin/syslogd",), "syslogd", small_log_daemons.read_busybox),
 )
-_RSYSLOG_LEGACY: Final = re.compile(r"^\s*[^#$\s]\S*\s+-?(@@?)(?:\([^)]*\))?(\[[^\]]+\]|[^\s:;#]+)(?::(\d+))?")
-# The repetitions are bounded, so that matching a malformed file takes linear time.
-_RSYSLOG_ACTION: Final = re.compile(r"\baction[ \t]{0,8}\(([^()]{0,2000})\)")
-_RSYSLOG_FORWARDERS: Final = frozenset({"omfwd", "omrelp"})
-_PARAMETER: Final = re.compile(r"\b(\w{1,64})\s{0,8}=\s{0,8}\"([^\"]{0,1000})\"")
-_SYSLOG_NG: Final = re.compile(
-    r"\b(tcp6?|udp6?|network|syslog)\s*\(\s*(?:ip\()?\s*\"?([A-Za-z0-9_.:-]+)\"?([^;]{0,400})", re.IGNORECASE
-)
-_DESTINATION: Final = re.compile(r"\bdestination\s+\S+\s*\{([^}]{0,4000})\}")
-_UCI: Final = re.compile(
-    r"^[ \t]*option[ \t]+(log_ip|log_port|log_proto|log_remote)[ \t]+['\"]?([^'\"\s]+)", re.MULTILINE
-)
-_BUSYBOX: Final = re.compile(r"-R\s*([^\s\"']+)")
 _AUDIT_PROGRAMS: Final = ("/usr/sbin/auditd", "/sbin/auditd")
 _AUDIT_RULE: Final = re.compile(r"^-[aAw]\b")
 
 
 def collect(system: System) -> Section:
     """Collects the `logging` section."""
-    section = SectionBuilder(journald="unknown")
+    section = SectionBuilder(journald="unknown", kept=None)
     with section.capture("journald"):
         section.set(journald=_journald(system))
-    name, process = _syslog(system)
-    section.set(
-        syslog=name,
-        syslog_running=_is_running(system, process) if name and _can_list_processes(system) else None,
-        remote_targets=[],
-    )
-    if name:
-        with section.capture("remote_targets"):
-            section.set(remote_targets=sorted(_remote_targets(system, name)))
+    name, process, read_outputs = _syslog(system)
+    is_running = _is_running(system, process) if name and _can_list_processes(system) else None
+    section.set(syslog=name, syslog_running=is_running)
+    gaps = GapRecorder()
+    outputs = LogOutputs()
+    if is_running is not False:  # what is configured is not in force without the daemon
+        with gaps.capture(name):
+            outputs = read_outputs(system, gaps)
+    section.add_gaps(gaps.gaps, "remote_targets")
+    _add_targets(system, section, outputs)
+    _add_kept(system, section, outputs, gaps, is_running=is_running)
     _add_audit(system, section)
     section.set(rotation=_rotation(system, section["journald"], name))
     return section.build()
+
+
+def _add_targets(system: System, section: SectionBuilder, outputs: LogOutputs) -> None:
+    section.set(remote_targets=[])
+    with section.capture("remote_targets"):
+        uploads = small_log_daemons.journal_upload(system)
+        section.set(remote_targets=remote_targets(system, outputs.targets | uploads))
+    for daemon in small_log_daemons.other_forwarders(system):
+        section.gap("remote_targets", reason=f"what {daemon} forwards is not read")
+
+
+def _add_kept(
+    system: System, section: SectionBuilder, outputs: LogOutputs, gaps: GapRecorder, *, is_running: bool | None
+) -> None:
+    """Adds whether logs survive a restart: the journal, or a file of the syslog daemon, on a disk."""
+    with section.capture("kept", "journald"):
+        journal = section["journald"]
+        on_disk = is_kept(system, _JOURNAL_FOLDER) if journal == "persistent" else False
+        if on_disk is False and journal == "persistent":
+            section.set(journald="volatile")  # such as a tmpfs that is copied to the disk now and then
+        files = [is_kept(system, path) for path in sorted(outputs.files)]
+        if on_disk or (is_running and True in files):
+            section.set(kept=True)
+            return
+        section.set(kept=False)
+        if journal == "unknown":
+            section.gap("kept", reason="the storage of journald is not known")
+        if on_disk is None or (is_running and None in files):
+            section.gap("kept", reason="what is below the file system of the logs is not visible")
+        if is_running is None and section["syslog"]:
+            section.gap("kept", reason=f"whether {section['syslog']} runs is not known")
+        section.add_gaps(gaps.gaps, "kept")
 
 
 def _journald(system: System) -> str:
@@ -83,14 +111,16 @@ def _journald_setting(system: System, key: str) -> str:
     return value
 
 
-def _syslog(system: System) -> tuple[str, str]:
-    """Returns the installed syslog daemon and its process name; of several, the first in `_SYSLOGS`."""
-    for name, configs, programs, process in _SYSLOGS:
-        is_installed = any(system.path(program).exists() for program in programs)
-        is_configured = not configs or name == "busybox" or any(system.path(config).exists() for config in configs)
-        if is_installed and is_configured:
-            return name, process
-    return "", ""
+def _syslog(system: System) -> tuple[str, str, _Reader]:
+    """Returns name, process and reader of the installed syslog daemon; of several, one that runs, or the first."""
+    installed = [
+        (name, process, reader)
+        for name, configs, programs, process, reader in _SYSLOGS
+        if any(system.path(program).exists() for program in programs)
+        and (not configs or any(system.path(config).exists() for config in configs))
+    ]
+    running = [one for one in installed if _can_list_processes(system) and _is_running(system, one[1])]
+    return next(iter([*running, *installed]), ("", "", lambda _system, _gaps: LogOutputs()))
 
 
 def _can_list_processes(system: System) -> bool:
@@ -103,58 +133,6 @@ def _is_running(system: System, process: str) -> bool:
             if (folder / "comm").read_text(errors="replace").strip() == process:
                 return True
     return False
-
-
-def _remote_targets(system: System, name: str) -> set[str]:
-    if name == "rsyslog":
-        files = [system.path("/etc/rsyslog.conf"), *list_files(system.path("/etc/rsyslog.d"), "*.conf")]
-        return {target for file in files for target in rsyslog_targets(read_text(file))}
-    if name == "syslog-ng":
-        files = [system.path("/etc/syslog-ng/syslog-ng.conf"), *list_files(system.path("/etc/syslog-ng/conf.d"))]
-        return {target for file in files for target in syslog_ng_targets(read_text(file))}
-    if name == "logd":
-        return uci_targets(read_text(system.path("/etc/config/system")))
-    options = read_text(system.path("/etc/conf.d/syslog")) + read_text(system.path("/etc/default/syslogd"))
-    return {f"udp {target}" for target in _BUSYBOX.findall(options)}
-
-
-def rsyslog_targets(text: str) -> set[str]:
-    """Returns the machines that rsyslog forwards to: `*.* @@host:514` and `action(type="omfwd" ...)`."""
-    targets = set()
-    lines = [line for line in text.splitlines() if not line.lstrip().startswith("#")]
-    for line in lines:
-        if match := _RSYSLOG_LEGACY.match(line[:1024]):
-            targets.add(f"{'tcp' if match[1] == '@@' else 'udp'} {match[2]}:{match[3] or 514}")
-    for action in _RSYSLOG_ACTION.findall("\n".join(lines)):
-        parameters = {key.lower(): value for key, value in _PARAMETER.findall(action)}
-        kind = parameters.get("type", "").lower()
-        if kind in _RSYSLOG_FORWARDERS and (target := parameters.get("target")):
-            protocol = "relp" if kind == "omrelp" else parameters.get("protocol", "udp").lower()
-            is_tls = parameters.get("streamdrivermode") == "1" or parameters.get("tls", "").lower() == "on"
-            targets.add(f"{'tls' if is_tls else protocol} {target}:{parameters.get('port', '514')}")
-    return targets
-
-
-def syslog_ng_targets(text: str) -> set[str]:
-    """Returns the machines in syslog-ng's destinations."""
-    targets = set()
-    uncommented = "\n".join(line.partition("#")[0] for line in text.splitlines())
-    for block in _DESTINATION.findall(uncommented):
-        for driver, host, rest in _SYSLOG_NG.findall(block):
-            port = re.search(r"port\(\s*(\d{1,5})\s*\)", rest)
-            transport = re.search(r"transport\(\s*\"?(\w+)\"?\s*\)", rest)
-            protocol = transport[1].lower() if transport else driver.lower().rstrip("6")
-            protocol = {"network": "tcp", "syslog": "tcp"}.get(protocol, protocol)
-            targets.add(f"{protocol} {host}:{port[1] if port else 514}")
-    return targets
-
-
-def uci_targets(text: str) -> set[str]:
-    """Returns the machine that OpenWrt's logd forwards to."""
-    options = dict(_UCI.findall(text))
-    if "log_ip" not in options or options.get("log_remote") == "0":
-        return set()
-    return {f"{options.get('log_proto', 'udp')} {options['log_ip']}:{options.get('log_port', '514')}"}
 
 
 def _add_audit(system: System, section: SectionBuilder) -> None:

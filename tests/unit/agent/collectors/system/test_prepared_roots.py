@@ -145,7 +145,8 @@ def test_apparmor_of_debian(tmp_path: Path) -> None:
 # --- Logging --------------------------------------------------------------------------------------------------------
 
 RSYSLOG = (
-    'module(load="imuxsock")\n#*.* @@old.example\nauth.* @192.0.2.7\n*.* @@(o)[2001:db8::1]:6514\n'
+    '$IncludeConfig /etc/rsyslog.d/*.conf\nmodule(load="imuxsock")\n'
+    "#*.* @@old.example\nauth.* @192.0.2.7\n*.* @@(o)[2001:db8::1]:6514\n"
     '*.* action(type="omfwd" target="logs.example" port="6514" protocol="tcp"\n  StreamDriverMode="1")\n'
     'action(type="omrelp" Target="relp.example")\nmail.* -/var/log/mail.log\n'
 )
@@ -153,6 +154,7 @@ SYSLOG_NG = (
     'source s { system(); };\n# destination off { tcp("no.example"); };\n'
     'destination d_net { network("ng.example" port(6514) transport("tls")); };\n'
     'destination d_old { udp("192.0.2.9"); };\ndestination f { file("/var/log/x"); };\n'
+    "log { source(s); destination(d_net); destination(d_old); destination(f); };\n"
 )
 
 
