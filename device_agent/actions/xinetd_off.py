@@ -6,6 +6,7 @@ import signal
 
 from device_agent.actions.base import ActionError
 from device_agent.actions.edit import FileContents, read
+from device_agent.errors import FactsUnavailableError
 from device_agent.host import xinetd
 from device_agent.host.system import System
 
@@ -21,6 +22,8 @@ def matching_services(system: System, name: str) -> dict[str, str]:
     service = name.removeprefix("xinetd:")
     try:
         entries = xinetd.entries(system)
+    except FactsUnavailableError as e:
+        raise ActionError(str(e)) from e
     except OSError as e:
         raise ActionError(f"{e.filename}: {e.strerror}") from e
     return {

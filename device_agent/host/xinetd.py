@@ -1,9 +1,9 @@
 """The configuration of xinetd: the services that it starts."""
 
 import contextlib
-import fnmatch
+import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -15,7 +15,25 @@ from device_agent.host.system import System, process_names
 _MAIN: Final = "/etc/xinetd.conf"
 _MAX_FILES: Final = 256
 _PROGRAM: Final = "xinetd"
-_IGNORED: Final = ("*~", "*.*")  # xinetd ignores these files of a folder
+_ATTRIBUTE: Final = re.compile(r"^\s*(\S+)\s+([+-]?=)\s*(.*?)\s*$", re.DOTALL)
+# Attributes of a service that take exactly so many values; with another number of them they are ignored.
+_ONE_VALUE: Final = frozenset({"disable", "id", "server", "port", "protocol", "wait", "user", "socket_type"})
+_FLAGS: Final = frozenset(
+    {
+        "reuse", "intercept", "noretry", "idonly", "nameinargs", "nodelay", "disable", "keepalive", "nolibwrap",
+        "sensor", "ipv4", "ipv6", "labeled",
+    }
+)  # fmt: skip
+# Another value switches the service off.
+_VALUES: Final = {
+    "disable": frozenset({"yes", "no"}),
+    "wait": frozenset({"yes", "no"}),
+    "socket_type": frozenset({"stream", "dgram", "raw", "seqpacket"}),
+    "type": frozenset({"rpc", "internal", "unlisted", "special", "tcpmux", "tcpmuxplus"}),
+    "flags": _FLAGS,
+}
+_SEVERAL_VALUES: Final = frozenset({"server_args", "type", "flags"})
+_SWITCHES: Final = frozenset({"enabled", "disabled"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,40 +46,40 @@ class XinetdEntry:
 
 
 @dataclass(slots=True)
-class _Block:
-    """A block of the configuration; without `service` it has the defaults."""
+class _Service:
+    """A block of the configuration."""
 
     file: Path
-    service: str
-    settings: dict[str, list[str]]
+    name: str
+    settings: dict[str, list[str]] = field(default_factory=dict)
+    is_off: bool = False
+    has_off_flag: bool = False
 
     def words(self, key: str) -> list[str]:
         return self.settings.get(key, [])
 
 
 def entries(system: System) -> list[XinetdEntry]:
-    """Returns every service that neither its block nor the defaults disable.
+    """Returns every service that xinetd starts.
 
     Raises:
+        FactsUnavailableError: a file or folder is too large, or too many are included.
         OSError: a file exists and cannot be read.
     """
-    blocks = list(_blocks(system))
-    defaults = [block for block in blocks if not block.service]
-    disabled = {word for block in defaults for word in block.words("disabled")}
-    enabled = {word for block in defaults for word in block.words("enabled")}
-    services = []
-    for block in blocks:
-        names = {block.service, *block.words("id")}
-        is_off = _is_yes(block.words("disable")) or names & disabled or (enabled and not names & enabled)
-        if block.service and not is_off:
+    config = _Config(system)
+    if not system.path(_MAIN).is_file():
+        return []
+    config.read(system.path(_MAIN))
+    started = []
+    for service in config.services:
+        identity = (service.words("id") or [service.name])[0].lower()
+        # The lists name ids. The list of enabled ones overrides the flag DISABLE, but not `disable = yes`.
+        is_on = not service.has_off_flag if config.enabled is None else identity in config.enabled
+        if is_on and not service.is_off and identity not in config.disabled:
             # With NAMEINARGS the first argument is the program's own name, as in inetd.conf.
-            program = program_behind([*block.words("server"), *block.words("server_args")])
-            services.append(XinetdEntry(block.file, block.service, program))
-    return services
-
-
-def _is_yes(words: list[str]) -> bool:
-    return bool(words) and words[-1].lower() == "yes"
+            program = program_behind([*service.words("server"), *service.words("server_args")])
+            started.append(XinetdEntry(service.file, service.name, program))
+    return started
 
 
 def processes(system: System) -> list[int]:
@@ -71,41 +89,105 @@ def processes(system: System) -> list[int]:
     return []
 
 
-def _blocks(system: System) -> Iterator[_Block]:
-    pending, read = [system.path(_MAIN)], set[Path]()
-    if not pending[0].is_file():
-        return
-    while pending:
-        file = pending.pop(0)
-        if file in read:
-            continue
-        if len(read) >= _MAX_FILES:
+class _Config:
+    """What the files say, in the order in which xinetd reads them."""
+
+    def __init__(self, system: System) -> None:
+        self._system = system
+        self._read: list[Path] = []
+        self._has_defaults = False
+        self.services: list[_Service] = []
+        self.enabled: list[str] | None = None
+        self.disabled: list[str] = []
+
+    def read(self, file: Path) -> None:
+        """Reads a file and what it includes."""
+        if file in self._read:
+            return
+        if len(self._read) >= _MAX_FILES:
             raise FactsUnavailableError(f"{_MAIN} includes more than {_MAX_FILES} files")
-        read.add(file)
-        block: _Block | None = None
-        for line in read_text(file).splitlines():
-            content = line.partition("#")[0].strip()
-            words = content.split()
-            if not words:
-                continue
-            if block is None:
-                pending += _included(system, words)
-                if words[0] in {"service", "defaults"}:
-                    block = _Block(file, words[1] if words[0] == "service" and len(words) > 1 else "", {})
-            elif words[0].startswith("}"):
-                yield block
-                block = None
+        self._read.append(file)
+        lines = (line for line in read_text(file).split("\n") if line.strip() and not line.lstrip().startswith("#"))
+        for line in lines:
+            words = line.split()
+            keyword = words[0].lower()
+            if keyword in {"include", "includedir"} and len(words) > 1:
+                for included in self._included(keyword, words[1]):
+                    self.read(included)
+            elif keyword == "defaults" or (keyword == "service" and len(words) > 1):
+                if next(lines, "").strip() != "{":
+                    _skip(lines)
+                elif keyword == "service":
+                    self._service(_Service(file, words[1]), lines)
+                elif self._has_defaults:
+                    _skip(lines)  # only the first one counts
+                else:
+                    self._has_defaults = self._defaults(lines)
             else:
-                key, _, value = content.partition("=")
-                block.settings[key.strip(" \t+-{")] = value.split()
-        if block is not None:  # a block without its end
-            yield block
+                _skip(lines)
+
+    def _included(self, kind: str, target: str) -> list[Path]:
+        path = self._system.path(target)
+        if kind == "include":
+            return [path]
+        return [file for file in list_files(path) if "." not in file.name and not file.name.endswith("~")]
+
+    def _service(self, service: _Service, lines: Iterator[str]) -> None:
+        for key, operator, values in _attributes(lines):
+            if not key:
+                return  # a line that is no attribute: xinetd drops the block
+            _set(service, key, operator, values)
+        self.services.append(service)
+
+    def _defaults(self, lines: Iterator[str]) -> bool:
+        for key, _, values in _attributes(lines):
+            if not key:
+                return False
+            if key not in _SWITCHES:
+                continue
+            # Every operator adds to these lists, and case makes no difference.
+            names = [value.lower() for value in values]
+            if key == "disabled":
+                self.disabled += names
+            else:
+                self.enabled = [*(self.enabled or []), *names]
+        return True
 
 
-def _included(system: System, words: list[str]) -> list[Path]:
-    if len(words) < 2 or words[0] not in {"include", "includedir"}:
-        return []
-    path = system.path(words[1])
-    if words[0] == "include":
-        return [path]
-    return [file for file in list_files(path) if not any(fnmatch.fnmatch(file.name, glob) for glob in _IGNORED)]
+def _attributes(lines: Iterator[str]) -> Iterator[tuple[str, str, list[str]]]:
+    """Yields name (lower case), operator and values up to the end of a block; no name for a malformed line."""
+    for line in lines:
+        if line.strip() == "}":
+            return
+        if len(line.split()) == 1:  # xinetd itself reads on behind the end of the line
+            raise FactsUnavailableError(f"a line of xinetd is not understood: {line.strip()}")
+        match = _ATTRIBUTE.match(line)
+        if match is None:
+            _skip(lines)
+            yield "", "", []
+            return
+        yield match[1].lower(), match[2], match[3].split()
+
+
+def _set(service: _Service, key: str, operator: str, values: list[str]) -> None:
+    """Sets an attribute; the first value of each counts."""
+    if key not in _ONE_VALUE | _SEVERAL_VALUES or key in service.settings or operator != "=":
+        return
+    if key in _ONE_VALUE and len(values) != 1:
+        return
+    if key in _VALUES and not {value.lower() for value in values} <= _VALUES[key]:
+        service.has_off_flag = True
+        service.is_off |= key == "disable"
+        return
+    service.settings[key] = values
+    if key == "flags":
+        service.has_off_flag |= "disable" in {value.lower() for value in values}
+    elif key == "disable":
+        service.is_off |= values[0].lower() == "yes"
+        service.has_off_flag = False
+
+
+def _skip(lines: Iterator[str]) -> None:
+    for line in lines:
+        if line.strip() == "}":
+            return

@@ -227,9 +227,34 @@ FINDINGS: Final[dict[str, Finding]] = {
         text='APT::Periodic::Update-Package-Lists "1";\n{line}', others=UNATTENDED, is_strict=True,
     ),
     "rsyslog.conf": Finding(
-        ("system.log_settings",), "logging", "baseline-system/logs-leave-the-device", log_settings.collect,
+        ("system.log_settings", "system.log_targets", "system.rsyslog_conf", "system.rsyslog_tokens"), "logging",
+        "baseline-system/logs-leave-the-device", log_settings.collect,
         "/etc/rsyslog.conf", "*.* /var/log/all", "*.* @@192.0.2.9:514", text="auth.* /var/log/auth.log\n{line}",
         others={"/usr/sbin/rsyslogd": "", "/proc/9/comm": "rsyslogd"}, is_strict=True,
+    ),
+    "syslog-ng.conf": Finding(
+        ("system.syslog_ng_conf",), "logging", "baseline-system/logs-leave-the-device", log_settings.collect,
+        "/etc/syslog-ng/syslog-ng.conf", "# nothing", "log { source(s); destination(d); };",
+        text='source s { system(); };\ndestination d { tcp("192.0.2.9"); };\n{line}',
+        others={"/usr/sbin/syslog-ng": "", "/proc/9/comm": "syslog-ng"},
+    ),
+    "BusyBox syslogd": Finding(
+        ("system.small_log_daemons",), "logging", "baseline-system/logs-kept", log_settings.collect,
+        "/etc/conf.d/syslog", 'SYSLOGD_OPTS="-t -C128"', 'SYSLOGD_OPTS="-t"', text="# options\n{line}",
+        others={"/sbin/syslogd": "", "/proc/1/comm": "init", "/proc/9/comm": "syslogd"},
+    ),
+    "logs in memory": Finding(
+        ("system.kept_files",), "logging", "baseline-system/logs-kept", log_settings.collect,
+        "/proc/self/mountinfo", "21 20 0:30 / /var/log rw - tmpfs log2ram rw", "21 20 0:30 / /srv rw - tmpfs x rw",
+        text="20 1 179:2 / / rw - ext4 /dev/mmcblk0p2 rw\n{line}",
+        others={
+            "/usr/lib/systemd/systemd-journald": "", "/proc/9/comm": "systemd-journal", "/proc/1/comm": "systemd",
+            "/etc/systemd/journald.conf": "[Journal]\nStorage=persistent",
+        },
+    ),
+    "runit": Finding(
+        ("system.supervisors",), "services", "baseline-system/no-insecure-services", services.collect,
+        "/etc/service/x/run", "exec /usr/sbin/telnetd -F", "exec /usr/sbin/sshd -D", text="#!/bin/sh\n{line}",
     ),
     "lynis": Finding(
         ("tools.lynis", "tools.lynis_report"), "lynis", "baseline-tools/lynis-no-warnings",

@@ -23,7 +23,8 @@ _MAX_ENTRIES: Final = 1024  # of one folder
 _START_LINK: Final = re.compile(r"^S\d\d?(.+)$")
 _DEFAULT_LEVEL: Final = re.compile(r"^[^#:\n]*:([0-6]):initdefault:", re.MULTILINE)
 _DEBIAN_LEVEL: Final = "2"
-_INITTAB: Final = re.compile(r"^[^#:]*:[^:]*:(?:respawn|askfirst|once|wait):(.+)$")
+_INITTAB: Final = re.compile(r"^[^#:]*:([^:]*):(?:respawn|respawnlate|askfirst|once|wait|boot|bootwait|ondemand):(.+)$")
+_SHELLS: Final = frozenset({"sh", "ash", "bash", "dash"})
 _CONSOLE: Final = frozenset(
     {"getty", "agetty", "sh", "ash", "bash", "login", "sulogin", "openvt", "rc", "rcS", "swapoff", "umount"}
 )
@@ -34,7 +35,7 @@ def detect_services(system: System) -> tuple[str, ServiceStates] | None:
     """Returns the name of the init system and its services; None when it is none of these."""
     for name, is_present, read in _READERS:
         if is_present(system):
-            return name, read(system)
+            return name, read(system) if name == "procd" else {**read(system), **_inittab(system)}
     return None
 
 
@@ -100,17 +101,40 @@ def _has_busybox_init(system: System) -> bool:
 
 
 def _busybox(system: System) -> ServiceStates:
-    """The scripts that rcS of Buildroot starts, and what inittab keeps running."""
-    units = {name: (True, _has_process(system, name)) for name in _start_links(system.path("/etc/init.d"))}
-    for line in read_text(system.path("/etc/inittab")).splitlines():
+    """The scripts that rcS of Buildroot starts."""
+    return {name: (True, _has_process(system, name)) for name in _start_links(system.path("/etc/init.d"))}
+
+
+def _inittab(system: System) -> ServiceStates:
+    """What init keeps running by itself: of its default level, or of any where it has none."""
+    text = read_text(system.path("/etc/inittab"))
+    default = _DEFAULT_LEVEL.search(text)
+    units: ServiceStates = {}
+    for line in text.splitlines():
         match = _INITTAB.match(line)
-        if match is not None and (program := program_behind(match[1].lstrip("-").split())) not in _CONSOLE:
+        if match is None or (default and match[1] and default[1] not in match[1]):
+            continue
+        program = _started_by(match[2].lstrip("-+@").split())
+        if program not in _CONSOLE:
             units[f"inittab:{program}"] = (True, True)
     return units
 
 
+def _started_by(words: list[str]) -> str:
+    """Returns the program of a command; of a shell with `-c` the one in its text."""
+    name = program_behind(words)
+    if name in _SHELLS and "-c" in words:
+        inner = " ".join(words[words.index("-c") + 1 :]).strip("\"'").split()
+        return program_behind([word for word in inner if word != "exec"])
+    return name
+
+
 def _has_slackware(system: System) -> bool:
-    return system.path("/etc/rc.d").is_dir() and system.path("/etc/slackware-version").exists()
+    if system.path("/etc/slackware-version").exists():
+        return system.path("/etc/rc.d").is_dir()
+    return not system.path("/etc/init.d").exists() and any(
+        name.startswith("rc.") for name in _names(system.path("/etc/rc.d"))
+    )
 
 
 def _slackware(system: System) -> ServiceStates:

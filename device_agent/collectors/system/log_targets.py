@@ -1,13 +1,17 @@
 """Where logs go: remote targets, and which of them are the device itself."""
 
 import ipaddress
+import re
 import socket
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Final
 
 from device_agent.collectors.system.interfaces import addresses
 from device_agent.host.files import read_text
 from device_agent.host.system import System
+
+_HOST: Final = re.compile(r"[A-Za-z0-9._%-]{1,255}|\[?[0-9A-Fa-f:.]{2,45}(?:%[A-Za-z0-9._-]{1,32})?\]?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +33,11 @@ class LogOutputs:
 
     targets: set[LogTarget] = field(default_factory=set)
     files: set[str] = field(default_factory=set)
+
+
+def is_host(text: str) -> bool:
+    """Whether a text is a name or an address, and no macro or variable."""
+    return _HOST.fullmatch(text) is not None
 
 
 def remote_targets(system: System, targets: Iterable[LogTarget]) -> list[str]:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from device_agent.collectors.system.log_targets import LogOutputs, LogTarget
+from device_agent.collectors.system.log_targets import LogOutputs, LogTarget, is_host
 from device_agent.collectors.system.rsyslog_tokens import EXPRESSION, PAIR, Cursor, has_constant_clause, mask_of
 from device_agent.host.files import list_files, read_text
 from device_agent.host.reading import GapRecorder
@@ -17,8 +17,8 @@ _MAX_DEPTH: Final = 16  # of blocks, includes and called rulesets
 _MAX_STEPS: Final = 100_000
 _MAX_BYTES: Final = 1024 * 1024  # of all files
 _EVERYTHING: Final = (1 << 24 * 8) - 1
-_LEGACY: Final = re.compile(r"^(@@?)(?:\([^)]*\))?\s*(\[[^\]]+\]|[^\s:;#\[\]]+)(?::(\d{1,5}))?\s*(?:[;#].*)?$")
-_RELP: Final = re.compile(r"^:omrelp:\s*(\[[^\]]+\]|[^\s:;#\[\]]+)(?::(\d{1,5}))?\s*(?:[;#].*)?$", re.IGNORECASE)
+_LEGACY: Final = re.compile(r"^(@@?)(?:\([^)]*\))?\s*(\[[^\]]+\]|[A-Za-z0-9._%-]+)(?::(\d{1,5}))?\s*(?:[;#].*)?$")
+_RELP: Final = re.compile(r"^:omrelp:\s*(\[[^\]]+\]|[A-Za-z0-9._%-]+)(?::(\d{1,5}))?\s*(?:[;#].*)?$", re.IGNORECASE)
 _LOCAL_OUTPUTS: Final = frozenset(
     {
         "omfile", "omusrmsg", "omjournal", "ompipe", "omuxsock", "omdiscard", "omprog", "omstdout", "ommail",
@@ -303,8 +303,8 @@ class _Parser:
             return [_Statement("output", path=pairs.get("file", [""])[0])]
         if kind in _LOCAL_OUTPUTS:
             return [_Statement("stop" if kind == "omdiscard" else "output")]
-        if kind not in {"omfwd", "omrelp"} or not pairs.get("target"):
-            self._gaps.add(f"the output {kind or '?'} is not read", path)
+        if kind not in {"omfwd", "omrelp"} or not pairs.get("target") or not all(map(is_host, pairs["target"])):
+            self._gaps.add(f"the output {kind or '?'} is not read, or its target", path)
             return []
         if pairs.get("action.execonlywhenpreviousissuspended", ["off"])[0].lower() in _ON:
             return []

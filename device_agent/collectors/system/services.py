@@ -6,9 +6,11 @@ from typing import Final
 
 from device_agent.collectors.base import ChangeTracker, Section, SectionBuilder
 from device_agent.collectors.system.inits import ServiceStates, detect_services, sysv_start_scripts
+from device_agent.collectors.system.supervisors import read_supervised
 from device_agent.errors import FactsUnavailableError
 from device_agent.host import inetd, xinetd
 from device_agent.host.execute import ExecuteError, run
+from device_agent.host.reading import GapRecorder
 from device_agent.host.system import System
 from device_agent.host.systemd import enabled_units, has_unit, is_booted
 
@@ -22,9 +24,10 @@ _ENABLED: Final = frozenset({"enabled", "enabled-runtime"})
 
 def collect(system: System, changes: ChangeTracker | None = None) -> Section:
     """Collects the `services` section, with the changes since the previous scan if there is a tracker."""
-    init, units = _init_services(system)
-    is_inetd_up = bool(inetd.processes(system))
     programs: dict[str, set[str]] = {}
+    gaps = GapRecorder()
+    init, units = _init_services(system, programs, gaps)
+    is_inetd_up = bool(inetd.processes(system))
     for entry in inetd.entries(system):
         units[f"inetd:{entry.service}"] = (True, is_inetd_up)
         programs.setdefault(f"inetd:{entry.service}", set()).add(entry.program)
@@ -39,6 +42,7 @@ def collect(system: System, changes: ChangeTracker | None = None) -> Section:
         for program in sorted(programs.get(name, {""}))
     ]
     section = SectionBuilder(init=init, units=rows)
+    section.add_gaps(gaps.gaps, "units")
     if changes is not None:
         appeared, vanished = changes.update(sorted(units))
         section.set(appeared=appeared, vanished=vanished)
@@ -57,16 +61,21 @@ class ServicesCollector:
         return collect(system, self._changes)
 
 
-def _init_services(system: System) -> tuple[str, ServiceStates]:
+def _init_services(system: System, programs: dict[str, set[str]], gaps: GapRecorder) -> tuple[str, ServiceStates]:
     has_units = any(system.path(folder).is_dir() for folder in ("/usr/lib/systemd/system", "/lib/systemd/system"))
     if has_units and system.is_image and _starts_systemd(system):
         return "systemd", _systemd_of_image(system)
     if has_units and not system.is_image and shutil.which("systemctl"):
         return "systemd", _systemd(system)
     services = detect_services(system)
-    if services is None:
+    if services is not None:
+        return services
+    supervised = read_supervised(system, gaps)
+    if supervised is None:
         raise FactsUnavailableError(_unread_init(system))
-    return services
+    name, found = supervised
+    programs.update({service.name: {service.program} for service in found})
+    return name, {service.name: (service.is_enabled, service.is_active) for service in found}
 
 
 def _starts_systemd(system: System) -> bool:

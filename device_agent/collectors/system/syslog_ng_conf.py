@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
-from device_agent.collectors.system.log_targets import LogOutputs, LogTarget
+from device_agent.collectors.system.log_targets import LogOutputs, LogTarget, is_host
 from device_agent.host.files import list_files, read_text
 from device_agent.host.reading import GapRecorder
 from device_agent.host.system import System
@@ -217,7 +217,7 @@ class _Paths:
         host = options.get("ip", first) if first.lower() == "ip" else first
         if kind == "file":
             self._outputs.files.add(first)
-        elif kind in _REMOTE and host and not any(mark in host for mark in "$`"):
+        elif kind in _REMOTE and is_host(host):
             transport = options.get("transport", _REMOTE[kind]).lower()
             port = options.get("port", options.get("destport", options.get("dest-port", "514")))
             self._outputs.targets.add(LogTarget(transport, host, port))

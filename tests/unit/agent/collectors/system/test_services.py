@@ -1,6 +1,7 @@
 """Services by the program behind them, whatever their entry is called."""
 
 from pathlib import Path
+from typing import Final
 
 import pytest
 
@@ -68,6 +69,102 @@ def test_scripts_of_slackware_are_enabled_when_they_are_executable(tmp_path: Pat
 def test_inetd_of_busybox_is_found_by_its_command_line(tmp_path: Path) -> None:
     put_all(tmp_path, {"/proc/9/comm": "busybox\n", "/proc/9/cmdline": "busybox\0inetd\0", "/proc/8/comm": "busybox\n"})
     assert processes(System(tmp_path)) == [9]
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("service telnet\n{\n server = /bin/in.telnetd\n disable = no\n}\n", ["telnet", "telnetd"]),
+        ("service telnet\n{\n server = /bin/in.telnetd\n disable = yes\n}\n", []),
+        # xinetd takes the first value, ignores one with a comment, and drops what is not understood.
+        ("service telnet\n{\n disable = no\n disable = yes\n}\n", ["telnet"]),
+        ("service telnet\n{\n disable = yes # off\n}\n", ["telnet"]),
+        ("service telnet\n{\n disable yes\n}\n", []),
+        ("service telnet\n{\n flags = DISABLE\n}\n", []),
+        ("service telnet\n{\n flags = DISABLE\n disable = no\n}\n", ["telnet"]),
+        ("Service telnet\n{\n Disable = YES\n}\n", []),
+        ("service telnet {\n disable = no\n}\n", []),
+        # The lists of the defaults have ids, not names.
+        ("defaults\n{\n disabled = telnet\n}\nservice telnet\n{\n id = other\n}\n", ["telnet"]),
+        ("defaults\n{\n disabled = OTHER\n}\nservice telnet\n{\n id = other\n}\n", []),
+        ("defaults\n{\n enabled = x\n}\nservice telnet\n{\n}\n", []),
+        ("defaults\n{\n enabled = telnet\n}\nservice telnet\n{\n flags = DISABLE\n}\n", ["telnet"]),
+        ("defaults\n{\n}\ndefaults\n{\n disabled = telnet\n}\nservice telnet\n{\n}\n", ["telnet"]),
+    ],
+)
+def test_xinetd_is_read_as_xinetd_reads_it(text: str, names: list[str], tmp_path: Path) -> None:
+    assert insecure(put_all(tmp_path, {**SYSV, "/etc/xinetd.conf": text})) == names
+
+
+def test_a_line_that_xinetd_itself_misreads_is_unknown(tmp_path: Path) -> None:
+    put_all(tmp_path, {**SYSV, "/etc/xinetd.conf": "service telnet\n{\n disable\n}\n"})
+    with pytest.raises(FactsUnavailableError, match="not understood"):
+        services.collect(System(tmp_path))
+
+
+S6: Final = "/etc/s6-overlay/s6-rc.d"
+
+
+@pytest.mark.parametrize(
+    ("files", "init", "names"),
+    [
+        ({f"{S6}/user/contents.d/telnetd": "", f"{S6}/telnetd/run": "#!/bin/sh\nexec telnetd -F\n"}, "s6", ["telnetd"]),
+        (
+            {f"{S6}/user/contents.d/x": "", f"{S6}/x/run": "#!/bin/sh\nexec s6-setuidgid nobody telnetd\n"},
+            "s6",
+            ["telnetd"],
+        ),
+        ({f"{S6}/user/contents.d/b": "", f"{S6}/b/contents.d/ftpd": "", f"{S6}/ftpd/run": "ftpd -D"}, "s6", ["ftpd"]),
+        (
+            {"/etc/services.d/x/run": "#!/usr/bin/execlineb -P\nwith-contenv /usr/sbin/in.telnetd -h\n"},
+            "s6",
+            ["telnetd"],
+        ),
+        ({"/etc/service/x/run": "#!/bin/sh\nexec 2>&1\nexec chpst -u nobody telnetd -F\n"}, "runit", ["telnetd"]),
+        ({"/var/service/sshd/run": "#!/bin/sh\nssh-keygen -A\nexec /usr/sbin/sshd -D $OPTS\n"}, "runit", []),
+        ({"/etc/service/x/run": "exec telnetd", "/etc/service/x/down": ""}, "runit", []),
+    ],
+)
+def test_services_of_s6_and_runit(files: dict[str, str], init: str, names: list[str], tmp_path: Path) -> None:
+    assert insecure(put_all(tmp_path, files)) == names
+    section = services.collect(System(tmp_path))
+    assert (section["init"], section["gaps"]) == (init, [])
+
+
+def test_a_link_to_a_service_folder_is_followed_below_the_root(tmp_path: Path) -> None:
+    put_all(tmp_path, {"/etc/sv/x/run": "exec telnetd\n", "/etc/service/.keep": ""})
+    (tmp_path / "etc/service/x").symlink_to("/etc/sv/x")
+    assert insecure(tmp_path) == ["telnetd"]
+
+
+@pytest.mark.parametrize("script", ["exec $PROGRAM\n", "", "exec 'telnetd\n"])
+def test_a_run_script_that_is_not_understood_is_a_gap(script: str, tmp_path: Path) -> None:
+    section = services.collect(System(put_all(tmp_path, {"/etc/service/x/run": script})))
+    assert [gap["fact"] for gap in section["gaps"]] == ["units"]
+    assert [unit["name"] for unit in section["partial"]["units"]] == ["x"]
+
+
+@pytest.mark.parametrize(
+    ("line", "names"),
+    [
+        ("t1:2345:respawn:/usr/sbin/telnetd -F", ["telnetd"]),
+        ("t1:45:respawn:/usr/sbin/telnetd -F", []),
+        ("::respawn:/bin/sh -c 'exec telnetd -F'", ["telnetd"]),
+        ("1:2345:respawn:/sbin/getty 38400 tty1", []),
+        ("#t1:2345:respawn:/usr/sbin/telnetd", []),
+    ],
+)
+def test_inittab_counts_beside_openrc_and_sysv(line: str, names: list[str], tmp_path: Path) -> None:
+    for init in ({"/etc/runlevels/default/sshd": ""}, {"/etc/init.d/x": "", "/etc/rc3.d/S01sshd": ""}):
+        files = {**init, "/etc/inittab": f"id:3:initdefault:\n{line}\n"}
+        assert insecure(put_all(tmp_path / str(len(init)), files)) == names
+
+
+def test_slackware_is_known_by_its_scripts(tmp_path: Path) -> None:
+    put_all(tmp_path, {"/etc/inetd.conf": "telnet stream tcp nowait root /usr/sbin/tcpd in.telnetd\n"})
+    put(tmp_path, "/etc/rc.d/rc.sshd", "", 0o755)
+    assert insecure(tmp_path) == ["telnet", "telnetd"]
+    assert services.collect(System(tmp_path))["init"] == "slackware"
 
 
 @pytest.mark.parametrize(("folder", "name"), [("/etc/s6-overlay", "s6"), ("/etc/runit", "runit")])
