@@ -49,9 +49,9 @@ def disable_service(text: str, service: str) -> str:
     is_match, is_disabled = False, False
     for line in text.splitlines(keepends=True):
         words = line.partition("#")[0].replace("{", " { ").replace("=", " = ").split()
-        if words[:1] == ["service"]:
+        if [word.lower() for word in words[:1]] == ["service"]:
             is_match, is_disabled = words[1:2] == [service], False
-        if is_match and words[:2] == ["disable", "="]:
+        if is_match and [word.lower() for word in words[:2]] == ["disable", "="]:
             continue
         lines.append(line)
         if is_match and not is_disabled and "{" in words:

@@ -42,7 +42,7 @@ CATALOGUE: Final[dict[str, tuple[str, str, str]]] = {
     ),
     "closed_sockets": ("list(string)", "sockets", "sockets closed by the last change, reported for a day"),
     "listening_interfaces": ("list(string)", "sockets", "interfaces with a listening socket; `*` for all of them"),
-    "service_init": ("string", "services", "init system: systemd, openrc, procd, sysv"),
+    "service_init": ("string", "services", "init system: systemd, openrc, procd, sysv, busybox, slackware, s6, runit"),
     "insecure_services": (
         "list(string)",
         "services",

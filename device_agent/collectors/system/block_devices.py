@@ -73,6 +73,10 @@ class BlockDevices:
         name = self.name_of(source, numbers)
         if name is None:
             return EncryptionStatus(None, "", f"no block device is known for {source}")
+        return self.status_of_block(name)
+
+    def status_of_block(self, name: str) -> EncryptionStatus:
+        """Checks what is below a device by the kernel's name of it."""
         self._left = _MAX_DEVICES
         return self._trace(name, 0)
 

@@ -194,7 +194,7 @@ class LocalDisks:
                 return EncryptionStatus(None, status.method, "the other devices of the file system are not visible")
             return status
         names = sorted(path.name for path in folder.iterdir())
-        return combine([self.devices.status_of(name) for name in names])
+        return combine([self.devices.status_of_block(name) for name in names])
 
     def _overlay(self, mount: MountEntry) -> EncryptionStatus:
         """An overlay is encrypted if all its folders are; the upper one has what was changed."""

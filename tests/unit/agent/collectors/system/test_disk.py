@@ -1,5 +1,6 @@
 """Disk encryption on prepared roots: file systems and swap traced through every device below them."""
 
+import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -140,6 +141,8 @@ def test_every_device_of_btrfs_counts_and_invisible_ones_are_unknown(tmp_path: P
     assert "root_encrypted: the other devices of the file system are not visible (/)" in gap_texts(section)
     for name in ("dm-0", "sdb1"):
         put(tmp_path, f"/sys/fs/btrfs/1111-2222/devices/{name}")
+    assert answers(tmp_path) == (False, False, "none")
+    shutil.rmtree(tmp_path / "sys/class/block/sdb1")  # a container may not see it, the kernel knows its name
     assert answers(tmp_path) == (False, False, "none")
 
 
@@ -311,6 +314,26 @@ def test_the_null_cipher_and_an_unknown_one_do_not_count_as_encrypted(tmp_path: 
     )
     assert cipher_in_status("  type:  LUKS2\n") is None
     assert read_cipher(System(is_root_user=False), "x") is None
+
+
+@pytest.mark.parametrize(
+    ("encryption", "device", "expected"),
+    [
+        ("aes-256-gcm\\nkeystatus\\tavailable", None, True),
+        ("off\\nkeystatus\\tnone", True, True),
+        ("off\\nkeystatus\\tnone", False, False),
+        ("off\\nkeystatus\\tnone", None, None),
+        ("?", None, None),
+    ],
+)
+def test_zfs_is_asked_on_the_running_system(
+    encryption: str, device: bool | None, expected: bool | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(tmp_path, "/zfs", f"#!/bin/sh\nprintf 'encryption\\t{encryption}\\n'\n", 0o755)
+    put(tmp_path, "/zpool", "#!/bin/sh\necho '  /dev/sda1  ONLINE  0 0 0'\n", 0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    status = zfs.zfs_status(System(is_root_user=True), "rpool/ROOT", lambda _: EncryptionStatus(device))
+    assert status.encrypted is expected
 
 
 def test_answers_of_zfs() -> None:
