@@ -81,6 +81,8 @@ def _add_kept(
             section.gap("kept", reason="the storage of journald is not known")
         if on_disk is None or (is_running and None in files):
             section.gap("kept", reason="what is below the file system of the logs is not visible")
+        if is_running and outputs.has_dynamic_files:
+            section.gap("kept", reason="a template makes the names of log files")
         if is_running is None and section["syslog"]:
             section.gap("kept", reason=f"whether {section['syslog']} runs is not known")
         section.add_gaps(gaps.gaps, "kept")

@@ -29,10 +29,11 @@ class LogTarget:
 
 @dataclass(slots=True)
 class LogOutputs:
-    """What a log daemon's configuration writes to: targets, and paths of files."""
+    """What a log daemon writes to: targets, and paths of files; templates make the names of dynamic ones."""
 
     targets: set[LogTarget] = field(default_factory=set)
     files: set[str] = field(default_factory=set)
+    has_dynamic_files: bool = False
 
 
 def is_host(text: str) -> bool:

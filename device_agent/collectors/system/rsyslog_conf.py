@@ -13,6 +13,7 @@ from device_agent.host.system import System
 
 CONFIG: Final = "/etc/rsyslog.conf"
 _DEFAULT: Final = "rsyslog_defaultruleset"
+_DYNAMIC: Final = "?"  # in the place of a path: a template makes it
 _MAX_DEPTH: Final = 16  # of blocks, includes and called rulesets
 _MAX_STEPS: Final = 100_000
 _MAX_BYTES: Final = 1024 * 1024  # of all files
@@ -89,7 +90,8 @@ class _Walk:
                 left = 0
             elif one.kind == "output":
                 self._outputs.targets |= {one.target} if one.target else set()
-                self._outputs.files |= {one.path} if one.path else set()
+                self._outputs.files |= {one.path} if one.path.startswith("/") else set()
+                self._outputs.has_dynamic_files |= one.path == _DYNAMIC
             elif one.kind == "call":
                 if one.name not in self._rulesets:
                     self._gaps.add(f"the ruleset {one.name} is missing", CONFIG)
@@ -300,7 +302,7 @@ class _Parser:
     def _action(self, pairs: dict[str, list[str]], path: str) -> list[_Statement]:
         kind = pairs.get("type", [""])[0].lower()
         if kind == "omfile":
-            return [_Statement("output", path=pairs.get("file", [""])[0])]
+            return [_Statement("output", path=pairs.get("file", [_DYNAMIC])[0])]
         if kind in _LOCAL_OUTPUTS:
             return [_Statement("stop" if kind == "omdiscard" else "output")]
         if kind not in {"omfwd", "omrelp"} or not pairs.get("target") or not all(map(is_host, pairs["target"])):
@@ -332,6 +334,8 @@ class _Parser:
             return _Statement("output", LogTarget("relp", match[1], match[2] or "514"))
         if bare.startswith(">") or (bare.startswith(":") and bare[1:].partition(":")[0].lower() not in _LOCAL_OUTPUTS):
             self._gaps.add(f"the output is not read: {bare}", path)
+        if bare.lstrip("-").startswith("?"):
+            return _Statement("output", path=_DYNAMIC)
         is_file = bare.startswith(("/", "-/"))
         return _Statement("output", path=bare.lstrip("-").partition(";")[0].strip() if is_file else "")
 

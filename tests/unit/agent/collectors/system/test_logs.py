@@ -217,6 +217,8 @@ OVERLAY: Final = "20 1 0:40 / / rw - overlay o rw,lowerdir=/ro,upperdir=/rw/up,w
         (RSYSLOG | {"/etc/rsyslog.conf": "*.* -/var/log/syslog\n", "/proc/self/mountinfo": DISK}, True, "absent"),
         (RSYSLOG | {"/etc/rsyslog.conf": "*.* -/var/log/syslog\n", "/proc/self/mountinfo": LOG2RAM}, False, "absent"),
         (RSYSLOG | {"/etc/rsyslog.conf": "*.* @a.example\n", "/proc/self/mountinfo": DISK}, False, "absent"),
+        (RSYSLOG | ON_DISK | {"/etc/rsyslog.conf": "*.* ?PerHost\n"}, None, "absent"),
+        (RSYSLOG | ON_DISK | {"/etc/rsyslog.conf": 'action(type="omfile" dynaFile="PerHost")\n'}, None, "absent"),
         (BUSYBOX | {"/etc/conf.d/syslog": 'SYSLOGD_OPTS="-t"\n'}, True, "absent"),
         (BUSYBOX | {"/etc/conf.d/syslog": 'SYSLOGD_OPTS="-t -C128"\n'}, False, "absent"),
         (BUSYBOX | {"/etc/conf.d/syslog": 'SYSLOGD_OPTS="-R 192.0.2.6"\n'}, False, "absent"),
