@@ -33,6 +33,8 @@ _VALUES: Final = {
     "flags": _FLAGS,
 }
 _SEVERAL_VALUES: Final = frozenset({"server_args", "type", "flags"})
+# xinetd drops the block, and after some mistakes those that follow: what was meant to run is not known.
+_MALFORMED: Final = "a line of xinetd is not understood: {}"
 _SWITCHES: Final = frozenset({"enabled", "disabled"})
 
 
@@ -63,7 +65,7 @@ def entries(system: System) -> list[XinetdEntry]:
     """Returns every service that xinetd starts.
 
     Raises:
-        FactsUnavailableError: a file or folder is too large, or too many are included.
+        FactsUnavailableError: a line is not understood, a file or folder is too large, or too many are included.
         OSError: a file exists and cannot be read.
     """
     config = _Config(system)
@@ -116,15 +118,16 @@ class _Config:
                     self.read(included)
             elif keyword == "defaults" or (keyword == "service" and len(words) > 1):
                 if next(lines, "").strip() != "{":
-                    _skip(lines)
-                elif keyword == "service":
+                    raise FactsUnavailableError(_MALFORMED.format(line.strip()))
+                if keyword == "service":
                     self._service(_Service(file, words[1]), lines)
                 elif self._has_defaults:
                     _skip(lines)  # only the first one counts
                 else:
-                    self._has_defaults = self._defaults(lines)
+                    self._has_defaults = True
+                    self._defaults(lines)
             else:
-                _skip(lines)
+                raise FactsUnavailableError(_MALFORMED.format(line.strip()))
 
     def _included(self, kind: str, target: str) -> list[Path]:
         path = self._system.path(target)
@@ -134,15 +137,11 @@ class _Config:
 
     def _service(self, service: _Service, lines: Iterator[str]) -> None:
         for key, operator, values in _attributes(lines):
-            if not key:
-                return  # a line that is no attribute: xinetd drops the block
             _set(service, key, operator, values)
         self.services.append(service)
 
-    def _defaults(self, lines: Iterator[str]) -> bool:
+    def _defaults(self, lines: Iterator[str]) -> None:
         for key, _, values in _attributes(lines):
-            if not key:
-                return False
             if key not in _SWITCHES:
                 continue
             # Every operator adds to these lists, and case makes no difference.
@@ -151,21 +150,16 @@ class _Config:
                 self.disabled += names
             else:
                 self.enabled = [*(self.enabled or []), *names]
-        return True
 
 
 def _attributes(lines: Iterator[str]) -> Iterator[tuple[str, str, list[str]]]:
-    """Yields name (lower case), operator and values up to the end of a block; no name for a malformed line."""
+    """Yields name (lower case), operator and values up to the end of a block"""
     for line in lines:
         if line.strip() == "}":
             return
-        if len(line.split()) == 1:  # xinetd itself reads on behind the end of the line
-            raise FactsUnavailableError(f"a line of xinetd is not understood: {line.strip()}")
         match = _ATTRIBUTE.match(line)
         if match is None:
-            _skip(lines)
-            yield "", "", []
-            return
+            raise FactsUnavailableError(_MALFORMED.format(line.strip()))
         yield match[1].lower(), match[2], match[3].split()
 
 

@@ -76,14 +76,12 @@ def test_inetd_of_busybox_is_found_by_its_command_line(tmp_path: Path) -> None:
     [
         ("service telnet\n{\n server = /bin/in.telnetd\n disable = no\n}\n", ["telnet", "telnetd"]),
         ("service telnet\n{\n server = /bin/in.telnetd\n disable = yes\n}\n", []),
-        # xinetd takes the first value, ignores one with a comment, and drops what is not understood.
+        # xinetd takes the first value, and ignores one with a comment.
         ("service telnet\n{\n disable = no\n disable = yes\n}\n", ["telnet"]),
         ("service telnet\n{\n disable = yes # off\n}\n", ["telnet"]),
-        ("service telnet\n{\n disable yes\n}\n", []),
         ("service telnet\n{\n flags = DISABLE\n}\n", []),
         ("service telnet\n{\n flags = DISABLE\n disable = no\n}\n", ["telnet"]),
         ("Service telnet\n{\n Disable = YES\n}\n", []),
-        ("service telnet {\n disable = no\n}\n", []),
         # The lists of the defaults have ids, not names.
         ("defaults\n{\n disabled = telnet\n}\nservice telnet\n{\n id = other\n}\n", ["telnet"]),
         ("defaults\n{\n disabled = OTHER\n}\nservice telnet\n{\n id = other\n}\n", []),
@@ -96,8 +94,9 @@ def test_xinetd_is_read_as_xinetd_reads_it(text: str, names: list[str], tmp_path
     assert insecure(put_all(tmp_path, {**SYSV, "/etc/xinetd.conf": text})) == names
 
 
-def test_a_line_that_xinetd_itself_misreads_is_unknown(tmp_path: Path) -> None:
-    put_all(tmp_path, {**SYSV, "/etc/xinetd.conf": "service telnet\n{\n disable\n}\n"})
+@pytest.mark.parametrize("text", ["telnet\n{\n disable\n}", "telnet\n{\n disable yes\n}", "telnet {\n disable = no\n}"])
+def test_a_malformed_block_of_xinetd_is_unknown(text: str, tmp_path: Path) -> None:
+    put_all(tmp_path, {**SYSV, "/etc/xinetd.conf": f"service {text}\n"})
     with pytest.raises(FactsUnavailableError, match="not understood"):
         services.collect(System(tmp_path))
 
