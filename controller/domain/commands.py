@@ -16,7 +16,7 @@ from controller.domain.events import (
 )
 from controller.domain.evolve import evolve
 from controller.domain.transition import Transition
-from schemas.commands import MAX_COUNTER_AHEAD, OLD_COMMAND, CommandState, ParamValue
+from schemas.commands import MAX_COUNTER_AHEAD, OLD_COMMAND, WRONG_CLOCK, CommandState, ParamValue
 
 COMMAND_TTL: Final = 600.0  # seconds in which a device has to begin a command
 # A result is accepted this long after expiry: the device may have begun in time and worked for long.
@@ -118,6 +118,8 @@ def on_command_reported(transition: Transition, event: CommandReported) -> None:
                 AuditKind.COMMAND_REPLAY_REFUSED, device_id, command_id=event.command_id, reason=reason
             )
         return
+    if state is CommandState.EXPIRED and transition.now < command.expires_at:
+        detail = (*detail, *(one for one in WRONG_CLOCK.items() if one not in detail))  # of the device
     if state.is_end:
         _end(transition, command, state, reason, detail)
     elif state is not command.state:

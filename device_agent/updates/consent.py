@@ -2,14 +2,14 @@
 
 import json
 import threading
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
 from device_agent.errors import StoppedError
-from device_agent.host.clock import Clock
 from device_agent.host.files import write_whole
 from device_agent.updates.errors import UpdateError
+from device_agent.updates.order_time import OrderTime
 from schemas.updates import UpdateRefusalCode
 
 CONSENT_POLL_SECONDS: Final = 1.0
@@ -28,7 +28,7 @@ class ConsentStore:
         if self._read(f"{name}.question") != request:
             self._write(f"{name}.question", request)
 
-    def wait_for(self, name: str, command_id: str, deadline: datetime, clock: Clock, stopping: threading.Event) -> None:
+    def wait_for(self, name: str, command_id: str, time: OrderTime, stopping: threading.Event) -> None:
         """Returns once the person agreed.
 
         Raises:
@@ -36,7 +36,7 @@ class ConsentStore:
             StoppedError: the agent stops.
         """
         while (agreed := self.answer_for(name, command_id)) is None:
-            if clock.now() >= deadline - timedelta(seconds=1):
+            if time.seconds_left <= CONSENT_POLL_SECONDS:
                 raise UpdateError(UpdateRefusalCode.DEADLINE, "no person at the device agreed in time")
             if stopping.wait(CONSENT_POLL_SECONDS):
                 raise StoppedError

@@ -16,6 +16,7 @@ from device_agent.errors import StoppedError
 from device_agent.host.clock import Clock
 from device_agent.host.files import write_whole
 from device_agent.updates.errors import UpdateError, from_tuf_error
+from device_agent.updates.order_time import OrderTime
 from schemas.updates import InstallParams, UpdateRefusalCode, UpdateTarget
 
 if TYPE_CHECKING:  # python-tuf is as large as the rest of the agent: it is loaded with the first update
@@ -72,7 +73,7 @@ class TufClient:
         """The version of the trusted root; None before the first refresh."""
         return _version(self._source.cache / "root.json")
 
-    def get_verified_target(self, order: InstallParams) -> VerifiedTarget:
+    def get_verified_target(self, order: InstallParams, time: OrderTime) -> VerifiedTarget:
         """Refreshes and verifies the metadata, and returns the target that the order names.
 
         Raises:
@@ -83,12 +84,9 @@ class TufClient:
 
         from device_agent.updates.download import MetadataFetcher
 
-        self._wait_for_time()
-
-        def seconds_left() -> float:
-            return (order.deadline - self._clock.now()).total_seconds()
-
-        fetcher = MetadataFetcher(self._source.tls(), self._source.min_bytes_per_second, seconds_left, self._stopping)
+        self._wait_for_time(time)
+        rate = self._source.min_bytes_per_second
+        fetcher = MetadataFetcher(self._source.tls(), rate, lambda: time.seconds_left, self._stopping)
         base = self._source.url.rstrip("/")
         try:
             self._source.cache.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -119,7 +117,7 @@ class TufClient:
             raise UpdateError(UpdateRefusalCode.OTHER, f"the first root {path} is larger than {_MAX_ROOT_BYTES} bytes")
         return root
 
-    def _wait_for_time(self) -> None:
+    def _wait_for_time(self, time: OrderTime) -> None:
         """Waits until the clock is set: with an earlier one, expired metadata would be valid (again)."""
         end = self._clock.monotonic() + CLOCK_WAIT
         while text := self._clock_fault():
@@ -128,6 +126,7 @@ class TufClient:
                 raise UpdateError(UpdateRefusalCode.CLOCK, text)
             if self._stopping.wait(min(left, _CLOCK_CHECK)):
                 raise StoppedError
+            time.start()
 
     def _clock_fault(self) -> str:
         now, mark = self._clock.now(), self._high_water()

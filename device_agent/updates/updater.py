@@ -19,6 +19,7 @@ from device_agent.updates.health import check_health, wait_until_healthy
 from device_agent.updates.installers.base import TargetInstaller, VerifiedArtifact, restart_service
 from device_agent.updates.ledger import UpdateLedger, UpdateProgressCallback
 from device_agent.updates.leftovers import UpdateLeftovers
+from device_agent.updates.order_time import OrderTime
 from device_agent.updates.records import UpdateRecord, UpdateRecordStore, UpdateTransaction
 from device_agent.updates.requirements import DeviceProfile, check_compatibility, check_requirements, check_space
 from device_agent.updates.running_release import runs_already, with_found_release
@@ -71,6 +72,7 @@ class Updater:
         self.consent = ConsentStore(device.folder / "consent")
         self._downloads = DownloadFolder(device.folder / "downloads")
         self._leftovers = UpdateLeftovers(self.ledger, self._downloads, installers)
+        self._order_time: OrderTime | None = None
 
     def install(self, order: InstallParams, command_id: str, on_progress: UpdateProgressCallback) -> None:
         """Brings an update to `health_ok`; continues where an earlier run of the same command stopped."""
@@ -91,10 +93,13 @@ class Updater:
         if transaction.phase is UpdatePhase.CONFIRMED:
             self.confirm(order.name)
             return
-        if self._clock.now() >= order.deadline:
-            raise UpdateError(UpdateRefusalCode.DEADLINE, f"the deadline {order.deadline.isoformat()} has passed")
-        if not transaction.system_modified:
-            record = self._prepare(record, order, on_progress)
+        time = self._time_of(order)
+        try:
+            _check_deadline(time)
+            if not transaction.system_modified:
+                record = self._prepare(record, order, time, on_progress)
+        except UpdateError as e:
+            raise time.explain(e) from e
         self._check_health(self._install(record, on_progress), order, on_progress)
 
     def is_installed_and_healthy(self, order: InstallParams) -> bool:
@@ -112,7 +117,7 @@ class Updater:
         transaction = self.ledger.load(order.name).transaction
         if transaction is None or transaction.target is None or not transaction.target.health.broker:
             return 0.0
-        left = (order.deadline - self._clock.now()).total_seconds()
+        left = self._time_of(order).monotonic_seconds_left
         return max(1.0, min(left, float(transaction.target.health.seconds)))
 
     def confirm(self, name: str) -> None:
@@ -211,11 +216,13 @@ class Updater:
         """Returns the state of the running, or else the last, update of a name."""
         return self.ledger.progress(name)
 
-    def _prepare(self, record: UpdateRecord, order: InstallParams, on_progress: UpdateProgressCallback) -> UpdateRecord:
+    def _prepare(
+        self, record: UpdateRecord, order: InstallParams, time: OrderTime, on_progress: UpdateProgressCallback
+    ) -> UpdateRecord:
         """Takes the steps that modify nothing: verification, requirements, consent, download, staging."""
         name = order.name
         record = self.ledger.record_phase(record, UpdatePhase.OFFERED, on_progress)
-        verified = self.tuf_client.get_verified_target(order)
+        verified = self.tuf_client.get_verified_target(order, time)
         target = verified.target
         installer = self._installer(target.installer)
         if record.current is None or installer.has_slots:
@@ -230,10 +237,10 @@ class Updater:
         missing = order.length - self._downloads.present_bytes(order)
         check_space(self.device.folder, missing + target.installed_bytes, f"{name} {order.version}")
         if order.ask_user or self.device.ask_user:
-            record = self._wait_for_consent(record, order, on_progress)
+            record = self._wait_for_consent(record, order, time, on_progress)
         record = self.ledger.record_phase(record, UpdatePhase.DOWNLOADING, on_progress)
         file = self._downloads.path(order)
-        verified.download(file, self._download_progress(record, order, on_progress), self._crash_point)
+        verified.download(file, self._download_progress(record, order, time, on_progress), self._crash_point)
         record = self.ledger.record_phase(record, UpdatePhase.VERIFIED, on_progress)
         tree_digest = installer.stage(VerifiedArtifact(target, file))
         self._crash_point("staged:before")
@@ -298,8 +305,7 @@ class Updater:
             text = f"{order.version} was installed, but {version or 'no complete version'} is there"
             raise UpdateError(UpdateRefusalCode.INSTALL, text)
         self._crash_point("health:before")
-        left = (order.deadline - self._clock.now()).total_seconds()
-        seconds = max(0.1, min(float(target.health.seconds), left))
+        seconds = max(0.1, min(float(target.health.seconds), self._time_of(order).monotonic_seconds_left))
         problem = wait_until_healthy(
             target, lambda name: installer.resolve_program(target, name), seconds, self._stopping
         )
@@ -339,30 +345,34 @@ class Updater:
         return f"{expected} is installed again" if expected else "it was removed again"
 
     def _wait_for_consent(
-        self, record: UpdateRecord, order: InstallParams, on_progress: UpdateProgressCallback
+        self, record: UpdateRecord, order: InstallParams, time: OrderTime, on_progress: UpdateProgressCallback
     ) -> UpdateRecord:
         assert record.transaction is not None
         command_id = record.transaction.command_id
         self.consent.request(order.name, order.version, command_id, order.deadline)
         record = self.ledger.record_phase(record, UpdatePhase.WAITING, on_progress)
-        self.consent.wait_for(order.name, command_id, order.deadline, self._clock, self._stopping)
+        self.consent.wait_for(order.name, command_id, time, self._stopping)
         return record
 
     def _download_progress(
-        self, record: UpdateRecord, order: InstallParams, on_progress: UpdateProgressCallback
+        self, record: UpdateRecord, order: InstallParams, time: OrderTime, on_progress: UpdateProgressCallback
     ) -> Callable[[int], None]:
         reported = 0
 
         def on_bytes(count: int) -> None:
             nonlocal reported
-            if self._clock.now() >= order.deadline:
-                raise UpdateError(UpdateRefusalCode.DEADLINE, "the deadline passed during the download")
+            _check_deadline(time)
             percent = min(100, count * 100 // max(1, order.length))
             if percent >= reported + _PROGRESS_PERCENT:
                 reported = percent
                 self.ledger.report_progress(record, UpdatePhase.DOWNLOADING, on_progress, percent)
 
         return on_bytes
+
+    def _time_of(self, order: InstallParams) -> OrderTime:
+        if self._order_time is None or self._order_time.deadline != order.deadline:
+            self._order_time = OrderTime(order.deadline, self._clock)
+        return self._order_time
 
     def _finish(
         self, record: UpdateRecord, outcome: UpdatePhase, code: UpdateRefusalCode | None, reason: str
@@ -376,6 +386,11 @@ class Updater:
         if installer is None:
             raise UpdateError(UpdateRefusalCode.NOT_FOR_THIS_DEVICE, f"{kind} is not set up on this device")
         return installer
+
+
+def _check_deadline(time: OrderTime) -> None:
+    if time.seconds_left <= 0:
+        raise UpdateError(UpdateRefusalCode.DEADLINE, f"the deadline {time.deadline.isoformat()} has passed")
 
 
 def _running(record: UpdateRecord) -> tuple[UpdateTransaction, UpdateTarget]:

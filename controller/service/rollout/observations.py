@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Collection, Iterable
+from datetime import datetime
 from typing import Any, Final
 
 from pydantic import ValidationError
@@ -17,11 +18,12 @@ from controller.ports.rollouts import TargetError
 from controller.ports.updates import PublishedUpdate, UpdateRepository, UpdatesError
 from controller.service.unit_of_work import UnitOfWork
 from schemas.sections.installed import SoftwareSection
-from schemas.updates import INSTALL, ROLL_BACK, UpdateProgress
+from schemas.updates import INSTALL, ROLL_BACK, UpdateProgress, UpdateRefusalCode
 
 _ACTIONS: Final = frozenset({INSTALL, ROLL_BACK})
 _UNKNOWN: Final = InstalledVersion()
 _ABSENT: Final = InstalledVersion(is_absent=True)
+_TOLERANCE: Final = 60.0  # seconds by which clocks differ that are right
 
 
 class RolloutObservations:
@@ -107,11 +109,17 @@ def installed_version(report: bytes | None, name: str) -> InstalledVersion:
 
 
 def command_progress(record: CommandRecord) -> CommandProgress:
-    """The progress of an update by its command."""
+    """The progress of an update by its command.
+
+    A device that says before the deadline of an order that it has passed has a wrong clock: its reason is `clock`.
+    """
     progress = UpdateProgress.from_detail(dict(record.detail))
     if progress is None:
         code = dict(record.detail).get("reason_code", "")  # of a command that was not begun
         return CommandProgress(record.command_id, record.state, record.reason, reason_code=code)
+    code = progress.reason_code
+    if code == UpdateRefusalCode.DEADLINE and record.updated_at < _deadline_of(record):
+        code = UpdateRefusalCode.CLOCK
     return CommandProgress(
         record.command_id,
         record.state,
@@ -119,8 +127,16 @@ def command_progress(record: CommandRecord) -> CommandProgress:
         progress.phase.value,
         progress.percent,
         progress.before,
-        progress.reason_code,
+        code,
     )
+
+
+def _deadline_of(record: CommandRecord) -> float:
+    """Returns the end of an order in Unix seconds; 0 where none is known."""
+    try:
+        return datetime.fromisoformat(str(dict(record.params)["deadline"])).timestamp() - _TOLERANCE
+    except (KeyError, ValueError):
+        return 0.0
 
 
 def is_reachable(device: Device) -> bool:

@@ -70,3 +70,32 @@ def test_waiting_for_the_time_ends_with_the_agent(device: UpdateDevice, new: Pub
     device.clock.shift = timedelta()
     device.start()
     assert device.ended().detail["phase"] == "confirmed"
+
+
+def leaping(device: UpdateDevice, at: str, by: timedelta) -> None:
+    """Lets the clock leap when the next update reaches a step."""
+
+    def step(name: str) -> None:
+        if name == at:
+            device.clock.shift += by
+
+    device.step = step
+
+
+@pytest.mark.parametrize("step", ["phase:offered", "phase:downloading", "download:chunk"])
+def test_a_clock_that_leaps_past_the_deadline_names_itself(
+    device: UpdateDevice, new: PublishedUpdate, step: str
+) -> None:
+    leaping(device, step, timedelta(days=20))
+    result = device.install(order(new))
+    assert (result.detail["phase"], result.detail["reason_code"]) == ("refused", "clock")
+    assert "was set since the order began" in result.reason
+    assert device.entry().version == "1.0"
+
+
+@pytest.mark.parametrize("step", ["install:before", "health:before"])
+def test_a_clock_that_leaps_once_the_system_is_modified_takes_no_time_from_the_update(
+    device: UpdateDevice, made: Repository, new: PublishedUpdate, step: str
+) -> None:
+    leaping(device, step, timedelta(days=20))
+    assert device.install(order(new)).detail["phase"] == "confirmed"

@@ -146,3 +146,12 @@ def test_progress_of_an_executing_command_is_recorded() -> None:
     play = given(device()).when(request()).when(result(CommandState.EXECUTING))
     progress = ev.CommandReported("p", "a-c0", CommandState.EXECUTING, "", (("phase", "downloading"),))
     assert states(play.when(progress)) == [("executing", "")]
+
+
+@pytest.mark.parametrize(("at", "clock"), [(COMMAND_TTL - 1.0, (("reason_code", "clock"),)), (COMMAND_TTL, ())])
+def test_command_that_a_device_calls_expired_before_it_is_tells_of_its_clock(
+    at: float, clock: tuple[tuple[str, str], ...]
+) -> None:
+    play = given(device()).when(request()).when(result(CommandState.EXPIRED), at=START + at)
+    assert play.outcome is not None
+    assert [record.detail for record in play.outcome.commands] == [(("is", "done"), *clock)]

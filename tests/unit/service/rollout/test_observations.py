@@ -1,6 +1,7 @@
 """What rollouts look up: targets in the repository, updates in reports, progress in commands."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +107,19 @@ def record(**detail: str) -> CommandRecord:
 def test_command_that_was_not_begun_tells_of_the_clock() -> None:
     assert command_progress(record(**WRONG_CLOCK)).reason_code == "clock"
     assert command_progress(record()).reason_code == ""
+
+
+@pytest.mark.parametrize(("at", "code"), [(0.0, "clock"), (500.0, "clock"), (550.0, "deadline"), (700.0, "deadline")])
+def test_deadline_that_has_not_passed_for_the_controller_tells_of_the_clock(at: float, code: str) -> None:
+    failed = replace(
+        record(phase="failed", reason_code="deadline"),
+        state="failed",
+        params=(("deadline", "1970-01-01T00:10:00+00:00"),),
+        updated_at=at,
+    )
+    assert command_progress(failed).reason_code == code
+    assert command_progress(replace(failed, params=(("deadline", "never"),))).reason_code == "deadline"
+    assert command_progress(replace(failed, params=())).reason_code == "deadline"
 
 
 def test_what_a_command_tells() -> None:
