@@ -10,6 +10,7 @@ from typing import Final
 from device_agent.errors import FactsUnavailableError
 from device_agent.host.files import list_files, read_text
 from device_agent.host.inetd import program_behind
+from device_agent.host.reading import GapRecorder, Reading
 from device_agent.host.system import System, process_names
 
 _MAIN: Final = "/etc/xinetd.conf"
@@ -33,8 +34,6 @@ _VALUES: Final = {
     "flags": _FLAGS,
 }
 _SEVERAL_VALUES: Final = frozenset({"server_args", "type", "flags"})
-# xinetd drops the block, and after some mistakes those that follow: what was meant to run is not known.
-_MALFORMED: Final = "a line of xinetd is not understood: {}"
 _SWITCHES: Final = frozenset({"enabled", "disabled"})
 
 
@@ -62,15 +61,21 @@ class _Service:
 
 
 def entries(system: System) -> list[XinetdEntry]:
-    """Returns every service that xinetd starts.
+    """Returns every service that xinetd starts, as far as its files are understood; raises as `read_entries`."""
+    return read_entries(system).value
+
+
+def read_entries(system: System) -> Reading[list[XinetdEntry]]:
+    """Returns every service that xinetd starts; a malformed block is a gap.
 
     Raises:
-        FactsUnavailableError: a line is not understood, a file or folder is too large, or too many are included.
+        FactsUnavailableError: a file or folder is too large, or too many are included.
         OSError: a file exists and cannot be read.
     """
-    config = _Config(system)
+    gaps = GapRecorder()
+    config = _Config(system, gaps)
     if not system.path(_MAIN).is_file():
-        return []
+        return gaps.complete([])
     config.read(system.path(_MAIN))
     started = []
     for service in config.services:
@@ -81,7 +86,7 @@ def entries(system: System) -> list[XinetdEntry]:
             # With NAMEINARGS the first argument is the program's own name, as in inetd.conf.
             program = program_behind([*service.words("server"), *service.words("server_args")])
             started.append(XinetdEntry(service.file, service.name, program))
-    return started
+    return gaps.complete(started)
 
 
 def processes(system: System) -> list[int]:
@@ -94,8 +99,8 @@ def processes(system: System) -> list[int]:
 class _Config:
     """What the files say, in the order in which xinetd reads them."""
 
-    def __init__(self, system: System) -> None:
-        self._system = system
+    def __init__(self, system: System, gaps: GapRecorder) -> None:
+        self._system, self._gaps = system, gaps
         self._read: list[Path] = []
         self._has_defaults = False
         self.services: list[_Service] = []
@@ -118,8 +123,8 @@ class _Config:
                     self.read(included)
             elif keyword == "defaults" or (keyword == "service" and len(words) > 1):
                 if next(lines, "").strip() != "{":
-                    raise FactsUnavailableError(_MALFORMED.format(line.strip()))
-                if keyword == "service":
+                    self._skip_malformed(line, lines)
+                elif keyword == "service":
                     self._service(_Service(file, words[1]), lines)
                 elif self._has_defaults:
                     _skip(lines)  # only the first one counts
@@ -127,7 +132,12 @@ class _Config:
                     self._has_defaults = True
                     self._defaults(lines)
             else:
-                raise FactsUnavailableError(_MALFORMED.format(line.strip()))
+                self._skip_malformed(line, lines)
+
+    def _skip_malformed(self, line: str, lines: Iterator[str]) -> None:
+        """Records a gap and drops the block, as xinetd does, which after some mistakes drops those that follow too."""
+        self._gaps.add(f"not understood: {line.strip()}", _MAIN)
+        _skip(lines)
 
     def _included(self, kind: str, target: str) -> list[Path]:
         path = self._system.path(target)
@@ -136,12 +146,14 @@ class _Config:
         return [file for file in list_files(path) if "." not in file.name and not file.name.endswith("~")]
 
     def _service(self, service: _Service, lines: Iterator[str]) -> None:
-        for key, operator, values in _attributes(lines):
+        known = len(self._gaps.gaps)
+        for key, operator, values in self._attributes(lines):
             _set(service, key, operator, values)
-        self.services.append(service)
+        if len(self._gaps.gaps) == known:
+            self.services.append(service)
 
     def _defaults(self, lines: Iterator[str]) -> None:
-        for key, _, values in _attributes(lines):
+        for key, _, values in self._attributes(lines):
             if key not in _SWITCHES:
                 continue
             # Every operator adds to these lists, and case makes no difference.
@@ -151,16 +163,16 @@ class _Config:
             else:
                 self.enabled = [*(self.enabled or []), *names]
 
-
-def _attributes(lines: Iterator[str]) -> Iterator[tuple[str, str, list[str]]]:
-    """Yields name (lower case), operator and values up to the end of a block"""
-    for line in lines:
-        if line.strip() == "}":
-            return
-        match = _ATTRIBUTE.match(line)
-        if match is None:
-            raise FactsUnavailableError(_MALFORMED.format(line.strip()))
-        yield match[1].lower(), match[2], match[3].split()
+    def _attributes(self, lines: Iterator[str]) -> Iterator[tuple[str, str, list[str]]]:
+        """Yields name (lower case), operator and values up to the end of a block."""
+        for line in lines:
+            if line.strip() == "}":
+                return
+            match = _ATTRIBUTE.match(line)
+            if match is None:
+                self._skip_malformed(line, lines)
+                return
+            yield match[1].lower(), match[2], match[3].split()
 
 
 def _set(service: _Service, key: str, operator: str, values: list[str]) -> None:

@@ -31,7 +31,7 @@ def collect(system: System, changes: ChangeTracker | None = None) -> Section:
     for entry in inetd.entries(system):
         units[f"inetd:{entry.service}"] = (True, is_inetd_up)
         programs.setdefault(f"inetd:{entry.service}", set()).add(entry.program)
-    xinetd_entries = xinetd.entries(system)
+    xinetd_entries = gaps.take(xinetd.read_entries(system))
     is_xinetd_up = bool(xinetd_entries) and bool(xinetd.processes(system))
     for xinetd_entry in xinetd_entries:
         units[f"xinetd:{xinetd_entry.service}"] = (True, is_xinetd_up)

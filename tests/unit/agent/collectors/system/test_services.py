@@ -95,10 +95,11 @@ def test_xinetd_is_read_as_xinetd_reads_it(text: str, names: list[str], tmp_path
 
 
 @pytest.mark.parametrize("text", ["telnet\n{\n disable\n}", "telnet\n{\n disable yes\n}", "telnet {\n disable = no\n}"])
-def test_a_malformed_block_of_xinetd_is_unknown(text: str, tmp_path: Path) -> None:
-    put_all(tmp_path, {**SYSV, "/etc/xinetd.conf": f"service {text}\n"})
-    with pytest.raises(FactsUnavailableError, match="not understood"):
-        services.collect(System(tmp_path))
+def test_a_malformed_block_of_xinetd_is_a_gap(text: str, tmp_path: Path) -> None:
+    put_all(tmp_path, {**SYSV, "/etc/xinetd.conf": f"service {text}\nservice ftp\n{{\n}}\n"})
+    section = services.collect(System(tmp_path))
+    assert [(gap["fact"], gap["source"]) for gap in section["gaps"]] == [("units", "/etc/xinetd.conf")]
+    assert [unit["name"] for unit in section["partial"]["units"]] == ["xinetd", "xinetd:ftp"]
 
 
 S6: Final = "/etc/s6-overlay/s6-rc.d"
