@@ -43,7 +43,7 @@ test-slow: setup-dev setup-mosquitto ## the long tests: kills, power loss, 100,0
 
 .PHONY: test-oracles
 test-oracles: setup-dev ## the agent's readers against the programs that own the formats, on generated inputs (needs their packages)
-	@tools/require-packages.sh sudo:cvtsudoers openssh-server:sshd openssl:openssl apt:apt-get dpkg:dpkg rpm:rpm
+	@tools/require-packages.sh sudo:cvtsudoers openssh-server:sshd openssl:openssl apt:apt-get dpkg:dpkg rpm:rpm nftables:nft iproute2:ip iptables:iptables-save
 	@tools/get-xinetd.sh
 	@$(PYTEST) -m oracles -rP $(PYTEST_ARGS)
 

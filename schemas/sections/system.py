@@ -65,7 +65,7 @@ class ServicesSection(CollectedSection):
 
 
 class FirewallChain(WireModel):
-    """A chain attached to a hook, and its verdict for packets that no rule matches."""
+    """A chain attached to a hook, and what becomes of packets from outside to ports in general in it."""
 
     table: Text
     name: Name
@@ -74,9 +74,10 @@ class FirewallChain(WireModel):
 
 
 class FirewallSection(CollectedSection):
-    """The packet filter; `default_input` is the verdict for packets that no rule matches.
+    """The packet filter; `default_input` is the verdict on packets from outside to ports in general.
 
-    `uncovered` lists the externally reachable listening ports (`tcp/22`) that no rule covers; None if unknown.
+    `uncovered` lists the listening ports (`tcp/22`) that such packets reach without a rule that names the port; None if
+    unknown.
     """
 
     backend: Keyword

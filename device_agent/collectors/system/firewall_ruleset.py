@@ -1,292 +1,254 @@
-"""Evaluates the kernel's packet filter: the verdict at the end of each chain, and the ports that its rules cover.
+"""A packet filter as data, the same for nftables and iptables: chains of rules with conditions on a packet.
 
-nftables and iptables rules are parsed into the same model, so that both are evaluated alike. Any match beyond
-protocol, port and new connections makes a rule conditional. A conditional drop or reject still covers its port; a
-conditional accept does not, because it decides nothing for other packets.
+A packet is a class of packets: a new connection to any port of one protocol, from one interface and one source. Ports
+are bit masks (bit n is port n). What is neither a port nor a field of the packet is a `Chance`: whether such a packet
+can meet the condition, and whether it can avoid it.
 """
 
-import re
+import ipaddress
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from enum import IntEnum
+from typing import Final, NamedTuple
 
-PortRanges = tuple[tuple[int, int], ...]
-"""Ranges of ports, each with its first and last port."""
+from device_agent.host.reading import ReadingGap
 
-_VERDICTS: Final = frozenset({"accept", "drop", "reject"})
-_CLOSING: Final = frozenset({"drop", "reject"})
-_PROTOCOLS: Final = frozenset({"tcp", "udp"})
-_FAMILIES: Final[Mapping[str, frozenset[str]]] = {
+Range = tuple[int, int]
+"""First and last number of a range of ports, addresses or marks."""
+
+ALL_PORTS: Final = (1 << 65536) - 2  # port 0 is not used
+FAMILIES: Final[Mapping[str, frozenset[str]]] = {
     "inet": frozenset({"ip", "ip6"}), "ip": frozenset({"ip"}), "ip6": frozenset({"ip6"}),
+    "netdev": frozenset({"ip", "ip6"}),
 }  # fmt: skip
-_MAX_DEPTH: Final = 16  # nested chains, as in the kernel
-_MAX_STEPS: Final = 100_000  # rules evaluated for one chain
-_TOKEN: Final = re.compile(r'"(?:[^"\\]|\\.)*"|\S+')  # a quoted comment is one token
-_LAST_PORT: Final = 65535
-_UNCONDITIONAL: Final = frozenset({"counter", "log", "comment", "reject", "accept", "drop", "return", "jump", "goto"})
+ADDRESS_BITS: Final[Mapping[str, int]] = {"ip": 32, "ip6": 128}
+PROTOCOLS: Final[Mapping[int, str]] = {
+    1: "icmp", 2: "igmp", 6: "tcp", 17: "udp", 33: "dccp", 47: "gre", 50: "esp", 51: "ah", 58: "icmpv6", 89: "ospf",
+    132: "sctp", 136: "udplite",
+}  # fmt: skip
+# Both notations of the same protocols.
+_PROTOCOL_NAMES: Final[Mapping[str, str]] = {"ipv6-icmp": "icmpv6", "icmp6": "icmpv6", "ospfigp": "ospf"}
+_KNOWN_PROTOCOLS: Final = frozenset(
+    {*PROTOCOLS.values(), "comp", "ipcomp", "vrrp", "pim", "ipip", "l2tp", "eigrp", "all"}
+)
+# The flags of packets that begin a connection with Linux: SYN alone, with ECN, or with PSH and URG.
+FIRST_FLAGS: Final = (0x02, 0xC2, 0x0A, 0x2A)
+_MAX_CACHED_RANGES: Final = 64
+
+
+class Can(IntEnum):
+    """Whether a packet can do something."""
+
+    NO = 0
+    UNKNOWN = 1
+    YES = 2
+
+
+class Chance(NamedTuple):
+    """Whether a packet can meet a condition, and whether it can avoid it."""
+
+    match: Can
+    avoid: Can
+
+    def negated(self) -> "Chance":
+        """Returns the chance of the opposite condition."""
+        return Chance(self.avoid, self.match)
+
+
+ALWAYS: Final = Chance(Can.YES, Can.NO)
+NEVER: Final = Chance(Can.NO, Can.YES)
+CHOSEN: Final = Chance(Can.YES, Can.YES)  # the sender decides, such as about its port, or by sending slowly
+UNCLEAR: Final = Chance(Can.UNKNOWN, Can.UNKNOWN)
+LISTED_LATER: Final = Chance(Can.UNKNOWN, Can.YES)  # whoever is in a set that packets change
 
 
 @dataclass(frozen=True, slots=True)
-class FirewallRule:
-    """A rule: None for protocols or ports means all; `target` is the chain to jump to."""
+class Packet:
+    """A new connection of a protocol over an interface.
 
+    `iif` and `oif` are None if unknown, and `source` and `target` too; for TCP it is the first packet (SYN).
+    """
+
+    hook: str
+    family: str
+    protocol: str
+    iif: str | None
+    oif: str | None = None
+    source: int | None = None
+    target: int | None = None
+    source_port: int | None = None
+    is_tracked: bool = True  # False before connection tracking has seen it
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """A field and the values it must have, or must not have.
+
+    Fields: `iif`, `oif` (names, `*` at the end for any rest), `family`, `protocol`, `target_type`, `state` (names);
+    `sport`, `dport`, `saddr`, `daddr` (ranges, addresses of `family`); `ct` for others of a tracked connection, which
+    are not met without one; `chance` for all others.
+    """
+
+    field: str
+    names: frozenset[str] = frozenset()
+    ranges: tuple[Range, ...] = ()
+    family: str = ""
+    chance: Chance = ALWAYS
+    is_negated: bool = False
+
+    def chance_for(self, packet: Packet) -> Chance:
+        """Returns the chance of a packet; the condition is not about its port of destination."""
+        if self.field == "ct" and not packet.is_tracked:
+            return NEVER
+        chance = self._chance_for(packet)
+        return chance.negated() if self.is_negated else chance
+
+    def _chance_for(self, packet: Packet) -> Chance:
+        if self.field in {"chance", "ct"}:
+            return self.chance
+        if self.field in {"iif", "oif"}:
+            return _interface_chance(self.names, packet.iif if self.field == "iif" else packet.oif)
+        if self.field in {"saddr", "daddr", "sport"}:
+            return self._number_chance(packet)
+        value = {
+            "family": packet.family,
+            "protocol": packet.protocol,
+            "target_type": "local" if packet.hook == "input" else "unicast",
+            "state": "new" if packet.is_tracked else "invalid",
+        }[self.field]
+        return ALWAYS if value in self.names else NEVER
+
+    def _number_chance(self, packet: Packet) -> Chance:
+        if self.field == "sport":
+            number, last = packet.source_port, 0xFFFF
+        else:
+            number = packet.source if self.field == "saddr" else packet.target
+            last = (1 << ADDRESS_BITS[self.family]) - 1
+        if number is not None:
+            return ALWAYS if any(low <= number <= high for low, high in self.ranges) else NEVER
+        if self.field == "sport":
+            return CHOSEN
+        return ALWAYS if (0, last) in self.ranges else UNCLEAR
+
+
+def _interface_chance(patterns: frozenset[str], name: str | None) -> Chance:
+    if "*" in patterns:
+        return ALWAYS
+    if name is None:
+        return UNCLEAR if patterns - {"lo"} else NEVER
+    is_met = any(name.startswith(p[:-1]) if p.endswith("*") else name == p for p in patterns)
+    return ALWAYS if is_met else NEVER
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What happens to packets that meet all conditions.
+
+    `verdict` is accept, drop, reject, return, jump, goto, `unknown`, or empty for none; `target` is the chain to go to.
+    """
+
+    conditions: tuple[Condition, ...] = ()
     verdict: str = ""
     target: str = ""
-    protocols: frozenset[str] | None = None
-    ports: PortRanges | None = None
-    is_conditional: bool = False
+    source: str = ""
 
 
 @dataclass(frozen=True, slots=True)
-class FilterChain:
-    """A chain attached to a hook.
+class BaseChain:
+    """A chain attached to a hook; `device` limits it to interfaces (family netdev); `kind` is filter, nat or route.
 
-    `default_verdict` applies to packets that no rule matches; `covered` has protocol, first and last port of the
-    rules that decide about ports.
+    `is_certain` is False where it is not known whether the chain is in force.
     """
 
     families: frozenset[str]
     table: str
     name: str
     hook: str
-    default_verdict: str
-    rules: int
-    covered: frozenset[tuple[str, int, int]]
-
-    @property
-    def is_filtering(self) -> bool:
-        """Whether the chain has an effect."""
-        return self.default_verdict in _CLOSING or self.rules > 0
-
-    def covers(self, protocol: str, port: int) -> bool:
-        """Whether the chain decides about this port: by a rule, or by a closed default."""
-        if self.default_verdict in _CLOSING:
-            return True
-        return any(p == protocol and low <= port <= high for p, low, high in self.covered)
+    priority: int
+    policy: str
+    devices: frozenset[str] = frozenset()
+    is_certain: bool = True
+    kind: str = "filter"
 
 
 @dataclass(slots=True)
-class _ChainWalker:
-    chains: Mapping[str, list[FirewallRule]]
-    covered: set[tuple[str, int, int]] = field(default_factory=set)
-    steps: int = 0
+class Ruleset:
+    """The chains in force: the base chains, the rules of every chain by table and name, and what was not understood.
 
-    def verdict_of(self, name: str, depth: int = 0, *, is_conditional: bool = False) -> str:
-        """Returns the verdict for a packet that no rule matches; empty when the chain returns to its caller."""
-        if depth > _MAX_DEPTH:
-            return ""
-        for rule in self.chains.get(name, ()):
-            self.steps += 1
-            if self.steps > _MAX_STEPS:
-                return ""
-            is_for_all = rule.protocols is None and rule.ports is None and not rule.is_conditional
-            if rule.target:
-                nested = is_conditional or not is_for_all
-                verdict = self.verdict_of(rule.target, depth + 1, is_conditional=nested)
-                if is_for_all and verdict:
-                    return verdict
-            elif is_for_all and rule.verdict:
-                return "" if rule.verdict == "return" else rule.verdict
-            elif rule.verdict in _CLOSING or (
-                rule.verdict == "accept" and not rule.is_conditional and not is_conditional
-            ):
-                self._record(rule)
-        return ""
-
-    def _record(self, rule: FirewallRule) -> None:
-        # A rule without ports may be limited to any port by a condition that is not evaluated here.
-        if rule.ports is None and (rule.protocols is None or rule.is_conditional):
-            return
-        for protocol in (rule.protocols or _PROTOCOLS) & _PROTOCOLS:
-            self.covered.update((protocol, low, high) for low, high in rule.ports or ((1, _LAST_PORT),))
-
-
-def evaluate_chain(
-    families: frozenset[str], table: str, name: str, hook: str, policy: str, chains: Mapping[str, list[FirewallRule]]
-) -> FilterChain:
-    """Walks a chain from its first rule to its end."""
-    walker = _ChainWalker(chains)
-    verdict = walker.verdict_of(name) or policy
-    return FilterChain(families, table, name, hook, verdict, len(chains.get(name, ())), frozenset(walker.covered))
-
-
-def default_verdict_at(chains: Iterable[FilterChain], hook: str, families: frozenset[str]) -> str:
-    """Returns the verdict at a hook for packets that no rule matches; the more open of the families' verdicts."""
-    by_family = []
-    for family in sorted(families):
-        verdicts = {chain.default_verdict for chain in chains if chain.hook == hook and family in chain.families}
-        strictest = next((verdict for verdict in ("drop", "reject", "accept") if verdict in verdicts), "unknown")
-        by_family.append(strictest if verdicts else "accept")
-    return next((verdict for verdict in ("accept", "unknown", "reject", "drop") if verdict in by_family), "unknown")
-
-
-def read_nft(objects: Iterable[Any]) -> tuple[list[FilterChain], int]:
-    """Returns the filter chains and the number of rules in the objects of `nft -j list ruleset`; skips malformed ones.
-
-    [libnftables-json(5)]
+    `redirects`: a rule changes the port or address that packets go to. `needs_text`: this form of the listing leaves
+    out something that its text says. `gaps` may hide any verdict; `missing` are chains that may exist besides, which
+    can only close more.
     """
-    items = [item for item in objects if isinstance(item, dict)]
-    sets: dict[tuple[str, str], dict[str, PortRanges]] = {}
-    rules: dict[tuple[str, str], dict[str, list[FirewallRule]]] = {}
-    count = 0
-    for nft_set in _of_kind(items, "set"):
-        sets.setdefault(_table_key(nft_set), {})[str(nft_set.get("name"))] = _ports(nft_set.get("elem"), {})
-    for nft_rule in _of_kind(items, "rule"):
-        count += 1
-        key = _table_key(nft_rule)
-        rule = _nft_rule(nft_rule.get("expr"), sets.get(key, {}))
-        rules.setdefault(key, {}).setdefault(str(nft_rule.get("chain")), []).append(rule)
-    chains = [
-        evaluate_chain(
-            _FAMILIES[family],
-            f"{family} {table}",
-            str(chain.get("name")),
-            str(chain.get("hook")),
-            str(chain.get("policy", "accept")),
-            rules.get((family, table), {}),
-        )
-        for chain in _of_kind(items, "chain")
-        if chain.get("hook") and chain.get("type") == "filter" and (family := _table_key(chain)[0]) in _FAMILIES
-        for table in (_table_key(chain)[1],)
-    ]
-    return chains, count
+
+    base_chains: list[BaseChain] = field(default_factory=list)
+    rules: dict[tuple[str, str], list[Rule]] = field(default_factory=dict)
+    count: int = 0
+    redirects: bool = False
+    needs_text: bool = False
+    gaps: list[ReadingGap] = field(default_factory=list)
+    missing: list[ReadingGap] = field(default_factory=list)
+
+    def extend(self, other: "Ruleset") -> None:
+        """Adds the chains of another program's rule set."""
+        self.base_chains += other.base_chains
+        for key, rules in other.rules.items():
+            self.rules.setdefault(key, []).extend(rules)
+        self.count += other.count
+        self.redirects |= other.redirects
+        self.gaps += other.gaps
+        self.missing += other.missing
+
+    def without(self, tables: Iterable[str]) -> "Ruleset":
+        """Returns the rule set without some tables."""
+        left = frozenset(tables)
+        rules = {key: rules for key, rules in self.rules.items() if key[0] not in left}
+        chains = [chain for chain in self.base_chains if chain.table not in left]
+        removed = sum(len(rules) for key, rules in self.rules.items() if key[0] in left)
+        gaps = [gap for gap in self.gaps if not any(gap.source.startswith(f"{table} ") for table in left)]
+        return Ruleset(chains, rules, max(0, self.count - removed), self.redirects, gaps=gaps, missing=self.missing)
+
+    def conditions(self) -> Iterable[Condition]:
+        """Returns every condition."""
+        return (condition for rules in self.rules.values() for rule in rules for condition in rule.conditions)
 
 
-def _of_kind(items: Iterable[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
-    return [item[kind] for item in items if isinstance(item.get(kind), dict)]
+_MASKS: dict[tuple[Range, ...], int] = {}
 
 
-def _table_key(item: Mapping[str, Any]) -> tuple[str, str]:
-    return str(item.get("family")), str(item.get("table"))
+def mask_of(ranges: tuple[Range, ...]) -> int:
+    """Returns the bit mask of ports; the masks of some are kept, each takes up to 8 KiB."""
+    mask = _MASKS.get(ranges)
+    if mask is None:
+        mask = 0
+        for low, high in ranges:
+            mask |= (1 << (min(high, 0xFFFF) + 1)) - (1 << min(max(low, 0), 0x10000)) if low <= high else 0
+        mask &= ALL_PORTS
+        if len(_MASKS) >= _MAX_CACHED_RANGES:
+            _MASKS.clear()
+        _MASKS[ranges] = mask
+    return mask
 
 
-def _nft_rule(expressions: Any, sets: Mapping[str, PortRanges]) -> FirewallRule:
-    verdict = target = ""
-    protocols: frozenset[str] | None = None
-    ports: PortRanges | None = None
-    is_conditional = False
-    for item in expressions if isinstance(expressions, list) else ():
-        if not isinstance(item, dict) or not item:
-            continue
-        kind, value = next(iter(item.items()))
-        if kind == "match" and isinstance(value, dict):
-            matched = _match(value, sets)
-            if matched is None:
-                is_conditional = True
-            else:
-                protocols = matched[0] if matched[0] is not None else protocols
-                ports = matched[1] if matched[1] is not None else ports
-        elif kind in {"jump", "goto"} and isinstance(value, dict):
-            target = str(value.get("target", ""))
-        elif kind in _VERDICTS or kind == "return":
-            verdict = kind
-        elif kind == "xt" and isinstance(value, dict) and value.get("type") == "target":
-            verdict = "reject" if value.get("name") == "REJECT" else verdict
-        elif kind not in _UNCONDITIONAL and not _is_comment_match(value):
-            is_conditional = True
-    return FirewallRule(verdict, target, protocols, ports, is_conditional)
+def protocol_name(text: str) -> str:
+    """Returns the name of a protocol given by number or name.
+
+    Raises:
+        ValueError: the protocol is not known.
+    """
+    lower = text.lower()
+    is_number = lower.isdecimal() and len(lower) < 4
+    name = PROTOCOLS.get(int(lower), lower) if is_number else _PROTOCOL_NAMES.get(lower, lower)
+    if name not in _KNOWN_PROTOCOLS and not is_number:
+        raise ValueError(f"the protocol {name[:32]}")
+    return name
 
 
-def _is_comment_match(value: Any) -> bool:
-    """Whether it is a comment of iptables, which nft lists as a match."""
-    return isinstance(value, dict) and value.get("name") == "comment"
+def network_range(text: str) -> tuple[str, Range]:
+    """Returns the family and the range of an address or prefix, such as `192.0.2.0/24` or `2001:db8::1`.
 
-
-def _match(
-    match: Mapping[str, Any], sets: Mapping[str, PortRanges]
-) -> tuple[frozenset[str] | None, PortRanges | None] | None:
-    """Returns the protocols and ports that a match selects; None for any other condition."""
-    left, right = match.get("left"), match.get("right")
-    if match.get("op") not in {"==", "in"} or not isinstance(left, dict):
-        return None
-    payload, meta, ct = (_object(left, key) for key in ("payload", "meta", "ct"))
-    if payload.get("field") == "dport":
-        protocol = payload.get("protocol")
-        return (frozenset({protocol}) if protocol in _PROTOCOLS else None), _ports(right, sets)
-    if meta.get("key") == "l4proto" or payload.get("field") in {"protocol", "nexthdr"}:
-        return frozenset(str(value) for value in _values(right)), None
-    if ct.get("key") == "state" and "new" in _values(right):
-        return None, None
-    return None
-
-
-def _object(parent: Mapping[str, Any], key: str) -> dict[str, Any]:
-    value = parent.get(key)
-    return value if isinstance(value, dict) else {}
-
-
-def _values(right: Any) -> list[Any]:
-    if isinstance(right, dict):
-        right = right.get("set")
-    return right if isinstance(right, list) else [right]
-
-
-def _ports(right: Any, sets: Mapping[str, PortRanges]) -> PortRanges:
-    if isinstance(right, str) and right.startswith("@"):
-        return sets.get(right[1:], ())
-    ranges = []
-    for value in _values(right):
-        ends = value.get("range") if isinstance(value, dict) else [value, value]
-        if isinstance(ends, list) and len(ends) == 2 and all(isinstance(end, int) for end in ends):
-            ranges.append((int(ends[0]), int(ends[1])))
-    # A single `{"range": [1, 2]}` outside of a set.
-    if isinstance(right, dict) and isinstance(right.get("range"), list):
-        return _ports([right], sets)
-    return tuple(ranges)
-
-
-def read_iptables(text: str, family: str) -> tuple[list[FilterChain], int]:
-    """Returns the built-in chains and the number of rules in the output of `iptables-save -t filter`."""
-    policies: dict[str, str] = {}
-    rules: dict[str, list[FirewallRule]] = {}
-    count = 0
-    for line in text.splitlines():
-        tokens = _TOKEN.findall(line)
-        if line.startswith(":") and len(tokens) > 1:
-            policies[tokens[0][1:]] = tokens[1].lower()
-        elif line.startswith("-A ") and len(tokens) > 1:
-            count += 1
-            rules.setdefault(tokens[1], []).append(_iptables_rule(tokens[2:]))
-    chains = [
-        evaluate_chain(frozenset({family}), f"{family} filter", name, name.lower(), policies[name], rules)
-        for name in ("INPUT", "FORWARD", "OUTPUT")
-        if policies.get(name) in _VERDICTS
-    ]
-    return chains, count
-
-
-def _iptables_rule(tokens: list[str]) -> FirewallRule:
-    verdict = target = ""
-    protocols: frozenset[str] | None = None
-    ports: PortRanges | None = None
-    is_conditional = False
-    rest = iter(tokens)
-    for option in rest:
-        if option == "!":  # negates the following match
-            next(rest, "")
-            is_conditional = True
-            continue
-        value = next(rest, "") if option.startswith("-") else ""
-        if option in {"-j", "-g"}:
-            lower = value.lower()
-            verdict = lower if lower in _VERDICTS or lower == "return" else ""
-            target = "" if verdict or value in {"LOG", "NFLOG"} else value
-            break  # options of the target follow
-        if option in {"-p", "--protocol"}:
-            protocols = frozenset({value})
-        elif option in {"--dport", "--dports"}:
-            ports = _iptables_ports(value)
-        elif option in {"--state", "--ctstate"} and "NEW" in value.split(","):
-            continue
-        elif option not in {"-m", "--comment"}:
-            is_conditional = True
-    return FirewallRule(verdict, target, protocols, ports, is_conditional)
-
-
-def _iptables_ports(text: str) -> PortRanges:
-    ranges = []
-    for part in text.split(","):
-        low, _, high = part.partition(":")
-        if low.isdecimal() and (high or low).isdecimal() and len(low) < 6 and len(high) < 6:
-            ranges.append((int(low), int(high or low)))
-    return tuple(ranges)
+    Raises:
+        ValueError: it is neither.
+    """
+    network = ipaddress.ip_network(text, strict=False)
+    family = "ip" if network.version == 4 else "ip6"
+    return family, (int(network.network_address), int(network.broadcast_address))

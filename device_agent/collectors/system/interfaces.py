@@ -15,6 +15,10 @@ from device_agent.host.system import System
 _SIOCGIFCONF: Final = 0x8912
 _MAX_BYTES: Final = 64 * 1024  # of the kernel's answer
 _NAME_BYTES: Final = 16
+_RTF_UP: Final = 0x1
+_RTF_REJECT: Final = 0x200
+# A tunnel that takes all traffic has routes to the halves of the addresses, or to all public addresses of IPv6.
+_MAX_DEFAULT_BITS: Final = {"ip": 1, "ip6": 3}
 _ADDRESS_AT: Final = 20  # offset in an entry: after the name, and the family and port of the address
 
 
@@ -64,3 +68,30 @@ def _ipv4() -> dict[str, str]:
         address = content[at + _ADDRESS_AT : at + _ADDRESS_AT + 4]
         interfaces[str(ipaddress.IPv4Address(address))] = name.partition(":")[0]
     return interfaces
+
+
+def interface_names(system: System) -> tuple[str, ...]:
+    """Returns the names of all network interfaces but loopback."""
+    lines = read_text(system.path("/proc/net/dev")).splitlines()
+    names = (line.partition(":")[0].strip() for line in lines if ":" in line)
+    return tuple(sorted(name for name in names if name and name != "lo"))
+
+
+def default_routes(system: System) -> dict[str, tuple[str, ...]]:
+    """Returns the interfaces of the routes to everywhere, by family (`ip`, `ip6`)."""
+    found: dict[str, set[str]] = {"ip": set(), "ip6": set()}
+    for line in read_text(system.path("/proc/net/route")).splitlines()[1:]:
+        fields = line.split()
+        with contextlib.suppress(ValueError):
+            if len(fields) > 7 and _is_usable(fields[3]) and int(fields[7], 16).bit_count() <= _MAX_DEFAULT_BITS["ip"]:
+                found["ip"].add(fields[0])
+    for line in read_text(system.path("/proc/net/ipv6_route")).splitlines():
+        fields = line.split()
+        with contextlib.suppress(ValueError):
+            if len(fields) > 9 and _is_usable(fields[8]) and int(fields[1], 16) <= _MAX_DEFAULT_BITS["ip6"]:
+                found["ip6"].add(fields[9])
+    return {family: tuple(sorted(names - {"lo", "*"})) for family, names in found.items()}
+
+
+def _is_usable(flags: str) -> bool:
+    return bool(int(flags, 16) & _RTF_UP) and not int(flags, 16) & _RTF_REJECT

@@ -16,7 +16,10 @@ from device_agent.collectors.crypto import openssl
 from device_agent.collectors.registry import COLLECTORS
 from device_agent.collectors.scan import Scanner
 from device_agent.collectors.software import operating_system, updates
-from device_agent.collectors.system import firewall, firewall_ruleset, services, sockets
+from device_agent.collectors.system import firewall, services, sockets
+from device_agent.collectors.system.firewall_iptables import read_iptables
+from device_agent.collectors.system.firewall_nft import parse_nft_ruleset
+from device_agent.collectors.system.firewall_packets import Host
 from device_agent.domain.report_limits import normalise_findings
 from device_agent.errors import FactsUnavailableError, NotApplicableError
 from device_agent.host.apt import upgrades
@@ -241,11 +244,11 @@ def test_the_firewall_is_unknown_without_root(tmp_path: Path, monkeypatch: pytes
 
 
 def _nft(text: str) -> dict[str, Any]:
-    return firewall.backend_fields("nftables", *firewall.parse_nft_ruleset(text), frozenset({"ip", "ip6"}))
+    return firewall.facts_of(parse_nft_ruleset(text), Host(), frozenset({"ip", "ip6"}), set())
 
 
 def _iptables(text: str) -> dict[str, Any]:
-    return firewall.backend_fields("iptables", *firewall_ruleset.read_iptables(text, "ip"), frozenset({"ip"}))
+    return firewall.facts_of(read_iptables(text, "ip"), Host(), frozenset({"ip"}), set())
 
 
 def _ruleset(policy: str, *, with_rule: bool) -> str:
@@ -259,16 +262,10 @@ def _ruleset(policy: str, *, with_rule: bool) -> str:
     [
         (_nft(""), False, "accept", 0),
         (_nft(_ruleset("drop", with_rule=False)), True, "drop", 0),
-        (_nft(_ruleset("accept", with_rule=True)), True, "accept", 1),
+        (_nft(_ruleset("accept", with_rule=True)), False, "accept", 1),
         (_nft(_ruleset("accept", with_rule=False)), False, "accept", 0),
         (_iptables("*filter\n:INPUT ACCEPT [0:0]\nCOMMIT\n"), False, "accept", 0),
         (_iptables("*filter\n:INPUT DROP [1:2]\n-A INPUT -i lo -j ACCEPT\nCOMMIT\n"), True, "drop", 1),
-        (firewall.parse_ufw("Status: inactive\n"), False, "unknown", 0),
-        (
-            firewall.parse_ufw("Status: active\nDefault: deny (incoming), allow (outgoing)\n22/tcp ALLOW IN any\n"),
-            True, "drop", 1,
-        ),
-        (firewall.parse_zone("public\n  target: default\n  services: ssh x\n  ports: \n"), True, "reject", 2),
     ],
 )  # fmt: skip
 def test_the_output_of_each_firewall_tool_gives_its_section(

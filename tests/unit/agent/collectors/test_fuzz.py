@@ -26,7 +26,10 @@ from device_agent.collectors.system import (
     small_log_daemons,
     sockets,
 )
-from device_agent.collectors.system.firewall_ruleset import read_iptables, read_nft
+from device_agent.collectors.system.firewall_iptables import read_iptables
+from device_agent.collectors.system.firewall_nft import parse_nft_ruleset, read_nft
+from device_agent.collectors.system.firewall_nft_text import nft_objects
+from device_agent.collectors.system.firewall_packets import Host
 from device_agent.collectors.system.interfaces import interface_of, parse_if_inet6
 from device_agent.collectors.system.mac import count_denials
 from device_agent.domain.report_limits import normalise_findings
@@ -162,20 +165,24 @@ JSON: Final = st.recursive(
 @FUZZ
 @given(st.lists(JSON, max_size=8))
 def test_arbitrary_nft_objects_are_read(objects: list[Any]) -> None:
-    chains, count = read_nft(objects)
-    assert count >= 0
-    assert all(isinstance(chain.covers("tcp", 22), bool) for chain in chains)
-    firewall.backend_fields(
-        "nftables", *firewall.parse_nft_ruleset(json.dumps({"nftables": objects})), frozenset({"ip"})
-    )
+    ruleset = read_nft(objects)
+    assert ruleset.count >= 0
+    sockets = {("tcp", 22, "0.0.0.0"), ("udp", 53, "::")}
+    for host in (Host(), Host({"ip": ("eth0",), "ip6": ("eth0",)}, ("eth0",), {"ip": (5,), "ip6": (5,)})):
+        assert firewall.facts_of(ruleset, host, frozenset({"ip", "ip6"}), sockets)["state"] == "ok"
 
 
 @FUZZ
 @given(st.one_of(JSON.map(json.dumps), st.text(max_size=200)))
 def test_arbitrary_output_of_nft_and_ubus_raises_only_expected_errors(text: str) -> None:
-    for parse in (firewall.parse_nft_ruleset, inits.parse_ubus_running):
+    for parse in (parse_nft_ruleset, inits.parse_ubus_running):
         with contextlib.suppress(ValueError, KeyError):  # its caller reports the section as unknown
             parse(text)
+
+
+def read_nft_text(text: str) -> None:
+    with contextlib.suppress(ValueError):  # its caller reports the section as unknown
+        read_nft(nft_objects(text))
 
 
 PARSERS: Final[Mapping[str, Callable[[str], Any]]] = {
@@ -183,8 +190,7 @@ PARSERS: Final[Mapping[str, Callable[[str], Any]]] = {
     "shadow": parse_shadow_line,
     "hash": hash_algorithm,
     "iptables": lambda text: read_iptables(text, "ip"),
-    "ufw": firewall.parse_ufw,
-    "zone": firewall.parse_zone,
+    "nft rules": lambda text: read_nft_text(f"table inet t {{\nchain c {{\n{text}\n}}\n}}"),
     "sshd -T": lambda text: ssh.section_of(ssh.parse_resolved(text)),
     "uci": lambda text: values_or_error(lambda: small_log_daemons.uci_blocks(text, "system")),
     "audit": log_settings.count_audit_rules,
