@@ -21,10 +21,10 @@ from tests.oracles.firewall_rules import iptables_rules, nft_rules
 from tests.oracles.packet_probe import DEVICE, PORTS
 from tests.oracles.verdicts import Verdicts
 
-pytestmark = pytest.mark.oracles
+pytestmark = [pytest.mark.oracles, pytest.mark.timeout(600)]
 
-SEEDS: Final = (1, 2026)
-CASES: Final = 300  # of each seed
+SEEDS: Final = (1, 2, 2026, 2027)
+CASES: Final = 150  # rule sets of each seed
 SECONDS: Final = 0.03  # to wait for answers; on a loaded machine once more, longer
 MORE_SECONDS: Final = 1.0
 HOST: Final = Host(
@@ -119,7 +119,7 @@ def parse_nft(json_text: str, text: str) -> Ruleset:
 
 
 @pytest.mark.parametrize("variant", ["nft", "legacy"])
-@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("seed", SEEDS[:2])
 def test_no_packet_passes_iptables_where_the_facts_say_closed(seed: int, variant: str, prober: Prober) -> None:
     names = [(family, f"{tool}-{variant}") for family, tool in (("ip", "iptables"), ("ip6", "ip6tables"))]
     assert shutil.which(f"{names[0][1]}-save"), "iptables is not installed"
@@ -131,7 +131,7 @@ def test_no_packet_passes_iptables_where_the_facts_say_closed(seed: int, variant
         ruleset.extend(read_iptables(listed[1], "ip6"))
         return ruleset
 
-    while verdicts.cases < CASES // 2:
+    while verdicts.cases < CASES:
         rules = [([f"{name}-restore"], iptables_rules(rng, family)) for family, name in names]
         compare(verdicts, prober, rules, [[f"{name}-save"] for _, name in names], [read])
     verdicts.check()
