@@ -1,4 +1,4 @@
-"""The grammar of sudoers as `_from_lines` reads it, against `cvtsudoers`."""
+"""The grammar of sudoers as `read_lines` reads it, against `cvtsudoers`."""
 
 import json
 import random
@@ -9,15 +9,16 @@ from typing import Final
 import pytest
 
 from device_agent.collectors.access import sudoers
+from device_agent.collectors.access.sudoers_grammar import read_lines
 from device_agent.host.reading import GapRecorder
 from tests.oracles.verdicts import Verdicts
 
 pytestmark = pytest.mark.oracles
 
 SEEDS: Final = (1, 2026)
-CASES: Final = 400  # of each seed
+CASES, DAMAGED = 400, 300  # of each seed
 
-USERS: Final = ("ada", "bob", "#1000", "%wheel", "%#10", "+net", '"ada lo"', "OPS", "ALL", "x\\,y", '%"domain users"')
+USERS: Final = ("ada", "bob", "#1000", "%wheel", "%#10", "+net", '"ada lo"', "OPS", "ALL", "x\\,y", '"%domain users"')
 HOSTS: Final = ("ALL", "host1", "192.0.2.0/24", "host1, host2", "!host3")
 RUNAS: Final = ("", "(ALL)", "(ALL:ALL)", "(root)", "(:adm)", "(ada, #0)")
 TAGS: Final = (
@@ -88,18 +89,48 @@ def test_the_reader_agrees_with_cvtsudoers(seed: int) -> None:
         if expected is None:
             continue
         gaps = GapRecorder()
-        verdicts.add(text, expected, sudoers._from_lines(lines, gaps), is_unknown=bool(gaps.gaps))
+        verdicts.add(text, expected, read_lines(lines, gaps), is_unknown=bool(gaps.gaps))
     verdicts.check()
 
 
 def names_of_program(text: str) -> set[str] | None:
-    """Returns the names in the program's own reading of the whole text; None if it refuses the text."""
-    argv = ["cvtsudoers", "-f", "json", "-e", "-c", "/dev/null", "-"]
+    """Returns the names in the program's own reading of the whole text; None if it refuses or complains."""
+    status, names = ask_program(text)
+    return None if status else names
+
+
+def ask_program(text: str) -> tuple[int, set[str] | None]:
+    """Returns the program's status, and the names as it reads them; None without a whole answer."""
+    argv = ["cvtsudoers", "-f", "json", "-c", "/dev/null", "-"]
     done = subprocess.run(argv, input=text, capture_output=True, text=True, timeout=30, check=False)
-    if done.returncode or done.stderr:
-        return None
     try:
         policy = json.loads(done.stdout)
     except ValueError:
-        return None
-    return {*sudoers._default_names(policy.get("Defaults", [])), *sudoers._rule_names(policy.get("User_Specs", []))}
+        return done.returncode, None
+    return done.returncode, None if done.stderr else sudoers._names_of(policy)
+
+
+DAMAGE: Final = ("x", "A", " ", ":", "=", ",", "(", ")", '"', "!", "%", "/", "")
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_damaged_line_is_read_as_cvtsudoers_reads_it_or_a_gap(seed: int) -> None:
+    rng = random.Random(seed)
+    verdicts = Verdicts("damaged sudoers", seed)
+    while verdicts.cases < DAMAGED:
+        line = line_of(rng).replace(", \\\n", ",")
+        granted = names_of_program(line + "\n")
+        if not granted:
+            continue
+        at = rng.randrange(len(line) + 1)
+        damaged = line[:at] + rng.choice(DAMAGE) + line[at + rng.randint(0, 2) :]
+        logical = list(sudoers._logical_lines(damaged + "\n"))
+        status, expected = ask_program(damaged + "\n")
+        gaps = GapRecorder()
+        found = read_lines([("line 1", text) for _, text in logical], gaps)
+        if status:  # refused, so it is a gap, or the names are found all the same
+            is_seen = bool(gaps.gaps or found)
+            verdicts.add(damaged, {"refused"}, {"refused"} if is_seen else set(), is_unknown=False)
+        elif expected is not None:
+            verdicts.add(damaged, expected, found, is_unknown=bool(gaps.gaps))
+    verdicts.check()

@@ -113,8 +113,9 @@ def _lines(pem: bytes) -> str:
 
 FINDINGS: Final[dict[str, Finding]] = {
     "sudoers": Finding(
-        ("access.sudoers",), "access", "baseline-system/sudo-asks", account_security.collect, "/etc/sudoers",
-        "ada ALL=(ALL) NOPASSWD: ALL", text="root ALL=(ALL) ALL\n{line}", others=ACCOUNTS, is_strict=True,
+        ("access.sudoers", "access.sudoers_grammar"), "access", "baseline-system/sudo-asks", account_security.collect,
+        "/etc/sudoers", "ada ALL=(ALL) NOPASSWD: ALL", text="root ALL=(ALL) ALL\n{line}", others=ACCOUNTS,
+        is_strict=True,
     ),
     "shadow": Finding(
         ("access.accounts", "access.account_security"), "access", "baseline-system/no-empty-passwords",

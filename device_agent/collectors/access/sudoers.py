@@ -1,7 +1,7 @@
 """Who becomes root by sudo without a password, from sudoers and its includes.
 
 The includes are resolved here, so that nothing outside the examined root is read; `cvtsudoers` parses the joined text
-where it is installed. Without it, or where it does not understand the text, the grammar of sudoers(5) is read here.
+where it is installed. Each line that it refuses is a gap: sudo since 1.9 skips it, older ones refuse the whole file.
 """
 
 import json
@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
+from device_agent.collectors.access.sudoers_grammar import expanded, read_lines
 from device_agent.host.execute import ExecuteError, run
 from device_agent.host.files import MAX_FILE_BYTES, list_files, read_beginning
 from device_agent.host.reading import GapRecorder, Reading
@@ -19,18 +20,14 @@ _PATHS: Final = ("/etc/sudoers", "/usr/etc/sudoers")  # sudo reads the first tha
 _MAX_DEPTH: Final = 128  # nested includes, as in sudo
 _MAX_BYTES: Final = 4 * MAX_FILE_BYTES  # of all files together
 _SECONDS: Final = 10.0
-_ARGV: Final = ("cvtsudoers", "-f", "json", "-e", "-c", "/dev/null", "-")
+_ARGV: Final = ("cvtsudoers", "-f", "json", "-c", "/dev/null", "-")
 
 _INCLUDE: Final = re.compile(r'^[@#](include|includedir)[ \t]+(?:"([^"\n]*)"|((?:\\.|[^\s\\"])+))[ \t]*(?:#.*)?$')
 _LOOKS_LIKE_INCLUDE: Final = re.compile(r"^[@#]include(?:dir)?(?:[ \t]|$)")
+_NUMBER: Final = re.compile(r"#-?\d")  # of a user or group; sudo takes none for a comment
 _ESCAPE: Final = re.compile(r"\\(.)")
-_ALIAS: Final = re.compile(r"^(User|Runas|Host|Cmnd|Cmd)_Alias[ \t]+(.+)$")
-_DEFAULTS: Final = re.compile(r'^Defaults(?:([@:!>])[ \t]*((?:"[^"]*"|\\.|[^\s"\\,]|,[ \t]*)+))?[ \t]+(.+)$')
-# A member of a list: quoted, or a word in which white space, commas and other signs are escaped.
-_MEMBER: Final = r'(?:!*[ \t]*(?:[%+]:?#?)?"(?:\\.|[^"\\])*"|(?:\\.|[^\s,=:"\\])(?:\\.|[^\s,="\\])*)'
-_USERS: Final = re.compile(rf"^({_MEMBER}(?:[ \t]*,[ \t]*{_MEMBER})*)[ \t]+(?=\S)")
-_NO_PASSWORD: Final = re.compile(r"(?<![\\\w])NOPASSWD[ \t]*:")
-_UID: Final = re.compile(r"[%+]?:?#-?\d")
+_REFUSED: Final = re.compile(r"^(?:cvtsudoers: )?stdin:(\d+)(?::\d+)?: (.+)$", re.MULTILINE)
+_IGNORED: Final = "unknown defaults entry"  # sudo warns of it and goes on
 
 
 def users_without_password(system: System) -> Reading[list[str]]:
@@ -40,8 +37,10 @@ def users_without_password(system: System) -> Reading[list[str]]:
     lines: list[tuple[str, str]] = []
     with gaps.capture(path):
         lines = list(_joined(system, path, gaps, [_MAX_BYTES]))
-    names = _from_program([text for _, text in lines])
-    return gaps.complete(sorted(_from_lines(lines, gaps) if names is None else names))
+    names: set[str] | None = None
+    if lines and shutil.which(_ARGV[0]) is not None:
+        names = _from_program(lines, gaps)
+    return gaps.complete(sorted(read_lines(lines, gaps) if names is None else names))
 
 
 def _joined(system: System, path: str, gaps: GapRecorder, left: list[int], depth: int = 0) -> Iterator[tuple[str, str]]:
@@ -105,7 +104,7 @@ def _logical_lines(text: str) -> Iterator[tuple[int, str]]:
 
 
 def _without_comment(line: str) -> str:
-    """Removes a comment: `#` outside of quotes that neither is escaped, nor begins a number, nor includes a file."""
+    """Removes a comment: `#` outside of quotes that neither is escaped, nor has a number behind it, nor includes."""
     bare = line.strip()
     if _LOOKS_LIKE_INCLUDE.match(bare):
         return bare
@@ -116,33 +115,33 @@ def _without_comment(line: str) -> str:
             at += 1
         elif sign == '"':
             in_quotes = not in_quotes
-        elif sign == "#" and not in_quotes and not _is_number_sign(bare, at):
+        elif sign == "#" and not in_quotes and not _NUMBER.match(bare, at):
             return bare[:at].strip()
         at += 1
     return bare
 
 
-def _is_number_sign(line: str, at: int) -> bool:
-    """Whether `#` at this place begins a user or group id: at the start of a member, followed by digits."""
-    before = line[:at].rstrip(" \t!%+:")
-    return re.match(r"#-?\d+(?=[\s,:)=]|$)", line[at:]) is not None and (not before or before[-1] in ",=(:")
+def _from_program(lines: list[tuple[str, str]], gaps: GapRecorder) -> set[str] | None:
+    """Returns the names as `cvtsudoers` parses the text; None, and a gap for what it refuses, without its answer."""
+    text = "\n".join(line for _, line in lines) + "\n"
+    try:
+        result = run(_ARGV, seconds=_SECONDS, stdin=text.encode(), ok_statuses=frozenset({0, 1}))
+        complaints = [found for found in _REFUSED.findall(result.stderr) if not found[1].startswith(_IGNORED)]
+        for number, reason in complaints:
+            gaps.add(f"cvtsudoers: {reason}", lines[min(int(number), len(lines)) - 1][0])
+        if result.status or complaints:
+            if not complaints:
+                gaps.add("cvtsudoers refuses the text")
+            return None
+        return _names_of(json.loads(result.stdout))
+    except (ExecuteError, ValueError, RecursionError, KeyError, TypeError, AttributeError):
+        return None
 
 
-def _from_program(lines: list[str]) -> set[str] | None:
-    """Returns the names as `cvtsudoers` parses the text; None without it, or when it does not understand the text."""
-    if shutil.which(_ARGV[0]) is None:
-        return None
-    try:
-        result = run(_ARGV, seconds=_SECONDS, stdin=("\n".join(lines) + "\n").encode())
-        policy = json.loads(result.stdout)
-    except (ExecuteError, ValueError, RecursionError):
-        return None
-    if result.stderr.strip() or not isinstance(policy, dict):
-        return None
-    try:
-        return {*_default_names(policy.get("Defaults", [])), *_rule_names(policy.get("User_Specs", []))}
-    except (KeyError, TypeError, AttributeError):
-        return None
+def _names_of(policy: Mapping[str, Any]) -> set[str]:
+    aliases = {name: [_member(one) for one in members] for name, members in policy.get("User_Aliases", {}).items()}
+    users = expanded(_rule_names(policy.get("User_Specs", [])), aliases)
+    return {*_default_names(policy.get("Defaults", [])), *users}
 
 
 def _default_names(defaults: Iterable[Mapping[str, Any]]) -> Iterator[str]:
@@ -166,83 +165,10 @@ def _rule_names(rules: Iterable[Mapping[str, Any]]) -> Iterator[str]:
 
 _PREFIXES: Final[Mapping[str, str]] = {
     "username": "", "userid": "#", "usergroup": "%", "usergid": "%#", "nonunixgroup": "%:", "nonunixgid": "%:#",
-    "netgroup": "+",
+    "netgroup": "+", "useralias": "",
 }  # fmt: skip
 
 
 def _member(member: Mapping[str, Any]) -> str:
     kind = next(key for key in member if key != "negated")
     return f"{'!' if member.get('negated') else ''}{_PREFIXES.get(kind, '')}{member[kind]}"
-
-
-def _from_lines(lines: list[tuple[str, str]], gaps: GapRecorder) -> set[str]:
-    aliases = {name: members for _, line in lines for name, members in _user_aliases(line)}
-    free: dict[str, bool] = {}
-    names: set[str] = set()
-    for source, line in lines:
-        if line.startswith("Defaults"):
-            _read_defaults(source, line, free, names, gaps)
-        elif not _ALIAS.match(line):
-            users = _USERS.match(line)
-            if users is None or "=" not in line[users.end() :]:
-                gaps.add("not understood", source)
-            elif _NO_PASSWORD.search(line, users.end()):
-                names.update(_expanded(_members(users[1]), aliases))
-            elif not _is_well_formed(line[users.end() :]):
-                gaps.add("not understood", source)
-    return names | {name for name, is_free in free.items() if is_free}
-
-
-def _is_well_formed(rule: str) -> bool:
-    """Whether what follows the users of a rule has only printable characters, and pairs of brackets."""
-    bare = _ESCAPE.sub("", rule)
-    return bare.replace("\t", " ").isprintable() and bare.count("(") == bare.count(")")
-
-
-def _read_defaults(source: str, line: str, free: dict[str, bool], names: set[str], gaps: GapRecorder) -> None:
-    match = _DEFAULTS.match(line)
-    if match is None:
-        gaps.add("not understood", source)
-        return
-    binding = ",".join(_members(match[2])) if match[2] else ""
-    subject = f"Defaults:{binding}" if binding else "Defaults"
-    for option in re.findall(r'(?:"[^"]*"|[^,"])+', match[3]):
-        name, _, value = option.partition("=")
-        name = name.strip().rstrip("+-").strip()
-        bare = name.replace(" ", "").replace("\t", "")
-        if bare.lstrip("!") == "authenticate":
-            free[subject] = (len(bare) - len(bare.lstrip("!"))) % 2 == 1
-        elif bare == "exempt_group" and value.strip().strip('"'):
-            names.add("%" + value.strip().strip('"'))
-
-
-def _user_aliases(line: str) -> Iterator[tuple[str, list[str]]]:
-    match = _ALIAS.match(line)
-    if match is None or match[1] != "User":
-        return
-    for definition in re.split(r"(?<!\\)[ \t]*:[ \t]*(?=[A-Z][A-Z0-9_]*[ \t]*=)", match[2]):
-        name, _, members = definition.partition("=")
-        yield name.strip(), _members(members)
-
-
-def _members(text: str) -> list[str]:
-    members = []
-    for member in re.findall(_MEMBER, text):
-        bare = member.strip().replace('"', "") if '"' in member else re.sub(r"[ \t]", "", member)
-        members.append(_ESCAPE.sub(r"\1", bare))
-    return members
-
-
-def _expanded(members: Iterable[str], aliases: Mapping[str, list[str]]) -> set[str]:
-    names: set[str] = set()
-    pending, seen = list(members), set[str]()
-    while pending:
-        member = pending.pop()
-        if member in seen:
-            continue
-        seen.add(member)
-        if member in aliases:
-            pending += aliases[member]
-        else:
-            names.add(member)
-    return names

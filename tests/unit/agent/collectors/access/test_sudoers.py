@@ -1,5 +1,6 @@
 """Who becomes root by sudo without a password: includes, quotes, numbers, what is not understood."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from device_agent.collectors.access import sudoers
+from device_agent.collectors.access.sudoers_grammar import read_lines
 from device_agent.host.reading import GapRecorder, Reading, ReadingGap
 from device_agent.host.system import System
 from tests.support.root_folder import put, put_all
@@ -54,7 +56,6 @@ def test_what_sudo_reads(
         ),
         ("\n@include /etc/none\n", ReadingGap("the included file is missing", "/etc/none")),
         ('@include "/etc/x\n', ReadingGap("the include is not understood", "/etc/sudoers:1")),
-        ("\nada and more\n", ReadingGap("not understood", "/etc/sudoers:2")),
         ("@include /etc/sudoers\n", ReadingGap("too many files or bytes are included", "/etc/sudoers")),
     ],
 )
@@ -63,6 +64,50 @@ def test_what_is_not_understood_is_a_gap(text: str, gap: ReadingGap, tmp_path: P
     reading = read(tmp_path)
     assert reading.value == ["pi"]
     assert {gap.reason for gap in reading.gaps} == {gap.reason}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "ada ALL=(ALL) NOPASSWORD: ALL", "ada and more", "ada ALL=(ALL) ls", "ada ALL=(ALL) FOO ALL",
+        "ada ALL=(ALL) nopasswd: ALL", "ada ALL=(ALL) ALL, NOPASSWD:", "ada ALL=(ALL NOPASSWD: ALL",
+        "ada ALL=(ALL) NOPASSWD ALL", "ada ALL=(ALL) NO PASSWD: ALL", "Defaults ?authenticate", "Defaults",
+        "DefaultsX !authenticate", "User_Alias OPS ada", "ada, ALL=(ALL) ALL", "ada ALL ALL",
+        'ada ALL=(ALL) "NOPASSWD: ALL',
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("has_program", [True, False])
+def test_a_line_that_sudo_refuses_is_a_gap(
+    line: str, *, has_program: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not has_program:
+        monkeypatch.setattr("shutil.which", lambda _name: None)
+    elif shutil.which("cvtsudoers") is None:
+        pytest.skip("cvtsudoers is not installed")
+    put(tmp_path, "/etc/sudoers", f"{PI}\n{line}\n")
+    reading = read(tmp_path)
+    assert reading.value == ["pi"]
+    assert {gap.source for gap in reading.gaps} == {"/etc/sudoers:3"}
+
+
+def test_a_defaults_option_that_sudo_ignores_is_no_gap(tmp_path: Path) -> None:
+    assert read(put_all(tmp_path, {"/etc/sudoers": f"Defaults of_a_later_version\n{PI}"})) == Reading(["pi"])
+
+
+@pytest.mark.parametrize("has_program", [True, False])
+def test_a_name_in_capitals_that_is_no_alias_is_a_user(
+    *, has_program: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not has_program:
+        monkeypatch.setattr("shutil.which", lambda _name: None)
+    files = {"/etc/sudoers": "User_Alias OPS = ada, OTHERS\nADMIN, OPS ALL=(ALL) NOPASSWD: ALL\n"}
+    assert read(put_all(tmp_path, files)) == Reading(["ADMIN", "OTHERS", "ada"])
+
+
+def test_a_long_list_is_read_in_linear_time() -> None:
+    gaps = GapRecorder()
+    assert read_lines([("/etc/sudoers:1", '"a"' + ', "b"' * 20_000)], gaps) == set()
+    assert gaps.gaps
 
 
 LINES = st.sampled_from(
@@ -88,4 +133,4 @@ def test_a_damaged_line_never_hides_what_another_line_allows(lines: list[str], d
 def _names(lines: list[str]) -> tuple[set[str], bool]:
     gaps = GapRecorder()
     numbered = [(str(number), line) for number, line in sudoers._logical_lines("\n".join(lines))]
-    return sudoers._from_lines(numbered, gaps), bool(gaps.gaps)
+    return read_lines(numbered, gaps), bool(gaps.gaps)
