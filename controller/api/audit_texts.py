@@ -80,6 +80,7 @@ AUDIT_TEXTS: Final[Mapping[AuditKind, str]] = {
     AuditKind.CERTIFICATE_EXPIRED: "The device's certificate expired and was not renewed.",
     AuditKind.CERTIFICATE_EXPIRING: "A certificate of the controller itself ends soon and is not renewed.",
     AuditKind.CERTIFICATE_REVOKED: "A certificate was revoked: the device is isolated until it has a new certificate.",
+    AuditKind.CERTIFICATE_REVOKED_ONLY: "Certificates were revoked; their clients are isolated by operators alone.",
     AuditKind.CERTIFICATE_REVOCATION_RESOLVED: "A new certificate resolved the revocation.",
     AuditKind.CERTIFICATE_REVOCATION_RESTORED: "A revocation that a restored older store had lost is in force again.",
     AuditKind.CERTIFICATE_REVOCATION_KEPT: "The device stays isolated until it has a new certificate.",

@@ -7,8 +7,15 @@ from typing import Annotated, Final, Literal
 from fastapi import APIRouter, Depends, Path, Query
 from pydantic import Field
 
-from controller.api.auth import CallerDep, scope
-from controller.api.context import ContainmentDep, ContainmentServices, FleetDep, IdentityDep, writable
+from controller.api.auth import PrincipalDep, scope
+from controller.api.context import (
+    ContainmentDep,
+    ContainmentServices,
+    FleetDep,
+    IdentityDep,
+    OwnCertificatesDep,
+    writable,
+)
 from controller.api.errors import ApiError, problems
 from controller.api.fields import (
     Body,
@@ -23,9 +30,12 @@ from controller.api.fields import (
     UtcTimestamp,
     View,
 )
+from controller.api.users import spend_allowance
 from controller.api.waiting import RequestWait, WaitDep, proof_in_force
 from controller.domain.containment.proof import ProofState
 from controller.domain.identity.certificates import Certificate, CertificateKind
+from controller.domain.principal import Principal
+from controller.service.identity.own_certificates import OwnCertificates
 from controller.service.identity.services import IdentityServices
 from controller.service.waiting import ProofWatch, WaitEnd
 
@@ -99,9 +109,10 @@ class RevocationResultView(View):
 
 
 class RevocationBody(Body):
-    """`word`: for the revocation list; `reason`: for the audit log."""
+    """`word`: for the revocation list; `reason`: for the audit log; `even_protected`: a protected device too."""
 
     reason: ReasonText
+    even_protected: bool = False
     word: Annotated[RevocationReason, Field(description="RFC 5280's reason")] = "unspecified"
 
 
@@ -155,38 +166,76 @@ async def publish(identity: IdentityDep) -> CrlView:
     return CrlView.of(await identity_of(identity).certificates.publish())
 
 
-@router.post("/serials/{serial}/revoke", dependencies=[scope("identity"), Depends(writable)])
+@router.post("/serials/{serial}/revoke", dependencies=[scope("identity"), Depends(writable)], responses=problems(409))
 async def revoke_serial(
     containment: ContainmentDep,
     identity: IdentityDep,
-    caller: CallerDep,
+    own: OwnCertificatesDep,
+    caller: PrincipalDep,
     serial: SerialPath,
     body: RevocationBody,
     wait: WaitDep,
 ) -> RevocationResultView:
     """Revokes a certificate and isolates its device until it has a new one."""
-    revocation = identity_of(identity).revocation
-    if await identity_of(identity).certificates.registry.find(serial) is None:
+    found = await identity_of(identity).certificates.registry.find(serial)
+    if found is None:
         raise ApiError(404, "certificate_unknown", _UNKNOWN)
-    done = await revocation.revoke([serial], caller, body.word, body.reason)
+    await _check_revocation(containment, identity_of(identity), own, caller, [found], body)
+    done = await identity_of(identity).revocation.revoke([serial], caller.actor, body.word, body.reason)
     return await _revoked(containment, done, wait)
 
 
-@router.post("/devices/{device_id}/revoke", dependencies=[scope("identity"), Depends(writable)])
+@router.post(
+    "/devices/{device_id}/revoke", dependencies=[scope("identity"), Depends(writable)], responses=problems(409)
+)
 async def revoke_device(
     containment: ContainmentDep,
     identity: IdentityDep,
-    caller: CallerDep,
+    own: OwnCertificatesDep,
+    caller: PrincipalDep,
     device_id: DeviceIdPath,
     body: RevocationBody,
     wait: WaitDep,
 ) -> RevocationResultView:
     """Revokes every certificate of a device, and isolates it until it has a new one."""
     identity = identity_of(identity)
-    if not await identity.certificates.registry.of(device_id):
+    held = await identity.certificates.registry.of(device_id)
+    if not held:
         raise ApiError(404, "certificate_unknown", f"no certificate of {device_id} is in the registry")
-    done = await identity.revocation.revoke_device(device_id, caller, body.word, body.reason)
+    await _check_revocation(containment, identity, own, caller, held, body)
+    done = await identity.revocation.revoke_device(device_id, caller.actor, body.word, body.reason)
     return await _revoked(containment, done, wait)
+
+
+async def _check_revocation(
+    containment: ContainmentServices,
+    identity: IdentityServices,
+    own: OwnCertificates,
+    caller: Principal,
+    certificates: Sequence[Certificate],
+    body: RevocationBody,
+) -> None:
+    """Checks a revocation like a containment by hand, since it isolates, and counts it as one.
+
+    Raises:
+        ApiError: 409, the controller itself uses one of the certificates, or as `spend_allowance`.
+    """
+    fleet = containment.fleet
+    now = fleet.clock.now()
+    valid = [one for one in certificates if one.is_valid(now)]
+    in_use = {status.serial for status in own.statuses.values()}
+    if any(one.name == fleet.own_id for one in valid):
+        held = [one for one in await identity.certificates.registry.of(fleet.own_id) if one.is_valid(now)]
+        in_use.add(max(held, key=lambda one: one.issued_at).serial)
+    if any(one.serial in in_use for one in valid):
+        text = (
+            "The controller itself uses this certificate: issue another (cordon ca issue-client, issue-server), "
+            "put it in use, wait a minute, and revoke this one by its serial number."
+        )
+        raise ApiError(409, "own_certificate", text)
+    names = {one.name for one in valid if one.kind is CertificateKind.CLIENT} - {fleet.own_id}
+    if names:
+        await spend_allowance(containment, caller, tuple(sorted(names)), even_protected=body.even_protected)
 
 
 async def _revoked(
@@ -194,7 +243,8 @@ async def _revoked(
 ) -> RevocationResultView:
     """Returns the revoked certificates once every device is proven isolated or the wait is over."""
     now = containment.fleet.clock.now()
-    names = sorted({one.name for one in done if one.kind is CertificateKind.CLIENT})
+    clients = {one.name for one in done if one.kind is CertificateKind.CLIENT}
+    names = sorted(clients - {containment.fleet.own_id})  # the controller itself is not isolated
     waited = await wait.until({name: ProofWatch(partial(proof_in_force, containment, name)) for name in names})
     proofs = ((name, proof_in_force(containment, name)) for name in names)
     return RevocationResultView(

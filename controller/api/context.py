@@ -177,6 +177,10 @@ async def _signing(services: ServicesDep) -> ReportSigningServices:
     return services.signing
 
 
+async def _own_certificates(services: ServicesDep) -> OwnCertificates:
+    return services.own_certificates
+
+
 async def _identity(services: ServicesDep) -> IdentityServices | None:
     return services.identity
 
@@ -191,6 +195,7 @@ RolloutsDep = Annotated[RolloutServices, Depends(_rollouts)]
 WaitersDep = Annotated[Waiters, Depends(_waiters)]
 SigningDep = Annotated[ReportSigningServices, Depends(_signing)]
 MessagesDep = Annotated[Messages, Depends(_messages)]
+OwnCertificatesDep = Annotated[OwnCertificates, Depends(_own_certificates)]
 IdentityDep = Annotated[IdentityServices | None, Depends(_identity)]
 
 

@@ -285,7 +285,7 @@ async def _contain_device(
     if not re.fullmatch(DEVICE_ID_PATTERN, device_id) or device_id == settings.mqtt.client_id:
         raise ApiError(422, "invalid_client_id", "The common name is not a client id that Cordon can act on.")
     if containment.fleet.get(device_id) is None:
-        await _spend(containment, caller, (device_id,), even_protected=body.even_protected)
+        await spend_allowance(containment, caller, (device_id,), even_protected=body.even_protected)
         event = ContainmentOrdered(containment.fleet.new_id(), body.level, caller.actor, body.reason, body.hold)
         return await containment.fleet.apply_and_commit(device_id, event)
     request = OperatorRequest(
@@ -340,10 +340,14 @@ async def _contain_user(
         raise ApiError(409, "too_many_users", str(e)) from e
 
 
-async def _spend(
+async def spend_allowance(
     containment: ContainmentServices, caller: Principal, names: tuple[str, ...], *, even_protected: bool
 ) -> None:
-    """Counts these devices as contained by this person, who may contain only so many alone."""
+    """Counts these devices as contained by this person, who may contain only so many alone.
+
+    Raises:
+        ApiError: 409, a device is protected, or a second person is needed.
+    """
     try:
         await containment.operators.charge(caller, names, even_protected=even_protected)
     except ProtectedDeviceError as e:

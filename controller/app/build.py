@@ -152,6 +152,7 @@ async def _core(
         settings.limits.max_devices,
         guards,
         budget,
+        settings.mqtt.client_id,
     )
     fleet.load(await adapters.store.devices())
     return _Core(fleet, effects, durations, observations, waiters)

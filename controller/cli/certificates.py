@@ -6,8 +6,10 @@ from typing import Annotated, Any, Final
 import typer
 
 from controller.api.client import ApiClient, segment
+from controller.cli.confirmation import confirm_protected
 from controller.cli.connection_options import connected
 from controller.cli.errors import CliError, ExitCode
+from controller.cli.guard import EvenProtectedOption
 from controller.cli.output import OutputFormat, OutputOption, ago, print_json, safe, say, show
 from controller.cli.quarantine.results import WaitOption, check_proofs, wait_query
 
@@ -48,6 +50,7 @@ def revoke(
     serial: Annotated[str | None, typer.Option("--serial", help="one certificate instead of all of a device")] = None,
     word: Annotated[str, typer.Option("--word", help="reason in the revocation list")] = "unspecified",
     *,
+    even_protected: EvenProtectedOption = False,
     wait: WaitOption = True,
     output: OutputOption = OutputFormat.TABLE,
 ) -> None:
@@ -59,7 +62,12 @@ def revoke(
         if device
         else f"/certificates/serials/{read_serial(serial or '')}/revoke"
     )
-    done = client.call("POST", path, {"reason": reason, "word": word}, wait=wait_query(wait))
+    body = {"reason": reason, "word": word}
+
+    def post(even_protected: bool) -> Any:
+        return client.call("POST", path, {**body, "even_protected": even_protected}, wait=wait_query(wait))
+
+    done = confirm_protected(post, even_protected)
     certificates, devices = done["items"], done["devices"]
     if output is OutputFormat.JSON:
         print_json({"items": certificates, "proven": {one["device_id"]: one["proven"] for one in devices}})

@@ -96,6 +96,7 @@ class AuditKind(StrEnum):
     CERTIFICATE_EXPIRED = "certificate.expired"
     CERTIFICATE_EXPIRING = "certificate.expiring"
     CERTIFICATE_REVOKED = "certificate.revoked"
+    CERTIFICATE_REVOKED_ONLY = "certificate.revoked_only"
     CERTIFICATE_REVOCATION_RESOLVED = "certificate.revocation_resolved"
     CERTIFICATE_REVOCATION_RESTORED = "certificate.revocation_restored"
     CERTIFICATE_REVOCATION_KEPT = "certificate.revocation_kept"

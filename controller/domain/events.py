@@ -314,12 +314,16 @@ class CommandDelivered:
 
 @dataclass(frozen=True, slots=True)
 class CertificateRevoked:
-    """A certificate of the device was revoked; `serials` in hex."""
+    """A certificate of the device was revoked; `serials` in hex.
+
+    `counts`: the isolation counts against the blast radius, because no operator ordered it.
+    """
 
     event_id: str
     serials: tuple[str, ...]
     by: str
     reason: str
+    counts: bool = False
 
 
 @dataclass(frozen=True, slots=True)

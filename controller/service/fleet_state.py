@@ -39,6 +39,13 @@ class TooManyDevicesError(Exception):
     """The fleet has as many devices as the configuration allows."""
 
 
+class OwnClientError(Exception):
+    """The id is that of the controller's own MQTT client, which is no device: isolating it would end containment."""
+
+    def __init__(self) -> None:
+        super().__init__("this is the client id of the controller itself, which is no device")
+
+
 class FleetState:
     """The only place where device state changes; every method is called on the event loop's thread.
 
@@ -57,8 +64,11 @@ class FleetState:
         max_devices: int = DEFAULT_MAX_DEVICES,
         guards: FleetGuards = NO_GUARDS,
         budget: RecordBudget | None = None,
+        own_id: str = "",
     ) -> None:
+        """`own_id`: the client id of the controller's own MQTT connection."""
         self.store = store
+        self.own_id = own_id
         self.policies = policies
         self.language = language
         self.evaluator = PolicyEvaluator(policies, language)
@@ -146,7 +156,10 @@ class FleetState:
 
         Raises:
             TooManyDevicesError: it would be one device too many.
+            OwnClientError: it is the controller's own client.
         """
+        if device_id == self.own_id:
+            raise OwnClientError
         device = self.devices.get(device_id)
         if device is None:
             if self.is_full:
@@ -228,7 +241,8 @@ class FleetState:
         """
         now = self.clock.now()
         batch = UnitOfWork(done=list(done))
-        outcome = self.apply(self.get_or_new(device_id, now), event, now, batch)
+        # A controller that an earlier version took for a device is known, and has to be released.
+        outcome = self.apply(self.devices.get(device_id) or self.get_or_new(device_id, now), event, now, batch)
         await self.commit(batch)
         return outcome
 

@@ -192,13 +192,14 @@ class OwnCertificateStatus:
     """What the last look at an own certificate found.
 
     `stage`: 0 while nothing is to be done, else how many of `ANNOUNCED_DAYS` are reached; `warning` says it in words.
-    `end`: 0.0 while the file cannot be read.
+    `end`: 0.0 while the file cannot be read. `serial`: of the certificate in the file, in hex.
     """
 
     use: str
     end: float
     stage: int = 0
     warning: str = ""
+    serial: str = ""
 
 
 def own_certificate_status(use: str, found: OwnCertificate | None, why_not: str, now: float) -> OwnCertificateStatus:
@@ -208,10 +209,10 @@ def own_certificate_status(use: str, found: OwnCertificate | None, why_not: str,
         return OwnCertificateStatus(use, 0.0, 1, f"{name} cannot be read: {why_not}")
     stage = sum(found.end - now < days * _DAY for days in ANNOUNCED_DAYS) if why_not else 0
     if not stage:
-        return OwnCertificateStatus(use, found.end)
+        return OwnCertificateStatus(use, found.end, serial=found.serial)
     left = found.end - now
     when = "certificate expired" if left <= 0 else f"ends in {max(1, round(left / _DAY))} days"
-    return OwnCertificateStatus(use, found.end, stage, f"{name}: {when}; {why_not}")
+    return OwnCertificateStatus(use, found.end, stage, f"{name}: {when}; {why_not}", found.serial)
 
 
 @dataclass(frozen=True, slots=True)

@@ -318,6 +318,8 @@ class OperatorActions:
         return max(0, self.limits.most - used)
 
     def _check_protected(self, action: OperatorRequest) -> None:
+        if self._fleet.own_id in action.devices:
+            raise ProtectedDeviceError({self._fleet.own_id: "it is the client of the controller itself, always"})
         if action.even_protected:
             return
         protection = self._fleet.guards.protection

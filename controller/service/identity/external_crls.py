@@ -65,7 +65,7 @@ class ExternalCrlRefresher:
         known = await self._registry.good_among(found.issuer, found.serials)
         if known:
             why = f"its serial number is in the revocation list {found.place}"
-            await self._revocation.revoke(known, "list", "unspecified", why)
+            await self._revocation.revoke_listed(known, why)
 
     async def _record_failure(self, place: str, why: str) -> None:
         if self.troubles.get(place) == why:

@@ -1,12 +1,15 @@
 """Revocation: the registry decides, and the states of devices follow it, also after a crash."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final
 
+from controller.domain.audit_kinds import AuditKind
 from controller.domain.containment import revocation
 from controller.domain.device import Device
-from controller.domain.events import CertificateRenewed, CertificateRevoked
+from controller.domain.effects import AuditEntry
+from controller.domain.events import CertificateRenewed, CertificateRevoked, ReleaseOrdered
 from controller.domain.identity.certificates import Certificate, CertificateKind, RevocationStatus
 from controller.domain.policy.model import ContainmentLevel
 from controller.domain.transition import StepOutcome
@@ -16,6 +19,16 @@ from controller.service.fleet_state import FleetState, TooManyDevicesError
 from controller.service.identity.certificates import CertificateService
 
 EVERY: Final = 2.0  # seconds between two comparisons of registry and devices
+_MAX_NAMED: Final = 20  # clients named in one audit entry
+
+
+@dataclass(frozen=True, slots=True)
+class _Cause:
+    """Who revoked which certificates of a name, and why."""
+
+    serials: tuple[str, ...] = ()
+    by: str = "cordon"
+    why: str = "a certificate of it was revoked"
 
 
 class RevocationService:
@@ -26,6 +39,10 @@ class RevocationService:
         self._registry = certificates.registry
         self._fleet = fleet
         self._log = log
+        # Between an order and the isolation that follows it, no pass takes the revocation for one without an order.
+        self._lock = asyncio.Lock()
+        self._has_told_own = False
+        self.waiting: Mapping[str, str] = {}  # clients with a revoked certificate that are not isolated, and why
 
     async def run(self) -> None:
         """Runs until cancelled."""
@@ -49,12 +66,27 @@ class RevocationService:
         return await self.revoke([one.serial for one in held if one.is_valid(now)], by, reason, why)
 
     async def revoke(self, serials: Sequence[str], by: str, reason: str, why: str) -> Sequence[Certificate]:
-        """Revokes certificates: first in the registry, then in the list, then the devices are isolated.
+        """Revokes certificates as a person ordered: in the registry, in the list, then the devices are isolated.
 
-        `reason` is the reason in the list, `why` is for people. After a crash the next pass completes it.
+        `reason` is the reason in the list, `why` is for people. After a crash the next pass completes it. The caller
+        has checked how many devices this person may contain.
         """
-        now = self._fleet.clock.now()
-        done = await self._registry.revoke(serials, now, reason)
+        async with self._lock:
+            done = await self._revoke(serials, reason)
+            for name, cause in _causes(done, by, why).items():
+                if name != self._fleet.own_id:
+                    await self._isolate(name, cause, counts=False)
+        return done
+
+    async def revoke_listed(self, serials: Sequence[str], why: str) -> Sequence[Certificate]:
+        """Revokes what a list of another authority names; the devices are isolated within the guards' limits."""
+        async with self._lock:
+            done = await self._revoke(serials, "unspecified")
+            await self._follow(_causes(done, "list", why))
+        return done
+
+    async def _revoke(self, serials: Sequence[str], reason: str) -> Sequence[Certificate]:
+        done = await self._registry.revoke(serials, self._fleet.clock.now(), reason)
         if not done:
             return done
         # Reports signed with them are rejected from now on, before the broker has the list.
@@ -62,30 +94,75 @@ class RevocationService:
             self._certificates.on_changed(name)
         await self._certificates.crls.mark_revoked()
         await self._certificates.publish()
-        for name in dict.fromkeys(one.name for one in done if one.kind is CertificateKind.CLIENT):
-            mine = tuple(one.serial for one in done if one.name == name)
-            await self._isolate(name, mine, by, why)
         return done
 
-    async def _isolate(self, name: str, serials: tuple[str, ...], by: str, why: str) -> StepOutcome:
-        return await self._fleet.apply_and_commit(name, CertificateRevoked(self._fleet.new_id(), serials, by, why))
+    async def _isolate(self, name: str, cause: _Cause, *, counts: bool) -> StepOutcome:
+        event = CertificateRevoked(self._fleet.new_id(), cause.serials, cause.by, cause.why, counts)
+        return await self._fleet.apply_and_commit(name, event)
 
     async def run_once(self) -> None:
         """Isolates or readmits every device with a revoked certificate, as the registry says."""
-        now = self._fleet.clock.now()
+        async with self._lock:
+            await self._follow({})
+
+    async def _follow(self, causes: Mapping[str, _Cause]) -> None:
+        fleet, revoked = self._fleet, []
+        now = fleet.clock.now()
         for standing in await self._registry.standings(now):
-            device = self._fleet.get(standing.name)
+            device = fleet.get(standing.name)
             is_held = device is not None and revocation.is_held_by_revocation(device)
-            if standing.is_revoked and not is_held:
-                why = "a certificate of it was revoked"
-                await self._isolate(standing.name, (), "cordon", why)
+            if standing.name == fleet.own_id:
+                await self._spare_own(device, is_revoked=standing.is_revoked)
+            elif standing.is_revoked and not is_held:
+                revoked.append(device or Device(standing.name, first_seen=now, last_seen=now))
             elif device is not None and is_held and self._may_be_readmitted(device, standing, now):
                 assert standing.newest is not None
-                event = CertificateRenewed(self._fleet.new_id(), standing.newest)
-                await self._fleet.apply_and_commit(standing.name, event)
+                event = CertificateRenewed(fleet.new_id(), standing.newest)
+                await fleet.apply_and_commit(standing.name, event)
+        waiting = revocation.why_not_isolated(revoked, fleet.guards, self.waiting.keys(), now)
+        for name in (device.device_id for device in revoked):
+            if name not in waiting:
+                await self._isolate(name, causes.get(name, _Cause()), counts=True)
+        await self._announce({name: why for name, why in waiting.items() if name not in self.waiting})
+        self.waiting = waiting
+
+    async def _spare_own(self, device: Device | None, *, is_revoked: bool) -> None:
+        """Isolating the controller itself would end all containment; one that is isolated is released."""
+        if is_revoked and not self._has_told_own:
+            self._has_told_own = True
+            await self._announce({self._fleet.own_id: "the controller itself, which is never isolated"})
+        if device is None or device.case is None:
+            return
+        why = "the controller itself is never isolated"
+        if revocation.is_held_by_revocation(device):
+            now = self._fleet.clock.now()
+            await self._fleet.apply_and_commit(device.device_id, CertificateRenewed(self._fleet.new_id(), now))
+        await self._fleet.apply_and_commit(device.device_id, ReleaseOrdered(self._fleet.new_id(), "cordon", why))
+
+    async def _announce(self, held: Mapping[str, str]) -> None:
+        if not held:
+            return
+        detail: dict[str, object] = {
+            "clients": len(held),
+            "first": {name: held[name] for name in list(held)[:_MAX_NAMED]},
+            "what": "isolate them by hand if the revocation is right: cordon quarantine isolate",
+        }
+        device_id = next(iter(held)) if len(held) == 1 else ""
+        await self._fleet.record(
+            AuditEntry(AuditKind.CERTIFICATE_REVOKED_ONLY, device_id, "cordon", "", detail, alert=True)
+        )
 
     def _may_be_readmitted(self, device: Device, standing: RevocationStatus, now: float) -> bool:
         """Whether the old session is proven to have ended, and the broker had time to fetch the list."""
         if standing.is_revoked or device.case is None or device.case.proven_level is not ContainmentLevel.ISOLATED:
             return False
         return now >= standing.revoked_at + self._certificates.settings.readmit_after
+
+
+def _causes(done: Sequence[Certificate], by: str, why: str) -> Mapping[str, _Cause]:
+    """By client name: which of its certificates were revoked."""
+    serials: dict[str, list[str]] = {}
+    for one in done:
+        if one.kind is CertificateKind.CLIENT:
+            serials.setdefault(one.name, []).append(one.serial)
+    return {name: _Cause(tuple(mine), by, why) for name, mine in serials.items()}

@@ -16,7 +16,7 @@ from controller.domain.reports import is_no_change_heartbeat, is_repeated_report
 from controller.ports.log import Log
 from controller.ports.messages import IncomingMessage, Messages
 from controller.ports.store import DeadLetter, StoredReport
-from controller.service.fleet_state import FleetState, TooManyDevicesError
+from controller.service.fleet_state import FleetState, OwnClientError, TooManyDevicesError
 from controller.service.ingest.decoding import DecodedMessage, RejectedMessage, decode
 from controller.service.ingest.deduplication import ReportDeduplicator
 from controller.service.ingest.delta import merge
@@ -220,9 +220,9 @@ class Ingest:
             return
         try:
             self._accept(content, delivery, now, batch)
-        except TooManyDevicesError as e:
-            too_many = RejectedMessage(content.device_id, RejectReason.TOO_MANY, str(e))
-            self._reject(delivery.message, too_many, now, batch)
+        except (TooManyDevicesError, OwnClientError) as e:
+            reason = RejectReason.WRONG_DEVICE if isinstance(e, OwnClientError) else RejectReason.TOO_MANY
+            self._reject(delivery.message, RejectedMessage(content.device_id, reason, str(e)), now, batch)
         except Exception as e:  # noqa: BLE001 - one message must never stop the others
             if self._fleet.budget.admits_line(content.device_id, now):
                 failure = {"device": content.device_id, "topic": delivery.message.topic, "error": repr(e)[:MAX_ERROR]}
