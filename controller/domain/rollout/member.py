@@ -45,9 +45,11 @@ def schedule(
     if reason:
         return replace_member(rollout, member, now, state=MemberState.SKIPPED, deadline=0.0, reason=reason)
     newer = newer_version(rollout, installed)
-    if newer and not member.command_id:
+    if newer:
         text = f"has {newer}, which is newer than {rollout.target.version}"
-        return replace_member(rollout, member, now, state=MemberState.SKIPPED, deadline=0.0, reason=text)
+        # A device that was ordered before may still carry that order out: then it goes back with the others.
+        state = MemberState.UNKNOWN if member.command_id else MemberState.SKIPPED
+        return replace_member(rollout, member, now, state=state, deadline=0.0, reason=text)
     if is_already_installed(rollout, installed):
         if member.command_id:  # an earlier order did it
             return _confirm(rollout, member, now)

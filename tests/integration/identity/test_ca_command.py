@@ -5,10 +5,14 @@ import json
 import sqlite3
 import ssl
 import stat
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
 from controller.cli.app import run_safely
 
@@ -113,6 +117,47 @@ def test_anothers_authority_and_its_certificates(made: Path, capsys: pytest.Capt
     argv = ["ca", "register", str(made / "out" / "edge-9.pem"), "--config", str(made / "cordon.toml")]
     assert run_safely(argv) == 0
     assert capsys.readouterr().out.startswith("edge-9  ")
+
+
+def self_signed(folder: Path, name: str, key: ec.EllipticCurvePrivateKey) -> Path:
+    """A certificate of another authority."""
+    subject, now = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]), datetime.now(UTC)
+    builder = x509.CertificateBuilder(subject, subject, key.public_key(), x509.random_serial_number())
+    made = builder.not_valid_before(now).not_valid_after(now + timedelta(days=1)).sign(key, hashes.SHA256())
+    path = folder / f"{name}.pem"
+    path.write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    return path
+
+
+@pytest.mark.parametrize("is_issued_here", [True, False])
+def test_key_that_another_name_has_is_not_registered(
+    made: Path, capsys: pytest.CaptureFixture[str], is_issued_here: bool
+) -> None:
+    common = ["--config", str(made / "cordon.toml")]
+    key = ec.generate_private_key(ec.SECP256R1())
+    if is_issued_here:
+        assert run_safely(["ca", "issue-client", "edge-1", "--out", str(made / "out"), *common]) == 0
+        loaded = serialization.load_pem_private_key((made / "out" / "edge-1.key").read_bytes(), None)
+        assert isinstance(loaded, ec.EllipticCurvePrivateKey)
+        key = loaded
+    else:
+        assert run_safely(["ca", "register", str(self_signed(made, "edge-1", key)), *common]) == 0
+    before = _registered(made)
+    good, bad = self_signed(made, "edge-2", ec.generate_private_key(ec.SECP256R1())), self_signed(made, "edge-3", key)
+    capsys.readouterr()
+    assert run_safely(["ca", "register", str(good), str(bad), *common]) == 1
+    said = capsys.readouterr()
+    assert "edge-3: its key is in a certificate of edge-1 already" in said.err
+    assert said.out == ""
+    assert _registered(made) == before == [("edge-1",)]
+
+
+def test_one_key_of_two_names_in_one_call_is_not_registered(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    key = ec.generate_private_key(ec.SECP256R1())
+    files = [str(self_signed(made, name, key)) for name in ("edge-1", "edge-2")]
+    assert run_safely(["ca", "register", *files, "--config", str(made / "cordon.toml")]) == 1
+    assert "its key is in a certificate of edge-1 already" in capsys.readouterr().err
+    assert _registered(made) == []
 
 
 BAD_NAMES = ("", " ", "a b", "../../x", "a/b", "..", ".hidden", "x" * 65, "x" * 67, "line\nfeed", "https://a", "ü")

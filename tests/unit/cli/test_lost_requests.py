@@ -1,6 +1,7 @@
 """A controller that restarts, or a broken connection, does not end a wait; what it ends with tells lost from failed."""
 
 import json
+import ssl
 import threading
 import time
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from controller.api.client import ApiClient, ApiUnreachableError
 from controller.cli.app import run_safely
 from controller.cli.errors import ExitCode
 
@@ -100,6 +102,20 @@ def test_an_answer_that_does_not_pass_ends_it(served: Api, answer: int, status: 
     served.answers = [rollout("running"), answer]
     assert run(served, "rollout", "status", "r-0001", "--watch") == status
     assert served.asked == 2
+
+
+def test_a_certificate_that_cannot_be_verified_is_asked_no_more(served: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def get(_client: ApiClient, path: str, **_query: object) -> Any:
+        asked.append(path)
+        if len(asked) == 1:
+            return rollout("running")
+        raise ApiUnreachableError("self-signed certificate") from ssl.SSLCertVerificationError()
+
+    monkeypatch.setattr(ApiClient, "get", get)
+    assert run(served, "rollout", "status", "r-0001", "--watch") == ExitCode.UNREACHABLE
+    assert len(asked) == 2
 
 
 def test_an_api_that_was_never_reached_is_an_error_at_once(served: Api) -> None:

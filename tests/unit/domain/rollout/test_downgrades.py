@@ -6,8 +6,8 @@ import pytest
 
 from controller.domain.rollout import member
 from controller.domain.rollout.downgrades import version_remarks
-from controller.domain.rollout.model import MemberState
-from tests.support.rollout_members import DEVICE, NOW, OLD, TARGET, first_of, rollout_with
+from controller.domain.rollout.model import CommandProgress, MemberState
+from tests.support.rollout_members import DEVICE, NEW, NOW, OLD, TARGET, first_of, ordered, rollout_with
 
 
 @pytest.mark.parametrize(
@@ -33,6 +33,20 @@ def test_device_with_a_newer_version_is_skipped_at_its_turn(
     _, after = member.schedule(rollout, device, DEVICE, replace(OLD, version=installed), NOW)
     assert after.state is (MemberState.ORDERED if allow_downgrade else state)
     assert ("newer than" in after.reason) is (after.state is MemberState.SKIPPED)
+
+
+def test_device_that_got_a_newer_version_after_an_order_that_it_did_not_begin_is_not_ordered_again() -> None:
+    rollout, device = ordered(*first_of(rollout_with(1, 1)))
+    progress = CommandProgress(device.command_id, "failed", "it is 1970", "refused", reason_code="clock")
+    rollout, device = member.on_command_progress(rollout, device, progress, NOW)
+    rollout, device = member.time_out(rollout, device, NOW + member.CLOCK_RETRY)
+    newer = replace(OLD, version="2.1")
+    rollout = replace(rollout, target=replace(TARGET, installer="fileset"))
+    rollout, device = member.schedule(rollout, device, DEVICE, newer, NOW)
+    assert (device.state, device.was_received) == (MemberState.UNKNOWN, False)
+    assert "newer than" in device.reason
+    # What it does with the first order is still looked at.
+    assert member.on_report(rollout, device, NEW, NOW)[1].state is MemberState.CONFIRMED
 
 
 def test_remarks_name_the_first_devices() -> None:

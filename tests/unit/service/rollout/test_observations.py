@@ -56,7 +56,7 @@ async def test_a_target_by_name_and_version(tmp_path: Path) -> None:
     made = published(tmp_path)
     targets = PublishedTargets(TufUpdateRepository(made.folder.base))
     found = await targets.find("app/2.0")
-    assert (found.name, found.version, found.has_health_check) == ("app", "2.0", True)
+    assert (found.name, found.version, found.has_health_check, found.installer) == ("app", "2.0", True, "fileset")
     assert await targets.find(found.path) == found
     other = await targets.find("other")
     assert (other.classes, other.hardware, other.has_health_check) == (("gateway",), ("rpi4",), False)
