@@ -51,13 +51,17 @@ class NotUnderstoodError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What the conditions of a table depend on: its sets, and what rules do elsewhere in the whole rule set."""
+    """What the conditions of a table depend on: its sets, and what rules do elsewhere in the whole rule set.
+
+    `redirects_widely`: a rule redirects packets without naming their ports.
+    """
 
     sets: Mapping[str, list[Any]] = field(default_factory=dict)
     changed_sets: frozenset[str] = frozenset()
     untracks: bool = False
     marks: bool = False
     redirects: bool = False
+    redirects_widely: bool = False
 
 
 def match_conditions(left: Any, op: str, right: Any, context: Context) -> list[Conditions]:
@@ -239,7 +243,8 @@ def _ct(value: Any, op: str, elements: list[Any], context: Context) -> Condition
             return (Condition("chance", chance=UNCLEAR),)
         return (Condition("state", names, is_negated=is_negated),)
     if key == "status":
-        chance = UNCLEAR if context.redirects and "dnat" in names else NEVER
+        # Translations of chosen ports admit these ports, by their name.
+        chance = UNCLEAR if context.redirects_widely and "dnat" in names else NEVER
     elif key == "direction":
         if not names <= {"original", "reply", "0", "1"}:
             raise NotUnderstoodError("a value of ct direction")

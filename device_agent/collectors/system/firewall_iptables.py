@@ -38,7 +38,8 @@ _PASSING: Final = frozenset(
     }
 )  # fmt: skip
 _TRANSLATIONS: Final = frozenset({"DNAT", "REDIRECT", "SNAT", "MASQUERADE", "NETMAP"})
-_REDIRECTIONS: Final = frozenset({"DNAT", "REDIRECT", "NETMAP", "TPROXY"})
+_REDIRECTION: Final = re.compile(r" (?:-j|--jump) (?:DNAT|REDIRECT|NETMAP|TPROXY)(?: |$)")
+_FEW_PORTS: Final = re.compile(r"(?<!! )--dports? [\d,]+(?: |$)")
 _SPECIAL: Final = frozenset({"--tcp-flags", "--update", "--rcheck", "--remove", "--invert", "--match-set"})
 _MAX_LINES: Final = 100_000
 
@@ -50,7 +51,7 @@ def read_iptables(text: str, family: str) -> Ruleset:
     if len(lines) > _MAX_LINES:
         ruleset.gaps.append(ReadingGap("too many rules", f"{family} tables"))
     context = _context_of(text, family)
-    ruleset.redirects = context.redirects
+    ruleset.redirects = any(_redirects(line) for line in text.splitlines())
     table, is_open = f"{family} filter", False
     for line in lines[:_MAX_LINES]:
         if line.startswith("*"):
@@ -73,13 +74,17 @@ def read_iptables(text: str, family: str) -> Ruleset:
     return ruleset
 
 
+def _redirects(line: str) -> bool:
+    return bool(_REDIRECTION.search(line))
+
+
 def _context_of(text: str, family: str) -> MatchContext:
     targets = set(re.findall(r"(?:-j|--jump) (\S+)", text))
     return MatchContext(
         family,
         untracks="NOTRACK" in targets or "--notrack" in text,
         marks=bool(targets & {"MARK", "CONNMARK"}),
-        redirects=bool(targets & _REDIRECTIONS),
+        redirects_widely=any(not _FEW_PORTS.search(line) for line in text.splitlines() if _redirects(line)),
     )
 
 

@@ -67,7 +67,7 @@ class MatchContext:
     family: str
     untracks: bool
     marks: bool
-    redirects: bool
+    redirects_widely: bool  # without naming the ports of destination
 
 
 def flags_chance(mask: str, wanted: str) -> Chance:
@@ -152,7 +152,7 @@ def _ports(field_name: str) -> Callable[[str, MatchContext], Condition]:
 
 def _states(value: str, context: MatchContext) -> Condition:
     names = frozenset(value.split(","))
-    if not names <= _STATES or (context.redirects and "DNAT" in names and "NEW" not in names):
+    if not names <= _STATES or (context.redirects_widely and "DNAT" in names and "NEW" not in names):
         raise ValueError(value)
     if context.untracks and names & {"NEW", "UNTRACKED"} and not {"NEW", "UNTRACKED"} <= names:
         return Condition("chance", chance=UNCLEAR)

@@ -66,7 +66,7 @@ def read_nft(objects: Iterable[Any]) -> Ruleset:
     ]
     statements = [statement for kind, value, _ in live if kind == "rule" for statement in _statements(value)]
     ruleset.redirects = any(_redirects(kind, value) for kind, value in statements)
-    contexts = _contexts(live, statements, redirects=ruleset.redirects)
+    contexts = _contexts(live, redirects=ruleset.redirects)
     for kind, value, table in live:
         if kind == "rule":
             ruleset.count += 1
@@ -131,9 +131,19 @@ def _redirects(kind: str, value: Any) -> bool:
     )
 
 
-def _contexts(
-    live: list[tuple[str, dict[str, Any], str]], statements: list[tuple[str, Any]], *, redirects: bool
-) -> dict[str, Context]:
+def _names_ports(statements: list[tuple[str, Any]]) -> bool:
+    """Whether a rule is about few ports of destination, given as numbers."""
+    for kind, value in statements:
+        left = value.get("left") if kind == "match" and isinstance(value, dict) else None
+        if isinstance(left, dict) and "dport" in str(left.get("payload")) and value.get("op") in {"==", "in"}:
+            right = value.get("right")
+            numbers = right.get("set") if isinstance(right, dict) else [right]
+            if isinstance(numbers, list) and all(isinstance(number, int) for number in numbers):
+                return True
+    return False
+
+
+def _contexts(live: list[tuple[str, dict[str, Any], str]], *, redirects: bool) -> dict[str, Context]:
     sets: dict[str, dict[str, list[Any]]] = {}
     changed: dict[str, set[str]] = {}
     for kind, value, table in live:
@@ -143,6 +153,9 @@ def _contexts(
         elif kind == "rule":
             names = (str(v.get(k, "")) for k, v in _statements(value) if k in {"set", "map"} and isinstance(v, dict))
             changed.setdefault(table, set()).update(name.removeprefix("@") for name in names)
+    rules = [_statements(value) for kind, value, _ in live if kind == "rule"]
+    statements = [statement for rule in rules for statement in rule]
+    widely = any(not _names_ports(rule) for rule in rules if any(_redirects(kind, value) for kind, value in rule))
     untracks = any(kind == "notrack" or (kind == "xt" and "CT" in str(value)) for kind, value in statements)
     marks = any(
         (kind == "mangle" and "mark" in str(value)) or (kind == "xt" and "MARK" in str(value))
@@ -151,7 +164,12 @@ def _contexts(
     tables = {table for _, _, table in live}
     return {
         table: Context(
-            sets.get(table, {}), frozenset(changed.get(table, ())), untracks=untracks, marks=marks, redirects=redirects
+            sets.get(table, {}),
+            frozenset(changed.get(table, ())),
+            untracks=untracks,
+            marks=marks,
+            redirects=redirects,
+            redirects_widely=widely,
         )
         for table in tables
     }

@@ -217,7 +217,29 @@ def judged(ruleset: Ruleset, host: Host, result: RuleResult) -> set[str]:
     return found & {rule for rules in RULES.values() for rule in rules}
 
 
+# Containers with published ports beside the zones.
+PUBLISHED: Final = (
+    FIREWALLD
+    + """table ip nat {
+  chain PREROUTING { type nat hook prerouting priority dstnat; policy accept; fib daddr type local jump PORTS; }
+  chain PORTS { tcp dport 8080 dnat to 10.88.0.2:80; }
+}
+"""
+)
+
+
+def test_a_translation_of_all_ports_makes_unknown_what_comes_in() -> None:
+    text = PUBLISHED.replace("tcp dport 8080 dnat to 10.88.0.2:80", "iifname eth0 redirect")
+    section = facts_of(read_nft(nft_objects(text)), HOST, BOTH, set())
+    assert section["default_input"] is None
+    iptables = "*filter\n:INPUT DROP [0:0]\n-A INPUT -m conntrack --ctstate DNAT -j ACCEPT\nCOMMIT\n*nat\n"
+    iptables += ":PREROUTING ACCEPT [0:0]\n-A PREROUTING -p tcp -m tcp --dport 80 -j REDIRECT --to-ports 8080\nCOMMIT\n"
+    for given, verdict in ((iptables, "drop"), (iptables.replace(" -m tcp --dport 80", ""), None)):
+        assert facts_of(read_iptables(given, "ip"), HOST, frozenset({"ip"}), set())["default_input"] == verdict
+
+
 PLATFORMS: Final = {
+    "RHEL with containers": (read_nft(nft_objects(PUBLISHED)), HOST),
     "RHEL, Fedora, openSUSE": (read_nft(nft_objects(FIREWALLD)), HOST),
     "OpenWrt": (read_nft(nft_objects(FW4)), ROUTER),
     "Ubuntu with ufw": (ufw_rules(), HOST),
