@@ -157,7 +157,7 @@ async def start(rollouts: RolloutsDep, settings: SettingsDep, caller: PrincipalD
             starter=caller,
             reason=body.reason or "",
             only=None if body.only is None else parse_select(body.only),
-            is_trial=len(body.rings) == 1 and terms.is_trial(body.rings[0].name, body.rings[0].select),
+            trial_rings=terms.trial_rings([(ring.name, ring.select) for ring in body.rings]) if body.rings else None,
         )
         return rollout_view(await rollouts.operations.start(asked))
     except (RolloutError, TargetError) as e:

@@ -41,14 +41,14 @@ def begin(
     reason: str,
     now: float,
     rule: str = "",
-    is_trial: bool = False,
+    trial_rings: int | None = None,
     starter: Principal | None = None,
     remarks: tuple[str, ...] = (),
 ) -> tuple[Rollout, tuple[RolloutMember, ...]]:
     """Returns a new rollout with its first ring open, and its devices.
 
-    `rings`: names and device ids. A rollout of a single ring needs approval first, unless `is_trial` says that the
-    ring is a test ring and not the fleet.
+    `rings`: names and device ids. Before a second operator approves, only the first `trial_rings` rings open, which are
+    configured test rings (None: all but the last); of several rings never the last one.
 
     Raises:
         RolloutError: there are no devices, too many, or a ring has none (an empty ring proves nothing).
@@ -69,7 +69,10 @@ def begin(
     )
     rollout = Rollout(rollout_id, target, terms, tallies, by, reason, created_at=now, rule=rule, starter=starter)
     rollout = evolve(rollout, opened_at=now, next_command_at=now, remarks=remarks)
-    if terms.approval and len(rings) == 1 and not is_trial:
+    most = max(1, len(sizes) - 1) if trial_rings is not None else len(sizes) - 1
+    unapproved = min(most, len(sizes) if trial_rings is None else trial_rings)
+    rollout = evolve(rollout, unapproved_rings=unapproved)
+    if terms.approval and not unapproved:
         rollout = _await_approval(evolve(rollout, ring=-1), now)
     return rollout, members
 
@@ -210,8 +213,7 @@ def _finish_soak(rollout: Rollout, now: float) -> RolloutTransition:
             return rollout, ()
         return _stop(rollout, f"ring {ring.name}: {ring.stale} devices became silent after the update")
     following = rollout.rings[rollout.ring + 1].name
-    is_next_last = rollout.ring + 1 == len(rollout.rings) - 1
-    if is_next_last and rollout.terms.approval and not rollout.approved_by:
+    if rollout.ring + 1 >= rollout.rings_before_approval and rollout.terms.approval and not rollout.approved_by:
         return _await_approval(rollout, now), (
             RolloutNote(AuditKind.ROLLOUT_APPROVAL_REQUESTED, detail={"ring": following}, alert=True),
         )

@@ -286,10 +286,16 @@ class Rollout:
     starter: Principal | None = None  # the person who started it, if no policy did
     reverts_now: bool = False  # without waiting for maintenance windows
     remarks: tuple[str, ...] = ()  # about versions: at the start, devices had newer ones or ones without an order
+    unapproved_rings: int | None = None  # how many open before the approval; None, of older versions: all but the last
 
     def time(self, now: float) -> float:
         """Returns the rollout's time at `now`: it goes on evenly, and stands still during a pause."""
         return (self.paused_at if self.is_paused else now) - self.clock_ahead
+
+    @property
+    def rings_before_approval(self) -> int:
+        """How many rings open before a second operator approves, where `terms.approval` asks for one."""
+        return len(self.rings) - 1 if self.unapproved_rings is None else self.unapproved_rings
 
     @property
     def opened_rings(self) -> tuple[RingTally, ...]:

@@ -28,7 +28,8 @@ class RolloutRequest:
     """A new rollout. `only` and `device_ids` select devices; `rule` is the policy rule that requests it.
 
     `is_proven`: this very target has been through all rings before, so that one without devices may be left out.
-    `is_trial`: its one ring is not the fleet, and needs no second operator. `starter`: `by` as a person, if it is one.
+    `trial_rings`: how many of the first rings are configured test rings, which need no second operator (None: all but
+    the last). `starter`: `by` as a person, if it is one.
     """
 
     target: str
@@ -40,7 +41,7 @@ class RolloutRequest:
     device_ids: frozenset[str] | None = None
     rule: str = ""
     is_proven: bool = False
-    is_trial: bool = False
+    trial_rings: int | None = None
     starter: Principal | None = None
 
 
@@ -99,7 +100,7 @@ class RolloutOperations:
                 reason=asked.reason,
                 now=now,
                 rule=asked.rule,
-                is_trial=asked.is_trial,
+                trial_rings=asked.trial_rings,
                 starter=asked.starter,
                 remarks=remarks,
             )

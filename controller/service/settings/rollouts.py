@@ -1,5 +1,6 @@
 """The settings of rollouts and of the update repository."""
 
+from collections.abc import Sequence
 from typing import Annotated, Final, Self
 
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
@@ -74,10 +75,11 @@ class RolloutSettings(SettingsTable):
     def all_rings(self) -> tuple[RolloutRing, ...]:
         return tuple(parse_ring(ring.name, ring.select) for ring in self.in_order)
 
-    def is_trial(self, name: str, select: str | None) -> bool:
-        """Whether this is a configured ring before the last one, with its selector unchanged."""
+    def trial_rings(self, asked: Sequence[tuple[str, str | None]]) -> int:
+        """How many of the first rings (name, selector) are configured before the last one, with this selector."""
         known = {ring.name: ring.select for ring in self.in_order[:-1]}
-        return name in known and select in (None, known[name])
+        trial = (name in known and select in (None, known[name]) for name, select in asked)
+        return next((number for number, is_trial in enumerate(trial) if not is_trial), len(asked))
 
 
 class UpdateSettings(SettingsTable):

@@ -40,6 +40,27 @@ async def test_one_is_started_and_looked_at(api: Api) -> None:
     assert (await api.json("GET", f"{BASE}/r-0001/devices?state=unknown"))["total"] == 0
 
 
+@pytest.mark.parametrize(
+    ("rings", "waits_before"),
+    [
+        ([("a", "cel:device.id != 'edge-2'"), ("b", "rest")], 0),
+        ([("a", "50%"), ("b", "rest")], 0),
+        ([("test", "cel:device.id != 'edge-2'"), ("b", "rest")], 0),  # a configured name with another selection
+        ([("test", None), ("b", "rest")], 1),
+        ([("test", None)], 1),
+    ],
+)
+async def test_one_person_reaches_no_more_than_the_configured_test_rings(
+    api: Api, rings: list[tuple[str, str | None]], waits_before: int
+) -> None:
+    for number, device in enumerate(("edge-1", "edge-2")):
+        await api.report(device, seq=number + 1)
+    await api.json("PUT", "/api/v1/devices/edge-1/labels", 200, {"tags": ["ring:test"]})
+    asked = [{"name": name} | ({} if select is None else {"select": select}) for name, select in rings]
+    made = await api.json("POST", BASE, 201, {**ALL, "rings": asked})
+    assert made["state"] == ("running" if waits_before else "awaiting_approval")
+
+
 async def test_it_is_held_and_ended(api: Api) -> None:
     await started(api)
     assert (await api.json("POST", f"{BASE}/r-0001/pause", 200, {}))["paused"] is True

@@ -188,6 +188,15 @@ def test_missing_approval_stops_the_rollout() -> None:
     assert ended.state is RolloutState.STOPPED
 
 
+def test_approval_is_asked_before_the_first_ring_that_is_no_test_ring() -> None:
+    rings = [("test", ["d-0"]), ("a", ["d-1", "d-2"]), ("b", ["d-3"])]
+    for trial, before in ((0, 0), (1, 1), (2, 2), (3, 2)):
+        rollout, _ = begin("r", TARGET, RolloutTerms(), rings, by="x", reason="", now=NOW, trial_rings=trial)
+        assert rollout.rings_before_approval == before
+        assert (rollout.state is RolloutState.AWAITING_APPROVAL) is (before == 0)
+    assert begin("r", TARGET, RolloutTerms(), rings[:1], by="x", reason="", now=NOW, trial_rings=1)[0].ring == 0
+
+
 def test_requests_that_do_not_fit_the_state_are_refused() -> None:
     rollout, _ = rollout_with(1, 1)
     with pytest.raises(RolloutError, match="not paused"):
