@@ -55,7 +55,8 @@ def warnings(services: Services) -> tuple[str, ...]:
     policies, known = services.fleet.policies, services.policies.knowledge.present
     old = sum(1 for one in known.knowledge.entries if known.is_too_old(one) and policies.rules_resting_on(one))
     aged = [f"{old} entries of the knowledge that rules rest on are too old: import newer knowledge"] if old else []
-    return (*unread, *(one.warning for one in statuses if one.warning), *aged)
+    unused = [services.policies.knowledge.unused] if services.policies.knowledge.unused else []
+    return (*unread, *(one.warning for one in statuses if one.warning), *aged, *unused)
 
 
 @router.get("/healthz")

@@ -54,6 +54,7 @@ class KnowledgeService:
 
     Attributes:
         imported: what was imported, None while the shipped file is in force.
+        unused: why knowledge that was imported is not in force; empty if it is.
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class KnowledgeService:
         self._one_at_a_time = asyncio.Lock()
         self._knowledge = self._shipped
         self.imported: StoredKnowledge | None = None
+        self.unused = ""
 
     @property
     def present(self) -> KnowledgeOnDay:
@@ -85,14 +87,16 @@ class KnowledgeService:
     async def load(self) -> None:
         """Puts the newer of the shipped and the imported knowledge in force, at the start.
 
-        An imported file counts too if it was forced over the shipped one.
+        An imported file counts too if it was forced over the shipped one, and none that the keys of now do not cover.
         """
         stored = await self._store.knowledge()
         if stored is not None:
             try:
                 found = self._parse(stored.text.encode())
+                self._check_signer(stored.signed_by)
             except KnowledgeError as e:
-                self._log("stored knowledge cannot be used, that of this version is in force", {"error": str(e)})
+                self.unused = f"imported knowledge is not used, that of this version is in force: {e}"
+                self._log("stored knowledge cannot be used", {"alert": True, "error": str(e)})
             else:
                 if self._shipped.version <= max(found.version, stored.forced_over):
                     self._knowledge, self.imported = found, stored
@@ -139,7 +143,8 @@ class KnowledgeService:
             if not file.force:
                 await self._activation.check_blast_radius(candidate, _ANYWAY)
             now = self._fleet.clock.now()
-            forced_over = max(before.version, self._shipped.version) if is_older else 0
+            is_over = is_older or fresh.version < self._shipped.version
+            forced_over = max(before.version, self._shipped.version) if is_over else 0
             stored = StoredKnowledge(file.raw.decode(), forced_over, signed_by, by, now)
             detail: dict[str, object] = {
                 "before": before.version,
@@ -152,8 +157,14 @@ class KnowledgeService:
             batch = UnitOfWork(audit=[(now, AuditEntry(AuditKind.KNOWLEDGE_REPLACED, "", by, "", detail))])
             batch.knowledge = stored
             await self._fleet.commit(batch)
-            self._knowledge, self.imported = fresh, stored
+            self._knowledge, self.imported, self.unused = fresh, stored, ""
             self._fleet.set_knowledge(fresh.on(self._today()))
+
+    def _check_signer(self, key: str) -> None:
+        """Refuses a file of an earlier import, signed by `key` then, where the keys of now do not cover it."""
+        if self._keys and key not in self._keys:
+            by = f"signed with the key {key}" if key else "not signed"
+            raise KnowledgeError(f"it is {by}, and [policy] knowledge_keys has other keys")
 
     def _signer(self, file: KnowledgeImport) -> str:
         """Returns the id of the key whose signature was checked, empty where none is needed."""

@@ -3,6 +3,7 @@
 import base64
 import json
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
@@ -146,15 +147,46 @@ async def test_an_import_that_would_contain_too_much_is_refused(tmp_path: Path) 
         assert knowledge(made).present.knowledge.version == 6
 
 
+def signed(key: Ed25519PrivateKey, raw: bytes, over: bytes | None = None) -> KnowledgeImport:
+    signature = key.sign(to_be_signed(PAYLOAD_TYPE, raw if over is None else over))
+    return KnowledgeImport(raw, key_id(key.public_key()), base64.b64encode(signature).decode(), force=True)
+
+
+def keys_of(*keys: Ed25519PrivateKey) -> dict[str, object]:
+    texts = [public_key_text(one.public_key()) for one in keys]
+    return {"policy": {"paths": ["/nowhere"], "knowledge_keys": texts}}
+
+
+@pytest.mark.parametrize("is_signed", [True, False])
+async def test_what_the_keys_of_now_do_not_cover_is_not_in_force(tmp_path: Path, is_signed: bool) -> None:
+    stolen, fresh = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
+    async with open_harness(tmp_path / "c.db", RULES, settings=keys_of(stolen) if is_signed else None) as made:
+        forged = file(10**12, ends=9000)
+        await knowledge(made).replace(signed(stolen, forged) if is_signed else KnowledgeImport(forged), "thief")
+    async with open_harness(tmp_path / "c.db", RULES, settings=keys_of(fresh)) as again:
+        assert (knowledge(again).imported, knowledge(again).present.knowledge.version) == (None, 1)
+        assert "knowledge_keys has other keys" in knowledge(again).unused
+        assert any(fields.get("alert") for event, fields in again.logged if "stored knowledge" in event)
+        genuine = replace(signed(fresh, file(2)), force=False)
+        await knowledge(again).replace(genuine, "olga")
+        assert knowledge(again).unused == ""
+    async with open_harness(tmp_path / "c.db", RULES, settings=keys_of(fresh)) as third:
+        assert knowledge(third).present.knowledge.version == 2
+
+
+async def test_a_file_after_a_forced_one_stays_in_force(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("controller.app.build.shipped_knowledge", lambda: file(5))
+    async with open_harness(tmp_path / "c.db", RULES) as made:
+        await knowledge(made).replace(KnowledgeImport(file(1), force=True), "olga")
+        await knowledge(made).replace(KnowledgeImport(file(2)), "olga")
+    async with open_harness(tmp_path / "c.db", RULES) as again:
+        assert knowledge(again).present.knowledge.version == 2
+
+
 async def test_where_keys_are_configured_one_of_them_has_to_sign(tmp_path: Path) -> None:
     ours, other = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
 
-    def signed(key: Ed25519PrivateKey, raw: bytes, over: bytes | None = None) -> KnowledgeImport:
-        signature = key.sign(to_be_signed(PAYLOAD_TYPE, raw if over is None else over))
-        return KnowledgeImport(raw, key_id(key.public_key()), base64.b64encode(signature).decode(), force=True)
-
-    keys = {"policy": {"paths": ["/nowhere"], "knowledge_keys": [public_key_text(ours.public_key())]}}
-    async with open_harness(tmp_path / "c.db", RULES, settings=keys) as made:
+    async with open_harness(tmp_path / "c.db", RULES, settings=keys_of(ours)) as made:
         for refused, reason in (
             (KnowledgeImport(file(5), force=True), "it is not signed"),
             (signed(other, file(5)), "which is not among"),
