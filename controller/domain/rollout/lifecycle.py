@@ -69,8 +69,7 @@ def begin(
     )
     rollout = Rollout(rollout_id, target, terms, tallies, by, reason, created_at=now, rule=rule, starter=starter)
     rollout = evolve(rollout, opened_at=now, next_command_at=now, remarks=remarks)
-    most = max(1, len(sizes) - 1) if trial_rings is not None else len(sizes) - 1
-    unapproved = min(most, len(sizes) if trial_rings is None else trial_rings)
+    unapproved = len(sizes) - 1 if trial_rings is None else min(trial_rings, max(1, len(sizes) - 1))
     rollout = evolve(rollout, unapproved_rings=unapproved)
     if terms.approval and not unapproved:
         rollout = _await_approval(evolve(rollout, ring=-1), now)
@@ -213,7 +212,8 @@ def _finish_soak(rollout: Rollout, now: float) -> RolloutTransition:
             return rollout, ()
         return _stop(rollout, f"ring {ring.name}: {ring.stale} devices became silent after the update")
     following = rollout.rings[rollout.ring + 1].name
-    if rollout.ring + 1 >= rollout.rings_before_approval and rollout.terms.approval and not rollout.approved_by:
+    unapproved = len(rollout.rings) - 1 if rollout.unapproved_rings is None else rollout.unapproved_rings
+    if rollout.ring + 1 >= unapproved and rollout.terms.approval and not rollout.approved_by:
         return _await_approval(rollout, now), (
             RolloutNote(AuditKind.ROLLOUT_APPROVAL_REQUESTED, detail={"ring": following}, alert=True),
         )

@@ -293,11 +293,6 @@ class Rollout:
         return (self.paused_at if self.is_paused else now) - self.clock_ahead
 
     @property
-    def rings_before_approval(self) -> int:
-        """How many rings open before a second operator approves, where `terms.approval` asks for one."""
-        return len(self.rings) - 1 if self.unapproved_rings is None else self.unapproved_rings
-
-    @property
     def opened_rings(self) -> tuple[RingTally, ...]:
         """The current ring and those before it."""
         return self.rings[: self.ring + 1]

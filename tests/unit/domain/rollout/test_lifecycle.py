@@ -192,7 +192,7 @@ def test_approval_is_asked_before_the_first_ring_that_is_no_test_ring() -> None:
     rings = [("test", ["d-0"]), ("a", ["d-1", "d-2"]), ("b", ["d-3"])]
     for trial, before in ((0, 0), (1, 1), (2, 2), (3, 2)):
         rollout, _ = begin("r", TARGET, RolloutTerms(), rings, by="x", reason="", now=NOW, trial_rings=trial)
-        assert rollout.rings_before_approval == before
+        assert rollout.unapproved_rings == before
         assert (rollout.state is RolloutState.AWAITING_APPROVAL) is (before == 0)
     assert begin("r", TARGET, RolloutTerms(), rings[:1], by="x", reason="", now=NOW, trial_rings=1)[0].ring == 0
 
