@@ -261,3 +261,25 @@ def test_a_lockout_has_to_be_in_every_stack_of_logins(
 def test_an_optional_module_enforces_no_quality(tmp_path: Path) -> None:
     put_all(tmp_path, {"/etc/passwd": PASSWD, "/etc/pam.d/passwd": "password optional pam_pwquality.so\n"})
     assert collect_access(tmp_path)["quality_enforced"] is False
+
+
+class _Living(System):
+    is_live = True
+
+
+def test_failed_logins_of_the_journal_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Journalctl prints a tag before the message only in its formats of a log; lines of other users do not count."""
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    (programs / "journalctl").write_text(
+        """#!/bin/sh
+case " $* " in *" -o short "*) tag='Nov 30 22:31:01 host sshd[7]: ' ;; *) tag= ;; esac
+case " $* " in *" _UID=0 "*) ;; *) yes "${tag}Failed password for root from 198.51.100.1 port 1 ssh2" | head -20 ;; esac
+for n in 1 2 3 4 5 6 7 8 9 10; do echo "${tag}Failed password for root from 203.0.113.9 port 4000$n ssh2"; done
+"""
+    )
+    (programs / "journalctl").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}:/usr/bin:/bin")
+    (tmp_path / "root/var/log/journal").mkdir(parents=True)
+    system = _Living(tmp_path / "root", is_root_user=True)
+    assert failed_logins.collect(system, 1_800_000_000.0) == [{"source": "203.0.113.9", "at_least": 10}]
