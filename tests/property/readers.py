@@ -138,7 +138,8 @@ FINDINGS: Final[dict[str, Finding]] = {
     "fail2ban": Finding(
         ("access.fail2ban",), "access", "baseline-system/guessing-is-stopped", account_security.collect,
         "/etc/fail2ban/jail.local", "enabled = false", "enabled = true", text="[sshd]\n{line}\nmaxretry = 5",
-        others={**ACCOUNTS, "/etc/pam.d/common-auth": "auth required pam_unix.so"}, is_strict=True,
+        others={**ACCOUNTS, "/etc/pam.d/common-auth": "auth required pam_unix.so", "/usr/bin/fail2ban-server": ""},
+        is_strict=True,
     ),
     "failed logins": Finding(
         ("access.failed_logins",), "access", "baseline-system/nobody-guesses", account_security.collect,

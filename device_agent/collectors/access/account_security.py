@@ -109,8 +109,10 @@ def _add_pam_fields(system: System, section: SectionBuilder) -> list[pam.PamModu
 
 def _add_lockout_fields(system: System, section: SectionBuilder, auth_modules: list[pam.PamModule]) -> None:
     with section.capture("lockout", "lockout_after", "lockout_seconds"):
-        candidates = (pam.lockout_module(system, auth_modules), fail2ban.active_jail(system))
-        lockouts = [lockout for lockout in candidates if lockout]
+        module, jail = pam.lockout_module(system, auth_modules), fail2ban.active_jail(system)
+        lockouts = [lockout for lockout in (module, jail.value) if lockout]
+        if not module:  # another lockout can only be stricter
+            section.add_gaps(jail.gaps, "lockout", "lockout_after", "lockout_seconds")
         limits = [lockout["after"] for lockout in lockouts if lockout["after"] is not None]
         durations = [lockout["seconds"] for lockout in lockouts if lockout["seconds"] is not None]
         section.set(

@@ -1,61 +1,150 @@
-"""The fail2ban jail that limits failed SSH logins."""
+"""The fail2ban jail that limits failed SSH logins, from the files that fail2ban itself reads and in its order."""
 
+import configparser
 import re
+from collections.abc import Iterator
 from typing import Any, Final
 
 from device_agent.host.files import list_files, read_text
-from device_agent.host.system import System
+from device_agent.host.reading import GapRecorder, Reading
+from device_agent.host.system import System, process_names
 
 _FOLDER: Final = "/etc/fail2ban"
-_JAILS: Final = ("DEFAULT", "sshd", "dropbear")
-_RUN_FILES: Final = ("/run/fail2ban/fail2ban.sock", "/run/fail2ban/fail2ban.pid")
-_DEFAULT_RETRIES: Final = 5
-_DEFAULT_SECONDS: Final = 600
-_TIME: Final = re.compile(r"^(\d{1,6})\s*([smhdw]?)[a-z]*$")
-_UNITS: Final = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+_PROGRAMS: Final = ("/usr/bin/fail2ban-server", "/usr/sbin/fail2ban-server", "/usr/local/bin/fail2ban-server")
+_PROCESSES: Final = ("fail2ban", "f2b/")  # it renames its first thread
+_INCLUDES: Final = "INCLUDES"
+_FILTERS: Final = frozenset({"sshd", "dropbear"})
+_MAX_DEPTH: Final = 8  # nested includes
+_MAX_FILES: Final = 200
+_MAX_SECONDS: Final = 1_000_000
+_DEFAULT_RETRIES: Final = "5"
+_DEFAULT_TIME: Final = "10m"
+_TIME: Final = re.compile(r"(\d{1,9})\s*([a-z]*)\s*", re.ASCII)
+_UNITS: Final = {
+    **dict.fromkeys(("", "s", "ss", "sec", "secs", "second", "seconds"), 1),
+    **dict.fromkeys(("m", "mi", "min", "mins", "minute", "minutes"), 60),
+    **dict.fromkeys(("h", "hh", "hour", "hours"), 3600),
+    **dict.fromkeys(("d", "dd", "day", "days"), 86_400),
+    **dict.fromkeys(("w", "we", "ww", "week", "weeks"), 604_800),
+    **dict.fromkeys(("mo", "mon", "month", "months", "y", "ye", "yy", "year", "years"), _MAX_SECONDS),
+}
 
 
-def active_jail(system: System) -> dict[str, Any]:
-    """Returns `name`, `after` (failures) and `seconds` (None: forever); empty if no SSH jail is enabled and running.
+def active_jail(system: System) -> Reading[dict[str, Any]]:
+    """Returns `name`, `after` (failures) and `seconds` (None: forever); empty if no SSH jail is enabled and running."""
+    gaps = GapRecorder()
+    if not system.path(_FOLDER).is_dir() or not _is_in_use(system):
+        return Reading({})
+    jails = configparser.ConfigParser()
+    jails.read_dict(_merged(system, gaps))
+    of_jails = GapRecorder()
+    found: dict[str, Any] = {}
+    for name in jails.sections():
+        with of_jails.capture(f"{_FOLDER}: [{name}]"):
+            found = found or _ssh_jail(jails, name)
+    if not found:  # one jail is enough
+        gaps.take(of_jails.complete(found))
+    return gaps.complete(found)
+
+
+def _is_in_use(system: System) -> bool:
+    if system.is_live:
+        return any(name.startswith(_PROCESSES) for name in process_names(system).values())
+    return any(system.path(path).exists() for path in _PROGRAMS)
+
+
+def _parser() -> configparser.ConfigParser:
+    # As fail2ban constructs its own: a duplicate or a line without a section is an error, at which it does not start.
+    # Each file's default section is kept apart from its others until all are merged.
+    return configparser.ConfigParser(inline_comment_prefixes=";", default_section="")
+
+
+def _merged(system: System, gaps: GapRecorder) -> dict[str, dict[str, str]]:
+    """Returns all sections; the files override each other in the order `.conf`, then `.local`."""
+    merged: dict[str, dict[str, str]] = {}
+    left = [_MAX_FILES]
+    for suffix in ("conf", "local"):
+        paths = [f"{_FOLDER}/jail.{suffix}"]
+        with gaps.capture(f"{_FOLDER}/jail.d"):
+            files = list_files(system.path(f"{_FOLDER}/jail.d"), f"*.{suffix}")
+            paths += [f"{_FOLDER}/jail.d/{file.name}" for file in files]
+        for path in paths:
+            for one in _with_includes(system, path, gaps, left):
+                _merge(merged, one)
+    return merged
+
+
+def _with_includes(
+    system: System, path: str, gaps: GapRecorder, left: list[int], above: tuple[str, ...] = ()
+) -> Iterator[configparser.ConfigParser]:
+    """Yields what a file includes before itself, the file, and what it includes after itself."""
+    left[0] -= 1
+    if len(above) > _MAX_DEPTH or left[0] < 0:
+        gaps.add("too many files are included", path)
+        return
+    if path in above or not system.path(path).exists():  # fail2ban passes over both
+        return
+    parser = _parser()
+    includes: dict[str, list[str]] = {"before": [], "after": []}
+    try:
+        parser.read_string(read_text(system.path(path)), path)
+        for key, paths in includes.items():
+            listed = parser.get(_INCLUDES, key, raw=True, fallback="").split("\n")
+            paths += [one if one.startswith("/") else f"{path.rpartition('/')[0]}/{one}" for one in listed if one]
+    except configparser.Error as e:
+        gaps.add(f"not understood: {type(e).__name__}", path)
+        return
+    except (OSError, ValueError) as e:
+        gaps.add(str(e), path)
+        return
+    for one in includes["before"]:
+        yield from _with_includes(system, one, gaps, left, (*above, path))
+    yield parser
+    for one in includes["after"]:
+        yield from _with_includes(system, one, gaps, left, (*above, path))
+
+
+def _merge(merged: dict[str, dict[str, str]], parser: configparser.ConfigParser) -> None:
+    for name in parser.sections():
+        if name == _INCLUDES:
+            continue
+        section = merged.setdefault(name, {})
+        if name != configparser.DEFAULTSECT:
+            section.update({f"known/{key}": value for key, value in section.items() if not key.startswith("known/")})
+        section.update(parser.items(name, raw=True))
+
+
+def _ssh_jail(jails: configparser.ConfigParser, name: str) -> dict[str, Any]:
+    """Returns the limits of a jail; empty if it is off, is not for SSH, or does nothing.
 
     Raises:
-        OSError: a configuration file cannot be read.
+        ValueError: a setting of it is not understood.
     """
-    folder = system.path(_FOLDER)
-    if not folder.is_dir():
-        return {}
-    if system.is_live and not any(system.path(path).exists() for path in _RUN_FILES):
-        return {}
-    jails: dict[str, dict[str, str]] = {name: {} for name in _JAILS}
-    # fail2ban's own order: `.local` files override the distributed `.conf` files.
-    for suffix in ("conf", "local"):
-        for file in (folder / f"jail.{suffix}", *list_files(folder / "jail.d", f"*.{suffix}")):
-            _read(read_text(file), jails)
-    for jail in _JAILS[1:]:
-        settings = {**jails["DEFAULT"], **jails[jail]}
-        if settings.get("enabled", "false").lower() in {"true", "yes", "1", "on"}:
-            retries = settings.get("maxretry", "")
-            return {
-                "name": "fail2ban",
-                "after": int(retries) if re.fullmatch(r"[0-9]{1,6}", retries) else _DEFAULT_RETRIES,
-                "seconds": _seconds(settings.get("bantime", "")),
-            }
-    return {}
 
+    def setting(key: str, default: str) -> str:
+        try:
+            return jails.get(name, key, vars={"__name__": name, "fail2ban_version": ""}, fallback=default).strip()
+        except configparser.Error as e:
+            raise ValueError(f"{key} is not understood") from e
 
-def _read(text: str, jails: dict[str, dict[str, str]]) -> None:
-    section: dict[str, str] = {}
-    for line in text.splitlines():
-        bare = line.strip()
-        if bare.startswith("[") and bare.endswith("]"):
-            section = jails.get(bare[1:-1].strip(), {})
-        elif bare and bare[0] not in "#;" and "=" in bare and not line[0].isspace():
-            key, _, value = bare.partition("=")
-            section[key.strip()] = value.strip()
+    enabled = setting("enabled", "false").lower()
+    if enabled not in jails.BOOLEAN_STATES:
+        raise ValueError(f"not a truth value: {enabled[:32]}")
+    if not jails.BOOLEAN_STATES[enabled]:
+        return {}
+    if setting("filter", name).partition("[")[0].strip() not in _FILTERS or not setting("action", "default"):
+        return {}
+    retries = setting("maxretry", _DEFAULT_RETRIES)
+    if not re.fullmatch(r"[0-9]{1,6}", retries):
+        raise ValueError(f"not a number of failures: {retries[:32]}")
+    return {"name": "fail2ban", "after": int(retries), "seconds": _seconds(setting("bantime", _DEFAULT_TIME))}
 
 
 def _seconds(text: str) -> int | None:
-    if text.strip() == "-1":
-        return None  # a permanent ban
-    match = _TIME.match(text.strip())
-    return min(int(match[1]) * _UNITS[match[2]], 1_000_000) if match else _DEFAULT_SECONDS
+    """Returns seconds such as those of `1d 12h`; None for a permanent ban."""
+    if re.fullmatch(r"-\d+", text):
+        return None
+    parts = list(_TIME.finditer(text.lower()))
+    if not parts or "".join(part[0] for part in parts) != text.lower() or any(part[2] not in _UNITS for part in parts):
+        raise ValueError(f"not a time: {text[:32]}")
+    return min(sum(int(part[1]) * _UNITS[part[2]] for part in parts), _MAX_SECONDS)

@@ -127,6 +127,8 @@ def _read_defaults(line: _Line, free: dict[str, bool], names: set[str]) -> None:
     while is_first or line.sign(","):
         is_first = False
         option = line.need(_OPTION_OF_DEFAULTS)
+        if option[1] and option[3] is not None:
+            raise _NotUnderstoodError
         value = (option[3] or "").strip('"')
         if option[2] == "authenticate":
             free[subject] = len(option[1]) % 2 == 1

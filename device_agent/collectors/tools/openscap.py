@@ -202,4 +202,7 @@ def _section(newest: dict[tuple[str, str], _NamedResult], unreadable: list[str],
     )
     if unreadable or omitted or not all(scan.is_complete for scan, _ in chosen):
         section.gap("rules", reason="not all results could be read completely")
+    for scan, _ in chosen:
+        if scan.not_understood:
+            section.gap("rules", reason=scan.not_understood, source=scan.benchmark)
     return section.build()

@@ -25,6 +25,14 @@ MAX_TEXT: Final = 512  # characters kept of an id, title or value
 MAX_DEPTH: Final = 256
 MAX_TOKEN_BYTES: Final = 1024 * 1024  # of one tag; expat reads an unfinished tag again with every chunk
 _NAMESPACE: Final = re.compile(r"^http://checklists\.nist\.gov/xccdf/1\.[12]$")
+_RULE_ATTRIBUTES: Final = frozenset({"idref", "role", "time", "severity", "version", "weight"})
+_ELEMENTS: Final = frozenset(  # of a TestResult
+    {
+        *("benchmark", "tailoring-file", "title", "remark", "organization", "identity", "profile", "set-value"),
+        *("set-complex-value", "target", "target-address", "target-facts", "target-id-ref", "platform"),
+        *("rule-result", "score", "metadata", "signature", ""),
+    }
+)
 _REPORTED: Final = frozenset({"fail", "error", "unknown"})
 _MAX_TITLES: Final = 20_000
 
@@ -54,6 +62,7 @@ class XccdfTestResult:
     results: dict[str, int] = field(default_factory=dict)
     rules: list[XccdfRuleResult] = field(default_factory=list)
     omitted_count: int = 0
+    not_understood: str = ""  # the first word, attribute or element that XCCDF does not have
 
 
 @dataclass(slots=True)
@@ -75,6 +84,7 @@ class _Reader:
         self._rule = ""  # the benchmark's rule whose title is expected
         self._scan: XccdfTestResult | None = None
         self._result: tuple[str, str] | None = None  # rule and severity
+        self._has_result = False
         self._text: list[str] | None = None
         self._length = 0
 
@@ -100,6 +110,8 @@ class _Reader:
 
     def _start_in_scan(self, scan: XccdfTestResult, tag: str, attributes: dict[str, str]) -> None:
         parent = self._path[-2]
+        if parent == "TestResult" and tag not in _ELEMENTS:
+            self._note(scan, f"not an element of a test result: {tag}")
         if parent == "TestResult" and tag == "benchmark":
             scan.benchmark = (
                 attributes.get("id", "")[:MAX_TEXT] or scan.benchmark or attributes.get("href", "")[:MAX_TEXT]
@@ -107,12 +119,25 @@ class _Reader:
         elif parent == "TestResult" and tag == "profile":
             scan.profile = attributes.get("idref", "")[:MAX_TEXT]
         elif parent == "TestResult" and tag == "rule-result":
-            severity = attributes.get("severity", "unknown")
-            self._result = (attributes.get("idref", "")[:MAX_TEXT], severity if severity in SEVERITIES else "unknown")
+            self._start_rule_result(scan, attributes)
         elif (parent == "rule-result" and tag == "result") or (parent == "TestResult" and tag == "score"):
             self._expect_text()
             if tag == "score" and attributes.get("maximum", "100").split(".")[0] != "100":
                 self._text = None  # a score of another scale is not reported
+
+    def _start_rule_result(self, scan: XccdfTestResult, attributes: dict[str, str]) -> None:
+        rule, severity = attributes.get("idref", "")[:MAX_TEXT], attributes.get("severity", "unknown")
+        if odd := sorted(name for name in attributes if " " not in name and name not in _RULE_ATTRIBUTES):
+            self._note(scan, f"not an attribute of a rule's result: {odd[0]}")
+        if not rule:
+            self._note(scan, "a result names no rule")
+        if severity not in SEVERITIES:
+            self._note(scan, f"not a severity: {severity}")
+            severity = "unknown"
+        self._result, self._has_result = (rule, severity), False
+
+    def _note(self, scan: XccdfTestResult, reason: str) -> None:
+        scan.not_understood = scan.not_understood or reason[:MAX_TEXT]
 
     def _expect_text(self) -> None:
         self._text, self._length = [], 0
@@ -141,12 +166,17 @@ class _Reader:
         elif tag == "score" and text is not None:
             self._scan.score = _percent(text)
         elif tag == "rule-result":
+            if not self._has_result:
+                self._note(self._scan, "a rule has no result")
             self._result = None
 
     def _add_result(self, scan: XccdfTestResult, text: str) -> None:
         assert self._result is not None
         rule, severity = self._result
+        self._has_result = True
         result = text if text in RESULTS else "unknown"
+        if result != text:
+            self._note(scan, f"not a result: {text}")
         scan.results[result] = scan.results.get(result, 0) + 1
         if result not in _REPORTED or not rule:
             return

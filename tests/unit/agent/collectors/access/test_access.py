@@ -4,17 +4,18 @@ import os
 import struct
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
 
-from device_agent.collectors.access import account_security, failed_logins
+from device_agent.collectors.access import account_security, fail2ban, failed_logins
 from device_agent.collectors.access.accounts import hash_algorithm
 from device_agent.collectors.access.failed_logins import count_records, time_of
 from device_agent.domain.report_limits import normalise_findings
 from device_agent.errors import FactsUnavailableError
 from device_agent.host import login_records
 from device_agent.host.login_records import count_lines
+from device_agent.host.reading import Reading
 from device_agent.host.system import System
 from tests.support.login_records import btmp_record
 from tests.support.root_folder import gap_texts, put, put_all
@@ -139,11 +140,82 @@ def test_an_unreadable_file_costs_only_the_fields_that_need_it(tmp_path: Path, m
 
 def test_fail2ban_counts_as_lockout_only_with_an_enabled_login_jail(tmp_path: Path) -> None:
     put_all(tmp_path, ALPINE)
+    put(tmp_path, "/usr/bin/fail2ban-server")
     put(tmp_path, "/etc/fail2ban/jail.conf", "[DEFAULT]\nmaxretry = 5\nbantime = 10m\n[sshd]\nport = ssh\n")
     assert collect_access(tmp_path)["lockout"] == []
     put(tmp_path, "/etc/fail2ban/jail.d/defaults-debian.conf", "[sshd]\nenabled = true\nbantime  = 1h\n")
     section = collect_access(tmp_path)
     assert fields(section, "lockout", "lockout_after", "lockout_seconds") == (["fail2ban"], 5, 3600)
+    (tmp_path / "usr/bin/fail2ban-server").unlink()  # removed, its configuration left behind
+    assert collect_access(tmp_path)["lockout"] == []
+
+
+JAIL_CONF: Final = """[INCLUDES]
+before = paths.conf
+[DEFAULT]
+bantime  = 10m
+maxretry = 5
+enabled = false
+mode = normal
+filter = %(__name__)s[mode=%(mode)s]
+action_ = iptables[port=%(port)s]
+action = %(action_)s
+port = 0:65535
+[sshd]
+port = ssh
+logpath = %(sshd_log)s
+[nginx]
+port = http
+"""
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({"jail.local": "[sshd]\nenabled = true\n"}, {"name": "fail2ban", "after": 5, "seconds": 600}),
+        ({"jail.local": "[DEFAULT]\nenabled = true\nbantime = 1d 12h\n"},
+         {"name": "fail2ban", "after": 5, "seconds": 129_600}),
+        ({"jail.d/a.conf": "[sshd]\nenabled = true\n", "jail.local": "[sshd]\nenabled = false\n"}, {}),
+        ({"jail.d/a.conf": "[sshd]\nenabled = true\n", "jail.d/b.local": "[sshd]\nenabled = no\n"}, {}),
+        ({"jail.local": "[sshd]\n#enabled = true\n;enabled = true\n"}, {}),
+        ({"jail.local": "[sshd]\nenabled = false ; true\n"}, {}),
+        ({"jail.local": "[sshd]\nenabled = true\naction =\n"}, {}),
+        ({"jail.local": "[nginx]\nenabled = true\n"}, {}),
+        ({"jail.local": "[ssh]\nenabled = true\nfilter = sshd\nbantime = -1\nmaxretry = 3\n"},
+         {"name": "fail2ban", "after": 3, "seconds": None}),
+        ({"jail.local": "[sshd]\nenabled = true\nfilter = nginx\n"}, {}),
+        ({"jail.local": "[INCLUDES]\nafter = more.inc\n[sshd]\nenabled = true\n",
+          "more.inc": "[sshd]\nenabled = false\n"}, {}),
+        ({"jail.local": "[INCLUDES]\nbefore = more.inc\n", "more.inc": "[sshd]\nenabled = true\nbantime = 1mo\n"},
+         {"name": "fail2ban", "after": 5, "seconds": 1_000_000}),
+        ({"jail.d/a.conf": "[sshd]\nbantime = 1h\n",
+          "jail.local": "[sshd]\nenabled = true\nbantime = %(known/bantime)s\n"},
+         {"name": "fail2ban", "after": 5, "seconds": 3600}),
+    ],
+)  # fmt: skip
+def test_the_files_of_fail2ban_override_each_other(
+    files: dict[str, str], expected: dict[str, Any], tmp_path: Path
+) -> None:
+    files = {"jail.conf": JAIL_CONF, "paths.conf": "[DEFAULT]\nsshd_log = /var/log/auth.log\n", **files}
+    put_all(tmp_path, {f"/etc/fail2ban/{name}": text for name, text in files.items()})
+    put(tmp_path, "/usr/bin/fail2ban-server")
+    assert fail2ban.active_jail(System(tmp_path)) == Reading(expected)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[sshd]\nenabled = treu\n", "[sshd]\nenabled = true\nenabled = true\n", "enabled = true\n[sshd]\n",
+        "[sshd]\nenabled = true\nbantime = soon\n", "[sshd]\nenabled = true\nmaxretry = %(none)s\n",
+        "[sshd]\nenabled = true\n?\n", "[sshd]\nenabled = true\nmaxretry = 5x\n", "[sshd\nenabled = true\n",
+    ],
+)  # fmt: skip
+def test_what_fail2ban_would_not_start_with_is_a_gap(text: str, tmp_path: Path) -> None:
+    put_all(tmp_path, {**ALPINE, "/etc/fail2ban/jail.conf": JAIL_CONF, "/etc/fail2ban/jail.local": text})
+    put(tmp_path, "/usr/bin/fail2ban-server")
+    section = collect_access(tmp_path)
+    assert section["lockout"] is None
+    assert {gap["fact"] for gap in section["gaps"]} >= {"lockout", "lockout_after", "lockout_seconds"}
 
 
 @pytest.mark.parametrize(

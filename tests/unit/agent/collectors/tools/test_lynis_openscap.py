@@ -156,7 +156,7 @@ RESULT: Final = f"""<?xml version="1.0" encoding="UTF-8"?>
     <rule-result idref="{FAILS}" time="2026-11-23T14:07:38+00:00" severity="high" weight="1.0">
       <result>fail</result><check system="x"><check-content-ref name="n" href="oval.xml"/></check>
     </rule-result>
-    <rule-result idref="odd" severity="severe"><result>exploded</result></rule-result>
+    <rule-result idref="odd" severity="unknown"><result>unknown</result></rule-result>
     <score system="urn:xccdf:scoring:flat" maximum="7.000000">3</score>
     <score system="urn:xccdf:scoring:default" maximum="100.000000">49.600</score>
   </TestResult>
@@ -195,6 +195,29 @@ def test_rules_of_a_broken_openscap_result_are_those_that_were_read(tmp_path: Pa
     section = _openscap(tmp_path)
     assert [gap["fact"] for gap in section["gaps"]] == ["rules"]
     assert [rule["rule"] for rule in section["partial"]["rules"]] == [FAILS]
+
+
+ODD: Final = '<rule-result idref="odd" severity="unknown"><result>unknown</result></rule-result>'
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (('severity="unknown"', 'severity="hihg"'), "not a severity: hihg"),
+        (('severity="unknown"', 'sevrity="high"'), "not an attribute of a rule's result: sevrity"),
+        (("<result>unknown", "<result>fial"), "not a result: fial"),
+        (("<result>unknown", "<result>"), "not a result: "),
+        (('idref="odd" ', ""), "a result names no rule"),
+        (("<result>unknown</result>", ""), "a rule has no result"),
+        (("<result>unknown</result>", "<resutl>fail</resutl>"), "a rule has no result"),
+        (("rule-result", "rule-resutl"), "not an element of a test result: rule-resutl"),
+    ],
+)
+def test_words_that_xccdf_does_not_have_are_gaps(damage: tuple[str, str], reason: str, tmp_path: Path) -> None:
+    put(tmp_path, "/r/one.xml", RESULT.replace(ODD, ODD.replace(*damage)))
+    section = _openscap(tmp_path)
+    assert [(gap["fact"], gap["reason"]) for gap in section["gaps"]] == [("rules", reason)]
+    assert FAILS in [rule["rule"] for rule in section["partial"]["rules"]]
 
 
 def test_only_the_newest_result_of_a_benchmark_is_reported(tmp_path: Path) -> None:
