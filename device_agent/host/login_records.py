@@ -25,6 +25,9 @@ _SSHD: Final = re.compile(
     rf"|(?:error: )?maximum authentication attempts exceeded for .* from {_PEER.replace('source', 'other')}"
     r" port \d+(?: ssh2)?(?: \[preauth\])?)$"
 )
+# sshd writes this of each attempt through PAM, and of some of them a line of `_SSHD` too.
+_PAM: Final = re.compile(rf"^(?:error: )?PAM: (?:Authentication failure|User not known.*) for .* from {_PEER}$")
+_LUCI: Final = re.compile(rf"^(?:\[\w+\] )?(?:luci: )?failed login on \S+ for .* from {_PEER}$")
 _DROPBEAR: Final = re.compile(
     rf"^(?:Bad (?:PAM )?password attempt for .*|Login attempt for nonexistent user.*|Max auth tries reached.*)"
     rf" from (?:{_PEER}):\d+$",
@@ -42,6 +45,7 @@ _PATTERNS: Final = {
     **dict.fromkeys(("sshd", "sshd-session", "sshd-auth"), _SSHD),
     "dropbear": _DROPBEAR,
     "login": _LOGIN,
+    **dict.fromkeys(("uhttpd", "luci"), _LUCI),
 }
 
 
@@ -53,27 +57,30 @@ def source_of(fields: tuple[Any, ...]) -> str:
 def count_lines(lines: Iterable[str]) -> Counter[str]:
     """Counts the failed logins in log lines by source address."""
     counts: Counter[str] = Counter()
+    of_pam: Counter[str] = Counter()
     for line in lines:
-        source, times = _failure_in(line[:_MAX_LINE_LENGTH].rstrip())
+        source, times, is_pam = _failure_in(line[:_MAX_LINE_LENGTH].rstrip())
         if source:
-            add_failure(counts, source, times)
-    return counts
+            add_failure(of_pam if is_pam else counts, source, times)
+    return counts | of_pam  # the larger of both
 
 
-def _failure_in(line: str) -> tuple[str, int]:
-    """Returns source and number of the failed logins that a line records; an empty source for none."""
+def _failure_in(line: str) -> tuple[str, int, bool]:
+    """Returns source and number of the failed logins of a line, and whether PAM's; an empty source for none."""
     tag = _TAG.search(line)
     pattern = _PATTERNS.get(tag[1]) if tag else None
     if tag is None or pattern is None:
-        return "", 0
+        return "", 0, False
     message, times = line[tag.end() :].strip(), 1
     if repeated := _REPEATED.match(message):
         times, message = min(int(repeated[1]), _MAX_REPEATED), repeated[2]
     match = pattern.match(message)
+    if match is None and pattern is _SSHD and (match := _PAM.match(message)):
+        return match["source"], times, True
     if match is None:
-        return ("local", times) if pattern is _LOGIN and _LOCAL_LOGIN.match(message) else ("", 0)
+        return ("local", times, False) if pattern is _LOGIN and _LOCAL_LOGIN.match(message) else ("", 0, False)
     groups = match.groupdict()
-    return groups["source"] or groups.get("other") or "local", times
+    return groups["source"] or groups.get("other") or "local", times, False
 
 
 def add_failure(counts: Counter[str], source: str, times: int = 1) -> None:

@@ -25,7 +25,8 @@ _SHADOW_FIELDS: Final = ("password_accounts", "empty_passwords", "hash_algorithm
 _PAM_FIELDS: Final = ("quality_enforced", "minimum_length", "minimum_classes", "accepts_empty")
 _UNIX_METHODS: Final = frozenset({"yescrypt", "gost_yescrypt", "sha512", "sha256", "blowfish", "bigcrypt", "md5"})
 _DAYS: Final = re.compile(r"^-1$|^[0-9]{1,6}$")
-_DOAS_OPTIONS: Final = frozenset({"nopass", "persist", "keepenv", "nolog"})
+_DOAS_OPTIONS: Final = frozenset({"nopass", "persist", "keepenv", "nolog", "setenv", "}"})
+_DOAS_WORD: Final = re.compile(r'"((?:\\.|[^"\\])*)"|(#.*|[{}]|(?:\\.|[^\s{}"#\\])+)')
 
 
 def collect(system: System) -> Section:
@@ -126,7 +127,9 @@ def _add_sudo(system: System, section: SectionBuilder) -> None:
     sudo = sudoers.users_without_password(system)
     names = set(section.take("sudo_without_password", sudo))
     with section.capture("sudo_without_password"):
-        names.update(_doas(system))
+        names.update(_doas(system, section))
+    with section.capture("sudo_without_password"):
+        names.update(pam.trusted_by_su(system))
     section.set(sudo_without_password=sorted(names))
     sources = parse_key_values(read_text(system.path("/etc/nsswitch.conf")), ":").get("sudoers", "")
     if others := sorted(set(sources.partition("#")[0].split()) & {"sss", "ldap"}):
@@ -135,10 +138,21 @@ def _add_sudo(system: System, section: SectionBuilder) -> None:
         )
 
 
-def _doas(system: System) -> Iterator[str]:
+def _doas(system: System, section: SectionBuilder) -> Iterator[str]:
     for file in (system.path("/etc/doas.conf"), *list_files(system.path("/etc/doas.d"), "*.conf")):
-        for line in read_text(file).splitlines():
-            words = line.partition("#")[0].split()
+        for line in read_text(file).replace("\\\n", " ").splitlines():
+            words = [quoted or word for quoted, word in _DOAS_WORD.findall(line) if not word.startswith("#")]
+            if words[:1] not in ([], ["permit"], ["deny"]):
+                section.gap("sudo_without_password", reason="not understood", source=f"/etc/{file.name}: {words[0]}")
             if words[:1] == ["permit"] and "nopass" in words:
-                identity = next((word for word in words[1:] if word not in _DOAS_OPTIONS), "")
-                yield f"doas {identity}".strip()
+                yield f"doas {_doas_identity(words[1:])}".strip()
+
+
+def _doas_identity(words: list[str]) -> str:
+    """Returns the user or group of a rule: the first word that is no option, and not between the braces of setenv."""
+    depth = 0
+    for word in words:
+        depth += (word == "{") - (word == "}")
+        if depth == 0 and word not in _DOAS_OPTIONS:
+            return word
+    return ""

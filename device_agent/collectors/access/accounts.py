@@ -19,6 +19,13 @@ _STRONG: Final = frozenset({"yescrypt", "gost-yescrypt", "scrypt", "sha512", "sh
 _CRYPT_PREFIX: Final = re.compile(r"^\$([A-Za-z0-9]{1,8})[$,]")
 _DES: Final = re.compile(r"^[A-Za-z0-9./]{13}$")
 _BSDI: Final = re.compile(r"^_[A-Za-z0-9./]{19}$")
+# Of the empty password with an empty salt, and the DES hash of images that want no password.
+_HASHES_OF_NOTHING: Final = frozenset(
+    {
+        "U6aMy0wojraho", "$1$$qRPK7m23GJusamGpoGLby/", "$5$$3c2QQ0KjIU1OLtB29cl8Fplc2WN7X89bnoEjaR7tWu.",
+        "$6$$/chiBau24cE26QQVW3IfIe68Xu5.JQ4E8Ie7lcRLwqxO5cxGuBhqF2HmTL.zWJ9zjChg3yJYFXeGBQ2y3Ba1d1",
+    }
+)  # fmt: skip
 _NEVER: Final = 99_999  # days, as the shadow tools write it
 
 
@@ -88,6 +95,8 @@ def parse_shadow_line(line: str) -> ShadowEntry | None:
     if len(fields) < 2 or not fields[0] or fields[0][0] in "+-#":
         return None
     days = fields[4] if len(fields) > 4 else ""
+    if fields[2:3] == [""]:
+        days = ""  # without the date of the last change, no password ages
     limit = int(days) if re.fullmatch(r"[0-9]{1,9}", days) else _NEVER
     return classify_password(fields[0], fields[1], limit if limit < _NEVER else None)
 
@@ -97,7 +106,7 @@ def classify_password(name: str, password: str, max_days: int | None) -> ShadowE
     is_locked = password.startswith(("!", "*"))
     hashed = password.lstrip("!*")
     algorithm = "" if is_locked or not hashed else hash_algorithm(hashed)
-    return ShadowEntry(name, password == "", is_locked, algorithm, max_days)
+    return ShadowEntry(name, password == "" or password in _HASHES_OF_NOTHING, is_locked, algorithm, max_days)
 
 
 def hash_algorithm(hashed: str) -> str:

@@ -5,9 +5,11 @@ import re
 from collections.abc import Iterator
 from typing import Any, Final
 
+from device_agent.collectors.system.inits import detect_services
 from device_agent.host.files import list_files, read_text
 from device_agent.host.reading import GapRecorder, Reading
 from device_agent.host.system import System, process_names
+from device_agent.host.systemd import enabled_units, has_unit
 
 _FOLDER: Final = "/etc/fail2ban"
 _PROGRAMS: Final = ("/usr/bin/fail2ban-server", "/usr/sbin/fail2ban-server", "/usr/local/bin/fail2ban-server")
@@ -50,7 +52,17 @@ def active_jail(system: System) -> Reading[dict[str, Any]]:
 def _is_in_use(system: System) -> bool:
     if system.is_live:
         return any(name.startswith(_PROCESSES) for name in process_names(system).values())
-    return any(system.path(path).exists() for path in _PROGRAMS)
+    if not any(system.path(path).exists() for path in _PROGRAMS):
+        return False
+    return not system.is_image or _starts(system)
+
+
+def _starts(system: System) -> bool:
+    """Whether an image starts fail2ban."""
+    if has_unit(system, "fail2ban.service"):
+        return "fail2ban.service" in enabled_units(system)
+    found = detect_services(system)
+    return found is not None and found[1].get("fail2ban", (False, False))[0]
 
 
 def _parser() -> configparser.ConfigParser:

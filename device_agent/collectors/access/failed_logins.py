@@ -35,7 +35,10 @@ _MAX_BYTES: Final = 1024 * 1024  # from the end of each file
 _MAX_JOURNAL_LINES: Final = 5000
 _JOURNAL_SECONDS: Final = 15.0
 _ISO_TIME: Final = re.compile(r"^(\d{4})-(\d\d)-(\d\d)[T ](\d\d):(\d\d):(\d\d)(?:\.\d+)?(Z|[+-]\d\d:?\d\d)?")
-_SYSLOG_TIME: Final = re.compile(r"^([A-Z][a-z]{2}) +(\d{1,2}) (\d\d):(\d\d):(\d\d) ")
+# Also with the day of the week and the year, as OpenWrt's logd writes it.
+_SYSLOG_TIME: Final = re.compile(r"^(?:[A-Z][a-z]{2} )?([A-Z][a-z]{2}) +(\d{1,2}) (\d\d):(\d\d):(\d\d) (\d{4} )?")
+_EPOCH: Final = re.compile(r"^(\d{10})(?:\.\d+)? ")
+_PRIORITY: Final = re.compile(r"^<\d{1,3}>(?:1 )?")  # of RFC 3164 and 5424
 _MONTHS: Final = {name: number for number, name in enumerate(calendar.month_abbr) if name}
 _SECONDS_FIELD: Final = 9  # of either record
 
@@ -105,6 +108,8 @@ def _logs(system: System, now: float) -> Counter[str] | None:
         lines = read_tail(path, _MAX_BYTES).splitlines()
         for source, count in count_lines(line for line in lines if _is_recent(line, now)).items():
             counts[source] = max(counts[source], count)
+        if not counts and count_lines(line for line in lines if time_of(line, now) is None):
+            raise FactsUnavailableError(f"the time of failed logins is not understood ({path.name})")
     return counts
 
 
@@ -129,6 +134,9 @@ def _journal(system: System) -> Counter[str] | None:
 def time_of(line: str, now: float) -> float | None:
     """Returns the Unix time at the start of a log line; without a year, the latest that is not in the future."""
     with contextlib.suppress(ValueError, OverflowError):
+        line = line[match.end() :] if (match := _PRIORITY.match(line)) else line
+        if match := _EPOCH.match(line):
+            return float(match[1])
         if match := _ISO_TIME.match(line):
             parts = [int(part) for part in match.groups()[:6]]
             zone = match[7]
@@ -140,7 +148,9 @@ def time_of(line: str, now: float) -> float | None:
             month = _MONTHS.get(match[1], 0)
             if not month:
                 return None
-            day, hour, minute, second = (int(part) for part in match.groups()[1:])
+            day, hour, minute, second = (int(part) for part in match.groups()[1:5])
+            if match[6]:
+                return time.mktime((int(match[6]), month, day, hour, minute, second, 0, 0, -1))
             year = time.localtime(now).tm_year
             at = time.mktime((year, month, day, hour, minute, second, 0, 0, -1))
             return at if at <= now + 24 * 3600 else time.mktime((year - 1, month, day, hour, minute, second, 0, 0, -1))

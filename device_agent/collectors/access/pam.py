@@ -16,7 +16,10 @@ _PASSWORD: Final = ("common-password", "system-auth", "password-auth", "passwd",
 _FOLDERS: Final = ("/etc/pam.d", "/usr/lib/pam.d", "/usr/share/pam.d")
 _QUALITY_MODULES: Final = frozenset({"pam_pwquality.so", "pam_cracklib.so", "pam_passwdqc.so"})
 _LOCKOUT_MODULES: Final = {"pam_faillock.so": "faillock", "pam_tally2.so": "tally2", "pam_tally.so": "tally"}
+_PASSWORD_MODULES: Final = frozenset({"pam_unix.so", "pam_unix_auth.so", "pam_tcb.so", "pam_pwdb.so"})
+_ACCEPT_EMPTY: Final = frozenset({"nullok", "nullok_secure"})
 _LOGIN_SERVICES: Final = ("login", "sshd")
+_COUNTING: Final = frozenset({"authfail", "authsucc"})
 _MAX_DEPTH: Final = 8
 _LINE: Final = re.compile(r"^\s*-?(auth|account|password|session)\s+(\[[^\]]*\]|\S+)\s+(\S+)\s*(.*)$")
 _INCLUDE: Final = re.compile(r"^\s*@include\s+(\S+)")
@@ -115,11 +118,16 @@ def password_quality(system: System, modules: list[PamModule]) -> PasswordQualit
     options = {**settings, **dict(argument.split("=", 1) for argument in module.arguments if "=" in argument)}
     default = _PWQUALITY_LENGTH if module.name == "pam_pwquality.so" else _CRACKLIB_LENGTH
     length = _number(options.get("minlen"))
+    # A positive credit makes the password shorter by as many characters; pam_cracklib gives one for each class.
+    given = "1" if module.name == "pam_cracklib.so" else "0"
+    credit = sum(_number(options.get(key, given)) or 0 for key in _CREDITS)
     # A negative credit requires characters of its class; `minclass` requires that many classes.
     classes = sum(1 for key in _CREDITS if options.get(key, "0").startswith("-"))
     is_enforced = options.get("enforcing", "1") != "0"
     return PasswordQuality(
-        is_enforced, default if length is None else length, max(classes, _number(options.get("minclass")) or 0)
+        is_enforced,
+        max(_UNIX_LENGTH, (default if length is None else length) - credit),
+        max(classes, _number(options.get("minclass")) or 0),
     )
 
 
@@ -130,7 +138,22 @@ def _pwquality(system: System) -> dict[str, str]:
 
 def accepts_empty(modules: list[PamModule]) -> bool:
     """Whether the auth stack accepts an empty password."""
-    return any(module.name == "pam_unix.so" and "nullok" in module.arguments for module in modules)
+    return any(
+        module.name in _PASSWORD_MODULES and not _ACCEPT_EMPTY.isdisjoint(module.arguments) for module in modules
+    )
+
+
+def trusted_by_su(system: System) -> Iterator[str]:
+    """Yields the groups, as `su %wheel`, whose members become root by su without a password.
+
+    Raises:
+        FactsUnavailableError: files are included too deeply.
+        OSError: a file cannot be read.
+    """
+    for service in ("su", "su-l"):
+        for module in service_stack(system, "auth", service):
+            if module.name == "pam_wheel.so" and "trust" in module.arguments and "deny" not in module.arguments:
+                yield f"su %{module.value('group') or 'wheel'}"
 
 
 def lockout_module(system: System, modules: list[PamModule]) -> dict[str, Any]:
@@ -158,6 +181,8 @@ def _lockout_of(system: System, modules: list[PamModule]) -> dict[str, Any]:
         return {}
     entries = [module for module in modules if module.name == name]
     is_faillock = name == "pam_faillock.so"
+    if is_faillock and not _locks(modules):
+        return {}
     options: dict[str, str] = {}
     if is_faillock:
         options = parse_key_values(read_text(system.path(entries[0].value("conf") or "/etc/security/faillock.conf")))
@@ -172,6 +197,15 @@ def _lockout_of(system: System, modules: list[PamModule]) -> dict[str, Any]:
         "after": 3 if after is None and is_faillock else after,
         "seconds": 600 if seconds is None and is_faillock else seconds,
     }
+
+
+def _locks(modules: list[PamModule]) -> bool:
+    """Whether pam_faillock both counts failures and looks at them before a right password ends the stack."""
+    names = [module.name for module in modules]
+    first = names.index("pam_unix.so") if "pam_unix.so" in names else len(names)
+    before = (module for module in modules[:first] if module.name == "pam_faillock.so")
+    is_asked = any(_COUNTING.isdisjoint(module.arguments) for module in before)
+    return is_asked and any(module.name == "pam_faillock.so" and "authfail" in module.arguments for module in modules)
 
 
 def _number(text: str | None) -> int | None:

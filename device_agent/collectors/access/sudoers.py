@@ -17,6 +17,7 @@ from device_agent.host.reading import GapRecorder, Reading
 from device_agent.host.system import System
 
 _PATHS: Final = ("/etc/sudoers", "/usr/etc/sudoers")  # sudo reads the first that exists
+_PATHS_OF_SUDO_RS: Final = ("/etc/sudoers-rs",)  # which it reads instead; both programs may be installed
 _MAX_DEPTH: Final = 128  # nested includes, as in sudo
 _MAX_BYTES: Final = 4 * MAX_FILE_BYTES  # of all files together
 _SECONDS: Final = 10.0
@@ -33,14 +34,15 @@ _IGNORED: Final = "unknown defaults entry"  # sudo warns of it and goes on
 def users_without_password(system: System) -> Reading[list[str]]:
     """Returns users (`ada`, `#1000`), groups (`%wheel`) and Defaults that sudo does not ask for a password."""
     gaps = GapRecorder()
+    names: set[str] = set()
     path = next((path for path in _PATHS if system.path(path).exists()), _PATHS[0])
-    lines: list[tuple[str, str]] = []
-    with gaps.capture(path):
-        lines = list(_joined(system, path, gaps, [_MAX_BYTES]))
-    names: set[str] | None = None
-    if lines and shutil.which(_ARGV[0]) is not None:
-        names = _from_program(lines, gaps)
-    return gaps.complete(sorted(read_lines(lines, gaps) if names is None else names))
+    for one in (path, *(path for path in _PATHS_OF_SUDO_RS if system.path(path).exists())):
+        lines: list[tuple[str, str]] = []
+        with gaps.capture(one):
+            lines = list(_joined(system, one, gaps, [_MAX_BYTES]))
+        found = _from_program(lines, gaps) if lines and shutil.which(_ARGV[0]) is not None else None
+        names |= read_lines(lines, gaps) if found is None else found
+    return gaps.complete(sorted(names))
 
 
 def _joined(system: System, path: str, gaps: GapRecorder, left: list[int], depth: int = 0) -> Iterator[tuple[str, str]]:

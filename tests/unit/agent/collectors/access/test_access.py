@@ -3,6 +3,7 @@
 import os
 import struct
 import time
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -202,6 +203,15 @@ def test_the_files_of_fail2ban_override_each_other(
     assert fail2ban.active_jail(System(tmp_path)) == Reading(expected)
 
 
+@pytest.mark.parametrize("is_enabled", [True, False])
+def test_fail2ban_of_an_image_counts_where_it_starts(is_enabled: bool, tmp_path: Path) -> None:
+    files = {"/etc/fail2ban/jail.conf": "[sshd]\nenabled = true\n", "/usr/bin/fail2ban-server": ""}
+    put_all(tmp_path, {**files, "/usr/lib/systemd/system/fail2ban.service": "[Service]\n"})
+    if is_enabled:
+        put(tmp_path, "/etc/systemd/system/multi-user.target.wants/fail2ban.service", "[Service]\n")
+    assert bool(fail2ban.active_jail(System.image(tmp_path)).value) is is_enabled
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -278,6 +288,36 @@ def test_failed_logins_of_sshd_and_dropbear_are_counted_by_source() -> None:
 )  # fmt: skip
 def test_the_source_is_what_the_daemon_writes(message: str, source: str, times: int) -> None:
     assert count_lines([f"Nov 14 22:00:00 box {message}"]) == ({source: times} if source else {})
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "{at:%a %b %d %H:%M:%S %Y} authpriv.warn dropbear[7]: Bad password attempt for 'root' from 203.0.113.9:40000",
+        "{at:%a %b %d %H:%M:%S %Y} daemon.err uhttpd[7]: luci: failed login on / for root from 203.0.113.9",
+        "{at:%b %d %H:%M:%S} h sshd[7]: error: PAM: Authentication failure for illegal user x from 203.0.113.9",
+        "<38>{at:%b %d %H:%M:%S} h sshd[7]: Failed password for root from 203.0.113.9 port 7 ssh2",
+        "<38>1 {at:%Y-%m-%dT%H:%M:%S}Z h sshd 7 - - sshd[7]: Failed password for root from 203.0.113.9 port 7 ssh2",
+        "{at:%s}.123 h sshd[7]: Failed password for root from 203.0.113.9 port 7 ssh2",
+    ],
+)
+def test_failed_logins_count_in_every_form_of_log(line: str, tmp_path: Path) -> None:
+    now = time.time()
+    text = "\n".join([line.format(at=datetime.fromtimestamp(now - 60 - 3600 * ("Z h" in line)).astimezone())] * 20)
+    put(tmp_path, "/var/log/messages", text + "\n")
+    assert failed_logins.collect(System(tmp_path), now) == [{"source": "203.0.113.9", "at_least": 10}]
+
+
+def test_failed_logins_at_a_time_that_is_not_understood_are_unknown(tmp_path: Path) -> None:
+    put(tmp_path, "/var/log/messages", "30.11.26 h sshd[7]: Failed password for root from 203.0.113.9 port 7 ssh2\n")
+    with pytest.raises(FactsUnavailableError, match="the time of failed logins is not understood"):
+        failed_logins.collect(System(tmp_path), time.time())
+
+
+def test_a_failure_that_sshd_writes_twice_counts_once() -> None:
+    lines = ["h sshd[7]: error: PAM: Authentication failure for root from 192.0.2.7"] * 4
+    lines += ["h sshd[7]: Failed keyboard-interactive/pam for root from 192.0.2.7 port 9 ssh2"] * 2
+    assert count_lines(lines) == {"192.0.2.7": 4}
 
 
 def test_log_timestamps_are_parsed() -> None:
