@@ -6,6 +6,7 @@ from typing import Any, Final
 from device_agent.collectors.base import Section, SectionBuilder
 from device_agent.host.files import parse_key_values, read_text
 from device_agent.host.reading import GapRecorder
+from device_agent.host.start_commands import commands_of
 from device_agent.host.system import System
 
 _PROGRAMS: Final = ("/usr/sbin/dropbear", "/usr/bin/dropbear", "/bin/dropbear")
@@ -13,8 +14,10 @@ _UCI: Final = "/etc/config/dropbear"
 # Debian, Yocto, Buildroot, Alpine: a file of shell variables, and the variables that hold the arguments.
 _ARGUMENTS: Final = (
     ("/etc/default/dropbear", ("DROPBEAR_EXTRA_ARGS", "DROPBEAR_ARGS")),
+    ("/etc/sysconfig/dropbear", ("OPTIONS", "DROPBEAR_ARGS")),
     ("/etc/conf.d/dropbear", ("DROPBEAR_OPTS",)),
 )
+_ROOT_LOGINS: Final = ("yes", "prohibit-password", "no")  # the most permissive first
 _DEFAULT_TRIES: Final = 10
 _OFF: Final = frozenset({"off", "0", "no", "false", "disabled"})
 _WITH_VALUE: Final = frozenset("bcdrpPWKITAGD")  # options that take a value, joined or as the next argument
@@ -30,7 +33,13 @@ def collect(system: System) -> Section | None:
     gaps = GapRecorder()
     with gaps.capture():
         uci = read_text(system.path(_UCI))
-        section.set(**(_from_uci(uci) if uci else _from_arguments(_arguments(system), gaps)))
+        section.set(
+            **(
+                _from_uci(uci)
+                if uci
+                else _most_permissive([_from_arguments(one, gaps) for one in _servers(system, gaps)])
+            )
+        )
         if uci:
             section.gap("empty_passwords", reason="depends on how dropbear was built", source=_UCI)
     section.add_gaps(gaps.gaps, *_FIELDS)
@@ -81,6 +90,38 @@ def _arguments(system: System) -> list[str]:
             # The shell removes the quotes of the value; what is in them are the words of the command line.
             arguments += shlex.split(" ".join(shlex.split(values.get(name, ""), comments=True)))
     return arguments
+
+
+def _servers(system: System, gaps: GapRecorder) -> list[list[str]]:
+    """Returns the arguments of each command that starts dropbear, of the configuration files where none is found.
+
+    Raises:
+        ValueError: a value has open quotes.
+    """
+    configured = _arguments(system)
+    servers = []
+    for words in gaps.take(commands_of(system, "dropbear")):
+        if not words or not words[0].startswith(("-", "$")):
+            continue  # a test for the program, or its name for a message
+        arguments: list[str] = []
+        for word in words:
+            if "$" not in word:
+                arguments.append(word)
+            elif arguments and arguments[-1][0] == "-" and arguments[-1][-1] in _WITH_VALUE:
+                arguments.pop()
+        # Variables of a script are those of the configuration files.
+        servers.append(arguments + (configured if any("$" in word for word in words) else []))
+    return servers or [configured]
+
+
+def _most_permissive(servers: list[dict[str, Any]]) -> dict[str, Any]:
+    return {
+        "ports": sorted({port for server in servers for port in server["ports"]}),
+        "password_login": any(server["password_login"] for server in servers),
+        "root_login": next(value for value in _ROOT_LOGINS if any(server["root_login"] == value for server in servers)),
+        "max_auth_tries": max(server["max_auth_tries"] for server in servers),
+        "empty_passwords": any(server["empty_passwords"] for server in servers),
+    }
 
 
 def _from_arguments(arguments: list[str], gaps: GapRecorder) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,6 +12,7 @@ from device_agent.collectors.base import Section, SectionBuilder
 from device_agent.errors import NotApplicableError
 from device_agent.host.execute import ExecuteError, run
 from device_agent.host.files import parse_key_values, read_text
+from device_agent.host.start_commands import commands_of
 from device_agent.host.system import System
 
 _PROGRAMS: Final = ("/usr/sbin/sshd", "/usr/bin/sshd", "/usr/local/sbin/sshd")
@@ -20,8 +21,15 @@ _MAX_ASKED: Final = 16  # Match blocks for which sshd is asked
 # Where distributions keep the options of the command line, which take precedence over the file.
 _OPTIONS: Final = (
     ("/etc/default/ssh", "SSHD_OPTS"),
+    ("/etc/default/sshd", "SSHD_OPTS"),
     ("/etc/sysconfig/sshd", "OPTIONS"),
+    ("/etc/sysconfig/ssh", "SSHD_OPTS"),
     ("/etc/conf.d/sshd", "SSHD_OPTS"),
+)
+_CONFIG_VARIABLES: Final = ("SSHD_CONFIG", "SSHD_CONFDIR", "cfgfile")  # of OpenRC, in the last of them
+_OPTION: Final = re.compile(r"-[46DdeGiqTtV]*([fop])(.*)")
+_CRYPTO: Final = re.compile(
+    r"(ciphers|macs|kexalgorithms|\w*algorithms|\w*keytypes|rekeylimit|hostkey)[ =]", re.IGNORECASE
 )
 _RENAMED_ROOT_LOGIN: Final = {"without-password": "prohibit-password"}
 _ROOT_LOGIN_VALUES: Final = frozenset({"yes", "no", "prohibit-password", "forced-commands-only"})
@@ -87,12 +95,29 @@ def _overrides(system: System, settings: SshdSettings, resolved: Mapping[str, st
 
 
 def _add_option_gaps(system: System, section: SectionBuilder) -> None:
+    """Adds a gap for each option of the command line that changes a setting or names another file."""
+    commands = commands_of(system, "sshd")
+    section.add_gaps(commands.gaps, "overrides")
+    found = [(words, "sshd") for words in commands.value]
     for path, name in _OPTIONS:
         with section.capture("overrides", source=path):
-            options = parse_key_values(read_text(system.path(path))).get(name, "")
-            if re.search(r"-[of]", options):
-                reason = f"options of the command line are not read: {name}"
-                section.gap("overrides", "ports", *section_of({}), reason=reason, source=path)
+            values = parse_key_values(read_text(system.path(path)))
+            found.append((values.get(name, "").replace('"', " ").replace("'", " ").split(), path))
+            config = [value for key in _CONFIG_VARIABLES if (value := values.get(key, "").strip("\"'"))]
+            found += [(["-f", value], path) for value in config if value not in {CONFIG, "/etc/ssh"}]
+    for words, source in found:
+        for option, value in _options_of(words):
+            fields = ("ports",) if option == "p" else ("overrides", "ports", *section_of({}))
+            fields = ("weak_algorithms",) if option == "o" and _CRYPTO.match(value) else fields
+            if option != "f" or value != CONFIG:
+                reason = f"options of the command line are not read: -{option} {value}"
+                section.gap(*fields, reason=reason, source=source)
+
+
+def _options_of(words: Sequence[str]) -> list[tuple[str, str]]:
+    """Returns the options among the arguments of sshd that change its settings, with their values."""
+    rest = iter(words)
+    return [(match[1], match[2] or next(rest, "")) for word in rest if (match := _OPTION.fullmatch(word))]
 
 
 def section_of(values: Mapping[str, str]) -> dict[str, Any]:
