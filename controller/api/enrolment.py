@@ -14,6 +14,7 @@ from controller.api.fields import Body, DurationText, UtcTimestamp, View, to_dat
 from controller.domain.audit_kinds import AuditKind
 from controller.domain.identity.certificates import RENEW_AT
 from controller.domain.identity.enrolment import ANY_LOWER_CASE, IDS_PATTERN, MAX_LIFE, MAX_STARS, MAX_USES
+from controller.ports.errors import BrokerError
 from controller.ports.updates import UpdatesError
 from controller.service.identity.enrolment import EnrolmentRefusedError, EnrolmentTokenRequest
 from controller.service.settings.settings import Settings
@@ -154,6 +155,9 @@ async def enrol(
         got = await identity.enrolment.enrol(body.token, body.device_id, body.csr, peer)
     except EnrolmentRefusedError as e:
         raise await _refusal(request, peer, e) from e
+    except BrokerError as e:
+        text = "the broker cannot be asked whether this id is free: try again in a moment"
+        raise ApiError(503, "broker_unreachable", text, {"Retry-After": "5"}) from e
     updates_url, updates_root = await _updates(rollouts, settings)
     renew_at = got.certificate.start + (got.certificate.end - got.certificate.start) * RENEW_AT
     return EnrolResponse(

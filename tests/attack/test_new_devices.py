@@ -98,7 +98,9 @@ async def test_an_operator_gives_the_id_of_a_client_to_a_device_by_name(api: Api
 async def test_nobody_enrols_freely_while_the_broker_cannot_be_asked(api: Api) -> None:
     secret, _ = await _token(api)
     api.harness.broker.fails.append(BrokerUnreachableError("no node answers"))
-    assert (await _enrol(api, secret, "edge-1"))[0] == 503
+    status, body = await _enrol(api, secret, "edge-1")
+    assert (status, body["error"]["code"]) == (503, "broker_unreachable")
+    assert "try again" in body["error"]["message"]
     assert (await _enrol(api, secret, "edge-1"))[0] == 200, "later it is served"
 
 
