@@ -70,14 +70,24 @@ def list_files(folder: Path, pattern: str = "*") -> list[Path]:
         FactsUnavailableError: more than `MAX_FILES` names match.
         OSError: the folder exists and cannot be listed.
     """
+    return [path for name in list_names(folder, MAX_FILES, pattern) if (path := folder / name).is_file()]
+
+
+def list_names(folder: Path, limit: int, pattern: str = "*") -> list[str]:
+    """Returns the names in a folder that match, sorted; none when there is no such folder.
+
+    Raises:
+        FactsUnavailableError: more than `limit` names match.
+        OSError: the folder exists and cannot be listed.
+    """
     names = []
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
         for name in _names(folder):
             if fnmatch.fnmatchcase(name, pattern):
                 names.append(name)
-            if len(names) > MAX_FILES:
-                raise FactsUnavailableError(f"{folder}: more than {MAX_FILES} files")
-    return [path for name in sorted(names) if (path := folder / name).is_file()]
+            if len(names) > limit:
+                raise FactsUnavailableError(f"{folder}: more than {limit} files")
+    return sorted(names)
 
 
 def _names(folder: Path) -> Iterator[str]:

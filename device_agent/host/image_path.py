@@ -125,14 +125,24 @@ class ImagePath(PosixPath):
             os.close(seen)
 
     def resolve(self, strict: bool = False) -> Self:
-        try:
-            seen, names = self._walk(follow=True)
-        except OSError:
-            if strict:
-                raise
-            return self
-        os.close(seen)
-        return type(self)(self.image_top, *names)
+        path, absent = self, list[str]()
+        for _ in range(_MAX_LINKS + _MAX_DEPTH):
+            try:
+                seen, names = path._walk(follow=True)
+            except OSError as e:
+                if strict:
+                    raise
+                if e.errno != errno.ENOENT:
+                    break
+            else:
+                os.close(seen)
+                return type(self)(self.image_top, *names, *reversed(absent))
+            if path.is_symlink():  # to what is absent
+                target = str(path.readlink())
+                path = (type(self)(self.image_top) if target.startswith("/") else path.parent) / target.lstrip("/")
+            else:
+                path, absent = path.parent, [*absent, path.name]
+        return self
 
     def iterdir(self) -> Generator[Self, None, None]:
         yield from [self / name for name in self._names()]

@@ -66,10 +66,10 @@ def process_names(system: System) -> dict[int, str]:
         OSError: the processes cannot be listed.
     """
     names = {}
-    for entry in os.listdir(system.path("/proc")):  # noqa: PTH208 - only the names are needed
-        if entry.isdigit():
+    for process in system.path("/proc").iterdir():
+        if process.name.isdigit():
             try:
-                names[int(entry)] = system.path(f"/proc/{entry}/comm").read_text(errors="replace").strip()
+                names[int(process.name)] = (process / "comm").read_text(errors="replace").strip()
             except OSError:
                 continue  # the process has ended
     return names

@@ -6,6 +6,7 @@ from pathlib import PurePosixPath
 from device_agent.collectors.system.mounts import MEMORY, MountEntry, mount_of, read_mounts, unescape
 from device_agent.errors import FactsUnavailableError
 from device_agent.host.files import read_text
+from device_agent.host.image_path import NOT_IN_AN_IMAGE, ImagePath
 from device_agent.host.system import System
 
 # They move folders into memory on their own, and no mount of the image shows it.
@@ -21,9 +22,10 @@ def is_kept(system: System, path: str) -> bool | None:
         OSError: a file cannot be read.
     """
     mounts, is_whole = _mounts(system)
-    mount = mount_of(_without_links(system, path), mounts)
+    place = _without_links(system, path)
+    mount = mount_of(place, mounts)
     if mount is None:
-        return None if is_whole else True  # an image's root is on a disk
+        return None if is_whole else place.split("/")[1] not in NOT_IN_AN_IMAGE  # an image's root is on a disk
     if mount.kind in _LAYERED:
         uppers = mount.values("upperdir")
         holder = mount_of(uppers[0], mounts) if uppers else None
@@ -58,6 +60,8 @@ def _fstab(text: str) -> list[MountEntry]:
 
 def _without_links(system: System, path: str) -> str:
     """Resolves links of folders below the root; where one leads out of it, it stays as it is."""
+    if isinstance(system.root, ImagePath):
+        return "/" + str(system.path(path).resolve().relative_to(system.root))
     resolved = PurePosixPath(os.path.realpath(system.path(path)))
     root = PurePosixPath(os.path.realpath(system.root))
     return "/" + str(resolved.relative_to(root)) if resolved.is_relative_to(root) else path

@@ -1,13 +1,12 @@
 """Services of s6 and runit: a folder for each, whose script `run` starts the program."""
 
-import os
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from device_agent.host.files import read_text
+from device_agent.host.files import list_names, read_text
 from device_agent.host.inetd import program_behind
 from device_agent.host.reading import GapRecorder
 from device_agent.host.system import System
@@ -45,6 +44,7 @@ def read_supervised(system: System, gaps: GapRecorder) -> tuple[str, list[Superv
     A script whose program is not understood is a gap.
 
     Raises:
+        FactsUnavailableError: a folder has too many entries.
         OSError: a folder cannot be listed.
     """
     s6 = {name: folder for root in _S6_RC for name, folder in _bundle(system, root, "user", 0).items()}
@@ -74,19 +74,13 @@ def _folders(system: System, root: str) -> dict[str, str]:
     found = {}
     for name in _names(system.path(root)):
         path = system.path(f"{root}/{name}")
-        target = os.readlink(path) if path.is_symlink() else f"{root}/{name}"  # noqa: PTH115 - the link's text
+        target = str(path.readlink()) if path.is_symlink() else f"{root}/{name}"
         found[name] = target if target.startswith("/") else f"{root}/{target}"
     return found
 
 
 def _names(folder: Path) -> list[str]:
-    try:
-        names = sorted(name for name in os.listdir(folder) if not name.startswith("."))  # noqa: PTH208
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-    if len(names) > _MAX_SERVICES:
-        raise OSError(0, f"more than {_MAX_SERVICES} entries", str(folder))
-    return names
+    return [name for name in list_names(folder, _MAX_SERVICES) if not name.startswith(".")]
 
 
 def _service(system: System, name: str, folder: str, gaps: GapRecorder) -> SupervisedService:

@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+from email.utils import formatdate
 from pathlib import Path
 from typing import Any
 
@@ -138,7 +139,7 @@ def _debian_root(tmp_path: Path) -> Path:
     sums = subprocess.run(["sha256sum"], input=packages, check=True, capture_output=True).stdout.decode().split()[0]
     (repository / "Release").write_text(
         "Origin: Debian\nLabel: Debian-Security\nSuite: stable-security\nVersion: 12\n"
-        f"SHA256:\n {sums} {len(packages)} Packages\n"
+        f"Date: {formatdate(usegmt=True).replace('GMT', 'UTC')}\nSHA256:\n {sums} {len(packages)} Packages\n"
     )
     (root / "etc/apt/sources.list").write_text(f"deb [trusted=yes] file:{repository} ./\n")
     return root

@@ -193,9 +193,8 @@ def test_updates_give_the_reason_for_missing_facts(tmp_path: Path) -> None:
         updates.UpdatesCollector()(System(tmp_path))
     put(tmp_path / "deb", "/var/lib/dpkg/status", STATUS)
     assert "never fetched" in gap_texts(updates.UpdatesCollector()(System(tmp_path / "deb")))[-1]
-    index = tmp_path / "deb/var/lib/apt/lists/deb_Packages"
     put(tmp_path / "deb", "/var/lib/apt/lists/deb_Packages", "")
-    os.utime(index.parent, (0, 1_700_000_000))
+    put(tmp_path / "deb", "/var/lib/apt/lists/deb_Release", "Date: Tue, 14 Nov 2023 22:13:20 UTC\n")
     section = updates.UpdatesCollector()(System(tmp_path / "deb"))
     assert "of 2023-11-14" in gap_texts(section)[-1]
     assert "security_pending" not in section

@@ -56,6 +56,27 @@ def test_links_stay_below_the_root(image: Path, link: str, expected: str) -> Non
         open_for_reading(path)
 
 
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("/absent/a", "absent/a"),
+        ("/short/log/x", "var/volatile/log/x"),
+        ("/relative/x", "etc/gone/x"),
+        ("/up", "absent"),
+        ("/again", "again"),
+    ],
+)
+def test_what_is_absent_resolves_as_far_as_there_are_links(image: Path, path: str, expected: str) -> None:
+    for link, target in {
+        "short": "/var/volatile",
+        "relative": "etc/gone",
+        "up": "../../../absent",
+        "again": "again",
+    }.items():
+        (image / link).symlink_to(target)
+    assert System.image(image).path(path).resolve().relative_to(image) == PurePath(expected)
+
+
 def test_folders_that_are_links_lead_into_the_image_for_every_way_of_listing(image: Path) -> None:
     put(image.parent, "outside/only-outside")
     (image / "out").symlink_to(image.parent / "outside")
