@@ -47,6 +47,8 @@ def collect(system: System) -> Section:
     with section.capture(*_SHADOW_FIELDS, source="/etc/shadow"):
         section.set(**shadow_fields(_read_all_shadow(system, passwd)))
     auth_modules = _add_pam_fields(system, section)
+    if not section["new_hash"]:
+        section.gap("new_hash", reason="no method of hashing new passwords is configured")
     _add_lockout_fields(system, section, auth_modules)
     _add_sudo(system, section)
     with section.capture("failed_logins"):
@@ -82,7 +84,8 @@ def _add_login_defs(system: System, section: SectionBuilder) -> None:
             section.set(**{field: int(values[key])})
         else:
             section.gap(field, reason=f"login.defs does not set {key}" if text else "no login.defs")
-    section.set(new_hash=values.get("ENCRYPT_METHOD", "").lower())
+    is_md5 = values.get("MD5_CRYPT_ENAB", "").lower() == "yes"  # where there is no ENCRYPT_METHOD
+    section.set(new_hash=values.get("ENCRYPT_METHOD", "md5" if is_md5 else "").lower())
 
 
 def _add_pam_fields(system: System, section: SectionBuilder) -> list[pam.PamModule]:

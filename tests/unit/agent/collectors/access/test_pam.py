@@ -65,6 +65,24 @@ def test_positive_credits_make_a_password_shorter(module: str, length: int, tmp_
 
 
 @pytest.mark.parametrize(
+    ("defs", "module", "method"),
+    [
+        ("MD5_CRYPT_ENAB yes", "pam_unix.so", "md5"),
+        ("MD5_CRYPT_ENAB yes\nENCRYPT_METHOD SHA512", "pam_unix.so", "sha512"),
+        ("MD5_CRYPT_ENAB yes", "pam_unix.so yescrypt", "yescrypt"),
+        ("MD5_CRYPT_ENAB no", "pam_unix.so", None),
+        ("PASS_MAX_DAYS 90", "pam_unix.so", None),
+    ],
+)
+def test_the_method_of_new_passwords_is_unknown_where_none_is_configured(
+    defs: str, module: str, method: str | None, tmp_path: Path
+) -> None:
+    section = access(tmp_path, {"/etc/login.defs": defs, "/etc/pam.d/common-password": f"password required {module}\n"})
+    assert section["new_hash"] == method
+    assert ("new_hash" in [gap["fact"] for gap in section["gaps"]]) is (method is None)
+
+
+@pytest.mark.parametrize(
     ("files", "names"),
     [
         ({"/etc/pam.d/su": "auth sufficient pam_wheel.so trust use_uid\n"}, ["su %wheel"]),
