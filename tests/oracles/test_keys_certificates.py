@@ -23,7 +23,7 @@ from tests.support.root_folder import put
 pytestmark = pytest.mark.oracles
 
 SEEDS: Final = (1, 2026)
-KEY_CASES, CHAIN_CASES, CRL_CASES = 150, 100, 100  # of each seed
+KEY_CASES, CHAIN_CASES, CRL_CASES = 250, 250, 250  # of each seed
 # openssl judges at its own time, so these certificates are of today.
 TODAY: Final = datetime.now(UTC).replace(microsecond=0)
 POOL: Final[tuple[Any, ...]] = (

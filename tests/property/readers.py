@@ -1,6 +1,7 @@
 """A finding in a file of each reader of the agent, and the rule of a shipped pack that fails for it."""
 
 import json
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -14,11 +15,13 @@ from device_agent.collectors.base import Section
 from device_agent.collectors.crypto import openssl
 from device_agent.collectors.crypto.certificates import CertificateCollector, CertificateOptions
 from device_agent.collectors.crypto.keys import KeyCollector
-from device_agent.collectors.software import sources
+from device_agent.collectors.software import inventory, pending_rpm, sources
 from device_agent.collectors.software.updates import UpdatesCollector
-from device_agent.collectors.system import disk, log_settings, mac, services, sockets
+from device_agent.collectors.system import disk, log_settings, mac, services, sockets, zfs
 from device_agent.collectors.tools.lynis import LynisCollector
 from device_agent.collectors.tools.openscap import OpenscapCollector
+from device_agent.errors import FactsUnavailableError
+from device_agent.host.reading import GapRecorder
 from device_agent.host.system import System
 from device_agent.settings import ToolSettings
 from tests.support.pki import NOW, Authority, key_pem
@@ -271,17 +274,54 @@ FINDINGS: Final[dict[str, Finding]] = {
     ),
 }  # fmt: skip
 
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """What a program prints or a package manager's database has, and whether what it says is seen or refused."""
+
+    reader: str
+    text: str
+    is_seen: Callable[[str], bool]
+    changes: tuple[str, ...] = ("add", "garble", "remove")
+
+
+def _has_openssl(text: str) -> bool:
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "status")
+        file.write_text(text)
+        gaps = GapRecorder()
+        names = [package.name for package in inventory.read_dpkg(file, gaps)]
+    return "openssl" in names or bool(gaps.gaps)
+
+
+def _lists_updates(text: str) -> bool:
+    try:
+        return bool(pending_rpm.dnf_security(text, {})[0])
+    except FactsUnavailableError:
+        return True
+
+
+OUTPUTS: Final = {
+    "dpkg's status": Output(
+        "software.inventory",
+        "Package: apt\nStatus: install ok installed\nVersion: 2.6.1\n\n"
+        "Package: openssl\nStatus: install ok installed\nVersion: 3.0.11-1\n",
+        _has_openssl,
+    ),
+    "dnf's advisories": Output(
+        "software.pending_rpm", "RLSA-2024:1 Important/Sec. openssl-1:3.0.7-27.el9.x86_64\n", _lists_updates,
+        ("add", "garble"),
+    ),
+    "zfs's properties": Output(
+        "system.zfs", "encryption\toff\nkeystatus\t-\n", lambda text: zfs.dataset_status(text).encrypted is not True
+    ),
+}  # fmt: skip
+
 # Readers without a finding yet; this set only becomes smaller.
 WITHOUT: Final = frozenset(
     {
-        *("software.inventory", "software.pending_updates"),
-        *("software.pending_apt", "software.pending_rpm"),
-        *(
-            "system.fscrypt",
-            "system.zfs",
-            "crypto.ocsp",
-            "crypto.tls_errors",
-        ),
+        *("software.pending_updates", "software.pending_apt"),  # they print no text of their own
+        *("system.fscrypt", "crypto.ocsp", "crypto.tls_errors"),
     }
 )
 # Modules of the collectors that read no foreign format.

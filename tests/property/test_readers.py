@@ -17,7 +17,7 @@ from device_agent.errors import FactsUnavailableError, NotApplicableError
 from device_agent.host.system import System
 from device_agent.intrusion.alert_records import AlertParser
 from schemas.posture import ReportSections
-from tests.property.readers import FINDINGS, Finding
+from tests.property.readers import FINDINGS, OUTPUTS, Finding
 from tests.support.packs import GOOD_DEVICE, load_pack
 from tests.support.playbook import language
 from tests.support.root_folder import put_all
@@ -96,6 +96,42 @@ def test_neither_hides_a_finding_in_a_long_run(name: str, data: st.DataObject) -
     add_lines(FINDINGS[name], data)
     if name in STRICT:
         garble(FINDINGS[name], data)
+
+
+@pytest.mark.parametrize("name", OUTPUTS)
+@settings(QUICK, max_examples=60)
+@given(data=st.data())
+def test_what_a_program_prints_is_seen_or_refused(name: str, data: st.DataObject) -> None:
+    output = OUTPUTS[name]
+    assert output.is_seen(output.text)
+    lines = output.text.splitlines()
+    at = data.draw(st.integers(0, len(lines) - 1))
+    change = data.draw(st.sampled_from(output.changes))
+    if change == "add":
+        lines.insert(at, data.draw(NOISE))
+    elif change == "remove":
+        del lines[at]
+    elif lines[at]:
+        place = data.draw(st.integers(0, len(lines[at]) - 1))
+        lines[at] = lines[at][:place] + data.draw(GARBAGE) + lines[at][place + 1 :]
+    assert output.is_seen("\n".join(lines) + "\n")
+
+
+APART: Final = ("shadow", "passwd", "sudoers", "failed logins", "inetd", "sockets", "apt", "rsyslog.conf")
+
+
+@pytest.mark.parametrize("name", APART)
+@QUICK
+@given(data=st.data())
+def test_a_garbled_other_line_hides_no_finding(name: str, data: st.DataObject) -> None:
+    """Each line of these files stands for itself."""
+    finding = FINDINGS[name]
+    before, _, after = finding.text.partition("{line}")
+    other = data.draw(st.sampled_from(["guest:!:19000:0:99999:7:::", "23 stream tcp nowait root a b", finding.line]))
+    place = data.draw(st.integers(0, len(other) - 1))
+    garbled = other[:place] + data.draw(GARBAGE) + other[place + 1 :]
+    text = f"{before}{garbled}\n{finding.line}\n{garbled}{after}\n"
+    assert result_of(finding, {**finding.files(), finding.file: text}) is not RuleResult.PASS
 
 
 ALERTS: Final = {

@@ -26,6 +26,8 @@ _DPKG_STATES: Final = frozenset(
     }
 )
 _FIELD: Final = re.compile(r"^[A-Za-z][A-Za-z0-9-]*:", re.ASCII)
+_NAME: Final = re.compile(r"[A-Za-z0-9._+][A-Za-z0-9._+~@:-]*")
+_VERSION: Final = re.compile(r"[A-Za-z0-9.+:~^_-]+")
 _RPM_FORMAT: Final = "%{NAME}\t%{EPOCHNUM}:%{VERSION}-%{RELEASE}\t%{SOURCERPM}\n"
 
 
@@ -101,7 +103,7 @@ def stanzas(path: Path, keys: frozenset[str], gaps: GapRecorder) -> Iterator[Map
 
 
 def _make_package(name: str, version: str, source: str, source_version: str) -> InventoryPackage | None:
-    if not name or not version or any(c.isspace() for c in name + version):
+    if not _NAME.fullmatch(name) or not _VERSION.fullmatch(version):
         return None
     differs = source_version not in ("", version)
     has_source = bool(source) and (source != name or differs)

@@ -81,7 +81,11 @@ def list_dnf(system: System, installed: Mapping[str, str]) -> PendingUpdates:
 
 
 def dnf_security(text: str, installed: Mapping[str, str]) -> tuple[tuple[PendingUpdate, ...], datetime | None]:
-    """Parses `updateinfo list --security --updates`; only dnf 5 prints dates."""
+    """Parses `updateinfo list --security --updates`; only dnf 5 prints dates.
+
+    Raises:
+        FactsUnavailableError: a line is neither an advisory nor a heading.
+    """
     updates: dict[str, PendingUpdate] = {}
     dates = []
     for fields in map(str.split, text.splitlines()):
@@ -90,6 +94,8 @@ def dnf_security(text: str, installed: Mapping[str, str]) -> tuple[tuple[Pending
             name = match["name"]
             updates[name] = PendingUpdate(name, installed.get(name, ""), match["evr"])
             dates += [field for field in fields if _DATE.match(field)]
+        elif fields and fields[:1] != ["Name"] and fields[:2] != ["Last", "metadata"]:
+            raise FactsUnavailableError("an advisory that dnf lists is not understood")
     return tuple(sorted(updates.values())), _oldest_advisory(dates)
 
 

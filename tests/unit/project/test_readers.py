@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import device_agent.collectors
-from tests.property.readers import FINDINGS, NO_READER, WITHOUT
+from tests.property.readers import FINDINGS, NO_READER, OUTPUTS, WITHOUT
 
 
 def test_every_reader_has_a_finding() -> None:
@@ -13,7 +13,9 @@ def test_every_reader_has_a_finding() -> None:
         for path in folder.rglob("*.py")
         if path.name != "__init__.py"
     }
-    read = {reader for finding in FINDINGS.values() for reader in finding.readers}
+    read = {reader for finding in FINDINGS.values() for reader in finding.readers} | {
+        output.reader for output in OUTPUTS.values()
+    }
     assert modules - read - WITHOUT - NO_READER == set(), "name their findings in tests/property/readers.py"
     assert (read | WITHOUT | NO_READER) - modules == set()
     assert not read & (WITHOUT | NO_READER)
