@@ -42,7 +42,7 @@ class CertificateInfo:
 
         Args:
             now: the device's clock, in Unix seconds.
-            held: monotonic seconds for which this process has used the certificate.
+            held: seconds for which this process has used the certificate, those in which the machine slept included.
             is_new: whether it was issued when this process began to use it.
             spread: a share of the lifetime that is added, so that devices that enrolled together do not ask at once.
         """

@@ -14,3 +14,7 @@ class Clock:
     def monotonic(self) -> float:
         """Returns monotonic seconds, which have no meaning outside this process."""
         return time.monotonic()
+
+    def since_boot(self) -> float:
+        """Returns seconds since the machine started, those in which it slept included."""
+        return time.clock_gettime(time.CLOCK_BOOTTIME)

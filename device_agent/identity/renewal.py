@@ -69,9 +69,9 @@ class CertificateRenewer:
         self._on_renewed = on_renewed
         self._certificate: CertificateInfo | None = None
         self._csr: str | None = None
-        # Monotonic seconds.
+        # Seconds since the machine started: a device that sleeps most of the time renews in time too.
         self._next = 0.0
-        self._in_use_since = clock.monotonic()
+        self._in_use_since = clock.since_boot()
         self._is_new = False  # issued when it came into use, not found at the start
         self._requests = 0  # without an answer
         self._connect_attempts = 0
@@ -86,14 +86,14 @@ class CertificateRenewer:
         current = self._store.current
         self._holder = CertificateHolder(self._holder.device_id, current, current, self._holder.passphrase)
         self._certificate, self._csr, self._connect_attempts, self._requests = None, None, 0, 0
-        self._in_use_since, self._is_new = self._clock.monotonic(), True
+        self._in_use_since, self._is_new = self._clock.since_boot(), True
         self._next = 0.0  # the wait was for an attempt that failed: the next renewal has its own time
         _log.info("renewed: the new certificate has connected and is in use")
         self._on_renewed(current)
 
     def step(self, link: RenewalLink) -> None:
         """Asks for a certificate, or retries a new one, when that is due."""
-        now = self._clock.monotonic()
+        now = self._clock.since_boot()
         if now < self._next:
             return
         try:
@@ -108,7 +108,7 @@ class CertificateRenewer:
             return
         certificate = self._certificate = self._certificate or read_certificate_info(self._holder.certificate)
         spread = int.from_bytes(hashlib.sha256(certificate.serial.encode()).digest()[:4], "big") / 2**32
-        held, wall = now - self._in_use_since, self._clock.now().timestamp()
+        held, wall = self._clock.since_boot() - self._in_use_since, self._clock.now().timestamp()
         left = certificate.renewal_due_in(wall, held, is_new=self._is_new, spread=spread * JITTER_FRACTION)
         if left > 0:
             self._next = now + min(left, LONGEST_WAIT)
@@ -144,7 +144,7 @@ class CertificateRenewer:
         if answer.request != hashlib.sha256(csr.encode()).hexdigest():
             return
         if answer.certificate is None:
-            self._next = self._clock.monotonic() + self._refused_wait(answer.refused)
+            self._next = self._clock.since_boot() + self._refused_wait(answer.refused)
             _log.error("the controller refused to renew the certificate: %s (%s)", answer.refused, answer.detail)
             return
         try:
@@ -152,7 +152,7 @@ class CertificateRenewer:
         except (IdentityError, OSError) as e:
             _log.error("the new certificate cannot be used: %s", e)
             return
-        self._connect_attempts, self._next = 1, self._clock.monotonic() + CONNECT_WAIT
+        self._connect_attempts, self._next = 1, self._clock.since_boot() + CONNECT_WAIT
         _log.info("received a new certificate; connecting with it")
         link.reconnect()
 

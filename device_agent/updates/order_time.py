@@ -46,5 +46,6 @@ class OrderTime:
         left = self.monotonic_seconds_left
         if error.code not in _OF_TIME or not self._wall_seconds_left <= 0 < left:
             return error
-        clock = f"this device's clock says {self._clock.now():%Y-%m-%d %H:%M}, and was set since the order began"
-        return UpdateError(UpdateRefusalCode.CLOCK, f"{error}: {clock}, which has {left:.0f} s left")
+        clock = f"this device's clock says {self._clock.now():%Y-%m-%d %H:%M}"
+        text = f"{error}: {clock}, and was set, or the device slept, since the order began: {left:.0f} s are left of it"
+        return UpdateError(UpdateRefusalCode.CLOCK, text)

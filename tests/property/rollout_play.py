@@ -1,6 +1,6 @@
 """One rollout with its controller, devices, operators and crashes, for the property tests."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -65,9 +65,11 @@ class RolloutPlay:
         self.stored = changes.rollout
         self.stored_members |= changes.members
 
-    def device(self, pick: int) -> str:
+    def device(self, pick: int, among: Callable[[RolloutMember], bool] = lambda _: True) -> str:
+        """One of the devices for which `among` is true, or of all if it is for none."""
         names = sorted(self.stored_members)
-        return names[pick % len(names)]
+        chosen = [name for name in names if among(self.member(name))] or names
+        return chosen[pick % len(chosen)]
 
     def member(self, device_id: str) -> RolloutMember:
         return self.run.members[device_id]
@@ -150,7 +152,7 @@ class RolloutPlay:
             self.denying.discard(device_id)
             self.run.on_report(device_id, self.installed(device_id, outcome="confirmed"), self.now)
         for _ in range(200):
-            if not self.run.rollout.has_open_reverts:
+            if not self.run.rollout.has_open_reverts and not self.run.queued_reverts:
                 break
             for device_id, member in list(self.run.members.items()):
                 self.run.on_reachable(device_id, self.now)

@@ -1,5 +1,6 @@
 """Invariants of a rollout, as docs/rollouts.md lists them, under any order of events."""
 
+import contextlib
 from typing import Any
 
 from hypothesis import settings as hypothesis_settings
@@ -20,6 +21,7 @@ from controller.domain.rollout.window import MaintenanceWindow
 from controller.service.rollout.run import RolloutRun
 from tests.property.rollout_play import SECOND, SENDER, RolloutPlay, tally_of
 
+FAILURES = ("failed", "refused", "rolled_back", "broken", "declined")
 UNREADABLE = (InstalledVersion(), InstalledVersion(is_absent=True))
 _picks = st.integers(min_value=0, max_value=1_000)
 
@@ -71,10 +73,13 @@ class Rollouts(RolloutPlay, RuleBasedStateMachine):
         )
         self.store()
 
-    @rule(pick=_picks, phase=st.sampled_from(["failed", "refused", "rolled_back", "broken", "declined"]))
-    def device_fails(self, pick: int, phase: str) -> None:
-        member = self.member(self.device(pick))
+    @rule(pick=_picks, phase=st.sampled_from(FAILURES), has_it=st.booleans())
+    def device_fails(self, pick: int, phase: str, has_it: bool) -> None:
+        """With `has_it` it has the version all the same, which only a later report shows."""
+        member = self.member(self.device(pick, lambda each: each.state.is_under_way))
         self.denying.add(member.device_id)
+        if has_it and member.state.is_under_way:
+            self.versions[member.device_id] = "2.0"
         self.run.on_command_progress(
             member.device_id, CommandProgress(member.command_id, "failed", "no good", phase), self.now
         )
@@ -269,6 +274,17 @@ class Rollouts(RolloutPlay, RuleBasedStateMachine):
             return
         if self.run.rollout.is_paused:
             self.run.resume(SENDER, self.now)
+        self.run_once(8)
+        # Chance rarely lets a device deny an update that it has in a rollout that goes back.
+        self.device_fails(self.commands, FAILURES[self.commands % len(FAILURES)], has_it=True)
+        self.run_to_the_end()
+        with contextlib.suppress(RolloutError):  # nobody can go back
+            self.run.abort(SENDER, self.now, revert=True, reverts_now=True)
+            self.run_to_the_end()
+        if self.run.rollout.is_reverting:
+            self.everyone_is_heard()
+
+    def run_to_the_end(self) -> None:
         for _ in range(2_000):
             if self.run.rollout.state.is_end:
                 break
@@ -277,8 +293,6 @@ class Rollouts(RolloutPlay, RuleBasedStateMachine):
             self.now += APPROVAL_TIMEOUT if self.run.rollout.state is RolloutState.AWAITING_APPROVAL else 1_700.0
         assert self.run.rollout.state.is_end, f"the rollout did not end: {self.run.rollout}"
         assert not any(ring.revert_pending for ring in self.run.rollout.rings)
-        if self.run.rollout.is_reverting:
-            self.everyone_is_heard()
 
 
 TestRollouts = Rollouts.TestCase

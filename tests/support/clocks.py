@@ -23,13 +23,17 @@ class ManualClock:
 
 
 class ManualAgentClock(Clock):
-    """The agent's clock, at Unix seconds."""
+    """The agent's clock, at Unix seconds; `asleep`: those of them in which the machine slept."""
 
     def __init__(self, at: float = START) -> None:
         self.at = at
+        self.asleep = 0.0
 
     def now(self) -> datetime:
         return datetime.fromtimestamp(self.at, UTC)
 
     def monotonic(self) -> float:
+        return self.at - self.asleep
+
+    def since_boot(self) -> float:
         return self.at

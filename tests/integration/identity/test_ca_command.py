@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from controller.cli.app import run_safely
+from controller.cli.errors import ExitCode
 
 WORDS = "k4c2-9d3f-7m1q-x8tz-5h6n-w2vb"
 
@@ -158,6 +159,15 @@ def test_one_key_of_two_names_in_one_call_is_not_registered(made: Path, capsys: 
     assert run_safely(["ca", "register", *files, "--config", str(made / "cordon.toml")]) == 1
     assert "its key is in a certificate of edge-1 already" in capsys.readouterr().err
     assert _registered(made) == []
+
+
+def test_a_stolen_issuing_key_is_revoked_only_with_the_roots_key(
+    made: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pair = ["--issuing", str(made / "ca" / "issuing.pem"), "--key", str(made / "ca" / "issuing.key")]
+    argv = ["ca", "rotate-issuing", *pair, "--compromised", "--config", str(made / "cordon.toml")]
+    assert run_safely(argv) == ExitCode.USAGE
+    assert "--compromised needs --root-key" in capsys.readouterr().err
 
 
 BAD_NAMES = ("", " ", "a b", "../../x", "a/b", "..", ".hidden", "x" * 65, "x" * 67, "line\nfeed", "https://a", "ü")

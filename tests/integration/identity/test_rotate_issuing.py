@@ -205,6 +205,14 @@ async def test_what_a_stolen_issuing_key_signs_is_refused(tmp_path: Path, is_com
     assert len(list((tmp_path / "ca" / "former").iterdir())) == (0 if is_compromised else 2)
 
 
+def test_former_issuing_key_on_the_roots_list_signs_no_list_any_more(tmp_path: Path) -> None:
+    old = x509.load_pem_x509_certificate(make_authority(tmp_path, START).chain.encode())
+    rotate_issuing(PresentAuthority(tmp_path / "ca"), tmp_path / "root.key", PASSPHRASE, START)
+    assert len(X509Authority(folder.load(tmp_path / "ca")).former_issuers) == 1
+    folder.renew_root_list(tmp_path / "ca", tmp_path / "root.key", PASSPHRASE, START, old)
+    assert X509Authority(folder.load(tmp_path / "ca")).former_issuers == ()
+
+
 def test_revocation_of_an_issuing_key_survives_the_next_root_list_and_an_interruption(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

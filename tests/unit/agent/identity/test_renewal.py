@@ -343,8 +343,9 @@ class SkewedClock(ManualAgentClock):
 
 
 @pytest.mark.parametrize("ahead", [-100.0, -0.5, 0.0, 0.3, 0.8, 5.0, 100.0])  # lifetimes
+@pytest.mark.parametrize("asleep", [0.0, 0.9])
 def test_renewals_are_bounded_whatever_the_clock_says(
-    home: Home, ahead: float, monkeypatch: pytest.MonkeyPatch
+    home: Home, ahead: float, asleep: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Some lifetimes pass; a controller with the right time bounds from below, the device's running time from above."""
     for module in (renewal_module, store_module):
@@ -354,7 +355,7 @@ def test_renewals_are_bounded_whatever_the_clock_says(
     renewal = home.renewal(store)
     issued, given = [NOW], 0
     while home.clock.at < NOW + LIFETIMES * LIFE:
-        home.clock.at += LIFE / 40
+        home.clock.at, home.clock.asleep = home.clock.at + LIFE / 40, home.clock.asleep + asleep * LIFE / 40
         asked = len(home.sent)
         renewal.step(home)
         if len(home.sent) == asked:
