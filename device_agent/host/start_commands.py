@@ -1,7 +1,6 @@
 """Commands that start a program: of systemd units, init scripts, inittab, rc.local, and running processes."""
 
 import re
-import shlex
 from collections.abc import Iterator
 from typing import Final
 
@@ -76,10 +75,7 @@ def script_commands(script: str) -> Iterator[list[str]]:
     for line in script.replace("\\\n", " ").splitlines():
         if not line.lstrip().startswith("#"):
             for part in _SEPARATOR.split(line):
-                try:
-                    yield shlex.split(part, comments=True)
-                except ValueError:
-                    yield part.replace('"', " ").replace("'", " ").split()
+                yield unit_files.split_words(part, comments=True)
 
 
 def _after_program(words: list[str], programs: frozenset[str]) -> Iterator[list[str]]:

@@ -64,17 +64,15 @@ def start_commands(system: System, unit: str) -> list[list[str]]:
 
     Raises:
         FactsUnavailableError, OSError: as `read_unit`.
-        ValueError: a command has open quotes.
     """
     settings = read_unit(system, unit)
     environment: dict[str, str] = {}
     for assignment in settings.get("Service.Environment", ()):
-        environment.update(word.partition("=")[::2] for word in shlex.split(assignment))
+        environment.update(word.partition("=")[::2] for word in split_words(assignment))
     for file in settings.get("Service.EnvironmentFile", ()):
         values = parse_key_values(read_text(system.path(file.removeprefix("-"))))
-        environment.update({name: " ".join(shlex.split(value)) for name, value in values.items()})
-    keys = ("Service.ExecStartPre", "Service.ExecStart", "Service.ExecStartPost")
-    return [_words(command, environment) for key in keys for command in settings.get(key, ())]
+        environment.update({name: " ".join(split_words(value)) for name, value in values.items()})
+    return [_words(command, environment) for command in settings.get("Service.ExecStart", ())]
 
 
 def _words(command: str, environment: dict[str, str]) -> list[str]:
@@ -82,10 +80,18 @@ def _words(command: str, environment: dict[str, str]) -> list[str]:
     prefix = _PREFIXES.match(command)
     signs = prefix[0] if prefix else ""
     words: list[str] = []
-    for word in shlex.split(command[len(signs) :]):
+    for word in split_words(command[len(signs) :]):
         whole = re.fullmatch(r"\$(\w+)", word)
         if whole:
-            words += shlex.split(environment.get(whole[1], ""))
+            words += split_words(environment.get(whole[1], ""))
         else:
             words.append(_VARIABLE.sub(lambda match: environment.get(match[1] or match[2], ""), word))
     return words[:1] + words[2:] if "@" in signs else words
+
+
+def split_words(text: str, *, comments: bool = False) -> list[str]:
+    """Splits as a shell; at white space alone where a quote is open."""
+    try:
+        return shlex.split(text, comments=comments)
+    except ValueError:
+        return text.replace('"', " ").replace("'", " ").split()

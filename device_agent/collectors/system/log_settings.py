@@ -30,7 +30,8 @@ _SYSLOGS: Final[tuple[tuple[str, tuple[str, ...], tuple[str, ...], str, _Reader]
     ("busybox", (), ("/sbin/syslogd",), "syslogd", small_log_daemons.read_busybox),
 )
 _AUDIT_PROGRAMS: Final = ("/usr/sbin/auditd", "/sbin/auditd")
-_AUDIT_RULE: Final = re.compile(r"^-[aAw]\b")
+_AUDIT_RULE: Final = re.compile(r"^-[aAw]$")
+_NO_FILTER: Final = 2  # words of a rule without a filter
 
 
 def collect(system: System) -> Section:
@@ -150,13 +151,27 @@ def _add_audit(system: System, section: SectionBuilder) -> None:
             rules = count_audit_rules(run(["auditctl", "-l"]).stdout)
         else:
             files = list_files(system.path("/etc/audit/rules.d"), "*.rules") or [system.path("/etc/audit/audit.rules")]
-            rules = sum(count_audit_rules(read_text(file)) for file in files)
+            rules = count_audit_rules("\n".join(read_text(file) for file in files))
         section.set(audit_rules=rules)
 
 
 def count_audit_rules(text: str) -> int:
-    """Counts the rules in an auditd rules file or the output of `auditctl -l`."""
-    return sum(1 for line in text.splitlines() if _AUDIT_RULE.match(line.strip()))
+    """Counts the rules that record something, in auditd's rules files in their order or the output of `auditctl -l`.
+
+    `never` and `exclude` record nothing; `never` for all tasks, the default of Fedora, switches all other rules off.
+    """
+    count = 0
+    is_off = False
+    for words in map(str.split, text.splitlines()):
+        lists = frozenset(words[1].split(",")) if len(words) > 1 else frozenset[str]()
+        if words == ["-D"]:
+            count, is_off = 0, False
+        elif words[:2] == ["-e", "0"]:
+            return 0
+        elif words and _AUDIT_RULE.match(words[0]):
+            is_off = is_off or (lists == {"task", "never"} and len(words) == _NO_FILTER)
+            count += not lists & {"never", "exclude"}
+    return 0 if is_off else count
 
 
 def _rotation(system: System, journald: str, syslog: str) -> str:

@@ -10,7 +10,7 @@ from device_agent.collectors.access.failed_logins import WINDOW_SECONDS, time_of
 from device_agent.collectors.base import Section, SectionBuilder, round_to_magnitude
 from device_agent.errors import FactsUnavailableError, NotApplicableError
 from device_agent.host.execute import run
-from device_agent.host.files import parse_key_values, read_tail, read_text
+from device_agent.host.files import list_files, parse_key_values, read_tail, read_text
 from device_agent.host.system import System
 
 _CONFIG: Final = "/etc/selinux/config"
@@ -22,6 +22,10 @@ _MAX_PROFILES_BYTES: Final = 1024 * 1024
 _PROFILE_MODE: Final = re.compile(r"\((enforce|kill|complain|unconfined|prompt|mixed)\)$")
 _ENFORCE_VALUES: Final = {"1": "enforcing", "0": "permissive"}
 _IN_FORCE: Final = "what the kernel enforces"
+# What started the kernel, and what starts it next.
+_KERNEL_OPTIONS: Final = (
+    *("/proc/cmdline", "/etc/kernel/cmdline", "/etc/default/grub", "/boot/cmdline.txt", "/boot/firmware/cmdline.txt"),
+)
 _CONFIG_MODES: Final = ("enforcing", "permissive", "disabled")
 
 _AUDIT_LOG: Final = "/var/log/audit/audit.log"
@@ -82,7 +86,24 @@ def _add_selinux_config(system: System, section: SectionBuilder) -> None:
         # As libselinux, which compares the beginning of the value: a comment may follow it.
         mode = next((mode for mode in _CONFIG_MODES if values.get("SELINUX", "").lower().startswith(mode)), "")
         policy = values.get("SELINUXTYPE", "").split()
-        section.set(configured=mode or "unknown", policy=policy[0] if policy else "")
+        section.set(configured=_of_kernel(system, mode or "unknown"), policy=policy[0] if policy else "")
+
+
+def _of_kernel(system: System, mode: str) -> str:
+    """Returns the mode after the next boot: options of the kernel take precedence over the file, except `disabled`."""
+    files = [system.path(path) for path in _KERNEL_OPTIONS]
+    files += list_files(system.path("/boot/loader/entries"), "*.conf")
+    words = {word.strip("\"'") for file in files for word in _kernel_words(read_text(file))}
+    if "selinux=0" in words or mode == "disabled":
+        return "disabled"
+    if "enforcing=0" in words:
+        return "permissive"
+    return "enforcing" if "enforcing=1" in words else mode
+
+
+def _kernel_words(text: str) -> list[str]:
+    lines = [line for line in text.splitlines() if not line.lstrip().startswith("#")]
+    return " ".join(lines).replace('"', " ").replace("'", " ").split()
 
 
 def _add_apparmor(system: System, section: SectionBuilder) -> None:

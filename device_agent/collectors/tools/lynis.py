@@ -84,7 +84,7 @@ def section(report: LynisReport, written_at: float, now: float) -> Section:
         tests=report.tests,
         warnings=sum(kind == "warning" for _, kind, _ in findings),
         suggestions=sum(kind == "suggestion" for _, kind, _ in findings),
-        vulnerable_packages=report.vulnerable_packages,
+        vulnerable_packages=max(report.vulnerable_packages, int(report.has_vulnerable_packages)),
         findings=[{"test": test, "kind": kind, "message": message[:MAX_MESSAGE]} for test, kind, message in findings],
         damaged_lines=report.malformed_lines,
         truncated=report.omitted_count,
@@ -92,7 +92,7 @@ def section(report: LynisReport, written_at: float, now: float) -> Section:
     if not report.is_complete or report.malformed_lines:
         reason = "the report is incomplete" if not report.is_complete else "lines of the report are damaged"
         # A count of vulnerable packages is a lower bound; only none may be wrong.
-        builder.gap("findings", *(() if report.vulnerable_packages else ("vulnerable_packages",)), reason=reason)
+        builder.gap("findings", *(() if builder["vulnerable_packages"] else ("vulnerable_packages",)), reason=reason)
     return builder.build()
 
 

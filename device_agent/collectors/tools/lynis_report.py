@@ -26,6 +26,7 @@ class LynisReport:
     hardening_index: int | None = None
     tests: int | None = None
     vulnerable_packages: int = 0
+    has_vulnerable_packages: bool = False  # some tests say only this, and name no package
     findings: set[tuple[str, str, str]] = field(default_factory=set)
     malformed_lines: int = 0
     omitted_count: int = 0
@@ -57,6 +58,9 @@ def _set_field(report: LynisReport, key: str, value: str) -> bool:
         return _add_finding(report, key.removesuffix("[]"), value)
     if key == "vulnerable_package[]":
         report.vulnerable_packages += 1
+    elif key == "vulnerable_packages_found":
+        report.has_vulnerable_packages = value == "1"
+        return value in {"0", "1"}
     elif key == "lynis_version":
         report.version = value[:64]
     elif key == "finish":

@@ -3,7 +3,7 @@
 import re
 import xml.parsers.expat
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Final
 
@@ -82,6 +82,8 @@ class _Reader:
         self._path: list[str] = []
         self._benchmark = ""
         self._rule = ""  # the benchmark's rule whose title is expected
+        self._profile = ""
+        self._severities: dict[tuple[str, str], str] = {}  # by profile, empty for the benchmark, and rule
         self._scan: XccdfTestResult | None = None
         self._result: tuple[str, str] | None = None  # rule and severity
         self._has_result = False
@@ -105,6 +107,11 @@ class _Reader:
             self._benchmark = attributes.get("id", "")[:MAX_TEXT]
         elif tag == "Rule":
             self._rule = attributes.get("id", "")[:MAX_TEXT]
+            self._set_severity("", self._rule, attributes.get("severity", "unknown"))
+        elif tag == "Profile":
+            self._profile = attributes.get("id", "")[:MAX_TEXT]
+        elif tag == "refine-rule" and "severity" in attributes:
+            self._set_severity(self._profile, attributes.get("idref", "")[:MAX_TEXT], attributes["severity"])
         elif tag == "title" and self._path[-2:-1] == ["Rule"]:
             self._expect_text()
 
@@ -126,15 +133,33 @@ class _Reader:
                 self._text = None  # a score of another scale is not reported
 
     def _start_rule_result(self, scan: XccdfTestResult, attributes: dict[str, str]) -> None:
-        rule, severity = attributes.get("idref", "")[:MAX_TEXT], attributes.get("severity", "unknown")
+        rule, severity = attributes.get("idref", "")[:MAX_TEXT], attributes.get("severity", "")
         if odd := sorted(name for name in attributes if " " not in name and name not in _RULE_ATTRIBUTES):
             self._note(scan, f"not an attribute of a rule's result: {odd[0]}")
         if not rule:
             self._note(scan, "a result names no rule")
-        if severity not in SEVERITIES:
+        if severity and severity not in SEVERITIES:
             self._note(scan, f"not a severity: {severity}")
             severity = "unknown"
         self._result, self._has_result = (rule, severity), False
+
+    def _set_severity(self, profile: str, rule: str, severity: str) -> None:
+        if len(self._severities) < MAX_RULES:
+            self._severities[profile, rule] = severity
+
+    def resolve_severities(self) -> None:
+        """Gives each result without a severity that of its rule, as the profile refines it."""
+        for scan in self.document.scans:
+            for at, result in enumerate(scan.rules):
+                if not result.severity:
+                    scan.rules[at] = replace(result, severity=self._severity_of(scan, result.rule))
+
+    def _severity_of(self, scan: XccdfTestResult, rule: str) -> str:
+        severity = self._severities.get((scan.profile, rule)) or self._severities.get(("", rule), "")
+        if severity not in SEVERITIES:
+            self._note(scan, f"not a severity: {severity}" if severity else "neither result nor rule has a severity")
+            return "unknown"
+        return severity
 
     def _note(self, scan: XccdfTestResult, reason: str) -> None:
         scan.not_understood = scan.not_understood or reason[:MAX_TEXT]
@@ -201,6 +226,7 @@ def parse(chunks: Iterable[bytes]) -> XccdfDocument:
         reader.document.error = str(e)
     except (xml.parsers.expat.ExpatError, ValueError, LookupError) as e:  # the last two: an unknown encoding
         reader.document.error = f"malformed XML: {e}"
+    reader.resolve_severities()
     return reader.document
 
 

@@ -235,3 +235,39 @@ def test_counts_are_rounded_and_gaps_have_reasons(tmp_path: Path) -> None:
 
 def _raise(error: Exception) -> None:
     raise error
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ("-D\n-b 8192\n-a task,never\n", 0),
+        ("-a never,task\n-w /etc/passwd -p wa\n", 0),
+        ("-a task,never\n-D\n-w /etc/passwd -p wa\n", 1),
+        ("-a never,exit -F uid=1\n-a always,exclude -F msgtype=CWD\n-a always,exit -S mount\n", 1),
+        ("-w /etc/passwd -p wa\n-D\n", 0),
+        ("-w /etc/passwd -p wa\n-e 0\n", 0),
+        ("-a always,exit -S mount\n-w /etc/shadow\n-e 2\n", 2),
+        ("No rules\n", 0),
+    ],
+)
+def test_rules_of_auditd_that_record_something(text: str, count: int) -> None:
+    assert log_settings.count_audit_rules(text) == count
+
+
+@pytest.mark.parametrize(
+    ("files", "configured"),
+    [
+        ({"/proc/cmdline": "ro root=/dev/sda1 enforcing=0\n"}, "permissive"),
+        ({"/proc/cmdline": "selinux=0 ro\n"}, "disabled"),
+        ({"/etc/default/grub": '# selinux=0\nGRUB_CMDLINE_LINUX="quiet enforcing=0"\n'}, "permissive"),
+        ({"/etc/default/grub": '# selinux=0\nGRUB_CMDLINE_LINUX="quiet"\n'}, "enforcing"),
+        ({"/boot/loader/entries/a.conf": "title A\noptions root=x selinux=0\n"}, "disabled"),
+        ({"/etc/selinux/config": "SELINUX=permissive\n", "/proc/cmdline": "enforcing=1\n"}, "enforcing"),
+        ({"/etc/selinux/config": "SELINUX=disabled\n", "/proc/cmdline": "enforcing=1\n"}, "disabled"),
+    ],
+)
+def test_options_of_the_kernel_take_precedence_over_the_file_of_selinux(
+    files: dict[str, str], configured: str, tmp_path: Path
+) -> None:
+    put_all(tmp_path, {"/sys/fs/selinux/enforce": "1", "/etc/selinux/config": "SELINUX=enforcing\n", **files})
+    assert mac.collect(System(tmp_path))["configured"] == configured

@@ -347,3 +347,52 @@ def test_a_running_tool_ends_when_the_agent_stops() -> None:
     with pytest.raises(ExecuteError, match="because the agent stops"):
         run(["sleep", "60"], cancelled=stop)
     assert time.monotonic() - started < 30
+
+
+@pytest.mark.parametrize(
+    ("line", "count", "damaged"),
+    [
+        ("vulnerable_packages_found=1", 1, 0), ("vulnerable_packages_found=0", 0, 0),
+        ("vulnerable_packages_found=1\nvulnerable_package[]=openssl\nvulnerable_package[]=libssl3", 2, 0),
+        ("vulnerable_packages_found=x", None, 1),
+    ],
+)  # fmt: skip
+def test_vulnerable_packages_that_lynis_does_not_name(
+    line: str, count: int | None, damaged: int, tmp_path: Path
+) -> None:
+    text = "".join(one for one in report_text().splitlines(keepends=True) if "vulnerable_package[]" not in one)
+    put(tmp_path, "/var/log/lynis-report.dat", text.replace("hardening_index", f"{line}\nhardening_index"))
+    section = _lynis(tmp_path)
+    assert (section.get("vulnerable_packages"), section["damaged_lines"]) == (count, damaged)
+
+
+BARE: Final = (
+    '<Benchmark xmlns="http://checklists.nist.gov/xccdf/1.2" id="b">{rule}'
+    '<TestResult id="t" end-time="2026-11-29T10:10:00"><profile idref="p"/>'
+    '<rule-result idref="a"{severity}><result>fail</result></rule-result></TestResult>{later}</Benchmark>'
+)
+HIGH_RULE: Final = '<Rule id="a" severity="high"><title>t</title></Rule>'
+REFINED: Final = '<Profile id="p"><refine-rule idref="a" severity="high"/></Profile>'
+
+
+@pytest.mark.parametrize(
+    ("rule", "severity", "later", "expected", "reasons"),
+    [
+        (HIGH_RULE, "", "", "high", []),
+        ("", "", HIGH_RULE, "high", []),
+        (REFINED + '<Rule id="a" severity="low"/>', "", "", "high", []),
+        (REFINED.replace('"p"', '"q"') + '<Rule id="a" severity="low"/>', "", "", "low", []),
+        (HIGH_RULE, ' severity="low"', "", "low", []),
+        ('<Rule id="a"/>', "", "", "unknown", []),
+        ("", "", "", "unknown", ["neither result nor rule has a severity"]),
+        ('<Rule id="a" severity="hihg"/>', "", "", "unknown", ["not a severity: hihg"]),
+    ],
+)
+def test_a_result_without_a_severity_has_that_of_its_rule(
+    rule: str, severity: str, later: str, expected: str, reasons: list[str], tmp_path: Path
+) -> None:
+    put(tmp_path, "/r/one.xml", BARE.format(rule=rule, severity=severity, later=later))
+    section = _openscap(tmp_path)
+    rules = section["partial"]["rules"] if reasons else section["rules"]
+    assert [one["severity"] for one in rules] == [expected]
+    assert [gap["reason"] for gap in section["gaps"]] == reasons
