@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator
 from typing import Any, Final
 
-from device_agent.collectors.access import fail2ban, failed_logins, pam, sudoers
+from device_agent.collectors.access import fail2ban, failed_logins, pam, sshd_config, sudoers
 from device_agent.collectors.access.accounts import (
     PasswdEntry,
     ShadowEntry,
@@ -20,6 +20,7 @@ from device_agent.host.system import System
 
 _LOGIN_DEFS: Final = ("/etc/login.defs", "/usr/etc/login.defs")
 _AGE_FIELDS: Final = {"max_days": "PASS_MAX_DAYS", "min_days": "PASS_MIN_DAYS", "warn_days": "PASS_WARN_AGE"}
+_SSHD: Final = "/usr/sbin/sshd"
 _SHADOWED: Final = "x"
 _SHADOW_FIELDS: Final = ("password_accounts", "empty_passwords", "hash_algorithms", "weak_hashes", "never_expiring")
 _PAM_FIELDS: Final = ("quality_enforced", "minimum_length", "minimum_classes", "accepts_empty")
@@ -114,6 +115,11 @@ def _add_pam_fields(system: System, section: SectionBuilder) -> list[pam.PamModu
 def _add_lockout_fields(system: System, section: SectionBuilder, auth_modules: list[pam.PamModule]) -> None:
     with section.capture("lockout", "lockout_after", "lockout_seconds"):
         module, jail = pam.lockout_module(system, auth_modules), fail2ban.active_jail(system)
+        if module and system.path(_SSHD).exists():
+            ssh = sshd_config.read_settings(system)
+            section.add_gaps(ssh.global_gaps.gaps, "lockout")
+            if ssh.values.get("passwordauthentication", "yes") == "yes" and ssh.values.get("usepam", "no") != "yes":
+                module = {}  # sshd compares passwords itself, and the PAM module counts nothing
         lockouts = [lockout for lockout in (module, jail.value) if lockout]
         if not module:  # another lockout can only be stricter
             section.add_gaps(jail.gaps, "lockout", "lockout_after", "lockout_seconds")

@@ -28,6 +28,7 @@ _PWQUALITY: Final = "/etc/security/pwquality.conf"
 _PWQUALITY_LENGTH: Final = 8  # libpwquality's default
 _CRACKLIB_LENGTH: Final = 9
 _UNIX_LENGTH: Final = 6
+_PASSWDQC_MIN: Final = "disabled,24,11,8,7"
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,13 +110,13 @@ def password_quality(system: System, modules: list[PamModule]) -> PasswordQualit
     """
     module = next((module for module in modules if module.name in _QUALITY_MODULES and not module.is_optional), None)
     if module is None:
-        unix = next((module for module in modules if module.name == "pam_unix.so"), None)
-        length = _number(unix.value("minlen")) if unix is not None else None
-        return PasswordQuality(is_enforced=False, length=length or _UNIX_LENGTH, classes=0)
+        return _quality_of_unix(modules)
     if module.name == "pam_passwdqc.so":
-        return PasswordQuality(is_enforced=True, length=None, classes=None)
+        return PasswordQuality(is_enforced=True, length=_passwdqc_length(module), classes=None)
     settings = _pwquality(system) if module.name == "pam_pwquality.so" else {}
     options = {**settings, **dict(argument.split("=", 1) for argument in module.arguments if "=" in argument)}
+    if options.get("enforcing", "1") == "0":  # it only warns
+        return _quality_of_unix(modules)
     default = _PWQUALITY_LENGTH if module.name == "pam_pwquality.so" else _CRACKLIB_LENGTH
     length = _number(options.get("minlen"))
     # A positive credit makes the password shorter by as many characters; pam_cracklib gives one for each class.
@@ -123,12 +124,25 @@ def password_quality(system: System, modules: list[PamModule]) -> PasswordQualit
     credit = sum(_number(options.get(key, given)) or 0 for key in _CREDITS)
     # A negative credit requires characters of its class; `minclass` requires that many classes.
     classes = sum(1 for key in _CREDITS if options.get(key, "0").startswith("-"))
-    is_enforced = options.get("enforcing", "1") != "0"
+    effective = max(_UNIX_LENGTH, (default if length is None else length) - credit)
     return PasswordQuality(
-        is_enforced,
-        max(_UNIX_LENGTH, (default if length is None else length) - credit),
-        max(classes, _number(options.get("minclass")) or 0),
+        is_enforced=True, length=effective, classes=max(classes, _number(options.get("minclass")) or 0)
     )
+
+
+def _quality_of_unix(modules: list[PamModule]) -> PasswordQuality:
+    unix = next((module for module in modules if module.name == "pam_unix.so"), None)
+    length = _number(unix.value("minlen")) if unix is not None else None
+    return PasswordQuality(is_enforced=False, length=length or _UNIX_LENGTH, classes=0)
+
+
+def _passwdqc_length(module: PamModule) -> int | None:
+    """Returns the shortest length for any kind of password [passwdqc.conf(5)]; None where a file may set it."""
+    if module.value("config") is not None:
+        return None
+    words = (module.value("min") or _PASSWDQC_MIN).split(",")
+    lengths = [int(word) for word in words if re.fullmatch(r"[0-9]{1,6}", word)]
+    return min(lengths) if lengths and len(lengths) + words.count("disabled") == len(words) else None
 
 
 def _pwquality(system: System) -> dict[str, str]:

@@ -143,7 +143,7 @@ def _set(keyword: str, words: list[str], settings: SshdSettings, block: MatchBlo
         return
     if keyword == "port":
         settings.ports.append(value)
-    elif keyword in DEFAULTS:
+    elif keyword in DEFAULTS or keyword == "usepam":
         settings.of_file.setdefault(keyword, value)
 
 

@@ -36,6 +36,21 @@ def test_faillock_counts_failures_and_looks_before_the_password(stack: str, lock
 
 
 @pytest.mark.parametrize(
+    ("config", "locks"),
+    [
+        ("UsePAM yes\n", True),
+        ("UsePAM no\n", False),
+        ("Port 22\n", False),
+        ("UsePAM no\nPasswordAuthentication no\n", True),
+    ],
+)
+def test_a_lockout_of_pam_protects_an_ssh_server_that_asks_pam(config: str, locks: bool, tmp_path: Path) -> None:
+    stack = PREAUTH + UNIX + AUTHFAIL
+    files = {"/etc/pam.d/login": stack, "/etc/pam.d/sshd": stack, "/usr/sbin/sshd": "", "/etc/ssh/sshd_config": config}
+    assert access(tmp_path, files)["lockout"] == (["faillock"] if locks else [])
+
+
+@pytest.mark.parametrize(
     ("line", "accepts"),
     [
         ("auth required pam_unix.so nullok_secure", True),
@@ -57,9 +72,15 @@ def test_stacks_that_accept_an_empty_password(line: str, accepts: bool, tmp_path
         ("pam_pwquality.so minlen=12", 12),
         ("pam_pwquality.so minlen=12 dcredit=2", 10),
         ("pam_pwquality.so minlen=12 dcredit=-1", 12),
+        ("pam_pwquality.so minlen=12 enforcing=0", 6),
+        ("pam_passwdqc.so min=disabled,24,11,8,7", 7),
+        ("pam_passwdqc.so min=disabled,disabled,16,14,12", 12),
+        ("pam_passwdqc.so", 7),
+        ("pam_passwdqc.so config=/etc/passwdqc.conf", None),
+        ("pam_passwdqc.so min=disabled,x", None),
     ],
 )
-def test_positive_credits_make_a_password_shorter(module: str, length: int, tmp_path: Path) -> None:
+def test_the_shortest_password_that_a_module_takes(module: str, length: int | None, tmp_path: Path) -> None:
     files = {"/etc/pam.d/common-password": f"password requisite {module}\n"}
     assert access(tmp_path, files)["minimum_length"] == length
 
