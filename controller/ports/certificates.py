@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from typing import Protocol
 
 from controller.domain.identity.certificates import (
@@ -216,6 +217,13 @@ class RevocationMarks(Protocol):
         ...
 
 
+class RenewalRefusal(Enum):
+    """Why a registry enters no renewal."""
+
+    OVER = "over"  # the renewed certificate is revoked or has ended by now
+    KEY_USED = "key used"  # the key is in a certificate of another name
+
+
 class CertificateRegistry(Protocol):
     """Every certificate and enrolment token. A change that returned survives power loss."""
 
@@ -259,6 +267,10 @@ class CertificateRegistry(Protocol):
 
     async def revoke(self, serials: Sequence[str], at: float, reason: str) -> Sequence[Certificate]:
         """Revokes certificates; returns those that were not revoked before."""
+        ...
+
+    async def revoke_of(self, name: str, at: float, reason: str) -> Sequence[Certificate]:
+        """Revokes every certificate of a name that is valid at `at`, found and changed in one transaction."""
         ...
 
     async def revoked(self, issuer: str, after: float) -> Sequence[Certificate]:
@@ -316,11 +328,8 @@ class CertificateRegistry(Protocol):
         """
         ...
 
-    async def renew(self, certificate: Certificate, of: str) -> Certificate | None:
-        """Adds a renewal of the certificate with the serial `of`; returns an earlier certificate of the same key.
-
-        `None`: the key is in a certificate of another name.
-        """
+    async def renew(self, certificate: Certificate, of: str) -> Certificate | RenewalRefusal:
+        """Adds a renewal of the certificate with the serial `of`; returns an earlier certificate of the same key."""
         ...
 
     async def unrecorded(self, limit: int) -> Sequence[Certificate]:

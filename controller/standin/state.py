@@ -38,8 +38,8 @@ def digest(password: bytes, salt: bytes) -> bytes:
     return hashlib.sha256(password + salt).digest()
 
 
-_ALLOW_ALL = re.compile(r"^\s*\{\s*allow\s*,\s*all\s*\}\s*\.", re.MULTILINE)
-_ALLOW_LEGACY = re.compile(r"^\s*\{\s*allow\s*,\s*\{\s*security_profile\s*,\s*legacy\s*\}\s*\}\s*\.", re.MULTILINE)
+_ALLOW_ALL = re.compile(r"^[ \t]*\{\s*allow\s*,\s*all\s*\}\s*\.", re.MULTILINE)
+_ALLOW_LEGACY = re.compile(r"^[ \t]*\{\s*allow\s*,\s*\{\s*security_profile\s*,\s*legacy\s*\}\s*\}\s*\.", re.MULTILINE)
 
 
 @dataclass(slots=True)

@@ -63,6 +63,21 @@ def read_tail(path: Path, limit: int) -> str:
     return (content if start == 0 else content.partition(b"\n")[2]).decode(errors="replace")
 
 
+def read_lines(path: Path, limit: int, longest: int) -> Iterator[str]:
+    """Yields the lines of a large file, without reading more than `limit` bytes or a line of more than `longest`.
+
+    Raises:
+        FactsUnavailableError: it is larger, or has such a line.
+        OSError: it is missing or cannot be read.
+    """
+    with open_for_reading(path) as file:
+        while line := file.readline(longest + 1):
+            limit -= len(line)
+            if limit < 0 or len(line) > longest:
+                raise FactsUnavailableError(f"{path}: too large, or a line of more than {longest} bytes")
+            yield line.decode(errors="replace")
+
+
 def list_files(folder: Path, pattern: str = "*") -> list[Path]:
     """Returns the files of a folder whose names match, sorted; none when there is no such folder.
 

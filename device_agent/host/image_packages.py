@@ -3,16 +3,21 @@
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Final
 
 from device_agent.errors import FactsUnavailableError
+from device_agent.host.files import read_lines
 from schemas.safe_files import open_for_reading
 
 # Of SQLite, of the format of SUSE, and of Berkeley DB.
 _RPM_FILES: Final = ("rpmdb.sqlite", "rpmdb.sqlite-wal", "Packages.db", "Packages")
 _MAX_RPM_BYTES: Final = 512 * 1024 * 1024  # of a database that is copied
 _CHUNK: Final = 1024 * 1024
+MAX_DATABASE_BYTES: Final = 64 * 1024 * 1024  # of a database in text, of dpkg, apk or opkg
+MAX_DATABASE_LINE: Final = 256 * 1024  # bytes: one line may name all that a package depends on
+_FIELDS: Final = frozenset({"Package", "Status", "Version"})
 
 
 @contextmanager
@@ -39,15 +44,19 @@ def rpm_database_copy(database: Path) -> Iterator[str]:
 
 
 def dpkg_version(status: Path, name: str) -> str:
-    """Returns the version of an installed package in dpkg's `status` file; empty without one (OSError)."""
+    """Returns the version of an installed package in dpkg's `status` file; empty without one.
+
+    Raises:
+        FactsUnavailableError: it is too large.
+        OSError: it cannot be read.
+    """
     fields: dict[str, str] = {}
-    with status.open(errors="replace") as lines:
-        for line in (*lines, "\n"):
-            key, colon, value = line.partition(": ")
-            if colon:
-                fields.setdefault(key, value.strip())
-            elif line == "\n":
-                if fields.get("Package") == name and fields.get("Status", "").endswith(" installed"):
-                    return fields.get("Version", "")
-                fields = {}
+    for line in chain(read_lines(status, MAX_DATABASE_BYTES, MAX_DATABASE_LINE), "\n"):
+        key, colon, value = line.partition(": ")
+        if colon and key in _FIELDS:
+            fields.setdefault(key, value.strip())
+        elif line == "\n":
+            if fields.get("Package") == name and fields.get("Status", "").endswith(" installed"):
+                return fields.get("Version", "")
+            fields = {}
     return ""

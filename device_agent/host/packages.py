@@ -8,8 +8,8 @@ from typing import Final
 
 from device_agent.errors import FactsUnavailableError
 from device_agent.host.execute import ExecuteError, run
-from device_agent.host.files import list_files
-from device_agent.host.image_packages import dpkg_version, rpm_database_copy
+from device_agent.host.files import list_files, read_lines
+from device_agent.host.image_packages import MAX_DATABASE_BYTES, MAX_DATABASE_LINE, dpkg_version, rpm_database_copy
 from device_agent.host.os_release import read_os_release
 from device_agent.host.system import System
 
@@ -179,12 +179,11 @@ def _database_version(path: Path | None, name_key: str, version_key: str, name: 
     current = ""
     if path is None:
         return ""
-    with path.open(errors="replace") as lines:
-        for line in lines:
-            if line.startswith(name_key):
-                current = line[len(name_key) :].strip()
-            elif line.startswith(version_key) and current == name:
-                return line[len(version_key) :].strip()
+    for line in read_lines(path, MAX_DATABASE_BYTES, MAX_DATABASE_LINE):
+        if line.startswith(name_key):
+            current = line[len(name_key) :].strip()
+        elif line.startswith(version_key) and current == name:
+            return line[len(version_key) :].strip()
     return ""
 
 

@@ -1,10 +1,12 @@
 """Revocations that isolate the controller itself, or more devices than one person or one list may isolate."""
 
+import base64
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from controller.adapters.sqlite.certificates import SqliteCertificateRegistry
 from controller.domain.audit_kinds import AuditKind
@@ -15,8 +17,12 @@ from controller.domain.guards.blast_radius import BlastRadius, BlastRadiusLimits
 from controller.domain.guards.guards import FleetGuards, ProtectionRules
 from controller.domain.identity.certificates import Certificate, CertificateKind, validity
 from controller.domain.policy.model import ContainmentLevel
+from controller.ports.messages import IncomingMessage
 from controller.service.containment.operator_actions import OperatorLimits
 from controller.service.identity.services import IdentityServices
+from device_agent.identity.keypair import make_csr, sign
+from schemas.enrolment import RenewRequest, RenewResponse, renewal_bytes
+from schemas.topics import DownChannel, UpChannel, down, up
 from tests.support.api import Api, report_message
 from tests.support.api import api as open_api
 from tests.support.controller_harness import START
@@ -253,3 +259,87 @@ def test_a_device_in_the_window_counts_once_and_new_ones_have_a_pool_of_their_ow
     waits = FleetGuards(BlastRadius(bounds, {}, 1), 5, began_at=now - 9 * DAY)
     assert set(why_not_isolated([old[0], *new], waits, set(), now)) == {"d0"}
     assert why_not_isolated(old, FleetGuards(fleet=5), set(), now) == {}, "without limits there is none"
+
+
+# What is under way while certificates are revoked
+
+
+@pytest.mark.parametrize("how", ["before the write", "before the certificate is made"])
+async def test_a_renewal_that_is_under_way_does_not_survive_the_revocation(
+    api: Api, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """Finding: a thief's renewal of that moment stayed valid, and could readmit the device by itself."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    present = await _issue_for(api, "edge-1", key)
+    api.harness.clock.at = present.renewable_from + 1
+    registry, revocation = SqliteCertificateRegistry, _identity(api).revocation
+    of, renew, done = registry.of, registry.renew, list[str]()
+
+    async def revoke() -> None:
+        if not done:
+            done.append(how)
+            await revocation.revoke_device("edge-1", "operator:ada", "key_compromise", "stolen")
+            api.harness.clock.at += 0.005
+
+    async def late_of(self: SqliteCertificateRegistry, name: str) -> tuple[Certificate, ...]:
+        found = await of(self, name)
+        if how == "before the certificate is made":
+            await revoke()
+        return found
+
+    async def late_renew(self: SqliteCertificateRegistry, made: Certificate, serial: str) -> Any:
+        await revoke()
+        return await renew(self, made, serial)
+
+    monkeypatch.setattr(registry, "of", late_of)
+    monkeypatch.setattr(registry, "renew", late_renew)
+    answer = await _renew(api, present, key)
+    assert (answer.certificate, answer.refused) == (None, "certificate_over")
+    monkeypatch.undo()
+    await _pass(api)
+    assert all(one.revoked_at is not None for one in await _identity(api).certificates.registry.of("edge-1"))
+    assert is_held_by_revocation(api.harness.fleet.devices["edge-1"])
+
+
+async def test_what_was_renewed_just_before_is_revoked_with_the_rest(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    key = ec.generate_private_key(ec.SECP256R1())
+    present = await _issue_for(api, "edge-1", key)
+    api.harness.clock.at = present.renewable_from + 1
+    registry = SqliteCertificateRegistry
+    of, done = registry.of, list[str]()
+
+    async def late_of(self: SqliteCertificateRegistry, name: str) -> tuple[Certificate, ...]:
+        found = await of(self, name)
+        if not done:
+            done.append(name)
+            assert (await _renew(api, present, key)).certificate
+        return found
+
+    monkeypatch.setattr(registry, "of", late_of)
+    await _revoke(api, "devices/edge-1")
+    monkeypatch.undo()
+    held = await _identity(api).certificates.registry.of("edge-1")
+    assert [one.revoked_at is not None for one in held] == [True, True]
+
+
+async def _issue_for(api: Api, name: str, key: ec.EllipticCurvePrivateKey) -> Certificate:
+    certificates = _identity(api).certificates
+    made = certificates.sign_client(certificates.authority.read(request_for(name, key)), (), "token:t1")
+    await certificates.registry.add(made)
+    return made
+
+
+async def _renew(api: Api, present: Certificate, key: ec.EllipticCurvePrivateKey) -> RenewResponse:
+    """As a device asks for it, signed with its present key."""
+    csr = make_csr(ec.generate_private_key(ec.SECP256R1()), present.name)
+    proof = base64.b64encode(sign(key, renewal_bytes(present.name, present.serial, csr))).decode()
+    request = RenewRequest(device_id=present.name, serial=present.serial, csr=csr, proof=proof)
+    message = IncomingMessage(
+        up(present.name, UpChannel.RENEW), request.model_dump_json().encode(), 1,
+        retain=False, dup=False, ticket=1, received_at=0.0,
+    )  # fmt: skip
+    await api.harness.ingest.process_batch([message])
+    await _identity(api).renewals.run_once()
+    topic = down(present.name, DownChannel.CERTIFICATE)
+    told = [payload for where, payload in api.harness.link.sent if where == topic]
+    return RenewResponse.model_validate_json(told[-1])

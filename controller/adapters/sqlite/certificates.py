@@ -7,7 +7,7 @@ from typing import Any, Final
 from controller.adapters.sqlite.store import SqliteStore
 from controller.domain.identity.certificates import Certificate, CertificateKind, RevocationStatus
 from controller.domain.identity.enrolment import EnrolmentToken, check_enrolment
-from controller.ports.certificates import CertificateConflictError, CertificateRegistry, EnrolmentResult
+from controller.ports.certificates import CertificateConflictError, CertificateRegistry, EnrolmentResult, RenewalRefusal
 from controller.ports.errors import StoreError, UnknownRowError
 
 _COLUMNS: Final = "serial, issuer, kind, name, start_at, end_at, issued_at, origin, key, pem, revoked_at, reason"
@@ -82,15 +82,12 @@ class SqliteCertificateRegistry(CertificateRegistry):
         return await self._store.read(query)
 
     async def revoke(self, serials: Sequence[str], at: float, reason: str) -> Sequence[Certificate]:
+        return await self._store.write(lambda db: _revoke(db, serials, at, reason))
+
+    async def revoke_of(self, name: str, at: float, reason: str) -> Sequence[Certificate]:
         def change(db: sqlite3.Connection) -> list[Certificate]:
-            done = []
-            for serial in serials:
-                marked = "UPDATE certificates SET revoked_at = ?, reason = ? WHERE serial = ? AND revoked_at IS NULL"
-                if db.execute(marked, (at, reason, serial)).rowcount:
-                    found = _one(db, f"{_SELECT} WHERE serial = ?", (serial,))
-                    assert found is not None
-                    done.append(found)
-            return done
+            valid = [one.serial for one in _of(db, name) if one.is_valid(at)]
+            return _revoke(db, valid, at, reason)
 
         return await self._store.write(change)
 
@@ -201,14 +198,17 @@ class SqliteCertificateRegistry(CertificateRegistry):
 
         return await self._store.write(change)
 
-    async def renew(self, certificate: Certificate, of: str) -> Certificate | None:
-        def change(db: sqlite3.Connection) -> Certificate | None:
-            for one in _of(db, certificate.name):
+    async def renew(self, certificate: Certificate, of: str) -> Certificate | RenewalRefusal:
+        def change(db: sqlite3.Connection) -> Certificate | RenewalRefusal:
+            held = _of(db, certificate.name)
+            if not any(one.serial == of and one.is_valid(certificate.issued_at) for one in held):
+                return RenewalRefusal.OVER
+            for one in held:
                 if one.key == certificate.key and one.origin == f"renewal:{of}" and one.revoked_at is None:
                     return one
             others = "SELECT 1 FROM certificates WHERE key = ? AND name <> ?"
             if db.execute(others, (certificate.key, certificate.name)).fetchone():
-                return None
+                return RenewalRefusal.KEY_USED
             _add(db, certificate)
             return certificate
 
@@ -276,6 +276,18 @@ def _conflict(one: Certificate, other: Certificate) -> str:
 
 def _of(db: sqlite3.Connection, name: str) -> tuple[Certificate, ...]:
     return tuple(_certificate(row) for row in db.execute(f"{_SELECT} WHERE name = ? ORDER BY issued_at", (name,)))
+
+
+def _revoke(db: sqlite3.Connection, serials: Sequence[str], at: float, reason: str) -> list[Certificate]:
+    """Returns those that were not revoked before."""
+    done = []
+    for serial in serials:
+        marked = "UPDATE certificates SET revoked_at = ?, reason = ? WHERE serial = ? AND revoked_at IS NULL"
+        if db.execute(marked, (at, reason, serial)).rowcount:
+            found = _one(db, f"{_SELECT} WHERE serial = ?", (serial,))
+            assert found is not None
+            done.append(found)
+    return done
 
 
 def _one(db: sqlite3.Connection, text: str, values: tuple[Any, ...]) -> Certificate | None:

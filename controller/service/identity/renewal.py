@@ -8,7 +8,12 @@ from typing import Final
 
 from controller.domain.events import CloneSuspected
 from controller.domain.identity.certificates import Certificate, CertificateKind
-from controller.ports.certificates import AuthorityError, CertificateRequest, CertificateRequestRefusedError
+from controller.ports.certificates import (
+    AuthorityError,
+    CertificateRequest,
+    CertificateRequestRefusedError,
+    RenewalRefusal,
+)
 from controller.ports.errors import StoreError
 from controller.ports.log import Log
 from controller.ports.messages import Messages
@@ -24,6 +29,7 @@ AT_ONCE: Final = 64  # requests processed at a time
 MAX_VALID: Final = 8
 EVERY_WITH_ENOUGH: Final = 86_400.0  # seconds
 ANSWER_EXPIRY: Final = 600  # seconds; by then the device has sent its request again
+_OVER: Final = "the present certificate is expired or revoked: an operator has to approve a new enrolment"
 
 
 class RenewalService:
@@ -82,7 +88,9 @@ class RenewalService:
         self._check(device_id, request, wanted, held, certificates)
         made = certificates.sign_client(wanted, held, f"renewal:{request.serial}")
         given = await certificates.registry.renew(made, request.serial)
-        if given is None:
+        if given is RenewalRefusal.OVER:
+            raise CertificateRequestRefusedError("certificate_over", _OVER)
+        if given is RenewalRefusal.KEY_USED:
             raise CertificateRequestRefusedError("key_used", "this key is in a certificate of another device")
         certificates.on_changed(device_id)
         if given.serial == made.serial and any(one.origin == given.origin for one in held):
@@ -115,8 +123,7 @@ class RenewalService:
                 "certificate_unknown", "the present certificate is not in the registry"
             )
         if not present.is_valid(now):
-            text = "the present certificate is expired or revoked: an operator has to approve a new enrolment"
-            raise CertificateRequestRefusedError("certificate_over", text)
+            raise CertificateRequestRefusedError("certificate_over", _OVER)
         if wanted.key == present.key or any(
             one.key == wanted.key and one.origin != f"renewal:{request.serial}" for one in held
         ):

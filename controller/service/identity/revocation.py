@@ -1,7 +1,7 @@
 """Revocation: the registry decides, and the states of devices follow it, also after a crash."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -62,8 +62,7 @@ class RevocationService:
     async def revoke_device(self, device_id: str, by: str, reason: str, why: str) -> Sequence[Certificate]:
         """Revokes every valid certificate of a device; returns those that were revoked."""
         now = self._fleet.clock.now()
-        held = await self._registry.of(device_id)
-        return await self.revoke([one.serial for one in held if one.is_valid(now)], by, reason, why)
+        return await self._revoke_and_isolate(self._registry.revoke_of(device_id, now, reason), by, why)
 
     async def revoke(self, serials: Sequence[str], by: str, reason: str, why: str) -> Sequence[Certificate]:
         """Revokes certificates as a person ordered: in the registry, in the list, then the devices are isolated.
@@ -71,8 +70,14 @@ class RevocationService:
         `reason` is the reason in the list, `why` is for people. After a crash the next pass completes it. The caller
         has checked how many devices this person may contain.
         """
+        now = self._fleet.clock.now()
+        return await self._revoke_and_isolate(self._registry.revoke(serials, now, reason), by, why)
+
+    async def _revoke_and_isolate(
+        self, revoking: Awaitable[Sequence[Certificate]], by: str, why: str
+    ) -> Sequence[Certificate]:
         async with self._lock:
-            done = await self._revoke(serials, reason)
+            done = await self._publish(await revoking)
             for name, cause in _causes(done, by, why).items():
                 if name != self._fleet.own_id:
                     await self._isolate(name, cause, counts=False)
@@ -81,12 +86,12 @@ class RevocationService:
     async def revoke_listed(self, serials: Sequence[str], why: str) -> Sequence[Certificate]:
         """Revokes what a list of another authority names; the devices are isolated within the guards' limits."""
         async with self._lock:
-            done = await self._revoke(serials, "unspecified")
+            now = self._fleet.clock.now()
+            done = await self._publish(await self._registry.revoke(serials, now, "unspecified"))
             await self._follow(_causes(done, "list", why))
         return done
 
-    async def _revoke(self, serials: Sequence[str], reason: str) -> Sequence[Certificate]:
-        done = await self._registry.revoke(serials, self._fleet.clock.now(), reason)
+    async def _publish(self, done: Sequence[Certificate]) -> Sequence[Certificate]:
         if not done:
             return done
         # Reports signed with them are rejected from now on, before the broker has the list.

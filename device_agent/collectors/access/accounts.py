@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from typing import Final, TypeVar
 
 from device_agent.errors import FactsUnavailableError
+from device_agent.host.files import read_lines
 from device_agent.host.system import System
 
 T = TypeVar("T")
 _MAX_ACCOUNTS: Final = 20_000  # lines of each file
-_MAX_LINE: Final = 4096  # characters
+_MAX_LINE: Final = 4096  # characters, or bytes of a file
+_MAX_BYTES: Final = 16 * 1024 * 1024
 _ALGORITHMS: Final = {
     "y": "yescrypt", "gy": "gost-yescrypt", "7": "scrypt", "6": "sha512", "5": "sha256", "2a": "bcrypt",
     "2b": "bcrypt", "2x": "bcrypt", "2y": "bcrypt", "1": "md5", "md5": "sunmd5", "3": "nthash", "sha1": "sha1",
@@ -77,8 +79,7 @@ def shadow_entries(system: System) -> list[ShadowEntry]:
 
 
 def _entries(system: System, path: str, parse: Callable[[str], T | None]) -> Iterator[T]:
-    with system.path(path).open(errors="replace") as file:
-        yield from parse_lines(file, parse)
+    yield from parse_lines(read_lines(system.path(path), _MAX_BYTES, _MAX_LINE), parse)
 
 
 def parse_passwd_line(line: str) -> PasswdEntry | None:

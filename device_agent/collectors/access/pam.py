@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,6 +22,7 @@ _ACCEPT_EMPTY: Final = frozenset({"nullok", "nullok_secure"})
 _LOGIN_SERVICES: Final = ("login", "sshd")
 _COUNTING: Final = frozenset({"authfail", "authsucc"})
 _MAX_DEPTH: Final = 8
+_MAX_LINES: Final = 5_000  # of one service, with the files that it includes, each time
 _LINE: Final = re.compile(r"^\s*-?(auth|account|password|session)\s+(\[[^\]]*\]|\S+)\s+(\S+)\s*(.*)$")
 _INCLUDE: Final = re.compile(r"^\s*@include\s+(\S+)")
 _CREDITS: Final = ("dcredit", "ucredit", "lcredit", "ocredit")
@@ -76,27 +78,29 @@ def service_stack(system: System, kind: str, service: str) -> list[PamModule]:
     """Returns the modules of one service, included files in place.
 
     Raises:
-        FactsUnavailableError: files are included too deeply.
+        FactsUnavailableError: files are included too deeply, or too often.
         OSError: a file cannot be read.
     """
-    return [module for module in _modules(system, service, 0) if module.kind == kind]
+    return [module for module in _modules(system, service, 0, count()) if module.kind == kind]
 
 
 def _file_of(system: System, name: str) -> Path | None:
     return next((path for folder in _FOLDERS if (path := system.path(f"{folder}/{name}")).is_file()), None)
 
 
-def _modules(system: System, name: str, depth: int) -> Iterator[PamModule]:
+def _modules(system: System, name: str, depth: int, lines: "count[int]") -> Iterator[PamModule]:
     file = _file_of(system, name)
     if file is None or "/" in name:
         return  # PAM refuses a login through a missing file
     if depth > _MAX_DEPTH:
         raise FactsUnavailableError(f"the PAM file {name} is included too deeply")
     for line in read_text(file).replace("\\\n", " ").splitlines():
+        if next(lines) >= _MAX_LINES:
+            raise FactsUnavailableError(f"the PAM files of one service have more than {_MAX_LINES} lines")
         if include := _INCLUDE.match(line):
-            yield from _modules(system, include[1], depth + 1)
+            yield from _modules(system, include[1], depth + 1, lines)
         elif (match := _LINE.match(line)) and match[2] in {"include", "substack"}:
-            yield from (module for module in _modules(system, match[3], depth + 1) if module.kind == match[1])
+            yield from (module for module in _modules(system, match[3], depth + 1, lines) if module.kind == match[1])
         elif match:
             arguments = tuple(match[4].partition("#")[0].split())
             yield PamModule(match[1], Path(match[3]).name, arguments, is_optional=match[2] == "optional")

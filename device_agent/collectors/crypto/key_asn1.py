@@ -4,6 +4,9 @@ import struct
 from dataclasses import dataclass
 from typing import Final
 
+from device_agent.errors import FactsUnavailableError
+
+_MAX_STRUCTURES: Final = 256  # looked at in one file
 MAX_BITS: Final = 65_536  # larger sizes are reported as this
 _RSA: Final = frozenset({"1.2.840.113549.1.1.1", "1.2.840.113549.1.1.10"})
 _EC: Final = "1.2.840.10045.2.1"
@@ -86,6 +89,12 @@ class DerReader:
         self._at = at + length
         return data[at : at + length]
 
+    def read_whole(self) -> bytes:
+        """Returns the next element with its tag and length (ValueError as `read_element`)."""
+        start = self._at
+        self.read_element()
+        return self._data[start : self._at]
+
     def sequence(self) -> "DerReader":
         """Enters the next element, a SEQUENCE."""
         return DerReader(self.read_element(_SEQUENCE))
@@ -104,18 +113,20 @@ def read_asn1_keys(data: bytes, limit: int) -> list[KeyFormat]:
         return [KeyFormat("pkcs12")]
     keys: list[KeyFormat] = []
     reader = DerReader(data)
-    while reader.peek() == _SEQUENCE and len(keys) < limit:
-        whole = reader.rest
+    for _ in range(_MAX_STRUCTURES):
+        if reader.peek() != _SEQUENCE or len(keys) >= limit:
+            return keys
         try:
-            reader.read_element()
+            whole = reader.read_whole()
+        except ValueError:  # the last one: it has no end
+            return [*keys, KeyFormat("der")] if _begins_like_a_key(reader.rest) else keys
+        try:
             key = read_asn1_key(whole)
         except ValueError:
             key = KeyFormat("der") if _begins_like_a_key(whole) else None
         if key is not None:
             keys.append(key)
-        if len(reader.rest) == len(whole):
-            break
-    return keys
+    raise FactsUnavailableError(f"more than {_MAX_STRUCTURES} structures")
 
 
 def _begins_like_a_key(data: bytes) -> bool:

@@ -34,9 +34,9 @@ _SECURITY_KEY: Final = b"sk-"  # the file holds a handle that only the security 
 _PUTTY: Final = b"PuTTY-User-Key-File-"
 _SSH2: Final = b"---- BEGIN SSH2 ENCRYPTED PRIVATE KEY ----"
 _SSH1: Final = b"SSH PRIVATE KEY FILE FORMAT 1."
-_PEM_ENCRYPTED: Final = re.compile(rb"^\s*Proc-Type:\s*4,\s*ENCRYPTED\s*$", re.MULTILINE)
+_PEM_ENCRYPTED: Final = re.compile(rb"^[ \t]*Proc-Type:[ \t]*4,[ \t]*ENCRYPTED[ \t\r]*$", re.MULTILINE)
 _PEM_CIPHER: Final = re.compile(
-    rb"^\s*DEK-Info:\s*(AES|DES|CAMELLIA|ARIA|SEED|SM4|BF|CAST5?|IDEA|RC2|RC4)(?:-[A-Z0-9-]+)?,",
+    rb"^[ \t]*DEK-Info:[ \t]*(AES|DES|CAMELLIA|ARIA|SEED|SM4|BF|CAST5?|IDEA|RC2|RC4)(?:-[A-Z0-9-]+)?,",
     re.MULTILINE | re.IGNORECASE,
 )
 _WIREGUARD: Final = re.compile(rb"^[ \t]*PrivateKey[ \t]*=[ \t]*([^\s#]+)", re.MULTILINE | re.IGNORECASE)
@@ -74,7 +74,8 @@ def _keys(data: bytes, gaps: GapRecorder) -> Iterator[KeyFormat]:
     elif data.startswith(b"\0\0\0"):
         yield from _dropbear(data)
     elif data[:1] == b"\x30":
-        yield from read_asn1_keys(data, MAX_KEYS + 1)
+        with gaps.capture():
+            yield from read_asn1_keys(data, MAX_KEYS + 1)
     elif data.lstrip()[:1] in (b"{", b"[") and (document := _json(data)) is not None:
         yield from _json_keys(document)
     else:

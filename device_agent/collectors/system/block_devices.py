@@ -139,5 +139,5 @@ def cipher_in_table(text: str) -> str | None:
 
 def cipher_in_status(text: str) -> str | None:
     """Returns the cipher in the output of `cryptsetup status`."""
-    match = re.search(r"^\s*cipher:\s*(\S+)", text, re.MULTILINE)
+    match = re.search(r"^[ \t]*cipher:[ \t]*(\S+)", text, re.MULTILINE)
     return match[1] if match else None

@@ -6,11 +6,13 @@ answers to errors.
 
 import asyncio
 import base64
+import json
 import ssl
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, Generic, Literal, Self, TypeVar
+from urllib.parse import quote, quote_plus
 
 import httpx
 import stamina
@@ -184,7 +186,8 @@ class EmqxHttpClient:
             raise ValueError(f"between 1 and {MAX_ADDRESSES} EMQX API addresses are needed")
         self._limits = limits or HttpLimits()
         self._clock = clock
-        self._secret = secret
+        # Basic authentication has the secret in base64 after the key.
+        self._secrets = (*_forms(f"{key}:{secret}"), *_forms(secret)) if secret else ()
         self._favourite = self.addresses[0]
         self._resting: dict[str, float] = {}
         self._slots = PrioritySemaphore(self._limits.at_once)
@@ -307,15 +310,15 @@ class EmqxHttpClient:
             async with asyncio.timeout(seconds):
                 status, kind, raw = await self._send(request, base)
         except (httpx.ConnectError, httpx.ConnectTimeout) as e:
-            raise _NotSentError(f"{text}: no connection ({self._describe(e)})") from e
+            raise _NotSentError(f"{text}: no connection ({self._describe(e, request)})") from e
         except (TimeoutError, httpx.TimeoutException) as e:
             raise _TimedOutError(f"{text}: no answer in time ({type(e).__name__})") from e
         except (httpx.RemoteProtocolError, httpx.DecodingError) as e:
-            raise BrokerAnswerError(f"{text}: broken answer ({self._describe(e)})") from e
+            raise BrokerAnswerError(f"{text}: broken answer ({self._describe(e, request)})") from e
         except httpx.HTTPError as e:
-            raise BrokerUnreachableError(f"{text}: {self._describe(e)}") from e
-        # An error page may echo the request's credentials: the secret must not get into any text.
-        body = raw.replace(self._secret.encode(), b"***") if self._secret and status >= 400 else raw
+            raise BrokerUnreachableError(f"{text}: {self._describe(e, request)}") from e
+        # An error page may echo the request's credentials: they must not get into any text.
+        body = self._without_secrets(raw.decode("latin-1"), request).encode("latin-1") if status >= 400 else raw
         data = response_data(text, request.path, status, kind, body, is_text=request.is_text)
         if data is None and request.method == "GET":
             raise BrokerAnswerError(f"{text}: an empty answer")
@@ -350,9 +353,26 @@ class EmqxHttpClient:
         finally:
             await response.aclose()
 
-    def _describe(self, error: Exception) -> str:
-        text = str(error) or type(error).__name__
-        return text.replace(self._secret, "***") if self._secret else text
+    def _describe(self, error: Exception, request: ApiRequest[Any]) -> str:
+        return self._without_secrets(str(error) or type(error).__name__, request)
+
+    def _without_secrets(self, text: str, request: ApiRequest[Any]) -> str:
+        """Replaces the credentials of this request in each form in which an answer may quote them."""
+        for secret in (*self._secrets, *_forms(request.bearer)):
+            text = text.replace(secret, "***")
+        return text
+
+
+def _forms(secret: str) -> tuple[str, ...]:
+    """Returns a secret as such, in JSON, in a URL and in base64, as UTF-8 seen byte by byte; longest first."""
+    if not secret:
+        return ()
+    raw = secret.encode()
+    in_json = {json.dumps(secret, ensure_ascii=is_ascii)[1:-1] for is_ascii in (True, False)}
+    forms = {raw.decode("latin-1"), quote(secret, safe=""), quote_plus(secret), *in_json}
+    forms |= {text.replace("/", "\\/") for text in in_json}
+    forms |= {encode(raw).decode().rstrip("=") for encode in (base64.b64encode, base64.urlsafe_b64encode)}
+    return tuple(sorted(forms, key=len, reverse=True))
 
 
 def _is_repeatable(request: ApiRequest[Any], error: BrokerError) -> bool:
