@@ -306,20 +306,22 @@ async def test_what_was_renewed_just_before_is_revoked_with_the_rest(api: Api, m
     present = await _issue_for(api, "edge-1", key)
     api.harness.clock.at = present.renewable_from + 1
     registry = SqliteCertificateRegistry
-    of, done = registry.of, list[str]()
+    of, busy = registry.of, list[str]()
 
     async def late_of(self: SqliteCertificateRegistry, name: str) -> tuple[Certificate, ...]:
         found = await of(self, name)
-        if not done:
-            done.append(name)
+        if not busy:
+            busy.append(name)  # the renewal itself reads too
             assert (await _renew(api, present, key)).certificate
+            busy.clear()
         return found
 
     monkeypatch.setattr(registry, "of", late_of)
     await _revoke(api, "devices/edge-1")
     monkeypatch.undo()
     held = await _identity(api).certificates.registry.of("edge-1")
-    assert [one.revoked_at is not None for one in held] == [True, True]
+    assert len(held) > 1
+    assert all(one.revoked_at is not None for one in held)
 
 
 async def _issue_for(api: Api, name: str, key: ec.EllipticCurvePrivateKey) -> Certificate:

@@ -17,9 +17,12 @@ from device_agent.errors import FactsUnavailableError
 from device_agent.host.system import System
 
 _TABLES: Final = (("tcp", "tcp"), ("tcp", "tcp6"), ("udp", "udp"), ("udp", "udp6"))
-_LISTENING: Final = {"tcp": "0A", "udp": "07"}  # TCP_LISTEN; UDP sockets that are bound and not connected
+_LITE_TABLES: Final = (("udp", "udplite"), ("udp", "udplite6"))  # UDP-Lite is listed as UDP
+# TCP_LISTEN; UDP sockets that are bound and not connected
+_LISTENING: Final = {"tcp": "0A", "udp": "07"}
 _SOCKET: Final = re.compile(r"^socket:\[(\d+)\]$")
-# A UDP socket on an ephemeral port mostly belongs to a client request: it counts when it outlives this time.
+# A UDP socket on an ephemeral port mostly belongs to a client request: it counts when the port is bound after this time
+# too, be it anew.
 _LINGER_SECONDS: Final = 0.5
 _DEFAULT_EPHEMERAL: Final = (32768, 60999)
 _MAX_PROCESS_NAME: Final = 64
@@ -33,18 +36,24 @@ class _ListeningSocket:
     port: int
     inode: int
 
+    @property
+    def endpoint(self) -> tuple[str, str, int]:
+        return self.proto, self.address, self.port
+
 
 def collect(system: System, changes: ChangeTracker | None = None) -> Section:
     """Collects the `sockets` section, with the changes since the previous scan if there is a tracker.
 
     Process names of other users' programs need root and are empty without it.
     """
-    sockets = _read(system)
+    tables = (*_TABLES, *_LITE_TABLES)
+    sockets = _read(system, tables)
     low, high = _ephemeral(system)
     ephemeral = {s for s in sockets if s.proto == "udp" and low <= s.port <= high}
     if ephemeral and system.is_live:
         time.sleep(_LINGER_SECONDS)
-        sockets -= ephemeral - _read(system)
+        endpoints = {s.endpoint for s in ephemeral}
+        sockets = (sockets - ephemeral) | {s for s in _read(system, tables) if s.endpoint in endpoints}
     processes = _process_names(system, {s.inode for s in sockets})
     entries = sorted({(s.proto, s.port, s.address, processes.get(s.inode, "")) for s in sockets})
     interfaces = addresses(system)
@@ -96,10 +105,10 @@ def _line(entry: Mapping[str, Any]) -> str:
     return f"{entry['proto']} {address}:{entry['port']} {entry['process']}".rstrip()
 
 
-def _read(system: System) -> set[_ListeningSocket]:
+def _read(system: System, tables: Iterable[tuple[str, str]] = _TABLES) -> set[_ListeningSocket]:
     sockets: set[_ListeningSocket] = set()
     has_table = False
-    for proto, table in _TABLES:
+    for proto, table in tables:
         path = system.path(f"/proc/net/{table}")
         if path.exists():
             has_table = True
