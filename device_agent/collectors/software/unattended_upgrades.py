@@ -43,12 +43,25 @@ _CRON: Final = (
     "/etc/periodic/weekly/*",
     "/etc/cron.d/*",
 )
+_CRON_OF_OTHERS: Final = (
+    *("/etc/crontab", "/var/spool/cron/*", "/var/spool/cron/tabs/*"),
+    *(f"/etc/cron.{often}/*" for often in ("hourly", "daily", "weekly", "monthly")),
+)
 _CRON_DAEMONS: Final = frozenset({"cron", "crond", "cronie", "dcron", "fcron", "anacron"})
 _CRON_STARTS: Final = (
     *("/etc/runlevels/*", "/etc/rc.d", "/etc/rc[2-5].d", "/etc/init.d", "/etc/systemd/system/*.wants"),
 )
 _YES: Final = frozenset({"yes", "true", "1", "on"})
 _UPGRADERS: Final = frozenset({"apk", "opkg"})
+_COMMANDS: Final = {
+    **dict.fromkeys(
+        ("apt", "apt-get", "aptitude"), frozenset({"upgrade", "dist-upgrade", "full-upgrade", "safe-upgrade"})
+    ),
+    **dict.fromkeys(
+        ("dnf", "dnf5", "yum", "microdnf"), frozenset({"upgrade", "update", "upgrade-minimal", "update-minimal"})
+    ),
+    "zypper": frozenset({"up", "update", "patch", "dup", "dist-upgrade"}),
+}
 _SIMULATED: Final = frozenset({"-s", "--simulate", "--dry-run", "--noaction"})
 
 
@@ -56,15 +69,34 @@ def is_unattended(system: System, scheme: str) -> bool:
     """Whether the package manager's own mechanism (or a cron job for apk and opkg) installs updates.
 
     Raises:
-        FactsUnavailableError: a configuration was not understood.
+        FactsUnavailableError: a configuration was not understood, or a cron job of the operator's upgrades packages.
         OSError, ExecuteError: it cannot be read, or systemd does not answer.
     """
-    if scheme == "deb":
-        return _apt(system)
-    if scheme == "rpm":
-        manager = package_manager(system, scheme)
-        return {"dnf": _dnf, "zypper": _zypper, "rpm-ostree": _rpm_ostree}[manager](system)
-    return _cron_upgrades(system)
+    if scheme not in {"deb", "rpm"}:
+        return _cron_upgrades(system)
+    manager = package_manager(system, scheme) if scheme == "rpm" else "apt"
+    if {"apt": _apt, "dnf": _dnf, "zypper": _zypper, "rpm-ostree": _rpm_ostree}[manager](system):
+        return True
+    if _cron_runs(system):
+        _refuse_own_jobs(system)
+    return False
+
+
+def _refuse_own_jobs(system: System) -> None:
+    """Raises FactsUnavailableError for a cron job that upgrades packages: whether it has an effect is not known."""
+    gaps = GapRecorder()
+    for file, text in matching_files(system, (*_CRON, *_CRON_OF_OTHERS), gaps):
+        if file not in {*_APT_CRON, *_ZYPPER_CRON} and any(map(_upgrades_by_command, text.splitlines())):
+            raise FactsUnavailableError(f"a cron job upgrades packages, and its effect is not known ({file})")
+    _raise_gaps(gaps.gaps)
+
+
+def _upgrades_by_command(line: str) -> bool:
+    words = [word.rpartition("/")[2] for word in re.split(r"[\s;&|()'\"`]+", line.partition("#")[0])]
+    if _SIMULATED.intersection(words):
+        return False
+    is_command = any(not _COMMANDS.get(word, frozenset()).isdisjoint(words) for word in words)
+    return is_command or not {"unattended-upgrade", "unattended-upgrades"}.isdisjoint(words)
 
 
 def _raise_gaps(gaps: Iterable[ReadingGap]) -> None:

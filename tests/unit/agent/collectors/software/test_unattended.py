@@ -118,6 +118,39 @@ def test_a_masked_timer_starts_nothing(tmp_path: Path, timer: str, folder: str) 
     assert unattended_upgrades.is_unattended(system, "deb") is False
 
 
+OFF: dict[str, Any] = {"/etc/apt/apt.conf.d/20auto-upgrades": "", "/etc/rc2.d/S01cron": ""}
+
+
+@pytest.mark.parametrize(
+    ("file", "line"),
+    [
+        ("/etc/crontab", "0 3 * * * root /usr/bin/unattended-upgrade -v"),
+        ("/etc/cron.d/updates", "0 3 * * * root apt-get update && apt-get -y upgrade"),
+        ("/etc/cron.daily/own", "#!/bin/sh\n(apt-get update; apt-get -qy dist-upgrade) >/dev/null"),
+        ("/var/spool/cron/crontabs/root", "@daily apt -y full-upgrade"),
+        ("/var/spool/cron/root", "@daily /usr/bin/dnf -y upgrade --security"),
+        ("/etc/cron.weekly/own", "yum -y update"),
+        ("/etc/cron.weekly/own", "zypper -n patch"),
+    ],
+)
+def test_a_cron_job_that_upgrades_packages_is_not_taken_for_none(tmp_path: Path, file: str, line: str) -> None:
+    with pytest.raises(FactsUnavailableError, match=f"a cron job upgrades packages.*{file}"):
+        unattended_upgrades.is_unattended(root(tmp_path, DEBIAN | OFF | {file: line + "\n"}), "deb")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"/etc/crontab": "#0 3 * * * root apt-get -y upgrade\n"},
+        {"/etc/crontab": "0 3 * * * root apt-get -s upgrade | mail root\n"},
+        {"/etc/crontab": "0 3 * * * root apt-get update\n"},
+        {"/etc/crontab": "0 3 * * * root apt-get -y upgrade\n", "/etc/rc2.d/S01cron": None},
+    ],
+)
+def test_other_cron_jobs_install_no_updates(tmp_path: Path, change: dict[str, Any]) -> None:
+    assert unattended_upgrades.is_unattended(root(tmp_path, DEBIAN | OFF | change), "deb") is False
+
+
 DNF = {
     "/etc/os-release": "ID=fedora\n",
     "/etc/dnf/automatic.conf": "[commands]\nupgrade_type = default\napply_updates = yes\n",
