@@ -45,7 +45,8 @@ class SocketsSection(CollectedSection):
 class ServiceUnit(WireModel):
     """A service of the init system, or an entry of inetd, xinetd or inittab (`inetd:`, ... before its name).
 
-    `program` is the program behind such an entry, whose name may be a port number or free.
+    `program` is a program that it starts: its name may be a port number or free. A service of several has a unit for
+    each; `tftp` stands for that part of dnsmasq. What rc.local and `@reboot` lines start are `rc.local`, `crontab`.
     """
 
     name: Name

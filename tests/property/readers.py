@@ -172,6 +172,11 @@ FINDINGS: Final[dict[str, Finding]] = {
         "/etc/xinetd.d/odd", " server = /usr/sbin/in.telnetd", " server = /usr/bin/sshd",
         text="service odd\n{\n type = UNLISTED\n{line}\n}", others=SYSV,
     ),
+    "an init script": Finding(
+        ("system.started_programs",), "services", "baseline-system/no-insecure-services", services.collect,
+        "/etc/init.d/x", "DAEMON=/usr/sbin/in.telnetd", "DAEMON=/usr/sbin/sshd", text="#!/bin/sh\n{line}",
+        others={"/etc/rc2.d/S20x": ""},
+    ),
     "sockets": Finding(
         ("system.sockets", "system.interfaces"), "sockets", "starter/no-telnet", sockets.collect, "/proc/net/tcp",
         "   0: 00000000:0017 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 7 1",

@@ -133,13 +133,13 @@ _INSECURE: Final = frozenset(
         "telnet", "telnetd", "rsh", "rshd", "rlogin", "rlogind", "rexec", "rexecd", "shell", "login", "exec", "tftp",
         "tftpd", "tftpd-hpa", "atftpd", "ftp", "ftpd", "vsftpd", "proftpd", "pure-ftpd", "finger", "fingerd", "talk",
         "ntalk", "talkd", "chargen", "echo", "daytime", "discard", "time", "ypserv", "ypbind", "rwhod", "rusersd",
-        "rstatd", "rpc", "xdmcp", "uucp",
+        "rstatd", "rpc", "xdmcp", "uucp", "utelnetd", "uftpd", "bftpd", "tnftpd", "wu-ftpd",
     }
 )  # fmt: skip
 
 # Packages of one service under other names: `inetutils-telnetd`, `busybox-telnetd`, `pure-ftpd-mysql`.
 _VARIANT: Final = re.compile(
-    r"^(?:inetutils|busybox|openbsd|netkit|krb5|heimdal|bsd|gnu)-|-(?:mysql|postgresql|ldap|ssl|standalone|server|daemon)$"
+    r"^(?:inetutils|busybox-extras|busybox|openbsd|netkit|krb5|heimdal|bsd|gnu)-|-(?:mysql|postgresql|ldap|ssl|standalone|server|daemon)$"
 )
 
 

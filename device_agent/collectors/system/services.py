@@ -6,6 +6,7 @@ from typing import Final
 
 from device_agent.collectors.base import ChangeTracker, Section, SectionBuilder
 from device_agent.collectors.system.inits import ServiceStates, detect_services, sysv_start_scripts
+from device_agent.collectors.system.started_programs import add_boot_commands, add_programs
 from device_agent.collectors.system.supervisors import read_supervised
 from device_agent.errors import FactsUnavailableError
 from device_agent.host import inetd, xinetd
@@ -27,6 +28,11 @@ def collect(system: System, changes: ChangeTracker | None = None) -> Section:
     programs: dict[str, set[str]] = {}
     gaps = GapRecorder()
     init, units = _init_services(system, programs, gaps)
+    add_programs(system, [name for name in units if name not in programs], programs, gaps)
+    boot: dict[str, set[str]] = {}
+    add_boot_commands(system, boot, gaps)
+    programs.update(boot)
+    units.update(dict.fromkeys(boot, (True, False)))
     is_inetd_up = bool(inetd.processes(system))
     for entry in inetd.entries(system):
         units[f"inetd:{entry.service}"] = (True, is_inetd_up)

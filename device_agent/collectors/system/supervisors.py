@@ -105,10 +105,11 @@ def program_of(script: str) -> str:
         words = shlex.split(starting[-1], comments=True) if starting else []
     except ValueError:
         return ""
-    return _behind_wrappers(words)
+    return behind_wrappers(words)
 
 
-def _behind_wrappers(words: Sequence[str]) -> str:
+def behind_wrappers(words: Sequence[str]) -> str:
+    """Returns the name of the program that a command runs behind those that only prepare it; empty if unclear."""
     left = list(words)
     while left:
         word = left.pop(0)

@@ -218,7 +218,7 @@ def test_the_services_of_a_prepared_root_with_inetd(tmp_path: Path) -> None:
         return
     units = services.collect(System(tmp_path))["units"]
     assert units == [
-        {"name": "a.service", "enabled": True, "active": False},
+        {"name": "a.service", "enabled": True, "active": False, "program": "true"},
         {"name": "inetd:telnet", "enabled": True, "active": False, "program": "in.telnetd"},
     ]
 

@@ -17,8 +17,9 @@ from tests.support.root_folder import put, put_all
 SYSV = {"/etc/init.d/x": "", "/etc/rc2.d/S01xinetd": "", "/etc/xinetd.conf": "includedir /etc/xinetd.d\n"}
 
 
-def insecure(root: Path) -> list[str]:
-    section = services.collect(System(root, is_root_user=True))
+def insecure(root: Path, *, is_image: bool = False) -> list[str]:
+    section = services.collect(System.image(root) if is_image else System(root, is_root_user=True))
+    assert not section["gaps"]
     sent = normalise_findings({"services": section}).sections
     facts = gather_facts(ReportSections.model_validate(sent), "d", "", ())
     found: list[str] = facts.known["insecure_services"]
@@ -172,3 +173,77 @@ def test_an_init_system_that_is_not_read_is_named(folder: str, name: str, tmp_pa
     put(tmp_path, f"{folder}/x")
     with pytest.raises(FactsUnavailableError, match=f"services of {name} are not read"):
         services.collect(System(tmp_path))
+
+
+SYSTEMD: Final = {"/usr/lib/systemd/system/multi-user.target": "", "/usr/lib/systemd/systemd": ""}
+WANTS: Final = "/etc/systemd/system/multi-user.target.wants"
+
+
+def _unit(command: str, name: str = "x.service") -> dict[str, str]:
+    text = f"[Service]\nExecStart={command}\n"
+    return {**SYSTEMD, f"/etc/systemd/system/{name}": text, f"{WANTS}/{name}": text}
+
+
+@pytest.mark.parametrize(
+    ("files", "names"),
+    [
+        (_unit("/usr/sbin/telnetd -F -l /bin/sh"), ["telnetd"]),
+        (_unit("-/usr/bin/env A=b /usr/sbin/in.telnetd"), ["telnetd"]),
+        (_unit("@/usr/sbin/telnetd other -F"), ["telnetd"]),
+        (_unit("/bin/sh -c 'cd /; exec /usr/sbin/telnetd -F'"), ["telnetd"]),
+        (_unit("/usr/bin/busybox tcpsvd -vE 0.0.0.0 21 busybox ftpd -w /srv"), ["ftpd"]),
+        (_unit("/usr/bin/socat TCP-LISTEN:23,fork EXEC:/usr/sbin/telnetd"), ["telnetd"]),
+        (_unit("/bin/nc -lk -p 23 -e /usr/sbin/telnetd"), ["telnetd"]),
+        (_unit("/usr/sbin/uftpd"), ["uftpd"]),
+        (_unit("/usr/sbin/bftpd -D"), ["bftpd"]),
+        (_unit("/usr/libexec/tnftpd"), ["tnftpd"]),
+        (
+            {**_unit("/bin/true"), "/etc/systemd/system/x.service.d/a.conf": "[Service]\nExecStart=/bin/telnetd"},
+            ["telnetd"],
+        ),
+        (
+            {
+                **_unit("/bin/telnetd"),
+                "/etc/systemd/system/x.service.d/a.conf": "[Service]\nExecStart=\nExecStart=/bin/a",
+            },
+            [],
+        ),
+        (
+            {**_unit("$P -F"), "/etc/systemd/system/x.service.d/a.conf": "[Service]\nEnvironment=P=/bin/telnetd"},
+            ["telnetd"],
+        ),
+        (
+            {
+                **SYSTEMD,
+                f"{WANTS}/debug.socket": "",
+                "/etc/systemd/system/debug.socket": "[Socket]\nListenStream=23\nAccept=yes\n",
+                "/etc/systemd/system/debug@.service": "[Service]\nExecStart=-/usr/sbin/in.telnetd\n",
+            },
+            ["telnetd"],
+        ),
+        ({**_unit("/usr/sbin/dnsmasq", "dnsmasq.service"), "/etc/dnsmasq.conf": "enable-tftp\n"}, ["tftp"]),
+        (_unit("/usr/sbin/dnsmasq -k --enable-tftp"), ["tftp"]),
+        ({**_unit("/usr/sbin/dnsmasq"), "/etc/dnsmasq.conf": "#enable-tftp\n"}, []),
+        ({**_unit("/bin/a"), "/etc/cron.d/x": "@reboot root /usr/sbin/telnetd -l /bin/sh\n"}, ["telnetd"]),
+        ({**_unit("/bin/a"), "/var/spool/cron/crontabs/root": "@reboot sleep 9; telnetd\n"}, ["telnetd"]),
+        ({"/etc/runlevels/default/utelnetd": ""}, ["utelnetd"]),
+        ({"/etc/runlevels/default/busybox-extras-telnetd": ""}, ["telnetd"]),
+        ({"/etc/runlevels/default/x": "", "/etc/init.d/x": 'command="/usr/sbin/telnetd"\n'}, ["telnetd"]),
+        ({**SYSV, "/etc/rc2.d/S20x": "", "/etc/init.d/x": "DAEMON=/usr/sbin/in.tftpd\n"}, ["tftpd"]),
+        (
+            {**SYSV, "/etc/rc2.d/S20x": "", "/etc/init.d/x": "start-stop-daemon -S --exec /bin/busybox telnetd\n"},
+            ["telnetd"],
+        ),
+        ({"/etc/init.d/rcS": "", "/etc/init.d/S50x": "case $1 in\nstart)\n telnetd -F &\n"}, ["telnetd"]),
+    ],
+)
+def test_the_program_that_a_service_starts_counts(files: dict[str, str], names: list[str], tmp_path: Path) -> None:
+    put_all(tmp_path, files)
+    assert insecure(tmp_path, is_image=True) == names
+
+
+@pytest.mark.parametrize(("mode", "names"), [(0o755, ["telnetd"]), (0o644, [])])
+def test_an_executable_rc_local_is_read(mode: int, names: list[str], tmp_path: Path) -> None:
+    put_all(tmp_path, _unit("/bin/a"))
+    put(tmp_path, "/etc/rc.local", "#!/bin/sh -e\nif true; then /usr/sbin/telnetd -l /bin/x & fi\nexit 0\n", mode)
+    assert insecure(tmp_path, is_image=True) == names
