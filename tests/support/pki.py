@@ -7,7 +7,7 @@ from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519
 from cryptography.x509.oid import AuthorityInformationAccessOID
 
 PEM = serialization.Encoding.PEM
@@ -81,7 +81,7 @@ class Authority:
             builder = builder.add_extension(x509.AuthorityInformationAccess([access]), critical=False)
         if "usage" in options:
             builder = builder.add_extension(x509.ExtendedKeyUsage([options["usage"]]), critical=False)
-        is_edwards = isinstance(signing, ed25519.Ed25519PrivateKey)
+        is_edwards = isinstance(signing, (ed25519.Ed25519PrivateKey, ed448.Ed448PrivateKey))
         return builder.sign(signing, None if is_edwards else hashes.SHA256())
 
     def issue(self, name: str, key: Any = None, **options: Any) -> IssuedCertificate:
