@@ -3,15 +3,26 @@
 import re
 import shutil
 from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Final
 
 from device_agent.collectors.access import dropbear
-from device_agent.collectors.access.sshd_config import CONFIG, DEFAULTS, SshdSettings, read_settings, sample_of
+from device_agent.collectors.access.sshd_config import (
+    ALGORITHMS,
+    CONFIG,
+    CONFIGS,
+    DEFAULTS,
+    LOGIN_RESTRICTIONS,
+    SshdSettings,
+    read_settings,
+    sample_of,
+)
 from device_agent.collectors.base import Section, SectionBuilder
-from device_agent.errors import NotApplicableError
+from device_agent.errors import FactsUnavailableError, NotApplicableError
 from device_agent.host.execute import ExecuteError, run
 from device_agent.host.files import parse_key_values, read_text
+from device_agent.host.os_release import read_os_release
 from device_agent.host.start_commands import commands_of
 from device_agent.host.system import System
 
@@ -31,9 +42,9 @@ _OPTION: Final = re.compile(r"-[46DdeGiqTtV]*([fop])(.*)")
 _CRYPTO: Final = re.compile(
     r"(ciphers|macs|kexalgorithms|\w*algorithms|\w*keytypes|rekeylimit|hostkey)[ =]", re.IGNORECASE
 )
+_METHODS: Final = {"passwordauthentication": "password", "kbdinteractiveauthentication": "keyboard-interactive"}
 _RENAMED_ROOT_LOGIN: Final = {"without-password": "prohibit-password"}
 _ROOT_LOGIN_VALUES: Final = frozenset({"yes", "no", "prohibit-password", "forced-commands-only"})
-_ALGORITHMS: Final = ("ciphers", "macs", "kexalgorithms", "hostkeyalgorithms", "pubkeyacceptedalgorithms")
 # Broken or too short: SHA-1 and MD5, CBC and old stream ciphers, DSA, small groups.
 _WEAK: Final = re.compile(
     r"^(3des-cbc|.*-cbc(@.*)?|arcfour.*|blowfish.*|cast128.*|hmac-md5.*|hmac-sha1.*|umac-64.*|hmac-ripemd.*"
@@ -50,7 +61,9 @@ def collect(system: System) -> Section:
     Raises:
         NotApplicableError: no SSH server is installed.
     """
-    has_openssh = system.path(CONFIG).exists() or any(system.path(program).exists() for program in _PROGRAMS)
+    has_openssh = any(system.path(path).exists() for path in CONFIGS) or any(
+        system.path(program).exists() for program in _PROGRAMS
+    )
     if not has_openssh:
         of_dropbear = dropbear.collect(system)
         if of_dropbear is None:
@@ -59,22 +72,68 @@ def collect(system: System) -> Section:
     settings = read_settings(system)
     resolved, reason = _run_sshd(system)
     ports = resolved.get("port", "").split() if resolved is not None else settings.ports or ["22"]
-    values = resolved if resolved is not None else {**DEFAULTS, **settings.values}
+    values = dict(resolved) if resolved is not None else {**DEFAULTS, **settings.values}
+    restrictions = settings.restrictions if resolved is None else _restrictions_of(resolved)
     section = SectionBuilder(
         server="openssh",
         resolved=resolved is not None,
         ports=sorted({int(port) for port in ports if port.isdecimal() and 0 < int(port[:6]) <= 0xFFFF}),
-        **section_of(values),
+        **section_of(restricted(values, restrictions)),
         overrides=_overrides(system, settings, resolved),
     )
     section.add_gaps(settings.match_gaps.gaps, "overrides")
     section.add_gaps(settings.global_gaps.gaps, "overrides", *(() if resolved else ("ports", *section_of({}))))
     _add_option_gaps(system, section)
-    if resolved is None:
+    if resolved is None and not any(system.path(path).is_file() for path in CONFIGS):
+        section.gap("overrides", "ports", *section_of({}), reason="there is no configuration file of sshd")
+    if resolved is None and "permitrootlogin" not in settings.values and _is_of_old_default(system):
+        section.gap("root_login", reason="builds before OpenSSH 7.0, and those of RHEL 7, let root log in")
+    weak = weak_algorithms({key: value.lstrip("+^") for key, value in settings.algorithms.items() if value[:1] != "-"})
+    if resolved is None and weak:
+        section.set(weak_algorithms=weak)  # whatever else the server's version has
+    elif resolved is None:
         section.gap("weak_algorithms", reason=f"only the server itself knows the algorithms of its version{reason}")
     else:
         section.set(weak_algorithms=weak_algorithms(resolved))
     return section.build()
+
+
+def _restrictions_of(resolved: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
+    return {key: tuple(resolved[key].split()) for key in LOGIN_RESTRICTIONS if key in resolved}
+
+
+def restricted(values: Mapping[str, str], restrictions: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    """Returns the settings as the lists of users, groups and methods of authentication restrict them.
+
+    A method of several factors counts as the first: one that begins with a key does not let a password in alone.
+    """
+    result = dict(values)
+    methods = restrictions.get("authenticationmethods", ())
+    if methods and "any" not in map(str.lower, methods):
+        chains = [[part.partition(":")[0].lower() for part in one.split(",")] for one in methods]
+        alone = {chain[0] for chain in chains if not {"publickey", "hostbased", "gssapi-with-mic"}.intersection(chain)}
+        for keyword, method in _METHODS.items():
+            if method not in alone:
+                result[keyword] = "no"
+        if not alone and result.get("permitrootlogin", "").lower() == "yes":
+            result["permitrootlogin"] = "prohibit-password"
+    allowed = [user.partition("@")[0] for user in restrictions.get("allowusers", ())]
+    is_listed = any(fnmatchcase("root", user.lstrip("!")) for user in allowed)
+    is_denied = any(user in {"root", "*"} for user in restrictions.get("denyusers", ()))
+    if is_denied or (allowed and not is_listed):
+        result["permitrootlogin"] = "no"
+    return result
+
+
+def _is_of_old_default(system: System) -> bool:
+    """Whether the distribution is one whose server lets root log in where no file says otherwise."""
+    try:
+        release = read_os_release(system)
+    except FactsUnavailableError:
+        return False
+    version = release.get("VERSION_ID", "").partition(".")[0]
+    names = {release.get("ID", ""), *release.get("ID_LIKE", "").split()}
+    return bool(names & {"rhel", "centos", "fedora"}) and release.get("ID") != "fedora" and version in {"5", "6", "7"}
 
 
 def _overrides(system: System, settings: SshdSettings, resolved: Mapping[str, str] | None) -> list[str]:
@@ -149,11 +208,11 @@ def _run_sshd(system: System, *arguments: str) -> tuple[dict[str, str] | None, s
 
 
 def parse_resolved(text: str) -> dict[str, str]:
-    """Parses the output of `sshd -T`: values by keyword (lower case), several ports joined with spaces."""
+    """Parses the output of `sshd -T`: values by keyword (lower case), several ports and users joined with spaces."""
     values: dict[str, str] = {}
     for line in text.splitlines():
         key, _, value = line.strip().partition(" ")
-        if key == "port":
+        if key == "port" or key in LOGIN_RESTRICTIONS:  # a line for each
             values[key] = f"{values.get(key, '')} {value}".strip()
         elif key:
             values.setdefault(key.lower(), value)
@@ -162,7 +221,7 @@ def parse_resolved(text: str) -> dict[str, str]:
 
 def weak_algorithms(values: Mapping[str, str]) -> list[str]:
     """Returns the weak ciphers, MACs, key exchanges and host keys among resolved settings."""
-    names = {name for key in _ALGORITHMS for name in values.get(key, "").split(",")}
+    names = {name for key in ALGORITHMS for name in values.get(key, "").split(",")}
     return sorted(name for name in names if _WEAK.match(name))
 
 

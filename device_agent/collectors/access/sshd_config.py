@@ -10,6 +10,7 @@ from device_agent.host.reading import GapRecorder
 from device_agent.host.system import System
 
 CONFIG: Final = "/etc/ssh/sshd_config"
+CONFIGS: Final = (CONFIG, "/usr/etc/ssh/sshd_config")  # the first that exists, as in openSUSE
 # Defaults of current versions; a distribution's build may differ.
 DEFAULTS: Final = {
     "passwordauthentication": "yes",
@@ -33,6 +34,12 @@ _VALUES: Final = {
     "logingracetime": re.compile(r"(\d{1,9}[smhdw]?)+"),
     "port": re.compile(r"\d{1,9}"),
 }
+# They restrict who logs in and how, or widen it in a Match block.
+LOGIN_RESTRICTIONS: Final = (*("authenticationmethods", "denyusers", "allowusers", "denygroups", "allowgroups"),)
+ALGORITHMS: Final = (
+    *("ciphers", "macs", "kexalgorithms", "hostkeyalgorithms", "pubkeyacceptedalgorithms"),
+    *("pubkeyacceptedkeytypes", "hostbasedacceptedalgorithms"),
+)
 _MAX_DEPTH: Final = 16  # nested includes, as in sshd
 _MAX_BLOCKS: Final = 256
 # The keyword ends at white space or at one equals sign; a quoted keyword is allowed.
@@ -57,6 +64,8 @@ class SshdSettings:
     of_file: dict[str, str] = field(default_factory=dict)
     of_all: dict[str, str] = field(default_factory=dict)
     ports: list[str] = field(default_factory=list)
+    algorithms: dict[str, str] = field(default_factory=dict)
+    restrictions: dict[str, tuple[str, ...]] = field(default_factory=dict)
     blocks: list[MatchBlock] = field(default_factory=list)
     global_gaps: GapRecorder = field(default_factory=GapRecorder)
     match_gaps: GapRecorder = field(default_factory=GapRecorder)
@@ -70,6 +79,7 @@ class SshdSettings:
 def read_settings(system: System, path: str = CONFIG) -> SshdSettings:
     """Reads a file and its includes."""
     settings = SshdSettings()
+    path = next((one for one in CONFIGS if system.path(one).exists()), path) if path == CONFIG else path
     _read(system, path, settings, 0, None)
     return settings
 
@@ -139,9 +149,21 @@ def _set(keyword: str, words: list[str], settings: SshdSettings, block: MatchBlo
     if block is not None and keyword in MATCH_KEYWORDS:
         # `Match all` takes precedence over what the rest of the file sets, as every block that matches.
         (block.values if block.criteria else settings.of_all).setdefault(keyword, value)
+    if keyword in LOGIN_RESTRICTIONS and block is not None:
+        is_open = keyword != "authenticationmethods" or any("publickey" not in word.lower() for word in words)
+        if is_open or not block.criteria:
+            gaps = settings.match_gaps if block.criteria else settings.global_gaps
+            gaps.add(f"not read in a Match block: {keyword}", source)
     if block is not None and block.criteria:
         return
-    if keyword == "port":
+    if keyword in ALGORITHMS:
+        settings.algorithms.setdefault(keyword, value)
+    elif keyword in LOGIN_RESTRICTIONS:
+        # Several lists of users add up, of the methods the first line counts.
+        before = settings.restrictions.get(keyword, ())
+        is_first_only = keyword == "authenticationmethods" and before
+        settings.restrictions[keyword] = before if is_first_only else (*before, *words)
+    elif keyword == "port":
         settings.ports.append(value)
     elif keyword in DEFAULTS or keyword == "usepam":
         settings.of_file.setdefault(keyword, value)

@@ -4,7 +4,7 @@ import os
 import shutil
 import subprocess
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
 
@@ -303,3 +303,98 @@ def test_arguments_of_dropbear_where_it_is_started(
 ) -> None:
     section = collect_ssh(put_all(tmp_path, {"/usr/sbin/dropbear": "", **files}))
     assert {key: section[key] for key in expected} == expected
+
+
+PASSWORDS: Final = "PasswordAuthentication yes\nKbdInteractiveAuthentication yes\nPermitRootLogin yes\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "password", "interactive", "root"),
+    [
+        ("AuthenticationMethods publickey\n", False, False, "prohibit-password"),
+        ("AuthenticationMethods publickey,password\n", False, False, "prohibit-password"),
+        ("AuthenticationMethods password,publickey\n", False, False, "prohibit-password"),
+        ("AuthenticationMethods publickey keyboard-interactive:pam\n", False, True, "yes"),
+        ("AuthenticationMethods publickey\nAuthenticationMethods password\n", False, False, "prohibit-password"),
+        ("AuthenticationMethods any\n", True, True, "yes"),
+        ("DenyUsers root\n", True, True, "no"),
+        ("DenyUsers root@192.0.2.1\n", True, True, "yes"),
+        ("AllowUsers ada bob\n", True, True, "no"),
+        ("AllowUsers ada\nAllowUsers r*@192.0.2.1\n", True, True, "yes"),
+        ("AllowGroups wheel\n", True, True, "yes"),
+    ],
+)
+def test_lists_of_users_and_methods_restrict_logins(
+    text: str, password: bool, interactive: bool, root: str, tmp_path: Path
+) -> None:
+    section = collect_ssh(put_all(tmp_path, {"/etc/ssh/sshd_config": PASSWORDS + text}))
+    assert (section["password_login"], section["interactive_login"], section["root_login"]) == (
+        password, interactive, root,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("block", "overrides", "password"),
+    [
+        ("Match User bob\nAuthenticationMethods any\n", None, False),
+        ("Match User bob\nAllowUsers root\n", None, False),
+        ("Match User bob\nAuthenticationMethods publickey,password\n", [], False),
+        ("Match all\nAuthenticationMethods any\n", None, None),
+    ],
+)
+def test_what_a_match_block_opens_is_a_gap(
+    block: str, overrides: list[str] | None, password: bool | None, tmp_path: Path
+) -> None:
+    text = PASSWORDS + "AuthenticationMethods publickey\n" + block
+    section = collect_ssh(put_all(tmp_path, {"/etc/ssh/sshd_config": text}))
+    assert (section["overrides"], section["password_login"]) == (overrides, password)
+
+
+def test_each_user_that_sshd_prints_counts() -> None:
+    resolved = parse_resolved("permitrootlogin yes\nallowusers ada\nallowusers root\nauthenticationmethods any\n")
+    assert resolved["allowusers"] == "ada root"
+
+
+def test_the_file_of_the_vendor_is_read_where_there_is_no_other(tmp_path: Path) -> None:
+    files = {
+        "/usr/etc/ssh/sshd_config": "Include /etc/ssh/sshd_config.d/*.conf\nKbdInteractiveAuthentication no\n",
+        "/etc/ssh/sshd_config.d/10.conf": "PermitRootLogin yes\n",
+    }
+    section = collect_ssh(put_all(tmp_path, files))
+    assert (section["root_login"], section["interactive_login"], section["password_login"]) == ("yes", False, True)
+    section = collect_ssh(put_all(tmp_path, {"/etc/ssh/sshd_config": ""}))
+    assert section["root_login"] == "prohibit-password"
+
+
+def test_a_server_without_a_file_has_no_known_settings(tmp_path: Path) -> None:
+    section = collect_ssh(put_all(tmp_path, {"/usr/sbin/sshd": ""}))
+    assert (section["root_login"], section["password_login"], section["overrides"]) == (None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("release", "text", "root"),
+    [
+        ('ID="centos"\nVERSION_ID="7"\n', "#PermitRootLogin yes\n", None),
+        ('ID="centos"\nVERSION_ID="7"\n', "PermitRootLogin no\n", "no"),
+        ('ID="rocky"\nID_LIKE="rhel centos fedora"\nVERSION_ID="9.4"\n', "", "prohibit-password"),
+        ("ID=fedora\nVERSION_ID=41\n", "", "prohibit-password"),
+    ],
+)
+def test_the_default_of_the_distribution_for_root(release: str, text: str, root: str | None, tmp_path: Path) -> None:
+    section = collect_ssh(put_all(tmp_path, {"/etc/ssh/sshd_config": text, "/etc/os-release": release}))
+    assert section["root_login"] == root
+
+
+@pytest.mark.parametrize(
+    ("text", "weak"),
+    [
+        ("Ciphers aes256-ctr,aes128-cbc\nMACs hmac-md5\n", ["aes128-cbc", "hmac-md5"]),
+        ("HostKeyAlgorithms +ssh-dss\n", ["ssh-dss"]),
+        ("KexAlgorithms ^diffie-hellman-group1-sha1\n", ["diffie-hellman-group1-sha1"]),
+        ("Ciphers -aes128-cbc\n", None),
+        ("Ciphers aes256-ctr\n", None),
+        ("Ciphers aes256-ctr\nCiphers aes128-cbc\n", None),
+    ],
+)
+def test_weak_algorithms_of_an_explicit_list(text: str, weak: list[str] | None, tmp_path: Path) -> None:
+    assert collect_ssh(put_all(tmp_path, {"/etc/ssh/sshd_config": text}))["weak_algorithms"] == weak
