@@ -159,7 +159,7 @@ class CrlLoader:
         """Returns every CRL with its state; failures are added to `gaps`."""
         unread = GapRecorder()
         blobs = [(file.name, file.data) for file in files_below(system, self._paths, unread, MAX_CRL_BYTES)]
-        blobs += self._download(now, gaps)
+        blobs += self._download(issuers, now, gaps)
         verified = []
         for name, data in blobs:
             crls = _parse_crls(data)
@@ -170,19 +170,57 @@ class CrlLoader:
             verified += [VerifiedCrl(crl, issuers, now) for crl in crls if crl is not None]
         return VerifiedCrls(verified, is_complete=not gaps.take(unread.complete(unread.gaps)))
 
-    def _download(self, now: datetime, gaps: GapRecorder) -> list[tuple[str, bytes]]:
+    def _download(
+        self, issuers: Sequence[x509.Certificate], now: datetime, gaps: GapRecorder
+    ) -> list[tuple[str, bytes]]:
         last = self.downloaded_at
         is_due = last is None or (now - last).total_seconds() >= FETCH_EVERY_SECONDS
         for url in self._urls:
             if is_due or url not in self.downloaded:
                 try:
-                    self.downloaded[url] = fetch(url, max_bytes=MAX_CRL_BYTES)
+                    fetched = fetch(url, max_bytes=MAX_CRL_BYTES)
                 except FetchError as e:
                     # The previous CRL stays in use; its own dates limit that.
                     gaps.add(str(e), url)
+                    continue
+                reason = _why_not_newer(fetched, self.downloaded.get(url), issuers, now)
+                if reason:
+                    gaps.add(reason, url)
+                else:
+                    self.downloaded[url] = fetched
         if is_due:
             self.downloaded_at = now
         return sorted(self.downloaded.items())
+
+
+def _why_not_newer(fetched: bytes, kept: bytes | None, issuers: Sequence[x509.Certificate], now: datetime) -> str:
+    """Returns why lists that were fetched must not replace those kept of the same address; empty if they may.
+
+    Whoever is on the way could send an older list, on which a certificate is not revoked yet, or none. A list that is
+    out of date gives way to any.
+    """
+    if kept is None:
+        return ""
+    after, before = (_newest_by_issuer(data, issuers, now) for data in (fetched, kept))
+    for issuer, newest in before.items():
+        if issuer not in after:
+            return "what was fetched has no valid revocation list of an issuer of the one before, which stays in use"
+        if after[issuer] < newest:
+            return "the revocation list that was fetched is older than the one before, which stays in use"
+    return ""
+
+
+def _newest_by_issuer(
+    data: bytes, issuers: Sequence[x509.Certificate], now: datetime
+) -> dict[x509.Name, tuple[int, datetime]]:
+    """Returns number and time of the newest fresh list of each issuer."""
+    newest: dict[x509.Name, tuple[int, datetime]] = {}
+    for crl in _parse_crls(data):
+        verified = None if crl is None else VerifiedCrl(crl, issuers, now)
+        if crl is not None and verified is not None and verified.state == "fresh":
+            age = (verified.number, crl.last_update_utc)
+            newest[crl.issuer] = max(age, newest.get(crl.issuer, age))
+    return newest
 
 
 def _parse_crls(data: bytes) -> list[x509.CertificateRevocationList | None]:

@@ -14,7 +14,10 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import pkcs7
 
+from device_agent.collectors.crypto import revocation
 from device_agent.collectors.crypto.certificates import CertificateCollector, CertificateOptions
+from device_agent.collectors.crypto.revocation import CrlLoader
+from device_agent.host.reading import GapRecorder
 from device_agent.host.system import System
 from tests.support.pki import DAY, NOW, Authority, IssuedCertificate, key_pem, named
 from tests.support.root_folder import gap_texts, put
@@ -246,3 +249,32 @@ def test_the_list_of_an_authority_that_may_not_sign_lists_is_not_used(tmp_path: 
     put(tmp_path, "/l.crl", ROOT.crl())
     (entry,) = collect(tmp_path, crl=[Path("/l.crl")])["entries"]
     assert (entry["crl"], entry["revoked"], "may not sign" in entry["reason"]) == ("notchecked", "notchecked", True)
+
+
+LISTED = crl(REVOKED)
+
+
+@pytest.mark.parametrize(
+    ("second", "hours", "revoked", "gap"),
+    [
+        (crl(number=4), 2, "yes", "is older than the one before"),
+        (crl(number=5, start=NOW - 2 * DAY), 2, "yes", "is older than the one before"),
+        (b"garbage", 2, "yes", "no valid revocation list"),
+        (crl(number=9, authority=Authority("other")), 2, "yes", "no valid revocation list"),
+        (crl(number=9, end=NOW - timedelta(hours=1)), 2, "yes", "no valid revocation list"),
+        (LISTED, 2, "yes", ""),
+        (crl(number=6), 2, "no", ""),
+        (crl(number=4, end=NOW + 3 * DAY), 30, "no", ""),  # the one before is out of date by then
+    ],
+)
+def test_a_fetched_list_replaces_none_that_is_newer(second: bytes, hours: int, revoked: str, gap: str) -> None:
+    loader, gaps = CrlLoader([], ["http://lists.example/x"]), GapRecorder()
+    served = [LISTED, second]
+    issuers, certificate = [ROOT.own.certificate], DEVICE.certificate
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(revocation, "fetch", lambda _url, max_bytes: served.pop(0)[:max_bytes])
+        assert loader.load(System(Path("/nowhere")), issuers, NOW, gaps).status_of(certificate).revoked == "yes"
+        later = NOW + timedelta(hours=hours)
+        assert loader.load(System(Path("/nowhere")), issuers, later, gaps).status_of(certificate).revoked == revoked
+    assert served == []
+    assert [gap in one.reason for one in gaps.gaps] == ([True] if gap else [])
