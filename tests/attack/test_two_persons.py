@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from controller.domain.audit_kinds import AuditKind
 from controller.domain.guards.guards import FleetGuards, ProtectionRules
 from controller.domain.principal import KINSHIP, MAX_GENERATIONS, MakingRecord, Principal
+from controller.service.containment import operator_actions
 from controller.service.containment.operator_actions import OperatorLimits
 from tests.support.api import Api
 from tests.support.api import api as open_api
@@ -117,6 +118,27 @@ async def test_generations_are_bounded_so_that_no_link_is_lost(fleet: Api) -> No
         secret = await _make(fleet, f"g{number}", secret)
     status, _ = await _as(fleet, secret, "POST", "/tokens", {"name": "one-more"})
     assert status == 409
+
+
+async def test_one_person_leaves_places_for_the_requests_of_others(fleet: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(operator_actions, "MAX_REQUESTS_OF_ONE", 3)
+    monkeypatch.setattr(operator_actions, "MAX_REQUESTS", 4)
+    thief, colleague = await _make(fleet, "thief", lasting="25h"), await _make(fleet, "colleague")
+    fleet.harness.clock.at += KINSHIP
+    first = await _request(fleet, thief)
+    assert await _request(fleet, thief, reason="again") == first, "the same once more is no second request"
+    child = await _make(fleet, "child", thief)
+    asked = ((thief, {"for": "1h"}), (child, {"level": "restricted"}))
+    others = {await _request(fleet, who, **more) for who, more in asked}
+    assert len(others | {first}) == 3
+    body = {"devices": list(FLEET), "level": "isolated", **WHY}
+    for secret in (thief, child):
+        status, answer = await _as(fleet, secret, "PUT", "/quarantine", body)
+        assert (status, answer["error"]["code"]) == (409, "too_many_requests")
+        assert "requests of yours" in answer["error"]["message"]
+    await _request(fleet, colleague)
+    recorded = await fleet.harness.store.audit(kind=AuditKind.APPROVAL_REQUESTED)
+    assert len(recorded) == 4
 
 
 @pytest.mark.parametrize("how", ["revoked", "expired", "made anew with the same name"])

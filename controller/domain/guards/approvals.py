@@ -67,6 +67,11 @@ class ApprovalRequest:
         is_over = self.state is ApprovalState.OPEN and now >= self.expires_at
         return ApprovalState.EXPIRED if is_over else self.state
 
+    def asks_the_same(self, other: "ApprovalRequest") -> bool:
+        """Whether somebody who approves either of the two causes the same; reason and time do not matter."""
+        unlike = replace(other, request_id="", requester=self.requester, reason="", asked_at=0.0, expires_at=0.0)
+        return replace(self, request_id="", reason="", asked_at=0.0, expires_at=0.0) == unlike
+
     def with_decision(self, state: ApprovalState, by: str, now: float) -> "ApprovalRequest":
         return replace(self, state=state, decided_by=by, decided_at=now)
 

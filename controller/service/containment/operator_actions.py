@@ -35,6 +35,7 @@ from controller.service.unit_of_work import UnitOfWork
 
 TICK: Final = 5.0  # seconds between two checks for expired requests
 MAX_REQUESTS: Final = 100  # open at a time
+MAX_REQUESTS_OF_ONE: Final = 25  # of one person
 MAX_KEPT_REQUESTS: Final = 200  # in memory, with ended ones
 
 
@@ -332,8 +333,6 @@ class OperatorActions:
             raise ProtectedDeviceError(reasons)
 
     def _open_request(self, action: OperatorRequest, now: float, batch: UnitOfWork) -> ApprovalRequest:
-        if sum(request.state_at(now) is ApprovalState.OPEN for request in self.requests.values()) >= MAX_REQUESTS:
-            raise TooManyApprovalRequestsError(f"{MAX_REQUESTS} requests wait for a second person: decide those first")
         request = ApprovalRequest(
             self._fleet.new_id(),
             action.kind,
@@ -349,6 +348,15 @@ class OperatorActions:
             clear_retained=action.options.clear_retained,
             username=action.username,
         )
+        waiting = [one for one in self.requests.values() if one.state_at(now) is ApprovalState.OPEN]
+        own = [one for one in waiting if one.requester.is_same_person(action.by, now)]
+        if (same := next((one for one in own if one.asks_the_same(request)), None)) is not None:
+            return same
+        if len(waiting) >= MAX_REQUESTS:
+            raise TooManyApprovalRequestsError(f"{MAX_REQUESTS} requests wait for a second person: decide those first")
+        if len(own) >= MAX_REQUESTS_OF_ONE:
+            text = f"{MAX_REQUESTS_OF_ONE} requests of yours wait for a second person: have those decided first"
+            raise TooManyApprovalRequestsError(text)
         self._save_request(request, AuditKind.APPROVAL_REQUESTED, action.by.actor, now, batch, action.reason)
         return request
 
