@@ -12,6 +12,7 @@ from typing import Annotated, Any, Final
 
 from fastapi import Depends, Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from starlette.types import Scope as HttpScope
 
 from controller.api.context import FleetDep, StoreDep
 from controller.api.errors import ApiError
@@ -95,6 +96,20 @@ async def bearer(
             request.state.token = found
             return found
     raise await _refusal(request, found, presented=credentials is not None)
+
+
+async def presented_scopes(scope: HttpScope) -> frozenset[Scope] | None:
+    """Returns the scopes of the valid token of a request, from its headers alone; None without one."""
+    request = Request(scope)
+    kind, _, secret = request.headers.get("authorization", "").partition(" ")
+    if kind.lower() != "bearer" or not 0 < len(secret) <= MAX_TOKEN:
+        return None
+    services = request.app.state.services
+    found = match(secret, list(await services.store.tokens()))
+    if found is None or found.is_over(services.fleet.clock.now()):
+        return None
+    request.state.token = found
+    return frozenset(found.scopes)
 
 
 async def presented_token(

@@ -1,8 +1,13 @@
 """Middleware: limits request bodies, refuses ambiguous ones, adds headers, reads those of trusted proxies."""
 
+import asyncio
 import ipaddress
 import json
 from collections import Counter
+from collections.abc import Awaitable, Callable, Collection
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 from starlette.exceptions import HTTPException
@@ -10,14 +15,20 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from controller.api.errors import answer
 from controller.domain.client_address import counted_as
+from controller.domain.scopes import Scope as TokenScope
 
 MAX_BODY: Final = 64 * 1024  # bytes
 MAX_POLICY_BODY: Final = 2 * 1024 * 1024  # bytes; for policy files, knowledge and templates
-_LARGER: Final = {
-    "/api/v1/policies/preview": MAX_POLICY_BODY,
-    "/api/v1/knowledge": MAX_POLICY_BODY,
-    "/api/v1/access/plan": MAX_POLICY_BODY,
-    "/api/v1/access/apply": MAX_POLICY_BODY,
+MAX_PUBLIC_BODY: Final = 16 * 1024  # bytes; without a valid token: an enrolment has two or three thousand
+# Keys and objects of a body. Each costs the event loop microseconds, and containments wait meanwhile.
+MAX_PUBLIC_KEYS: Final = 128
+MAX_KEYS: Final = 4_096
+MAX_POLICY_KEYS: Final = 50_000
+_LARGER: Final = {  # and the token scope that permits it
+    "/api/v1/policies/preview": TokenScope.POLICY,
+    "/api/v1/knowledge": TokenScope.POLICY,
+    "/api/v1/access/plan": TokenScope.READ,
+    "/api/v1/access/apply": TokenScope.POLICY,
 }
 _SHOWN: Final = 100  # characters of a repeated key
 _HEADERS: Final = (
@@ -66,11 +77,21 @@ class BodyMemory:
 
 
 class RequestLimitMiddleware:
-    """ASGI middleware; refuses a body by its Content-Length, or when it is too large or repeats a key."""
+    """ASGI middleware; refuses a body by its Content-Length, or when it is too large, has too many keys or repeats one.
 
-    def __init__(self, app: ASGIApp, memory: BodyMemory | None = None) -> None:
+    `scopes_of` returns the scopes of the valid token of a request, None without one: nobody without a token makes the
+    event loop read much. Without `scopes_of` everybody may send what the path permits.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        memory: BodyMemory | None = None,
+        scopes_of: Callable[[Scope], Awaitable[Collection[str] | None]] | None = None,
+    ) -> None:
         self._app = app
         self._memory = BodyMemory() if memory is None else memory
+        self._scopes_of = scopes_of
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -82,21 +103,49 @@ class RequestLimitMiddleware:
                 message["headers"] = [*message.get("headers", ()), *_HEADERS]
             await send(message)
 
-        most = _LARGER.get(scope["path"], MAX_BODY)
-        if _announced(scope, most) > most:
-            await answer(413, "body_too_large", _too_large(most))(scope, receive, decorated)
+        most = MAX_POLICY_BODY if scope["path"] in _LARGER else MAX_BODY
+        announced = _announced(scope, most)
+        bound = await self._bound(scope) if announced <= most else _Bound(most, 0)
+        if announced > bound.size:
+            await answer(413, "body_too_large", bound.text)(scope, receive, decorated)
             return
-        body = _Bounded(receive, most, self._memory, (scope["client"] or ("",))[0])
+        body = _Bounded(receive, bound, self._memory, (scope["client"] or ("",))[0])
         try:
             await self._app(scope, body.receive, decorated)
         finally:
             body.release()
 
+    async def _bound(self, scope: Scope) -> "_Bound":
+        """What this request may send; the token is looked at before a byte of the body is read."""
+        wanted = _LARGER.get(scope["path"])
+        policy, ordinary = _Bound(MAX_POLICY_BODY, MAX_POLICY_KEYS), _Bound(MAX_BODY, MAX_KEYS)
+        if self._scopes_of is None:
+            return ordinary if wanted is None else policy
+        scopes = await self._scopes_of(scope)
+        if scopes is None:
+            return _Bound(MAX_PUBLIC_BODY, MAX_PUBLIC_KEYS, " without a valid token")
+        if wanted is None:
+            return ordinary
+        return policy if wanted in scopes else _Bound(MAX_BODY, MAX_KEYS, f" without the scope {wanted.value}")
+
+
+@dataclass(frozen=True, slots=True)
+class _Bound:
+    """Most bytes, and most keys and objects, of a body."""
+
+    size: int
+    keys: int
+    why: str = ""
+
+    @property
+    def text(self) -> str:
+        return f"a body{self.why} has at most {self.size} bytes"
+
 
 class _Bounded:
-    def __init__(self, receive: Receive, most: int, memory: BodyMemory, address: str) -> None:
+    def __init__(self, receive: Receive, bound: _Bound, memory: BodyMemory, address: str) -> None:
         self._receive = receive
-        self._most = most
+        self._bound = bound
         self._memory = memory
         self._address = address
         self._size = 0
@@ -105,43 +154,46 @@ class _Bounded:
     async def receive(self) -> Message:
         message = await self._receive()
         count = len(message.get("body", b""))
-        if self._size + count > self._most:
-            raise HTTPException(413, _too_large(self._most))
+        if self._size + count > self._bound.size:
+            raise HTTPException(413, self._bound.text)
         if not self._memory.take(self._address, count):
             raise HTTPException(503, "too many bodies are under way: try again", {"Retry-After": "5"})
         self._size += count
         self._body += message.get("body", b"")
         if message["type"] == "http.request" and not message.get("more_body", False):
-            _refuse_repeated_keys(bytes(self._body))
+            check = partial(_refuse_repeated_keys, bytes(self._body), self._bound.keys)
+            if self._size > MAX_BODY:
+                await asyncio.to_thread(check)
+            else:
+                check()
         return message
 
     def release(self) -> None:
         self._memory.release(self._address, self._size)
 
 
-def _refuse_repeated_keys(body: bytes) -> None:
+def _refuse_repeated_keys(body: bytes, most: int) -> None:
     """Of a repeated key programs take the first or the last value: what was checked on the way is not what counts.
 
     Raises:
-        HTTPException: an object has a key twice. What is no JSON is left to the route.
+        HTTPException: an object has a key twice, or there are more than `most` keys and objects. What is no JSON is
+            left to the route.
     """
-    try:
-        json.loads(body or b"null", object_pairs_hook=_without_repetition)
-    except (ValueError, RecursionError):
-        return
+    left = most
 
+    def counted(pairs: list[tuple[str, Any]]) -> None:
+        nonlocal left
+        left -= len(pairs) + 1
+        if left < 0:
+            raise HTTPException(413, f"a body like this has at most {most} keys and objects")
+        found: set[str] = set()
+        for name, _ in pairs:
+            if name in found:
+                raise HTTPException(422, f"the key {name[:_SHOWN]!r} is there more than once")
+            found.add(name)
 
-def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for name, value in pairs:
-        if name in found:
-            raise HTTPException(422, f"the key {name[:_SHOWN]!r} is there more than once")
-        found[name] = value
-    return found
-
-
-def _too_large(most: int) -> str:
-    return f"a body has at most {most} bytes"
+    with suppress(ValueError, RecursionError):
+        json.loads(body or b"null", object_pairs_hook=counted)
 
 
 def _announced(scope: Scope, most: int) -> int:

@@ -34,7 +34,7 @@ from controller.api import (
     waivers,
 )
 from controller.api import tokens as token_routes
-from controller.api.auth import FailedAttempts
+from controller.api.auth import FailedAttempts, presented_scopes
 from controller.api.context import Services
 from controller.api.errors import install
 from controller.api.metrics import ContainmentDurations, MetricsCollector
@@ -87,7 +87,7 @@ def create_api(services: Services, durations: ContainmentDurations) -> FastAPI:
     app.state.metrics = MetricsCollector(services, durations)
     app.router.routes.extend(_routes())
     install(app)
-    app.add_middleware(RequestLimitMiddleware)
+    app.add_middleware(RequestLimitMiddleware, scopes_of=presented_scopes)
     return app
 
 
