@@ -17,6 +17,7 @@ from urllib.parse import quote, quote_plus
 import httpx
 import stamina
 
+from controller.adapters.emqx.client.pool import NodePool
 from controller.adapters.emqx.client.responses import response_data
 from controller.adapters.emqx.client.slots import CallRank, PrioritySemaphore
 from controller.ports.broker import ProofStep
@@ -29,6 +30,7 @@ stamina.instrumentation.set_on_retry_hooks(())
 API: Final = "/api/v5"
 CONNECT_SECONDS: Final = 2.0
 READ_SECONDS: Final = 5.0  # between two pieces of an answer
+POOL_SECONDS: Final = 0.2  # until there is a place among the node's connections, of which there are as many as callers
 ATTEMPT_SECONDS: Final = 10.0  # one exchange with one node
 CALL_SECONDS: Final = 20.0  # one call with all its retries and nodes
 # The same two of a call that protects: with one node hung, what takes effect did so within 0.25 s without an answer.
@@ -54,6 +56,7 @@ class HttpLimits:
 
     connect_seconds: float = CONNECT_SECONDS
     read_seconds: float = READ_SECONDS
+    pool_seconds: float = POOL_SECONDS
     attempt_seconds: float = ATTEMPT_SECONDS
     call_seconds: float = CALL_SECONDS
     prompt_attempt_seconds: float = PROMPT_ATTEMPT_SECONDS
@@ -198,14 +201,19 @@ class EmqxHttpClient:
             "user-agent": "cordon",
             "authorization": f"Basic {basic}",
         }
-        seconds = httpx.Timeout(self._limits.read_seconds, connect=self._limits.connect_seconds)
+        seconds = httpx.Timeout(
+            self._limits.read_seconds, connect=self._limits.connect_seconds, pool=self._limits.pool_seconds
+        )
         self._timeouts = {"timeout": seconds.as_dict()}
         # Below httpx's client: its redirects, cookies and proxies are not wanted (a proxy from the environment would
         # be handed the secret), and they take a third of a call's time.
         # A pool for each node: a common pool closes connections to open others, and looks at all of them in each call.
-        self._transports = {base: transport or self._pool(tls) for base in self.addresses}
+        most, close_after = self._limits.max_answer_bytes, self._limits.attempt_seconds
+        self._pools = {
+            base: NodePool(lambda: transport or self._connections(tls), most, close_after) for base in self.addresses
+        }
 
-    def _pool(self, tls: ssl.SSLContext | None) -> httpx.AsyncBaseTransport:
+    def _connections(self, tls: ssl.SSLContext | None) -> httpx.AsyncBaseTransport:
         at_once = self._limits.at_once
         limits = httpx.Limits(max_connections=at_once, max_keepalive_connections=at_once)
         return httpx.AsyncHTTPTransport(limits=limits, trust_env=False, verify=tls if tls is not None else True)
@@ -216,8 +224,8 @@ class EmqxHttpClient:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for transport in self._transports.values():
-            await transport.aclose()
+        for pool in self._pools.values():
+            await pool.aclose()
 
     async def call(self, request: ApiRequest[Any], options: CallOptions = _DEFAULT_OPTIONS) -> ApiResponse:
         """Sends the request, fails over to other nodes and retries where that is safe; its `read` is not used here.
@@ -307,9 +315,8 @@ class EmqxHttpClient:
     async def _exchange(self, request: ApiRequest[Any], base: str, seconds: float) -> ApiResponse:
         text = f"{base}: {request.text}"
         try:
-            async with asyncio.timeout(seconds):
-                status, kind, raw = await self._send(request, base)
-        except (httpx.ConnectError, httpx.ConnectTimeout) as e:
+            status, kind, raw = await self._pools[base].send(self._built(request, base), text, seconds)
+        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as e:
             raise _NotSentError(f"{text}: no connection ({self._describe(e, request)})") from e
         except (TimeoutError, httpx.TimeoutException) as e:
             raise _TimedOutError(f"{text}: no answer in time ({type(e).__name__})") from e
@@ -324,34 +331,20 @@ class EmqxHttpClient:
             raise BrokerAnswerError(f"{text}: an empty answer")
         return ApiResponse(node=base, status=status, data=data)
 
-    async def _send(self, request: ApiRequest[Any], base: str) -> tuple[int, str, bytes]:
+    def _built(self, request: ApiRequest[Any], base: str) -> httpx.Request:
         headers = self._headers
         if request.bearer:
             headers = {**headers, "authorization": f"Bearer {request.bearer}"}
         if request.is_text:
             headers = {**headers, "accept": "text/plain"}
-        response = await self._transports[base].handle_async_request(
-            httpx.Request(
-                request.method,
-                f"{base}{API}{request.path}",
-                params=request.query,
-                headers=headers,
-                json=request.body,
-                extensions=self._timeouts,
-            )
+        return httpx.Request(
+            request.method,
+            f"{base}{API}{request.path}",
+            params=request.query,
+            headers=headers,
+            json=request.body,
+            extensions=self._timeouts,
         )
-        try:
-            if response.headers.get("content-encoding", "identity") != "identity":
-                raise BrokerAnswerError(f"{base}: {request.text}: an encoded answer that was not asked for")
-            raw = bytearray()
-            assert isinstance(response.stream, httpx.AsyncByteStream)
-            async for piece in response.stream:
-                raw += piece
-                if len(raw) > self._limits.max_answer_bytes:
-                    raise BrokerAnswerError(f"{base}: {request.text}: more than {self._limits.max_answer_bytes} bytes")
-            return response.status_code, response.headers.get("content-type", ""), bytes(raw)
-        finally:
-            await response.aclose()
 
     def _describe(self, error: Exception, request: ApiRequest[Any]) -> str:
         return self._without_secrets(str(error) or type(error).__name__, request)
