@@ -114,7 +114,7 @@ class CollectedSection(WireModel):
     """
 
     state: Literal["ok"] = "ok"
-    gaps: Annotated[tuple[Gap, ...], Field(max_length=MAX_GAPS)] = Field(
+    gaps: Annotated[tuple[Gap, ...], Field(max_length=MAX_GAPS, fail_fast=True)] = Field(
         default=(), validation_alias=AliasChoices("gaps", "problems")
     )
     partial: Annotated[dict[Keyword, list[JsonValue]], Field(max_length=MAX_PARTIAL_LISTS)] | None = None

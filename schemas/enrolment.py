@@ -39,8 +39,12 @@ class EnrolResponse(WireModel):
     certificate: CertificateText
     chain: ChainText = ""
     trust: CertificateText
-    controller_keys: Annotated[tuple[Annotated[str, StringConstraints(max_length=128)], ...], Field(max_length=16)]
-    servers: Annotated[tuple[Annotated[str, StringConstraints(max_length=300)], ...], Field(max_length=16)] = ()
+    controller_keys: Annotated[
+        tuple[Annotated[str, StringConstraints(max_length=128)], ...], Field(max_length=16, fail_fast=True)
+    ]
+    servers: Annotated[
+        tuple[Annotated[str, StringConstraints(max_length=300)], ...], Field(max_length=16, fail_fast=True)
+    ] = ()
     not_after: Timestamp
     renew_at: Timestamp
     updates_url: Annotated[str, StringConstraints(max_length=300)] = ""

@@ -40,7 +40,7 @@ class SignedReport(StrictWireModel):
 
     payloadType: Literal["application/vnd.cordon.report.v1+json"]  # noqa: N815 - the specification's name
     payload: _Base64
-    signatures: Annotated[tuple[_Signature, ...], Field(min_length=1, max_length=1)]
+    signatures: Annotated[tuple[_Signature, ...], Field(min_length=1, max_length=1, fail_fast=True)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,7 +34,7 @@ class Envelope(StrictWireModel):
 
     payloadType: Annotated[str, StringConstraints(max_length=128)]  # noqa: N815 - the specification's name
     payload: _Base64
-    signatures: Annotated[tuple[Signature, ...], Field(min_length=1, max_length=MAX_SIGNATURES)]
+    signatures: Annotated[tuple[Signature, ...], Field(min_length=1, max_length=MAX_SIGNATURES, fail_fast=True)]
 
 
 def public_key_text(key: Ed25519PublicKey) -> str:

@@ -190,7 +190,9 @@ class HealthCheck(StrictWireModel):
     `broker` the agent must also reach the broker.
     """
 
-    command: Annotated[tuple[Annotated[str, Field(min_length=1, max_length=MAX_NAME)], ...], Field(max_length=32)] = ()
+    command: Annotated[
+        tuple[Annotated[str, Field(min_length=1, max_length=MAX_NAME)], ...], Field(max_length=32, fail_fast=True)
+    ] = ()
     service: Annotated[str, StringConstraints(pattern=r"^([A-Za-z0-9_][A-Za-z0-9_.@:-]{0,127})?$")] = ""
     tcp: Annotated[int, Field(ge=1, le=65_535)] | None = None
     http: Annotated[str, StringConstraints(pattern=r"^(http:\/\/(127\.0\.0\.1|localhost|\[::1\])(:\d+)?(/\S*)?)?$")] = (
@@ -228,14 +230,16 @@ class UpdateTarget(StrictWireModel):
     version: UpdateVersion
     kind: UpdateKind
     installer: InstallerKind
-    classes: Annotated[tuple[DeviceClass, ...], Field(min_length=1, max_length=MAX_CLASSES)]
-    hardware: Annotated[tuple[HardwareId, ...], Field(max_length=MAX_HARDWARE)] = ()
-    requires: Annotated[tuple[Requirement, ...], Field(max_length=MAX_REQUIREMENTS)] = ()
+    classes: Annotated[tuple[DeviceClass, ...], Field(min_length=1, max_length=MAX_CLASSES, fail_fast=True)]
+    hardware: Annotated[tuple[HardwareId, ...], Field(max_length=MAX_HARDWARE, fail_fast=True)] = ()
+    requires: Annotated[tuple[Requirement, ...], Field(max_length=MAX_REQUIREMENTS, fail_fast=True)] = ()
     health: HealthCheck = HealthCheck()
     rollback: RollbackPolicy = RollbackPolicy.PREVIOUS
     restart: RestartMode = RestartMode.NONE
     restart_service: Annotated[str, StringConstraints(pattern=r"^([A-Za-z0-9_][A-Za-z0-9_.@:-]{0,127})?$")] = ""
-    arguments: Annotated[tuple[Annotated[str, Field(max_length=MAX_NAME)], ...], Field(max_length=MAX_ARGUMENTS)] = ()
+    arguments: Annotated[
+        tuple[Annotated[str, Field(max_length=MAX_NAME)], ...], Field(max_length=MAX_ARGUMENTS, fail_fast=True)
+    ] = ()
     installed_bytes: Annotated[int, Field(ge=0, le=MAX_INSTALLED_BYTES)] = 0
     seconds: Annotated[int, Field(ge=1, le=86_400)] = 1800
     """Time limit of the installation."""

@@ -88,7 +88,7 @@ class DeviceLabelsBody(Body):
     """Class and tags for policies; an omitted one stays unchanged. The zone of a tag `tz:ZONE` has to exist."""
 
     device_class: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._:/-]{0,64}$")] | None = None
-    tags: Annotated[tuple[_Tag, ...], Field(max_length=MAX_TAGS)] | None = None
+    tags: Annotated[tuple[_Tag, ...], Field(max_length=MAX_TAGS, fail_fast=True)] | None = None
 
 
 def _matches(

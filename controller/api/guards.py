@@ -76,7 +76,7 @@ class GuardView(View):
 class HeldDeviceSelection(Body):
     """The named devices, or all that wait because of the blast radius."""
 
-    devices: Annotated[tuple[HeldDeviceId, ...], Field(max_length=MAX_NAMED)] = ()
+    devices: Annotated[tuple[HeldDeviceId, ...], Field(max_length=MAX_NAMED, fail_fast=True)] = ()
     all: bool = False
     reason: ReasonText
 

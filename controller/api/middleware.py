@@ -23,7 +23,7 @@ MAX_PUBLIC_BODY: Final = 16 * 1024  # bytes; without a valid token: an enrolment
 # Keys and objects of a body. Each costs the event loop microseconds, and containments wait meanwhile.
 MAX_PUBLIC_KEYS: Final = 128
 MAX_KEYS: Final = 4_096
-MAX_POLICY_KEYS: Final = 50_000
+MAX_POLICY_KEYS: Final = 5_000
 _LARGER: Final = {  # and the token scope that permits it
     "/api/v1/policies/preview": TokenScope.POLICY,
     "/api/v1/knowledge": TokenScope.POLICY,

@@ -34,7 +34,7 @@ class PolicyText(Body):
 class CandidatePolicies(Body):
     """Policies that replace those in force of the same name; `alone`: all of them."""
 
-    files: Annotated[tuple[PolicyText, ...], Field(min_length=1, max_length=MAX_FILES)]
+    files: Annotated[tuple[PolicyText, ...], Field(min_length=1, max_length=MAX_FILES, fail_fast=True)]
     alone: bool = False
 
 

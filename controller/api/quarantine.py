@@ -71,7 +71,7 @@ class ReleaseBody(Body):
 class SelectedDevicesBody(Body):
     """The named devices, and those with the tag or the class."""
 
-    devices: Annotated[tuple[QuarantineDeviceId, ...], Field(max_length=MAX_NAMED)] = ()
+    devices: Annotated[tuple[QuarantineDeviceId, ...], Field(max_length=MAX_NAMED, fail_fast=True)] = ()
     tag: DeviceLabel | None = None
     device_class: DeviceLabel | None = None
 

@@ -67,7 +67,7 @@ class NewRollout(Body):
     """
 
     target: Annotated[str, StringConstraints(min_length=1, max_length=MAX_NAME)]
-    rings: Annotated[tuple[NewRing, ...], Field(max_length=MAX_RINGS)] = ()
+    rings: Annotated[tuple[NewRing, ...], Field(max_length=MAX_RINGS, fail_fast=True)] = ()
     only: Annotated[str | None, Field(max_length=MAX_SELECT)] = None
     soak: Annotated[DurationText | None, _between(0.0, MAX_SOAK)] = None
     error_threshold: Annotated[float | None, Field(ge=0.0, le=1.0)] = None

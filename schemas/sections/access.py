@@ -16,7 +16,7 @@ MAX_PORTS: Final = 16
 # The lists of accounts in `AccessSection`.
 ACCOUNT_LISTS: Final = ("empty_passwords", "root_equals", "weak_hashes", "never_expiring", "sudo_without_password")
 
-AccountNames = Annotated[tuple[Name, ...], Field(max_length=MAX_ACCOUNTS)]
+AccountNames = Annotated[tuple[Name, ...], Field(max_length=MAX_ACCOUNTS, fail_fast=True)]
 PasswordAgeDays = Annotated[int, Field(ge=-1, le=1_000_000)]
 
 
@@ -38,7 +38,7 @@ class AccessSection(CollectedSection):
     password_accounts: SystemCount | None = None
     empty_passwords: AccountNames | None = None
     root_equals: AccountNames = ()
-    hash_algorithms: Annotated[tuple[Name, ...], Field(max_length=MAX_ALGORITHMS)] | None = None
+    hash_algorithms: Annotated[tuple[Name, ...], Field(max_length=MAX_ALGORITHMS, fail_fast=True)] | None = None
     weak_hashes: AccountNames | None = None
     never_expiring: AccountNames | None = None
     new_hash: Text = ""
@@ -50,10 +50,10 @@ class AccessSection(CollectedSection):
     minimum_classes: SystemCount | None = None
     accepts_empty: bool | None = None
     sudo_without_password: AccountNames | None = None
-    lockout: Annotated[tuple[Name, ...], Field(max_length=MAX_ALGORITHMS)] | None = None
+    lockout: Annotated[tuple[Name, ...], Field(max_length=MAX_ALGORITHMS, fail_fast=True)] | None = None
     lockout_after: SystemCount | None = None
     lockout_seconds: SystemCount | None = None
-    failed_logins: Annotated[tuple[FailedLogins, ...], Field(max_length=MAX_SOURCES)] | None = None
+    failed_logins: Annotated[tuple[FailedLogins, ...], Field(max_length=MAX_SOURCES, fail_fast=True)] | None = None
     truncated: Counter = 0
 
 
@@ -67,7 +67,9 @@ class SshSection(CollectedSection):
 
     server: Literal["openssh", "dropbear"]
     resolved: bool
-    ports: Annotated[tuple[Annotated[int, Field(ge=1, le=65535)], ...], Field(max_length=MAX_PORTS)] = ()
+    ports: Annotated[
+        tuple[Annotated[int, Field(ge=1, le=65535)], ...], Field(max_length=MAX_PORTS, fail_fast=True)
+    ] = ()
     password_login: bool | None = None
     interactive_login: bool | None = None
     root_login: Literal["yes", "no", "prohibit-password", "forced-commands-only", "unknown"] = "unknown"
@@ -75,6 +77,6 @@ class SshSection(CollectedSection):
     max_auth_tries: SystemCount | None = None
     login_grace_seconds: SystemCount | None = None
     x11_forwarding: bool | None = None
-    weak_algorithms: Annotated[tuple[Name, ...], Field(max_length=MAX_ALGORITHMS)] | None = None
-    overrides: Annotated[tuple[Text, ...], Field(max_length=MAX_OVERRIDES)] = ()
+    weak_algorithms: Annotated[tuple[Name, ...], Field(max_length=MAX_ALGORITHMS, fail_fast=True)] | None = None
+    overrides: Annotated[tuple[Text, ...], Field(max_length=MAX_OVERRIDES, fail_fast=True)] = ()
     truncated: Counter = 0

@@ -35,15 +35,15 @@ class KeyFile(WireModel):
     folder_owner: Name
     folder_group: Name
     folder_mode: _Mode
-    readable_by: Annotated[tuple[Literal["group", "others"], ...], Field(max_length=2)] = ()
-    replaceable_by: Annotated[tuple[Literal["group", "others"], ...], Field(max_length=2)] = ()
+    readable_by: Annotated[tuple[Literal["group", "others"], ...], Field(max_length=2, fail_fast=True)] = ()
+    replaceable_by: Annotated[tuple[Literal["group", "others"], ...], Field(max_length=2, fail_fast=True)] = ()
 
 
 class KeysSection(CollectedSection):
     """Every private key below `folders`."""
 
-    folders: Annotated[tuple[Text, ...], Field(max_length=MAX_FOLDERS)] = ()
-    entries: Annotated[tuple[KeyFile, ...], Field(max_length=MAX_KEY_FILES)] = ()
+    folders: Annotated[tuple[Text, ...], Field(max_length=MAX_FOLDERS, fail_fast=True)] = ()
+    entries: Annotated[tuple[KeyFile, ...], Field(max_length=MAX_KEY_FILES, fail_fast=True)] = ()
     truncated: Counter = 0
 
 
@@ -77,7 +77,7 @@ class CertificateFile(WireModel):
 class CertificatesSection(CollectedSection):
     """Every certificate below `folders`, and the device's own."""
 
-    folders: Annotated[tuple[Text, ...], Field(max_length=MAX_FOLDERS)] = ()
+    folders: Annotated[tuple[Text, ...], Field(max_length=MAX_FOLDERS, fail_fast=True)] = ()
     trust_store: Text = ""
-    entries: Annotated[tuple[CertificateFile, ...], Field(max_length=MAX_CERTIFICATES)] = ()
+    entries: Annotated[tuple[CertificateFile, ...], Field(max_length=MAX_CERTIFICATES, fail_fast=True)] = ()
     truncated: Counter = 0

@@ -36,7 +36,7 @@ class SoftwareSection(CollectedSection):
     """The installed targets, the device's class and hardware ids, and the version of the trusted TUF root."""
 
     device_class: Text = ""
-    hardware: Annotated[tuple[Text, ...], Field(max_length=MAX_HARDWARE)] = ()
+    hardware: Annotated[tuple[Text, ...], Field(max_length=MAX_HARDWARE, fail_fast=True)] = ()
     root_version: Counter | None = None
-    entries: Annotated[tuple[UpdatedSoftware, ...], Field(max_length=MAX_UPDATED)] = ()
+    entries: Annotated[tuple[UpdatedSoftware, ...], Field(max_length=MAX_UPDATED, fail_fast=True)] = ()
     truncated: Counter = 0

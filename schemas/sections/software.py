@@ -56,11 +56,11 @@ class UpdatesSection(CollectedSection):
     unattended: bool | None = None
     kernel_newest: Text = ""
     kernel_current: bool | None = None
-    packages: Annotated[tuple[PendingPackage, ...], Field(max_length=MAX_PACKAGES)] = ()
-    pending_names: Annotated[tuple[Name, ...], Field(max_length=MAX_PENDING_NAMES)] | None = None
+    packages: Annotated[tuple[PendingPackage, ...], Field(max_length=MAX_PACKAGES, fail_fast=True)] = ()
+    pending_names: Annotated[tuple[Name, ...], Field(max_length=MAX_PENDING_NAMES, fail_fast=True)] | None = None
     installed_count: Count | None = None
     installed_digest: Digest | None = None
-    installed: Annotated[tuple[Text, ...], Field(max_length=MAX_INSTALLED)] = ()
+    installed: Annotated[tuple[Text, ...], Field(max_length=MAX_INSTALLED, fail_fast=True)] = ()
     truncated: Counter = 0
 
 
@@ -79,15 +79,15 @@ class PackageSource(WireModel):
     enabled: bool
     signed: bool | None = None
     key: Text = ""
-    flags: Annotated[tuple[Text, ...], Field(max_length=16)] = ()
+    flags: Annotated[tuple[Text, ...], Field(max_length=16, fail_fast=True)] = ()
 
 
 class SourcesSection(CollectedSection):
     """Every configured package source; `keyrings` are the key files trusted for any source."""
 
     manager: Keyword
-    entries: Annotated[tuple[PackageSource, ...], Field(max_length=MAX_PACKAGE_SOURCES)] = ()
-    keyrings: Annotated[tuple[Text, ...], Field(max_length=MAX_PACKAGE_SOURCES)] = ()
+    entries: Annotated[tuple[PackageSource, ...], Field(max_length=MAX_PACKAGE_SOURCES, fail_fast=True)] = ()
+    keyrings: Annotated[tuple[Text, ...], Field(max_length=MAX_PACKAGE_SOURCES, fail_fast=True)] = ()
     truncated: Counter = 0
 
 
@@ -109,7 +109,7 @@ class OpensslConfig(WireModel):
     security_level: Annotated[int, Field(ge=0, le=5)] | None = None
     legacy_provider: bool = False
     fips: bool = False
-    unsafe_options: Annotated[tuple[Text, ...], Field(max_length=MAX_PROBLEMS)] = ()
+    unsafe_options: Annotated[tuple[Text, ...], Field(max_length=MAX_PROBLEMS, fail_fast=True)] = ()
 
 
 class OpensslSection(CollectedSection):
@@ -125,7 +125,7 @@ class OpensslSection(CollectedSection):
     version: Text
     package: PackageVersion | None = None
     library: Text = ""
-    stale_processes: Annotated[tuple[Name, ...], Field(max_length=MAX_STALE_PROCESSES)] | None = None
+    stale_processes: Annotated[tuple[Name, ...], Field(max_length=MAX_STALE_PROCESSES, fail_fast=True)] | None = None
     stale_hidden: bool = False
     config: OpensslConfig | None = None
     tls_errors: Literal["none", "few", "some", "many"] | None = None

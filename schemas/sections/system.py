@@ -15,7 +15,7 @@ MAX_MOUNTS: Final = 64
 MAX_SWAPS: Final = 16
 MAX_TARGETS: Final = 16
 
-RecentChanges = Annotated[tuple[Text, ...], Field(max_length=MAX_CHANGES)]
+RecentChanges = Annotated[tuple[Text, ...], Field(max_length=MAX_CHANGES, fail_fast=True)]
 SystemCount = Annotated[int, Field(ge=0, le=1_000_000)]
 FirewallVerdict = Literal["accept", "drop", "reject", "unknown"]
 
@@ -36,7 +36,7 @@ class ListeningSocket(WireModel):
 class SocketsSection(CollectedSection):
     """Every listening TCP and bound UDP socket; `opened` and `closed` are those of the last change, for a day."""
 
-    listening: Annotated[tuple[ListeningSocket, ...], Field(max_length=MAX_SOCKETS)] = ()
+    listening: Annotated[tuple[ListeningSocket, ...], Field(max_length=MAX_SOCKETS, fail_fast=True)] = ()
     opened: RecentChanges = ()
     closed: RecentChanges = ()
     truncated: Counter = 0
@@ -59,7 +59,7 @@ class ServicesSection(CollectedSection):
     """Every enabled or running service; `appeared` and `vanished` are those of the last change, for a day."""
 
     init: Text = ""
-    units: Annotated[tuple[ServiceUnit, ...], Field(max_length=MAX_UNITS)] = ()
+    units: Annotated[tuple[ServiceUnit, ...], Field(max_length=MAX_UNITS, fail_fast=True)] = ()
     appeared: RecentChanges = ()
     vanished: RecentChanges = ()
     truncated: Counter = 0
@@ -87,8 +87,8 @@ class FirewallSection(CollectedSection):
     default_forward: FirewallVerdict = "unknown"
     default_output: FirewallVerdict = "unknown"
     rules: SystemCount = 0
-    chains: Annotated[tuple[FirewallChain, ...], Field(max_length=MAX_CHAINS)] = ()
-    uncovered: Annotated[tuple[Keyword, ...], Field(max_length=MAX_UNCOVERED)] | None = None
+    chains: Annotated[tuple[FirewallChain, ...], Field(max_length=MAX_CHAINS, fail_fast=True)] = ()
+    uncovered: Annotated[tuple[Keyword, ...], Field(max_length=MAX_UNCOVERED, fail_fast=True)] | None = None
     truncated: Counter = 0
 
 
@@ -119,9 +119,9 @@ class DiskSection(CollectedSection):
     root_encrypted: bool | None = None
     data_encrypted: bool | None = None
     swap: Literal["none", "encrypted", "plain", "unknown"] = "unknown"
-    mounts: Annotated[tuple[Mount, ...], Field(max_length=MAX_MOUNTS)] = ()
-    swaps: Annotated[tuple[SwapArea, ...], Field(max_length=MAX_SWAPS)] = ()
-    fscrypt: Annotated[tuple[Text, ...], Field(max_length=MAX_MOUNTS)] = ()
+    mounts: Annotated[tuple[Mount, ...], Field(max_length=MAX_MOUNTS, fail_fast=True)] = ()
+    swaps: Annotated[tuple[SwapArea, ...], Field(max_length=MAX_SWAPS, fail_fast=True)] = ()
+    fscrypt: Annotated[tuple[Text, ...], Field(max_length=MAX_MOUNTS, fail_fast=True)] = ()
     truncated: Counter = 0
 
 
@@ -152,7 +152,7 @@ class LoggingSection(CollectedSection):
     syslog: Text = ""
     syslog_running: bool | None = None
     kept: bool | None = None
-    remote_targets: Annotated[tuple[Text, ...], Field(max_length=MAX_TARGETS)] = ()
+    remote_targets: Annotated[tuple[Text, ...], Field(max_length=MAX_TARGETS, fail_fast=True)] = ()
     audit: Literal["absent", "stopped", "running", "unknown"] = "absent"
     audit_rules: SystemCount | None = None
     rotation: Text = ""

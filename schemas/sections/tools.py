@@ -49,7 +49,7 @@ class LynisSection(CollectedSection):
     warnings: Counter
     suggestions: Counter
     vulnerable_packages: Counter
-    findings: Annotated[tuple[LynisFinding, ...], Field(max_length=MAX_LYNIS_FINDINGS)] = ()
+    findings: Annotated[tuple[LynisFinding, ...], Field(max_length=MAX_LYNIS_FINDINGS, fail_fast=True)] = ()
     damaged_lines: Counter = 0
     truncated: Counter = 0
 
@@ -77,9 +77,9 @@ class XccdfRule(WireModel):
 class OpenscapSection(CollectedSection):
     """The newest result of each benchmark and profile."""
 
-    scans: Annotated[tuple[XccdfScan, ...], Field(min_length=1, max_length=MAX_XCCDF_SCANS)]
-    rules: Annotated[tuple[XccdfRule, ...], Field(max_length=MAX_XCCDF_RULES)] = ()
-    unreadable: Annotated[tuple[Text, ...], Field(max_length=MAX_XCCDF_SCANS)] = ()
+    scans: Annotated[tuple[XccdfScan, ...], Field(min_length=1, max_length=MAX_XCCDF_SCANS, fail_fast=True)]
+    rules: Annotated[tuple[XccdfRule, ...], Field(max_length=MAX_XCCDF_RULES, fail_fast=True)] = ()
+    unreadable: Annotated[tuple[Text, ...], Field(max_length=MAX_XCCDF_SCANS, fail_fast=True)] = ()
     """Result files that could not be read, each with the reason."""
     truncated: Counter = 0
 
@@ -99,7 +99,7 @@ class IntrusionMonitor(WireModel):
 class IntrusionSection(CollectedSection):
     """The intrusion monitors of this device; their alerts are sent as events."""
 
-    monitors: Annotated[tuple[IntrusionMonitor, ...], Field(min_length=1, max_length=MAX_MONITORS)]
+    monitors: Annotated[tuple[IntrusionMonitor, ...], Field(min_length=1, max_length=MAX_MONITORS, fail_fast=True)]
 
 
 class IntegrityChange(WireModel):
@@ -121,6 +121,6 @@ class IntegritySection(CollectedSection):
     """Files that could not be read and are not compared."""
     complete: bool
     """Whether everything below the configured paths was scanned; false when a bound was reached."""
-    roots: Annotated[tuple[Text, ...], Field(max_length=MAX_ROOTS)] = ()
-    changes: Annotated[tuple[IntegrityChange, ...], Field(max_length=MAX_CHANGES)] = ()
+    roots: Annotated[tuple[Text, ...], Field(max_length=MAX_ROOTS, fail_fast=True)] = ()
+    changes: Annotated[tuple[IntegrityChange, ...], Field(max_length=MAX_CHANGES, fail_fast=True)] = ()
     truncated: Counter = 0

@@ -2,11 +2,14 @@
 
 import asyncio
 import socket
+from typing import get_args
 
+import pytest
 from paho.mqtt import client as paho
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
+from pydantic import BaseModel, ValidationError
 
 from controller.adapters.mqtt.buffered_socket import BufferedSocket
 from controller.adapters.mqtt.options import MqttOptions
@@ -14,8 +17,15 @@ from controller.adapters.mqtt.paho_client import PahoClient
 from controller.service.ingest.decoding import MAX_PAYLOAD
 from device_agent.domain.connection_policy import ConnectionAttempt
 from device_agent.mqtt_client import connect_options
-from schemas.base import MAX_CERTIFICATE_BYTES, MAX_COMMAND_BYTES, MAX_PACKET_BYTES, MAX_POSTURE_BYTES
+from schemas.base import (
+    MAX_CERTIFICATE_BYTES,
+    MAX_COMMAND_BYTES,
+    MAX_PACKET_BYTES,
+    MAX_POSTURE_BYTES,
+    CollectedSection,
+)
 from schemas.broker_address import BrokerAddress
+from schemas.posture import ReportSections
 from schemas.topics import UpChannel, up
 from tests.support.mosquitto import Mosquitto
 from tests.support.mqtt_harness import plain, running
@@ -72,3 +82,33 @@ def test_the_controller_asks_for_it_in_its_first_packet() -> None:
         client.loop_write()
         client.socket().flush()  # type: ignore[union-attr]  # the socket given above
         assert MAXIMUM_PACKET_SIZE in theirs.recv(4096)
+
+
+def _models(annotation: object) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for part in get_args(annotation) for model in _models(part)]
+
+
+LISTS = [
+    (section, name)
+    for section, field in ReportSections.model_fields.items()
+    for model in _models(field.annotation)
+    if issubclass(model, CollectedSection)
+    for name, one in model.model_fields.items()
+    if "tuple" in str(one.annotation)
+]
+
+
+@pytest.mark.parametrize(("section", "name"), LISTS)
+def test_the_first_wrong_entry_of_a_list_ends_its_reading(section: str, name: str) -> None:
+    """Otherwise a message of 60 KB makes 100,000 errors, which take the event loop a second."""
+    entries: tuple[object, ...] = ({}, 1, "x", [])
+    for entry in entries:
+        with pytest.raises(ValidationError) as caught:
+            ReportSections.model_validate({section: {"state": "ok", name: [entry] * 5_000}})
+        assert caught.value.error_count() < 40
+
+
+def test_there_are_many_lists() -> None:
+    assert len(LISTS) > 35
