@@ -1,4 +1,4 @@
-"""The only file that speaks HTTP to EMQX: fail-over between addresses, time-outs, retries with back-off, bounds.
+"""Speaks HTTP to EMQX, over the connections of `pool`: fail-over between addresses, time-outs, retries, bounds.
 
 Retries of a single call to EMQX are here and nowhere else; the outbox repeats failed effects. `responses.py` maps
 answers to errors.
@@ -68,6 +68,11 @@ class HttpLimits:
     rest_seconds: float = REST_SECONDS
     max_answer_bytes: int = MAX_ANSWER_BYTES
     at_once: int = AT_ONCE
+
+    @property
+    def timeout(self) -> httpx.Timeout:
+        """The limits of the parts of an exchange."""
+        return httpx.Timeout(self.read_seconds, connect=self.connect_seconds, pool=self.pool_seconds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,10 +206,7 @@ class EmqxHttpClient:
             "user-agent": "cordon",
             "authorization": f"Basic {basic}",
         }
-        seconds = httpx.Timeout(
-            self._limits.read_seconds, connect=self._limits.connect_seconds, pool=self._limits.pool_seconds
-        )
-        self._timeouts = {"timeout": seconds.as_dict()}
+        self._timeouts = {"timeout": self._limits.timeout.as_dict()}
         # Below httpx's client: its redirects, cookies and proxies are not wanted (a proxy from the environment would
         # be handed the secret), and they take a third of a call's time.
         # A pool for each node: a common pool closes connections to open others, and looks at all of them in each call.
