@@ -200,6 +200,8 @@ def _judge(
     elif admission.possible & admission.unnamed & bit:
         for gap in _reasons(ruleset):
             gaps.add(gap.reason, gap.source)
+    elif admission.readdressed & bit:
+        gaps.add("its packets go to another address or a proxy, past the rules for input", f"{protocol}/{port}")
 
 
 def _reaching(address: str) -> frozenset[str]:

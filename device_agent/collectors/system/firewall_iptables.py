@@ -2,7 +2,7 @@
 
 import re
 import shlex
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from device_agent.collectors.system.firewall_iptables_matches import (
@@ -40,6 +40,7 @@ _PASSING: Final = frozenset(
 _TRANSLATIONS: Final = frozenset({"DNAT", "REDIRECT", "SNAT", "MASQUERADE", "NETMAP"})
 _REDIRECTION: Final = re.compile(r" (?:-j|--jump) (?:DNAT|REDIRECT|NETMAP|TPROXY)(?: |$)")
 _FEW_PORTS: Final = re.compile(r"(?<!! )--dports? [\d,]+(?: |$)")
+_READDRESSING: Final = frozenset({"DNAT", "NETMAP"})
 _SPECIAL: Final = frozenset({"--tcp-flags", "--update", "--rcheck", "--remove", "--invert", "--match-set"})
 _MAX_LINES: Final = 100_000
 
@@ -124,7 +125,7 @@ def _add_rule(ruleset: Ruleset, table: str, line: str, context: MatchContext) ->
     rule = parser.parse()
     source = f"{table} {words[1]}"
     ruleset.gaps += [ReadingGap(reason, source) for reason in parser.gaps]
-    ruleset.rules[table, words[1]].append(Rule(rule.conditions, rule.verdict, rule.target, source))
+    ruleset.rules[table, words[1]].append(replace(rule, source=source))
 
 
 def _resolve_targets(ruleset: Ruleset) -> None:
@@ -182,9 +183,11 @@ class _RuleParser:
         if target == target.upper() and lower in _VERDICTS and not is_goto:
             return Rule(conditions, lower)
         if target in _PASSING and not is_goto:
-            return Rule(conditions)
+            is_proxy = target == "TPROXY"  # to a socket of any port
+            conditions = tuple(c for c in conditions if c.field != "dport") if is_proxy else conditions
+            return Rule(conditions, readdresses=is_proxy)
         if target in _TRANSLATIONS and not is_goto:
-            return Rule(conditions, "accept")
+            return Rule(conditions, "accept", readdresses=target in _READDRESSING)
         return Rule(conditions, "goto" if is_goto else "jump", target)
 
     def _option(self, option: str, *, is_negated: bool) -> None:

@@ -143,6 +143,13 @@ def _names_ports(statements: list[tuple[str, Any]]) -> bool:
     return False
 
 
+def _readdresses(kind: str, value: Any) -> bool:
+    """Whether a statement sends packets past the rules for this host: to another address, or to a socket of a proxy."""
+    if kind == "xt":
+        return isinstance(value, dict) and value.get("name") in {"DNAT", "TPROXY", "NETMAP"}
+    return kind in {"dnat", "tproxy"} or (kind == "mangle" and "daddr" in str(value))
+
+
 def _contexts(live: list[tuple[str, dict[str, Any], str]], *, redirects: bool) -> dict[str, Context]:
     sets: dict[str, dict[str, list[Any]]] = {}
     changed: dict[str, set[str]] = {}
@@ -209,17 +216,24 @@ class _Reader:
         self._context = context
         self._gaps = ruleset.gaps
         self._alternatives: list[list[Conditions]] = []
-        self._has_effect = False
+        self._readdresses = False
 
     def rules_of(self, rule: Mapping[str, Any]) -> list[Rule]:
         for kind, value in _statements(rule):
+            if _readdresses(kind, value):
+                self._readdresses = True
+                if "proxy" in f"{kind} {value}".lower():  # to a socket of any port
+                    self._alternatives = [
+                        [tuple(c for c in conditions if c.field != "dport") for conditions in alternatives]
+                        for alternatives in self._alternatives
+                    ]
             if kind == "vmap":
                 return self._expand(self._verdict_map(value))
             verdict = self._verdict(kind, value)
             if verdict is not None:
                 return self._expand([((), *verdict)])
             self._add_conditions(kind, value)
-        return []
+        return self._expand([((), "", "")]) if self._readdresses else []
 
     def _add_conditions(self, kind: str, value: Any) -> None:
         if kind == "match" and isinstance(value, dict):
@@ -328,10 +342,16 @@ class _Reader:
             self._gap("a rule with too many combinations of elements")
             return [Rule((Condition("chance", chance=UNCLEAR),), "unknown", source=self._source)]
         return [
-            Rule(tuple(c for part in (*parts, conditions) for c in part), verdict, target, self._source)
+            Rule(
+                tuple(c for part in (*parts, conditions) for c in part),
+                verdict,
+                target,
+                self._source,
+                self._readdresses,
+            )
             for parts in product(*self._alternatives)
             for conditions, verdict, target in verdicts
-            if verdict
+            if verdict or self._readdresses
         ]
 
 

@@ -145,12 +145,14 @@ class Rule:
     """What happens to packets that meet all conditions.
 
     `verdict` is accept, drop, reject, return, jump, goto, `unknown`, or empty for none; `target` is the chain to go to.
+    `readdresses`: the packets go to another address or socket, past the rules for this one.
     """
 
     conditions: tuple[Condition, ...] = ()
     verdict: str = ""
     target: str = ""
     source: str = ""
+    readdresses: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,13 +34,14 @@ class Admission:
     """The ports that a packet reaches, as bit masks.
 
     `certain` and `possible` are disjoint; `unnamed` are those reached by a rule or policy that does not name them;
-    `rejected` are refused with an answer.
+    `rejected` are refused with an answer; packets to `readdressed` ones may go elsewhere before the rules for input.
     """
 
     certain: int
     possible: int
     unnamed: int
     rejected: int
+    readdressed: int = 0
 
     @property
     def default(self) -> str:
@@ -69,7 +70,7 @@ def admitted(ruleset: Ruleset, packet: Packet) -> Admission:
         walk = _Walk(ruleset, chain, replace(packet, is_tracked=is_tracked), budget)
         flow = walk.after(flow)
     if ruleset.missing:  # chains that were not read can only close more
-        flow = Admission(0, flow.certain | flow.possible, flow.unnamed, flow.rejected)
+        flow = replace(flow, certain=0, possible=flow.certain | flow.possible)
     return flow
 
 
@@ -160,6 +161,7 @@ class _Walk:
     unnamed: int = 0
     closed: int = 0
     rejected: int = 0
+    readdressed: int = 0
 
     def after(self, flow: Admission) -> Admission:
         """Returns what is left of the packets that come to the chain."""
@@ -175,7 +177,8 @@ class _Walk:
             possible = (flow.certain | flow.possible) & ~sure
             self.unnamed |= flow.unnamed
         rejected = (flow.rejected | self.rejected) & ALL_PORTS
-        return Admission(sure, possible, self.unnamed & (sure | possible), rejected)
+        readdressed = flow.readdressed | (self.readdressed if is_early else 0)
+        return Admission(sure, possible, self.unnamed & (sure | possible), rejected, readdressed)
 
     def _follow(self, name: str, flow: _Flow, named: int, depth: int) -> _Flow:
         """Follows a chain with packets; returns those that come back to its caller."""
@@ -189,9 +192,13 @@ class _Walk:
             if self.budget[0] < 0:
                 raise TooManyRulesError("the rules cannot be followed: too many of them")
             ports, is_named, chance = self._match(rule)
-            if not rule.verdict or chance.match is Can.NO or not ports:
+            if chance.match is Can.NO or not ports:
                 continue
             hit = flow.hit(ports, chance.match)
+            if rule.readdresses or (rule.verdict == "unknown" and self.chain.kind == "nat"):
+                self.readdressed |= hit.certain | hit.possible
+            if not rule.verdict:
+                continue
             came_back = hit if rule.verdict == "return" else _Flow()
             if rule.target:
                 came_back = self._follow(rule.target, hit, named | ports if is_named else named, depth + 1)

@@ -311,6 +311,46 @@ def test_chains_of_one_hook_all_have_to_accept() -> None:
     assert "tcp/23" not in section["partial"]["uncovered"]
 
 
+ONLY_SSH: Final = """table ip filter { chain INPUT { type filter hook input priority filter; policy drop;
+iifname "lo" accept
+ct state established,related accept
+tcp dport 22 accept
+}
+}
+"""
+
+
+@pytest.mark.parametrize(
+    ("nat", "ports"),
+    [
+        ('iifname != "docker0" tcp dport 8080 dnat to 172.17.0.2:80', ["tcp/8080"]),
+        ("tcp dport 8000-9000 dnat to 172.17.0.2", ["tcp/8080"]),
+        ("tcp dport 8080 ip daddr set 172.17.0.2", ["tcp/8080"]),
+        ("tcp dport 80 tproxy to :8080 accept", ["tcp/22", "tcp/23", "tcp/8080"]),
+        ("tcp dport 81 dnat to 172.17.0.2:80", []),
+        ("tcp dport 8080 redirect to :23", []),
+        ("ip saddr 10.0.0.0/8 tcp dport 8080 dnat to 172.17.0.2:80", []),
+    ],
+)
+def test_ports_whose_packets_go_past_the_rules_for_input_are_not_covered(nat: str, ports: list[str]) -> None:
+    kind = "nat" if "dnat" in nat or "redirect" in nat else "filter"
+    text = f"""table ip nat {{
+chain PREROUTING {{ type {kind} hook prerouting priority dstnat; policy accept;
+fib daddr type local jump DOCKER
+}}
+chain DOCKER {{
+{nat}
+}}
+}}
+"""
+    for ruleset in (read_nft(nft_objects(text + ONLY_SSH)), read_nft(list_with_nft(text + ONLY_SSH))):
+        sockets = {("tcp", port, "0.0.0.0") for port in (22, 23, 8080)}
+        reading = firewall.uncovered_sockets(sockets, ruleset, HOST, frozenset({"ip"}))
+        assert sorted(gap.source for gap in reading.gaps) == ports
+        assert reading.value == []
+        assert facts(ruleset, frozenset({"ip"}))["default_input"] == "drop"
+
+
 def test_the_interfaces_outside_decide() -> None:
     text = "table inet t { chain i { type filter hook input priority 0; policy accept;\n%s\n}"
     text += " chain c { tcp dport 22 accept; drop; } }"

@@ -52,6 +52,35 @@ def test_chains_and_covered_ports_of_iptables() -> None:
     assert facts(read_iptables(IPTABLES.replace("-A INPUT -i lo", "-A INPUT"), "ip"), only)["default_input"] == "accept"
 
 
+@pytest.mark.parametrize(
+    ("rule", "ports"),
+    [
+        ("! -i docker0 -p tcp -m tcp --dport 8080 -j DNAT --to-destination 172.17.0.2:80", ["tcp/8080"]),
+        ("-p tcp -m tcp --dport 80 -j TPROXY --on-port 8080 --on-ip 0.0.0.0", ["tcp/22", "tcp/23", "tcp/8080"]),
+        ("-p tcp -m tcp --dport 8080 -j NOSUCH", ["tcp/8080"]),
+        ("-p tcp -m tcp --dport 8080 -j REDIRECT --to-ports 23", []),
+        ("-s 10.0.0.0/8 -p tcp -m tcp --dport 8080 -j DNAT --to-destination 172.17.0.2:80", []),
+    ],
+)
+def test_published_ports_are_not_covered_by_the_rules_for_input(rule: str, ports: list[str]) -> None:
+    table = "mangle" if "TPROXY" in rule else "nat"
+    text = f"""*{table}
+:PREROUTING ACCEPT [0:0]
+:DOCKER - [0:0]
+-A PREROUTING -m addrtype --dst-type LOCAL -j DOCKER
+-A DOCKER {rule}
+COMMIT
+*filter
+:INPUT DROP [0:0]
+-A INPUT -p tcp -m tcp --dport 22 -j ACCEPT
+COMMIT
+"""
+    sockets = {("tcp", port, "0.0.0.0") for port in (22, 23, 8080)}
+    reading = uncovered_sockets(sockets, read_iptables(text, "ip"), HOST, frozenset({"ip"}))
+    assert sorted(gap.source for gap in reading.gaps if gap.source.startswith("tcp/")) == ports
+    assert reading.value == []
+
+
 IPTABLES_OPEN: Final = (
     "-p tcp -m tcp --dport 1:65535 -j ACCEPT", "-p udp -j ACCEPT", "-p tcp -m tcp --dport 1024: -j ACCEPT",
     "-p tcp -m multiport --dports 1:30000,30001:65535 -j ACCEPT", "! -i lo -j ACCEPT", "-i eth+ -j ACCEPT",
