@@ -49,11 +49,11 @@ def collect(system: System) -> Section:
     section = SectionBuilder(version=version, library=_first(_LIBRARY, output) or _first(_VERSION, output))
     if package is not None:
         section.set(package={"name": package.name, "version": package.version, "scheme": package.scheme})
-    _add_optional(section, system, _first(_OPENSSLDIR, output))
+    _add_optional(section, system, _first(_OPENSSLDIR, output), _first(_LIBRARY, output) or version)
     return section.build()
 
 
-def _add_optional(section: SectionBuilder, system: System, openssl_dir: str) -> None:
+def _add_optional(section: SectionBuilder, system: System, openssl_dir: str, version: str) -> None:
     with section.capture("stale_processes"):
         processes, is_hidden = stale_processes(system)
         section.set(stale_processes=processes, stale_hidden=is_hidden)
@@ -64,7 +64,7 @@ def _add_optional(section: SectionBuilder, system: System, openssl_dir: str) -> 
         file = openssl_config.config_path(system, openssl_dir)
         if file is None:
             raise FactsUnavailableError("there is no openssl.cnf")
-        reading = openssl_config.read_policy(system, file)
+        reading = openssl_config.read_policy(system, file, version)
         policy = reading.value
         section.set(config=policy)
         section.add_gaps(reading.gaps, "min_protocol")

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
@@ -25,6 +26,7 @@ _LEVEL: Final = re.compile(r"@SECLEVEL=([0-5])(?![0-9])")
 _TLS_VERSIONS: Final = ("SSLv3", "TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3")
 _DTLS_VERSIONS: Final = ("DTLSv1", "DTLSv1.2")
 _TRUE: Final = frozenset({"1", "yes", "true", "on", "y"})
+_FIRST_TO_READ_ACTIVATE: Final = [3, 3]
 # Values of `Options` that weaken TLS.
 _UNSAFE: Final = frozenset({"unsafelegacyrenegotiation", "unsafelegacyserverconnect", "allownoenckeyexchange"})
 
@@ -37,24 +39,47 @@ def config_path(system: System, openssl_dir: str) -> str | None:
     return next((path for path in paths if system.path(path).is_file()), None)
 
 
-def read_policy(system: System, file: str) -> Reading[dict[str, Any]]:
-    """Returns the fields of `OpensslConfig`; gaps concern the protocol versions.
+def read_policy(system: System, file: str, version: str = "") -> Reading[dict[str, Any]]:
+    """Returns the fields of `OpensslConfig` for a version of the library; gaps may hide any of them.
 
     Raises:
         FactsUnavailableError: a file is too large, or too many are included.
         OSError: the file cannot be read.
     """
-    return effective_policy(file, read_sections(system, file))
+    gaps = GapRecorder()
+    sections = read_sections(system, file, gaps)
+    return gaps.complete(gaps.take(effective_policy(file, sections, version)))
 
 
-def read_sections(system: System, file: str) -> ConfigSections:
+def read_sections(system: System, file: str, gaps: GapRecorder) -> ConfigSections:
     """Returns every section with its values; the last value of a key wins, includes are read in place."""
     sections: ConfigSections = {_DEFAULT: {}}
-    _read_into(sections, system, file, _DEFAULT, [])
+    _read_into(sections, system, file, _DEFAULT, _Progress(gaps))
     return sections
 
 
-def _read_into(sections: ConfigSections, system: System, file: str, section: str, files_read: list[str]) -> str:
+@dataclass(slots=True)
+class _Progress:
+    gaps: GapRecorder
+    files: list[str] = field(default_factory=list)
+    folder: str = ""  # of relative includes, set by `.pragma includedir`
+
+    def pragma(self, text: str, file: str) -> None:
+        name, _, value = text.lstrip("= \t").partition(":")
+        if name.strip() == "includedir" and value.strip().startswith("/"):
+            self.folder = value.strip()
+        elif name.strip() != "abspath":
+            self.gaps.add(f"not understood: .pragma {text[:64]}", file)
+
+    def base(self, file: str, target: str) -> str:
+        """Returns the folder of a relative include; without a pragma the library takes the program's current one."""
+        if not self.folder and not target.startswith("/"):
+            self.gaps.add(f"a relative .include {target[:64]} depends on the folder that a program runs in", file)
+        return self.folder or str(PurePosixPath(file).parent)
+
+
+def _read_into(sections: ConfigSections, system: System, file: str, section: str, progress: _Progress) -> str:
+    files_read = progress.files
     files_read.append(file)
     for line in _lines(read_text(system.path(file))):
         if line.startswith("[") and "]" in line:
@@ -62,11 +87,13 @@ def _read_into(sections: ConfigSections, system: System, file: str, section: str
             sections.setdefault(section, {})
         elif line.startswith(".include"):
             target = line.removeprefix(".include").strip().lstrip("=").strip().strip("\"'")
-            for included in _included_files(system, file, target):
+            for included in _included_files(system, progress.base(file, target), target):
                 if len(files_read) < MAX_INCLUDES:
-                    section = _read_into(sections, system, included, section, files_read)
+                    section = _read_into(sections, system, included, section, progress)
                 elif included not in files_read:
                     raise FactsUnavailableError(f"{file}: more than {MAX_INCLUDES} files are included")
+        elif line.startswith(".pragma"):
+            progress.pragma(line.removeprefix(".pragma"), file)
         elif "=" in line:
             key, _, value = line.partition("=")
             scope, _, name = key.strip().rpartition("::")
@@ -78,11 +105,11 @@ def _read_into(sections: ConfigSections, system: System, file: str, section: str
     return section
 
 
-def _included_files(system: System, file: str, target: str) -> list[str]:
-    """Returns the included file, or the files of an included folder; relative paths start at the including file."""
+def _included_files(system: System, base: str, target: str) -> list[str]:
+    """Returns the included file, or the files of an included folder; relative paths start at a base folder."""
     if not target or "\0" in target:
         return []
-    absolute = str(PurePosixPath(file).parent / target)
+    absolute = str(PurePosixPath(base) / target)
     path = system.path(absolute)
     if path.is_dir():
         configs: list[Path] = [entry for entry in list_files(path) if entry.suffix in (".cnf", ".conf")]
@@ -122,34 +149,46 @@ def _expand(sections: ConfigSections, scope: str, value: str) -> str:
     return _VARIABLE.sub(replacement, value)[:MAX_VALUE] if "$" in value else value
 
 
-def effective_policy(file: str, sections: Mapping[str, Mapping[str, str]]) -> Reading[dict[str, Any]]:
+def effective_policy(
+    file: str, sections: Mapping[str, Mapping[str, str]], version: str = ""
+) -> Reading[dict[str, Any]]:
     """Evaluates the sections that the library reads; the others are for tools such as `openssl req`."""
     gaps = GapRecorder()
     start = _section(sections, sections.get(_DEFAULT, {}).get("openssl_conf", ""))
     tls = _section(sections, _section(sections, start.get("ssl_conf", "")).get("system_default", ""))
     # The library ignores what is before the first dot: `TLS.MinProtocol` and `DTLS.MinProtocol` are one command.
     commands = [((key.partition(".")[2] or key).lower(), value) for key, value in tls.items()]
-    last = dict(commands)
     min_protocol, max_protocol = _protocols(commands, gaps)
-    ciphers = last.get("cipherstring", "")
-    level = _LEVEL.search(ciphers)
+    ciphers = [value for name, value in commands if name == "cipherstring"]
+    levels = [level for value in ciphers for level in _LEVEL.findall(value)]  # each is applied when it is read
     providers = _section(sections, start.get("providers", ""))
     algorithms = _section(sections, start.get("alg_section", ""))
     properties = algorithms.get("default_properties", "").replace(" ", "")
-    options = (option.strip().lstrip("+") for option in last.get("options", "").split(","))
     policy = {
         "file": file,
         "min_protocol": min_protocol,
         "max_protocol": max_protocol,
-        "cipher_string": ciphers,
-        "security_level": int(level[1]) if level else None,
-        "legacy_provider": _is_active(sections, providers, "legacy"),
+        "cipher_string": ciphers[-1] if ciphers else "",
+        "security_level": int(levels[-1]) if levels else None,
+        "legacy_provider": _is_active(sections, providers, "legacy", version),
         "fips": "fips=yes" in properties
         or algorithms.get("fips_mode", "").lower() in _TRUE
-        or _is_active(sections, providers, "fips"),
-        "unsafe_options": sorted({option for option in options if option.lower() in _UNSAFE})[:8],
+        or _is_active(sections, providers, "fips", version),
+        "unsafe_options": _unsafe_options(commands),
     }
     return gaps.complete(policy)
+
+
+def _unsafe_options(commands: Iterable[tuple[str, str]]) -> list[str]:
+    """Returns the unsafe options that are on after all commands; `-` switches one off."""
+    found: dict[str, str] = {}
+    for option in (item.strip() for name, value in commands if name == "options" for item in value.split(",")):
+        name = option.lstrip("+-")
+        if option.startswith("-"):
+            found.pop(name.lower(), None)
+        elif name.lower() in _UNSAFE:
+            found[name.lower()] = name
+    return sorted(found.values())
 
 
 def _protocols(commands: Iterable[tuple[str, str]], gaps: GapRecorder) -> tuple[str, str]:
@@ -182,5 +221,10 @@ def _section(sections: Mapping[str, Mapping[str, str]], name: str) -> Mapping[st
     return sections.get(name.strip(), {})
 
 
-def _is_active(sections: Mapping[str, Mapping[str, str]], providers: Mapping[str, str], name: str) -> bool:
-    return name in providers and _section(sections, providers[name]).get("activate", "").lower() in _TRUE
+def _is_active(
+    sections: Mapping[str, Mapping[str, str]], providers: Mapping[str, str], name: str, version: str
+) -> bool:
+    """Whether a provider is activated; before OpenSSL 3.3 any value of `activate` does it, 0 too."""
+    section = _section(sections, providers.get(name, ""))
+    numbers = [int(part) for part in re.findall(r"\d+", version)[:2]]
+    return "activate" in section and (numbers < _FIRST_TO_READ_ACTIVATE or section["activate"].lower() in _TRUE)

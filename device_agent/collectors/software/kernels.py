@@ -12,7 +12,15 @@ from device_agent.host.system import System
 _MAX_KERNELS: Final = 64
 _LEADING_VERSION: Final = re.compile(r"^\d+(?:\.\d+)*(?:-rc\d+)?")
 # Parts of a release that number its builds: 41, fc39, el8_10, deb13, bpo12, and rpt of Raspberry Pi OS.
-_BUILD: Final = re.compile(r"(?:\d+|(?:rc|fc|el|oe|amzn|mga|azl|cm|deb|bpo|rpt|arch)[\d_]*)", re.ASCII)
+_BUILD: Final = re.compile(
+    r"(?:\d+|(?:rc|fc|el|oe|amzn|mga|azl|cm|deb|bpo|rpt|arch)[\d_]*|(?:r|rpi|zen|lqx|tkg|pf|bone)\d+|g[0-9a-f]{7,40})",
+    re.ASCII,
+)
+_COMMIT: Final = re.compile(r"-g[0-9a-f]{7,40}\b", re.ASCII)  # CONFIG_LOCALVERSION_AUTO
+# Parts whose number names a processor or a size of pages.
+_PROCESSOR: Final = re.compile(
+    r"v[5-8]l?|[ax]?(?:rm|md|86_)64|[ix]?[3-6]86|armv\d\w*|s390x|(?:4|16|64)k|\w+64(?:le|el)?"
+)
 _MODEL: Final = frozenset({"2712"})  # Raspberry Pi 5
 # Debian's kernels have the version of their package in their own version string.
 _DEBIAN_BUILD: Final = re.compile(r"\bDebian (\d\S*)")
@@ -63,7 +71,30 @@ def newest_and_current(system: System) -> tuple[str, bool | None]:
     if not same_flavour:
         raise FactsUnavailableError("no installed kernel of the running kernel's kind was found")
     newest = same_flavour[-1]
+    _require_order(installed_releases, same_flavour)
     return newest, newest == running.release and _is_build_current(system, running.release, running.version)
+
+
+def _require_order(installed_releases: list[str], same_flavour: list[str]) -> None:
+    """Refuses kernels of which names do not tell which one is newer.
+
+    Raises:
+        FactsUnavailableError: they differ in a commit alone, or in a number of an unknown kind.
+    """
+    newest = same_flavour[-1]
+    for release in installed_releases:
+        is_same = release in same_flavour
+        by_commit = is_same and release != newest and _COMMIT.sub("", release) == _COMMIT.sub("", newest)
+        by_number = not is_same and _without_numbers(release) == _without_numbers(newest)
+        if by_commit or (by_number and release_key(release) > release_key(newest)):
+            raise FactsUnavailableError(f"the names do not tell which kernel is newer, {newest} or {release}")
+
+
+def _without_numbers(release: str) -> str:
+    parts = flavour(release).split("-")
+    return "-".join(
+        part if _PROCESSOR.fullmatch(part) or part in _MODEL else re.sub(r"\d+", "#", part) for part in parts
+    )
 
 
 def _is_build_current(system: System, release: str, version: str) -> bool:

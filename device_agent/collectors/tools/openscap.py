@@ -57,6 +57,9 @@ class _CachedResult:
 _CACHE: Final = TypeAdapter(dict[str, _CachedResult])
 
 
+_MAX_COMPRESSED: Final = 4  # named in gaps
+
+
 class OpenscapCollector:
     """Collects the `openscap` section.
 
@@ -83,6 +86,9 @@ class OpenscapCollector:
         if self._tools is not None and is_installed:
             self._tools.start_if_due("openscap", system)
         files = self._files(system)
+        unreadable = [f"{path}: a compressed result is not read" for path in self._compressed(system)]
+        if not files and unreadable:
+            raise FactsUnavailableError("; ".join(unreadable))
         if not files:
             if not is_installed:
                 raise NotApplicableError("OpenSCAP is not installed and left no result")
@@ -91,7 +97,6 @@ class OpenscapCollector:
                 f"OpenSCAP is installed, but there is no result: {reason or 'it was never run'}"
             )
         cache: dict[str, _CachedResult] = {}
-        unreadable: list[str] = []
         newest: dict[tuple[str, str], _NamedResult] = {}
         for path in files:
             try:
@@ -111,6 +116,11 @@ class OpenscapCollector:
         if not newest:
             raise FactsUnavailableError("; ".join(unreadable) or "no XCCDF result in any of the files")
         return _section(newest, sorted(unreadable), time.time())
+
+    def _compressed(self, system: System) -> list[Path]:
+        patterns = self._settings.openscap_results or _DEFAULT_PATTERNS
+        found = {path for pattern in patterns for path in _matching(system, f"{pattern}.*")}
+        return sorted(path for path in found if path.suffix in {".bz2", ".gz", ".xz", ".zst"})[:_MAX_COMPRESSED]
 
     def _files(self, system: System) -> list[Path]:
         patterns = self._settings.openscap_results or _DEFAULT_PATTERNS

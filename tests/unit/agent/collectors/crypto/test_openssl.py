@@ -16,6 +16,7 @@ from device_agent.collectors.crypto import openssl, openssl_config, tls_errors
 from device_agent.collectors.crypto.openssl import stale_processes
 from device_agent.domain.report_limits import normalise_findings
 from device_agent.errors import FactsUnavailableError
+from device_agent.host.reading import GapRecorder
 from device_agent.host.system import System
 from tests.support.root_folder import gap_texts, put, put_all
 
@@ -59,7 +60,7 @@ POLICY = "CipherString = @SECLEVEL=2:kEECDH\nTLS.MinProtocol = TLSv1.2\nTLS.MaxP
 
 
 def config(root: Path, path: str = "/etc/ssl/openssl.cnf") -> dict[str, Any]:
-    return openssl_config.read_policy(System(root), path).value
+    return openssl_config.read_policy(System(root), path, "3.5.1").value
 
 
 def test_the_policy_of_debian(tmp_path: Path) -> None:
@@ -105,7 +106,7 @@ def test_variables_included_folders_and_circular_includes(tmp_path: Path) -> Non
             "etc/ssl/conf.d/c.txt": "[d]\nMinProtocol = SSLv3\n",
         },
     )
-    sections = openssl_config.read_sections(System(tmp_path), "/etc/ssl/openssl.cnf")
+    sections = openssl_config.read_sections(System(tmp_path), "/etc/ssl/openssl.cnf", GapRecorder())
     assert sections["d"]["MinProtocol"] == "TLSv1.3"
     assert sections["default"]["openssl_conf"] == "init"
 
@@ -274,3 +275,53 @@ def test_a_library_without_the_program_is_the_package(tmp_path: Path, database: 
     section = openssl.collect(System(put_all(tmp_path, {"usr/lib/opkg/status": database})))
     assert section["package"]["name"] == package
     assert section["version"] == section["package"]["version"].partition("-")[0]
+
+
+TLS = "openssl_conf=a\n[a]\nssl_conf=b\n[b]\nsystem_default=c\n"
+
+
+@pytest.mark.parametrize(
+    ("commands", "field", "value"),
+    [
+        ("1.Options = UnsafeLegacyServerConnect\n2.Options = PrioritizeChaCha", "unsafe_options",
+         ["UnsafeLegacyServerConnect"]),
+        ("TLS.Options = UnsafeLegacyServerConnect\nDTLS.Options = X", "unsafe_options", ["UnsafeLegacyServerConnect"]),
+        ("1.Options = UnsafeLegacyServerConnect\n2.Options = -UnsafeLegacyServerConnect", "unsafe_options", []),
+        ("CipherString = DEFAULT:@SECLEVEL=2:@SECLEVEL=0", "security_level", 0),
+        ("1.CipherString = DEFAULT:@SECLEVEL=0\n2.CipherString = HIGH", "security_level", 0),
+    ],
+)  # fmt: skip
+def test_every_command_of_a_name_is_carried_out(commands: str, field: str, value: object, tmp_path: Path) -> None:
+    put(tmp_path, "/etc/ssl/openssl.cnf", f"{TLS}[c]\n{commands}\n")
+    assert config(tmp_path)[field] == value
+
+
+@pytest.mark.parametrize(
+    ("activate", "version", "is_active"),
+    [
+        ("0", "3.0.15", True), ("", "3.1.4", True), ("no", "3.2.0", True), ("0", "3.3.0", False), ("1", "3.5.1", True),
+        ("0", "", True),
+    ],
+)  # fmt: skip
+def test_any_value_activates_a_provider_before_3_3(
+    activate: str, version: str, is_active: bool, tmp_path: Path
+) -> None:
+    text = f"openssl_conf=a\n[a]\nproviders=p\n[p]\nlegacy=l\nfips=l\n[l]\nactivate = {activate}\n"
+    put(tmp_path, "/etc/ssl/openssl.cnf", text)
+    policy = openssl_config.read_policy(System(tmp_path), "/etc/ssl/openssl.cnf", version).value
+    assert (policy["legacy_provider"], policy["fips"]) == (is_active, is_active)
+
+
+@pytest.mark.parametrize("pragma", [".pragma = includedir:/etc/ssl/policy.d", ".pragma includedir:/etc/ssl/policy.d"])
+def test_relative_includes_start_at_the_folder_of_the_pragma(pragma: str, tmp_path: Path) -> None:
+    put(tmp_path, "/etc/ssl/openssl.cnf", f"{pragma}\n{TLS}.include = local.cnf\n")
+    put(tmp_path, "/etc/ssl/policy.d/local.cnf", "[c]\nMinProtocol = TLSv1\nCipherString = DEFAULT:@SECLEVEL=0\n")
+    reading = openssl_config.read_policy(System(tmp_path), "/etc/ssl/openssl.cnf")
+    assert (reading.value["min_protocol"], reading.value["security_level"]) == ("TLSv1", 0)
+    assert not reading.gaps
+
+
+@pytest.mark.parametrize("line", [".include local.cnf", ".pragma dollarid:on", ".pragma x", ".include d"])
+def test_what_depends_on_the_program_or_an_unknown_pragma_is_a_gap(line: str, tmp_path: Path) -> None:
+    put(tmp_path, "/etc/ssl/openssl.cnf", f"{line}\n{TLS}[c]\n")
+    assert openssl_config.read_policy(System(tmp_path), "/etc/ssl/openssl.cnf").gaps

@@ -138,6 +138,48 @@ def test_installed_kernels_are_ordered_by_release(tmp_path: Path) -> None:
     ) > kernels.release_key("6.1.0")
 
 
+def _newest(root: Path, monkeypatch: pytest.MonkeyPatch, running: str, *others: str) -> tuple[str, bool | None]:
+    put_all(root, {f"boot/vmlinuz-{name}": "" for name in (running, *others)})
+    monkeypatch.setattr(System, "is_live", property(lambda _: True))
+    uname = platform.uname()._replace(release=running, version="#1")
+    monkeypatch.setattr(platform, "uname", lambda: uname)
+    return kernels.newest_and_current(System(root))
+
+
+@pytest.mark.parametrize(
+    ("running", "other"),
+    [
+        ("6.1.0-rpi7-rpi-v8", "6.1.0-rpi8-rpi-v8"),
+        ("5.10.168-ti-r80", "5.10.168-ti-r82"),
+        ("6.6.37-gentoo", "6.6.37-gentoo-r1"),
+        ("6.12.9-zen1-1-zen", "6.12.10-zen2-1-zen"),
+        ("6.6.32-yocto-standard-gabc1234", "6.6.40-yocto-standard-g9f81b2c"),
+    ],
+)
+def test_numbers_of_builds_are_no_flavour(
+    running: str, other: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert _newest(tmp_path, monkeypatch, running, other) == (other, False)
+
+
+@pytest.mark.parametrize(
+    ("running", "other"),
+    [("6.1.0-vendor7", "6.1.0-vendor8"), ("6.6.32-yocto-gabc1234", "6.6.32-yocto-g9f81b2c")],
+)
+def test_kernels_whose_names_do_not_tell_the_newer_are_unknown(
+    running: str, other: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(FactsUnavailableError, match="which kernel is newer"):
+        _newest(tmp_path, monkeypatch, running, other)
+
+
+@pytest.mark.parametrize(
+    ("running", "other"), [("6.6.31+rpt-rpi-v7", "6.6.31+rpt-rpi-v8"), ("6.1.0-41-686", "6.1.0-42-amd64")]
+)
+def test_processors_are_flavours(running: str, other: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert _newest(tmp_path, monkeypatch, running, other) == (running, True)
+
+
 def test_the_running_kernel_of_this_machine() -> None:
     releases = kernels.releases(System())
     if not releases:

@@ -62,6 +62,21 @@ def device(tmp_path: Path) -> Device:
     return device
 
 
+def test_logins_and_schedules_of_every_distribution_are_watched_by_default(tmp_path: Path) -> None:
+    device = Device(tmp_path, paths=[])
+    places = [
+        *("/etc/crontabs/root", "/var/spool/cron/crontabs/root", "/etc/cron.daily/apt-compat", "/etc/anacrontab"),
+        *("/etc/rc.d/S95done", "/etc/runlevels/default/sshd", "/etc/local.d/x.start", "/root/.ssh/authorized_keys"),
+        *("/etc/dropbear/authorized_keys", "/etc/shadow", "/etc/ld.so.conf.d/x.conf", "/etc/doas.conf"),
+    ]
+    for place in places:
+        device.put(place, "a")
+    device.scan()
+    for place in places:
+        device.put(place, "b")
+    assert device.changes() == dict.fromkeys(places, "content")
+
+
 def test_every_kind_of_change_is_detected(device: Device) -> None:
     device.put("/etc/passwd", "root:x:0:0\nevil:x:0:0\n")
     device.put("/etc/new", "")
