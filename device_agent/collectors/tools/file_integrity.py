@@ -16,6 +16,7 @@ from device_agent.errors import FactsUnavailableError
 from device_agent.host.system import System
 from device_agent.settings import IntegritySettings
 
+_HOME_OF_ROOT: Final = "/root"
 DEFAULT_PATHS: Final = (
     "/etc/anacrontab",
     "/etc/cron.d",
@@ -51,10 +52,10 @@ DEFAULT_PATHS: Final = (
     "/etc/sudoers.d",
     "/etc/systemd/system",
     "/etc/udev/rules.d",
-    "/root/.ssh",
     "/usr/local/bin",
     "/usr/local/sbin",
     "/var/spool/cron",
+    f"{_HOME_OF_ROOT}/.ssh",
 )
 FILE: Final = "integrity.json"
 PREVIOUS_FILE: Final = "integrity.before.json"

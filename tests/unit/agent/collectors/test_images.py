@@ -8,9 +8,11 @@ import pytest
 
 from device_agent.collectors.registry import collectors_for_image
 from device_agent.collectors.system import log_settings, services, supervisors
+from device_agent.collectors.tools.openscap import OpenscapCollector
 from device_agent.errors import FactsUnavailableError, NotApplicableError
 from device_agent.host.image_path import ImagePath
 from device_agent.host.system import System
+from device_agent.settings import ToolSettings
 from tests.platforms.roots import Platform, make_root, platforms
 from tests.support.root_folder import put_all
 
@@ -97,3 +99,9 @@ def test_more_services_than_the_bound_are_a_reason(tmp_path: Path, monkeypatch: 
     put_all(tmp_path, {f"/etc/services.d/s{number}/run": "" for number in range(5)})
     with pytest.raises(FactsUnavailableError, match="more than 4"):
         services.collect(System.image(tmp_path))
+
+
+def test_a_compressed_openscap_result_is_a_reason(tmp_path: Path) -> None:
+    put_all(tmp_path, {"/var/log/openscap/results.xml.bz2": "x"})
+    with pytest.raises(FactsUnavailableError, match="compressed"):
+        OpenscapCollector(ToolSettings())(System.image(tmp_path))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from device_agent.actions.base import InvalidParamsError
 from device_agent.actions.integrity import RebaselineIntegrity
-from device_agent.collectors.tools.file_integrity import IntegrityCollector
+from device_agent.collectors.tools.file_integrity import DEFAULT_PATHS, IntegrityCollector
 from device_agent.collectors.tools.file_integrity_baseline import BaselineDamagedError, load
 from device_agent.domain.report_limits import normalise_findings
 from device_agent.errors import FactsUnavailableError
@@ -66,7 +66,12 @@ def test_logins_and_schedules_of_every_distribution_are_watched_by_default(tmp_p
     device = Device(tmp_path, paths=[])
     places = [
         *("/etc/crontabs/root", "/var/spool/cron/crontabs/root", "/etc/cron.daily/apt-compat", "/etc/anacrontab"),
-        *("/etc/rc.d/S95done", "/etc/runlevels/default/sshd", "/etc/local.d/x.start", "/root/.ssh/authorized_keys"),
+        *(
+            "/etc/rc.d/S95done",
+            "/etc/runlevels/default/sshd",
+            "/etc/local.d/x.start",
+            f"{DEFAULT_PATHS[-1]}/authorized_keys",
+        ),
         *("/etc/dropbear/authorized_keys", "/etc/shadow", "/etc/ld.so.conf.d/x.conf", "/etc/doas.conf"),
     ]
     for place in places:

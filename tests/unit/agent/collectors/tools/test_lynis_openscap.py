@@ -233,16 +233,6 @@ def test_only_the_newest_result_of_a_benchmark_is_reported(tmp_path: Path) -> No
     assert section["unreadable"] == [f"{tmp_path}/r/other.xml: no XCCDF result in it"]
 
 
-@pytest.mark.parametrize("suffix", ["bz2", "gz"])
-def test_a_compressed_openscap_result_is_a_reason_and_not_the_absence_of_results(suffix: str, tmp_path: Path) -> None:
-    path = put(tmp_path, f"/var/log/openscap/results.xml.{suffix}", b"x")
-    with pytest.raises(FactsUnavailableError, match=f"results.xml.{suffix}: a compressed result is not read"):
-        OpenscapCollector(ToolSettings())(System(tmp_path))
-    path.rename(path.with_name("results.other"))
-    with pytest.raises(NotApplicableError):
-        OpenscapCollector(ToolSettings())(System(tmp_path))
-
-
 def test_xml_entities_are_rejected_before_expansion(tmp_path: Path) -> None:
     bomb = '<!DOCTYPE x [<!ENTITY a "ha"><!ENTITY b "&a;&a;">]>'
     put(tmp_path, "/r/one.xml", RESULT.replace("?>\n", "?>\n" + bomb, 1).replace("A small", "&b; small"))
