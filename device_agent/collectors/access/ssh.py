@@ -25,8 +25,11 @@ from device_agent.host.files import parse_key_values, read_text
 from device_agent.host.os_release import read_os_release
 from device_agent.host.start_commands import commands_of
 from device_agent.host.system import System
+from device_agent.host.systemd import enabled_units
+from device_agent.host.unit_files import read_unit
 
 _PROGRAMS: Final = ("/usr/sbin/sshd", "/usr/bin/sshd", "/usr/local/sbin/sshd")
+_SOCKET_GENERATOR: Final = "/usr/lib/systemd/system-generators/sshd-socket-generator"
 _SECONDS: Final = 10.0
 _MAX_ASKED: Final = 16  # Match blocks for which sshd is asked
 # Where distributions keep the options of the command line, which take precedence over the file.
@@ -84,6 +87,9 @@ def collect(system: System) -> Section:
     section.add_gaps(settings.match_gaps.gaps, "overrides")
     section.add_gaps(settings.global_gaps.gaps, "overrides", *(() if resolved else ("ports", *section_of({}))))
     _add_option_gaps(system, section)
+    with section.capture("ports"):
+        if of_socket := _ports_of_socket(system):
+            section.set(ports=of_socket)
     if resolved is None and not any(system.path(path).is_file() for path in CONFIGS):
         section.gap("overrides", "ports", *section_of({}), reason="there is no configuration file of sshd")
     if resolved is None and "permitrootlogin" not in settings.values and _is_of_old_default(system):
@@ -96,6 +102,16 @@ def collect(system: System) -> Section:
     else:
         section.set(weak_algorithms=weak_algorithms(resolved))
     return section.build()
+
+
+def _ports_of_socket(system: System) -> list[int]:
+    """Returns the ports on which systemd listens for sshd, which then ignores its own; none where sshd listens."""
+    if system.path(_SOCKET_GENERATOR).exists():
+        return []  # it makes the socket from sshd's own ports
+    sockets = [unit for unit in ("ssh.socket", "sshd.socket") if unit in enabled_units(system)]
+    streams = [value for unit in sockets for value in read_unit(system, unit).get("Socket.ListenStream", ())]
+    ports = {value.rpartition(":")[2] for value in streams}
+    return sorted(int(port) for port in ports if port.isdecimal() and 0 < int(port[:6]) <= 0xFFFF)
 
 
 def _restrictions_of(resolved: Mapping[str, str]) -> dict[str, tuple[str, ...]]:

@@ -16,6 +16,7 @@ from device_agent.host.packages import package_manager
 from device_agent.host.reading import GapRecorder, ReadingGap
 from device_agent.host.system import System, process_names
 from device_agent.host.systemd import Systemd, is_booted
+from device_agent.host.unit_files import read_unit, start_commands
 
 _UNIT_FOLDERS: Final = ("/etc/systemd/system", "/run/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system")
 _NOT_OPENED: Final = frozenset({"disabled", "masked", "masked-runtime", "bad", ""})
@@ -33,6 +34,8 @@ _ORIGIN_KEYS: Final = {
 _DNF_CONFIGS: Final = ("/usr/share/dnf5/dnf5-plugins/automatic.conf", "/etc/dnf/automatic.conf")
 _DNF_TIMERS: Final = ("dnf-automatic.timer", "dnf5-automatic.timer")
 _DNF_INSTALL_TIMER: Final = "dnf-automatic-install.timer"
+_YUM_CRON: Final = "/etc/cron.daily/0yum-daily.cron"
+_YUM_CONF: Final = "/etc/yum/yum-cron.conf"
 _ZYPPER_TIMERS: Final = ("os-update.timer", "transactional-update.timer")
 _ZYPPER_CRON: Final = tuple(f"/etc/cron.{often}/opensuse.org-online_update" for often in ("daily", "weekly", "monthly"))
 _IMAGE_UNITS: Final = ("zincati.service", "bootc-fetch-apply-updates.timer")
@@ -114,6 +117,9 @@ def _is_on(system: System, unit: str) -> bool:
     first = next((path for path in files if path.is_symlink() or path.exists()), None)
     if first is None or (first.is_symlink() and first.readlink().name == "null"):
         return False
+    times = [values for key, values in read_unit(system, unit).items() if key.startswith("Timer.On")]
+    if times and not any(times):
+        return False  # a drop-in empties them, and systemd refuses a timer without any
     return any(path.name == unit for folder in _UNIT_FOLDERS for path in system.path(folder).glob(f"*.wants/{unit}"))
 
 
@@ -207,7 +213,26 @@ def _dnf(system: System) -> bool:
     for file, text in matching_files(system, _DNF_CONFIGS, gaps):
         commands.update(parse_sections(text, gaps, file).get("commands", {}))
     _raise_gaps(gaps.gaps)
-    return commands.get("apply_updates", "no").lower() in _YES and any(_is_on(system, timer) for timer in _DNF_TIMERS)
+    is_applied = commands.get("apply_updates", "no").lower() in _YES
+    return _yum_cron(system) or any(
+        _is_on(system, timer) and _installs(system, timer, is_applied=is_applied) for timer in _DNF_TIMERS
+    )
+
+
+def _installs(system: System, timer: str, *, is_applied: bool) -> bool:
+    """Whether the service of a timer installs: its options take precedence over the file."""
+    commands = start_commands(system, timer.replace(".timer", ".service"))
+    options = {word for words in commands for word in words}
+    return "--no-installupdates" not in options and (is_applied or "--installupdates" in options)
+
+
+def _yum_cron(system: System) -> bool:
+    if not system.path(_YUM_CRON).is_file() or not _is_on(system, "yum-cron.service"):
+        return False
+    gaps = GapRecorder()
+    commands = parse_sections(read_text(system.path(_YUM_CONF)), gaps, _YUM_CONF).get("commands", {})
+    _raise_gaps(gaps.gaps)
+    return commands.get("apply_updates", "no").lower() in _YES and _cron_runs(system)
 
 
 def _zypper(system: System) -> bool:

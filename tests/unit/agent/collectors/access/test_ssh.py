@@ -398,3 +398,16 @@ def test_the_default_of_the_distribution_for_root(release: str, text: str, root:
 )
 def test_weak_algorithms_of_an_explicit_list(text: str, weak: list[str] | None, tmp_path: Path) -> None:
     assert collect_ssh(put_all(tmp_path, {"/etc/ssh/sshd_config": text}))["weak_algorithms"] == weak
+
+
+def test_the_ports_of_a_socket_of_systemd_take_precedence(tmp_path: Path) -> None:
+    files = {
+        "/etc/ssh/sshd_config": "Port 22\n",
+        "/usr/lib/systemd/system/ssh.socket": "[Socket]\nListenStream=22\n",
+        "/etc/systemd/system/ssh.socket.d/a.conf": "[Socket]\nListenStream=\nListenStream=[::]:2222\n",
+    }
+    assert collect_ssh(put_all(tmp_path, files))["ports"] == [22]
+    put(tmp_path, "/etc/systemd/system/sockets.target.wants/ssh.socket", "")
+    assert collect_ssh(tmp_path)["ports"] == [2222]
+    put(tmp_path, "/usr/lib/systemd/system-generators/sshd-socket-generator", "")
+    assert collect_ssh(tmp_path)["ports"] == [22]

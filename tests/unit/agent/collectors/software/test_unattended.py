@@ -1,7 +1,7 @@
 """Automatic installation of updates counts only where everything that it needs is on."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
 
@@ -229,3 +229,31 @@ def test_a_script_of_cron_counts_if_it_may_be_run(tmp_path: Path) -> None:
     system = root(tmp_path, files)
     system.path("/etc/periodic/daily/up").chmod(0o755)
     assert unattended_upgrades.is_unattended(system, "apk") is True
+
+
+MULTI_USER: Final = "/etc/systemd/system/multi-user.target.wants"
+EMPTY_TIMER: Final = {"/etc/systemd/system/dnf-automatic.timer.d/a.conf": "[Timer]\nOnCalendar=\n"}
+SERVICE: Final = "/usr/lib/systemd/system/dnf-automatic.service"
+APPLIED: Final = {"/etc/dnf/automatic.conf": "[commands]\napply_updates = yes\n"}
+DOWNLOADED: Final = {"/etc/dnf/automatic.conf": "[commands]\napply_updates = no\n"}
+YUM: Final = {
+    **{f"{folder}/yum-cron.service": "" for folder in ("/usr/lib/systemd/system", MULTI_USER)},
+    f"{MULTI_USER}/crond.service": "", "/etc/cron.daily/0yum-daily.cron": "",
+    "/etc/yum/yum-cron.conf": "[commands]\napply_updates = yes\n",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        (DNF | APPLIED, True),
+        (DNF | APPLIED | EMPTY_TIMER, False),
+        (DNF | DOWNLOADED | {SERVICE: "[Service]\nExecStart=/usr/bin/dnf-automatic --timer --installupdates\n"}, True),
+        (DNF | APPLIED | {SERVICE: "[Service]\nExecStart=/usr/bin/dnf-automatic --no-installupdates\n"}, False),
+        (DNF | DOWNLOADED | YUM, True),
+        (DNF | DOWNLOADED | YUM | {"/etc/yum/yum-cron.conf": "[commands]\napply_updates = no\n"}, False),
+        (DNF | DOWNLOADED | YUM | {f"{MULTI_USER}/crond.service": None}, False),
+    ],
+)
+def test_drop_ins_of_dnf_automatic_and_yum_cron(tmp_path: Path, files: dict[str, Any], expected: bool) -> None:
+    assert unattended_upgrades.is_unattended(root(tmp_path, files), "rpm") is expected
