@@ -11,6 +11,8 @@ from typing import Any, Final
 import pytest
 
 from device_agent.collectors.access import accounts, pam
+from device_agent.collectors.crypto import revocation
+from device_agent.collectors.crypto.certificate_chain import MAX_ELEMENTS
 from device_agent.collectors.crypto.key_asn1 import read_asn1_keys
 from device_agent.errors import FactsUnavailableError
 from device_agent.host.files import read_lines
@@ -113,6 +115,8 @@ _LONG: Final = {
         "b'-----BEGIN PRIVATE KEY-----\\nProc-Type:' + b' ' * 250_000 + b'4,\\n-----END PRIVATE KEY-----'",
     ),
     "small structures in DER": ("key_format.read_keys", "bytes((0x30, 0)) * 125_000"),
+    "small structures in a revocation list": ("revocation._parse_crls", "bytes((0x30, 0)) * 2_000_000"),
+    "small structures in a certificate": ("certificate_chain.load_bundle", "bytes((0x30, 0)) * 2_000_000"),
     "labels without an end": ("key_format.read_keys", "b'-----BEGIN PRIVATE KEY-----\\n' * 9_000"),
     "dashes": ("key_format.read_keys", "b'-----BEGIN ' + b'-' * 250_000"),
     "blanks of WireGuard": ("key_format.read_keys", "b'[Interface]\\n' + b' ' * 250_000 + b'PrivateKey'"),
@@ -131,7 +135,7 @@ def test_long_input_takes_linear_time(which: str) -> None:
     code = f"""
 import resource
 resource.setrlimit(resource.RLIMIT_CPU, ({CPU_SECONDS}, {CPU_SECONDS}))
-from device_agent.collectors.crypto import key_format
+from device_agent.collectors.crypto import certificate_chain, key_format, revocation
 from device_agent.collectors.software import pending_rpm
 from device_agent.collectors.system import block_devices
 from device_agent.errors import FactsUnavailableError
@@ -142,6 +146,12 @@ except FactsUnavailableError:
 """
     done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_beyond_the_most_elements_of_a_list_nothing_is_clear() -> None:
+    lists = revocation._parse_crls(b"\x30\x00" * 1000)
+    assert len(lists) == MAX_ELEMENTS + 1
+    assert lists[-1] is None
 
 
 def test_too_many_structures_are_a_gap_and_keys_among_few_are_found() -> None:

@@ -31,6 +31,7 @@ DAMAGED: Final = (
     x509.UnsupportedGeneralNameType,
     Warning,
 )
+MAX_ELEMENTS: Final = 256  # of a file or an answer with DER
 _MAX_CHAIN: Final = 8
 _MAX_REASON: Final = 200
 _SEQUENCE: Final = 0x30
@@ -94,15 +95,16 @@ def load_bundle(data: bytes) -> list[x509.Certificate] | None:
 
 
 def der_elements(data: bytes) -> list[bytes]:
-    """Returns the complete DER sequences at the start of `data`."""
-    reader, elements = DerReader(data), []
+    """Returns the complete DER sequences at the start of `data`; beyond `MAX_ELEMENTS` one that nothing can read."""
+    reader = DerReader(data)
+    elements: list[bytes] = []
     while reader.peek() == _SEQUENCE:
-        rest = reader.rest
+        if len(elements) == MAX_ELEMENTS:
+            return [*elements, b""]
         try:
-            reader.read_element()
+            elements.append(reader.read_whole())
         except ValueError:
             break
-        elements.append(rest[: len(rest) - len(reader.rest)])
     return elements
 
 
