@@ -21,7 +21,7 @@ from controller.api.fields import (
 )
 from controller.api.views import CommandView
 from controller.api.waiting import RequestWait, WaitDep
-from controller.domain.commands import COMMAND_TTL, MAX_OPEN
+from controller.domain.commands import COMMAND_TTL
 from controller.domain.device import OpenCommand
 from controller.domain.effects import CommandRecord
 from controller.domain.events import CommandCountersigned, CommandRequested
@@ -136,7 +136,7 @@ async def send_command(
     )
     outcome = await fleet.apply_and_commit(command.device_id, event)
     if not outcome.commands:
-        text = f"{command.device_id} has {MAX_OPEN} commands that have not ended: wait, or see `cordon command list`"
+        text = f"{command.device_id} has as many commands as may be open: wait, or see `cordon command list`"
         raise ApiError(409, "too_many_open", text)
     return await _result(fleet, store, outcome.commands[0], wait)
 

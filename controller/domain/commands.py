@@ -15,6 +15,7 @@ from controller.domain.events import (
     CommandWithdrawn,
 )
 from controller.domain.evolve import evolve
+from controller.domain.principal import is_operator
 from controller.domain.transition import Transition
 from schemas.commands import MAX_COUNTER_AHEAD, OLD_COMMAND, WRONG_CLOCK, CommandState, ParamValue
 
@@ -24,6 +25,7 @@ END_GRACE: Final = 3600.0
 RESEND_AFTER: Final = 30.0  # seconds without a result after which a command is sent again
 HELD: Final = "waits for a second signature"
 MAX_OPEN: Final = 16  # open commands of one device
+MAX_OPEN_BY_HAND: Final = 12  # of operators: the other places are left for the remedies of policies
 _MILLISECONDS: Final = 1000
 _ENDS: Final[Mapping[CommandState, AuditKind]] = {
     CommandState.SUCCEEDED: AuditKind.COMMAND_SUCCEEDED,
@@ -47,11 +49,13 @@ def issue(
 ) -> None:
     """Opens a command and sends it; a `held` command is sent after an operator has signed it.
 
-    The command is the last of `transition.commands`, unless the device has `MAX_OPEN` open commands already.
+    The command is the last of `transition.commands`, unless the device has `MAX_OPEN` open commands already, or an
+    operator's `MAX_OPEN_BY_HAND`.
     """
     device = transition.device
-    if len(device.commands) >= MAX_OPEN:
-        reason = f"{MAX_OPEN} commands are open already"
+    by_hand = sum(is_operator(command.by) for command in device.commands) if is_operator(by) else 0
+    if len(device.commands) >= MAX_OPEN or by_hand >= MAX_OPEN_BY_HAND:
+        reason = f"{len(device.commands)} commands are open already"
         transition.add_audit(AuditKind.COMMAND_NOT_ISSUED, by, action=action, reason=reason)
         return
     # Counters follow the clock, so that a store restored from a backup does not fall behind its devices.

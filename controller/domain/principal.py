@@ -8,6 +8,14 @@ KINSHIP: Final = 86_400.0  # seconds in which a token counts as the person who m
 MAX_GENERATIONS: Final = 16  # tokens made one by another within `KINSHIP`
 
 
+_OPERATOR: Final = "operator:"
+
+
+def is_operator(actor: str) -> bool:
+    """Whether an actor, as audit lines name it, is a person and no policy or rollout."""
+    return actor.startswith(_OPERATOR)
+
+
 @dataclass(frozen=True, slots=True)
 class MakingRecord:
     """A link to the maker of a credential: its key, its name then, and when (Unix seconds)."""
@@ -32,7 +40,7 @@ class Principal:
     @property
     def actor(self) -> str:
         """As audit lines name it."""
-        return f"operator:{self.name}"
+        return f"{_OPERATOR}{self.name}"
 
     def keys_at(self, now: float) -> frozenset[str]:
         """Keys of all who count as this person at `now`: its own, and its makers' while the links are fresh."""

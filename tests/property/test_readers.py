@@ -25,7 +25,7 @@ from tests.support.root_folder import put_all
 QUICK: Final = settings(
     max_examples=12, deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.too_slow]
 )
-LONG: Final = settings(QUICK, max_examples=100, derandomize=False)
+LONG: Final = settings(QUICK, max_examples=100)
 # No comment, quote, bracket or continuation: these may take the lines behind them away, also for a correct reader.
 NOISE: Final = st.text(alphabet="abcXYZ019 =:.,-_@%+()<>|&^~\t\x01\xa7", min_size=1, max_size=30)
 GARBAGE: Final = st.sampled_from(["\x01", "\xa7", "?\x01?"])

@@ -301,10 +301,12 @@ def _issue_remedies(transition: Transition, required: RequiredResponse) -> None:
         # Several rules may require the same remedy; one command is enough, whoever requested it.
         if any(_is_remedy(command, key, remedy) for command in transition.device.commands):
             continue
-        rules = dict(transition.device.rules)
-        rules[key] = replace(rules[key], remedies=rules[key].remedies + 1, last_remedy=transition.now)
-        transition.update_device(rules=rules)
+        before = len(transition.commands)
         commands.issue(transition, remedy.action, remedy.params, by=POLICY, rule=key)
+        if len(transition.commands) > before:  # one without a place is tried again
+            rules = dict(transition.device.rules)
+            rules[key] = replace(rules[key], remedies=rules[key].remedies + 1, last_remedy=transition.now)
+            transition.update_device(rules=rules)
 
 
 def _is_remedy(command: OpenCommand, key: str, remedy: Remedy) -> bool:

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from controller.domain.commands import MAX_OPEN
+from controller.domain.commands import MAX_OPEN_BY_HAND
 from tests.support.api import Api
 
 BASE = "/api/v1/commands"
@@ -54,7 +54,7 @@ async def test_unknown_ones(api: Api) -> None:
 
 async def test_a_device_has_so_many_open_commands_and_no_more(api: Api) -> None:
     await api.report("edge-1")
-    for _ in range(MAX_OPEN):
+    for _ in range(MAX_OPEN_BY_HAND):
         await api.json("POST", BASE, 201, {"device_id": "edge-1", "action": "rescan"})
     answer = await api.json("POST", BASE, 409, {"device_id": "edge-1", "action": "rescan"})
     assert answer["error"]["code"] == "too_many_open"

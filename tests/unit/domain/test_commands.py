@@ -7,7 +7,14 @@ import pytest
 
 from controller.domain import events as ev
 from controller.domain.audit_kinds import AuditKind
-from controller.domain.commands import COMMAND_TTL, END_GRACE, MAX_OPEN, RESEND_AFTER, deadline_of
+from controller.domain.commands import (
+    COMMAND_TTL,
+    END_GRACE,
+    MAX_OPEN,
+    MAX_OPEN_BY_HAND,
+    RESEND_AFTER,
+    deadline_of,
+)
 from controller.domain.effects import SendCommand
 from schemas.commands import OLD_COMMAND, CommandState
 from tests.support.playbook import DIGEST, START, Play, beat, device, given
@@ -155,3 +162,12 @@ def test_command_that_a_device_calls_expired_before_it_is_tells_of_its_clock(
     play = given(device()).when(request()).when(result(CommandState.EXPIRED), at=START + at)
     assert play.outcome is not None
     assert [record.detail for record in play.outcome.commands] == [(("is", "done"), *clock)]
+
+
+def test_operators_leave_places_for_the_remedies_of_policies() -> None:
+    by_hand = [replace(request(f"n{number}"), by="operator:ada") for number in range(MAX_OPEN_BY_HAND)]
+    play = given(device()).when(*by_hand)
+    more = replace(request("more"), by="operator:eve")
+    play.when(more).then_nothing().recorded(AuditKind.COMMAND_NOT_ISSUED)
+    after = play.when(replace(request("remedy"), by="policy"))
+    assert len(after.state.commands) == MAX_OPEN_BY_HAND + 1
