@@ -87,7 +87,7 @@ SecondsAsText = Annotated[str, BeforeValidator(duration_text)]
 Params = Annotated[dict[str, ParamValue], BeforeValidator(dict)]  # from pairs
 ReasonText = Annotated[str, StringConstraints(max_length=MAX_REASON, pattern=_TOLD)]
 DurationText = Annotated[str, StringConstraints(pattern=DURATION_PATTERN), AfterValidator(_checked)]
-TokenName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
+TokenName = Annotated[str, StringConstraints(pattern=DEVICE_ID_PATTERN)]  # excludes "." and ".." too
 # What an MQTT user is called: anything visible, bounded; what cannot be acted on is refused where it is acted on.
 MqttUserName = Annotated[str, StringConstraints(min_length=1, max_length=256, pattern=_FILTER)]
 DeviceIdPath = Annotated[str, Path(pattern=DEVICE_ID_PATTERN, description="MQTT client id of the device")]

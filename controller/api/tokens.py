@@ -114,6 +114,9 @@ def _check(change: TokenChange, token: ApiToken) -> None:
     match change:
         case TokenChange.EXISTS:
             raise ApiError(409, "token_exists", f"there is a token {token.name} already: revoke it first")
+        case TokenChange.USED:
+            text = f"the audit names an earlier token {token.name}, which was revoked: choose another name"
+            raise ApiError(409, "token_name_used", text)
         case TokenChange.TOO_MANY:
             raise ApiError(409, "too_many_tokens", f"there are {MAX_TOKENS} tokens already: revoke one first")
         case TokenChange.MAKER_GONE:

@@ -128,6 +128,7 @@ class TokenChange(StrEnum):
 
     DONE = "done"
     EXISTS = "exists"  # a token of the same name
+    USED = "used"  # by a token that was revoked, and that the audit still names
     TOO_MANY = "too many"
     MAKER_GONE = "maker gone"  # the token that makes it was revoked meanwhile
     UNKNOWN = "unknown"

@@ -14,6 +14,8 @@ from controller.ports.store import ApiToken, TokenChange
 
 _COLUMNS: Final = "name, digest, created_at, scopes, expires_at, makers"
 _PUT: Final = f"INSERT OR REPLACE INTO tokens ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?)"  # noqa: S608 - constants
+# The audit names a token by its name: whoever got one of an earlier token would act in the name of its holder.
+_REVOKED: Final = "SELECT 1 FROM audit WHERE kind = 'token.revoked' AND json_extract(detail, '$.name') = ? LIMIT 1"
 _SCOPES: Final = frozenset(Scope)
 _MAKERS: Final = TypeAdapter(tuple[tuple[str, str, float], ...])
 
@@ -33,12 +35,14 @@ def put(connection: sqlite3.Connection, token: ApiToken) -> None:
 
 
 def add(connection: sqlite3.Connection, token: ApiToken, most: int) -> TokenChange:
-    """Adds a token, if its maker is still there, its name is free, and there are fewer than `most`."""
+    """Adds a token, if its maker is still there, its name was never used, and there are fewer than `most`."""
     there = every(connection)
     if token.makers and token.makers[0].key not in {one.principal.key for one in there}:
         return TokenChange.MAKER_GONE
     if any(one.name == token.name for one in there):
         return TokenChange.EXISTS
+    if connection.execute(_REVOKED, (token.name,)).fetchone() is not None:
+        return TokenChange.USED
     if len(there) >= most:
         return TokenChange.TOO_MANY
     put(connection, token)
