@@ -21,6 +21,7 @@ from controller.domain.audit_kinds import AuditKind
 from controller.domain.client_address import counted_as
 from controller.domain.principal import Principal
 from controller.domain.scopes import Scope
+from controller.ports.errors import StoreError
 from controller.ports.store import ApiToken
 
 TOKEN_PREFIX: Final = "cordon_"  # noqa: S105 - lets scanners of repositories find one that leaked
@@ -105,7 +106,10 @@ async def presented_scopes(scope: HttpScope) -> frozenset[Scope] | None:
     if kind.lower() != "bearer" or not 0 < len(secret) <= MAX_TOKEN:
         return None
     services = request.app.state.services
-    found = match(secret, list(await services.store.tokens()))
+    try:
+        found = match(secret, list(await services.store.tokens()))
+    except StoreError:
+        return None  # the route tells it
     if found is None or found.is_over(services.fleet.clock.now()):
         return None
     request.state.token = found

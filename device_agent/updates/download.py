@@ -110,6 +110,7 @@ class MetadataFetcher(FetcherInterface):
         self._min_rate = min_bytes_per_second
         self._seconds_left = seconds_left
         self._stopping = stopping
+        self._under_way: urllib3.BaseHTTPResponse | None = None
 
     def download_bytes(self, url: str, max_length: int) -> bytes:
         """Downloads a file of metadata; after an interruption from the start again."""
@@ -122,6 +123,11 @@ class MetadataFetcher(FetcherInterface):
                 if _is_final(e) or failures >= MAX_FAILURES:
                     raise
                 self.wait_to_retry(e, failures)
+            finally:
+                # The base class leaves the connection open when there is more than `max_length`.
+                if self._under_way is not None:
+                    self._under_way.close()
+                    self._under_way = None
 
     def wait_to_retry(self, error: Exception, failures: int) -> None:
         """Waits after so many failures in a row, or as long as a busy server asked for.
@@ -147,6 +153,7 @@ class MetadataFetcher(FetcherInterface):
         if response.status != 200:
             response.close()
             raise http_error(response, url.rsplit("/", 1)[-1])
+        self._under_way = response
         return self.iter_body(response)
 
     def open(self, url: str, headers: dict[str, str]) -> urllib3.BaseHTTPResponse:

@@ -60,7 +60,8 @@ def test_every_command_is_run_or_says_why_not() -> None:
     assert len(commands) > 8
     assert {one.kind for one in commands} == {"sh"}, "a block of commands is marked as such"
     skipped = [(one.page, next(one.commands).partition(" --")[0]) for one in commands if one.reason]
-    assert skipped == [("identity", "cordon ca rotate-issuing"), ("broker", "cordon broker ports")]
+    rotations = [("identity", "cordon ca rotate-issuing")] * 2  # as planned, and of a stolen key
+    assert skipped == [*rotations, ("broker", "cordon broker ports")]
 
 
 @dataclass

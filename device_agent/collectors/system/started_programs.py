@@ -21,7 +21,7 @@ _NETCAT: Final = frozenset({"nc", "ncat", "netcat", "nc.traditional"})
 _NETCAT_EXECUTES: Final = re.compile(r"-[a-zA-Z]*[ec]|--exec|--sh-exec")
 # A variable of an init script with the path of a program, and the option of start-stop-daemon that names one.
 _VARIABLE: Final = re.compile(
-    r"^\s*(?:export\s+)?\w+=[\"']?(?:\$\{\w+:-)?(/\S*?(?:bin|libexec)/[\w.+-]+)", re.MULTILINE
+    r"^[ \t]*(?:export[ \t]+)?\w+=[\"']?(?:\$\{\w+:-)?(/\S*?(?:bin|libexec)/[\w.+-]+)", re.MULTILINE
 )
 _NAMING_OPTIONS: Final = frozenset({"--exec", "-x", "--startas", "-a", "-b", "command"})
 _KEYWORDS: Final = frozenset({"if", "then", "else", "elif", "do", "while", "until", "!", "{", "("})
@@ -40,7 +40,7 @@ _CRONTABS: Final = (  # and whether their lines name a user
     ("/var/spool/cron/crontabs/root", False),
     ("/var/spool/cron/root", False),
 )
-_TFTP_OF_DNSMASQ: Final = re.compile(r"^\s*(?:enable-tftp\b|option\s+enable_tftp\s+[\"']?1)", re.MULTILINE)
+_TFTP_OF_DNSMASQ: Final = re.compile(r"^[ \t]*(?:enable-tftp\b|option\s+enable_tftp\s+[\"']?1)", re.MULTILINE)
 
 Programs = dict[str, set[str]]
 """Names of programs by name of the service."""

@@ -16,7 +16,7 @@ from controller.cli.app import run_safely
 from controller.domain.audit_kinds import AuditKind
 from controller.domain.identity.certificates import Certificate, CertificateKind
 from controller.domain.policy.model import ContainmentLevel
-from controller.ports.certificates import PublishedCrl
+from controller.ports.certificates import PublishedCrl, RenewalRefusal
 from controller.ports.errors import StoreError
 from controller.service.identity.enrolment import EnrolmentTokenRequest
 from tests.support.clocks import ManualClock
@@ -219,7 +219,7 @@ async def test_one_key_is_for_one_device(tmp_path: Path) -> None:
         assert (answer.certificate, answer.code) == (None, "key_used")
         present = await issued(one, "edge-2")
         renewed = replace(same, serial="abc", origin=f"renewal:{present.serial}")
-        assert await registry.renew(renewed, present.serial) is None
+        assert await registry.renew(renewed, present.serial) is RenewalRefusal.KEY_USED
         left = await registry.token(token.digest)
         assert left is not None
         assert left.uses_left == 5

@@ -40,10 +40,10 @@ def test_a_rollout_is_started_paused_resumed_and_aborted(
     assert _run(server, "status", rollout, "--devices", "--state", "pending") == 0
     assert capsys.readouterr().out.count("edge-") == 5
     assert _run(server, "pause", rollout) == 0
-    assert "running (paused)" in capsys.readouterr().out
+    assert "awaiting_approval (paused)" in capsys.readouterr().out
     assert _run(server, "resume", rollout) == 0
     assert _run(server, "approve", rollout) == 1
-    assert "does not await approval" in capsys.readouterr().err
+    assert "a second operator has to approve it" in capsys.readouterr().err
     assert _run(server, "start", "app/2.0", "--rings", "fleet=rest") == 1
     assert f"{rollout} rolls out app" in capsys.readouterr().err
     assert _run(server, "abort", rollout, "--now") == 2

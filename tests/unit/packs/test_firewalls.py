@@ -239,7 +239,6 @@ def test_a_translation_of_all_ports_makes_unknown_what_comes_in() -> None:
 
 
 PLATFORMS: Final = {
-    "RHEL with containers": (read_nft(nft_objects(PUBLISHED)), HOST),
     "RHEL, Fedora, openSUSE": (read_nft(nft_objects(FIREWALLD)), HOST),
     "OpenWrt": (read_nft(nft_objects(FW4)), ROUTER),
     "Ubuntu with ufw": (ufw_rules(), HOST),
@@ -250,6 +249,13 @@ PLATFORMS: Final = {
 def test_the_firewall_of_a_platform_passes(name: str) -> None:
     ruleset, host = PLATFORMS[name]
     assert judged(ruleset, host, RuleResult.PASS) == {rule for rules in RULES.values() for rule in rules}
+
+
+def test_published_ports_of_containers_leave_open_whether_they_are_covered() -> None:
+    """Their packets pass by the rules for input; those for forwarding are not evaluated."""
+    section = facts_of(read_nft(nft_objects(PUBLISHED)), HOST, BOTH, {("tcp", 8080, "0.0.0.0")})
+    assert [(gap["fact"], gap["source"]) for gap in section["gaps"]] == [("uncovered", "tcp/8080")]
+    assert section["default_input"] == "reject"
 
 
 # Debian's /etc/nftables.conf, as Raspberry Pi OS has it: chains without rules.
