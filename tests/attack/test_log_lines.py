@@ -7,8 +7,12 @@ import sys
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import pytest
+
 from controller.adapters.logs import configure_logs
 from tests.support.api_server import ApiServer
+
+pytestmark = pytest.mark.slow
 
 REQUESTS = {
     "malformed": b"GET / HTTP/1.1\r\nHost a\r\n\r\n",

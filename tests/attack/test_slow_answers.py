@@ -22,6 +22,8 @@ from schemas import http_deadline
 from schemas.updates import UpdateTarget
 from tests.support.identity import DAY, make_authority
 
+pytestmark = pytest.mark.slow
+
 STEP: Final = 0.2  # seconds that a socket waits
 PIECES: Final = 300
 PAUSE: Final = 0.01  # seconds; the whole answer takes several times as long as it may

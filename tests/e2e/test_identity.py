@@ -17,6 +17,8 @@ from device_agent.identity.keypair import certificate_info, load_leaf_certificat
 from tests.support.mtls_deployment import EnrolledDevice, MutualTlsDeployment, wait_for_devices
 from tests.support.waiting import wait_for
 
+pytestmark = pytest.mark.slow
+
 DEVICES = 12
 
 
@@ -32,7 +34,6 @@ def fleet(deployment: MutualTlsDeployment, prefix: str, count: int) -> list[Enro
         return list(pool.map(lambda number: deployment.device(f"{prefix}-{number}", token), range(count)))
 
 
-@pytest.mark.slow
 def test_concurrent_enrolments_and_renewals(deployment: MutualTlsDeployment) -> None:
     devices = fleet(deployment, "many", DEVICES)
     assert len({one.answer.leaf.serial_number for one in devices}) == DEVICES

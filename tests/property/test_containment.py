@@ -4,6 +4,7 @@ from dataclasses import replace
 from math import inf
 from typing import Any, Final
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -20,6 +21,8 @@ from controller.domain.transition import StepOutcome
 from schemas.commands import CommandState
 from tests.support.playbook import START, device, policies
 from tests.support.playbook import rule as policy_rule
+
+pytestmark = pytest.mark.slow
 
 REPAIR: Final = Remedy("service.disable", (("name", "telnetd"),))
 POLICIES: Final = policies(

@@ -22,6 +22,8 @@ from tests.support.packs import GOOD_DEVICE, load_pack
 from tests.support.playbook import language
 from tests.support.root_folder import put_all
 
+pytestmark = pytest.mark.slow
+
 QUICK: Final = settings(
     max_examples=12, deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.too_slow]
 )
@@ -87,7 +89,6 @@ def test_a_garbled_finding_does_not_pass(name: str, data: st.DataObject) -> None
     garble(FINDINGS[name], data)
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", FINDINGS)
 @LONG

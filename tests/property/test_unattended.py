@@ -6,6 +6,7 @@ With more examples: CORDON_TEST_UNATTENDED=500 pytest tests/property/test_unatte
 import os
 from typing import Any, Final
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -37,6 +38,8 @@ from tests.property.fleet import (
     Fleet,
 )
 from tests.support.persons import person
+
+pytestmark = pytest.mark.slow
 
 EXAMPLES: Final = int(os.environ.get("CORDON_TEST_UNATTENDED", "40"))
 _LEVELS: Final = {

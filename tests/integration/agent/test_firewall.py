@@ -23,6 +23,8 @@ from tests.support.agent_process import AgentProcess, FakeController, write_conf
 from tests.support.mosquitto import Mosquitto, free_port
 from tests.support.waiting import wait_for
 
+pytestmark = pytest.mark.slow
+
 _TOOLS: Final = ("ip", "nft")
 _MISSING: Final = [name for name in _TOOLS if shutil.which(name) is None]
 

@@ -21,6 +21,8 @@ from tests.support.agent_process import (
 from tests.support.certs import Certs
 from tests.support.waiting import wait_for
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_report_then_heartbeats_then_the_offline_status_over_tls(tmp_path: Path) -> None:
     certs = Certs(tmp_path / "certs")

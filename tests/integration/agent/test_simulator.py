@@ -21,6 +21,8 @@ from tests.support.certs import Certs
 from tests.support.mosquitto import Mosquitto
 from tests.support.waiting import wait_for
 
+pytestmark = pytest.mark.slow
+
 QUICK = DeviceBehaviour(heartbeat_every=0.3, receipt_timeout=1.0, action_seconds=0.05)
 
 

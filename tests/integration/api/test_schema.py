@@ -20,6 +20,8 @@ from schemas.durations import parse_duration
 from tests.support.api import HEADERS
 from tests.support.api_server import ApiServer
 
+pytestmark = pytest.mark.slow
+
 # Wrong tokens in such numbers are answered 429, and a parameter given twice counts once, as the last: both are in
 # docs/api.md and have tests of their own.
 NOT_HERE = [ignored_auth, negative_data_rejection]

@@ -27,6 +27,8 @@ from schemas.signing import public_key_text
 from tests.support.api_server import ApiServer
 from tests.support.compose import DEPLOY, script
 
+pytestmark = pytest.mark.slow
+
 PREPARE = script("compose/prepare.py")
 NODES = tuple(PREPARE.NODES)
 

@@ -23,6 +23,8 @@ from tests.support.update_device import UpdateDevice
 from tests.support.update_server import UpdateServer
 from tests.support.updates import Repository, order
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = """#!/bin/sh
 echo "$CORDON_UPDATE_STEP $CORDON_UPDATE_VERSION $1" >> {log}
 exit {status}

@@ -21,6 +21,8 @@ from device_agent.main import main
 from device_agent.settings import load
 from tests.support.project_tree import ROOT
 
+pytestmark = pytest.mark.slow
+
 SECONDS: Final = 60
 
 

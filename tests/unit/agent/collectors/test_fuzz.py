@@ -41,6 +41,8 @@ from device_agent.host.reading import GapRecorder
 from device_agent.host.system import System
 from tests.support.root_folder import put
 
+pytestmark = pytest.mark.slow
+
 FUZZ: Final = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 NOW: Final = 1_700_000_000.0
 # Fragments of every format, so that malformed parts follow valid ones.
