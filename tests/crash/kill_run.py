@@ -27,7 +27,7 @@ from tests.support.standin import StandInProcess
 NODES: Final = 3
 LOADS: Final = 4  # random loads at the same time
 START_SECONDS: Final = 30.0
-SETTLE_SECONDS: Final = 60.0
+SETTLE_SECONDS: Final = 150.0  # a limit, on a busy machine
 LONGEST_LIFE: Final = 1.2  # seconds from being ready to the kill
 LONGEST_START: Final = 0.5  # seconds from being started to the kill, where it is killed while it starts
 KILLED_AT_START: Final = 0.2  # of all kills

@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import pkcs7
 
 from device_agent.collectors.crypto import revocation
+from device_agent.collectors.crypto.certificate_chain import verify_chain
 from device_agent.collectors.crypto.certificates import CertificateCollector, CertificateOptions
 from device_agent.collectors.crypto.revocation import CrlLoader
 from device_agent.host.reading import GapRecorder
@@ -278,3 +279,27 @@ def test_a_fetched_list_replaces_none_that_is_newer(second: bytes, hours: int, r
         assert loader.load(System(Path("/nowhere")), issuers, later, gaps).status_of(certificate).revoked == revoked
     assert served == []
     assert [gap in one.reason for one in gaps.gaps] == ([True] if gap else [])
+
+
+def test_a_root_that_another_authority_signed_too_is_trusted_by_its_key() -> None:
+    """Chains carry it for devices that know the other authority only, such as Let's Encrypt's once did."""
+    other, store = Authority("old root"), [ROOT.own.certificate]
+    crossed, namesake = other.issue(ROOT.name, key=ROOT.own.key), other.issue(ROOT.name)
+    assert verify_chain(crossed.certificate, [], store, NOW) == ("trusted", "")
+    assert verify_chain(namesake.certificate, [], store, NOW)[0] == "untrusted"
+
+
+def test_a_name_constraint_with_a_dot_is_not_called_untrusted() -> None:
+    """openssl, NSS and Go take `.example.org`; cryptography calls it malformed."""
+    middle = ec.generate_private_key(ec.SECP256R1())
+    constraints = x509.NameConstraints([x509.DNSName(".example.org")], None)
+    builder = x509.CertificateBuilder().subject_name(named("middle")).issuer_name(named(ROOT.name))
+    builder = builder.public_key(middle.public_key()).serial_number(7).not_valid_before(NOW - DAY)
+    builder = builder.not_valid_after(NOW + DAY).add_extension(x509.BasicConstraints(True, None), critical=True)
+    constrained = builder.add_extension(constraints, critical=True).sign(ROOT.own.key, hashes.SHA256())
+    leaf = x509.CertificateBuilder().subject_name(named("dev")).issuer_name(named("middle")).serial_number(8)
+    leaf = leaf.public_key(DEVICE.key.public_key()).not_valid_before(NOW - DAY).not_valid_after(NOW + DAY)
+    leaf = leaf.add_extension(x509.SubjectAlternativeName([x509.DNSName("dev.example.org")]), critical=False)
+    device = leaf.add_extension(x509.BasicConstraints(False, None), critical=True).sign(middle, hashes.SHA256())
+    state, reason = verify_chain(device, [constrained], [ROOT.own.certificate], NOW)
+    assert (state, "name constraints" in reason) == ("notchecked", True)
