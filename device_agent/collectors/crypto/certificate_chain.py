@@ -182,7 +182,7 @@ def _is_signed_by(certificate: x509.Certificate, issuer: x509.Certificate) -> bo
 
 
 def _is_same_authority(certificate: x509.Certificate, anchor: x509.Certificate) -> bool:
-    if certificate.subject != anchor.subject:
+    if certificate.subject != anchor.subject or certificate.version is not x509.Version.v3:
         return False
     form = (serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
     return certificate.public_key().public_bytes(*form) == anchor.public_key().public_bytes(*form)

@@ -39,7 +39,11 @@ _PEM_CIPHER: Final = re.compile(
     rb"^[ \t]*DEK-Info:[ \t]*(AES|DES|CAMELLIA|ARIA|SEED|SM4|BF|CAST5?|IDEA|RC2|RC4)(?:-[A-Z0-9-]+)?,",
     re.MULTILINE | re.IGNORECASE,
 )
-_WIREGUARD: Final = re.compile(rb"^[ \t]*PrivateKey[ \t]*=[ \t]*([^\s#]+)", re.MULTILINE | re.IGNORECASE)
+_WIREGUARD: Final = re.compile(  # of wg and networkd, NetworkManager, OpenWrt
+    rb"^[ \t]*(?:option[ \t]+)?private[-_]?key[ \t]*[= \t][ \t]*['\"]?([^\s#'\"]+)", re.MULTILINE | re.IGNORECASE
+)
+_AGE: Final = re.compile(rb"AGE-SECRET-KEY-1[0-9A-Z]{20,}", re.IGNORECASE)
+_ENCODED_PEM: Final = re.compile(rb"LS0tLS1CRUdJTi[A-Za-z0-9+/]{20,}={0,2}")  # base64 of "-----BEGIN "
 _WIREGUARD_SECTION: Final = re.compile(rb"^[ \t]*\[(?:Interface|WireGuard)\]", re.MULTILINE | re.IGNORECASE)
 _WIREGUARD_KEY: Final = re.compile(rb"[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]=")
 _JWK_BITS: Final = {
@@ -89,6 +93,11 @@ def _text_keys(data: bytes, gaps: GapRecorder) -> Iterator[KeyFormat]:
         key = _pem(label, content, is_complete=is_complete)
         if key is not None:
             yield key
+    for encoded in _ENCODED_PEM.findall(data):
+        with gaps.capture():
+            yield from _text_keys(base64.b64decode(encoded + b"=" * (-len(encoded) % 4)), gaps)
+    for _ in _AGE.findall(data):
+        yield KeyFormat("age", "x25519", 256, protected=False)
     if _SSH2 in data:
         yield KeyFormat("ssh2")
     is_wireguard = _WIREGUARD_SECTION.search(data) is not None

@@ -142,3 +142,24 @@ DROPBEAR = struct.pack(">I", 11) + b"ssh-ed25519" + struct.pack(">I", 64) + byte
 def test_every_key_in_a_file_is_recognised(content: bytes, expected: list[KeyFormat]) -> None:
     found = read_keys(content)
     assert (list(found.value), found.gaps) == (expected, ())
+
+
+AGE = b"# created: 2026\nAGE-SECRET-KEY-1GQ9778VQXMMJVE8SK7J6VT8UJ4HDQAJUVSFCWCM02D8GEWQ72PVQ2Y5J33\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "formats"),
+    [
+        (AGE, ["age"]),
+        (AGE + AGE, ["age", "age"]),
+        (b"[wireguard]\nprivate-key=yAnz5TF+lXXJte14tji3zlMNq+hd2rYUIgJBgB3fBmk=\n", ["wireguard"]),
+        (b"config interface w\n\toption private_key 'yAnz5TF+lXXJte14tji3zlMNq+hd2rYUIgJBgB3fBmk='\n", ["wireguard"]),
+        (b"client-key-data: " + base64.b64encode(key_pem(ED)) + b"\n", ["pkcs8"]),
+        (b"client-certificate-data: " + base64.b64encode(b"-----BEGIN CERTIFICATE-----\nMAA=\n") + b"\n", []),
+        (b"private_key = /etc/ssl/private/x.key\n", []),
+    ],
+)
+def test_keys_in_files_of_other_programs(text: bytes, formats: list[str]) -> None:
+    found = read_keys(text).value
+    assert [key.format for key in found] == formats
+    assert all(key.protected is False for key in found)
