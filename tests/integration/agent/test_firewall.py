@@ -34,8 +34,9 @@ def _skip_reason() -> str:
         return "needs root: network namespaces"
     if _MISSING:
         return f"needs {' and '.join(_MISSING)} (Debian: iproute2, nftables)"
-    made = subprocess.run(["ip", "netns", "add", "cordon-probe"], capture_output=True, text=True, check=False)
-    subprocess.run(["ip", "netns", "del", "cordon-probe"], capture_output=True, check=False)
+    name = f"cordon-probe-{os.getpid()}"  # the processes of the tests collect at the same time
+    made = subprocess.run(["ip", "netns", "add", name], capture_output=True, text=True, check=False)
+    subprocess.run(["ip", "netns", "del", name], capture_output=True, check=False)
     return "" if made.returncode == 0 else f"no network namespaces here: {made.stderr.strip()}"
 
 
