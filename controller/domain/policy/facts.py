@@ -117,6 +117,13 @@ def _parts(wanted: frozenset[str]) -> tuple[_Part, ...]:
     return tuple(parts)
 
 
+@lru_cache(maxsize=64)
+def _with_needs(wanted: frozenset[str]) -> tuple[tuple[str, ...], frozenset[str]]:
+    """Returns the wanted facts that rest on knowledge, and all that are read for the wanted ones."""
+    by_knowledge = tuple(name for name in known_support.CATALOGUE if name in wanted)
+    return by_knowledge, wanted | known_support.NEEDS if by_knowledge else wanted
+
+
 def gather_facts(
     sections: ReportSections,
     device_id: str,
@@ -129,9 +136,7 @@ def gather_facts(
 
     `DeviceFacts` may contain facts that are not wanted.
     """
-    by_knowledge = [name for name in known_support.CATALOGUE if name in wanted]
-    if by_knowledge:
-        wanted |= known_support.NEEDS
+    by_knowledge, wanted = _with_needs(wanted)
     known: dict[str, Any] = {"device.id": device_id, "device.class": device_class, "device.tags": list(tags)}
     missing: dict[str, MissingFact] = {}
     partial: dict[str, str] = {}
