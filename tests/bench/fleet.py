@@ -31,7 +31,14 @@ def sections(kernel: int = 41) -> dict[str, Any]:
     """A healthy Debian 12 device; `kernel` is what changes between two versions of it."""
     return {
         "os": {"state": "ok", "id": "debian", "version": "12", "kernel": f"6.1.0-{kernel}-amd64", "machine": "x86_64"},
-        "updates": {"state": "ok", "manager": "apt", "security_pending": 0, "reboot_required": False},
+        "updates": {
+            "state": "ok",
+            "manager": "apt",
+            "pending": 0,
+            "pending_names": [],
+            "security_pending": 0,
+            "reboot_required": False,
+        },
         "openssl": {
             "state": "ok",
             "version": "3.0.19",

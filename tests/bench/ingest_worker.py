@@ -7,7 +7,6 @@ import resource
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,6 +19,7 @@ from controller.adapters.sqlite.store import SqliteStore, open_store
 from controller.adapters.system import SystemClock, UlidGenerator
 from controller.domain.policy.cel import CelEnvironment
 from controller.domain.policy.facts import TYPES
+from controller.packs import pack_path
 from controller.ports.errors import NoSubscriberError
 from controller.ports.messages import IncomingMessage
 from controller.service.fleet_state import FleetState
@@ -29,6 +29,7 @@ from controller.service.unit_of_work import UnitOfWork
 from schemas.topics import UpChannel, up
 from tests.bench.fleet import Reports, device_id
 from tests.bench.link_rate import Harness, drain_bare
+from tests.support.knowledge import shipped
 
 RECEIVE_MAXIMUM: Final = 1000
 BATCH: Final = 500
@@ -51,7 +52,7 @@ class _NoEffects:
 async def _fleet(path: Path) -> tuple[SqliteStore, FleetState]:
     clock = SystemClock()
     language = CelEnvironment(TYPES)
-    policies = load_policies([Path(str(files("controller.packs"))) / "starter.yaml"], language)
+    policies = load_policies([pack_path("starter")], language).with_knowledge(shipped())
     store = await open_store(path, now=clock.now, log=_quiet)
     fleet = FleetState(store, policies, language, clock, UlidGenerator(), (_NoEffects(),))
     fleet.load(await store.devices())

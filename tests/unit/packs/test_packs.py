@@ -5,10 +5,16 @@ from typing import Any
 
 import pytest
 
+from controller.domain.policy.evaluate import evaluate_policies
+from controller.domain.policy.facts import gather_facts
 from controller.domain.policy.findings import RuleResult
 from controller.domain.policy.model import ContainmentLevel
 from controller.packs import pack_names, pack_path
+from schemas.posture import ReportSections
+from tests.bench import fleet
+from tests.support.knowledge import shipped
 from tests.support.packs import failing_rules, listening, load_pack
+from tests.support.playbook import language
 
 
 def unit(name: str) -> dict[str, Any]:
@@ -42,6 +48,13 @@ def test_a_pack_is_named_like_its_file_and_every_rule_says_why_and_what_to_do(na
 def test_a_healthy_device_fails_nothing_and_leaves_nothing_open(name: str) -> None:
     for result in (RuleResult.FAIL, RuleResult.ERROR, RuleResult.UNKNOWN):
         assert failing_rules(name, result) == set()
+
+
+def test_the_benchmarks_measure_devices_whose_every_rule_is_satisfied() -> None:
+    report = ReportSections.model_validate(fleet.sections())
+    facts = gather_facts(report, "d", "", (), knowledge=shipped())
+    findings = evaluate_policies(load_pack("starter"), language(), facts)
+    assert [one for one in findings if not one.result.is_satisfied] == []
 
 
 @pytest.mark.parametrize(
