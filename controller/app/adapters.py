@@ -22,9 +22,11 @@ from controller.adapters.mqtt.messages import PahoMessages
 from controller.adapters.mqtt.options import MqttOptions
 from controller.adapters.policies.loader import load_policies
 from controller.adapters.probes import probe_context
+from controller.adapters.revocation_marks import marks_path
+from controller.adapters.sql.options import StoreOptions
+from controller.adapters.sql.store import SqlStore
 from controller.adapters.sqlite.lock import hold_store
-from controller.adapters.sqlite.options import StoreOptions
-from controller.adapters.sqlite.store import SqliteStore, open_store
+from controller.adapters.sqlite.store import open_store
 from controller.adapters.system import SystemClock, UlidGenerator
 from controller.adapters.tuf_repository.folder import RepositoryFolder
 from controller.adapters.tuf_repository.repository import TufUpdateRepository
@@ -74,14 +76,15 @@ class Adapters:
     """The implementations behind the services; tests hand in others.
 
     `log` makes the log of a part, `load_policies` reads the policies again, `command_keys` are the public keys that
-    devices trust. `updates` is absent where no repository is configured.
+    devices trust. `updates` is absent where no repository is configured. `revocation_marks`: a file of this host.
     """
 
     clock: Clock
     ids: IdGenerator
     rand: Callable[[], float]
     log: Callable[[str], Log]
-    store: SqliteStore
+    store: SqlStore
+    revocation_marks: Path
     messages: Messages
     broker: BrokerAdapters
     language: CelEnvironment
@@ -143,6 +146,7 @@ async def open_adapters(
         rand=random.random,
         log=logger_for,
         store=store,
+        revocation_marks=marks_path(settings.store.path),
         messages=messages,
         broker=broker,
         language=policies.language,
@@ -171,7 +175,7 @@ class PolicyLoader:
         return load_policies(self._paths, self.language)
 
 
-async def own_store(stack: contextlib.AsyncExitStack, settings: Settings, clock: SystemClock) -> SqliteStore:
+async def own_store(stack: contextlib.AsyncExitStack, settings: Settings, clock: SystemClock) -> SqlStore:
     """The store, for this process alone until `stack` ends."""
     path, days = settings.store.path, float(settings.store.audit_days)
     stack.enter_context(hold_store(path))

@@ -5,9 +5,9 @@ from functools import cache
 from controller.adapters.access.templates import parse_templates
 from controller.adapters.files import read_secret
 from controller.adapters.policies.loader import load_policies
-from controller.adapters.sqlite.access import SqliteAccessStore
-from controller.adapters.sqlite.broker_setup import SqliteSetupStore
-from controller.adapters.sqlite.store import SqliteStore
+from controller.adapters.sql.access import SqlAccessStore
+from controller.adapters.sql.broker_setup import SqlSetupStore
+from controller.adapters.sql.store import SqlStore
 from controller.api.context import BrokerServices
 from controller.app.adapters import Adapters
 from controller.domain.broker.facts import TYPES as BROKER_TYPES
@@ -53,9 +53,9 @@ def desired_setup(settings: Settings) -> DesiredSetup:
 
 
 def setup_operations(
-    broker: BrokerSetup, store: SqliteStore, record: AuditRecorder, clock: Clock, settings: Settings
+    broker: BrokerSetup, store: SqlStore, record: AuditRecorder, clock: Clock, settings: Settings
 ) -> SetupOperations:
-    return SetupOperations(broker, SqliteSetupStore(store), record, clock, desired_setup(settings))
+    return SetupOperations(broker, SqlSetupStore(store), record, clock, desired_setup(settings))
 
 
 async def access_rules(adapters: Adapters, fleet: FleetState, effects: EffectQueue) -> AccessRuleManager:
@@ -64,7 +64,7 @@ async def access_rules(adapters: Adapters, fleet: FleetState, effects: EffectQue
         fleet,
         effects,
         adapters.broker.access,
-        SqliteAccessStore(adapters.store),
+        SqlAccessStore(adapters.store),
         lambda text: parse_templates(text, "templates"),
         adapters.log("access"),
     )

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from controller.adapters.policies.knowledge import parse_knowledge
 from controller.adapters.policies.loader import candidate_policies
-from controller.adapters.sqlite.rollouts import SqliteRolloutStore
+from controller.adapters.sql.rollouts import SqlRolloutStore
 from controller.api.context import ContainmentServices, PolicyServices, RolloutServices, Services
 from controller.api.metrics import ContainmentDurations
 from controller.app.adapters import Adapters
@@ -252,7 +252,7 @@ async def _rollouts(
     settings: Settings, adapters: Adapters, fleet: FleetState, observations: RolloutObservations
 ) -> tuple[RolloutEngine, RolloutTrigger]:
     """The engine with the open rollouts of the store, and what starts the rollouts that policies ask for."""
-    store, terms, log = SqliteRolloutStore(adapters.store), settings.rollouts, adapters.log("rollouts")
+    store, terms, log = SqlRolloutStore(adapters.store), settings.rollouts, adapters.log("rollouts")
     engine = RolloutEngine(fleet, store, adapters.targets, observations, terms, log)
     await engine.load()
     return engine, RolloutTrigger(fleet, RolloutOperations(fleet, engine), terms, log)

@@ -3,9 +3,9 @@
 import asyncio
 from collections.abc import Callable
 
-from controller.adapters.revocation_marks import RevocationMarkFile, marks_path
-from controller.adapters.sqlite.certificates import SqliteCertificateRegistry
-from controller.adapters.sqlite.report_keys import SqliteReportKeys
+from controller.adapters.revocation_marks import RevocationMarkFile
+from controller.adapters.sql.certificates import SqlCertificateRegistry
+from controller.adapters.sql.report_keys import SqlReportKeys
 from controller.adapters.x509.authority import X509Authority
 from controller.adapters.x509.crl_folder import CrlFolder
 from controller.adapters.x509.folder import is_revoked, load
@@ -30,9 +30,9 @@ from controller.service.settings.settings import AuthoritySettings, Settings
 def report_signing(settings: Settings, adapters: Adapters, fleet: FleetState) -> ReportSigningServices:
     """The keys of devices, and what verifies every report."""
     store = adapters.store
-    registry = None if settings.authority.folder is None else SqliteCertificateRegistry(store)
+    registry = None if settings.authority.folder is None else SqlCertificateRegistry(store)
     check = IdentityCheck(adapters.broker.control, adapters.messages, adapters.clock)
-    keyring = DeviceKeyring(SqliteReportKeys(store, registry), check.auth_strength, fleet, adapters.log("report keys"))
+    keyring = DeviceKeyring(SqlReportKeys(store, registry), check.auth_strength, fleet, adapters.log("report keys"))
     rules = SignatureRequirements(settings.reports.max_age, frozenset(settings.reports.must_sign))
     verifier = ReportSignatureVerifier(keyring, fleet.get, rules)
     verifier.load(fleet.devices.values())
@@ -66,9 +66,9 @@ async def identity_services(
     wanted, log = settings.authority, adapters.log("identity")
     if wanted.folder is None:
         return None
-    authority, registry = open_authority(wanted), SqliteCertificateRegistry(adapters.store)
+    authority, registry = open_authority(wanted), SqlCertificateRegistry(adapters.store)
     now = adapters.clock.now()
-    marks = await asyncio.to_thread(RevocationMarkFile, marks_path(adapters.store.path), now, adapters.clock.now)
+    marks = await asyncio.to_thread(RevocationMarkFile, adapters.revocation_marks, now, adapters.clock.now)
     export = None if wanted.crl_folder is None else CrlFolder(wanted.crl_folder).write
     crls = CrlPublisher(authority, registry, marks, adapters.clock, wanted.crl_lifetime, log, export)
     await registry.add(authority.own(now))

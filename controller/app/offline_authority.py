@@ -105,14 +105,14 @@ def register_certificates(settings: "Settings", pems: Sequence[bytes]) -> "list[
         ControllerError: not a certificate, one that another name or serial number has, or the store cannot be written;
             then none is registered.
     """
-    from controller.adapters.sqlite.certificates import SqliteCertificateRegistry
+    from controller.adapters.sql.certificates import SqlCertificateRegistry
     from controller.adapters.x509.authority import registered
 
     found = [registered(pem, time.time()) for pem in pems]
 
     async def add() -> None:
         async with open_store(settings.store.path) as store:
-            await SqliteCertificateRegistry(store).add(*found)
+            await SqlCertificateRegistry(store).add(*found)
 
     asyncio.run(add())
     return found
@@ -128,7 +128,7 @@ def issue_certificate(
     Raises:
         ControllerError: there is no authority, or a file is there already or cannot be written.
     """
-    from controller.adapters.sqlite.certificates import SqliteCertificateRegistry
+    from controller.adapters.sql.certificates import SqlCertificateRegistry
     from controller.adapters.x509.building import new_request
     from controller.adapters.x509.folder import check_new, make_folder, write
     from controller.app.identity import open_authority
@@ -141,7 +141,7 @@ def issue_certificate(
 
     async def issued() -> "Certificate":
         async with open_store(settings.store.path) as store:
-            registry = SqliteCertificateRegistry(store)
+            registry = SqlCertificateRegistry(store)
             return await issue(authority, registry, time.time(), lifetime, request, kind, hosts)
 
     key_file, certificate_file = out / f"{name}.key", out / f"{name}.pem"

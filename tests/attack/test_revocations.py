@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from controller.adapters.sqlite.certificates import SqliteCertificateRegistry
+from controller.adapters.sql.certificates import SqlCertificateRegistry
 from controller.domain.audit_kinds import AuditKind
 from controller.domain.containment.revocation import is_held_by_revocation, why_not_isolated
 from controller.domain.device import Device
@@ -116,7 +116,7 @@ async def test_neither_a_list_nor_the_registry_isolates_the_controller(api: Api,
     if how == "list":
         await _identity(api).revocation.revoke_listed([used.serial], "listed")
     else:
-        await SqliteCertificateRegistry(api.harness.store).revoke([used.serial], api.harness.clock.at, "unspecified")
+        await SqlCertificateRegistry(api.harness.store).revoke([used.serial], api.harness.clock.at, "unspecified")
     for _ in range(3):
         await _pass(api)
     assert (_isolated(api), api.harness.broker.bans_held) == (set(), {})
@@ -140,7 +140,7 @@ async def test_a_controller_that_an_earlier_version_isolated_is_released(api: Ap
     assert OWN in api.harness.broker.bans_held
     body = {"devices": [OWN], "level": "isolated", "even_protected": True, **WHY}
     assert (await api.json("PUT", f"{BASE}/quarantine", 409, body))["error"]["code"] == "device_protected"
-    await SqliteCertificateRegistry(api.harness.store).revoke([used.serial], now, "unspecified")
+    await SqlCertificateRegistry(api.harness.store).revoke([used.serial], now, "unspecified")
     for _ in range(2):
         await _pass(api)
     assert api.harness.level(OWN) is ContainmentLevel.NONE
@@ -272,7 +272,7 @@ async def test_a_renewal_that_is_under_way_does_not_survive_the_revocation(
     key = ec.generate_private_key(ec.SECP256R1())
     present = await _issue_for(api, "edge-1", key)
     api.harness.clock.at = present.renewable_from + 1
-    registry, revocation = SqliteCertificateRegistry, _identity(api).revocation
+    registry, revocation = SqlCertificateRegistry, _identity(api).revocation
     of, renew, done = registry.of, registry.renew, list[str]()
 
     async def revoke() -> None:
@@ -281,13 +281,13 @@ async def test_a_renewal_that_is_under_way_does_not_survive_the_revocation(
             await revocation.revoke_device("edge-1", "operator:ada", "key_compromise", "stolen")
             api.harness.clock.at += 0.005
 
-    async def late_of(self: SqliteCertificateRegistry, name: str) -> tuple[Certificate, ...]:
+    async def late_of(self: SqlCertificateRegistry, name: str) -> tuple[Certificate, ...]:
         found = await of(self, name)
         if how == "before the certificate is made":
             await revoke()
         return found
 
-    async def late_renew(self: SqliteCertificateRegistry, made: Certificate, serial: str) -> Any:
+    async def late_renew(self: SqlCertificateRegistry, made: Certificate, serial: str) -> Any:
         await revoke()
         return await renew(self, made, serial)
 
@@ -305,10 +305,10 @@ async def test_what_was_renewed_just_before_is_revoked_with_the_rest(api: Api, m
     key = ec.generate_private_key(ec.SECP256R1())
     present = await _issue_for(api, "edge-1", key)
     api.harness.clock.at = present.renewable_from + 1
-    registry = SqliteCertificateRegistry
+    registry = SqlCertificateRegistry
     of, busy = registry.of, list[str]()
 
-    async def late_of(self: SqliteCertificateRegistry, name: str) -> tuple[Certificate, ...]:
+    async def late_of(self: SqlCertificateRegistry, name: str) -> tuple[Certificate, ...]:
         found = await of(self, name)
         if not busy:
             busy.append(name)  # the renewal itself reads too

@@ -8,8 +8,9 @@ import sqlite3
 import time
 from pathlib import Path
 
+from controller.adapters.sql.audit_chain import AuditRow
+from controller.adapters.sql.options import StoreOptions
 from controller.adapters.sqlite import audit_chain, schema
-from controller.adapters.sqlite.options import StoreOptions
 from controller.domain.audit_kinds import AuditKind
 
 GROUP = 500  # rows of each transaction
@@ -17,10 +18,10 @@ DETAIL = '{"rule":"starter/no-telnet","result":"fail","was":"pass","why":"listen
 _PLAIN = "INSERT INTO audit (at, kind, device_id, actor, case_id, alert, detail) VALUES (?, ?, ?, ?, ?, ?, ?)"
 
 
-def lines(first: int) -> list[audit_chain.AuditRow]:
+def lines(first: int) -> list[AuditRow]:
     """One group."""
     return [
-        audit_chain.AuditRow(
+        AuditRow(
             1.7e9 + n, AuditKind.REPORT_POSTURE_CHANGED, f"d-{n % 5000:05d}", "cordon", "", alert=False, detail=DETAIL
         )
         for n in range(first, first + GROUP)

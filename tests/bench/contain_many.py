@@ -29,6 +29,7 @@ from controller.adapters.emqx.client.models import rule_body
 from controller.adapters.emqx.client.requests import RULES_AT_ONCE
 from controller.adapters.emqx.containment.broker import EmqxBroker, open_emqx
 from controller.adapters.emqx.tables import EmqxTables
+from controller.adapters.revocation_marks import marks_path
 from controller.adapters.sqlite.store import SqliteStore, open_store
 from controller.adapters.system import SystemClock, UlidGenerator
 from controller.app.adapters import Adapters, emqx_adapters
@@ -128,6 +129,7 @@ async def cordon(folder: Path, emqx: StandInProcess) -> AsyncIterator[Side]:
                 rand=lambda: 0.0,
                 log=lambda _part: _quiet,
                 store=store,
+                revocation_marks=marks_path(store.path),
                 messages=MemoryLink(),
                 broker=replace(emqx_adapters(broker, settings), setup=MemorySetup(), tables=tables),
                 language=language(),

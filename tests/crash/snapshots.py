@@ -14,8 +14,9 @@ from paho.mqtt.enums import CallbackAPIVersion
 from controller.adapters.emqx.client import requests
 from controller.adapters.emqx.client.api import EmqxApi
 from controller.adapters.emqx.client.models import rules_of
+from controller.adapters.sql import queries
+from controller.adapters.sql.options import StoreOptions
 from controller.adapters.sqlite import reader, schema
-from controller.adapters.sqlite.options import StoreOptions
 from schemas.topics import ALL_UP
 from tests.crash.invariants import Held, Kept, Seen
 from tests.support.simulated_fleet import SimulatedFleetProcess
@@ -33,12 +34,12 @@ def read_kept(path: Path) -> Kept:
     """Reads the store's file, whether or not a controller has it open."""
     with closing(schema.connect(path, StoreOptions(), read_only=True)) as connection:
         connection.execute("BEGIN")  # one moment for all tables
-        lines = reader.audit(connection, {}, alerts_only=False, after=0, limit=MOST_LINES, newest_first=False)
+        lines = queries.audit(connection, {}, alerts_only=False, after=0, limit=MOST_LINES, newest_first=False)
         return Kept(
             devices={device.device_id: device for device in reader.devices(connection)},
             reports=dict(connection.execute("SELECT device_id, digest FROM reports").fetchall()),
             audit=lines,
-            effects=reader.effects(connection),
+            effects=queries.effects(connection),
             commands=dict(connection.execute("SELECT command_id, state FROM commands").fetchall()),
         )
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from controller.adapters.emqx.containment.broker import EmqxBroker
+from controller.adapters.revocation_marks import marks_path
 from controller.adapters.sqlite.store import SqliteStore, open_store
 from controller.adapters.system import UlidGenerator
 from controller.api.context import Services
@@ -211,6 +212,7 @@ async def open_harness(
             rand=lambda: 0.0,
             log=lambda part: _ignore if part == "record" else logged,
             store=store,
+            revocation_marks=marks_path(store.path),
             messages=link,
             broker=memory if emqx is None else replace(emqx_adapters(emqx, configured), setup=setup),
             language=language(),

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from controller.adapters.sqlite.options import StoreOptions
+from controller.adapters.sql.options import StoreOptions
 from controller.adapters.sqlite.store import SqliteStore, open_store
 from controller.domain.audit_kinds import AuditKind
 from controller.domain.device import Device

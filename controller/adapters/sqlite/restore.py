@@ -12,9 +12,9 @@ from tempfile import TemporaryDirectory
 from typing import Final
 
 from controller.adapters.files import as_owner, give_name, save_file, sync_folder
+from controller.adapters.sql.options import StoreOptions
 from controller.adapters.sqlite.errors import as_store_error
 from controller.adapters.sqlite.lock import hold_store, lock_path
-from controller.adapters.sqlite.options import StoreOptions
 from controller.adapters.sqlite.schema import APPLICATION_ID, FILE_MODE, connect
 from controller.ports.errors import StoreError
 from schemas.safe_files import lacks_links

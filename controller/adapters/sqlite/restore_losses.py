@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from controller.adapters.files import as_owner
-from controller.adapters.sqlite.options import StoreOptions
+from controller.adapters.sql.options import StoreOptions
 from controller.adapters.sqlite.schema import connect
 from controller.ports.errors import StoreError
 

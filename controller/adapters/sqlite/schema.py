@@ -13,10 +13,10 @@ from urllib.parse import quote
 import sqlite_utils
 
 from controller.adapters.files import sync_folder
+from controller.adapters.sql.options import StoreOptions
 from controller.adapters.sqlite.errors import as_store_error
 from controller.adapters.sqlite.migrations import KNOWN, migrations
 from controller.adapters.sqlite.migrations.m0001_initial import FORM, FORM_KEY
-from controller.adapters.sqlite.options import StoreOptions
 from controller.ports.errors import StoreError
 
 APPLICATION_ID: Final = 0x43_4F_52_44  # "CORD" in the file's header: tells our file from any other SQLite database

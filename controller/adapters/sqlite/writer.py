@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from controller.adapters.sql.connection import WriteJob
+from controller.adapters.sql.options import StoreOptions
 from controller.adapters.sqlite import errors, schema
-from controller.adapters.sqlite.options import StoreOptions
-from controller.adapters.sqlite.statements import WriteJob
 from controller.ports.errors import StoreError
 from controller.ports.log import Log
 from controller.ports.store import StoreHealth

@@ -13,7 +13,7 @@ from controller.adapters.emqx.client import requests
 from controller.adapters.emqx.containment.broker import EmqxBroker, open_emqx
 from controller.adapters.emqx.setup.baseline import read_all_rules, rules_for_all
 from controller.adapters.emqx.setup.setup import EmqxSetup
-from controller.adapters.sqlite.broker_setup import SqliteSetupStore
+from controller.adapters.sql.broker_setup import SqlSetupStore
 from controller.adapters.system import SystemClock
 from controller.domain.audit_kinds import AuditKind
 from controller.domain.broker.session_limits import controller_zone
@@ -71,7 +71,7 @@ async def harness(tmp_path: Path) -> AsyncIterator[Harness]:
             open_emqx(emqx.api_urls, emqx.key, emqx.secret, clock=SystemClock(), limits=PATIENT)
         )
         one = await stack.enter_async_context(open_harness(tmp_path / "c.db"))
-        desk = SetupOperations(EmqxSetup(broker.api), SqliteSetupStore(one.store), one.fleet.record, one.clock, WANTED)
+        desk = SetupOperations(EmqxSetup(broker.api), SqlSetupStore(one.store), one.fleet.record, one.clock, WANTED)
         yield Harness(emqx, broker, one, desk)
 
 
@@ -173,7 +173,7 @@ async def test_an_undo_that_is_cut_short_is_not_repaired_and_can_be_repeated(har
 
     broken.undo = killed  # type: ignore[assignment,method-assign]
     one = harness.harness
-    store = SqliteSetupStore(one.store)
+    store = SqlSetupStore(one.store)
     with pytest.raises(BrokerError):
         await SetupOperations(broken, store, one.fleet.record, one.clock, WANTED).undo("operator:tests")
     restarted = SetupOperations(EmqxSetup(harness.broker.api), store, one.fleet.record, one.clock, WANTED)

@@ -11,8 +11,8 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
+from controller.adapters.sql.options import StoreOptions
 from controller.adapters.sqlite.lock import hold_store, lock_path
-from controller.adapters.sqlite.options import StoreOptions
 from controller.adapters.sqlite.restore import back_up_file, restore_file, verify
 from controller.adapters.sqlite.store import open_store
 from controller.domain.audit_kinds import AuditKind

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from controller.adapters.sqlite.options import StoreOptions
+from controller.adapters.sql.options import StoreOptions
 from controller.ports.errors import BrokerUnreachableError
 from controller.ports.messages import IncomingMessage
 from tests.support.api import Api, api

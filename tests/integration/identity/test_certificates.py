@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from controller.adapters.sqlite.certificates import SqliteCertificateRegistry
+from controller.adapters.sql.certificates import SqlCertificateRegistry
 from controller.adapters.sqlite.store import SqliteStore, open_store
 from controller.domain.identity.certificates import Certificate, CertificateKind
 from controller.domain.identity.enrolment import EnrolmentToken
@@ -30,20 +30,20 @@ async def opened(path: Path) -> SqliteStore:
 
 
 @pytest.fixture
-async def registry(tmp_path: Path) -> AsyncIterator[SqliteCertificateRegistry]:
+async def registry(tmp_path: Path) -> AsyncIterator[SqlCertificateRegistry]:
     store = await opened(tmp_path / "cordon.db")
-    yield SqliteCertificateRegistry(store)
+    yield SqlCertificateRegistry(store)
     await store.close()
 
 
 async def test_what_was_entered_is_found_again(tmp_path: Path) -> None:
     store = await opened(tmp_path / "cordon.db")
     one = certificate(1)
-    await SqliteCertificateRegistry(store).add(one)
-    await SqliteCertificateRegistry(store).add_token(TOKEN, 100)
+    await SqlCertificateRegistry(store).add(one)
+    await SqlCertificateRegistry(store).add_token(TOKEN, 100)
     await store.close()
     store = await opened(tmp_path / "cordon.db")
-    again = SqliteCertificateRegistry(store)
+    again = SqlCertificateRegistry(store)
     assert await again.find("1") == one
     assert await again.of("d1") == (one,)
     assert await again.tokens() == [TOKEN]
@@ -52,7 +52,7 @@ async def test_what_was_entered_is_found_again(tmp_path: Path) -> None:
     await store.close()
 
 
-async def test_of_many_at_once_one_gets_the_last_use(registry: SqliteCertificateRegistry) -> None:
+async def test_of_many_at_once_one_gets_the_last_use(registry: SqlCertificateRegistry) -> None:
     await registry.add_token(TOKEN, 100)
     asked = [registry.admit("aa", certificate(n, f"d{n}"), NOW, is_known=False) for n in range(1, 21)]
     answers = await asyncio.gather(*asked)
@@ -63,7 +63,7 @@ async def test_of_many_at_once_one_gets_the_last_use(registry: SqliteCertificate
     assert total == 1
 
 
-async def test_of_two_devices_that_want_an_id_at_once_one_gets_it(registry: SqliteCertificateRegistry) -> None:
+async def test_of_two_devices_that_want_an_id_at_once_one_gets_it(registry: SqlCertificateRegistry) -> None:
     await registry.add_token(replace(TOKEN, uses_left=5), 100)
     answers = await asyncio.gather(*[registry.admit("aa", certificate(n), NOW, is_known=False) for n in (1, 2)])
     assert sorted(one.code for one in answers) == ["", "id_taken"]
@@ -72,7 +72,7 @@ async def test_of_two_devices_that_want_an_id_at_once_one_gets_it(registry: Sqli
     assert left.uses_left == 4
 
 
-async def test_an_answer_that_was_lost_is_given_again_for_the_same_key(registry: SqliteCertificateRegistry) -> None:
+async def test_an_answer_that_was_lost_is_given_again_for_the_same_key(registry: SqlCertificateRegistry) -> None:
     await registry.add_token(TOKEN, 100)
     first = await registry.admit("aa", certificate(1), NOW, is_known=False)
     again = await registry.admit("aa", replace(certificate(2), key="key1"), NOW, is_known=True)
@@ -81,7 +81,7 @@ async def test_an_answer_that_was_lost_is_given_again_for_the_same_key(registry:
     assert (other.certificate, other.code) == (None, "token_refused")
 
 
-async def test_a_key_is_not_certified_again_by_another_token(registry: SqliteCertificateRegistry) -> None:
+async def test_a_key_is_not_certified_again_by_another_token(registry: SqlCertificateRegistry) -> None:
     await registry.add_token(TOKEN, 100)
     await registry.add_token(replace(TOKEN, token_id="t2", digest="bb", device_id="d1", replaces=True), 100)
     await registry.admit("aa", certificate(1), NOW, is_known=False)
@@ -89,7 +89,7 @@ async def test_a_key_is_not_certified_again_by_another_token(registry: SqliteCer
     assert (answer.certificate, answer.code) == (None, "key_used")
 
 
-async def test_a_renewal_is_given_once_however_often_it_is_asked_for(registry: SqliteCertificateRegistry) -> None:
+async def test_a_renewal_is_given_once_however_often_it_is_asked_for(registry: SqlCertificateRegistry) -> None:
     await registry.add(certificate(1))
     fresh = certificate(2, origin="renewal:1")
     assert await registry.renew(fresh, "1") == fresh
@@ -97,7 +97,7 @@ async def test_a_renewal_is_given_once_however_often_it_is_asked_for(registry: S
     assert len(await registry.of("d1")) == 2
 
 
-async def test_revocation_is_marked_once(registry: SqliteCertificateRegistry) -> None:
+async def test_revocation_is_marked_once(registry: SqlCertificateRegistry) -> None:
     await registry.add(certificate(1))
     await registry.add(certificate(2))
     done = await registry.revoke(["1", "ff"], NOW + 5, "key_compromise")
@@ -112,7 +112,7 @@ async def test_revocation_is_marked_once(registry: SqliteCertificateRegistry) ->
     assert not standing.is_revoked
 
 
-async def test_pages_and_what_holds(registry: SqliteCertificateRegistry) -> None:
+async def test_pages_and_what_holds(registry: SqlCertificateRegistry) -> None:
     for number in range(1, 6):
         await registry.add(certificate(number, f"d{number}"))
     await registry.revoke(["5"], NOW, "unspecified")
@@ -124,7 +124,7 @@ async def test_pages_and_what_holds(registry: SqliteCertificateRegistry) -> None
     assert [one.serial for one in named] == ["2"]
 
 
-async def test_pages_miss_nothing_while_certificates_come_and_end(registry: SqliteCertificateRegistry) -> None:
+async def test_pages_miss_nothing_while_certificates_come_and_end(registry: SqlCertificateRegistry) -> None:
     for number in range(1, 6):
         await registry.add(certificate(number, f"d{number}"))
     found, _ = await registry.certificates(good_at=NOW, limit=2)
@@ -136,14 +136,14 @@ async def test_pages_miss_nothing_while_certificates_come_and_end(registry: Sqli
         await registry.certificates(after="ff")
 
 
-async def test_the_record_is_told_once(registry: SqliteCertificateRegistry) -> None:
+async def test_the_record_is_told_once(registry: SqlCertificateRegistry) -> None:
     await registry.add(certificate(1))
     assert [one.serial for one in await registry.unrecorded(10)] == ["1"]
     await registry.mark_recorded(["1"])
     assert await registry.unrecorded(10) == []
 
 
-async def test_the_last_certificate_of_a_name_is_never_forgotten(registry: SqliteCertificateRegistry) -> None:
+async def test_the_last_certificate_of_a_name_is_never_forgotten(registry: SqlCertificateRegistry) -> None:
     for number in (1, 2):
         await registry.add(certificate(number))
     await registry.add_token(TOKEN, 100)
@@ -152,7 +152,7 @@ async def test_the_last_certificate_of_a_name_is_never_forgotten(registry: Sqlit
     assert await registry.tokens() == []
 
 
-async def test_list_numbers_grow(registry: SqliteCertificateRegistry) -> None:
+async def test_list_numbers_grow(registry: SqlCertificateRegistry) -> None:
     assert [await registry.next_crl_number("b2", at_least) for at_least in (1, 1, 7, 3)] == [1, 2, 7, 8]
     assert await registry.next_crl_number("c3", 1) == 1
 
@@ -167,7 +167,7 @@ async def test_list_numbers_grow(registry: SqliteCertificateRegistry) -> None:
 )
 @pytest.mark.parametrize("together", [True, False])
 async def test_certificate_that_cannot_be_told_from_another_is_refused(
-    registry: SqliteCertificateRegistry, change: dict[str, str], words: str, together: bool
+    registry: SqlCertificateRegistry, change: dict[str, str], words: str, together: bool
 ) -> None:
     first, second = certificate(1), replace(certificate(1), **change)  # type: ignore[arg-type]  # text fields
     if not together:
@@ -178,7 +178,7 @@ async def test_certificate_that_cannot_be_told_from_another_is_refused(
     assert await registry.of("d1") == (() if together else (first,))
 
 
-async def test_same_name_may_have_several_certificates_of_one_key(registry: SqliteCertificateRegistry) -> None:
+async def test_same_name_may_have_several_certificates_of_one_key(registry: SqlCertificateRegistry) -> None:
     first, second = certificate(1), replace(certificate(2), key="key1")
     await registry.add(first, first)
     await registry.add(second)

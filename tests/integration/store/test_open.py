@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from controller.adapters.sql.options import StoreOptions
 from controller.adapters.sqlite.migrations import KNOWN
-from controller.adapters.sqlite.options import StoreOptions
 from controller.cli.app import run_safely
 from controller.domain.device import Device
 from controller.ports.errors import StoreError

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from controller.adapters.sqlite.reader import MAX_ROWS
+from controller.adapters.sql.queries import MAX_ROWS
 from controller.domain.audit_kinds import AuditKind
 from controller.domain.device import Device
 from controller.domain.effects import AuditEntry, CommandRecord

@@ -12,7 +12,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from controller.adapters.sqlite.certificates import SqliteCertificateRegistry
+from controller.adapters.sql.certificates import SqlCertificateRegistry
 from controller.adapters.tuf_repository.repository import TufUpdateRepository
 from controller.adapters.x509.crl_folder import CrlFolder
 from controller.cli.quarantine.results import until
@@ -327,7 +327,7 @@ async def test_a_certificate_that_ends_without_a_renewal_is_one_alert(api: Api) 
     await certificates.run_once()
     await certificates.run_once()
     harness = api.harness
-    registry = SqliteCertificateRegistry(harness.store)
+    registry = SqlCertificateRegistry(harness.store)
     again = CertificateService(
         certificates.authority,
         registry,

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from cryptography import x509
 
-from controller.adapters.sqlite.certificates import SqliteCertificateRegistry
+from controller.adapters.sql.certificates import SqlCertificateRegistry
 from controller.adapters.x509.own_certificates import X509OwnCertificateFile
 from controller.app.adapters import own_certificates
 from controller.domain.audit_kinds import AuditKind
@@ -57,7 +57,7 @@ async def test_a_certificate_of_the_own_authority_is_renewed(
     in_use = getattr(settings, use).certificate
     assert leaf(in_use) == leaf(made.chain)
     async with open_api(tmp_path / "cordon.db", authority=tmp_path, own_certificates=files) as api:
-        await SqliteCertificateRegistry(api.harness.store).add(made.certificate)
+        await SqlCertificateRegistry(api.harness.store).add(made.certificate)
         own = api.services.own_certificates
         await own.run_once()
         assert leaf(in_use) == leaf(made.chain), "not due before two thirds of its life"
@@ -107,7 +107,7 @@ async def test_a_renewal_that_fails_is_announced_with_the_reason(tmp_path: Path)
     made = Files(tmp_path, START).issue(CONTROLLER, life=30 * DAY)
     files, settings = own_certificates(configured(tmp_path, made.chain, made.key))
     async with open_api(tmp_path / "cordon.db", authority=tmp_path, own_certificates=files) as api:
-        await SqliteCertificateRegistry(api.harness.store).add(made.certificate)
+        await SqlCertificateRegistry(api.harness.store).add(made.certificate)
         made.key.write_text("no key")
         api.harness.clock.at += 21 * DAY
         await api.services.own_certificates.run_once()
@@ -115,7 +115,7 @@ async def test_a_renewal_that_fails_is_announced_with_the_reason(tmp_path: Path)
         assert "ends in 9 days" in str(why)
         assert f"{made.key}: the key cannot be used" in str(why)
         # A revoked certificate is not renewed either: somebody has decided against it.
-        await SqliteCertificateRegistry(api.harness.store).revoke([made.certificate.serial], api.harness.clock.at, "x")
+        await SqlCertificateRegistry(api.harness.store).revoke([made.certificate.serial], api.harness.clock.at, "x")
         await api.services.own_certificates.run_once()
         assert "replace it" in api.services.own_certificates.statuses["mqtt"].warning
         assert settings.mqtt.certificate is not None
@@ -128,7 +128,7 @@ async def test_a_certificate_that_cannot_outlive_its_issuer_is_announced(tmp_pat
     made = files.issue(CONTROLLER, life=end)
     own, _ = own_certificates(configured(tmp_path, made.chain, made.key))
     async with open_api(tmp_path / "cordon.db", authority=tmp_path, own_certificates=own) as api:
-        await SqliteCertificateRegistry(api.harness.store).add(made.certificate)
+        await SqlCertificateRegistry(api.harness.store).add(made.certificate)
         api.harness.clock.at += end - 5 * DAY
         await api.services.own_certificates.run_once()
         assert "the issuing certificate ends at the same time" in api.services.own_certificates.statuses["mqtt"].warning

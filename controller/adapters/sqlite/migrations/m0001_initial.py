@@ -1,7 +1,7 @@
 """The whole schema of the store.
 
 Columns hold the values that lists, timers and joins use; `body` and `state` hold the rest of a value as one JSON object
-(`controller.adapters.sqlite.codec`). Times are Unix seconds. Indexes are only those that a query needs.
+(`controller.adapters.sql.codec`). Times are Unix seconds. Indexes are only those that a query needs.
 """
 
 import hashlib

@@ -5,11 +5,11 @@ from collections.abc import Callable
 
 import pytest
 
-from controller.adapters.sqlite import reader
+from controller.adapters.sql import queries
 
 
 def _audit(connection: sqlite3.Connection, *, alerts_only: bool = False, **wanted: str | None) -> None:
-    reader.audit(connection, wanted, alerts_only=alerts_only, after=7, limit=5, newest_first=True)
+    queries.audit(connection, wanted, alerts_only=alerts_only, after=7, limit=5, newest_first=True)
 
 
 @pytest.mark.parametrize(
@@ -19,11 +19,11 @@ def _audit(connection: sqlite3.Connection, *, alerts_only: bool = False, **wante
         (lambda it: _audit(it, device_id="d"), "audit USING INDEX audit_device"),
         (lambda it: _audit(it, case_id="c"), "audit USING INDEX audit_case"),
         (lambda it: _audit(it, alerts_only=True), "audit USING INDEX audit_alert"),
-        (lambda it: reader.commands(it, {"device_id": "d"}, 5), "commands USING INDEX commands_device"),
-        (lambda it: reader.commands(it, {"state": "failed"}, 5), "commands USING INDEX commands_state"),
-        (lambda it: reader.commands(it, {"command_id": "c"}, 5), "commands USING INDEX sqlite_autoindex_commands_1"),
-        (lambda it: reader.report(it, "d"), "reports USING INDEX sqlite_autoindex_reports_1"),
-        (reader.effects, "SCAN outbox"),
+        (lambda it: queries.commands(it, {"device_id": "d"}, 5), "commands USING INDEX commands_device"),
+        (lambda it: queries.commands(it, {"state": "failed"}, 5), "commands USING INDEX commands_state"),
+        (lambda it: queries.commands(it, {"command_id": "c"}, 5), "commands USING INDEX sqlite_autoindex_commands_1"),
+        (lambda it: queries.report(it, "d"), "reports USING INDEX sqlite_autoindex_reports_1"),
+        (queries.effects, "SCAN outbox"),
     ],
 )
 def test_a_listing_finds_its_rows_in_order(

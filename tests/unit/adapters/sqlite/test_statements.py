@@ -3,9 +3,11 @@ from typing import Any
 
 import pytest
 
+from controller.adapters.sql import queries
+from controller.adapters.sql.dead_letters import DeadLetterIndex
+from controller.adapters.sql.statements import MAX_DEAD_TEXT
 from controller.adapters.sqlite import reader
-from controller.adapters.sqlite.dead_letters import DeadLetterIndex
-from controller.adapters.sqlite.statements import MAX_DEAD_TEXT, work_of
+from controller.adapters.sqlite.statements import work_of
 from controller.domain.audit_kinds import AuditKind
 from controller.domain.device import Device
 from controller.domain.effects import AuditEntry, CommandRecord, EndIsolation
@@ -69,29 +71,29 @@ def test_the_last_state_and_report_of_a_device_win(memory: sqlite3.Connection) -
     _keep(memory, StoreWrites(devices=(Device("a", 1.0, 1.0), Device("a", 1.0, 2.0)), reports=(_report("a", b"{}"),)))
     _keep(memory, StoreWrites(devices=(Device("a", 1.0, 3.0, digest="y"),), reports=(_report("a", b'{"b":1}'),)))
     assert reader.devices(memory) == [Device("a", 1.0, 3.0, digest="y")]
-    assert reader.report(memory, "a") == b'{"b":1}'
-    assert reader.report(memory, "b") is None
+    assert queries.report(memory, "a") == b'{"b":1}'
+    assert queries.report(memory, "b") is None
 
 
 def test_an_effect_asked_for_twice_is_one_and_gone_when_done(memory: sqlite3.Connection) -> None:
     first, second = EndIsolation("e1", "d", "c"), EndIsolation("e2", "d", "c")
     _keep(memory, StoreWrites(effects=(first, second)))
     _keep(memory, StoreWrites(effects=(first,)))
-    assert reader.effects(memory) == [first, second]
+    assert queries.effects(memory) == [first, second]
     _keep(memory, StoreWrites(effects=(EndIsolation("e3", "d", "c"),), done=("e1", "e3", "unknown")))
-    assert reader.effects(memory) == [second]
+    assert queries.effects(memory) == [second]
 
 
 def test_a_command_keeps_its_place_in_the_list_as_it_goes(memory: sqlite3.Connection) -> None:
     _keep(memory, StoreWrites(commands=(_command("c1", "scheduled"), _command("c2", "scheduled"))))
     _keep(memory, StoreWrites(commands=(_command("c1", "succeeded"),)))
-    assert reader.commands(memory, {}, 10) == [_command("c2", "scheduled"), _command("c1", "succeeded")]
-    assert reader.commands(memory, {"state": "succeeded"}, 10) == [_command("c1", "succeeded")]
+    assert queries.commands(memory, {}, 10) == [_command("c2", "scheduled"), _command("c1", "succeeded")]
+    assert queries.commands(memory, {"state": "succeeded"}, 10) == [_command("c1", "succeeded")]
 
 
 def test_a_dead_letter_is_cut_to_what_is_kept(memory: sqlite3.Connection) -> None:
     _keep(memory, StoreWrites(dead=(_letter("a"),)))
-    (found,) = reader.dead_letters(memory, {}, 10)
+    (found,) = queries.dead_letters(memory, {}, 10)
     assert (found.payload, found.size) == (b"abcd", 6)
     assert len(found.topic) == len(found.detail) == MAX_DEAD_TEXT
 
@@ -100,9 +102,9 @@ def test_dead_letters_make_room_for_newer_ones(memory: sqlite3.Connection) -> No
     book = DeadLetterIndex((), 1, most=5, most_per_device=3)
     for number in range(4):
         _keep(memory, StoreWrites(dead=(_letter("a", number),)), book)
-    assert [one.at for one in reader.dead_letters(memory, {}, 10)] == [3.0, 2.0, 1.0]
+    assert [one.at for one in queries.dead_letters(memory, {}, 10)] == [3.0, 2.0, 1.0]
     _keep(memory, StoreWrites(dead=tuple(_letter("b", number) for number in range(10, 13))), book)
-    assert [one.at for one in reader.dead_letters(memory, {}, 10)] == [12.0, 11.0, 10.0, 3.0, 2.0]
+    assert [one.at for one in queries.dead_letters(memory, {}, 10)] == [12.0, 11.0, 10.0, 3.0, 2.0]
 
 
 def test_how_much_it_is_grows_with_rows_and_bytes() -> None:

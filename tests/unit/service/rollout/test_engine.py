@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from controller.adapters.sqlite.rollouts import SqliteRolloutStore
+from controller.adapters.sql.rollouts import SqlRolloutStore
 from controller.domain.audit_kinds import AuditKind
 from controller.domain.events import ContainmentOrdered
 from controller.domain.policy.model import ContainmentLevel
@@ -331,7 +331,7 @@ async def test_the_fleet_alone_needs_a_second_operator_first(tmp_path: Path) -> 
         assert len(made.orders()) == 2
 
 
-class RefusesOnce(SqliteRolloutStore):
+class RefusesOnce(SqlRolloutStore):
     """A store of rollouts that cannot take the first thing."""
 
     refusals = 1

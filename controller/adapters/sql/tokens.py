@@ -1,32 +1,36 @@
 """API tokens: what is checked about all of them is checked in the transaction that changes one."""
 
-import sqlite3
 from collections.abc import Sequence
 from dataclasses import astuple
 from typing import Any, Final
 
 from pydantic import TypeAdapter
 
-from controller.adapters.sqlite import codec
+from controller.adapters.sql import codec
+from controller.adapters.sql.connection import SqlConnection
 from controller.domain.principal import MakingRecord
 from controller.domain.scopes import Scope, ordered
 from controller.ports.store import ApiToken, TokenChange
 
 _COLUMNS: Final = "name, digest, created_at, scopes, expires_at, makers"
-_PUT: Final = f"INSERT OR REPLACE INTO tokens ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?)"  # noqa: S608 - constants
+_PUT: Final = (
+    f"INSERT INTO tokens ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (name) DO UPDATE SET"  # noqa: S608 - constants
+    " digest = excluded.digest, created_at = excluded.created_at, scopes = excluded.scopes,"
+    " expires_at = excluded.expires_at, makers = excluded.makers"
+)
 # The audit names a token by its name: whoever got one of an earlier token would act in the name of its holder.
-_REVOKED: Final = "SELECT 1 FROM audit WHERE kind = 'token.revoked' AND json_extract(detail, '$.name') = ? LIMIT 1"
+_REVOKED: Final = "SELECT 1 FROM audit WHERE kind = 'token.revoked' AND {} = ? LIMIT 1"
 _SCOPES: Final = frozenset(Scope)
 _MAKERS: Final = TypeAdapter(tuple[tuple[str, str, float], ...])
 
 
-def every(connection: sqlite3.Connection) -> list[ApiToken]:
+def every(connection: SqlConnection) -> list[ApiToken]:
     """Returns all tokens by name."""
     rows = connection.execute(f"SELECT {_COLUMNS} FROM tokens ORDER BY name")  # noqa: S608 - constants
     return [_token(row) for row in rows]
 
 
-def put(connection: sqlite3.Connection, token: ApiToken) -> None:
+def put(connection: SqlConnection, token: ApiToken) -> None:
     """Adds a token, or replaces the token of the same name."""
     makers = codec.dump([astuple(maker) for maker in token.makers])
     connection.execute(
@@ -34,14 +38,17 @@ def put(connection: sqlite3.Connection, token: ApiToken) -> None:
     )
 
 
-def add(connection: sqlite3.Connection, token: ApiToken, most: int) -> TokenChange:
-    """Adds a token, if its maker is still there, its name was never used, and there are fewer than `most`."""
+def add(connection: SqlConnection, token: ApiToken, most: int, detail_name: str) -> TokenChange:
+    """Adds a token, if its maker is still there, its name was never used, and there are fewer than `most`.
+
+    `detail_name`: the engine's expression for the field `name` of `audit.detail`.
+    """
     there = every(connection)
     if token.makers and token.makers[0].key not in {one.principal.key for one in there}:
         return TokenChange.MAKER_GONE
     if any(one.name == token.name for one in there):
         return TokenChange.EXISTS
-    if connection.execute(_REVOKED, (token.name,)).fetchone() is not None:
+    if connection.execute(_REVOKED.format(detail_name), (token.name,)).fetchone() is not None:
         return TokenChange.USED
     if len(there) >= most:
         return TokenChange.TOO_MANY
@@ -49,7 +56,7 @@ def add(connection: sqlite3.Connection, token: ApiToken, most: int) -> TokenChan
     return TokenChange.DONE
 
 
-def revoke(connection: sqlite3.Connection, token: ApiToken) -> TokenChange:
+def revoke(connection: SqlConnection, token: ApiToken) -> TokenChange:
     """Deletes this token, and no other that got its name meanwhile."""
     there = every(connection)
     if all(one.digest != token.digest for one in there):

@@ -1,19 +1,18 @@
-"""The broker's settings from before the setup, in the store's file."""
+"""The broker's settings from before the setup, in the store's database."""
 
-import sqlite3
-
-from controller.adapters.sqlite.store import SqliteStore
+from controller.adapters.sql.connection import SqlConnection
+from controller.adapters.sql.store import SqlStore
 from controller.ports.broker_setup import SavedSetup, SetupStore
 
 
-class SqliteSetupStore(SetupStore):
-    """The settings in the store's file."""
+class SqlSetupStore(SetupStore):
+    """The settings in the store's database."""
 
-    def __init__(self, store: SqliteStore) -> None:
+    def __init__(self, store: SqlStore) -> None:
         self._store = store
 
     async def kept(self) -> SavedSetup | None:
-        def query(connection: sqlite3.Connection) -> SavedSetup | None:
+        def query(connection: SqlConnection) -> SavedSetup | None:
             row = connection.execute(
                 "SELECT at, before, client_id, deny_unmatched, undoing FROM broker_setup"
             ).fetchone()
@@ -22,13 +21,14 @@ class SqliteSetupStore(SetupStore):
         return await self._store.read(query)
 
     async def keep(self, setup: SavedSetup) -> None:
-        values = (setup.at, setup.before, setup.client_id_from_certificate, setup.deny_unmatched)
+        values = (setup.at, setup.before, int(setup.client_id_from_certificate), int(setup.deny_unmatched))
 
-        def change(connection: sqlite3.Connection) -> None:
+        def change(connection: SqlConnection) -> None:
             connection.execute(
                 "INSERT INTO broker_setup (one, at, before, client_id, deny_unmatched) VALUES (1, ?, ?, ?, ?)"
-                " ON CONFLICT (one) DO UPDATE SET client_id = max(client_id, excluded.client_id),"
-                " deny_unmatched = max(deny_unmatched, excluded.deny_unmatched), undoing = 0",
+                " ON CONFLICT (one) DO UPDATE SET"
+                " client_id = CASE WHEN excluded.client_id = 1 THEN 1 ELSE broker_setup.client_id END, undoing = 0,"
+                " deny_unmatched = CASE WHEN excluded.deny_unmatched = 1 THEN 1 ELSE broker_setup.deny_unmatched END",
                 values,
             )
 

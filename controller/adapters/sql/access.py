@@ -1,13 +1,13 @@
-"""Templates, rules written for devices, and grants, in the store's file."""
+"""Templates, rules written for devices, and grants, in the store's database."""
 
 import json
-import sqlite3
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from typing import Any, Final
 
-from controller.adapters.sqlite.store import SqliteStore
+from controller.adapters.sql.connection import SqlConnection
+from controller.adapters.sql.store import SqlStore
 from controller.domain.broker.access import AccessGrant, CompiledRules, TopicRule, digest_of
 from controller.ports.access import AccessStore, GrantRecord, StoredTemplates, WrittenRules
 from controller.ports.errors import StoreError
@@ -15,14 +15,14 @@ from controller.ports.errors import StoreError
 _AT_ONCE: Final = 1000  # rows of one statement list
 
 
-class SqliteAccessStore(AccessStore):
-    """`controller.ports.access.AccessStore` in the store's file."""
+class SqlAccessStore(AccessStore):
+    """`controller.ports.access.AccessStore` in the store's database."""
 
-    def __init__(self, store: SqliteStore) -> None:
+    def __init__(self, store: SqlStore) -> None:
         self._store = store
 
     async def templates(self) -> StoredTemplates | None:
-        def query(db: sqlite3.Connection) -> StoredTemplates | None:
+        def query(db: SqlConnection) -> StoredTemplates | None:
             row = db.execute("SELECT body, at, actor FROM access_templates").fetchone()
             return None if row is None else StoredTemplates(*row)
 
@@ -53,7 +53,7 @@ class SqliteAccessStore(AccessStore):
                 sets[previous] = _dump(one.previous)
             values.append((device_id, digest, previous))
 
-        def change(db: sqlite3.Connection) -> None:
+        def change(db: SqlConnection) -> None:
             db.executemany("INSERT INTO access_sets VALUES (?, ?) ON CONFLICT DO NOTHING", list(sets.items()))
             db.executemany(
                 "INSERT INTO access_rules (device_id, digest, previous, written) VALUES (?, ?, ?, 0)"
@@ -71,7 +71,7 @@ class SqliteAccessStore(AccessStore):
         await self._each("DELETE FROM access_rules WHERE device_id = ?", device_ids)
 
     async def open_grants(self) -> Sequence[AccessGrant]:
-        def query(db: sqlite3.Connection) -> list[AccessGrant]:
+        def query(db: SqlConnection) -> list[AccessGrant]:
             rows = db.execute("SELECT body FROM access_grants WHERE ended_at IS NULL")
             return [_grant(body) for (body,) in rows]
 
@@ -91,12 +91,10 @@ class SqliteAccessStore(AccessStore):
         await self._store.write(lambda db: db.executemany(statement, values))
 
     async def grants(self, *, device_id: str | None = None, limit: int = 200) -> Sequence[GrantRecord]:
-        def query(db: sqlite3.Connection) -> list[GrantRecord]:
-            rows = db.execute(
-                "SELECT body, ended_at FROM access_grants WHERE ?1 IS NULL OR device_id = ?1"
-                " ORDER BY rowid DESC LIMIT ?2",
-                (device_id, limit),
-            )
+        def query(db: SqlConnection) -> list[GrantRecord]:
+            where, values = ("", ()) if device_id is None else ("WHERE device_id = ?", (device_id,))
+            listed = f"SELECT body, ended_at FROM access_grants {where} ORDER BY rowid DESC LIMIT ?"  # noqa: S608 - bound
+            rows = db.execute(listed, (*values, limit))
             return [GrantRecord(_grant(body), ended_at) for body, ended_at in rows]
 
         return await self._store.read(query)
@@ -107,11 +105,11 @@ class SqliteAccessStore(AccessStore):
             await self._store.write(partial(_many, statement=statement, values=values))
 
 
-def _many(db: sqlite3.Connection, *, statement: str, values: list[tuple[str]]) -> None:
+def _many(db: SqlConnection, *, statement: str, values: list[tuple[str]]) -> None:
     db.executemany(statement, values)
 
 
-def _written(db: sqlite3.Connection) -> Mapping[str, WrittenRules]:
+def _written(db: SqlConnection) -> Mapping[str, WrittenRules]:
     sets = {digest: _load(rules) for digest, rules in db.execute("SELECT digest, rules FROM access_sets")}
     found: dict[str, WrittenRules] = {}
     for device_id, digest, previous, done in db.execute(

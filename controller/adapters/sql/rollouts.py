@@ -1,29 +1,18 @@
-"""Rollouts: a row for each rollout and for each of its devices, in the store's file."""
+"""Rollouts: a row for each rollout and for each of its devices, in the store's database."""
 
-import sqlite3
 from collections.abc import Sequence
 from functools import partial
 from typing import Any, Final
 
-from controller.adapters.sqlite.codec import JsonCodec
-from controller.adapters.sqlite.store import SqliteStore
+from controller.adapters.sql.codec import JsonCodec
+from controller.adapters.sql.connection import SqlConnection
+from controller.adapters.sql.store import SqlStore
 from controller.domain.rollout.model import Rollout, RolloutMember, RolloutState
 from controller.ports.errors import UnknownRowError
 from controller.ports.rollouts import RolloutStore
 from controller.ports.store import StoreWrites
 
 _ENDS: Final = ", ".join(f"'{state.value}'" for state in RolloutState if state.is_end)
-# Read once at a start: a column for it would be written with every change.
-_HAS_OPEN_REVERTS: Final = (
-    "EXISTS (SELECT 1 FROM json_each(body, '$.rings') WHERE coalesce(value ->> 'revert_pending', 0)"
-    " + coalesce(value ->> 'revert_away', 0) + coalesce(value ->> 'reverting', 0) > 0)"
-)
-# Of devices that only say that they do not have the version; a later rollout of the name decides for them.
-_MAY_HAVE_REVERTS: Final = (
-    "(body ->> 'is_reverting' AND number = (SELECT max(number) FROM rollouts AS other WHERE other.name = rollouts.name)"
-    " AND EXISTS (SELECT 1 FROM json_each(body, '$.rings') WHERE coalesce(value ->> 'failed', 0)"
-    " + coalesce(value ->> 'declined', 0) > 0))"
-)
 _ROLLOUT: Final = JsonCodec(Rollout)
 _MEMBER: Final = JsonCodec(RolloutMember, ("device_id", "ring", "state"))
 _PUT_ROLLOUT: Final = (
@@ -35,12 +24,13 @@ _PUT_MEMBER: Final = (
     " ON CONFLICT (rollout_id, device_id) DO UPDATE SET state = excluded.state, body = excluded.body"
 )
 _PREFIX: Final = "r-"
+_MAX_ROWS: Final = 2**31 - 1  # no limit
 
 
-class SqliteRolloutStore(RolloutStore):
-    """`controller.ports.rollouts.RolloutStore` in the file of a `SqliteStore`."""
+class SqlRolloutStore(RolloutStore):
+    """`controller.ports.rollouts.RolloutStore` in the database of a `SqlStore`."""
 
-    def __init__(self, store: SqliteStore) -> None:
+    def __init__(self, store: SqlStore) -> None:
         self._store = store
 
     async def create(self, rollout: Rollout, members: Sequence[RolloutMember], writes: StoreWrites) -> None:
@@ -49,7 +39,7 @@ class SqliteRolloutStore(RolloutStore):
         row = (number, rollout.rollout_id, rollout.target.name, state, rollout.created_at, body)
         rows = _member_rows(rollout, members)
 
-        def change(connection: sqlite3.Connection) -> None:
+        def change(connection: SqlConnection) -> None:
             connection.execute(_PUT_ROLLOUT, row)
             connection.executemany(_PUT_MEMBER, rows)
 
@@ -59,7 +49,7 @@ class SqliteRolloutStore(RolloutStore):
         row = (rollout.state.value, _ROLLOUT.dump(rollout), rollout.rollout_id)
         rows = _member_rows(rollout, members)
 
-        def change(connection: sqlite3.Connection) -> None:
+        def change(connection: SqlConnection) -> None:
             connection.execute(_CHANGE_ROLLOUT, row)
             connection.executemany(_PUT_MEMBER, rows)
 
@@ -78,7 +68,7 @@ class SqliteRolloutStore(RolloutStore):
     async def rollouts(
         self, *, limit: int, is_open: bool = False, name: str | None = None, after: str | None = None
     ) -> Sequence[Rollout]:
-        where, values = [f"state NOT IN ({_ENDS})" if is_open else "1"], list[str]()
+        where, values = [f"state NOT IN ({_ENDS})" if is_open else "1 = 1"], list[str]()
         if name is not None:
             where.append("name = ?")
             values.append(name)
@@ -91,7 +81,11 @@ class SqliteRolloutStore(RolloutStore):
         return await self._store.read(partial(_rollouts, where=condition, values=tuple(values), limit=limit))
 
     async def unfinished_rollouts(self, *, limit: int) -> Sequence[Rollout]:
-        where = f"(state NOT IN ({_ENDS}) OR {_HAS_OPEN_REVERTS} OR {_MAY_HAVE_REVERTS})"
+        says = self._store.dialect
+        # Of devices that only say that they do not have the version; a later rollout of the name decides for them.
+        last = "number = (SELECT max(number) FROM rollouts AS other WHERE other.name = rollouts.name)"
+        may_have_reverts = f"{says.is_reverting} AND {last} AND {says.failed_rings}"
+        where = f"(state NOT IN ({_ENDS}) OR {says.open_reverts} OR ({may_have_reverts}))"
         return await self._store.read(partial(_rollouts, where=where, values=(), limit=limit))
 
     async def members(
@@ -108,17 +102,16 @@ class SqliteRolloutStore(RolloutStore):
             where.append("state = ?")
             values.append(state)
 
-        def query(connection: sqlite3.Connection) -> list[RolloutMember]:
+        def query(connection: SqlConnection) -> list[RolloutMember]:
             if after is not None:
                 where.append("(ring, device_id) > (?, ?)")
                 values.extend((_ring_of(connection, rollout_id, after), after))
-            window = (-1 if limit is None else limit, offset)
-            return _members(connection, " AND ".join(where), (*values, *window))
+            return _members(connection, " AND ".join(where), (*values, _MAX_ROWS if limit is None else limit, offset))
 
         return await self._store.read(query)
 
 
-def _ring_of(connection: sqlite3.Connection, rollout_id: str, device_id: str) -> int:
+def _ring_of(connection: SqlConnection, rollout_id: str, device_id: str) -> int:
     text = "SELECT ring FROM rollout_members WHERE rollout_id = ? AND device_id = ?"
     row = connection.execute(text, (rollout_id, device_id)).fetchone()
     if row is None:
@@ -130,12 +123,12 @@ def _member_rows(rollout: Rollout, members: Sequence[RolloutMember]) -> list[tup
     return [(rollout.rollout_id, one.device_id, one.ring, one.state.value, _MEMBER.dump(one)) for one in members]
 
 
-def _next_number(connection: sqlite3.Connection) -> int:
+def _next_number(connection: SqlConnection) -> int:
     (last,) = connection.execute("SELECT coalesce(max(number), 0) FROM rollouts").fetchone()
     return int(last) + 1
 
 
-def _rollouts(connection: sqlite3.Connection, *, where: str, values: tuple[str, ...], limit: int) -> list[Rollout]:
+def _rollouts(connection: SqlConnection, *, where: str, values: tuple[str, ...], limit: int) -> list[Rollout]:
     rows = connection.execute(
         f"SELECT body FROM rollouts WHERE {where} ORDER BY number DESC LIMIT ?",  # noqa: S608 - values are bound
         (*values, limit),
@@ -143,7 +136,7 @@ def _rollouts(connection: sqlite3.Connection, *, where: str, values: tuple[str, 
     return [_ROLLOUT.load("a rollout", body) for (body,) in rows]
 
 
-def _members(connection: sqlite3.Connection, where: str, values: tuple[Any, ...]) -> list[RolloutMember]:
+def _members(connection: SqlConnection, where: str, values: tuple[Any, ...]) -> list[RolloutMember]:
     rows = connection.execute(
         f"SELECT device_id, ring, state, body FROM rollout_members WHERE {where}"  # noqa: S608 - values are bound
         " ORDER BY ring, device_id LIMIT ? OFFSET ?",

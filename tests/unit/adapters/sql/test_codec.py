@@ -7,8 +7,9 @@ from typing import Any, get_args
 import pytest
 from hypothesis import given
 
-from controller.adapters.sqlite import codec, reader
-from controller.adapters.sqlite.dead_letters import DeadLetterIndex
+from controller.adapters.sql import codec, queries
+from controller.adapters.sql.dead_letters import DeadLetterIndex
+from controller.adapters.sqlite import reader
 from controller.adapters.sqlite.statements import work_of
 from controller.domain.audit_kinds import AuditKind
 from controller.domain.device import REPORT_FIELDS, ContainmentCase, Device, RuleState
@@ -18,7 +19,7 @@ from controller.domain.policy.model import ContainmentLevel
 from controller.ports.broker_tables import AccessRules
 from controller.ports.errors import StoreError
 from controller.ports.store import StoreWrites
-from tests.unit.adapters.sqlite import strategies
+from tests.unit.adapters.sql import strategies
 
 STATE = codec.DEVICE_COLUMNS.index("state")
 
@@ -44,27 +45,27 @@ def test_a_device_comes_back_as_it_was(memory: sqlite3.Connection, device: Devic
 @given(effect=strategies.EFFECTS)
 def test_an_effect_comes_back_as_it_was(memory: sqlite3.Connection, effect: Effect) -> None:
     _keep(memory, StoreWrites(effects=(effect,)))
-    assert reader.effects(memory) == [effect]
+    assert queries.effects(memory) == [effect]
 
 
 @given(command=strategies.COMMANDS)
 def test_a_command_comes_back_as_it_was(memory: sqlite3.Connection, command: CommandRecord) -> None:
     _keep(memory, StoreWrites(commands=(command,)))
-    assert reader.commands(memory, {"command_id": command.command_id}, 1) == [command]
+    assert queries.commands(memory, {"command_id": command.command_id}, 1) == [command]
 
 
 @given(detail=strategies.DETAILS)
 def test_the_detail_of_a_line_comes_back_as_it_was(memory: sqlite3.Connection, detail: dict[str, object]) -> None:
     entry = AuditEntry(AuditKind.DEVICE_ONLINE, "device", "actor", "case", detail, alert=True)
     _keep(memory, StoreWrites(audit=((1.5, entry),)))
-    (found,) = reader.audit(memory, {}, alerts_only=True, after=0, limit=1, newest_first=True)
+    (found,) = queries.audit(memory, {}, alerts_only=True, after=0, limit=1, newest_first=True)
     assert (found.at, found.entry) == (1.5, entry)
 
 
 @pytest.mark.parametrize("detail", [None, {}])
 def test_an_empty_detail_stays_what_it_was(memory: sqlite3.Connection, detail: dict[str, object] | None) -> None:
     _keep(memory, StoreWrites(audit=((1.0, AuditEntry(AuditKind.DEVICE_ONLINE, "device", "actor", detail=detail)),)))
-    (found,) = reader.audit(memory, {}, alerts_only=False, after=0, limit=1, newest_first=True)
+    (found,) = queries.audit(memory, {}, alerts_only=False, after=0, limit=1, newest_first=True)
     assert found.entry.detail == detail
 
 

@@ -1,10 +1,10 @@
 """Saved state of containments: overwritten rules, ended subscriptions, and cases of users."""
 
-import sqlite3
 from collections.abc import Sequence
 from typing import Final
 
-from controller.adapters.sqlite import codec
+from controller.adapters.sql import codec
+from controller.adapters.sql.connection import SqlConnection
 from controller.domain.containment.users import UserCase
 from controller.ports.broker import SavedSubscription
 
@@ -23,13 +23,13 @@ _KEEP: Final = (
 
 
 def keep_subscriptions(
-    connection: sqlite3.Connection, device_id: str, case_id: str, cut: Sequence[SavedSubscription], at: float
+    connection: SqlConnection, device_id: str, case_id: str, cut: Sequence[SavedSubscription], at: float
 ) -> None:
     rows = [(device_id, case_id, one.client, one.topic, at, _SUBSCRIPTION.dump(one)) for one in cut]
     connection.executemany(_KEEP, rows)
 
 
-def subscriptions(connection: sqlite3.Connection, device_id: str, case_id: str) -> tuple[SavedSubscription, ...]:
+def subscriptions(connection: SqlConnection, device_id: str, case_id: str) -> tuple[SavedSubscription, ...]:
     """Returns the saved subscriptions by client and topic."""
     rows = connection.execute(
         "SELECT body FROM kept_subscriptions WHERE device_id = ? AND case_id = ? ORDER BY client_id, topic",
@@ -38,7 +38,7 @@ def subscriptions(connection: sqlite3.Connection, device_id: str, case_id: str) 
     return tuple(_SUBSCRIPTION.load(f"a saved subscription of {device_id}", body) for (body,) in rows)
 
 
-def forget(connection: sqlite3.Connection, device_id: str, case_id: str) -> None:
+def forget(connection: SqlConnection, device_id: str, case_id: str) -> None:
     """Deletes the saved state of a case."""
     connection.execute("DELETE FROM kept_rules WHERE device_id = ? AND case_id = ?", (device_id, case_id))
     connection.execute("DELETE FROM kept_subscriptions WHERE device_id = ? AND case_id = ?", (device_id, case_id))
@@ -51,7 +51,7 @@ def user_rows(cases: Sequence[UserCase]) -> tuple[tuple[str, list[tuple[str, ...
     return (_PUT_IDENTITY, list[tuple[str, ...]](kept)), (_DROP_IDENTITY, list[tuple[str, ...]](gone))
 
 
-def user_cases(connection: sqlite3.Connection) -> list[UserCase]:
+def user_cases(connection: SqlConnection) -> list[UserCase]:
     """Returns every user that is contained or being released, by name.
 
     Raises:

@@ -1,9 +1,9 @@
 """Rows of the guards: recent containments, waivers, approval requests; and what policies rest on."""
 
-import sqlite3
 from typing import Any, Final
 
-from controller.adapters.sqlite import codec
+from controller.adapters.sql import codec
+from controller.adapters.sql.connection import SqlConnection
 from controller.domain.guards.approvals import ApprovalRequest
 from controller.domain.guards.waivers import Waiver
 from controller.ports.store import GuardSnapshot, StoredKnowledge, StoreWrites
@@ -52,7 +52,7 @@ def batches(writes: StoreWrites) -> tuple[tuple[str, StatementRows], ...]:
     )
 
 
-def books(connection: sqlite3.Connection) -> GuardSnapshot:
+def books(connection: SqlConnection) -> GuardSnapshot:
     """Returns everything, oldest first."""
     charges = connection.execute("SELECT ledger, subject, at FROM charges ORDER BY at").fetchall()
     waivers = connection.execute("SELECT body FROM waivers ORDER BY waiver_id").fetchall()
@@ -64,21 +64,21 @@ def books(connection: sqlite3.Connection) -> GuardSnapshot:
     )
 
 
-def accepted_policies(connection: sqlite3.Connection) -> str:
+def accepted_policies(connection: SqlConnection) -> str:
     row = connection.execute("SELECT value FROM meta WHERE key = ?", (_POLICIES,)).fetchone()
     return "" if row is None else str(row[0])
 
 
-def accept_policies(connection: sqlite3.Connection, version: str) -> None:
+def accept_policies(connection: SqlConnection, version: str) -> None:
     connection.execute(_PUT_META, (_POLICIES, version))
 
 
-def knowledge(connection: sqlite3.Connection) -> StoredKnowledge | None:
+def knowledge(connection: SqlConnection) -> StoredKnowledge | None:
     row = connection.execute("SELECT value FROM meta WHERE key = ?", (_KNOWLEDGE,)).fetchone()
     return None if row is None else _FILE.load("the knowledge", row[0])
 
 
-def prune(connection: sqlite3.Connection, now: float) -> int:
+def prune(connection: SqlConnection, now: float) -> int:
     """Deletes rows past their retention; returns how many."""
     before = now - KEPT_DAYS * _DAY
     gone = connection.execute("DELETE FROM charges WHERE at < ?", (before,)).rowcount

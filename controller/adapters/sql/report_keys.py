@@ -1,8 +1,7 @@
 """Report-signing keys of devices: of certificates, and of a first authenticated contact."""
 
-import sqlite3
-
-from controller.adapters.sqlite.store import SqliteStore
+from controller.adapters.sql.connection import SqlConnection
+from controller.adapters.sql.store import SqlStore
 from controller.domain.identity.certificates import Certificate, CertificateKind
 from controller.ports.certificates import CertificateRegistry
 from controller.ports.device_keys import SUPERSEDED, CertifiedKeys
@@ -10,10 +9,10 @@ from schemas.pem import read_certificate
 from schemas.report_signing import PublicKey, load_public_key, public_key_der, report_key_id
 
 
-class SqliteReportKeys:
+class SqlReportKeys:
     """`KeyBook`; `registry` is absent where Cordon issues no certificates."""
 
-    def __init__(self, store: SqliteStore, registry: CertificateRegistry | None) -> None:
+    def __init__(self, store: SqlStore, registry: CertificateRegistry | None) -> None:
         self._store = store
         self._registry = registry
 
@@ -43,7 +42,7 @@ class SqliteReportKeys:
         return None if found is None else found.name
 
     async def registered(self, device_id: str) -> bytes | None:
-        def query(db: sqlite3.Connection) -> bytes | None:
+        def query(db: SqlConnection) -> bytes | None:
             row = db.execute("SELECT key FROM report_keys WHERE device_id = ?", (device_id,)).fetchone()
             return None if row is None else bytes(row[0])
 

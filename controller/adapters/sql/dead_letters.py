@@ -1,7 +1,10 @@
 """Retention of rejected messages, from an index in memory, so that an insert does not search the table."""
 
 from collections import OrderedDict, deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Self
+
+from controller.adapters.sql.options import StoreOptions
 
 
 class DeadLetterIndex:
@@ -17,6 +20,12 @@ class DeadLetterIndex:
         self._left_over: list[int] = []
         for seq, device_id in kept:
             self._left_over += self._keep(seq, device_id)
+
+    @classmethod
+    def of(cls, kept: Sequence[tuple[int, str]], options: StoreOptions) -> Self:
+        """The index of the rows of a table, oldest first."""
+        bounds = {"most": options.max_dead_letters, "most_per_device": options.max_dead_letters_per_device}
+        return cls(kept, kept[-1][0] + 1 if kept else 1, **bounds)
 
     def add(self, device_id: str) -> tuple[int, list[int]]:
         """Returns the number of a new dead letter, and the numbers of those to delete."""

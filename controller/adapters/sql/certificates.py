@@ -1,10 +1,10 @@
-"""The registry of certificates and enrolment tokens, in the store's file."""
+"""The registry of certificates and enrolment tokens, in the store's database."""
 
-import sqlite3
 from collections.abc import Sequence
 from typing import Any, Final
 
-from controller.adapters.sqlite.store import SqliteStore
+from controller.adapters.sql.connection import SqlConnection
+from controller.adapters.sql.store import SqlStore
 from controller.domain.identity.certificates import Certificate, CertificateKind, RevocationStatus
 from controller.domain.identity.enrolment import EnrolmentToken, check_enrolment
 from controller.ports.certificates import CertificateConflictError, CertificateRegistry, EnrolmentResult, RenewalRefusal
@@ -17,17 +17,17 @@ _SELECT_TOKEN: Final = f"SELECT {_TOKEN} FROM enrolment_tokens"  # noqa: S608 - 
 _INSERT: Final = f"INSERT INTO certificates ({_COLUMNS}, recorded) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,0)"  # noqa: S608 - constants
 _INSERT_TOKEN: Final = f"INSERT INTO enrolment_tokens ({_TOKEN}) VALUES (?,?,?,?,?,?,?,?,?,?)"  # noqa: S608 - constants
 _PRUNE_ROWS: Final = 1000
-_MAX_NUMBER: Final = 2**63 - 1  # SQLite's largest; a list's number may be larger, and then only its freshness counts
+_MAX_NUMBER: Final = 2**63 - 1  # a list's number may be larger: then only its freshness counts
 
 
-class SqliteCertificateRegistry(CertificateRegistry):
-    """`controller.ports.certificates.Registry` in the store's file."""
+class SqlCertificateRegistry(CertificateRegistry):
+    """`controller.ports.certificates.Registry` in the store's database."""
 
-    def __init__(self, store: SqliteStore) -> None:
+    def __init__(self, store: SqlStore) -> None:
         self._store = store
 
     async def add(self, *certificates: Certificate) -> None:
-        def change(db: sqlite3.Connection) -> str:
+        def change(db: SqlConnection) -> str:
             for number, one in enumerate(certificates):
                 others = (*certificates[:number], *_alike(db, one))
                 conflict = next((text for other in others if (text := _conflict(one, other))), "")
@@ -69,7 +69,7 @@ class SqliteCertificateRegistry(CertificateRegistry):
             values.append(good_at)
         condition = " AND ".join(where)
 
-        def query(db: sqlite3.Connection) -> tuple[Sequence[Certificate], int]:
+        def query(db: SqlConnection) -> tuple[Sequence[Certificate], int]:
             rest, key = "", list[Any]()
             if after is not None:
                 rest, key = " AND (-issued_at, serial) > (?, ?)", [-_issued_at(db, after), after]
@@ -85,7 +85,7 @@ class SqliteCertificateRegistry(CertificateRegistry):
         return await self._store.write(lambda db: _revoke(db, serials, at, reason))
 
     async def revoke_of(self, name: str, at: float, reason: str) -> Sequence[Certificate]:
-        def change(db: sqlite3.Connection) -> list[Certificate]:
+        def change(db: SqlConnection) -> list[Certificate]:
             valid = [one.serial for one in _of(db, name) if one.is_valid(at)]
             return _revoke(db, valid, at, reason)
 
@@ -100,7 +100,7 @@ class SqliteCertificateRegistry(CertificateRegistry):
         return await self._store.read(lambda db: [_certificate(row) for row in db.execute(text)])
 
     async def restore_revoked(self, certificates: Sequence[Certificate]) -> Sequence[Certificate]:
-        def change(db: sqlite3.Connection) -> list[Certificate]:
+        def change(db: SqlConnection) -> list[Certificate]:
             done = []
             for one in certificates:
                 found = _one(db, f"{_SELECT} WHERE serial = ?", (one.serial,))
@@ -134,10 +134,11 @@ class SqliteCertificateRegistry(CertificateRegistry):
         )
 
     async def note_list_number(self, name: str, number: int) -> int:
-        def change(db: sqlite3.Connection) -> int:
+        def change(db: SqlConnection) -> int:
             text = (
                 "INSERT INTO crl_numbers (issuer, number) VALUES (?, ?)"
-                " ON CONFLICT (issuer) DO UPDATE SET number = max(number, excluded.number)"
+                " ON CONFLICT (issuer) DO UPDATE SET number = CASE WHEN excluded.number > crl_numbers.number"
+                " THEN excluded.number ELSE crl_numbers.number END"
             )
             db.execute(text, (f"seen {name}", min(number, _MAX_NUMBER)))
             return int(db.execute("SELECT number FROM crl_numbers WHERE issuer = ?", (f"seen {name}",)).fetchone()[0])
@@ -145,10 +146,11 @@ class SqliteCertificateRegistry(CertificateRegistry):
         return await self._store.write(change)
 
     async def next_crl_number(self, issuer: str, at_least: int) -> int:
-        def change(db: sqlite3.Connection) -> int:
+        def change(db: SqlConnection) -> int:
             text = (
                 "INSERT INTO crl_numbers (issuer, number) VALUES (?, ?)"
-                " ON CONFLICT (issuer) DO UPDATE SET number = max(number + 1, excluded.number)"
+                " ON CONFLICT (issuer) DO UPDATE SET number = CASE WHEN excluded.number > crl_numbers.number"
+                " THEN excluded.number ELSE crl_numbers.number + 1 END"
             )
             db.execute(text, (issuer, at_least))
             (number,) = db.execute("SELECT number FROM crl_numbers WHERE issuer = ?", (issuer,)).fetchone()
@@ -157,7 +159,7 @@ class SqliteCertificateRegistry(CertificateRegistry):
         return await self._store.write(change)
 
     async def add_token(self, token: EnrolmentToken, most: int) -> bool:
-        def change(db: sqlite3.Connection) -> bool:
+        def change(db: SqlConnection) -> bool:
             if db.execute("SELECT count(*) FROM enrolment_tokens").fetchone()[0] >= most:
                 return False
             db.execute(_INSERT_TOKEN, _token_row(token))
@@ -177,7 +179,7 @@ class SqliteCertificateRegistry(CertificateRegistry):
         return await self._store.read(lambda db: _token_of(db, digest))
 
     async def admit(self, digest: str, certificate: Certificate, now: float, *, is_known: bool) -> EnrolmentResult:
-        def change(db: sqlite3.Connection) -> EnrolmentResult:
+        def change(db: SqlConnection) -> EnrolmentResult:
             token = _token_of(db, digest)
             held = _of(db, certificate.name)
             if token is not None:
@@ -199,7 +201,7 @@ class SqliteCertificateRegistry(CertificateRegistry):
         return await self._store.write(change)
 
     async def renew(self, certificate: Certificate, of: str) -> Certificate | RenewalRefusal:
-        def change(db: sqlite3.Connection) -> Certificate | RenewalRefusal:
+        def change(db: SqlConnection) -> Certificate | RenewalRefusal:
             held = _of(db, certificate.name)
             if not any(one.serial == of and one.is_valid(certificate.issued_at) for one in held):
                 return RenewalRefusal.OVER
@@ -240,7 +242,7 @@ class SqliteCertificateRegistry(CertificateRegistry):
     async def prune(self, before: float) -> int:
         """The last certificate of a name stays, so that its id is not free for another device."""
 
-        def change(db: sqlite3.Connection) -> int:
+        def change(db: SqlConnection) -> int:
             text = (
                 "DELETE FROM certificates WHERE serial IN (SELECT old.serial FROM certificates AS old"
                 " WHERE old.end_at < ? AND EXISTS (SELECT 1 FROM certificates AS newer"
@@ -252,7 +254,7 @@ class SqliteCertificateRegistry(CertificateRegistry):
         return await self._store.write(change)
 
 
-def _add(db: sqlite3.Connection, one: Certificate) -> None:
+def _add(db: SqlConnection, one: Certificate) -> None:
     row = (
         one.serial, one.issuer, one.kind.value, one.name, one.start, one.end, one.issued_at, one.origin, one.key,
         one.pem, one.revoked_at, one.reason,
@@ -260,7 +262,7 @@ def _add(db: sqlite3.Connection, one: Certificate) -> None:
     db.execute(f"{_INSERT} ON CONFLICT (serial) DO NOTHING", row)
 
 
-def _alike(db: sqlite3.Connection, one: Certificate) -> list[Certificate]:
+def _alike(db: SqlConnection, one: Certificate) -> list[Certificate]:
     text = f"{_SELECT} WHERE serial = ? OR (key = ? AND name <> ?)"
     return [_certificate(row) for row in db.execute(text, (one.serial, one.key, one.name))]
 
@@ -274,11 +276,11 @@ def _conflict(one: Certificate, other: Certificate) -> str:
     return ""
 
 
-def _of(db: sqlite3.Connection, name: str) -> tuple[Certificate, ...]:
+def _of(db: SqlConnection, name: str) -> tuple[Certificate, ...]:
     return tuple(_certificate(row) for row in db.execute(f"{_SELECT} WHERE name = ? ORDER BY issued_at", (name,)))
 
 
-def _revoke(db: sqlite3.Connection, serials: Sequence[str], at: float, reason: str) -> list[Certificate]:
+def _revoke(db: SqlConnection, serials: Sequence[str], at: float, reason: str) -> list[Certificate]:
     """Returns those that were not revoked before."""
     done = []
     for serial in serials:
@@ -290,7 +292,7 @@ def _revoke(db: sqlite3.Connection, serials: Sequence[str], at: float, reason: s
     return done
 
 
-def _one(db: sqlite3.Connection, text: str, values: tuple[Any, ...]) -> Certificate | None:
+def _one(db: SqlConnection, text: str, values: tuple[Any, ...]) -> Certificate | None:
     row = db.execute(text, values).fetchone()
     return None if row is None else _certificate(row)
 
@@ -303,7 +305,7 @@ def _certificate(row: tuple[Any, ...]) -> Certificate:
         raise StoreError(f"certificate {serial} is of the unknown kind {kind!r}: written by a newer version") from e
 
 
-def _token_of(db: sqlite3.Connection, digest: str) -> EnrolmentToken | None:
+def _token_of(db: SqlConnection, digest: str) -> EnrolmentToken | None:
     row = db.execute(f"{_SELECT_TOKEN} WHERE digest = ?", (digest,)).fetchone()
     return None if row is None else _token(row)
 
@@ -311,7 +313,7 @@ def _token_of(db: sqlite3.Connection, digest: str) -> EnrolmentToken | None:
 def _token_row(one: EnrolmentToken) -> tuple[Any, ...]:
     return (
         one.token_id, one.digest, one.uses_left, one.created_at, one.expires_at, one.by, one.device_class,
-        one.device_id, one.replaces, one.ids,
+        one.device_id, int(one.replaces), one.ids,
     )  # fmt: skip
 
 
@@ -322,7 +324,7 @@ def _token(row: tuple[Any, ...]) -> EnrolmentToken:
     )
 
 
-def _issued_at(db: sqlite3.Connection, serial: str) -> float:
+def _issued_at(db: SqlConnection, serial: str) -> float:
     row = db.execute("SELECT issued_at FROM certificates WHERE serial = ?", (serial,)).fetchone()
     if row is None:
         raise UnknownRowError(serial)

@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from controller.adapters.sqlite.options import StoreOptions
+from controller.adapters.sql.options import StoreOptions
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,232 @@
+"""The port's implementation over an engine: what is queued, read and pruned; how is the engine's part."""
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from functools import partial
+from typing import Any, Concatenate, Final, ParamSpec, TypeVar
+
+from controller.adapters.sql import containment_state, guard_state, queries
+from controller.adapters.sql import tokens as token_rows
+from controller.adapters.sql.connection import Dialect, SqlConnection, WriteJob
+from controller.adapters.sql.options import StoreOptions
+from controller.domain.audit_chain import ChainHead, ChainVerification
+from controller.domain.audit_kinds import AuditKind
+from controller.domain.device import Device
+from controller.domain.effects import CommandRecord
+from controller.domain.record_budget import RecordUse
+from controller.ports.store import ApiToken, DeadLetter, Store, StoredAuditEntry, StoreHealth, StoreWrites, TokenChange
+from schemas.commands import CommandState
+
+P = ParamSpec("P")
+T = TypeVar("T")
+_DAY: Final = 86_400.0  # seconds
+_ROW_BYTES: Final = 512  # approximate size of a row of another store in the same database
+_PRUNE_ROWS: Final = 1000  # rows deleted in one transaction, so that commits are not held up
+_ENDED: Final = ", ".join(f"'{state.value}'" for state in CommandState if state.is_end)
+_PRUNE_COMMANDS: Final = (
+    f"DELETE FROM commands WHERE seq IN (SELECT seq FROM commands WHERE state IN ({_ENDED})"  # noqa: S608 - constants
+    f" AND updated_at < ? LIMIT {_PRUNE_ROWS})"
+)
+
+
+def _query(
+    query: Callable[Concatenate[SqlConnection, P], T],
+) -> Callable[Concatenate[Any, P], Coroutine[Any, Any, T]]:
+    """Returns a method of the store that runs the query in a reader."""
+
+    async def method(self: "SqlStore", /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return await self.read(lambda connection: query(connection, *args, **kwargs))
+
+    return method
+
+
+def _change(
+    change: Callable[Concatenate[SqlConnection, P], T],
+) -> Callable[Concatenate[Any, P], Coroutine[Any, Any, T]]:
+    """Returns a method of the store that makes the change in the writer."""
+
+    async def method(self: "SqlStore", /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return await self.write(lambda connection: change(connection, *args, **kwargs))
+
+    return method
+
+
+class SqlStore(Store, ABC):
+    """`controller.ports.store.Store`, used from one event loop; other stores in the same database use it too."""
+
+    dialect: Dialect
+
+    def __init__(self, now: Callable[[], float], options: StoreOptions) -> None:
+        self._now = now
+        self._options = options
+
+    @property
+    @abstractmethod
+    def health(self) -> StoreHealth: ...
+
+    @abstractmethod
+    def _submit(self, work: WriteJob) -> asyncio.Future[Any]:
+        """Queues `work`; the future has its result once it is on disk.
+
+        Raises:
+            StoreError: closed, or the queue is full.
+        """
+
+    @abstractmethod
+    def _work_of(self, writes: StoreWrites) -> WriteJob:
+        """Prepares `writes`.
+
+        Raises:
+            StoreError: a value cannot be stored.
+        """
+
+    @abstractmethod
+    async def read(self, query: Callable[[SqlConnection], T]) -> T:
+        """Returns the result of `query` on a read-only connection.
+
+        Raises:
+            StoreError: closed, or the engine failed.
+        """
+
+    @abstractmethod
+    async def devices(self) -> Sequence[Device]: ...
+
+    @abstractmethod
+    async def audit_head(self) -> ChainHead: ...
+
+    @abstractmethod
+    async def check_audit(self, noted: ChainHead | None = None) -> ChainVerification: ...
+
+    @abstractmethod
+    def _prune_audit(self, connection: Any, before: float, now: float, most: int) -> int:
+        """Deletes old audit rows, at most `most`, and records that in a row; returns how many."""
+
+    @abstractmethod
+    async def close(self) -> None: ...
+
+    def commit(self, writes: StoreWrites) -> Awaitable[None]:
+        """Queues a commit at once; the awaitable ends when it is on disk.
+
+        Raises:
+            StoreError: closed, the queue is full, or (when awaited) these writes cannot be stored.
+        """
+        return self._submit(self._work_of(writes))
+
+    async def write(self, change: Callable[[SqlConnection], T]) -> T:
+        """Returns the result of `change`, which is on disk then; also for other stores in the same database.
+
+        Raises:
+            StoreError: closed, the queue is full, or the change cannot be stored.
+        """
+        result: T = await self._submit(WriteJob(change))
+        return result
+
+    async def commit_with(self, writes: StoreWrites, change: Callable[[SqlConnection], object], rows: int) -> None:
+        """Commits `writes` and a `change` of about `rows` rows in one transaction, for stores in the same database.
+
+        Raises:
+            StoreError: as `commit`; neither was stored.
+        """
+        work = self._work_of(writes)
+
+        def both(connection: SqlConnection) -> None:
+            work.run(connection)
+            change(connection)
+
+        await self._submit(WriteJob(both, work.rows + rows, work.size + rows * _ROW_BYTES))
+
+    async def add_token(self, token: ApiToken, most: int, writes: StoreWrites) -> TokenChange:
+        named = self.dialect.detail_name
+        return await self._change_tokens(partial(token_rows.add, token=token, most=most, detail_name=named), writes)
+
+    async def revoke_token(self, token: ApiToken, writes: StoreWrites) -> TokenChange:
+        return await self._change_tokens(partial(token_rows.revoke, token=token), writes)
+
+    async def _change_tokens(self, change: Callable[[SqlConnection], TokenChange], writes: StoreWrites) -> TokenChange:
+        """Changes the tokens, and commits `writes` with it, if nothing forbids the change."""
+        work = self._work_of(writes)
+
+        def both(connection: SqlConnection) -> TokenChange:
+            found = change(connection)
+            if found is TokenChange.DONE:
+                work.run(connection)
+            return found
+
+        result: TokenChange = await self._submit(WriteJob(both, work.rows + 1, work.size + _ROW_BYTES))
+        return result
+
+    async def prune(self) -> int:
+        """Deletes rows past their retention in small transactions; returns how many."""
+        now = self._now()
+        before = now - self._options.audit_days * _DAY
+        gone = 0
+        while rows := await self.write(lambda connection: self._prune_audit(connection, before, now, _PRUNE_ROWS)):
+            gone += rows
+        ended = now - self._options.command_days * _DAY
+        while rows := await self.write(lambda connection: connection.execute(_PRUNE_COMMANDS, (ended,)).rowcount):
+            gone += rows
+        return gone + await self.write(partial(guard_state.prune, now=now))
+
+    report = _query(queries.report)
+    reports = _query(queries.reports)
+    guard_books = _query(guard_state.books)
+    accepted_policies = _query(guard_state.accepted_policies)
+    accept_policies = _change(guard_state.accept_policies)
+    knowledge = _query(guard_state.knowledge)
+    effects = _query(queries.effects)
+    keep_rules = _change(queries.keep_rules)
+    kept_rules = _query(queries.kept_rules)
+    kept_subscriptions = _query(containment_state.subscriptions)
+    keep_subscriptions = _change(containment_state.keep_subscriptions)
+    forget_rules = _change(containment_state.forget)
+    user_cases = _query(containment_state.user_cases)
+    tokens = _query(token_rows.every)
+    put_token = _change(token_rows.put)
+
+    async def record_use(self, since: float) -> Sequence[RecordUse]:
+        return await self.read(partial(queries.record_use, dialect=self.dialect, since=since))
+
+    async def audit(
+        self,
+        *,
+        device_id: str | None = None,
+        case_id: str | None = None,
+        kind: AuditKind | None = None,
+        alerts_only: bool = False,
+        after: int = 0,
+        limit: int = 200,
+        newest_first: bool = True,
+    ) -> Sequence[StoredAuditEntry]:
+        """Lists audit entries after the `seq` `after` in the chosen direction (0: from its start)."""
+        query = partial(
+            queries.audit,
+            wanted={"device_id": device_id, "case_id": case_id, "kind": None if kind is None else kind.value},
+            alerts_only=alerts_only,
+            after=after,
+            limit=queries.check_limit(limit),
+            newest_first=newest_first,
+        )
+        return await self.read(query)
+
+    async def commands(
+        self, *, device_id: str | None = None, state: str | None = None, limit: int = 200, after: str | None = None
+    ) -> Sequence[CommandRecord]:
+        wanted = {"device_id": device_id, "state": state}
+        most = queries.check_limit(limit)
+        return await self.read(partial(queries.commands, wanted=wanted, limit=most, after=after))
+
+    async def command(self, command_id: str) -> CommandRecord | None:
+        found = await self.read(partial(queries.commands, wanted={"command_id": command_id}, limit=1))
+        return found[0] if found else None
+
+    async def dead_letters(
+        self, *, device_id: str | None = None, limit: int = 100, after: int = 0
+    ) -> Sequence[DeadLetter]:
+        wanted = {"device_id": device_id}
+        most = queries.check_limit(limit)
+        return await self.read(partial(queries.dead_letters, wanted=wanted, limit=most, after=after))
+
+    async def counts(self) -> dict[str, Any]:
+        """Returns the rows of each table by name, and `bytes` on disk."""
+        return await self.read(queries.counts)
