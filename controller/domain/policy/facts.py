@@ -160,23 +160,16 @@ def _add_known_support(
     name: str, knowledge: KnowledgeOnDay, known: dict[str, Any], missing: dict[str, MissingFact]
 ) -> tuple[KnowledgeEntry, ...]:
     """Adds a fact that rests on knowledge, or why it is missing; returns the entries behind it."""
-    needed, read = _BY_KNOWLEDGE[name]
-    lacking = next((missing[fact] for fact in needed if fact in missing), None)
+    lacking = next((missing[fact] for fact in known_support.REQUIRED[name] if fact in missing), None)
     if lacking is not None:
         missing[name] = MissingFact(RuleResult.UNKNOWN, lacking.reason)
         return ()
-    found = read(knowledge, known)
+    found = knowledge.answer(name, known)
     if found.value is None:
         missing[name] = MissingFact(RuleResult.UNKNOWN, f"{name}: {found.reason}")
     else:
         known[name] = found.value
     return found.entries
-
-
-_BY_KNOWLEDGE: Final = {
-    "os_supported": (("os_id", "os_version"), known_support.os_supported),
-    "openssl_maintainer": (("openssl_version",), known_support.openssl_maintainer),
-}
 
 
 def _read_section(part: _Part, section: Any, facts: _Gathered) -> None:

@@ -6,7 +6,7 @@ an entry gets too old or a support ends.
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from enum import StrEnum
@@ -40,7 +40,13 @@ RESTS_ON: Final[Mapping[str, frozenset[KnowledgeKind]]] = {
     "os_supported": frozenset({KnowledgeKind.OS}),
     "openssl_maintainer": frozenset({KnowledgeKind.OS, KnowledgeKind.PROGRAM}),
 }
-NEEDS: Final = frozenset({"os_id", "os_version", "openssl_version", "openssl_package_name", "openssl_package_version"})
+NEEDS: Final = frozenset({"os_id", "os_version", "openssl_version", "openssl_package_version"})
+# Without one of these a fact is unknown.
+REQUIRED: Final[Mapping[str, tuple[str, ...]]] = {
+    "os_supported": ("os_id", "os_version"),
+    "openssl_maintainer": ("openssl_version",),
+}
+MAX_ANSWERS: Final = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +112,9 @@ class KnowledgeOnDay:
     _by_name: Mapping[tuple[KnowledgeKind, str], tuple[KnowledgeEntry, ...]] = field(
         init=False, repr=False, compare=False
     )
+    _answers: "dict[tuple[str | None, ...], KnownSupport]" = field(
+        init=False, repr=False, compare=False, default_factory=dict
+    )
 
     def __post_init__(self) -> None:
         digest = hashlib.sha256(self.knowledge.digest.encode())
@@ -122,6 +131,19 @@ class KnowledgeOnDay:
 
     def _has_ended(self, entry: KnowledgeEntry) -> bool:
         return entry.ends is not None and entry.ends < self.day
+
+    def answer(self, name: str, facts: Mapping[str, Any]) -> "KnownSupport":
+        """Returns a fact of `CATALOGUE`; `facts` has at least those that `REQUIRED` names for it.
+
+        The devices of a fleet are alike, and this is asked for each report: answers are kept, the last `MAX_ANSWERS`.
+        """
+        key = (name, *[facts.get(need) for need in NEEDS])
+        found = self._answers.get(key)
+        if found is None:
+            if len(self._answers) >= MAX_ANSWERS:
+                self._answers.clear()
+            found = self._answers[key] = _READERS[name](self, facts)
+        return found
 
     def support(self, kind: KnowledgeKind, name: str, version: str) -> Support:
         """Returns whether a release gets fixes on this day, by the entry that matches the most of its version."""
@@ -199,3 +221,9 @@ def _is_packaged(facts: Mapping[str, Any]) -> bool:
 
 def _entries(*found: Support) -> tuple[KnowledgeEntry, ...]:
     return tuple(support.entry for support in found if support.entry is not None)
+
+
+_READERS: Final[Mapping[str, Callable[[KnowledgeOnDay, Mapping[str, Any]], KnownSupport]]] = {
+    "os_supported": os_supported,
+    "openssl_maintainer": openssl_maintainer,
+}

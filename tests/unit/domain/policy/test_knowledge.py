@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 
 from controller.domain.policy.facts import TYPES
-from controller.domain.policy.knowledge import CATALOGUE, NO_KNOWLEDGE, RESTS_ON, KnowledgeKind
+from controller.domain.policy.knowledge import CATALOGUE, MAX_ANSWERS, NO_KNOWLEDGE, RESTS_ON, KnowledgeKind
 from controller.domain.policy.model import DevicePredicate
 from tests.support.knowledge import TODAY, support
 from tests.support.playbook import language, policies, rule
@@ -67,3 +67,13 @@ def test_every_fact_that_rests_on_knowledge_is_declared() -> None:
     entry = support({"openssl 3.0": 1}).knowledge.entries[0]
     used = policies(rule("a", check="os_supported"), rule("b", check='openssl_maintainer == "nobody"'))
     assert used.rules_resting_on(entry) == ("p/b",)
+
+
+def test_kept_answers_are_those_of_the_facts_that_were_asked_about_and_bounded() -> None:
+    knowledge = support({"debian 12": 10, "debian 11": -10})
+    asked = [{"os_id": "debian", "os_version": version} for version in ("12", "11", "12", "9", "11")]
+    assert [knowledge.answer("os_supported", facts).value for facts in asked] == [True, False, True, None, False]
+    for number in range(3 * MAX_ANSWERS):
+        knowledge.answer("os_supported", {"os_id": "debian", "os_version": f"12.{number}"})
+    assert len(knowledge._answers) <= MAX_ANSWERS
+    assert knowledge.answer("os_supported", {"os_id": "debian", "os_version": "11"}).value is False
