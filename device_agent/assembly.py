@@ -14,7 +14,7 @@ from device_agent.host.system import System
 from device_agent.intrusion.watch import IntrusionWatch
 from device_agent.keyring import Keyring
 from device_agent.scanning.scan_process import ScanProcess, ScanRunner
-from device_agent.settings import Settings, read_secret
+from device_agent.settings import Settings, read_key_passphrase
 
 if TYPE_CHECKING:
     from device_agent.actions.base import Action
@@ -60,7 +60,7 @@ def load_signer(settings: Settings, renewed: Path | None = None) -> "ReportSigne
         return None
     from device_agent.reporting.signer import load_report_signer
 
-    passphrase = read_secret(mqtt.key_passphrase_file) if mqtt.key_passphrase_file else None
+    passphrase = read_key_passphrase(mqtt)
     return load_report_signer(renewed or mqtt.key, passphrase)
 
 

@@ -25,7 +25,7 @@ from device_agent.domain.connection_policy import MQTT5, PACKET_TOO_LARGE, Conne
 from device_agent.domain.packet_limit import packet_bytes
 from device_agent.host.tls_socket import RememberingTlsSocket, failure_of
 from device_agent.in_flight import InFlightMessages, OnPuback
-from device_agent.settings import MqttSettings, read_secret
+from device_agent.settings import MqttSettings, read_key_passphrase
 from schemas import topics
 from schemas.base import MAX_PACKET_BYTES
 from schemas.broker_address import BrokerAddress
@@ -392,6 +392,6 @@ def tls_context(settings: MqttSettings) -> ssl.SSLContext:
     context = ssl.create_default_context(cafile=str(settings.ca) if settings.ca else None)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     if settings.certificate is not None:
-        passphrase = read_secret(settings.key_passphrase_file) if settings.key_passphrase_file else ""
+        passphrase = read_key_passphrase(settings) or ""
         context.load_cert_chain(settings.certificate, settings.key, password=lambda: passphrase)
     return context

@@ -29,7 +29,7 @@ from device_agent.mqtt_client import MqttClient, StatusPayloads
 from device_agent.reporting.report_store import ReportStore
 from device_agent.reporting.reporter import Reporter
 from device_agent.scanning.scan_process import ScanRunner
-from device_agent.settings import Settings, read_secret, warnings
+from device_agent.settings import Settings, read_password, warnings
 from schemas.events import Status
 from schemas.topics import DownChannel, UpChannel
 
@@ -116,7 +116,7 @@ class Agent:
 
     def _make_mqtt_client(self) -> "tuple[MqttClient, CertificateRenewer | None]":
         settings, mqtt = self._settings, self._settings.mqtt
-        password = read_secret(mqtt.password_file) if mqtt.password_file else None
+        password = read_password(mqtt)
         will = self._status("offline", with_time=False)
         status = StatusPayloads(will_payload=will, online_payload=self._online, offline_payload=self._offline)
         try:

@@ -22,16 +22,24 @@ from pydantic import (
 )
 
 from device_agent.errors import SettingsError
+from device_agent.host.secrets import read_secret
 from schemas.base import DEVICE_ID_PATTERN, MAX_DEVICE_ID, DeviceId
 from schemas.broker_address import BrokerAddress
 from schemas.commands import ActionName
 from schemas.durations import duration_text, parse_duration
 from schemas.key_text import raw_public_key
+from schemas.secret_sources import (
+    OutsideSecret,
+    SecretSource,
+    forbidden_modes,
+    key_file,
+    secret_source,
+    why_unreadable,
+)
 
 DEFAULT_STATE_DIR: Final = Path("/var/lib/cordon-agent")
 _WRITABLE: Final = 0o022  # by group or others
 _MAX_CONFIG_BYTES: Final = 256 * 1024
-_MAX_SECRET_BYTES: Final = 4 * 1024
 _MAX_SERVERS: Final = 16
 _MAX_KEYS: Final = 16
 _MAX_ALLOW: Final = 64
@@ -67,6 +75,15 @@ def _validate_key(text: str) -> str:
     return text
 
 
+def _secret(value: Any) -> SecretSource:
+    return value if isinstance(value, OutsideSecret) else secret_source(str(value))
+
+
+def _key_file(value: Any) -> Path:
+    return key_file(str(value))
+
+
+_Secret = Annotated[Path | OutsideSecret, BeforeValidator(_secret)]
 _Duration = Annotated[float, BeforeValidator(_seconds), PlainSerializer(_text, when_used="json")]
 
 
@@ -83,10 +100,10 @@ class MqttSettings(_SettingsModel):
     protocol: MqttProtocol = "auto"
     ca: Path | None = None
     certificate: Path | None = None
-    key: Path | None = None
-    key_passphrase_file: Path | None = None
+    key: Annotated[Path, BeforeValidator(_key_file)] | None = None
+    key_passphrase_file: _Secret | None = None
     username: Annotated[str, Field(max_length=256)] | None = None
-    password_file: Path | None = None
+    password_file: _Secret | None = None
     keepalive: Annotated[_Duration, Field(ge=5, le=3600)] = 30.0
     connect_timeout: Annotated[_Duration, Field(ge=0.1, le=120)] = 10.0
 
@@ -307,16 +324,15 @@ def device_id_of(name: str, otherwise: str) -> str:
     return name if re.fullmatch(DEVICE_ID_PATTERN, name) else otherwise
 
 
-def read_secret(path: Path) -> str:
-    """Returns the first line of a file (SettingsError: it is missing, too large, or empty)."""
-    try:
-        with path.open("rb") as file:
-            lines = file.read(_MAX_SECRET_BYTES).decode().splitlines()
-    except (OSError, UnicodeDecodeError) as e:
-        raise SettingsError(f"{path}: {e}") from e
-    if not lines or not lines[0]:
-        raise SettingsError(f"{path}: the secret is empty")
-    return lines[0]
+def read_key_passphrase(mqtt: MqttSettings) -> str | None:
+    """Returns the passphrase of the device's key; None where none is configured (SettingsError: as `read_secret`)."""
+    source = mqtt.key_passphrase_file
+    return None if source is None else read_secret(source, "mqtt.key_passphrase_file")
+
+
+def read_password(mqtt: MqttSettings) -> str | None:
+    """Returns the password at the broker; None where none is configured (SettingsError: as `read_secret`)."""
+    return None if mqtt.password_file is None else read_secret(mqtt.password_file, "mqtt.password_file")
 
 
 def _first_error(error: ValidationError) -> str:
@@ -337,12 +353,13 @@ def _check_files(config: Path, settings: Settings) -> None:
         ("password_file", mqtt.password_file),
         ("key_passphrase_file", mqtt.key_passphrase_file),
     ):
-        if path is None:
+        if not isinstance(path, Path):
             continue
         if not os.access(path, os.R_OK) or not path.is_file():
-            raise SettingsError(f"{config}: mqtt.{key}: {path} is not a readable file")
+            why = why_unreadable(path, OSError(0, "not a readable file"))
+            raise SettingsError(f"{config}: mqtt.{key}: {why}")
         mode = stat.S_IMODE(path.stat().st_mode)
-        if key in {"key", "password_file", "key_passphrase_file"} and mode & 0o077:
+        if key in {"key", "password_file", "key_passphrase_file"} and mode & forbidden_modes(path):
             text = f"{path} is readable by other users (mode {mode:04o}); fix it with: chmod 600 {path}"
             raise SettingsError(f"{config}: mqtt.{key}: {text}")
     if mqtt.certificate is not None:

@@ -12,11 +12,17 @@ from typing import BinaryIO, Final
 
 from controller.ports.errors import SettingsError
 from schemas.safe_files import lacks_links, open_for_reading, opened_folder, save
+from schemas.secret_sources import (
+    MAX_SECRET,
+    OutsideSecret,
+    SecretError,
+    SecretSource,
+    forbidden_modes,
+    why_unreadable,
+)
 
 SECRET_MODE: Final = 0o600
-_MAX_SECRET: Final = 4096  # bytes
 _NO_SYNC: Final = frozenset({errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS})
-_OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
 
 
 def write_file(path: Path, content: bytes, mode: int, *, replace: bool) -> None:
@@ -109,23 +115,40 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def read_secret(path: Path, what: str, *, most: int = _MAX_SECRET) -> str:
-    """Returns the content of a secret file without its last newline; `what` names the setting in errors.
+def read_secret(source: SecretSource, what: str, *, most: int = MAX_SECRET, may_be_open: bool = False) -> str:
+    """Returns a secret without its last newline; `what` names the setting in errors.
+
+    `may_be_open`: others may read its file.
 
     Raises:
-        SettingsError: it cannot be read, is not text, is empty or larger than `most` bytes, or others can read it.
+        SettingsError: it cannot be had, is not text, is empty or larger than `most` bytes, or others can read its file.
     """
+    if isinstance(source, OutsideSecret):
+        try:
+            return source.read(most)
+        except SecretError as e:
+            raise SettingsError(f"{what}: {e}") from e
     try:
-        with open_for_reading(path) as file:
+        with open_for_reading(source) as file:
             mode = os.fstat(file.fileno()).st_mode
             content = file.read(most + 1)
     except OSError as e:
-        raise SettingsError(f"{what}: {path} cannot be read: {e.strerror}") from e
-    if stat.S_IMODE(mode) & _OTHERS:
-        raise SettingsError(f"{what}: others can read {path}; mend it with: chmod 600 {path}")
+        raise SettingsError(f"{what}: {why_unreadable(source, e)}") from e
+    if not may_be_open and stat.S_IMODE(mode) & forbidden_modes(source):
+        raise SettingsError(f"{what}: others can read {source}; mend it with: chmod 600 {source}")
     if not content.removeprefix(codecs.BOM_UTF8).strip() or len(content) > most:
-        raise SettingsError(f"{what}: {path} is empty or larger than {most} bytes")
+        raise SettingsError(f"{what}: {source} is empty or larger than {most} bytes")
     try:
         return content.decode("utf-8-sig").rstrip("\n")
-    except UnicodeDecodeError as e:
-        raise SettingsError(f"{what}: {path} is not text") from e
+    except UnicodeDecodeError:
+        raise SettingsError(f"{what}: {source} is not text") from None  # the error has the content
+
+
+def read_line(source: SecretSource, what: str) -> str:
+    """Returns the first line of a secret, as `read_secret`: entries of password managers have notes below it."""
+    return read_secret(source, what).split("\n", 1)[0].rstrip("\r")
+
+
+def read_passphrase(source: SecretSource, what: str, *, may_be_open: bool = False) -> str:
+    """Returns the first line of a secret, and the whole of a file: passphrases in files may have several lines."""
+    return read_secret(source, what, may_be_open=may_be_open) if isinstance(source, Path) else read_line(source, what)

@@ -1,4 +1,4 @@
-"""The controller's command-signing key on disk: Ed25519 in PEM, readable by its owner only."""
+"""The controller's command-signing key Ed25519 in PEM; a file of it is readable by its owner only."""
 
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from controller.adapters.files import SECRET_MODE, read_secret, write_file
 from controller.ports.errors import SettingsError
+from schemas.secret_sources import SecretSource
 
 
 def create_signing_key(path: Path) -> Ed25519PrivateKey:
@@ -26,17 +27,17 @@ def create_signing_key(path: Path) -> Ed25519PrivateKey:
     return key
 
 
-def load_signing_key(path: Path) -> Ed25519PrivateKey:
+def load_signing_key(source: SecretSource) -> Ed25519PrivateKey:
     """Loads a key written by `create_signing_key`.
 
     Raises:
-        SettingsError: it is missing, readable by others, or not an Ed25519 key.
+        SettingsError: it cannot be had, its file is readable by others, or it is not an Ed25519 key.
     """
-    text = read_secret(path, "commands.signing_key")
+    text = read_secret(source, "commands.signing_key")
     try:
         key = load_pem_private_key(text.encode(), None)
     except (ValueError, TypeError) as e:
-        raise SettingsError(f"commands.signing_key: {path} is not a private key in PEM without a passphrase") from e
+        raise SettingsError(f"commands.signing_key: {source} is not a private key in PEM without a passphrase") from e
     if not isinstance(key, Ed25519PrivateKey):
-        raise SettingsError(f"commands.signing_key: {path} is not an Ed25519 key")
+        raise SettingsError(f"commands.signing_key: {source} is not an Ed25519 key")
     return key

@@ -15,7 +15,7 @@ from controller.adapters.emqx.containment.broker import EmqxBroker, open_emqx
 from controller.adapters.emqx.inspection import EmqxInspector
 from controller.adapters.emqx.setup.setup import EmqxSetup
 from controller.adapters.emqx.tables import EmqxTables
-from controller.adapters.files import read_secret
+from controller.adapters.files import read_line, read_secret
 from controller.adapters.keys import load_signing_key
 from controller.adapters.logs import logger_for
 from controller.adapters.mqtt.messages import PahoMessages
@@ -190,12 +190,12 @@ async def open_broker(settings: Settings) -> AsyncIterator[EmqxBroker]:
     """The broker's management API as configured.
 
     Raises:
-        SettingsError: the key file cannot be used.
+        SettingsError: the key cannot be used.
     """
-    line = read_secret(settings.emqx.key_file, "emqx.key_file")
+    line = read_line(settings.emqx.key_file, "emqx.key_file")
     key, separator, secret = line.partition(":")
     if not separator or not key or not secret:
-        raise SettingsError(f"emqx.key_file: {settings.emqx.key_file} holds one line: key:secret")
+        raise SettingsError(f"emqx.key_file: {settings.emqx.key_file} gives one line: key:secret")
     tls = None if settings.emqx.ca is None else ssl.create_default_context(cafile=str(settings.emqx.ca))
     async with open_emqx(settings.emqx.api, key, secret, clock=SystemClock(), tls=tls) as broker:
         yield broker
@@ -224,7 +224,7 @@ def emqx_adapters(broker: EmqxBroker, settings: Settings) -> BrokerAdapters:
 
 def mqtt_options(settings: Settings) -> MqttOptions:
     mqtt = settings.mqtt
-    password = None if mqtt.password_file is None else read_secret(mqtt.password_file, "mqtt.password_file")
+    password = None if mqtt.password_file is None else read_line(mqtt.password_file, "mqtt.password_file")
     if any(url.startswith("mqtts:") for url in mqtt.servers):
         _check_tls_files(mqtt)
     return MqttOptions(
@@ -278,8 +278,8 @@ def signer_of(settings: Settings, key: Ed25519PrivateKey) -> Callable[[bytes], b
     Raises:
         SettingsError: the retiring key cannot be used.
     """
-    path = settings.commands.retiring_key
-    return signer(key, None if path is None else load_signing_key(path))
+    source = settings.commands.retiring_key
+    return signer(key, None if source is None else load_signing_key(source))
 
 
 def check_secret_files(settings: Settings) -> None:

@@ -3,7 +3,7 @@
 from functools import cache
 
 from controller.adapters.access.templates import parse_templates
-from controller.adapters.files import read_secret
+from controller.adapters.files import read_line
 from controller.adapters.policies.loader import load_policies
 from controller.adapters.sql.access import SqlAccessStore
 from controller.adapters.sql.broker_setup import SqlSetupStore
@@ -44,10 +44,10 @@ def desired_setup(settings: Settings) -> DesiredSetup:
     """What the configuration asks of the broker.
 
     Raises:
-        SettingsError: the password file cannot be used.
+        SettingsError: the password cannot be had.
     """
     mqtt = settings.mqtt
-    password = "" if mqtt.password_file is None else read_secret(mqtt.password_file, "mqtt.password_file")
+    password = "" if mqtt.password_file is None else read_line(mqtt.password_file, "mqtt.password_file")
     ports = frozenset(BrokerAddress.parse(url).port for url in mqtt.servers)
     return DesiredSetup(mqtt.client_id, mqtt.receive_maximum, ports, mqtt.username or "", password)
 

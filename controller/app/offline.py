@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from controller.ports.updates import MetadataRoleState, PublishedUpdate
     from controller.service.broker.setup import SetupOperations
     from controller.service.settings.settings import Settings
+    from schemas.secret_sources import SecretSource
     from schemas.updates import UpdateTarget
 
 
@@ -88,8 +89,8 @@ def parse_templates(text: str, source: str) -> "AccessTemplates":
 # Keys and files
 
 
-def read_secret(path: Path, what: str, *, most: int = 4096) -> str:
-    """The content of a secret file of at most `most` bytes; `what` names the option in errors.
+def read_private_file(path: Path, what: str, *, most: int) -> str:
+    """The content of a file of at most `most` bytes that only its owner can read; `what` names the option in errors.
 
     Raises:
         SettingsError: it cannot be read, or others can read it.
@@ -97,6 +98,22 @@ def read_secret(path: Path, what: str, *, most: int = 4096) -> str:
     from controller.adapters.files import read_secret
 
     return read_secret(path, what, most=most)
+
+
+def read_secret(source: str, what: str, *, may_be_open: bool = False) -> str:
+    """A password, passphrase or token from where an option says that it is; `what` names the option in errors.
+
+    Raises:
+        SettingsError: it cannot be had, or others can read its file although it may not be open to them.
+    """
+    from controller.adapters.files import read_passphrase
+    from controller.ports.errors import SettingsError
+    from schemas.secret_sources import secret_source
+
+    try:
+        return read_passphrase(secret_source(source), what, may_be_open=may_be_open)
+    except ValueError as e:
+        raise SettingsError(f"{what}: {e}") from e
 
 
 def write_new_file(path: Path, content: str, mode: int) -> None:
@@ -121,7 +138,7 @@ def create_signing_key(path: Path) -> "Ed25519PrivateKey":
     return create_signing_key(path)
 
 
-def load_signing_key(path: Path) -> "Ed25519PrivateKey":
+def load_signing_key(source: "SecretSource") -> "Ed25519PrivateKey":
     """The key that signs commands.
 
     Raises:
@@ -129,7 +146,7 @@ def load_signing_key(path: Path) -> "Ed25519PrivateKey":
     """
     from controller.adapters.keys import load_signing_key
 
-    return load_signing_key(path)
+    return load_signing_key(source)
 
 
 # The store

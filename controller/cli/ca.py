@@ -10,6 +10,7 @@ from controller.api.client import ApiClient
 from controller.cli.connection_options import DEFAULT_CONFIG, connected
 from controller.cli.errors import CliError, ExitCode
 from controller.cli.output import OutputFormat, OutputOption, ago, print_json, safe, say, show
+from schemas.secret_sources import SECRET_HELP
 
 if TYPE_CHECKING:  # imported late: every `cordon --help` would wait for them
     from controller.domain.identity.certificates import CertificateKind
@@ -29,7 +30,7 @@ CaConfigOption = Annotated[Path, typer.Option("--config", help="cordon.toml of t
 OutputFolderOption = Annotated[Path, typer.Option("--out", help="folder for NAME.pem, NAME.key and ca.pem")]
 RootKeyOption = Annotated[Path, typer.Option("--root-key", help="file of the root's encrypted key", show_default=False)]
 CaPassphraseFileOption = Annotated[
-    Path | None, typer.Option("--passphrase-file", help="file with the passphrase of that key")
+    str | None, typer.Option("--passphrase-file", help=f"the passphrase of that key: {SECRET_HELP}")
 ]
 
 
@@ -217,14 +218,14 @@ def _new_passphrase() -> str:
     return "-".join(letters[at : at + _GROUP] for at in range(0, _LETTERS, _GROUP))
 
 
-def _passphrase(path: Path | None) -> str:
-    return str(typer.prompt("Passphrase", hide_input=True)) if path is None else _read_passphrase(path)
+def _passphrase(source: str | None) -> str:
+    return str(typer.prompt("Passphrase", hide_input=True)) if source is None else _read_passphrase(source)
 
 
-def _read_passphrase(path: Path) -> str:
+def _read_passphrase(source: str) -> str:
     from controller.app.offline import read_secret
 
-    return read_secret(path, "--passphrase-file")
+    return read_secret(source, "--passphrase-file")
 
 
 def _read(path: Path) -> bytes:

@@ -34,7 +34,7 @@ class InitAnswers:
     mqtt_certificate: Path | None = None
     mqtt_key: Path | None = None
     mqtt_user: str | None = None
-    mqtt_password_file: Path | None = None
+    mqtt_password_file: str | None = None
     emqx_ca: Path | None = None
 
 

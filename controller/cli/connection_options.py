@@ -13,6 +13,7 @@ import typer
 from controller.api.client import ApiClient, ApiEndpoint
 from controller.cli.errors import CliError, ExitCode
 from controller.ports.errors import SettingsError
+from schemas.secret_sources import SECRET_HELP
 
 DEFAULT_URL: Final = "http://127.0.0.1:8480"
 DEFAULT_CONFIG: Final = Path("/etc/cordon/cordon.toml")
@@ -26,9 +27,11 @@ _OPTIONS: Final[Mapping[str, Any]] = {
         typer.Option("--url", help=f"address of the API; also CORDON_URL  [{DEFAULT_URL}]", rich_help_panel=_PANEL),
     ],
     "token_file": Annotated[
-        Path | None,
+        str | None,
         typer.Option(
-            "--token-file", help="file with the token; also CORDON_TOKEN_FILE or CORDON_TOKEN", rich_help_panel=_PANEL
+            "--token-file",
+            help=f"the token: {SECRET_HELP}; also CORDON_TOKEN_FILE or CORDON_TOKEN",
+            rich_help_panel=_PANEL,
         ),
     ],
     "token": Annotated[
@@ -54,7 +57,7 @@ class ConnectionOptions:
     """The shared options as given."""
 
     url: str | None = None
-    token_file: Path | None = None
+    token_file: str | None = None
     token: str | None = None
     config: Path | None = None
     ca: Path | None = None
@@ -104,7 +107,7 @@ def endpoint_of(options: ConnectionOptions, environment: Mapping[str, str]) -> A
     """
     url = options.url or environment.get("CORDON_URL")
     token = options.token or _read_token(options.token_file)
-    token = token or environment.get("CORDON_TOKEN") or _read_token(_path(environment.get("CORDON_TOKEN_FILE")))
+    token = token or environment.get("CORDON_TOKEN") or _read_token(environment.get("CORDON_TOKEN_FILE"))
     ca = options.ca or _path(environment.get("CORDON_CA"))
     config = options.config or _path(environment.get("CORDON_CONFIG"))
     if config is None and (url is None or token is None) and os.access(DEFAULT_CONFIG, os.R_OK):
@@ -115,7 +118,7 @@ def endpoint_of(options: ConnectionOptions, environment: Mapping[str, str]) -> A
         if url is None:
             url, ca = configured.url, ca or configured.ca
         if token is None and url == configured.url and token_file.exists():
-            token = _read_token(token_file)
+            token = _read_token(str(token_file))
     unsafe = options.unsafe_http or environment.get("CORDON_UNSAFE_HTTP", "").lower() in _TRUE
     return ApiEndpoint(url or DEFAULT_URL, token, ca, unsafe)
 
@@ -137,12 +140,12 @@ def _path(text: str | None) -> Path | None:
     return Path(text) if text else None
 
 
-def _read_token(path: Path | None) -> str | None:
-    if path is None:
+def _read_token(source: str | None) -> str | None:
+    if not source:
         return None
     from controller.app.offline import read_secret
 
     try:
-        return read_secret(path, "token file").strip()
+        return read_secret(source, "token file").strip()
     except SettingsError as e:
         raise CliError(str(e), ExitCode.USAGE) from e

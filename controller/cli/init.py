@@ -15,11 +15,14 @@ from controller.cli.connection_options import TOKEN_FILE
 from controller.cli.errors import CliError, ExitCode
 from controller.cli.output import safe, say
 from controller.ports.broker_setup import SERVING_SCOPES
+from controller.ports.errors import SettingsError
+from schemas.secret_sources import SECRET_HELP, absolute_source
 
 if TYPE_CHECKING:  # imported late: every `cordon --help` would wait for them
     from controller.cli.config_files import InitAnswers
     from controller.ports.broker_setup import SettingChange
     from controller.service.settings.settings import Settings
+    from schemas.secret_sources import SecretSource
 
 DEFAULT_DIRECTORY: Final = Path("/etc/cordon")
 DEFAULT_STORE: Final = Path("/var/lib/cordon/cordon.db")
@@ -34,7 +37,7 @@ class EmqxApiKeyOptions:
     """The key of EMQX's API as given; `wanted`: whether the broker is set up."""
 
     key: str | None
-    secret_file: Path | None
+    secret_file: str | None
     wanted: bool
 
 
@@ -53,7 +56,7 @@ MqttCaOption = Annotated[Path | None, _option("CA of the broker's certificate", 
 MqttCertOption = Annotated[Path | None, _option("the controller's certificate", _MQTT)]
 MqttKeyOption = Annotated[Path | None, _option("key of that certificate", _MQTT)]
 MqttUserOption = Annotated[str | None, _option("user name", _MQTT)]
-MqttPasswordOption = Annotated[Path | None, _option("file with the password", _MQTT)]
+MqttPasswordOption = Annotated[str | None, _option(f"the password: {SECRET_HELP}", _MQTT)]
 EmqxUrlsOption = Annotated[
     list[str] | None, _option("http(s)://host:port; repeat for each node  [http://127.0.0.1:18083]", _EMQX)
 ]
@@ -66,7 +69,7 @@ EmqxKeyNameOption = Annotated[
         _EMQX,
     ),
 ]
-EmqxSecretOption = Annotated[Path | None, _option(f"file with its secret; also ${_SECRET_VARIABLE}", _EMQX)]
+EmqxSecretOption = Annotated[str | None, _option(f"its secret: {SECRET_HELP}; also ${_SECRET_VARIABLE}", _EMQX)]
 NoBrokerOption = Annotated[bool, typer.Option("--no-broker", help="do not set the broker up", rich_help_panel=_EMQX)]
 
 
@@ -107,7 +110,7 @@ def init(
         mqtt_certificate=_absolute(mqtt_cert),
         mqtt_key=_absolute(mqtt_key),
         mqtt_user=mqtt_user,
-        mqtt_password_file=_absolute(mqtt_password_file),
+        mqtt_password_file=_absolute_source(mqtt_password_file),
         emqx_ca=_absolute(emqx_ca),
     )
     _init(answers, EmqxApiKeyOptions(emqx_key, emqx_secret_file, not no_broker), yes=yes)
@@ -115,6 +118,14 @@ def init(
 
 def _absolute(path: Path | None) -> Path | None:
     return None if path is None else path.absolute()
+
+
+def _absolute_source(text: str | None) -> str | None:
+    """The configuration has a file's whole path: relative ones are relative to the configuration there."""
+    try:
+        return None if text is None else absolute_source(text)
+    except ValueError as e:
+        raise CliError(f"--mqtt-password-file: {e}", ExitCode.USAGE) from e
 
 
 def _init(answers: "InitAnswers", emqx_key: EmqxApiKeyOptions, *, yes: bool) -> None:
@@ -148,13 +159,13 @@ def _config(answers: "InitAnswers") -> "Settings":
     return settings
 
 
-def _signing_key(path: Path) -> str:
+def _signing_key(source: "SecretSource") -> str:
     from controller.app.offline import create_signing_key, load_signing_key
     from schemas.signing import public_key_text
 
-    is_new = not path.exists()
-    key = create_signing_key(path) if is_new else load_signing_key(path)
-    _report("made" if is_new else "there", path, "key that signs commands")
+    is_new = isinstance(source, Path) and not source.exists()
+    key = create_signing_key(source) if isinstance(source, Path) and is_new else load_signing_key(source)
+    _report("made" if is_new else "there", source, "key that signs commands")
     return public_key_text(key.public_key())
 
 
@@ -167,14 +178,15 @@ def _policies(paths: Sequence[Path]) -> None:
         _report("made" if is_new else "there", path, "policies" + (": the starter pack" if is_new else ""))
 
 
-def _report(state: str, path: Path, what: str) -> None:
-    say(f"{state:<6} {path}  ({what})")
+def _report(state: str, where: object, what: str) -> None:
+    say(f"{state:<6} {where}  ({what})")
 
 
-def _emqx_key(path: Path, given: EmqxApiKeyOptions, environment: Mapping[str, str]) -> None:
+def _emqx_key(path: "SecretSource", given: EmqxApiKeyOptions, environment: Mapping[str, str]) -> None:
+    from controller.app.offline import read_secret
     from controller.cli.config_files import write_new
 
-    if path.exists():
+    if not isinstance(path, Path) or path.exists():
         _report("there", path, "key of EMQX's API")
         return
     if given.key is None and not given.wanted:
@@ -183,9 +195,9 @@ def _emqx_key(path: Path, given: EmqxApiKeyOptions, environment: Mapping[str, st
     key = given.key or _ask("EMQX API key", "--emqx-key", hidden=False)
     if given.secret_file is not None:
         try:
-            secret = given.secret_file.read_text("utf-8-sig").strip()
-        except (OSError, UnicodeDecodeError) as e:
-            raise CliError(f"{given.secret_file}: the secret cannot be read: {e}", ExitCode.USAGE) from e
+            secret = read_secret(given.secret_file, "--emqx-secret-file", may_be_open=True).strip()
+        except SettingsError as e:
+            raise CliError(str(e), ExitCode.USAGE) from e
     else:
         options = f"--emqx-secret-file or ${_SECRET_VARIABLE}"
         secret = environment.get(_SECRET_VARIABLE) or _ask("EMQX API secret", options, hidden=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from schemas.base import DEVICE_ID_PATTERN
+from schemas.secret_sources import SECRET_HELP
 
 DEFAULT_FOLDER: Final = Path("/etc/cordon")
 _FINGERPRINT: Final = re.compile(r"^[0-9a-f]{64}$")
@@ -22,19 +23,18 @@ def add_parser(nouns: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
     )
     parser.add_argument("--url", required=True, help="the controller's API: https://host:port")
     parser.add_argument("--token", help="enrolment token; other users of this machine can see it")
-    parser.add_argument("--token-file", type=Path, help="file whose first line is the token")
+    parser.add_argument("--token-file", help=f"the token: {SECRET_HELP}")
     parser.add_argument("--ca-fingerprint", required=True, help="SHA-256 of the authority, from `cordon enrol token`")
     parser.add_argument("--device-id", help="default: the host name")
     parser.add_argument("--dir", type=Path, default=DEFAULT_FOLDER, help="folder for the files; default: %(default)s")
-    parser.add_argument(
-        "--key-passphrase-file", type=Path, help="encrypt the key; a systemd credential, the agent needs it to start"
-    )
+    parser.add_argument("--key-passphrase-file", help=f"encrypt the key; the agent needs this to start: {SECRET_HELP}")
 
 
 def enrol(arguments: argparse.Namespace) -> None:
     """Enrols this device, and prints which files were written."""
+    from device_agent.host.secrets import read_given_secret
     from device_agent.identity import enrol as enrolment
-    from device_agent.settings import default_device_id, read_secret
+    from device_agent.settings import default_device_id
 
     device_id = arguments.device_id or default_device_id()
     fingerprint = arguments.ca_fingerprint.lower().replace(":", "")
@@ -44,21 +44,21 @@ def enrol(arguments: argparse.Namespace) -> None:
         raise enrolment.EnrolmentUsageError("--ca-fingerprint is 64 hex digits, as printed by `cordon ca show`")
     if re.fullmatch(DEVICE_ID_PATTERN, device_id) is None:
         raise enrolment.EnrolmentUsageError(f"--device-id: {device_id!r} is not valid: 1 to 64 of A-Z a-z 0-9 . _ -")
-    passphrase_file = arguments.key_passphrase_file
+    passphrase_source = arguments.key_passphrase_file
     folder = arguments.dir.absolute()
     options = enrolment.EnrolmentOptions(
         url=arguments.url,
-        token=arguments.token or read_secret(arguments.token_file),
+        token=arguments.token or read_given_secret(arguments.token_file, "--token-file"),
         fingerprint=fingerprint,
         device_id=device_id,
         folder=folder,
-        passphrase=None if passphrase_file is None else read_secret(passphrase_file),
+        passphrase=None if passphrase_source is None else read_given_secret(passphrase_source, "--key-passphrase-file"),
     )
     answer = enrolment.enrol(options)
     write = sys.stdout.write
     write(f"{device_id}: enrolled; the certificate is valid until {_format_date(answer.leaf.not_valid_after_utc)}\n")
     write(f"wrote {folder / 'device.key'} (mode 0600), {folder / 'device.pem'}, {folder / 'ca.pem'}\n")
-    config, text = folder / "agent.toml", enrolment.config_text(device_id, folder, answer, passphrase_file)
+    config, text = folder / "agent.toml", enrolment.config_text(device_id, folder, answer, passphrase_source)
     if config.exists():
         write(f"{config} exists and was not changed; the configuration of this enrolment:\n\n{text}")
         return

@@ -152,7 +152,7 @@ def _parse_updates_root(text: str) -> bytes:
         raise EnrolmentError(f"the answer's root of updates cannot be used: {e}") from e
 
 
-def config_text(device_id: str, folder: Path, answer: Enrolment, passphrase_file: Path | None) -> str:
+def config_text(device_id: str, folder: Path, answer: Enrolment, passphrase_source: str | None) -> str:
     """Returns agent.toml as it follows from an enrolment."""
     lines = [
         "# Written by cordon-agent enrol. Every key: docs/configuration.md",
@@ -163,7 +163,7 @@ def config_text(device_id: str, folder: Path, answer: Enrolment, passphrase_file
         f"ca = {json.dumps(str(folder / 'ca.pem'))}",
         f"certificate = {json.dumps(str(folder / 'device.pem'))}",
         f"key = {json.dumps(str(folder / 'device.key'))}",
-        *([] if passphrase_file is None else [f"key_passphrase_file = {json.dumps(str(passphrase_file))}"]),
+        *([] if passphrase_source is None else [f"key_passphrase_file = {json.dumps(passphrase_source)}"]),
         "",
         "[identity]",
         "renew = true",

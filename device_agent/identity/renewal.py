@@ -15,7 +15,7 @@ from device_agent.host.clock import Clock
 from device_agent.identity.credentials import RotatingCredentials
 from device_agent.identity.store import IdentityStore
 from device_agent.mqtt_client import tls_context
-from device_agent.settings import Settings, read_secret
+from device_agent.settings import Settings, read_key_passphrase
 from schemas.backoff import Backoff
 from schemas.base import MAX_CERTIFICATE_BYTES
 from schemas.enrolment import RenewRequest, RenewResponse, renewal_bytes
@@ -187,7 +187,7 @@ def load_renewal(
     mqtt = settings.mqtt
     assert mqtt.certificate is not None
     assert mqtt.key is not None
-    passphrase = read_secret(mqtt.key_passphrase_file) if mqtt.key_passphrase_file else None
+    passphrase = read_key_passphrase(mqtt)
     holder = CertificateHolder(settings.device_id, mqtt.certificate, mqtt.key, passphrase)
     store = IdentityStore(settings.agent.state_dir, passphrase)
     renewer = CertificateRenewer(holder, store, clock, on_renewed)

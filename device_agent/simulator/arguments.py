@@ -3,6 +3,8 @@
 import argparse
 from pathlib import Path
 
+from schemas.secret_sources import SECRET_HELP
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of `cordon-agent simulate`."""
@@ -22,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     access.add_argument("--key", type=Path, help="its key")
     access.add_argument("--cert-dir", type=Path, help="folder with ID.pem and ID.key for each device")
     access.add_argument("--username", help="may contain {id}")
-    access.add_argument("--password-file", type=Path, help="file whose first line is the password")
+    access.add_argument("--password-file", help=f"the password: {SECRET_HELP}")
     access.add_argument("--connect-timeout", default="5s", metavar="TIME")
     access.add_argument("--reconnect-max", default="5s", metavar="TIME", help="longest wait before connecting again")
     _add_behaviour(parser.add_argument_group("behaviour of the devices"))

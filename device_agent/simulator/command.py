@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from device_agent.errors import SettingsError
-from device_agent.settings import load, read_secret
+from device_agent.host.secrets import read_given_secret
+from device_agent.settings import MqttSettings, load, read_password
 from device_agent.simulator.control import (
     MAX_LINE,
     ControlRequest,
@@ -77,7 +78,6 @@ def fleet_settings(arguments: argparse.Namespace) -> FleetSettings:
     if not servers:
         raise SettingsError("simulate: --servers or --config must name a broker")
     keys = tuple(arguments.controller_key) or (config.commands.controller_keys if config else ())
-    password_file = arguments.password_file or (mqtt.password_file if mqtt else None)
     return FleetSettings(
         devices=arguments.devices,
         servers=servers,
@@ -88,7 +88,7 @@ def fleet_settings(arguments: argparse.Namespace) -> FleetSettings:
         key=arguments.key or (mqtt.key if mqtt else None),
         cert_dir=arguments.cert_dir,
         username=arguments.username or (mqtt.username if mqtt else None),
-        password=read_secret(password_file) if password_file else None,
+        password=_password(arguments.password_file, mqtt),
         postures=arguments.postures,
         controller_keys=keys,
         allow=tuple(arguments.allow.split(",")) if arguments.allow else ACTIONS,
@@ -97,6 +97,12 @@ def fleet_settings(arguments: argparse.Namespace) -> FleetSettings:
         connect_timeout=_seconds("--connect-timeout", arguments.connect_timeout),
         backoff=Backoff(first=0.5, cap=_seconds("--reconnect-max", arguments.reconnect_max)),
     )
+
+
+def _password(given: str | None, mqtt: MqttSettings | None) -> str | None:
+    if given is not None:
+        return read_given_secret(given, "--password-file")
+    return None if mqtt is None else read_password(mqtt)
 
 
 def _behaviour(arguments: argparse.Namespace) -> DeviceBehaviour:

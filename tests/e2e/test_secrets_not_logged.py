@@ -1,4 +1,4 @@
-"""The log of a controller at its finest level has none of the secrets that it handled."""
+"""A controller's log at its finest level, its record, and no command line have any of the secrets that it handled."""
 
 import base64
 import secrets
@@ -17,8 +17,21 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
-def deployment(tmp_path: Path) -> Iterator[MutualTlsDeployment]:
-    with MutualTlsDeployment(tmp_path, more='[log]\nlevel = "debug"\nformat = "json"\n') as made:
+def deployment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[MutualTlsDeployment]:
+    """EMQX's key comes from a program, which also notes all command lines; the command key from the environment."""
+    home = tmp_path / "cordon"
+    manager = tmp_path / "manager"
+    manager.write_text(
+        f"cat /proc/[0-9]*/cmdline > {tmp_path / 'command-lines'} 2>/dev/null\ncat {home / 'emqx.key'}\n"
+    )
+
+    def rewrite(text: str) -> str:
+        monkeypatch.setenv("SIGNS_COMMANDS", (home / "command-signing.key").read_text())
+        text = text.replace('"emqx.key"', f'"command:sh {manager}"')
+        return text.replace('"command-signing.key"', '"env:SIGNS_COMMANDS"')
+
+    more = '[log]\nlevel = "debug"\nformat = "json"\n'
+    with MutualTlsDeployment(tmp_path, more=more, rewrite=rewrite) as made:
         yield made
 
 
@@ -67,5 +80,9 @@ def test_no_secret_is_in_the_log(deployment: MutualTlsDeployment) -> None:
         "a new token": created,
         "the command key": "".join((home / "command-signing.key").read_text().split("-----")[2].split()),
     }
-    assert [name for name, secret in keys.items() if secret in log] == []
-    assert "PRIVATE KEY" not in log
+    command_lines = (deployment.folder / "command-lines").read_bytes().decode(errors="replace")
+    assert "serve" in command_lines
+    record = (home / "cordon.db").read_bytes() + (home / "cordon.db-wal").read_bytes()
+    for place in (log, command_lines, record.decode(errors="replace")):
+        assert [name for name, secret in keys.items() if secret in place] == []
+        assert "PRIVATE KEY" not in place

@@ -56,8 +56,12 @@ class MutualTlsDeployment:
         nodes: int = 1,
         more: str = "",
         open_files: int | None = None,
+        rewrite: Callable[[str], str] = str,
     ) -> None:
-        """`more`: further TOML of the controller's configuration; `open_files`: how many it may open."""
+        """`more`: further TOML of the controller's configuration; `open_files`: how many it may open; `rewrite`:
+        changes the configuration before the start.
+        """
+        self._rewrite = rewrite
         self._open_files = open_files
         self.folder = folder
         self.files = Files(folder / "authority", time.time())
@@ -120,7 +124,7 @@ class MutualTlsDeployment:
         )
         folder = json.dumps(str(self.folder / "authority" / "ca"))
         text += f'\n[authority]\nfolder = {folder}\ncrl_listen = "127.0.0.1:{self.list_port}"\n{self._settings}'
-        self.config.write_text(text)
+        self.config.write_text(self._rewrite(text))
 
     def _serve(self) -> None:
         with (self.folder / "serve.log").open("ab") as log:
@@ -170,7 +174,7 @@ class EnrolledDevice:
         if words is not None:
             words.touch(mode=0o600)
             words.write_text(f"{passphrase}\n")
-        text = config_text(name, folder, self.answer, words)
+        text = config_text(name, folder, self.answer, None if words is None else str(words))
         text += f"[agent]\nstate_dir = {json.dumps(str(folder / 'state'))}\n"
         (folder / "agent.toml").write_text(text)
         self._seq = int(time.time())

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.x509.oid import ExtensionOID
 
-from controller.adapters.files import read_secret, write_file
+from controller.adapters.files import read_passphrase, read_secret, write_file
 from controller.adapters.x509 import building
 from controller.adapters.x509.building import PEM, SigningKey
 from controller.domain.identity.certificates import (
@@ -29,6 +29,7 @@ from controller.domain.passphrases import root_passphrase_weakness
 from controller.ports.certificates import AuthorityError
 from controller.ports.errors import SettingsError
 from schemas import pem
+from schemas.secret_sources import SecretSource
 
 ROOT: Final = "root.pem"
 ISSUING: Final = "issuing.pem"
@@ -101,7 +102,7 @@ def create(wish: AuthorityOptions, now: float) -> AuthorityMaterial:
     return AuthorityMaterial(root, issuing, key, root_list)
 
 
-def load(folder: Path, passphrase_file: Path | None = None) -> AuthorityMaterial:
+def load(folder: Path, passphrase_file: SecretSource | None = None) -> AuthorityMaterial:
     """Loads an authority.
 
     Raises:
@@ -109,7 +110,7 @@ def load(folder: Path, passphrase_file: Path | None = None) -> AuthorityMaterial
     """
     root = read_certificate(folder / ROOT)
     issuing = read_certificate(folder / ISSUING)
-    passphrase = None if passphrase_file is None else read_secret(passphrase_file, "authority.passphrase_file")
+    passphrase = None if passphrase_file is None else read_passphrase(passphrase_file, "authority.passphrase_file")
     key, former = read_key(folder / ISSUING_KEY, passphrase), _former(folder, passphrase)
     if not belong_together(issuing, key):
         # A replacement was interrupted between its two files: the former pair is complete, and in force.

@@ -9,12 +9,13 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from controller.adapters.files import read_secret
+from controller.adapters.files import read_passphrase
 from controller.adapters.x509 import building, folder
 from controller.adapters.x509.building import PEM, SigningKey
 from controller.adapters.x509.folder import AuthorityMaterial
 from controller.domain.identity.certificates import MAX_NAME, CertificateTimeError
 from controller.ports.certificates import AuthorityError
+from schemas.secret_sources import SecretSource
 
 _SUFFIX_LENGTH: Final = 8  # hexadecimal digits of the key identifier
 _MAX_PREFIX: Final = MAX_NAME - _SUFFIX_LENGTH - 1
@@ -28,7 +29,7 @@ class PresentAuthority:
     """
 
     folder: Path
-    passphrase_file: Path | None = None
+    passphrase_file: SecretSource | None = None
     crl_base: str = ""
 
 
@@ -92,7 +93,7 @@ def _replace(
     if len(before.former) >= folder.MAX_FORMER:
         raise AuthorityError(f"{former} has {folder.MAX_FORMER} certificates: remove those that ended long ago")
     file = present.passphrase_file
-    passphrase = None if file is None else read_secret(file, "authority.passphrase_file")
+    passphrase = None if file is None else read_passphrase(file, "authority.passphrase_file")
     folder.make_folder(former)
     name = building.key_identifier(before.issuing.public_key())
     steps = (

@@ -1,7 +1,6 @@
 """`cordon broker audit`: evaluates the broker's settings with policies."""
 
 from collections import Counter
-from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
@@ -10,12 +9,13 @@ from controller.api.client import ApiClient
 from controller.cli.connection_options import connected
 from controller.cli.errors import CliError, ExitCode
 from controller.cli.output import OutputFormat, OutputOption, note, print_json, safe, say, show
+from controller.ports.errors import SettingsError
+from schemas.secret_sources import SECRET_HELP
 
 _COLUMNS: Final = ("severity", "result", "rule", "title")
 _ORDER: Final = {name: place for place, name in enumerate(("critical", "high", "medium", "low", "info"))}
 _SATISFIED: Final = frozenset({"pass", "notapplicable", "notselected", "informational", "fixed"})
 _BAD: Final = frozenset({"fail", "error"})
-_MAX_PASSWORD: Final = 4096  # bytes of the file
 
 
 @connected
@@ -24,7 +24,7 @@ def audit(
     dashboard_user: Annotated[
         str | None, typer.Option(help="a dashboard user: only dashboard users may list API keys")
     ] = None,
-    dashboard_password_file: Annotated[Path | None, typer.Option(help="file with that user's password")] = None,
+    dashboard_password_file: Annotated[str | None, typer.Option(help=f"that user's password: {SECRET_HELP}")] = None,
     every: Annotated[bool, typer.Option("--all", help="satisfied rules too")] = False,
     strict: Annotated[bool, typer.Option("--strict", help="unknown results count as failed")] = False,
     output: OutputOption = OutputFormat.TABLE,
@@ -68,14 +68,15 @@ def _print_reasons(finding: dict[str, Any]) -> None:
         say(f"  fix: {safe(finding['fix'])}")
 
 
-def _login(user: str | None, path: Path | None) -> dict[str, dict[str, str]]:
-    if (user is None) != (path is None):
+def _login(user: str | None, source: str | None) -> dict[str, dict[str, str]]:
+    if (user is None) != (source is None):
         raise CliError("--dashboard-user and --dashboard-password-file belong together", ExitCode.USAGE)
-    if user is None or path is None:
+    if user is None or source is None:
         return {}
+    from controller.app.offline import read_secret
+
     try:
-        with path.open("rb") as file:
-            password = file.read(_MAX_PASSWORD).decode().strip()
-    except (OSError, UnicodeDecodeError) as e:
-        raise CliError(f"{path}: the password cannot be read: {e}", ExitCode.USAGE) from e
+        password = read_secret(source, "--dashboard-password-file", may_be_open=True).strip()
+    except SettingsError as e:
+        raise CliError(str(e), ExitCode.USAGE) from e
     return {"dashboard": {"user": user, "password": password}}

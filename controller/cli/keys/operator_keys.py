@@ -8,6 +8,7 @@ import typer
 
 from controller.cli.errors import CliError, ExitCode
 from controller.ports.errors import SettingsError
+from schemas.secret_sources import SECRET_HELP
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -15,18 +16,23 @@ if TYPE_CHECKING:
 MIN_PASSPHRASE: Final = 12  # characters
 _MAX_FILE: Final = 16 * 1024  # bytes
 OperatorPassphraseFileOption = Annotated[
-    Path | None, typer.Option("--passphrase-file", help="file with the passphrase; asked for without it")
+    str | None, typer.Option("--passphrase-file", help=f"the passphrase, asked for without it: {SECRET_HELP}")
 ]
 
 
-def passphrase(path: Path | None, question: str, *, twice: bool = False) -> str:
-    """Returns the passphrase in the file, or asks for it at the terminal.
+def passphrase(source: str | None, question: str, *, twice: bool = False) -> str:
+    """Returns the passphrase from where the option says, or asks for it at the terminal.
 
     Raises:
-        CliError: no terminal, or the file cannot be used.
+        CliError: no terminal, or the passphrase cannot be had.
     """
-    if path is not None:
-        return private_text(path, "passphrase file").strip()
+    if source is not None:
+        from controller.app.offline import read_secret
+
+        try:
+            return read_secret(source, "--passphrase-file").strip()
+        except SettingsError as e:
+            raise CliError(str(e), ExitCode.USAGE) from e
     if not sys.stdin.isatty():
         raise CliError("the passphrase is missing: give --passphrase-file", ExitCode.USAGE)
     return str(typer.prompt(question, hide_input=True, confirmation_prompt=twice))
@@ -38,10 +44,10 @@ def private_text(path: Path, what: str) -> str:
     Raises:
         CliError: the file cannot be read or is not text, or others can read it too.
     """
-    from controller.app.offline import read_secret
+    from controller.app.offline import read_private_file
 
     try:
-        return read_secret(path, what, most=_MAX_FILE)
+        return read_private_file(path, what, most=_MAX_FILE)
     except SettingsError as e:
         raise CliError(str(e), ExitCode.USAGE) from e
 

@@ -10,6 +10,7 @@ import typer
 
 from controller.cli.connection_options import DEFAULT_CONFIG
 from controller.cli.errors import CliError, ExitCode
+from schemas.secret_sources import SECRET_HELP
 
 if TYPE_CHECKING:  # imported late: every `cordon --help` would wait for it
     from controller.app.offline import UpdatesFolder
@@ -24,10 +25,14 @@ OfflineKeysOption = Annotated[
     Path, typer.Option("--keys", help="folder with the offline keys: keep it offline  [here]")
 ]
 RootPassphraseOption = Annotated[
-    Path | None, typer.Option("--root-passphrase-file", help="passphrase of the root keys; asked for without it")
+    str | None,
+    typer.Option("--root-passphrase-file", help=f"passphrase of the root keys, asked for without it: {SECRET_HELP}"),
 ]
 TargetsPassphraseOption = Annotated[
-    Path | None, typer.Option("--targets-passphrase-file", help="passphrase of the targets keys; asked for without it")
+    str | None,
+    typer.Option(
+        "--targets-passphrase-file", help=f"passphrase of the targets keys, asked for without it: {SECRET_HELP}"
+    ),
 ]
 
 UpdateFileArgument = Annotated[Path, typer.Argument(help="a package, a script, an archive, an image")]
@@ -79,13 +84,13 @@ def open_folder(repository: Path | None, config: Path | None) -> "UpdatesFolder"
     return UpdatesFolder(folder)
 
 
-def passphrase_source(targets: Path | None = None, root: Path | None = None) -> Callable[[Path, bool], str]:
-    """Returns a function that gives the passphrase of a key file: from the role's file, or asked at the terminal."""
+def passphrase_source(targets: str | None = None, root: str | None = None) -> Callable[[Path, bool], str]:
+    """Returns a function that gives the passphrase of a key file: from the role's option, or asked at the terminal."""
 
     def ask(path: Path, is_new: bool) -> str:
-        file = root if path.name.startswith("root-") else targets
-        if file is not None:
-            return _first_line(file)
+        source = root if path.name.startswith("root-") else targets
+        if source is not None:
+            return _first_line(source)
         if not sys.stdin.isatty():
             role = path.name.partition("-")[0]
             raise CliError(f"{path.name} needs its passphrase: give --{role}-passphrase-file", ExitCode.USAGE)
@@ -94,7 +99,7 @@ def passphrase_source(targets: Path | None = None, root: Path | None = None) -> 
     return ask
 
 
-def _first_line(path: Path) -> str:
+def _first_line(source: str) -> str:
     from controller.app.offline import read_secret
 
-    return read_secret(path, "passphrase").splitlines()[0]
+    return read_secret(source, "passphrase").splitlines()[0]

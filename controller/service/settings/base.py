@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
 
 from schemas.durations import parse_duration
+from schemas.secret_sources import OutsideSecret, SecretSource, key_file, secret_source
 
 
 def _seconds(value: Any) -> float:
@@ -17,9 +18,20 @@ def _resolved(path: Path, info: ValidationInfo) -> Path:
     return path if info.context is None else Path(info.context) / path
 
 
+def _resolved_secret(value: Any, info: ValidationInfo) -> SecretSource:
+    source = value if isinstance(value, OutsideSecret) else secret_source(str(value))
+    return _resolved(source, info) if isinstance(source, Path) else source
+
+
+def _key_file(value: Any) -> Path:
+    return key_file(str(value))
+
+
 Duration = Annotated[float, BeforeValidator(_seconds)]  # seconds; written as 90s, 10m, 2h, 1d
 # Relative paths are relative to the validation context: the folder of the file that is read.
 ConfigPath = Annotated[Path, AfterValidator(_resolved)]
+ConfigKeyFile = Annotated[Path, BeforeValidator(_key_file), AfterValidator(_resolved)]
+ConfigSecret = Annotated[Path | OutsideSecret, BeforeValidator(_resolved_secret)]
 ListenAddress = Annotated[str, Field(pattern=r"^(\[[0-9a-fA-F:]+\]|[A-Za-z0-9.-]+):\d{1,5}$")]  # host:port
 
 

@@ -8,7 +8,15 @@ from pydantic import AfterValidator, Field, StringConstraints, model_validator
 from controller.domain.rollout.model import RolloutTerms
 from controller.domain.rollout.rings import DEFAULT_RINGS, MAX_RINGS, RolloutRing, parse_ring
 from controller.domain.rollout.window import time_zone_named
-from controller.service.settings.base import ConfigPath, Duration, ListenAddress, SettingsTable, host_of, is_loopback
+from controller.service.settings.base import (
+    ConfigKeyFile,
+    ConfigPath,
+    Duration,
+    ListenAddress,
+    SettingsTable,
+    host_of,
+    is_loopback,
+)
 
 MAX_CLASSES: Final = 64
 
@@ -94,7 +102,7 @@ class UpdateSettings(SettingsTable):
     listen: ListenAddress | None = None
     url: Annotated[str, Field(pattern=r"^https?://[^\s/]+(/\S*)?$", max_length=300)] | None = None
     certificate: ConfigPath | None = None
-    key: ConfigPath | None = None
+    key: ConfigKeyFile | None = None
     client_ca: ConfigPath | None = None
     mib_per_second: Annotated[float, Field(ge=0, le=100_000)] = 0.0
     max_downloads: Annotated[int, Field(ge=1, le=10_000)] = 64

@@ -15,7 +15,9 @@ from controller.domain.record_budget import BYTES_PER_DAY, ROWS_PER_DAY
 from controller.ports.errors import SettingsError
 from controller.service.ingest.rate_limit import MESSAGE_BURST, MESSAGES_PER_SECOND
 from controller.service.settings.base import (
+    ConfigKeyFile,
     ConfigPath,
+    ConfigSecret,
     Duration,
     ListenAddress,
     SettingsTable,
@@ -56,9 +58,9 @@ class MqttSettings(SettingsTable):
     protocol: Literal["auto", "5", "3.1.1"] = "auto"
     ca: ConfigPath | None = None
     certificate: ConfigPath | None = None
-    key: ConfigPath | None = None
+    key: ConfigKeyFile | None = None
     username: str | None = None
-    password_file: ConfigPath | None = None
+    password_file: ConfigSecret | None = None
     session_expiry: Duration = 7200.0
     receive_maximum: Annotated[int, Field(ge=1, le=65535)] = 1000
 
@@ -70,10 +72,10 @@ class MqttSettings(SettingsTable):
 
 
 class EmqxSettings(SettingsTable):
-    """The management API; `key_file` holds one line `key:secret`, `audit` names policies for the broker."""
+    """The management API; `key_file` gives one line `key:secret`, `audit` names policies for the broker."""
 
     api: Annotated[tuple[ApiUrl, ...], Field(min_length=1, max_length=16)]
-    key_file: ConfigPath
+    key_file: ConfigSecret
     ca: ConfigPath | None = None
     audit: tuple[ConfigPath, ...] = ()
 
@@ -110,7 +112,7 @@ class ApiSettings(SettingsTable):
 
     listen: ListenAddress = "127.0.0.1:8480"
     certificate: ConfigPath | None = None
-    key: ConfigPath | None = None
+    key: ConfigKeyFile | None = None
     unsafe_plain_http: bool = False
     max_connections: Annotated[int, Field(ge=16, le=20_000)] = 384
     max_connections_per_address: Annotated[int, Field(ge=1, le=20_000)] = 64
@@ -140,8 +142,8 @@ class ApiSettings(SettingsTable):
 class CommandSettings(SettingsTable):
     """`signing_key` is an Ed25519 key in PEM, made by `cordon init`."""
 
-    signing_key: ConfigPath
-    retiring_key: ConfigPath | None = None  # signs too, for devices that do not know its successor yet
+    signing_key: ConfigSecret
+    retiring_key: ConfigSecret | None = None  # signs too, for devices that do not know its successor yet
 
 
 class PostureSettings(SettingsTable):
@@ -229,7 +231,7 @@ class AuthoritySettings(SettingsTable):
     """`folder` is made by `cordon ca init`; without it this controller issues no certificates."""
 
     folder: ConfigPath | None = None
-    passphrase_file: ConfigPath | None = None
+    passphrase_file: ConfigSecret | None = None
     crl_url: Annotated[str, Field(pattern=r"^http://[^/\s]+$")] | None = None
     crl_listen: ListenAddress | None = None
     crl_folder: ConfigPath | None = None

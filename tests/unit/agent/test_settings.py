@@ -6,7 +6,15 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from device_agent.errors import SettingsError
-from device_agent.settings import DEFAULT_STATE_DIR, Settings, default_device_id, load, warnings
+from device_agent.settings import (
+    DEFAULT_STATE_DIR,
+    Settings,
+    default_device_id,
+    load,
+    read_key_passphrase,
+    read_password,
+    warnings,
+)
 from schemas.broker_address import BrokerAddress
 from schemas.signing import public_key_text
 from tests.support.certs import Certs
@@ -48,6 +56,21 @@ def test_a_full_configuration_is_read(tmp_path: Path) -> None:
     assert settings.report.scan_every == 600
     assert settings.report.receipt_timeout == 0.5
     assert settings.mqtt.broker_addresses[1] == BrokerAddress("::1", 1883, tls=False)
+
+
+def test_password_and_passphrase_come_from_elsewhere_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "agent.toml"
+    more = 'username = "edge-1"\npassword_file = "env:BROKER_PASSWORD"\nkey_passphrase_file = "command:echo words"\n'
+    path.write_text(MINIMAL + more)
+    settings = load(path)  # a missing variable is an error of the start, which says what to do
+    with pytest.raises(SettingsError, match=r"^mqtt\.password_file: .*no variable BROKER_PASSWORD"):
+        read_password(settings.mqtt)
+    monkeypatch.setenv("BROKER_PASSWORD", "s3cret")
+    assert read_password(settings.mqtt) == "s3cret"
+    assert read_key_passphrase(settings.mqtt) == "words"
+    path.write_text(MINIMAL + 'key_passphrase_file = "credential:words"\n')
+    with pytest.raises(SettingsError, match=r"agent\.toml: mqtt\.key_passphrase_file: .*LoadCredential=words"):
+        load(path)
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,10 @@ def test_options_precede_the_environment_and_the_configuration(config: Path, tmp
     )
     assert endpoint_of(here, {"CORDON_TOKEN": "from-env"}).token == "from-env"
     assert endpoint_of(here, {"CORDON_TOKEN_FILE": str(file)}).token == "from-file"
-    assert endpoint_of(ConnectionOptions(token_file=file), {"CORDON_TOKEN": "from-env"}).token == "from-file"
+    assert endpoint_of(ConnectionOptions(token_file=str(file)), {"CORDON_TOKEN": "from-env"}).token == "from-file"
+    from_program = ConnectionOptions(token_file="command:echo from-manager")
+    assert endpoint_of(from_program, {"CORDON_TOKEN": "from-env"}).token == "from-manager"
+    assert endpoint_of(here, {"CORDON_TOKEN_FILE": f"file:{file}"}).token == "from-file"
     assert endpoint_of(ConnectionOptions(url="http://h:1", config=config), {}).url == "http://h:1"
 
 
@@ -69,7 +72,7 @@ def test_an_empty_token_file_is_an_error(tmp_path: Path, content: bytes) -> None
     file.write_bytes(content)
     file.chmod(0o600)
     with pytest.raises(CliError, match="token") as caught:
-        endpoint_of(ConnectionOptions(token_file=file, url=DEFAULT_URL), {})
+        endpoint_of(ConnectionOptions(token_file=str(file), url=DEFAULT_URL), {})
     assert caught.value.code is ExitCode.USAGE
 
 
@@ -84,7 +87,7 @@ def test_files_that_others_can_read_or_change_are_errors(config: Path, tmp_path:
 
 def test_missing_files_are_errors(tmp_path: Path) -> None:
     with pytest.raises(CliError, match="cannot be read"):
-        endpoint_of(ConnectionOptions(token_file=tmp_path / "none", url=DEFAULT_URL), {})
+        endpoint_of(ConnectionOptions(token_file=str(tmp_path / "none"), url=DEFAULT_URL), {})
     with pytest.raises(CliError, match="cannot be read"):
         endpoint_of(ConnectionOptions(config=tmp_path / "none"), {})
 

@@ -55,7 +55,8 @@ def test_the_first_run_creates_everything(args: list[str], tmp_path: Path, capsy
     folder = tmp_path / "new" / "conf"
     settings = load_settings(folder / "cordon.toml")
     assert settings.store.path == folder / "cordon.db"
-    assert settings.emqx.key_file.read_text() == "key:s3cret\n"
+    assert settings.emqx.key_file == folder / "emqx.key"
+    assert (folder / "emqx.key").read_text() == "key:s3cret\n"
     for name in SECRETS:
         assert stat.S_IMODE((folder / name).stat().st_mode) == 0o600, name
     token = (folder / "operator.token").read_text().strip()

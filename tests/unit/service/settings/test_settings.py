@@ -1,11 +1,16 @@
 """Settings are read from a file, with its paths relative to it."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import get_args
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from controller.adapters.files import read_line
+from controller.adapters.keys import load_signing_key
 from controller.ports.errors import SettingsError
 from controller.service.settings.base import SettingsTable
 from controller.service.settings.settings import Settings, load_settings
@@ -49,6 +54,38 @@ def test_relative_paths_are_relative_to_the_file(tmp_path: Path) -> None:
     assert settings.policy.paths == (tmp_path / "policies",)
     assert settings.commands.signing_key == tmp_path / "keys" / "command.key"
     assert settings.commands.retiring_key is None
+
+
+def test_secrets_come_from_elsewhere_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    key = Ed25519PrivateKey.generate()
+    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+    monkeypatch.setenv("SIGNS_COMMANDS", pem)
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+    text = MINIMAL.replace('"emqx.key"', '"command:echo key:s3cret"').replace("keys/command.key", "env:SIGNS_COMMANDS")
+    text = text.replace(
+        '"]\n[emqx]', '"]\npassword_file = "file:words"\ncertificate = "c"\nkey = "credential:k"\n[emqx]'
+    )
+    settings = load_settings(_written(tmp_path, text))
+    assert read_line(settings.emqx.key_file, "emqx.key_file") == "key:s3cret"
+    assert load_signing_key(settings.commands.signing_key).public_key() == key.public_key()
+    assert settings.mqtt.password_file == tmp_path / "words"
+    assert settings.mqtt.key == tmp_path / "k"
+
+
+def test_a_malformed_source_is_named_by_its_key(tmp_path: Path) -> None:
+    for source, key in (("env:A B", "emqx.key_file"), ("command:pass 'x", "emqx.key_file")):
+        with pytest.raises(SettingsError, match=rf"cordon.toml: {key}[^\n]*: (Value error, )?(env:NAME|command)"):
+            load_settings(_written(tmp_path, MINIMAL.replace("emqx.key", source)))
+
+
+def test_every_secret_setting_accepts_every_source() -> None:
+    for table in _tables():
+        for name, field in table.model_fields.items():
+            declared = f"{field.annotation} {field.metadata}"
+            if re.search(r"password|passphrase|secret(?!s)|token|key_file|(signing|retiring)_key", name):
+                assert "OutsideSecret" in declared, f"{table.__name__}.{name}: use ConfigSecret"
+            elif name == "key":
+                assert "_key_file" in declared, f"{table.__name__}.{name}: use ConfigKeyFile"
 
 
 def test_every_path_of_the_file_is_resolved() -> None:
