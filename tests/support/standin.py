@@ -4,6 +4,7 @@
 """
 
 import json
+import os
 import secrets
 import subprocess
 import sys
@@ -55,7 +56,7 @@ class StandInProcess:
         self._process: subprocess.Popen[str] | None = None
         self._argv = [sys.executable, "-m", "controller.standin", "--nodes", str(nodes), "--no-match", no_match]
         self._argv += ["--emqx", emqx]
-        self._argv += ["--api-key", self.key, "--api-secret", self.secret]
+        self._argv += ["--api-key", self.key]
         for name, password in users:
             self._argv += ["--user", f"{name}:{password}"]
         if certs is not None:
@@ -112,7 +113,10 @@ class StandInProcess:
 
     def __enter__(self) -> Self:
         root = Path(__file__).resolve().parents[2]
-        self._process = subprocess.Popen(self._argv, stdout=subprocess.PIPE, stderr=self._log, text=True, cwd=root)
+        environment = {**os.environ, "CORDON_STANDIN_SECRET": self.secret}
+        self._process = subprocess.Popen(
+            self._argv, stdout=subprocess.PIPE, stderr=self._log, text=True, cwd=root, env=environment
+        )
         assert self._process.stdout is not None
         # A process that is never ready is killed, which ends the read below.
         watchdog = threading.Timer(_START_SECONDS, self._process.kill)

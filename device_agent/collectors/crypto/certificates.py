@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from cryptography import x509
 
     from device_agent.collectors.crypto.fetch import IpNetwork
+    from device_agent.collectors.crypto.ocsp import OcspMemory
     from device_agent.collectors.crypto.revocation import CrlLoader
 
 DEFAULT_FOLDERS: Final = ("/etc/cordon",)
@@ -79,25 +80,28 @@ class CertificateCollector:
         self._options = options or CertificateOptions()
         self._clock = clock
         self._crls: CrlLoader | None = None
+        self._ocsp: OcspMemory | None = None
 
     def state(self) -> object:
-        """Returns the downloaded CRLs (base64, by URL) and the time of the download."""
-        if self._crls is None:
+        """Returns the downloaded CRLs (base64, by URL), the time of the download, and the OCSP answers."""
+        if self._crls is None or self._ocsp is None:
             return None
         downloaded_at = self._crls.downloaded_at
         encoded = {url: base64.b64encode(data).decode("ascii") for url, data in self._crls.downloaded.items()}
-        return [encoded, downloaded_at.isoformat() if downloaded_at else None]
+        return [encoded, downloaded_at.isoformat() if downloaded_at else None, self._ocsp.state()]
 
     def restore(self, state: Any) -> None:
         """Restores what `state` returned."""
         if state is None:
             return
+        from device_agent.collectors.crypto.ocsp import OcspMemory
         from device_agent.collectors.crypto.revocation import CrlLoader
 
-        encoded, downloaded_at = state
+        encoded, downloaded_at, answers = state
         crls = {url: base64.b64decode(data, validate=True) for url, data in encoded.items()}
         last = datetime.fromisoformat(downloaded_at) if downloaded_at else None
         self._crls = CrlLoader(self._options.crl, self._options.crl_urls, crls, last)
+        self._ocsp = OcspMemory(answers)
 
     def __call__(self, system: System) -> Section:
         """Returns the section; revocation is checked as far as the configuration allows, else `notchecked`."""
@@ -135,11 +139,13 @@ class CertificateCollector:
         section: SectionBuilder,
     ) -> list[dict[str, Any]]:
         # cryptography is large: loaded only where there are certificates.
-        from device_agent.collectors.crypto import certificate_chain, ocsp
+        from device_agent.collectors.crypto import certificate_chain
+        from device_agent.collectors.crypto.ocsp import OcspMemory
         from device_agent.collectors.crypto.revocation import CrlLoader
 
         options = self._options
         self._crls = self._crls or CrlLoader(options.crl, options.crl_urls)
+        self._ocsp = self._ocsp or OcspMemory()
         known = [entry.certificate for entry in found]
         issuers = [*store, *known]
         # Each entry says itself what was not checked for lack of a list.
@@ -155,7 +161,7 @@ class CertificateCollector:
             if options.ocsp and chain != "trusted":
                 ocsp_reason = "OCSP is asked for chains to the trust store only"
             elif options.ocsp:
-                ocsp_status, ocsp_reason = ocsp.check_ocsp(certificate, issuers, now, options.ocsp_networks)
+                ocsp_status, ocsp_reason = self._ocsp.check(certificate, issuers, now, options.ocsp_networks)
             name, name_reason = _matches_device(certificate, options.device_id)
             reasons = [chain_reason, revocation.reason, ocsp_reason, name_reason]
             entries.append(

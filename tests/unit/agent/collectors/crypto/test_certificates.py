@@ -1,6 +1,7 @@
 """Certificates, generated with one defect each; chains, revocation lists and OCSP."""
 
 import base64
+import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -298,6 +299,58 @@ def test_ocsp_responses_are_checked(
     assert requests == [device.certificate.serial_number]
     assert entry["ocsp"] == expected
     assert reason in entry["reason"]
+
+
+GOOD, GONE, UNKNOWN = ocsp.OCSPCertStatus.GOOD, ocsp.OCSPCertStatus.REVOKED, ocsp.OCSPCertStatus.UNKNOWN
+REVOKED_NOW = (GONE, {"start": NOW - timedelta(hours=2), "end": NOW + timedelta(hours=6)})
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "hours", "expected"),
+    [
+        (REVOKED_NOW, (GOOD, {"start": NOW - DAY}), 1, "revoked"),  # from before the revocation
+        (REVOKED_NOW, (GOOD, {"start": NOW - DAY}), 12, "revoked"),  # which holds longer than the revocation's answer
+        (REVOKED_NOW, (GOOD, {"start": NOW - timedelta(hours=2)}), 1, "revoked"),
+        (REVOKED_NOW, (UNKNOWN, {"start": NOW - DAY}), 1, "revoked"),
+        (REVOKED_NOW, None, 12, "revoked"),  # whoever is on the way answers nothing
+        (REVOKED_NOW, (GOOD, {"start": NOW - timedelta(hours=1)}), 1, "good"),  # a hold was lifted
+        ((UNKNOWN, REVOKED_NOW[1]), (GOOD, {"start": NOW - DAY}), 1, "unknown"),
+        ((UNKNOWN, REVOKED_NOW[1]), (GOOD, {"start": NOW - DAY}), 12, "good"),  # the newer one is out of date
+        ((GOOD, REVOKED_NOW[1]), None, 1, "notchecked"),
+    ],
+)
+@pytest.mark.parametrize("is_another_process", [False, True])
+def test_an_older_ocsp_response_undoes_no_newer_one(
+    tmp_path: Path,
+    first: tuple[ocsp.OCSPCertStatus, dict[str, Any]],
+    second: tuple[ocsp.OCSPCertStatus, dict[str, Any]] | None,
+    hours: int,
+    expected: str,
+    is_another_process: bool,
+) -> None:
+    served: list[Any] = [first, second]
+    now = [NOW.timestamp()]
+
+    def respond(_body: bytes) -> bytes:
+        given = served.pop(0)
+        return b"nonsense" if given is None else _responder(given[0], device, ROOT.own, **given[1])
+
+    with serve(respond) as url:
+        device = ROOT.issue("edge-1", responder=url)
+        (tmp_path / "certs").mkdir()
+        (tmp_path / "certs/edge.pem").write_bytes(device.pem)
+        (tmp_path / "store.pem").write_bytes(ROOT.pem)
+        options = CertificateOptions([Path("/certs")], trust_store=Path("/store.pem"), ocsp=True, ocsp_networks=HERE)
+        collector = CertificateCollector(options, clock=lambda: now[0])
+        collector(System(tmp_path))
+        if is_another_process:
+            state = json.loads(json.dumps(collector.state()))
+            collector = CertificateCollector(options, clock=lambda: now[0])
+            collector.restore(state)
+        now[0] += hours * 3600
+        (entry,) = collector(System(tmp_path))["entries"]
+    assert served == []
+    assert entry["ocsp"] == expected
 
 
 def test_invalid_ocsp_responses_are_not_used(tmp_path: Path) -> None:
