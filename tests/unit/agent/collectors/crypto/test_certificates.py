@@ -1,13 +1,7 @@
-"""Certificates, generated with one defect each; chains, revocation lists and OCSP."""
+"""Certificates, generated with one defect each; chains and revocation lists."""
 
 import base64
-import json
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import timedelta
-from http.server import BaseHTTPRequestHandler, HTTPServer
-from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +9,6 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
-from cryptography.x509 import ocsp
-from cryptography.x509.oid import ExtendedKeyUsageOID
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -26,6 +18,7 @@ from device_agent.errors import FactsUnavailableError, NotApplicableError
 from device_agent.host.system import System
 from tests.support.pki import DAY, NOW, Authority, IssuedCertificate, key_pem
 from tests.support.root_folder import gap_texts
+from tests.support.single_answer import serve
 from tests.support.unprivileged import unprivileged
 
 ROOT, OTHER = Authority("root"), Authority("elsewhere")
@@ -167,38 +160,6 @@ def test_a_partial_revocation_list_does_not_clear_a_certificate(tmp_path: Path) 
     assert "only a part" in entry["reason"]
 
 
-@contextmanager
-def serve(response: Any, status: int = 200) -> Iterator[str]:
-    """A web server that answers each request with `response` of its body."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self._answer(b"")
-
-        def do_POST(self) -> None:
-            self._answer(self.rfile.read(int(self.headers["Content-Length"])))
-
-        def _answer(self, body: bytes) -> None:
-            content = response(body)
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(content)))
-            self.send_header("Location", "/elsewhere")
-            self.end_headers()
-            self.wfile.write(content)
-
-        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 -- the name of the parameter in the base class
-            return
-
-    with HTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}/"
-        finally:
-            server.shutdown()
-            thread.join()
-
-
 def test_a_downloaded_revocation_list_is_cached_for_an_hour_and_kept_when_the_server_fails(tmp_path: Path) -> None:
     requests: list[bytes] = []
     now = [NOW.timestamp()]
@@ -233,135 +194,6 @@ def test_an_http_error_is_reported_as_a_problem(tmp_path: Path, status: int) -> 
         section = collect(tmp_path, crl_urls=[url])
     assert gap_texts(section) == [f"crl: the server answered {status} ({url})"]
     assert section["entries"][0]["revoked"] == "notchecked"
-
-
-def _responder(
-    status: ocsp.OCSPCertStatus, subject: IssuedCertificate, signer: IssuedCertificate, **options: Any
-) -> bytes:
-    is_revoked = status is ocsp.OCSPCertStatus.REVOKED
-    builder = ocsp.OCSPResponseBuilder().add_response(
-        subject.certificate,
-        ROOT.own.certificate,
-        hashes.SHA1(),
-        status,
-        options.get("start", NOW - DAY),
-        options.get("end", NOW + DAY),
-        NOW - DAY if is_revoked else None,
-        None,
-    )
-    builder = builder.responder_id(ocsp.OCSPResponderEncoding.HASH, signer.certificate)
-    if "certificates" in options:
-        builder = builder.certificates(options["certificates"])
-    return builder.sign(signer.key, hashes.SHA256()).public_bytes(serialization.Encoding.DER)
-
-
-HERE = (ip_network("127.0.0.0/8"),)
-DELEGATE = ROOT.issue("responder", usage=ExtendedKeyUsageOID.OCSP_SIGNING)
-NO_DELEGATE = ROOT.issue("responder", usage=ExtendedKeyUsageOID.SERVER_AUTH)
-
-
-@pytest.mark.parametrize(
-    ("status", "signer", "options", "expected", "reason"),
-    [
-        (ocsp.OCSPCertStatus.GOOD, ROOT.own, {}, "good", ""),
-        (ocsp.OCSPCertStatus.REVOKED, ROOT.own, {}, "revoked", ""),
-        (ocsp.OCSPCertStatus.UNKNOWN, ROOT.own, {}, "unknown", ""),
-        (ocsp.OCSPCertStatus.GOOD, DELEGATE, {"certificates": [DELEGATE.certificate]}, "good", ""),
-        (
-            ocsp.OCSPCertStatus.GOOD, NO_DELEGATE, {"certificates": [NO_DELEGATE.certificate]},
-            "notchecked", "no valid signature",
-        ),
-        (ocsp.OCSPCertStatus.GOOD, OTHER.own, {}, "notchecked", "no valid signature"),
-        (ocsp.OCSPCertStatus.GOOD, ROOT.own, {"end": NOW - timedelta(hours=1)}, "notchecked", "out of date"),
-        (ocsp.OCSPCertStatus.GOOD, ROOT.own, {"end": None}, "good", ""),
-        (ocsp.OCSPCertStatus.GOOD, ROOT.own, {"start": NOW - 8 * DAY, "end": None}, "notchecked", "out of date"),
-    ],
-)  # fmt: skip
-def test_ocsp_responses_are_checked(
-    tmp_path: Path,
-    status: ocsp.OCSPCertStatus,
-    signer: IssuedCertificate,
-    options: dict[str, Any],
-    expected: str,
-    reason: str,
-) -> None:
-    requests: list[int] = []
-
-    def respond(body: bytes) -> bytes:
-        requests.append(ocsp.load_der_ocsp_request(body).serial_number)
-        return _responder(status, device, signer, **options)
-
-    with serve(respond) as url:
-        device = ROOT.issue("edge-1", responder=url)
-        assert collect_one(tmp_path, device.pem)["ocsp"] == "notchecked"
-        assert requests == [], "requested although disabled"
-        entry = collect_one(tmp_path, device.pem, ocsp=True, ocsp_networks=HERE)
-    assert requests == [device.certificate.serial_number]
-    assert entry["ocsp"] == expected
-    assert reason in entry["reason"]
-
-
-GOOD, GONE, UNKNOWN = ocsp.OCSPCertStatus.GOOD, ocsp.OCSPCertStatus.REVOKED, ocsp.OCSPCertStatus.UNKNOWN
-REVOKED_NOW = (GONE, {"start": NOW - timedelta(hours=2), "end": NOW + timedelta(hours=6)})
-
-
-@pytest.mark.parametrize(
-    ("first", "second", "hours", "expected"),
-    [
-        (REVOKED_NOW, (GOOD, {"start": NOW - DAY}), 1, "revoked"),  # from before the revocation
-        (REVOKED_NOW, (GOOD, {"start": NOW - DAY}), 12, "revoked"),  # which holds longer than the revocation's answer
-        (REVOKED_NOW, (GOOD, {"start": NOW - timedelta(hours=2)}), 1, "revoked"),
-        (REVOKED_NOW, (UNKNOWN, {"start": NOW - DAY}), 1, "revoked"),
-        (REVOKED_NOW, None, 12, "revoked"),  # whoever is on the way answers nothing
-        (REVOKED_NOW, (GOOD, {"start": NOW - timedelta(hours=1)}), 1, "good"),  # a hold was lifted
-        ((UNKNOWN, REVOKED_NOW[1]), (GOOD, {"start": NOW - DAY}), 1, "unknown"),
-        ((UNKNOWN, REVOKED_NOW[1]), (GOOD, {"start": NOW - DAY}), 12, "good"),  # the newer one is out of date
-        ((GOOD, REVOKED_NOW[1]), None, 1, "notchecked"),
-    ],
-)
-@pytest.mark.parametrize("is_another_process", [False, True])
-def test_an_older_ocsp_response_undoes_no_newer_one(
-    tmp_path: Path,
-    first: tuple[ocsp.OCSPCertStatus, dict[str, Any]],
-    second: tuple[ocsp.OCSPCertStatus, dict[str, Any]] | None,
-    hours: int,
-    expected: str,
-    is_another_process: bool,
-) -> None:
-    served: list[Any] = [first, second]
-    now = [NOW.timestamp()]
-
-    def respond(_body: bytes) -> bytes:
-        given = served.pop(0)
-        return b"nonsense" if given is None else _responder(given[0], device, ROOT.own, **given[1])
-
-    with serve(respond) as url:
-        device = ROOT.issue("edge-1", responder=url)
-        (tmp_path / "certs").mkdir()
-        (tmp_path / "certs/edge.pem").write_bytes(device.pem)
-        (tmp_path / "store.pem").write_bytes(ROOT.pem)
-        options = CertificateOptions([Path("/certs")], trust_store=Path("/store.pem"), ocsp=True, ocsp_networks=HERE)
-        collector = CertificateCollector(options, clock=lambda: now[0])
-        collector(System(tmp_path))
-        if is_another_process:
-            state = json.loads(json.dumps(collector.state()))
-            collector = CertificateCollector(options, clock=lambda: now[0])
-            collector.restore(state)
-        now[0] += hours * 3600
-        (entry,) = collector(System(tmp_path))["entries"]
-    assert served == []
-    assert entry["ocsp"] == expected
-
-
-def test_invalid_ocsp_responses_are_not_used(tmp_path: Path) -> None:
-    with serve(lambda _body: b"nonsense") as url:
-        device = ROOT.issue("edge-1", responder=url)
-        assert "cannot be read" in collect_one(tmp_path, device.pem, ocsp=True, ocsp_networks=HERE)["reason"]
-    assert "no answer" in collect_one(tmp_path, device.pem, ocsp=True, ocsp_networks=HERE)["reason"]
-    with serve(lambda _body: _responder(ocsp.OCSPCertStatus.GOOD, DEVICE, ROOT.own)) as url:
-        device = ROOT.issue("edge-1", responder=url)
-        assert "another certificate" in collect_one(tmp_path, device.pem, ocsp=True, ocsp_networks=HERE)["reason"]
-    assert "names no OCSP responder" in collect_one(tmp_path, DEVICE.pem, ocsp=True, ocsp_networks=HERE)["reason"]
 
 
 def test_unreadable_certificates_are_reported_as_problems(tmp_path: Path) -> None:
