@@ -80,7 +80,7 @@ async def audit_head(store: StoreDep) -> AuditHeadView:
     return AuditHeadView.of(await store.audit_head())
 
 
-@router.get("/verify", dependencies=[scope("admin")])
+@router.get("/verify", dependencies=[scope("audit")])
 async def verify_audit(
     store: StoreDep,
     head: Annotated[str | None, Query(pattern=r"^[0-9]{1,15}:[0-9a-f]{64}$", description="a head noted before")] = None,

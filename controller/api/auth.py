@@ -1,9 +1,8 @@
-"""Authentication and authorisation: bearer tokens with scopes and an expiry; the store has only their SHA-256.
+"""Authentication and authorisation: bearer tokens, or the session of a person who signed in; never both at once.
 
-Every route declares its `scope`, or `public` when it needs no token; a test checks all routes.
+Every route declares its `scope`, or `public` when it needs no credential; a test checks all routes.
 """
 
-import hashlib
 import hmac
 import secrets
 from collections import OrderedDict
@@ -14,9 +13,19 @@ from fastapi import Depends, Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.types import Scope as HttpScope
 
-from controller.api.context import FleetDep, StoreDep
+from controller.api.context import Services, ServicesDep
 from controller.api.errors import ApiError
 from controller.api.refusal_audit import RefusalAudit
+from controller.api.session_cookie import (
+    CSRF_HEADER,
+    SAFE_METHODS,
+    check_csrf,
+    check_same_origin,
+    has_cookie,
+    secret_of,
+)
+from controller.domain.accounts.caller import Caller, Credential
+from controller.domain.accounts.secret_text import digest_of
 from controller.domain.audit_kinds import AuditKind
 from controller.domain.client_address import counted_as
 from controller.domain.principal import Principal
@@ -37,11 +46,6 @@ _scheme = HTTPBearer(auto_error=False, description="A token made by `cordon init
 def new_token() -> str:
     """Returns a new token, of which only `digest_of` is stored."""
     return TOKEN_PREFIX + secrets.token_urlsafe(TOKEN_BYTES)
-
-
-def digest_of(token: str) -> str:
-    """Returns the SHA-256 in hex. A slow hash adds nothing to 256 random bits."""
-    return hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 class FailedAttempts:
@@ -73,70 +77,127 @@ def match(presented: str, tokens: "list[ApiToken]") -> ApiToken | None:
     return found
 
 
-async def bearer(
-    request: Request,
-    fleet: FleetDep,
-    store: StoreDep,
-    credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_scheme)],
-) -> ApiToken:
-    """Returns the presented token, if it is stored and has not expired.
+async def identify(request: Request, services: Services) -> Caller | None:
+    """Returns who sends a request, by its token or the cookie of its session; None if it presents neither.
 
-    A valid token is accepted even if its address is over the limit of failures: 256 random bits cannot be guessed, so
-    the limit only bounds the cost of attempts.
+    A session that changes something has to come from a page of this origin; whether it also has the session's token is
+    for the route to check (`check_csrf`), which knows where that is. A valid token is accepted even if its address is
+    over the limit of failures: 256 random bits cannot be guessed, so the limit only bounds the cost of attempts.
 
     Raises:
-        ApiError: 401 without a valid token, 429 after too many attempts.
+        ApiError: 400 with both, 401 with one that is not valid, 403 from another origin, 429 after too many attempts.
     """
-    checked = getattr(request.state, "token", None)
-    if isinstance(checked, ApiToken):
+    checked = getattr(request.state, "caller", None)
+    if isinstance(checked, Caller):
         return checked
-    found = None
-    if credentials is not None and len(credentials.credentials) <= MAX_TOKEN:
-        found = match(credentials.credentials, list(await store.tokens()))
-        if found is not None and not found.is_over(fleet.clock.now()):
-            request.state.token = found
-            return found
-    raise await _refusal(request, found, presented=credentials is not None)
+    header = request.headers.get("authorization")
+    if header is not None and has_cookie(request):
+        raise ApiError(400, "two_credentials", "send a token or the cookie of a session, not both")
+    if has_cookie(request):
+        caller = await services.accounts.authentication.of_session(secret_of(request))
+        if caller is None:
+            raise await _refusal(request, "unknown session")
+        if request.method not in SAFE_METHODS:
+            check_same_origin(request)
+    elif header is not None:
+        caller = await _of_header(request, services, header)
+    else:
+        return None
+    request.state.caller = caller
+    return caller
+
+
+async def _of_header(request: Request, services: Services, header: str) -> Caller:
+    found = await _stored(services, header)
+    if found is None:
+        raise await _refusal(request, "unknown token")
+    if found.is_over(services.fleet.clock.now()):
+        raise await _refusal(request, "expired token", found)
+    caller = await services.accounts.authentication.of_token(found, peer_of(request))
+    if caller is None:
+        raise await _refusal(request, "token of a disabled account", found)
+    return caller
+
+
+async def _stored(services: Services, header: str) -> ApiToken | None:
+    kind, _, secret = header.partition(" ")
+    if kind.lower() != "bearer" or not 0 < len(secret) <= MAX_TOKEN:
+        return None
+    return match(secret, list(await services.store.tokens()))
 
 
 async def presented_scopes(scope: HttpScope) -> frozenset[Scope] | None:
-    """Returns the scopes of the valid token of a request, from its headers alone; None without one."""
+    """Returns the scopes of the valid token or session of a request, from its headers alone; None without one."""
     request = Request(scope)
-    kind, _, secret = request.headers.get("authorization", "").partition(" ")
-    if kind.lower() != "bearer" or not 0 < len(secret) <= MAX_TOKEN:
-        return None
-    services = request.app.state.services
+    services: Services = request.app.state.services
+    header = request.headers.get("authorization")
+    if (header is None) is not has_cookie(request):
+        return None  # nothing, or both
     try:
-        found = match(secret, list(await services.store.tokens()))
+        if header is None:
+            caller = await services.accounts.authentication.of_session(secret_of(request))
+        else:
+            token = await _stored(services, header)
+            if token is None or token.is_over(services.fleet.clock.now()):
+                return None
+            caller = await services.accounts.authentication.of_token(token, peer_of(request))
+            request.state.caller = caller
     except StoreError:
         return None  # the route tells it
-    if found is None or found.is_over(services.fleet.clock.now()):
-        return None
-    request.state.token = found
-    return frozenset(found.scopes)
+    return None if caller is None else caller.scopes
 
 
-async def presented_token(
+async def presented_caller(
     request: Request,
-    fleet: FleetDep,
-    store: StoreDep,
-    credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_scheme)],
-) -> ApiToken | None:
-    """Returns the token of a public route's caller who presents one; a wrong one is refused as everywhere.
+    services: ServicesDep,
+    _credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_scheme)],
+) -> Caller | None:
+    """Returns the caller of a public route, if a credential is presented; a wrong one is refused as everywhere.
 
     Raises:
-        ApiError: as `bearer`.
+        ApiError: as `identify`, and 403 without the session's token where something is changed.
     """
-    return None if credentials is None else await bearer(request, fleet, store, credentials)
+    caller = await identify(request, services)
+    if caller is not None and caller.credential is Credential.SESSION and request.method not in SAFE_METHODS:
+        check_csrf(secret_of(request), request.headers.get(CSRF_HEADER, ""))
+    return caller
 
 
-PresentedTokenDep = Annotated[ApiToken | None, Depends(presented_token)]
+PresentedCallerDep = Annotated[Caller | None, Depends(presented_caller)]
 
 
-async def _refusal(request: Request, expired: ApiToken | None, *, presented: bool) -> ApiError:
+async def authenticated(request: Request, caller: PresentedCallerDep) -> Caller:
+    """Returns who calls.
+
+    Raises:
+        ApiError: as `presented_caller`, and 401 without a credential.
+    """
+    if caller is None:
+        raise await _refusal(request, "no token")
+    return caller
+
+
+RequestCallerDep = Annotated[Caller, Depends(authenticated)]
+
+
+def peer_of(request: Request) -> str:
+    """The address that a request came from."""
+    return request.client.host if request.client else ""
+
+
+_ANSWERS: Final = {
+    "no token": ("token_missing", "this needs a token: send the header 'Authorization: Bearer cordon_...'"),
+    "unknown token": ("token_invalid", "this token is not known here, or was revoked"),
+    "unknown session": ("session_over", "this session has ended: sign in again"),
+    "expired token": ("token_expired", "the token {} has expired: create another with `cordon token create`"),
+    "token of a disabled account": ("account_disabled", "the account of the token {} is disabled"),
+}
+
+
+async def _refusal(request: Request, reason: str, token: ApiToken | None = None) -> ApiError:
     failures = request.app.state.failures
     assert isinstance(failures, FailedAttempts)
-    peer = request.client.host if request.client else ""
+    peer = peer_of(request)
     wait = failures.record(peer)
     refusals = _refusals(request)
     if wait:
@@ -146,15 +207,10 @@ async def _refusal(request: Request, expired: ApiToken | None, *, presented: boo
         headers = {"Retry-After": str(int(wait) + 1)}
         text = "too many requests without a valid token: wait a minute"
         return ApiError(429, "too_many_attempts", text, headers)
-    if expired is not None:
-        await refusals.record(AuditKind.API_ACCESS_REFUSED, peer, "expired token", actor=f"operator:{expired.name}")
-        text = f"the token {expired.name} has expired: create another with `cordon token create`"
-        return ApiError(401, "token_expired", text, _CHALLENGE)
-    await refusals.record(AuditKind.API_ACCESS_REFUSED, peer, "unknown token" if presented else "no token")
-    if not presented:
-        text = "this needs a token: send the header 'Authorization: Bearer cordon_...'"
-        return ApiError(401, "token_missing", text, _CHALLENGE)
-    return ApiError(401, "token_invalid", "this token is not known here, or was revoked", _CHALLENGE)
+    actor = "unknown" if token is None else f"operator:{token.name}"
+    await refusals.record(AuditKind.API_ACCESS_REFUSED, peer, reason, actor=actor)
+    code, text = _ANSWERS[reason]
+    return ApiError(401, code, text.format("" if token is None else token.name), _CHALLENGE)
 
 
 def _refusals(request: Request) -> RefusalAudit:
@@ -163,45 +219,62 @@ def _refusals(request: Request) -> RefusalAudit:
     return refusals
 
 
-TokenDep = Annotated[ApiToken, Depends(bearer)]
-
-
-def caller(token: TokenDep) -> str:
-    """Returns the actor for audit entries, `operator:<token name>`."""
-    return f"operator:{token.name}"
+def caller(who: RequestCallerDep) -> str:
+    """Returns the actor for audit entries, `operator:<token name>` or `person:<account name>`."""
+    return who.actor
 
 
 CallerDep = Annotated[str, Depends(caller)]
 
 
-def principal(token: TokenDep) -> Principal:
+def principal(who: RequestCallerDep) -> Principal:
     """Returns who calls, for decisions that need two persons."""
-    return token.principal
+    return who.principal
 
 
 PrincipalDep = Annotated[Principal, Depends(principal)]
 
 
 class RequiresScope:
-    """Checks that a token has a scope."""
+    """Checks that the caller has a scope; with `session_only` a token does not do, whatever its scopes."""
 
-    def __init__(self, wanted: Scope) -> None:
+    def __init__(self, wanted: Scope, *, session_only: bool = False) -> None:
         self.scope = wanted
+        self.session_only = session_only
 
-    async def __call__(self, request: Request, token: TokenDep) -> None:
-        """Checks the token of the request.
+    async def __call__(self, request: Request, who: RequestCallerDep) -> None:
+        """Checks the caller of the request.
 
         Raises:
-            ApiError: 403, the token lacks the scope.
+            ApiError: 403, the caller lacks the scope, or is no session where only a session may act.
         """
-        if self.scope in token.scopes:
+        if self.session_only:
+            require_session(who)
+        if self.scope in who.scopes:
             return
         reason = f"{request.method} {request.scope['route'].path} needs {self.scope.value}"
-        peer = request.client.host if request.client else ""
-        await _refusals(request).record(AuditKind.API_ACCESS_REFUSED, peer, reason, actor=f"operator:{token.name}")
-        held = ", ".join(token.scopes) or "nothing"
-        text = f"this needs a token with the scope {self.scope.value}; {token.name} has {held}"
+        await _refusals(request).record(AuditKind.API_ACCESS_REFUSED, peer_of(request), reason, actor=who.actor)
+        held = ", ".join(who.shown_scopes) or "nothing"
+        what = "token" if who.credential is Credential.TOKEN else "role"
+        text = f"this needs a {what} with the scope {self.scope.value}; {who.principal.name} has {held}"
         raise ApiError(403, "scope_missing", text)
+
+
+class RequiresSession:
+    """Checks that a person calls who has signed in; which scopes they have does not matter."""
+
+    def __call__(self, who: RequestCallerDep) -> None:
+        require_session(who)
+
+
+def require_session(who: Caller) -> None:
+    """Refuses tokens: one that was stolen must not make itself an account, a factor or a session.
+
+    Raises:
+        ApiError: 403, the caller has a token.
+    """
+    if who.credential is not Credential.SESSION:
+        raise ApiError(403, "session_only", "no token does this: sign in, or use `cordon account` on the machine")
 
 
 class PublicRoute:
@@ -214,12 +287,17 @@ class PublicRoute:
         pass
 
 
-def scope(wanted: str) -> Any:
+def scope(wanted: str, *, session_only: bool = False) -> Any:
     """Requires a scope: `dependencies=[scope("contain")]` of a route."""
     needed = Scope(wanted)
-    return Security(RequiresScope(needed), scopes=[needed.value])
+    return Security(RequiresScope(needed, session_only=session_only), scopes=[needed.value])
+
+
+def session() -> Any:
+    """Requires a session, for what people do about themselves: `dependencies=[session()]` of a route."""
+    return Depends(RequiresSession())
 
 
 def public(why: str) -> Any:
-    """Marks a route without a token: `dependencies=[public("reason")]`."""
+    """Marks a route without a credential: `dependencies=[public("reason")]`."""
     return Depends(PublicRoute(why))

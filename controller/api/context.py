@@ -14,6 +14,7 @@ from controller.ports.inspection import BrokerInspector
 from controller.ports.messages import Messages
 from controller.ports.store import Store
 from controller.ports.updates import UpdateRepository
+from controller.service.accounts.services import AccountServices
 from controller.service.broker.access_operations import AccessOperations
 from controller.service.broker.audit import BrokerAuditor
 from controller.service.broker.setup import SetupOperations
@@ -125,6 +126,7 @@ class Services:
     waiters: Waiters
     identity: IdentityServices | None
     own_certificates: OwnCertificates
+    accounts: AccountServices
 
 
 async def services_of(request: Request) -> Services:
@@ -185,6 +187,10 @@ async def _identity(services: ServicesDep) -> IdentityServices | None:
     return services.identity
 
 
+async def _accounts(services: ServicesDep) -> AccountServices:
+    return services.accounts
+
+
 SettingsDep = Annotated[Settings, Depends(_settings)]
 FleetDep = Annotated[FleetState, Depends(_fleet)]
 StoreDep = Annotated[Store, Depends(_store)]
@@ -196,6 +202,7 @@ WaitersDep = Annotated[Waiters, Depends(_waiters)]
 SigningDep = Annotated[ReportSigningServices, Depends(_signing)]
 MessagesDep = Annotated[Messages, Depends(_messages)]
 OwnCertificatesDep = Annotated[OwnCertificates, Depends(_own_certificates)]
+AccountsDep = Annotated[AccountServices, Depends(_accounts)]
 IdentityDep = Annotated[IdentityServices | None, Depends(_identity)]
 
 

@@ -101,8 +101,8 @@ def _problem(error: Mapping[str, Any]) -> str:
 
 
 def detail_for(request: Request, text: str) -> str:
-    """Returns a text that may name addresses and paths, only to callers with a valid token."""
-    return text if getattr(request.state, "token", None) is not None else "only operators are told why"
+    """Returns a text that may name addresses and paths, only to callers with a valid token or session."""
+    return text if getattr(request.state, "caller", None) is not None else "only operators are told why"
 
 
 async def _controller_error(request: Request, error: Exception) -> JSONResponse:

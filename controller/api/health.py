@@ -4,7 +4,7 @@ from typing import Final, Literal
 
 from fastapi import APIRouter, Response
 
-from controller.api.auth import PresentedTokenDep, public
+from controller.api.auth import PresentedCallerDep, public
 from controller.api.context import Services, ServicesDep
 from controller.api.fields import View
 from controller.domain.scopes import Scope
@@ -22,7 +22,7 @@ class LivenessView(View):
 class ReadinessView(View):
     """`reasons`: why it is not ready; `warnings`: what is wrong although it may be ready.
 
-    Both name addresses and paths, so only a token with the scope `read` gets them.
+    Both name addresses and paths, so only callers with the scope `read` get them.
     """
 
     ready: bool
@@ -66,10 +66,10 @@ async def healthz() -> LivenessView:
 
 
 @router.get("/readyz", responses={503: {"model": ReadinessView, "description": "not ready"}})
-async def readyz(services: ServicesDep, response: Response, token: PresentedTokenDep) -> ReadinessView:
+async def readyz(services: ServicesDep, response: Response, caller: PresentedCallerDep) -> ReadinessView:
     """Ready: MQTT is connected, the store is writable, the broker was read recently, policies are loaded."""
     reasons = not_ready_reasons(services, services.fleet.clock.now())
     response.status_code = 503 if reasons else 200
-    if token is None or Scope.READ not in token.scopes:
+    if caller is None or Scope.READ not in caller.scopes:
         return ReadinessView(ready=not reasons, reasons=(), warnings=())
     return ReadinessView(ready=not reasons, reasons=reasons, warnings=warnings(services))

@@ -52,7 +52,7 @@ class RequestShare:
         try:
             await self._app(scope, receive, send)
         finally:
-            if scope.get("state", {}).get("token") is not None and address in self._paid_until:
+            if scope.get("state", {}).get("caller") is not None and address in self._paid_until:
                 self._paid_until[address] -= (1.0 - WITH_TOKEN) / PER_SECOND
 
     def _reserve(self, address: str) -> float:

@@ -1,19 +1,22 @@
 """API tokens: create, list, revoke."""
 
+from collections.abc import Mapping
 from typing import Annotated, Final
 
 from fastapi import APIRouter, Depends, Path
 from pydantic import Field
 
-from controller.api.auth import CallerDep, TokenDep, digest_of, new_token, scope
-from controller.api.context import ContainmentDep, FleetDep, StoreDep, writable
+from controller.api.auth import CallerDep, RequestCallerDep, new_token, scope
+from controller.api.context import AccountsDep, ContainmentDep, FleetDep, StoreDep, writable
 from controller.api.errors import ApiError, problems
 from controller.api.fields import Body, DurationText, OptionalTimestamp, TokenName, UtcTimestamp, View
+from controller.domain.accounts.secret_text import digest_of
 from controller.domain.audit_kinds import AuditKind
 from controller.domain.effects import AuditEntry
-from controller.domain.principal import MAX_GENERATIONS
+from controller.domain.principal import MakingRecord
 from controller.domain.scopes import ALL, Scope, ordered, scopes_exceeding
 from controller.ports.store import ApiToken, TokenChange
+from controller.service.accounts.services import AccountServices
 from controller.service.unit_of_work import UnitOfWork
 from schemas.durations import parse_duration
 
@@ -38,6 +41,9 @@ class ApiTokenView(View):
     expires_at: OptionalTimestamp
     expired: bool
     made_by: str
+    owner: Annotated[str, Field(description="login name of its account; empty: no owner")]
+    last_used_at: OptionalTimestamp
+    last_peer: str
 
 
 class ApiTokenList(View):
@@ -50,8 +56,22 @@ class CreatedApiToken(ApiTokenView):
     token: str
 
 
-def _audit(kind: AuditKind, actor: str, token: ApiToken, now: float) -> UnitOfWork:
-    detail: dict[str, object] = {"name": token.name, "scopes": list(token.scopes), "expires_at": token.expires_at}
+def _view(token: ApiToken, names: Mapping[str, str], now: float) -> dict[str, object]:
+    return {
+        "expired": token.is_over(now),
+        "made_by": _made_by(token),
+        "owner": names.get(token.owner, ""),
+        "last_used_at": token.last_used_at or None,
+    }
+
+
+def _audit(kind: AuditKind, actor: str, token: ApiToken, owner: str, now: float) -> UnitOfWork:
+    detail: dict[str, object] = {
+        "name": token.name,
+        "scopes": list(token.scopes),
+        "expires_at": token.expires_at,
+        "owner": owner,
+    }
     return UnitOfWork(audit=[(now, AuditEntry(kind, "", actor, "", detail))])
 
 
@@ -60,49 +80,53 @@ def _made_by(token: ApiToken) -> str:
 
 
 @router.get("", dependencies=[scope("admin")])
-async def list_tokens(fleet: FleetDep, store: StoreDep) -> ApiTokenList:
+async def list_tokens(fleet: FleetDep, store: StoreDep, accounts: AccountsDep) -> ApiTokenList:
     """Lists tokens by name, without their secrets."""
-    now = fleet.clock.now()
+    now, names = fleet.clock.now(), await _names(accounts)
     tokens = sorted(await store.tokens(), key=lambda one: one.name)
-    views = (ApiTokenView.of(one, expired=one.is_over(now), made_by=_made_by(one)) for one in tokens)
-    return ApiTokenList(items=tuple(views))
+    return ApiTokenList(items=tuple(ApiTokenView.of(one, **_view(one, names, now)) for one in tokens))
 
 
 @router.post("", status_code=201, dependencies=[scope("admin"), Depends(writable)], responses=problems(409))
 async def create_token(
-    fleet: FleetDep, store: StoreDep, caller: CallerDep, held: TokenDep, body: NewApiToken
+    fleet: FleetDep, store: StoreDep, accounts: AccountsDep, who: RequestCallerDep, body: NewApiToken
 ) -> CreatedApiToken:
-    """Creates a token, with scopes that the caller's token has."""
-    excess = scopes_exceeding(body.scopes, held.scopes)
+    """Creates a token of the caller's account, with scopes that the caller has."""
+    excess = scopes_exceeding(body.scopes, who.scopes)
     if excess:
-        text = f"{held.name} lacks the scope {', '.join(excess)}, so it cannot give it to another token"
+        text = f"{who.principal.name} lacks the scope {', '.join(excess)}, so it cannot give it to another token"
         raise ApiError(403, "scope_missing", text)
-    secret, now = new_token(), fleet.clock.now()
+    secret, now, names = new_token(), fleet.clock.now(), await _names(accounts)
     end = None if body.duration is None else now + parse_duration(body.duration)
-    makers = held.principal.makers_of_new(now)
-    if len(makers) > MAX_GENERATIONS:
-        text = f"{MAX_GENERATIONS} tokens were made one by another within a day: make it with an older token"
-        raise ApiError(409, "too_many_tokens", text)
-    token = ApiToken(body.name, digest_of(secret), now, ordered(body.scopes), end, makers)
-    batch = _audit(AuditKind.TOKEN_CREATED, caller, token, now)
+    maker = MakingRecord(who.principal.standing, who.principal.name, now)
+    token = ApiToken(body.name, digest_of(secret), now, ordered(body.scopes), end, (maker,), who.account_id)
+    batch = _audit(AuditKind.TOKEN_CREATED, who.actor, token, names.get(token.owner, ""), now)
     _check(await store.add_token(token, MAX_TOKENS, batch.to_writes()), token)
     fleet.publish_committed(batch)
-    return CreatedApiToken.of(token, expired=token.is_over(now), made_by=_made_by(token), token=secret)
+    return CreatedApiToken.of(token, **_view(token, names, now), token=secret)
 
 
 @router.delete(
     "/{name}", status_code=204, dependencies=[scope("admin"), Depends(writable)], responses=problems(404, 409)
 )
-async def revoke_token(containment: ContainmentDep, store: StoreDep, caller: CallerDep, name: TokenPath) -> None:
+async def revoke_token(
+    containment: ContainmentDep, store: StoreDep, accounts: AccountsDep, caller: CallerDep, name: TokenPath
+) -> None:
     """Revokes a token, and ends its open requests; the last one with the scope admin and no expiry stays."""
     fleet = containment.fleet
     gone = next((one for one in await store.tokens() if one.name == name), None)
     if gone is None:
         raise ApiError(404, "token_unknown", f"there is no token {name}")
-    batch = _audit(AuditKind.TOKEN_REVOKED, caller, gone, fleet.clock.now())
+    owner = (await _names(accounts)).get(gone.owner, "")
+    batch = _audit(AuditKind.TOKEN_REVOKED, caller, gone, owner, fleet.clock.now())
     _check(await store.revoke_token(gone, batch.to_writes()), gone)
     fleet.publish_committed(batch)
     await containment.operators.expire()
+
+
+async def _names(accounts: AccountServices) -> dict[str, str]:
+    """Login names of all accounts by id."""
+    return {one.account_id: one.name for one in await accounts.store.accounts()}
 
 
 def _check(change: TokenChange, token: ApiToken) -> None:
@@ -121,6 +145,9 @@ def _check(change: TokenChange, token: ApiToken) -> None:
             raise ApiError(409, "too_many_tokens", f"there are {MAX_TOKENS} tokens already: revoke one first")
         case TokenChange.MAKER_GONE:
             raise ApiError(401, "token_invalid", "this token is not known here, or was revoked")
+        case TokenChange.NO_OWNER:
+            text = "a token needs an owner: make it with a token or in a session of an account (`cordon account`)"
+            raise ApiError(409, "owner_needed", text)
         case TokenChange.UNKNOWN:
             raise ApiError(404, "token_unknown", f"there is no token {token.name}")
         case TokenChange.LAST:

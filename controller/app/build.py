@@ -14,6 +14,7 @@ from controller.adapters.policies.loader import candidate_policies
 from controller.adapters.sql.rollouts import SqlRolloutStore
 from controller.api.context import ContainmentServices, PolicyServices, RolloutServices, Services
 from controller.api.metrics import ContainmentDurations
+from controller.app.accounts import account_services, authentication
 from controller.app.adapters import Adapters
 from controller.app.broker import access_rules, broker_services
 from controller.app.identity import identity_services, report_signing
@@ -26,6 +27,7 @@ from controller.packs import shipped_knowledge
 from controller.ports.errors import SettingsError
 from controller.ports.log import Log
 from controller.ports.messages import IncomingMessage
+from controller.service.accounts.authentication import Authentication
 from controller.service.audit_log import AuditLogger
 from controller.service.broker.access import AccessRuleManager
 from controller.service.containment.enforcer import Enforcer
@@ -88,7 +90,8 @@ async def build(
     signing = report_signing(settings, adapters, fleet)
     identity = await identity_services(settings, adapters, fleet, signing.keyring.invalidate)
     clones = _clone_monitor(settings, adapters, fleet)
-    containment = await _containment(settings, adapters, core, access)
+    callers = authentication(settings, adapters)
+    containment = await _containment(settings, adapters, core, access, callers)
     engine, trigger = await _rollouts(settings, adapters, fleet, core.observations)
     activation = PolicyActivation(fleet, adapters.store, adapters.load_policies, adapters.log("app"))
     knowledge = await _knowledge(settings, adapters, fleet, activation)
@@ -114,6 +117,7 @@ async def build(
             fleet,
             adapters.log("identity"),
         ),
+        accounts=account_services(adapters, callers, fleet, containment.operators),
     )
     loops = _loops(services, activation, (engine, trigger), clones, adapters.log)
     return Controller(services, activation, core.durations, loops)
@@ -159,7 +163,7 @@ async def _core(
 
 
 async def _containment(
-    settings: Settings, adapters: Adapters, core: _Core, access: AccessRuleManager
+    settings: Settings, adapters: Adapters, core: _Core, access: AccessRuleManager, callers: Authentication
 ) -> ContainmentServices:
     """What decides and carries out, with the charges, requests, waivers and user cases of the store.
 
@@ -175,7 +179,7 @@ async def _containment(
         raise SettingsError(f"guards.protected_if: {e}") from e
     waivers.load(snapshot)
     limits = OperatorLimits(guards.by_hand, guards.by_hand_window, guards.request_expiry)
-    operators = OperatorActions(fleet, limits, log("guards"))
+    operators = OperatorActions(fleet, callers.standing, limits, log("guards"))
     operators.load(snapshot)
     enforcer = Enforcer(
         fleet,

@@ -1,27 +1,19 @@
-"""Tokens that are stored on the controller's machine, beside a running controller or before its start."""
+"""Further people of demonstrations, stored on the controller's machine."""
 
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from controller.api.auth import digest_of, new_token
-from controller.api.tokens import MAX_TOKENS
-from controller.app.offline import open_store
+from controller.app.offline_accounts import new_account_with_token, open_accounts
+from controller.domain.accounts.roles import ADMIN_ROLE, Roles
 from controller.domain.scopes import Scope
-from controller.ports.errors import StoreError
-from controller.ports.store import ApiToken, StoreWrites, TokenChange
+from controller.service.accounts.operations import SETTING_UP
 
 
 async def add_person(path: Path, name: str, scopes: Sequence[Scope]) -> str:
-    """Stores a token that no other token made, so that it counts as a person of its own; returns its secret.
+    """Stores an account that nobody made, so that it counts as a person of its own; returns the secret of its token.
 
     Raises:
-        StoreError: the name is taken, or the store cannot be opened.
+        ControllerError: the name is taken, or the store cannot be opened.
     """
-    secret = new_token()
-    async with open_store(path) as store:
-        token = ApiToken(name, digest_of(secret), time.time(), tuple(scopes))
-        change = await store.add_token(token, MAX_TOKENS, StoreWrites())
-    if change is not TokenChange.DONE:
-        raise StoreError(f"the token {name} cannot be added: {change.value}")
-    return secret
+    async with open_accounts(path, Roles()) as accounts:
+        return await new_account_with_token(accounts, name, ADMIN_ROLE, scopes, SETTING_UP)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:  # imported late: every `cordon --help` would wait for them
 
 DEFAULT_DIRECTORY: Final = Path("/etc/cordon")
 DEFAULT_STORE: Final = Path("/var/lib/cordon/cordon.db")
+FIRST_ACCOUNT: Final = "admin"
 FIRST_TOKEN: Final = "operator"  # noqa: S105 - its name
 _SECRET_VARIABLE: Final = "CORDON_EMQX_SECRET"  # noqa: S105 - the name of a variable
 _EMQX: Final = "EMQX's HTTP API"
@@ -133,10 +134,13 @@ def _init(answers: "InitAnswers", emqx_key: EmqxApiKeyOptions, *, yes: bool) -> 
     public_key = _signing_key(settings.commands.signing_key)
     _policies(settings.policy.paths)
     _emqx_key(settings.emqx.key_file, emqx_key, os.environ)
-    token = _first_token(settings.store.path, answers.directory / TOKEN_FILE)
-    if token is not None:
+    made = _first_account(settings.store.path, answers.directory / TOKEN_FILE)
+    if made is not None:
+        token, code = made
         say("\nYour API token; the store keeps only its SHA-256, so it is shown only now:")
         say(f"  {token}\n")
+        say(f"Your account is {FIRST_ACCOUNT!r}. Its one-time code sets password and second factor within a day:")
+        say(f"  {_address(settings)}/setup?code={code}\n")
     if emqx_key.wanted:
         asyncio.run(_set_broker_up(settings, yes=yes))
     say("\nMake your devices trust this controller: in their agent.toml, under [commands],")
@@ -213,38 +217,54 @@ def _ask(name: str, option: str, *, hidden: bool) -> str:
     return str(typer.prompt(name, hide_input=hidden)).strip()
 
 
-def _first_token(path: Path, token_file: Path) -> str | None:
-    """Creates the first token in the store, because the API requires one; `None` when there are tokens."""
-    from controller.api.auth import new_token
+def _address(settings: "Settings") -> str:
+    """Where a browser on this machine reaches the API; a session needs TLS, or this very name."""
+    from controller.service.settings.base import is_loopback
+
+    api = settings.api
+    scheme = "http" if api.certificate is None else "https"
+    return f"{scheme}://{'localhost' if is_loopback(api.host) else api.host}:{api.port}"
+
+
+def _first_account(path: Path, token_file: Path) -> tuple[str, str] | None:
+    """Creates the first account with a token, because the API requires one; `None` when there are tokens.
+
+    Returns the token and the account's one-time code.
+    """
     from controller.cli.config_files import make_directory, write_new
 
     make_directory(path.parent)
     is_new = not path.exists()
-    token = new_token()
-    if not asyncio.run(_store_first_token(path, token, may_create=not token_file.exists())):
+    made = asyncio.run(_store_first_account(path, may_create=not token_file.exists()))
+    if made is None:
         _report("there", path, "store, with API tokens")
         return None
     _report("made" if is_new else "there", path, "store")
-    write_new(token_file, token + "\n")
+    write_new(token_file, made[0] + "\n")
     _report("made", token_file, f"API token {FIRST_TOKEN!r}, used by every command with --config")
-    return token
+    return made
 
 
-async def _store_first_token(path: Path, token: str, *, may_create: bool) -> bool:
-    """Stores the token unless the store has one; returns whether it did."""
-    from controller.api.auth import digest_of
-    from controller.app.offline import open_store
+async def _store_first_account(path: Path, *, may_create: bool) -> tuple[str, str] | None:
+    """Stores account and token unless the store has tokens; returns the token and the account's one-time code."""
+    from controller.app.offline_accounts import add_token, new_account, new_code, open_accounts
+    from controller.domain.accounts.roles import ADMIN_ROLE, Roles
+    from controller.domain.accounts.secret_text import digest_of
     from controller.domain.scopes import ALL
-    from controller.ports.store import ApiToken
+    from controller.service.accounts.operations import SETTING_UP
 
-    async with open_store(path) as store:
-        if await store.tokens():
-            return False
+    async with open_accounts(path, Roles()) as accounts:
+        if await accounts.tokens.tokens():
+            return None
         if not may_create:
             text = f"{TOKEN_FILE} exists, but the store {path} has no token: move that file away and run this again"
             raise CliError(text)
-        await store.put_token(ApiToken(FIRST_TOKEN, digest_of(token), time.time(), ALL))
-    return True
+        account = await accounts.store.account_named(FIRST_ACCOUNT)  # of a run that was cut off
+        if account is None:
+            account = await accounts.change.create(new_account(FIRST_ACCOUNT, ADMIN_ROLE), SETTING_UP)
+        code = new_code()
+        await accounts.change.give_setup_code(account, digest_of(code), SETTING_UP, time.time())
+        return await add_token(accounts, account, FIRST_TOKEN, ALL), code
 
 
 async def _set_broker_up(settings: "Settings", *, yes: bool) -> None:

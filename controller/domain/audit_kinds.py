@@ -120,6 +120,14 @@ class AuditKind(StrEnum):
     TOKEN_CREATED = "token.created"
     TOKEN_REVOKED = "token.revoked"
 
+    ACCOUNT_CREATED = "account.created"
+    ACCOUNT_ROLE_CHANGED = "account.role_changed"
+    ACCOUNT_PASSWORD_CHANGED = "account.password_changed"
+    ACCOUNT_SETUP_CODE_CREATED = "account.setup_code_created"
+    ACCOUNT_ENABLED = "account.enabled"
+    ACCOUNT_DISABLED = "account.disabled"
+    ACCOUNT_FACTORS_RESET = "account.factors_reset"
+
     API_ACCESS_REFUSED = "api.access_refused"
     API_TOKEN_GUESSING_DETECTED = "api.token_guessing_detected"
 

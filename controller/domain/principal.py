@@ -4,21 +4,33 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-KINSHIP: Final = 86_400.0  # seconds in which a token counts as the person who made it
-MAX_GENERATIONS: Final = 16  # tokens made one by another within `KINSHIP`
+KINSHIP: Final = 86_400.0  # seconds in which an account counts as the person who made it
+MAX_GENERATIONS: Final = 16  # accounts made one by another within `KINSHIP`
+UNOWNED: Final = "unowned"  # the key of all tokens that belong to no account: nobody knows whose they are
 
-
+_ACCOUNT: Final = "account:"
 _OPERATOR: Final = "operator:"
+_PERSON: Final = "person:"
+
+
+def account_key(account_id: str) -> str:
+    """The key of a person who has an account, whatever the credential."""
+    return f"{_ACCOUNT}{account_id}"
+
+
+def person_key(key: str) -> str:
+    """The key of a person for a stored key: before there were accounts, it named a token."""
+    return key if key.startswith(_ACCOUNT) else UNOWNED
 
 
 def is_operator(actor: str) -> bool:
     """Whether an actor, as audit lines name it, is a person and no policy or rollout."""
-    return actor.startswith(_OPERATOR)
+    return actor.startswith((_OPERATOR, _PERSON))
 
 
 @dataclass(frozen=True, slots=True)
 class MakingRecord:
-    """A link to the maker of a credential: its key, its name then, and when (Unix seconds)."""
+    """A link to the maker of a credential or an account: its key, its name then, and when (Unix seconds)."""
 
     key: str
     name: str
@@ -29,29 +41,37 @@ class MakingRecord:
 class Principal:
     """Somebody who acts with a credential.
 
-    `key` is never given to another credential, unlike `name`, which is free again once its credential is revoked.
-    `makers`: who made the credential, who made that one, and so on: the makers stay known after they are revoked.
+    `key`: of the account, or `UNOWNED`; it is never given to another account, unlike `name`, which is that of the
+    token, or of the account in a session. `makers`: who made the account, who made that one, and so on: the makers stay
+    known after they are gone. `credential`: the token (`KEY_DIGITS` of its digest), empty in a session.
     """
 
     key: str
     name: str
     makers: tuple[MakingRecord, ...] = ()
+    credential: str = ""
+    in_session: bool = False
 
     @property
     def actor(self) -> str:
         """As audit lines name it."""
-        return f"{_OPERATOR}{self.name}"
+        return f"{_PERSON if self.in_session else _OPERATOR}{self.name}"
+
+    @property
+    def standing(self) -> str:
+        """What has to be valid still for a request of this principal: its token, or its account."""
+        return self.credential or self.key
 
     def keys_at(self, now: float) -> frozenset[str]:
         """Keys of all who count as this person at `now`: its own, and its makers' while the links are fresh."""
-        return frozenset((self.key, *(maker.key for maker in self._fresh_makers(now))))
+        return frozenset((person_key(self.key), *(person_key(maker.key) for maker in self._fresh_makers(now))))
 
     def is_same_person(self, other: "Principal", now: float) -> bool:
         """Whether the two count as one person: one made the other, or the same one made both, within `KINSHIP`."""
         return not self.keys_at(now).isdisjoint(other.keys_at(now))
 
     def makers_of_new(self, now: float) -> tuple[MakingRecord, ...]:
-        """The `makers` of a credential that this one makes now; links that no longer count are left out."""
+        """The `makers` of an account that this one makes now; links that no longer count are left out."""
         return (MakingRecord(self.key, self.name, now), *self._fresh_makers(now))
 
     def _fresh_makers(self, now: float) -> Iterator[MakingRecord]:

@@ -14,7 +14,8 @@ class Scope(StrEnum):
     POLICY = "policy"  # policies and waivers, limits of automatic containment
     ROLLOUT = "rollout"  # start and control rollouts
     IDENTITY = "identity"  # enrolment tokens, certificates
-    ADMIN = "admin"  # API tokens, keys that sign commands, the broker's settings
+    AUDIT = "audit"  # verify and export the record
+    ADMIN = "admin"  # accounts, API tokens, keys that sign commands, the broker's settings
 
 
 ALL: Final = tuple(Scope)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final, Protocol
 
+from controller.domain.accounts.account import Account
 from controller.domain.audit_chain import ChainHead, ChainVerification
 from controller.domain.audit_kinds import AuditKind
 from controller.domain.containment.users import UserCase
@@ -12,7 +13,7 @@ from controller.domain.device import Device
 from controller.domain.effects import AuditEntry, CommandRecord, Effect
 from controller.domain.guards.approvals import ApprovalRequest
 from controller.domain.guards.waivers import Waiver
-from controller.domain.principal import MakingRecord, Principal
+from controller.domain.principal import UNOWNED, MakingRecord, Principal
 from controller.domain.record_budget import RecordUse
 from controller.domain.scopes import Scope
 from controller.ports.broker import SavedSubscription
@@ -104,23 +105,36 @@ class GuardSnapshot:
 
 @dataclass(frozen=True, slots=True)
 class ApiToken:
-    """An API token, by its digest: the token itself is never stored."""
+    """An API token, by its digest: the token itself is never stored.
+
+    `makers`: who made it and when, by the key of a token (`credential`) or an account. `owner`: the id of the account
+    that it acts for, empty for one from before there were accounts. `last_used_at` is stored once a minute, 0: never.
+    """
 
     name: str
     digest: str  # SHA-256 in hex
     created_at: float
     scopes: tuple[Scope, ...] = ()
     expires_at: float | None = None  # Unix seconds; `None`: never
-    makers: tuple[MakingRecord, ...] = ()  # see `Principal`; none for the token of `cordon init`
+    makers: tuple[MakingRecord, ...] = ()
+    owner: str = ""
+    last_used_at: float = 0.0
+    last_peer: str = ""
 
     def is_over(self, now: float) -> bool:
         """Whether it has expired at `now` (Unix seconds)."""
         return self.expires_at is not None and now >= self.expires_at
 
     @property
-    def principal(self) -> Principal:
-        """Who acts with it; the key is of the digest, which no other token has."""
-        return Principal(self.digest[:KEY_DIGITS], self.name, self.makers)
+    def credential(self) -> str:
+        """Names it among all tokens ever made."""
+        return self.digest[:KEY_DIGITS]
+
+    def principal_of(self, owner: Account | None) -> Principal:
+        """Who acts with it: its owner, or nobody knows who."""
+        if owner is None:
+            return Principal(UNOWNED, self.name, credential=self.credential)
+        return Principal(owner.key, self.name, owner.makers, credential=self.credential)
 
 
 class TokenChange(StrEnum):
@@ -131,6 +145,7 @@ class TokenChange(StrEnum):
     USED = "used"  # by a token that was revoked, and that the audit still names
     TOO_MANY = "too many"
     MAKER_GONE = "maker gone"  # the token that makes it was revoked meanwhile
+    NO_OWNER = "no owner"  # it belongs to no account, or to one that is disabled
     UNKNOWN = "unknown"
     LAST = "last"  # the last one with the scope admin and no expiry
 
@@ -267,7 +282,7 @@ class Store(Protocol):
     async def tokens(self) -> Sequence[ApiToken]: ...
 
     async def add_token(self, token: ApiToken, most: int, writes: StoreWrites) -> TokenChange:
-        """Adds a token beside at most `most` - 1 others, and commits `writes` with it.
+        """Adds a token of an account beside at most `most` - 1 others, and commits `writes` with it.
 
         Checked and written in one transaction, as `revoke_token`: of changes at one moment each sees the one before.
         """

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from controller.api.auth import digest_of
 from controller.api.middleware import MAX_BODY, MAX_KEYS, MAX_PUBLIC_BODY, MAX_PUBLIC_KEYS
+from controller.domain.accounts.secret_text import digest_of
 from controller.domain.scopes import Scope
 from controller.ports.store import ApiToken
 from tests.support.api import Api

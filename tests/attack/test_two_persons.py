@@ -9,13 +9,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from controller.domain.accounts.secret_text import digest_of
 from controller.domain.audit_kinds import AuditKind
 from controller.domain.guards.guards import FleetGuards, ProtectionRules
-from controller.domain.principal import KINSHIP, MAX_GENERATIONS, MakingRecord, Principal
+from controller.domain.principal import KINSHIP, MAX_GENERATIONS, MakingRecord, Principal, account_key
+from controller.domain.scopes import ALL
+from controller.ports.store import ApiToken
+from controller.service.accounts.operations import Administrator, TooManyGenerationsError
 from controller.service.containment import operator_actions
 from controller.service.containment.operator_actions import OperatorLimits
 from tests.support.api import Api
 from tests.support.api import api as open_api
+from tests.support.persons import account_of, put_holder
 
 BASE = "/api/v1"
 FLEET = tuple(f"edge-{number}" for number in range(1, 6))
@@ -46,6 +51,13 @@ async def _make(api: Api, name: str, by: str = "", *scopes: str, lasting: str | 
     return str(answer["token"])
 
 
+async def _person(api: Api, name: str, makers: tuple[MakingRecord, ...] = ()) -> str:
+    """The token of somebody with an account of their own; `makers` of the account."""
+    token = ApiToken(name, digest_of(f"cordon_{name}"), 0.0, ALL)
+    await put_holder(api.harness.store, token, makers=makers)
+    return f"cordon_{name}"
+
+
 async def _request(api: Api, secret: str = "", **more: Any) -> str:
     body = {"devices": list(FLEET[:3]), "level": "isolated", **WHY, **more}
     status, answer = await _as(api, secret, "PUT", "/quarantine", body)
@@ -67,7 +79,7 @@ async def test_a_token_made_by_the_thief_is_no_second_person(fleet: Api) -> None
     colleague = await _make(fleet, "colleague", "", "contain")
     status, text = await _approve(fleet, colleague, request)
     assert status == 409
-    assert "one person" in text
+    assert "your own" in text
     assert _levels(fleet) == {"none"}
 
 
@@ -81,12 +93,42 @@ async def test_neither_is_a_grandchild_a_sibling_or_the_maker_itself(fleet: Api)
     await _as(fleet, "", "DELETE", "/tokens/child")
     for secret in ("", sibling):
         status, text = await _approve(fleet, secret, request)
-        assert (status, "one person" in text) == (409, True), "the link is known after the middle one is gone"
+        assert (status, "your own" in text) == (409, True), "all of them are of one account"
     assert _levels(fleet) == {"none"}
 
 
+async def test_an_account_made_by_the_thief_is_no_second_person_for_a_day(fleet: Api) -> None:
+    maker = MakingRecord(account_of("tests").key, "tests", fleet.harness.clock.at)
+    made = await _person(fleet, "made", (maker,))
+    sibling = await _person(fleet, "sibling", (maker,))
+    request = await _request(fleet, made)
+    for secret in ("", sibling):
+        status, text = await _approve(fleet, secret, request)
+        assert (status, "one person" in text) == (409, True)
+    fleet.harness.clock.at += KINSHIP - 1.0
+    assert (await _approve(fleet, "", await _request(fleet, made, level="restricted")))[0] == 409
+    assert _levels(fleet) == {"none"}
+
+
+async def test_tokens_without_owner_are_one_person(fleet: Api) -> None:
+    for name in ("old", "older"):
+        token = ApiToken(name, digest_of(f"cordon_{name}"), 0.0, ALL)
+        await fleet.harness.store.put_token(token)
+    request = await _request(fleet, "cordon_old")
+    status, text = await _approve(fleet, "cordon_older", request)
+    assert (status, "your own" in text) == (409, True)
+    alone = {"devices": list(FLEET[:2]), "level": "restricted", **WHY}
+    assert (await _as(fleet, "cordon_old", "PUT", "/quarantine", alone))[0] == 200
+    more = {"devices": [FLEET[3]], "level": "restricted", **WHY}
+    assert (await _as(fleet, "cordon_older", "PUT", "/quarantine", more))[0] == 202, "and have one allowance"
+    status, answer = await _as(fleet, "cordon_old", "POST", "/tokens", {"name": "new"})
+    assert (status, answer["error"]["code"]) == (409, "owner_needed"), "no more of them are made"
+
+
 async def test_after_a_day_colleagues_are_two_persons(fleet: Api) -> None:
-    colleague = await _make(fleet, "colleague")
+    colleague = await _person(
+        fleet, "colleague", (MakingRecord(account_of("tests").key, "tests", fleet.harness.clock.at),)
+    )
     fleet.harness.clock.at += KINSHIP
     request = await _request(fleet)
     assert (await _approve(fleet, colleague, request))[0] == 200
@@ -112,12 +154,12 @@ async def test_a_rollout_is_not_approved_by_a_token_of_its_starter(fleet: Api) -
     assert "second operator" in answer["error"]["message"]
 
 
-async def test_generations_are_bounded_so_that_no_link_is_lost(fleet: Api) -> None:
-    secret = ""
+def test_generations_are_bounded_so_that_no_link_is_lost() -> None:
+    person = Principal(account_key("first"), "first")
     for number in range(MAX_GENERATIONS):
-        secret = await _make(fleet, f"g{number}", secret)
-    status, _ = await _as(fleet, secret, "POST", "/tokens", {"name": "one-more"})
-    assert status == 409
+        person = Principal(account_key(str(number)), str(number), Administrator(person).makers(NOW))
+    with pytest.raises(TooManyGenerationsError):
+        Administrator(person).makers(NOW)
 
 
 async def test_nobody_acts_in_the_name_of_a_revoked_token(fleet: Api) -> None:
@@ -136,8 +178,7 @@ async def test_a_token_has_a_name_by_which_it_can_be_revoked(fleet: Api, name: s
 async def test_one_person_leaves_places_for_the_requests_of_others(fleet: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(operator_actions, "MAX_REQUESTS_OF_ONE", 3)
     monkeypatch.setattr(operator_actions, "MAX_REQUESTS", 4)
-    thief, colleague = await _make(fleet, "thief", lasting="25h"), await _make(fleet, "colleague")
-    fleet.harness.clock.at += KINSHIP
+    thief, colleague = await _make(fleet, "thief", lasting="1h"), await _person(fleet, "colleague")
     first = await _request(fleet, thief)
     assert await _request(fleet, thief, reason="again") == first, "the same once more is no second request"
     child = await _make(fleet, "child", thief)
@@ -156,8 +197,7 @@ async def test_one_person_leaves_places_for_the_requests_of_others(fleet: Api, m
 
 @pytest.mark.parametrize("how", ["revoked", "expired"])
 async def test_a_request_ends_with_its_token(fleet: Api, how: str) -> None:
-    thief, colleague = await _make(fleet, "thief", lasting="25h"), await _make(fleet, "colleague")
-    fleet.harness.clock.at += KINSHIP
+    thief, colleague = await _make(fleet, "thief", lasting="1h"), await _person(fleet, "colleague")
     request = await _request(fleet, thief)
     if how == "expired":
         fleet.harness.clock.at += 3600.0
@@ -173,8 +213,7 @@ async def test_a_request_ends_with_its_token(fleet: Api, how: str) -> None:
 
 @pytest.mark.parametrize("meant", [False, True])
 async def test_protection_is_checked_again_at_approval(fleet: Api, meant: bool) -> None:
-    colleague = await _make(fleet, "colleague")
-    fleet.harness.clock.at += KINSHIP
+    colleague = await _person(fleet, "colleague")
     request = await _request(fleet, even_protected=meant)
     status, _ = await _as(fleet, "", "PUT", "/devices/edge-1/labels", {"tags": ["life-support"]})
     assert status == 200
@@ -185,8 +224,7 @@ async def test_protection_is_checked_again_at_approval(fleet: Api, meant: bool) 
 @pytest.mark.parametrize("meant", [False, True])
 async def test_sessions_of_a_user_are_checked_at_approval(fleet: Api, meant: bool) -> None:
     """Finding: a protected device that came after the request was cut though nobody meant protected ones."""
-    colleague = await _make(fleet, "colleague")
-    fleet.harness.clock.at += KINSHIP
+    colleague = await _person(fleet, "colleague")
     fleet.users.live["lab"] = ["a", "b", "c"]
     body = {"username": "lab", "level": "isolated", "even_protected": meant, **WHY}
     status, asked = await _as(fleet, "", "POST", "/users/contain", body)
@@ -246,11 +284,12 @@ def test_who_is_one_person_does_not_depend_on_who_asks(
 ) -> None:
     def principal(key: str, ages: list[tuple[str, float]]) -> Principal:
         links = sorted(ages, key=lambda link: link[1])
-        return Principal(key, key, tuple(MakingRecord(name, name, NOW - age) for name, age in links))
+        makers = (MakingRecord(account_key(name), name, NOW - age) for name, age in links)
+        return Principal(account_key(key), key, tuple(makers))
 
     first, second = principal("x", one), principal("y", other)
     assert first.is_same_person(first, NOW)
     assert first.is_same_person(second, NOW) is second.is_same_person(first, NOW)
-    child = Principal("z", "z", first.makers_of_new(NOW))
+    child = Principal(account_key("z"), "z", first.makers_of_new(NOW))
     assert child.is_same_person(first, NOW)
     assert not child.is_same_person(first, NOW + KINSHIP)

@@ -29,7 +29,7 @@ from controller.service.unit_of_work import UnitOfWork
 from tests.support.clocks import ManualClock
 from tests.support.controller_harness import START, ControllerHarness, open_harness
 from tests.support.memory_broker import MemoryBroker
-from tests.support.persons import token_of
+from tests.support.persons import put_holder, token_of
 from tests.support.playbook import policies, rule
 from tests.support.reports import full, heartbeat, incoming
 
@@ -174,7 +174,7 @@ class Fleet:
         )
         self.place = await self._stack.enter_async_context(made)
         for name in ("ada", "bob"):
-            await self.place.store.put_token(token_of(name))
+            await put_holder(self.place.store, token_of(name))
         self.guarding, self.waiving = self.place.services.containment.operators, self.place.services.containment.waivers
 
     def on_commit(self, batch: UnitOfWork) -> None:

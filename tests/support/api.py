@@ -10,9 +10,9 @@ from typing import Any
 import httpx
 from fastapi import FastAPI
 
-from controller.api.auth import digest_of
 from controller.api.context import Services
 from controller.api.server import create_api
+from controller.domain.accounts.secret_text import digest_of
 from controller.domain.guards.guards import NO_GUARDS, FleetGuards
 from controller.domain.policy.model import PolicySet
 from controller.domain.scopes import ALL
@@ -25,6 +25,7 @@ from schemas.topics import up_branch
 from tests.support.controller_harness import ControllerHarness, open_harness, starter
 from tests.support.identity import authority_settings
 from tests.support.memory_users import MemoryUsers
+from tests.support.persons import put_holder
 from tests.support.rollouts import FakeTargets
 
 TOKEN = "cordon_for-tests"
@@ -119,7 +120,7 @@ async def api(
         path, chosen, guards=guards, settings=tables, reload=reload, targets=FakeTargets(), **options
     ) as one:
         for token in (ApiToken("tests", digest_of(TOKEN), one.clock.at, ALL), *tokens):
-            await one.store.put_token(token)
+            await put_holder(one.store, token)
         app = create_api(one.services, one.controller.durations)
         transport = httpx.ASGITransport(app, raise_app_exceptions=False, client=("192.0.2.7", 1))
         async with httpx.AsyncClient(transport=transport, base_url="http://cordon", headers=HEADERS) as client:

@@ -136,25 +136,34 @@ class SqlStore(Store, ABC):
 
         await self._submit(WriteJob(both, work.rows + rows, work.size + rows * _ROW_BYTES))
 
-    async def add_token(self, token: ApiToken, most: int, writes: StoreWrites) -> TokenChange:
-        named = self.dialect.detail_name
-        return await self._change_tokens(partial(token_rows.add, token=token, most=most, detail_name=named), writes)
+    async def change_with(
+        self, writes: StoreWrites, change: Callable[[SqlConnection], T], is_done: Callable[[T], bool]
+    ) -> T:
+        """Makes a small change, and commits `writes` with it if `is_done` says so of its result; returns the result.
 
-    async def revoke_token(self, token: ApiToken, writes: StoreWrites) -> TokenChange:
-        return await self._change_tokens(partial(token_rows.revoke, token=token), writes)
+        A change that is not done must not have changed anything.
 
-    async def _change_tokens(self, change: Callable[[SqlConnection], TokenChange], writes: StoreWrites) -> TokenChange:
-        """Changes the tokens, and commits `writes` with it, if nothing forbids the change."""
+        Raises:
+            StoreError: as `commit`; neither was stored.
+        """
         work = self._work_of(writes)
 
-        def both(connection: SqlConnection) -> TokenChange:
+        def both(connection: SqlConnection) -> T:
             found = change(connection)
-            if found is TokenChange.DONE:
+            if is_done(found):
                 work.run(connection)
             return found
 
-        result: TokenChange = await self._submit(WriteJob(both, work.rows + 1, work.size + _ROW_BYTES))
+        result: T = await self._submit(WriteJob(both, work.rows + 1, work.size + _ROW_BYTES))
         return result
+
+    async def add_token(self, token: ApiToken, most: int, writes: StoreWrites) -> TokenChange:
+        named = self.dialect.detail_name
+        change = partial(token_rows.add, token=token, most=most, detail_name=named)
+        return await self.change_with(writes, change, _is_done)
+
+    async def revoke_token(self, token: ApiToken, writes: StoreWrites) -> TokenChange:
+        return await self.change_with(writes, partial(token_rows.revoke, token=token), _is_done)
 
     async def prune(self) -> int:
         """Deletes rows past their retention in small transactions; returns how many."""
@@ -230,3 +239,7 @@ class SqlStore(Store, ABC):
     async def counts(self) -> dict[str, Any]:
         """Returns the rows of each table by name, and `bytes` on disk."""
         return await self.read(queries.counts)
+
+
+def _is_done(change: TokenChange) -> bool:
+    return change is TokenChange.DONE

@@ -8,15 +8,16 @@ from pydantic import TypeAdapter
 
 from controller.adapters.sql import codec
 from controller.adapters.sql.connection import SqlConnection
-from controller.domain.principal import MakingRecord
+from controller.domain.principal import MakingRecord, account_key
 from controller.domain.scopes import Scope, ordered
 from controller.ports.store import ApiToken, TokenChange
 
-_COLUMNS: Final = "name, digest, created_at, scopes, expires_at, makers"
+_COLUMNS: Final = "name, digest, created_at, scopes, expires_at, makers, owner, last_used_at, last_peer"
 _PUT: Final = (
-    f"INSERT INTO tokens ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (name) DO UPDATE SET"  # noqa: S608 - constants
+    f"INSERT INTO tokens ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (name) DO UPDATE SET"  # noqa: S608 - constants
     " digest = excluded.digest, created_at = excluded.created_at, scopes = excluded.scopes,"
-    " expires_at = excluded.expires_at, makers = excluded.makers"
+    " expires_at = excluded.expires_at, makers = excluded.makers, owner = excluded.owner,"
+    " last_used_at = excluded.last_used_at, last_peer = excluded.last_peer"
 )
 # The audit names a token by its name: whoever got one of an earlier token would act in the name of its holder.
 _REVOKED: Final = "SELECT 1 FROM audit WHERE kind = 'token.revoked' AND {} = ? LIMIT 1"
@@ -33,18 +34,21 @@ def every(connection: SqlConnection) -> list[ApiToken]:
 def put(connection: SqlConnection, token: ApiToken) -> None:
     """Adds a token, or replaces the token of the same name."""
     makers = codec.dump([astuple(maker) for maker in token.makers])
-    connection.execute(
-        _PUT, (token.name, token.digest, token.created_at, " ".join(token.scopes), token.expires_at, makers)
-    )
+    made = (token.name, token.digest, token.created_at, " ".join(token.scopes), token.expires_at, makers)
+    connection.execute(_PUT, (*made, token.owner, token.last_used_at, token.last_peer))
 
 
 def add(connection: SqlConnection, token: ApiToken, most: int, detail_name: str) -> TokenChange:
-    """Adds a token, if its maker is still there, its name was never used, and there are fewer than `most`.
+    """Adds a token, if owner and maker are still there, its name was never used, and there are fewer than `most`.
 
     `detail_name`: the engine's expression for the field `name` of `audit.detail`.
     """
     there = every(connection)
-    if token.makers and token.makers[0].key not in {one.principal.key for one in there}:
+    owner = connection.execute("SELECT enabled FROM accounts WHERE account_id = ?", (token.owner,)).fetchone()
+    if owner is None or not owner[0]:
+        return TokenChange.NO_OWNER
+    makers = {one.credential for one in there} | {account_key(token.owner)}
+    if token.makers and token.makers[0].key not in makers:
         return TokenChange.MAKER_GONE
     if any(one.name == token.name for one in there):
         return TokenChange.EXISTS
@@ -74,8 +78,9 @@ def is_last_administrator(token: ApiToken, there: Sequence[ApiToken]) -> bool:
 
 
 def _token(row: tuple[Any, ...]) -> ApiToken:
-    name, digest, created_at, scopes, expires_at, makers = row
+    name, digest, created_at, scopes, expires_at, makers, owner, last_used_at, last_peer = row
     # An unknown scope, of a newer version, is ignored.
     held = ordered(Scope(word) for word in scopes.split() if word in _SCOPES)
     found = codec.read(f"the token {name}", lambda: _MAKERS.validate_json(makers))
-    return ApiToken(name, digest, created_at, held, expires_at, tuple(MakingRecord(*one) for one in found))
+    made = tuple(MakingRecord(*one) for one in found)
+    return ApiToken(name, digest, created_at, held, expires_at, made, owner, last_used_at, last_peer)

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from controller.cli.output import exact, parse_time, safe
 from controller.domain.audit_kinds import AuditKind
+from controller.domain.principal import is_operator
 
 _STYLES: Final = {
     AuditKind.CONTAINMENT_DECIDED: "bold yellow",
@@ -47,7 +48,7 @@ def timeline(entries: Sequence[dict[str, Any]]) -> Iterator[TimelineEntry]:
     by_operator = False
     for entry in entries:
         if entry["kind"] in (AuditKind.CONTAINMENT_DECIDED, AuditKind.CONTAINMENT_ESCALATED):
-            by_operator = entry["actor"].startswith("operator:")
+            by_operator = is_operator(entry["actor"])
         when = parse_time(entry["at"])
         text, more = _described(entry, "the decision" if by_operator else "the report")
         yield TimelineEntry(

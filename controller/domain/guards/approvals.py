@@ -81,7 +81,7 @@ class ApprovalNotAllowedError(ValueError):
 
 
 def check_decision(request: ApprovalRequest, by: Principal, now: float, valid: AbstractSet[str]) -> None:
-    """Checks that `by` may approve the request; `valid`: keys of the credentials that are neither revoked nor expired.
+    """Checks that `by` may approve the request; `valid`: tokens and accounts that have not ended, by `standing`.
 
     Raises:
         ApprovalNotAllowedError: the request is not open, its requester's credential has ended, or `by` counts as the
@@ -90,14 +90,24 @@ def check_decision(request: ApprovalRequest, by: Principal, now: float, valid: A
     state = request.state_at(now)
     if state is not ApprovalState.OPEN:
         raise ApprovalNotAllowedError(f"this request is {state.value} already")
-    if request.requester.key not in valid:
-        raise ApprovalNotAllowedError(f"this request has ended with the token of {request.requester.name}")
+    if request.requester.standing not in valid:
+        raise ApprovalNotAllowedError(f"this request has ended with the token or account of {request.requester.name}")
     if request.requester.key == by.key:
         raise ApprovalNotAllowedError("a second person has to approve: this request is your own")
     if request.requester.is_same_person(by, now):
         both = f"{by.name} and {request.requester.name} count as one person"
-        text = f"a second person has to approve: {both}, as a token and those made with it do for a day"
+        why = "as all tokens without owner do, and an account with who made it for a day"
+        text = f"a second person has to approve: {both}, {why}"
         raise ApprovalNotAllowedError(text)
+
+
+def ending_with(requests: Iterable[ApprovalRequest], key: str, now: float) -> tuple[ApprovalRequest, ...]:
+    """The open requests of a person (`Principal.key`) who is not to act any more, ended at `now`."""
+    return tuple(
+        one.with_decision(ApprovalState.EXPIRED, "cordon", now)
+        for one in requests
+        if one.state is ApprovalState.OPEN and one.requester.key == key
+    )
 
 
 def is_within_operator_limit(

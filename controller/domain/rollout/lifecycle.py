@@ -333,8 +333,8 @@ def approve(rollout: Rollout, by: Principal, now: float) -> RolloutTransition:
     if rollout.state is not RolloutState.AWAITING_APPROVAL:
         raise RolloutError(f"{rollout.rollout_id} does not await approval: it is {rollout.state.value}")
     if rollout.starter is not None and rollout.starter.is_same_person(by, now):
-        text = "a token and the tokens made with it count as one person for a day"
-        raise RolloutError(f"{rollout.by} started it: a second operator has to approve it, with another token; {text}")
+        text = "with another account, which nobody of the two has made within a day"
+        raise RolloutError(f"{rollout.by} started it: a second operator has to approve it, {text}")
     note = RolloutNote(AuditKind.ROLLOUT_APPROVED, by.actor, detail={"started_by": rollout.by})
     opened, notes = _open_next_ring(evolve(rollout, approved_by=by.actor), now)
     return opened, (note, *notes)

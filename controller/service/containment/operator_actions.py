@@ -22,11 +22,13 @@ from controller.domain.guards.approvals import (
     ApprovalRequest,
     ApprovalState,
     check_decision,
+    ending_with,
     is_within_operator_limit,
 )
 from controller.domain.policy.model import ContainmentLevel
 from controller.domain.principal import Principal
 from controller.domain.transition import StepOutcome
+from controller.ports.accounts import Standing
 from controller.ports.errors import ControllerError
 from controller.ports.log import Log
 from controller.ports.store import GuardSnapshot
@@ -91,12 +93,13 @@ class ContainUser(Protocol):
 class OperatorActions:
     """The operator decisions that may need a second person. Called on the event loop's thread."""
 
-    def __init__(self, fleet: FleetState, limits: OperatorLimits, log: Log) -> None:
+    def __init__(self, fleet: FleetState, standing: Standing, limits: OperatorLimits, log: Log) -> None:
         self._fleet = fleet
+        self._standing = standing
         self.limits = limits
         self._log = log
         # By key of a principal: the devices contained without a second person, with Unix seconds. They count for the
-        # makers of a token too, so that a fresh token has no fresh allowance.
+        # makers of an account too, so that a fresh one has no fresh allowance.
         self._charged: dict[str, dict[str, float]] = {}
         self.requests: dict[str, ApprovalRequest] = {}
 
@@ -108,30 +111,31 @@ class OperatorActions:
         self.requests = {request.request_id: request for request in snapshot.requests[-MAX_KEPT_REQUESTS:]}
 
     async def run(self) -> None:
-        """Until cancelled: ends requests that were not decided in time, or whose token has ended."""
+        """Until cancelled: ends requests that were not decided in time, or whose token or account has ended."""
         while True:
             await self.expire()
             await asyncio.sleep(TICK)
 
     async def expire(self) -> None:
-        """Ends requests that have expired, and those of a token that was revoked or has expired."""
+        """Ends requests that have expired, and those of a token or an account that has ended."""
         if all(one.state is not ApprovalState.OPEN for one in self.requests.values()):
             return
-        valid, now = await self._valid_keys(), self._fleet.clock.now()
+        valid, now = await self._standing(), self._fleet.clock.now()
         batch = UnitOfWork()
         for one in list(self.requests.values()):
             if one.state is not ApprovalState.OPEN:
                 continue
-            has_token = one.requester.key in valid
-            if not has_token or one.state_at(now) is ApprovalState.EXPIRED:
+            is_valid = one.requester.standing in valid
+            if not is_valid or one.state_at(now) is ApprovalState.EXPIRED:
                 ended = one.with_decision(ApprovalState.EXPIRED, "cordon", now)
-                why = "" if has_token else f"the token {one.requester.name} was revoked or has expired"
+                why = "" if is_valid else f"the token of {one.requester.name} has ended, or the account"
                 self._save_request(ended, AuditKind.APPROVAL_EXPIRED, "cordon", now, batch, why)
         await self._fleet.commit(batch)
 
-    async def _valid_keys(self) -> frozenset[str]:
-        now = self._fleet.clock.now()
-        return frozenset(one.principal.key for one in await self._fleet.store.tokens() if not one.is_over(now))
+    def end_requests_of(self, key: str, now: float, batch: UnitOfWork) -> None:
+        """Ends the open requests of a person who is not to act any more."""
+        for ended in ending_with(self.requests.values(), key, now):
+            self._save_request(ended, AuditKind.APPROVAL_EXPIRED, "cordon", now, batch, "the account was disabled")
 
     async def decide(self, action: OperatorRequest) -> Sequence[StepOutcome] | ApprovalRequest:
         """Applies the action, or opens an approval request where a second person is required.
@@ -243,7 +247,7 @@ class OperatorActions:
 
     async def _approved(self, request_id: str, by: Principal) -> tuple[ApprovalRequest, OperatorRequest]:
         """The request, which `by` may approve now, and its action; raises as `approve`."""
-        valid = await self._valid_keys()
+        valid = await self._standing()
         request = self.requests[request_id]
         check_decision(request, by, self._fleet.clock.now(), valid)
         action = OperatorRequest(
@@ -270,8 +274,7 @@ class OperatorActions:
             KeyError: there is no such request.
             ApprovalNotAllowedError: it has ended.
         """
-        now = self._fleet.clock.now()
-        request = self.requests[request_id]
+        now, request = self._fleet.clock.now(), self.requests[request_id]
         if request.state_at(now) is not ApprovalState.OPEN:
             raise ApprovalNotAllowedError(f"this request is {request.state_at(now).value} already")
         batch = UnitOfWork()

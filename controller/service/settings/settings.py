@@ -14,6 +14,7 @@ from controller.domain.policy.cel import MAX_EXPRESSION
 from controller.domain.record_budget import BYTES_PER_DAY, ROWS_PER_DAY
 from controller.ports.errors import SettingsError
 from controller.service.ingest.rate_limit import MESSAGE_BURST, MESSAGES_PER_SECOND
+from controller.service.settings.accounts import AccountSettings
 from controller.service.settings.base import (
     ConfigKeyFile,
     ConfigPath,
@@ -272,6 +273,7 @@ class Settings(SettingsTable):
     updates: UpdateSettings = UpdateSettings()
     authority: AuthoritySettings = AuthoritySettings()
     rollouts: RolloutSettings = RolloutSettings()
+    accounts: AccountSettings = AccountSettings()
 
 
 _WRITABLE: Final = 0o022  # by group or others

@@ -5,7 +5,8 @@ import json
 
 import pytest
 
-from controller.api.auth import MAX_FAILURES, MAX_PEERS, WINDOW, FailedAttempts, digest_of, match, new_token
+from controller.api.auth import MAX_FAILURES, MAX_PEERS, WINDOW, FailedAttempts, match, new_token
+from controller.domain.accounts.secret_text import digest_of
 from controller.domain.audit_kinds import AuditKind
 from controller.ports.store import ApiToken
 from tests.support.api import TOKEN, Api
@@ -94,7 +95,7 @@ async def test_a_token_made_opens_until_it_is_revoked(api: Api) -> None:
     assert last["error"]["code"] == "last_token"
     lines = await api.harness.store.audit(newest_first=False)
     told = [(line.entry.kind, line.entry.actor, line.entry.detail) for line in lines]
-    bob = {"name": "bob", "scopes": ["admin"], "expires_at": None}
+    bob = {"name": "bob", "scopes": ["admin"], "expires_at": None, "owner": "tests"}
     refused = {"peer": "192.0.2.7", "reason": "unknown token"}
     assert told == [
         (AuditKind.TOKEN_CREATED, "operator:tests", bob),

@@ -4,13 +4,15 @@ from typing import Any, cast
 
 import pytest
 
-from controller.api.auth import PublicRoute, RequiresScope, digest_of
+from controller.api.auth import PublicRoute, RequiresScope
 from controller.api.refusal_audit import MAX_ROWS, WINDOW
+from controller.domain.accounts.secret_text import digest_of
 from controller.domain.audit_kinds import AuditKind
 from controller.domain.scopes import ALL, Scope, ordered, scopes_exceeding
 from controller.ports.store import ApiToken
 from tests.support.api import Api
 from tests.support.api_routes import checks, routes
+from tests.support.persons import put_holder
 
 SECRETS = {one: f"cordon_only-{one.value}" for one in Scope}
 NOWHERE = {"device_id": "absent", "command_id": "absent", "name": "absent"}
@@ -29,7 +31,7 @@ def described(api: Api) -> list[tuple[str, str, list[str]]]:
 async def holder(api: Api, scope: Scope, expires_at: float | None = None) -> dict[str, str]:
     """The header of a token with this scope alone."""
     token = ApiToken(f"only-{scope.value}", digest_of(SECRETS[scope]), 0.0, (scope,), expires_at)
-    await api.harness.store.put_token(token)
+    await put_holder(api.harness.store, token)
     return {"Authorization": f"Bearer {SECRETS[scope]}"}
 
 

@@ -6,21 +6,22 @@ from typing import Any
 
 import pytest
 
-from controller.api.auth import digest_of
+from controller.domain.accounts.secret_text import digest_of
 from controller.domain.audit_kinds import AuditKind
 from controller.domain.guards.blast_radius import BlastRadius, BlastRadiusLimits
 from controller.domain.guards.guards import FleetGuards, ProtectionRules
 from controller.domain.policy.model import ContainmentLevel
 from controller.domain.scopes import ALL
-from controller.ports.store import KEY_DIGITS, ApiToken
+from controller.ports.store import ApiToken
 from controller.service.containment.operator_actions import (
     OperatorLimits,
     ProtectedDeviceError,
     SecondApproverRequiredError,
 )
-from tests.support.api import TOKEN, Api
+from tests.support.api import Api
 from tests.support.api import api as open_api
 from tests.support.controller_harness import open_harness
+from tests.support.persons import account_of, person, put_holder
 
 BASE = "/api/v1"
 FLEET = tuple(f"edge-{number}" for number in range(1, 6))
@@ -33,7 +34,7 @@ WHY = {"reason": "because"}
 async def guarded(tmp_path: Path) -> AsyncIterator[Api]:
     """Five devices, of which policies contain two; an operator contains two alone; another operator is there."""
     async with open_api(tmp_path / "cordon.db", guards=GUARDS, by_hand=OperatorLimits(2, 3600.0, 7200.0)) as one:
-        await one.harness.store.put_token(ApiToken("second", digest_of("cordon_second"), one.harness.clock.at, ALL))
+        await put_holder(one.harness.store, ApiToken("second", digest_of("cordon_second"), one.harness.clock.at, ALL))
         for device in FLEET:
             await one.report(device)
         yield one
@@ -128,7 +129,7 @@ async def test_one_by_one_counts_like_all_at_once_and_survives_a_restart(guarded
     third = await guarded.json("PUT", f"{BASE}/quarantine/edge-3", 202, {"level": "restricted", **WHY})
     assert third["request"]["devices"] == ["edge-3"]
     books = await guarded.harness.store.guard_books()
-    tests = digest_of(TOKEN)[:KEY_DIGITS]
+    tests = account_of("tests").key
     assert {(ledger, device) for ledger, device, _ in books.charges} == {(tests, "edge-1"), (tests, "edge-2")}
     assert [one.request_id for one in books.requests] == [third["request"]["request_id"]]
     guarded.harness.clock.at += 3601
@@ -279,7 +280,7 @@ async def test_what_is_no_waiver(guarded: Api, changes: dict[str, str]) -> None:
 
 async def test_users_and_certificates_count_with_what_they_cut(guarded: Api) -> None:
     guarding = guarded.services.containment.operators
-    second, tests = (one.principal for one in await guarded.harness.store.tokens())
+    second, tests = person("second"), person("tests")
     await guarding.charge(tests, ("edge-1", "edge-2"))
     assert (await guarded.json("GET", f"{BASE}/guard"))["left_by_hand"] == 0
     with pytest.raises(SecondApproverRequiredError, match="more than one person"):

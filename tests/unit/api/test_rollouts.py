@@ -4,11 +4,12 @@ from typing import Any
 
 import pytest
 
-from controller.api.auth import digest_of
+from controller.domain.accounts.secret_text import digest_of
 from controller.domain.audit_kinds import AuditKind
 from controller.domain.scopes import Scope
 from controller.ports.store import ApiToken
 from tests.support.api import Api
+from tests.support.persons import put_holder
 
 BASE = "/api/v1/rollouts"
 ALL = {"target": "app/2.0", "rings": [{"name": "all", "select": "rest"}]}
@@ -108,8 +109,8 @@ async def test_unknown_ones(api: Api) -> None:
 
 async def test_it_needs_the_scope(api: Api) -> None:
     await started(api)
-    await api.harness.store.put_token(
-        ApiToken("reader", digest_of("cordon_reader"), api.harness.clock.at, (Scope.READ,))
+    await put_holder(
+        api.harness.store, ApiToken("reader", digest_of("cordon_reader"), api.harness.clock.at, (Scope.READ,))
     )
     headers = {"Authorization": "Bearer cordon_reader"}
     assert (await api.client.get(f"{BASE}/r-0001", headers=headers)).status_code == 200

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from controller.api.auth import digest_of
+from controller.domain.accounts.secret_text import digest_of
 from controller.domain.audit_kinds import AuditKind
 from controller.domain.containment.plan import SubjectKind
 from controller.domain.guards.guards import ProtectionRules
@@ -13,6 +13,7 @@ from controller.domain.policy.model import ContainmentLevel
 from controller.domain.scopes import ALL
 from controller.ports.store import ApiToken
 from tests.support.api import Api
+from tests.support.persons import put_holder
 
 BASE = "/api/v1/users"
 
@@ -108,7 +109,7 @@ async def test_more_sessions_than_the_own_limit_are_contained_through_an_approva
     assert users.cases == {}, "nothing was done yet"
     path = f"/api/v1/approvals/{asked['request_id']}/approve"
     assert (await api.json("POST", path, 409))["error"]["code"] == "not_decidable", "one person is not two"
-    await api.harness.store.put_token(ApiToken("second", digest_of("cordon_second"), api.harness.clock.at, ALL))
+    await put_holder(api.harness.store, ApiToken("second", digest_of("cordon_second"), api.harness.clock.at, ALL))
     headers = {"Authorization": "Bearer cordon_second"}
     api.users.live["lab"] = [*names, api.services.settings.mqtt.client_id]
     refused = await api.client.post(path, headers=headers)

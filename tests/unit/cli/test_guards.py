@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import typer
 
-from controller.api.auth import digest_of
 from controller.cli.app import run_safely
+from controller.domain.accounts.secret_text import digest_of
 from controller.domain.audit_kinds import AuditKind
 from controller.domain.guards.blast_radius import BlastRadius, BlastRadiusLimits
 from controller.domain.guards.guards import FleetGuards, ProtectionRules

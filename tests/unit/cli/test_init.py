@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from controller.api.auth import digest_of
 from controller.cli.app import run_safely
+from controller.domain.accounts.secret_text import digest_of
 from controller.service.settings.settings import load_settings
 from schemas.signing import parse_public_key
 

@@ -16,8 +16,8 @@ _SUBJECTS: Final = "|".join(sorted({kind.value.partition(".")[0] for kind in Aud
 _NAMED: Final = re.compile(rf"(?:`|--kind )((?:{_SUBJECTS})\.[a-z_]+)\b")
 # Facts, settings, actions and files whose names begin with the same word.
 _OTHERS: Final = frozenset({
-    "audit.enable", "authority.readmit_after", "authority.watch", "command.refused", "device.class", "device.id",
-    "device.key", "device.pem", "device.tags", "key.restrict",
+    "account.lock", "audit.enable", "authority.readmit_after", "authority.watch", "command.refused", "device.class",
+    "device.id", "device.key", "device.pem", "device.tags", "key.restrict",
 })  # fmt: skip
 
 

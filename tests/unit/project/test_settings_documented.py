@@ -37,7 +37,9 @@ def _known(model: type[BaseModel], prefix: str = "") -> dict[str, str]:
         if isinstance(inner, type) and issubclass(inner, BaseModel):
             known |= _known(inner, f"{name}.")
         else:
-            known[prefix + name] = _written(field.default, [type(one).__name__ for one in field.metadata])
+            known[prefix + name] = _written(
+                field.get_default(call_default_factory=True), [type(one).__name__ for one in field.metadata]
+            )
     return known
 
 
@@ -52,7 +54,7 @@ def _written(default: Any, checks: list[str]) -> str:
         return f"`{_duration(default)}`"
     if isinstance(default, int | float):
         return f"`{default}`"
-    return "empty" if default == () else f'`"{default}"`'
+    return "empty" if default in ((), {}) else f'`"{default}"`'
 
 
 def _duration(seconds: float) -> str:

@@ -1,0 +1,110 @@
+"""Second factors of accounts: passkeys, TOTP secrets, recovery codes."""
+
+from collections.abc import Sequence
+from dataclasses import astuple
+from functools import partial
+from typing import Final
+
+from controller.adapters.sql.connection import SqlConnection
+from controller.adapters.sql.store import SqlStore
+from controller.domain.accounts.factors import MAX_PASSKEYS, Factors, Passkey, Totp
+from controller.ports.accounts import FactorStore
+from controller.ports.store import StoreWrites
+
+_PASSKEY: Final = "account_id, credential_id, public_key, sign_count, name, created_at, last_used_at"
+_PUT_TOTP: Final = (
+    "INSERT INTO totp (account_id, secret, confirmed_at, last_step) VALUES (?, ?, ?, ?) ON CONFLICT (account_id) DO"
+    " UPDATE SET secret = excluded.secret, confirmed_at = excluded.confirmed_at, last_step = excluded.last_step"
+)
+_TABLES: Final = ("passkeys", "totp", "recovery_codes", "sessions")  # that a reset empties
+
+
+class SqlFactors(FactorStore):
+    """`controller.ports.accounts.FactorStore` in the database of the store."""
+
+    def __init__(self, store: SqlStore) -> None:
+        self._store = store
+
+    async def factors(self, account_id: str) -> Factors:
+        return await self._store.read(partial(factors_of, account_id=account_id))
+
+    async def add_passkey(self, passkey: Passkey, writes: StoreWrites) -> bool:
+        return await self._store.change_with(writes, partial(_add_passkey, passkey=passkey), bool)
+
+    async def use_passkey(self, credential_id: bytes, sign_count: int, at: float) -> bool:
+        statement = (
+            "UPDATE passkeys SET sign_count = ?, last_used_at = ? WHERE credential_id = ?"
+            " AND (sign_count < ? OR (sign_count = 0 AND ? = 0))"
+        )
+        return await self._changes(statement, sign_count, at, credential_id, sign_count, sign_count)
+
+    async def remove_passkey(self, account_id: str, credential_id: bytes, writes: StoreWrites) -> bool:
+        statement = "DELETE FROM passkeys WHERE account_id = ? AND credential_id = ?"
+        return await self._changes(statement, account_id, credential_id, writes=writes)
+
+    async def put_totp(self, totp: Totp, writes: StoreWrites) -> None:
+        await self._changes(_PUT_TOTP, *astuple(totp), writes=writes)
+
+    async def use_totp(self, account_id: str, step: int) -> bool:
+        statement = "UPDATE totp SET last_step = ? WHERE account_id = ? AND last_step < ?"
+        return await self._changes(statement, step, account_id, step)
+
+    async def remove_totp(self, account_id: str, writes: StoreWrites) -> bool:
+        return await self._changes("DELETE FROM totp WHERE account_id = ?", account_id, writes=writes)
+
+    async def put_recovery_codes(self, account_id: str, digests: Sequence[str], writes: StoreWrites) -> None:
+        def put(connection: SqlConnection) -> None:
+            connection.execute("DELETE FROM recovery_codes WHERE account_id = ?", (account_id,))
+            rows = [(account_id, digest) for digest in digests]
+            connection.executemany("INSERT INTO recovery_codes (account_id, digest) VALUES (?, ?)", rows)
+
+        await self._store.commit_with(writes, put, len(digests))
+
+    async def use_recovery_code(self, account_id: str, digest: str, writes: StoreWrites) -> bool:
+        statement = "DELETE FROM recovery_codes WHERE account_id = ? AND digest = ?"
+        return await self._changes(statement, account_id, digest, writes=writes)
+
+    async def reset_factors(self, account_id: str, writes: StoreWrites) -> None:
+        def reset(connection: SqlConnection) -> None:
+            for table in _TABLES:
+                connection.execute(f"DELETE FROM {table} WHERE account_id = ?", (account_id,))  # noqa: S608 - constants
+
+        await self._store.commit_with(writes, reset, len(_TABLES))
+
+    async def _changes(self, statement: str, *values: object, writes: StoreWrites | None = None) -> bool:
+        """Whether the statement changed a row; `writes` is committed with it, if it did."""
+        return await self._store.change_with(
+            writes or StoreWrites(), lambda connection: connection.execute(statement, values).rowcount > 0, bool
+        )
+
+
+def factors_of(connection: SqlConnection, account_id: str) -> Factors:
+    """Returns the factors of one account."""
+    passkeys = connection.execute(
+        f"SELECT {_PASSKEY} FROM passkeys WHERE account_id = ? ORDER BY created_at",  # noqa: S608 - constants
+        (account_id,),
+    ).fetchall()
+    totp = connection.execute(
+        "SELECT account_id, secret, confirmed_at, last_step FROM totp WHERE account_id = ?", (account_id,)
+    ).fetchone()
+    (codes,) = connection.execute("SELECT count(*) FROM recovery_codes WHERE account_id = ?", (account_id,)).fetchone()
+    return Factors(tuple(Passkey(*row) for row in passkeys), None if totp is None else Totp(*totp), codes)
+
+
+def counts_of(connection: SqlConnection, table: str, column: str) -> dict[str, int]:
+    """Returns how many rows of a table each value of a column has; both are names of this package."""
+    return dict(connection.execute(f"SELECT {column}, count(*) FROM {table} GROUP BY {column}").fetchall())  # noqa: S608
+
+
+def _add_passkey(connection: SqlConnection, passkey: Passkey) -> bool:
+    (count,) = connection.execute(
+        "SELECT count(*) FROM passkeys WHERE account_id = ?", (passkey.account_id,)
+    ).fetchone()
+    if count >= MAX_PASSKEYS:
+        return False
+    added = connection.execute(
+        f"INSERT INTO passkeys ({_PASSKEY}) VALUES (?, ?, ?, ?, ?, ?, ?)"  # noqa: S608 - constants
+        " ON CONFLICT (credential_id) DO NOTHING",
+        astuple(passkey),
+    )
+    return added.rowcount > 0

@@ -1,0 +1,62 @@
+"""The cookie of a session, and how a request shows that a page of Cordon sent it."""
+
+import hmac
+from typing import Final
+from urllib.parse import urlsplit
+
+from starlette.requests import HTTPConnection
+from starlette.responses import Response
+
+from controller.api.errors import ApiError
+from controller.domain.accounts.secret_text import csrf_of
+from controller.domain.accounts.session import ABSOLUTE
+
+COOKIE: Final = "__Host-cordon"
+CSRF_HEADER: Final = "X-Cordon-CSRF"
+SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+MAX_SECRET: Final = 128  # characters
+
+
+def secret_of(request: HTTPConnection) -> str:
+    """The secret in the cookie of a request; empty without one, or with one that no session has."""
+    secret = request.cookies.get(COOKIE, "")
+    return secret if len(secret) <= MAX_SECRET else ""
+
+
+def has_cookie(request: HTTPConnection) -> bool:
+    return COOKIE in request.cookies
+
+
+def set_cookie(response: Response, secret: str) -> None:
+    """Gives the browser the secret of its session; only this host, over TLS, and no script gets it back."""
+    response.set_cookie(COOKIE, secret, max_age=int(ABSOLUTE), path="/", secure=True, httponly=True, samesite="lax")
+
+
+def clear_cookie(response: Response) -> None:
+    response.delete_cookie(COOKIE, path="/", secure=True, httponly=True, samesite="lax")
+
+
+def check_same_origin(request: HTTPConnection) -> None:
+    """Checks that a page of this origin sent a request, by what the browser says and no page can forge.
+
+    Raises:
+        ApiError: 403, another origin did, or the browser does not say.
+    """
+    site, origin = request.headers.get("sec-fetch-site"), request.headers.get("origin")
+    is_same = site == "same-origin" if site is not None else origin is not None
+    if origin is not None:
+        parts = urlsplit(origin)
+        is_same = is_same and (parts.scheme, parts.netloc) == (request.url.scheme, request.headers.get("host", ""))
+    if not is_same:
+        text = "a session changes something only from a page of this very address"
+        raise ApiError(403, "cross_site_request", text)
+
+
+def check_csrf(secret: str, presented: str) -> None:
+    """Checks the token of a form or of `CSRF_HEADER` against the session's secret.
+
+    Raises:
+        ApiError: 403, it is missing or wrong.
+    """
+    if not hmac.compare_digest(csrf_of(secret).encode(), presented.encode("utf-8", "surrogatepass")):
+        raise ApiError(403, "csrf_token_wrong", f"send the token of your session in the header {CSRF_HEADER}")

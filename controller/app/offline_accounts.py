@@ -1,0 +1,102 @@
+"""Accounts on the controller's machine: in the store, beside a running controller or before its start."""
+
+import contextlib
+import secrets
+import time
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from controller.adapters.sql.accounts import SqlAccounts
+from controller.adapters.sql.factors import SqlFactors
+from controller.adapters.sqlite.store import SqliteStore
+from controller.adapters.system import UlidGenerator
+from controller.api.auth import new_token
+from controller.api.tokens import MAX_TOKENS
+from controller.app.offline import open_store
+from controller.domain.accounts.account import Account
+from controller.domain.accounts.roles import Roles
+from controller.domain.accounts.secret_text import digest_of
+from controller.domain.audit_kinds import AuditKind
+from controller.domain.effects import AuditEntry
+from controller.domain.guards.approvals import ApprovalRequest, ending_with
+from controller.domain.scopes import Scope
+from controller.ports.accounts import AccountStore
+from controller.ports.errors import StoreError
+from controller.ports.store import ApiToken, StoreWrites, TokenChange
+from controller.service.accounts.operations import AccountOperations, Administrator
+from controller.service.unit_of_work import UnitOfWork
+
+_CODE_BYTES: Final = 15  # random, of a one-time code: 24 characters
+
+
+@dataclass(frozen=True, slots=True)
+class OfflineAccounts:
+    """The accounts of a store, and what changes them."""
+
+    store: AccountStore
+    change: AccountOperations
+    tokens: SqliteStore
+
+
+@contextlib.asynccontextmanager
+async def open_accounts(path: Path, roles: Roles) -> AsyncIterator[OfflineAccounts]:
+    """The accounts in the store at `path`, also while a controller runs.
+
+    Raises:
+        StoreError: it cannot be opened.
+    """
+    async with open_store(path) as store:
+        requests = (await store.guard_books()).requests
+
+        def ends(key: str, now: float, batch: UnitOfWork) -> None:
+            for one in ending_with(requests, key, now):
+                batch.requests[one.request_id] = one
+                batch.audit.append((now, _ended(one)))
+
+        accounts = SqlAccounts(store)
+        operations = AccountOperations(accounts, SqlFactors(store), roles, lambda _batch: None, ends)
+        yield OfflineAccounts(accounts, operations, store)
+
+
+def _ended(request: ApprovalRequest) -> AuditEntry:
+    detail: dict[str, object] = {"request": request.request_id, "reason": "the account was disabled"}
+    return AuditEntry(AuditKind.APPROVAL_EXPIRED, "", "cordon", "", detail)
+
+
+def new_account(name: str, role: str) -> Account:
+    """An account with an id that no other has, to be created."""
+    now = time.time()
+    return Account(UlidGenerator().new(now), name, role, now)
+
+
+def new_code() -> str:
+    """A one-time code, of which only the digest is stored."""
+    return secrets.token_urlsafe(_CODE_BYTES)
+
+
+async def new_account_with_token(
+    accounts: OfflineAccounts, name: str, role: str, scopes: Sequence[Scope], by: Administrator
+) -> str:
+    """Creates an account, with a token of the same name that never ends; returns the secret of the token.
+
+    Raises:
+        ControllerError: the name was given before.
+    """
+    account = await accounts.change.create(new_account(name, role), by)
+    return await add_token(accounts, account, name, scopes)
+
+
+async def add_token(accounts: OfflineAccounts, account: Account, name: str, scopes: Sequence[Scope]) -> str:
+    """Stores a token of this account that never ends; returns its secret.
+
+    Raises:
+        StoreError: the name was given before.
+    """
+    secret = new_token()
+    token = ApiToken(name, digest_of(secret), time.time(), tuple(scopes), owner=account.account_id)
+    change = await accounts.tokens.add_token(token, MAX_TOKENS, StoreWrites())
+    if change is not TokenChange.DONE:
+        raise StoreError(f"the token {name} cannot be added: {change.value}")
+    return secret

@@ -1,0 +1,90 @@
+"""Which caller a token or a session is, and what they may do now."""
+
+import asyncio
+import contextlib
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Final
+
+from controller.domain.accounts.account import Account
+from controller.domain.accounts.caller import Caller, Credential
+from controller.domain.accounts.roles import Roles
+from controller.domain.accounts.secret_text import digest_of
+from controller.domain.accounts.session import Session, wants_touch
+from controller.domain.scopes import Scope
+from controller.ports.accounts import AccountStore
+from controller.ports.clock import Clock
+from controller.ports.errors import StoreError
+from controller.ports.store import ApiToken, Store
+
+MAX_REMEMBERED: Final = 1024  # credentials whose last use is known here; the one used longest ago is dropped first
+_WAIT: Final = 1.0  # seconds that a request waits for its last use to be stored, which is written in any case
+
+
+class Authentication:
+    """Looks every caller up in the store: what was ended there is refused with the next request."""
+
+    def __init__(self, store: Store, accounts: AccountStore, roles: Roles, clock: Clock) -> None:
+        self.accounts = accounts
+        self.roles = roles
+        self._store = store
+        self._clock = clock
+        self._touched: OrderedDict[str, float] = OrderedDict()
+
+    async def scopes_of(self, account: Account) -> frozenset[Scope]:
+        """What the account may do now; nothing when it is disabled."""
+        return self.roles.scopes_of(account.role) if account.enabled else frozenset()
+
+    async def standing(self) -> frozenset[str]:
+        """The tokens and accounts that have not ended, as `Principal.standing` names them."""
+        now = self._clock.now()
+        tokens = (one.credential for one in await self._store.tokens() if not one.is_over(now))
+        accounts = (one.key for one in await self.accounts.accounts() if one.enabled)
+        return frozenset((*tokens, *accounts))
+
+    async def of_token(self, token: ApiToken, peer: str) -> Caller | None:
+        """The caller with a valid token, used from the address `peer`; None if its owner is disabled."""
+        owner = await self.accounts.account(token.owner) if token.owner else None
+        if token.owner and (owner is None or not owner.enabled):
+            return None
+        scopes = frozenset(token.scopes)
+        if owner is not None:
+            scopes &= await self.scopes_of(owner)
+        now = self._clock.now()
+        if self._is_due(token.digest, token.last_used_at, now):
+            await self._note(partial(self.accounts.touch_token, token.digest, now, peer))
+        return Caller(token.principal_of(owner), scopes, Credential.TOKEN, token.owner)
+
+    async def of_session(self, secret: str) -> Caller | None:
+        """The caller with this secret of a session; None if there is none such, or it is over."""
+        found = await self.accounts.session(digest_of(secret))
+        now = self._clock.now()
+        if found is None or found[0].is_over(now) or not found[1].enabled:
+            return None
+        session, account = found
+        if self._is_due(session.digest, session.last_used_at, now):
+            await self._note(partial(self.accounts.touch_session, session.digest, now))
+        return await self.caller_in(session, account)
+
+    async def caller_in(self, session: Session, account: Account) -> Caller:
+        """The caller in a session of this account."""
+        scopes = await self.scopes_of(account)
+        kind = Credential.SESSION
+        return Caller(account.in_session, scopes, kind, account.account_id, session.factor_at, session.session_id)
+
+    def _is_due(self, digest: str, stored: float, now: float) -> bool:
+        if not wants_touch(max(stored, self._touched.get(digest, 0.0)), now):
+            return False
+        self._touched[digest] = now
+        self._touched.move_to_end(digest)
+        if len(self._touched) > MAX_REMEMBERED:
+            self._touched.popitem(last=False)
+        return True
+
+    async def _note(self, write: Callable[[], Awaitable[None]]) -> None:
+        if self._store.health.trouble:
+            return  # the request would wait for the disk
+        with contextlib.suppress(TimeoutError, StoreError):
+            async with asyncio.timeout(_WAIT):
+                await write()
