@@ -101,16 +101,16 @@ async def running_listener(limits: ConnectionLimits, app: Any = None, **options:
         app or small_app(), log_config=None, lifespan="off", ws="none", proxy_headers=False, access_log=False,
         timeout_graceful_shutdown=1, **options,
     )  # fmt: skip
-    listener = socket.create_server(("127.0.0.1", 0))
     server = BoundedServer(config, limits, "test")
-    async with asyncio.TaskGroup() as group:
-        group.create_task(server.serve(sockets=[listener]))
-        running = RunningListener(server, listener.getsockname()[1])
-        await eventually(lambda: server.started, "the listener serves")
-        try:
-            yield running
-        finally:
-            server.should_exit = True
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(server.serve(sockets=[listener]))
+            running = RunningListener(server, listener.getsockname()[1])
+            await eventually(lambda: server.started, "the listener serves")
+            try:
+                yield running
+            finally:
+                server.should_exit = True
 
 
 def run_in(loop: Loop, scenario: Callable[[], Awaitable[None]]) -> None:

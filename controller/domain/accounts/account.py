@@ -81,12 +81,12 @@ def administers(account: Account, roles: Roles) -> bool:
 
 def with_role(role: str, roles: Roles) -> AccountDecision:
     """Gives the account another role."""
-    return _unless_last_admin(lambda account: replace(account, role=role), roles)
+    return unless_last_admin(lambda account: replace(account, role=role), roles)
 
 
 def with_enabled(roles: Roles, *, enabled: bool) -> AccountDecision:
     """Enables or disables the account."""
-    return _unless_last_admin(lambda account: replace(account, enabled=enabled), roles)
+    return unless_last_admin(lambda account: replace(account, enabled=enabled), roles)
 
 
 def with_password(phc: str, now: float, makers: tuple[MakingRecord, ...] = ()) -> AccountDecision:
@@ -122,7 +122,9 @@ def with_login(now: float) -> AccountDecision:
     return lambda account, _all: replace(account, last_login_at=now)
 
 
-def _unless_last_admin(change: Callable[[Account], Account], roles: Roles) -> AccountDecision:
+def unless_last_admin(change: Callable[[Account], Account], roles: Roles) -> AccountDecision:
+    """Makes the change, unless nobody could administer accounts after it."""
+
     def decide(account: Account, accounts: Sequence[Account]) -> Account | AccountRefusal:
         after = change(account)
         others = (one for one in accounts if one.account_id != account.account_id)

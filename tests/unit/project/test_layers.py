@@ -37,9 +37,10 @@ def _importers(package: str) -> set[str]:
     }
 
 
-def test_httpx_is_imported_where_emqx_is_called_only() -> None:
+def test_httpx_is_imported_where_emqx_and_the_sign_on_provider_are_called_only() -> None:
     # Its successor has another name; moving to it is to stay one line in each.
-    assert _importers("httpx") == {f"controller/adapters/emqx/client/{name}.py" for name in ("http", "pool")}
+    emqx = {f"controller/adapters/emqx/client/{name}.py" for name in ("http", "pool")}
+    assert _importers("httpx") == emqx | {"controller/adapters/oidc/exchange.py"}
 
 
 def test_the_controller_meets_paho_in_its_adapter_and_demo_only() -> None:
