@@ -97,7 +97,7 @@ def list_names(folder: Path, limit: int, pattern: str = "*") -> list[str]:
     """
     names = []
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-        for name in _names(folder):
+        for name in names_in(folder):
             if fnmatch.fnmatchcase(name, pattern):
                 names.append(name)
             if len(names) > limit:
@@ -105,7 +105,8 @@ def list_names(folder: Path, limit: int, pattern: str = "*") -> list[str]:
     return sorted(names)
 
 
-def _names(folder: Path) -> Iterator[str]:
+def names_in(folder: Path) -> Iterator[str]:
+    """Yields the names in a folder, one by one (OSError: it cannot be listed)."""
     if isinstance(folder, ImagePath):
         yield from (path.name for path in folder.iterdir())
         return

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from device_agent.errors import FactsUnavailableError
-from device_agent.host.files import list_files, read_text
+from device_agent.host.includes import IncludeBudget
 from device_agent.host.inetd import program_behind
 from device_agent.host.reading import GapRecorder, Reading
 from device_agent.host.system import System, process_names
@@ -101,7 +101,8 @@ class _Config:
 
     def __init__(self, system: System, gaps: GapRecorder) -> None:
         self._system, self._gaps = system, gaps
-        self._read: list[Path] = []
+        self._budget = IncludeBudget(system, _MAX_FILES)
+        self._read: set[Path] = set()
         self._has_defaults = False
         self.services: list[_Service] = []
         self.enabled: list[str] | None = None
@@ -113,8 +114,9 @@ class _Config:
             return
         if len(self._read) >= _MAX_FILES:
             raise FactsUnavailableError(f"{_MAIN} includes more than {_MAX_FILES} files")
-        self._read.append(file)
-        lines = (line for line in read_text(file).split("\n") if line.strip() and not line.lstrip().startswith("#"))
+        self._read.add(file)
+        written = self._budget.text(file).split("\n")
+        lines = (line for line in written if line.strip() and not line.lstrip().startswith("#"))
         for line in lines:
             words = line.split()
             keyword = words[0].lower()
@@ -143,7 +145,7 @@ class _Config:
         path = self._system.path(target)
         if kind == "include":
             return [path]
-        return [file for file in list_files(path) if "." not in file.name and not file.name.endswith("~")]
+        return [file for file in self._budget.files_in(path) if "." not in file.name and not file.name.endswith("~")]
 
     def _service(self, service: _Service, lines: Iterator[str]) -> None:
         known = len(self._gaps.gaps)

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from device_agent.collectors.system.inits import detect_services
-from device_agent.host.files import list_files, read_text
+from device_agent.errors import FactsUnavailableError
+from device_agent.host.includes import IncludeBudget
 from device_agent.host.reading import GapRecorder, Reading
 from device_agent.host.system import System, process_names
 from device_agent.host.systemd import enabled_units, has_unit
@@ -17,7 +18,6 @@ _PROCESSES: Final = ("fail2ban", "f2b/")  # it renames its first thread
 _INCLUDES: Final = "INCLUDES"
 _FILTERS: Final = frozenset({"sshd", "dropbear"})
 _MAX_DEPTH: Final = 8  # nested includes
-_MAX_FILES: Final = 200
 _MAX_SECONDS: Final = 1_000_000
 _DEFAULT_RETRIES: Final = "5"
 _DEFAULT_TIME: Final = "10m"
@@ -74,46 +74,42 @@ def _parser() -> configparser.ConfigParser:
 def _merged(system: System, gaps: GapRecorder) -> dict[str, dict[str, str]]:
     """Returns all sections; the files override each other in the order `.conf`, then `.local`."""
     merged: dict[str, dict[str, str]] = {}
-    left = [_MAX_FILES]
+    budget = IncludeBudget(system, _MAX_DEPTH)
     for suffix in ("conf", "local"):
         paths = [f"{_FOLDER}/jail.{suffix}"]
         with gaps.capture(f"{_FOLDER}/jail.d"):
-            files = list_files(system.path(f"{_FOLDER}/jail.d"), f"*.{suffix}")
+            files = budget.files_in(system.path(f"{_FOLDER}/jail.d"), f"*.{suffix}")
             paths += [f"{_FOLDER}/jail.d/{file.name}" for file in files]
         for path in paths:
-            for one in _with_includes(system, path, gaps, left):
+            for one in _with_includes(system, path, gaps, budget):
                 _merge(merged, one)
     return merged
 
 
 def _with_includes(
-    system: System, path: str, gaps: GapRecorder, left: list[int], above: tuple[str, ...] = ()
+    system: System, path: str, gaps: GapRecorder, budget: IncludeBudget, above: tuple[str, ...] = ()
 ) -> Iterator[configparser.ConfigParser]:
     """Yields what a file includes before itself, the file, and what it includes after itself."""
-    left[0] -= 1
-    if len(above) > _MAX_DEPTH or left[0] < 0:
-        gaps.add("too many files are included", path)
-        return
     if path in above or not system.path(path).exists():  # fail2ban passes over both
         return
     parser = _parser()
     includes: dict[str, list[str]] = {"before": [], "after": []}
     try:
-        parser.read_string(read_text(system.path(path)), path)
+        parser.read_string(budget.text(system.path(path), len(above)), path)
         for key, paths in includes.items():
             listed = parser.get(_INCLUDES, key, raw=True, fallback="").split("\n")
             paths += [one if one.startswith("/") else f"{path.rpartition('/')[0]}/{one}" for one in listed if one]
     except configparser.Error as e:
         gaps.add(f"not understood: {type(e).__name__}", path)
         return
-    except (OSError, ValueError) as e:
+    except (OSError, ValueError, FactsUnavailableError) as e:
         gaps.add(str(e), path)
         return
     for one in includes["before"]:
-        yield from _with_includes(system, one, gaps, left, (*above, path))
+        yield from _with_includes(system, one, gaps, budget, (*above, path))
     yield parser
     for one in includes["after"]:
-        yield from _with_includes(system, one, gaps, left, (*above, path))
+        yield from _with_includes(system, one, gaps, budget, (*above, path))
 
 
 def _merge(merged: dict[str, dict[str, str]], parser: configparser.ConfigParser) -> None:

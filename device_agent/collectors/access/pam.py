@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from device_agent.errors import FactsUnavailableError
 from device_agent.host.files import list_files, parse_key_values, read_text
+from device_agent.host.includes import IncludeBudget
 from device_agent.host.system import System
 
 # The files for logins and for new passwords: common parts of all services, as distributions name them, and services.
@@ -81,26 +82,28 @@ def service_stack(system: System, kind: str, service: str) -> list[PamModule]:
         FactsUnavailableError: files are included too deeply, or too often.
         OSError: a file cannot be read.
     """
-    return [module for module in _modules(system, service, 0, count()) if module.kind == kind]
+    budget = IncludeBudget(system, _MAX_DEPTH)
+    return [module for module in _modules(system, service, 0, count(), budget) if module.kind == kind]
 
 
 def _file_of(system: System, name: str) -> Path | None:
     return next((path for folder in _FOLDERS if (path := system.path(f"{folder}/{name}")).is_file()), None)
 
 
-def _modules(system: System, name: str, depth: int, lines: "count[int]") -> Iterator[PamModule]:
+def _modules(system: System, name: str, depth: int, lines: "count[int]", budget: IncludeBudget) -> Iterator[PamModule]:
     file = _file_of(system, name)
     if file is None or "/" in name:
         return  # PAM refuses a login through a missing file
     if depth > _MAX_DEPTH:
         raise FactsUnavailableError(f"the PAM file {name} is included too deeply")
-    for line in read_text(file).replace("\\\n", " ").splitlines():
+    for line in budget.text(file, depth).replace("\\\n", " ").splitlines():
         if next(lines) >= _MAX_LINES:
             raise FactsUnavailableError(f"the PAM files of one service have more than {_MAX_LINES} lines")
         if include := _INCLUDE.match(line):
-            yield from _modules(system, include[1], depth + 1, lines)
+            yield from _modules(system, include[1], depth + 1, lines, budget)
         elif (match := _LINE.match(line)) and match[2] in {"include", "substack"}:
-            yield from (module for module in _modules(system, match[3], depth + 1, lines) if module.kind == match[1])
+            included = _modules(system, match[3], depth + 1, lines, budget)
+            yield from (module for module in included if module.kind == match[1])
         elif match:
             arguments = tuple(match[4].partition("#")[0].split())
             yield PamModule(match[1], Path(match[3]).name, arguments, is_optional=match[2] == "optional")

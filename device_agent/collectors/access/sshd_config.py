@@ -4,8 +4,8 @@ import re
 from dataclasses import dataclass, field
 from typing import Final
 
-from device_agent.errors import FactsUnavailableError
-from device_agent.host.files import MAX_FILE_BYTES, MAX_FILES, read_beginning
+from device_agent.host.files import MAX_FILE_BYTES
+from device_agent.host.includes import IncludeBudget
 from device_agent.host.reading import GapRecorder
 from device_agent.host.system import System
 
@@ -45,7 +45,6 @@ _MAX_BLOCKS: Final = 256
 # The keyword ends at white space or at one equals sign; a quoted keyword is allowed.
 _NAME: Final = re.compile(r"[a-z0-9]+")
 _KEYWORD: Final = re.compile(r'^(?:"([^"]*)"|([^\s="]+))(?:[ \t]*=[ \t]*|[ \t]+|(?=")|$)')
-_GLOB: Final = re.compile(r"[*?\[]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,16 +79,18 @@ def read_settings(system: System, path: str = CONFIG) -> SshdSettings:
     """Reads a file and its includes."""
     settings = SshdSettings()
     path = next((one for one in CONFIGS if system.path(one).exists()), path) if path == CONFIG else path
-    _read(system, path, settings, 0, None)
+    _read(system, path, settings, IncludeBudget(system, _MAX_DEPTH), 0, None)
     return settings
 
 
-def _read(system: System, path: str, settings: SshdSettings, depth: int, block: MatchBlock | None) -> None:
+def _read(
+    system: System, path: str, settings: SshdSettings, budget: IncludeBudget, depth: int, block: MatchBlock | None
+) -> None:
     """Reads a file; a Match block in it ends with it, and `block` is the one that includes it."""
     gaps = settings.match_gaps if block else settings.global_gaps
     text, is_whole = "", True
     with gaps.capture(path):
-        text, is_whole = read_beginning(system.path(path))
+        text, is_whole = budget.beginning(system.path(path), depth)
     if not is_whole:
         gaps.add(f"only the first {MAX_FILE_BYTES} bytes were read", path)
     outer = block
@@ -111,9 +112,9 @@ def _read(system: System, path: str, settings: SshdSettings, depth: int, block: 
             for word in words:
                 included_files: list[str] = []
                 with gaps.capture(source):
-                    included_files = _matching(system, word)
+                    included_files = budget.matching(word if word.startswith("/") else f"/etc/ssh/{word}")
                 for included in included_files:
-                    _read(system, included, settings, depth + 1, block)
+                    _read(system, included, settings, budget, depth + 1, block)
         else:
             _set(keyword, words, settings, block, source)
 
@@ -211,22 +212,6 @@ def _words(text: str) -> list[str] | None:
             return None
         words.append(word)
     return words
-
-
-def _matching(system: System, pattern: str) -> list[str]:
-    """Returns the files that a pattern of Include names, sorted as glob(3) does.
-
-    Raises:
-        FactsUnavailableError: too many files match.
-    """
-    path = pattern if pattern.startswith("/") else f"/etc/ssh/{pattern}"
-    if not _GLOB.search(path):
-        return [path] if system.path(path).is_file() else []
-    root = system.path("/")
-    found = sorted(str(file.relative_to(root)) for file in root.glob(path.lstrip("/")) if file.is_file())
-    if len(found) > MAX_FILES:
-        raise FactsUnavailableError(f"{path}: more than {MAX_FILES} files")
-    return ["/" + name for name in found]
 
 
 def sample_of(criteria: tuple[str, ...]) -> str | None:

@@ -12,14 +12,14 @@ from typing import Any, Final
 
 from device_agent.collectors.access.sudoers_grammar import expanded, read_lines
 from device_agent.host.execute import ExecuteError, run
-from device_agent.host.files import MAX_FILE_BYTES, list_files, read_beginning
+from device_agent.host.files import MAX_FILE_BYTES
+from device_agent.host.includes import IncludeBudget
 from device_agent.host.reading import GapRecorder, Reading
 from device_agent.host.system import System
 
 _PATHS: Final = ("/etc/sudoers", "/usr/etc/sudoers")  # sudo reads the first that exists
 _PATHS_OF_SUDO_RS: Final = ("/etc/sudoers-rs",)  # which it reads instead; both programs may be installed
 _MAX_DEPTH: Final = 128  # nested includes, as in sudo
-_MAX_BYTES: Final = 4 * MAX_FILE_BYTES  # of all files together
 _SECONDS: Final = 10.0
 _ARGV: Final = ("cvtsudoers", "-f", "json", "-c", "/dev/null", "-")
 
@@ -39,23 +39,21 @@ def users_without_password(system: System) -> Reading[list[str]]:
     for one in (path, *(path for path in _PATHS_OF_SUDO_RS if system.path(path).exists())):
         lines: list[tuple[str, str]] = []
         with gaps.capture(one):
-            lines = list(_joined(system, one, gaps, [_MAX_BYTES]))
+            lines = list(_joined(system, one, gaps, IncludeBudget(system, _MAX_DEPTH)))
         found = _from_program(lines, gaps) if lines and shutil.which(_ARGV[0]) is not None else None
         names |= read_lines(lines, gaps) if found is None else found
     return gaps.complete(sorted(names))
 
 
-def _joined(system: System, path: str, gaps: GapRecorder, left: list[int], depth: int = 0) -> Iterator[tuple[str, str]]:
+def _joined(
+    system: System, path: str, gaps: GapRecorder, budget: IncludeBudget, depth: int = 0
+) -> Iterator[tuple[str, str]]:
     """Yields `file:line` and text of every logical line of a file and its includes."""
-    if depth > _MAX_DEPTH or left[0] <= 0:
-        gaps.add("too many files or bytes are included", path)
-        return
     if not system.path(path).exists():
         if depth:
             gaps.add("the included file is missing", path)
         return
-    text, is_whole = read_beginning(system.path(path))
-    left[0] -= len(text) + 1
+    text, is_whole = budget.beginning(system.path(path), depth)
     if not is_whole:
         gaps.add(f"only the first {MAX_FILE_BYTES} bytes were read", path)
     for number, line in _logical_lines(text):
@@ -74,19 +72,19 @@ def _joined(system: System, path: str, gaps: GapRecorder, left: list[int], depth
         if not target.startswith("/"):
             target = f"{path.rpartition('/')[0]}/{target}"
         with gaps.capture(target):
-            yield from _included(system, target, gaps, left, depth, is_folder=include[1] == "includedir")
+            yield from _included(system, target, gaps, budget, depth, is_folder=include[1] == "includedir")
 
 
 def _included(
-    system: System, target: str, gaps: GapRecorder, left: list[int], depth: int, *, is_folder: bool
+    system: System, target: str, gaps: GapRecorder, budget: IncludeBudget, depth: int, *, is_folder: bool
 ) -> Iterator[tuple[str, str]]:
     if not is_folder:
-        yield from _joined(system, target, gaps, left, depth + 1)
+        yield from _joined(system, target, gaps, budget, depth + 1)
         return
-    for file in list_files(system.path(target)):
+    for file in budget.files_in(system.path(target)):
         # sudo ignores names with a dot or a trailing tilde.
         if "." not in file.name and not file.name.endswith("~"):
-            yield from _joined(system, f"{target.rstrip('/')}/{file.name}", gaps, left, depth + 1)
+            yield from _joined(system, f"{target.rstrip('/')}/{file.name}", gaps, budget, depth + 1)
 
 
 def _logical_lines(text: str) -> Iterator[tuple[int, str]]:

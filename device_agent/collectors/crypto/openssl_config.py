@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
 from device_agent.errors import FactsUnavailableError
-from device_agent.host.files import list_files, read_text
+from device_agent.host.includes import IncludeBudget
 from device_agent.host.reading import GapRecorder, Reading
 from device_agent.host.system import System
 
@@ -54,13 +54,14 @@ def read_policy(system: System, file: str, version: str = "") -> Reading[dict[st
 def read_sections(system: System, file: str, gaps: GapRecorder) -> ConfigSections:
     """Returns every section with its values; the last value of a key wins, includes are read in place."""
     sections: ConfigSections = {_DEFAULT: {}}
-    _read_into(sections, system, file, _DEFAULT, _Progress(gaps))
+    _read_into(sections, system, file, _DEFAULT, _Progress(gaps, IncludeBudget(system, MAX_INCLUDES)))
     return sections
 
 
 @dataclass(slots=True)
 class _Progress:
     gaps: GapRecorder
+    budget: IncludeBudget
     files: list[str] = field(default_factory=list)
     folder: str = ""  # of relative includes, set by `.pragma includedir`
 
@@ -81,13 +82,13 @@ class _Progress:
 def _read_into(sections: ConfigSections, system: System, file: str, section: str, progress: _Progress) -> str:
     files_read = progress.files
     files_read.append(file)
-    for line in _lines(read_text(system.path(file))):
+    for line in _lines(progress.budget.text(system.path(file))):
         if line.startswith("[") and "]" in line:
             section = line[1 : line.index("]")].strip()
             sections.setdefault(section, {})
         elif line.startswith(".include"):
             target = line.removeprefix(".include").strip().lstrip("=").strip().strip("\"'")
-            for included in _included_files(system, progress.base(file, target), target):
+            for included in _included_files(system, progress, progress.base(file, target), target):
                 if len(files_read) < MAX_INCLUDES:
                     section = _read_into(sections, system, included, section, progress)
                 elif included not in files_read:
@@ -105,14 +106,14 @@ def _read_into(sections: ConfigSections, system: System, file: str, section: str
     return section
 
 
-def _included_files(system: System, base: str, target: str) -> list[str]:
+def _included_files(system: System, progress: _Progress, base: str, target: str) -> list[str]:
     """Returns the included file, or the files of an included folder; relative paths start at a base folder."""
     if not target or "\0" in target:
         return []
     absolute = str(PurePosixPath(base) / target)
     path = system.path(absolute)
     if path.is_dir():
-        configs: list[Path] = [entry for entry in list_files(path) if entry.suffix in (".cnf", ".conf")]
+        configs: list[Path] = [entry for entry in progress.budget.files_in(path) if entry.suffix in (".cnf", ".conf")]
         return [f"{absolute.rstrip('/')}/{config.name}" for config in configs]
     return [absolute] if path.is_file() else []
 

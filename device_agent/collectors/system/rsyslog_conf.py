@@ -7,7 +7,7 @@ from typing import Final
 
 from device_agent.collectors.system.log_targets import LogOutputs, LogTarget, is_host
 from device_agent.collectors.system.rsyslog_tokens import EXPRESSION, PAIR, Cursor, has_constant_clause, mask_of
-from device_agent.host.files import list_files, read_text
+from device_agent.host.includes import IncludeBudget
 from device_agent.host.reading import GapRecorder
 from device_agent.host.system import System
 
@@ -16,7 +16,6 @@ _DEFAULT: Final = "rsyslog_defaultruleset"
 _DYNAMIC: Final = "?"  # in the place of a path: a template makes it
 _MAX_DEPTH: Final = 16  # of blocks, includes and called rulesets
 _MAX_STEPS: Final = 100_000
-_MAX_BYTES: Final = 1024 * 1024  # of all files
 _EVERYTHING: Final = (1 << 24 * 8) - 1
 _LEGACY: Final = re.compile(r"^(@@?)(?:\([^)]*\))?\s*(\[[^\]]+\]|[A-Za-z0-9._%-]+)(?::(\d{1,5}))?\s*(?:[;#].*)?$")
 _RELP: Final = re.compile(r"^:omrelp:\s*(\[[^\]]+\]|[A-Za-z0-9._%-]+)(?::(\d{1,5}))?\s*(?:[;#].*)?$", re.IGNORECASE)
@@ -116,7 +115,7 @@ class _Parser:
         self._is_tls = False
         self._is_spare = False  # the outputs that follow take over when the one before fails
         self._has_tag = False
-        self._left = _MAX_BYTES
+        self._budget = IncludeBudget(system, _MAX_DEPTH)
         self._depth = 0
         self.is_broken = False  # after a mistake of the grammar nothing is where it seems to be
 
@@ -128,11 +127,7 @@ class _Parser:
         """Reads a file into a block, or into the present ruleset."""
         text = ""
         with self._gaps.capture(path):
-            text = read_text(self._system.path(path))
-        self._left -= len(text)
-        if depth > _MAX_DEPTH or self._left < 0:
-            self._gaps.add("too many files or bytes are included", path)
-            return
+            text = self._budget.text(self._system.path(path), depth)
         outer, self._depth = self._depth, depth
         self._sequence(Cursor(path, text.replace("\\\n", "")), into, is_block=False)
         self._depth = outer
@@ -368,9 +363,9 @@ class _Parser:
         with self._gaps.capture(pattern):
             if not folder.startswith("/") or any(mark in folder for mark in "*?["):
                 raise ValueError("the include is not understood")
-            files = list_files(self._system.path(folder), name or "*")
+            files = self._budget.files_in(self._system.path(folder), name or "*")
             if not files and not any(mark in name for mark in "*?[") and self._system.path(pattern).is_dir():
-                folder, files = pattern, list_files(self._system.path(pattern))
+                folder, files = pattern, self._budget.files_in(self._system.path(pattern))
             for file in files:
                 if not file.name.startswith("."):
                     self.read_file(f"{folder}/{file.name}", statements, self._depth + 1)

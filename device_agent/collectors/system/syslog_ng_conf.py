@@ -6,14 +6,13 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from device_agent.collectors.system.log_targets import LogOutputs, LogTarget, is_host
-from device_agent.host.files import list_files, read_text
+from device_agent.host.includes import IncludeBudget
 from device_agent.host.reading import GapRecorder
 from device_agent.host.system import System
 
 CONFIG: Final = "/etc/syslog-ng/syslog-ng.conf"
 _OWN_INCLUDES: Final = ("scl.conf", "/usr/share/syslog-ng/")  # syslog-ng's own library, which has no log path
 _MAX_DEPTH: Final = 16
-_MAX_BYTES: Final = 1024 * 1024  # of all files
 _MAX_TOKENS: Final = 200_000
 _TOKEN: Final = re.compile(
     r"(?P<blank>\s+|\#[^\n]*)|(?P<text>\"(?:[^\"\\]|\\.){0,4096}\"|'[^']{0,4096}')|(?P<mark>[(){};,])"
@@ -42,7 +41,7 @@ def read(system: System, gaps: GapRecorder) -> LogOutputs:
         gaps.add("the file is missing", CONFIG)
         return outputs
     tokens: list[tuple[str, str]] = []
-    _tokenise(system, CONFIG, tokens, gaps, 0)
+    _tokenise(system, CONFIG, tokens, gaps, IncludeBudget(system, _MAX_DEPTH), 0)
     statements = _Parser(tokens, gaps).statements()
     if gaps.gaps:
         return outputs  # syslog-ng refuses the file, or something of it was not read
@@ -51,30 +50,32 @@ def read(system: System, gaps: GapRecorder) -> LogOutputs:
     return LogOutputs() if paths.is_refused else outputs
 
 
-def _tokenise(system: System, path: str, tokens: list[tuple[str, str]], gaps: GapRecorder, depth: int) -> None:
+def _tokenise(
+    system: System, path: str, tokens: list[tuple[str, str]], gaps: GapRecorder, budget: IncludeBudget, depth: int
+) -> None:
     """Adds the tokens of a file and its includes."""
     text = ""
     with gaps.capture(path):
-        text = read_text(system.path(path))
+        text = budget.text(system.path(path), depth)
     at = 0
     while at < len(text):
         found = _TOKEN.match(text, at)
-        if found is None or len(tokens) > _MAX_TOKENS or depth > _MAX_DEPTH:
+        if found is None or len(tokens) > _MAX_TOKENS:
             gaps.add("not understood, or too much", path)
             return
         at = found.end()
         if found.lastgroup == "pragma":
             words = found[0].split(None, 1)
             if words[0].lower() == "@include":
-                for file in _included(system, words[1] if len(words) > 1 else "", path, gaps):
-                    _tokenise(system, file, tokens, gaps, depth + 1)
+                for file in _included(system, words[1] if len(words) > 1 else "", path, gaps, budget):
+                    _tokenise(system, file, tokens, gaps, budget, depth + 1)
             elif words[0].lower() not in {"@version:", "@version", "@define", "@requires", "@module"}:
                 gaps.add(f"not understood: {words[0]}", path)
         elif found.lastgroup != "blank":
             tokens.append((found.lastgroup or "", found[0]))
 
 
-def _included(system: System, text: str, path: str, gaps: GapRecorder) -> Iterator[str]:
+def _included(system: System, text: str, path: str, gaps: GapRecorder, budget: IncludeBudget) -> Iterator[str]:
     target = text.partition("#")[0].strip().strip("\"'")
     if not target or target.startswith(_OWN_INCLUDES):
         if not target:
@@ -87,7 +88,7 @@ def _included(system: System, text: str, path: str, gaps: GapRecorder) -> Iterat
             raise ValueError("the include is not understood")
         if not any(mark in name for mark in "*?[") and system.path(target).is_dir():
             folder, name = target, "*"
-        found = list_files(system.path(folder), name)
+        found = budget.files_in(system.path(folder), name)
         if not found and not any(mark in name for mark in "*?["):
             raise FileNotFoundError(2, "the included file is missing", target)
         for file in found:
