@@ -4,6 +4,7 @@ import shlex
 from typing import Any, Final
 
 from device_agent.collectors.base import Section, SectionBuilder
+from device_agent.host import uci
 from device_agent.host.files import parse_key_values, read_text
 from device_agent.host.reading import GapRecorder
 from device_agent.host.start_commands import commands_of
@@ -32,15 +33,15 @@ def collect(system: System) -> Section | None:
     section = SectionBuilder(server="dropbear", resolved=False, x11_forwarding=False, interactive_login=False)
     gaps = GapRecorder()
     with gaps.capture():
-        uci = read_text(system.path(_UCI))
+        configured = read_text(system.path(_UCI))
         section.set(
             **(
-                _from_uci(uci)
-                if uci
+                _from_uci(configured)
+                if configured
                 else _most_permissive([_from_arguments(one, gaps) for one in _servers(system, gaps)])
             )
         )
-        if uci:
+        if configured:
             section.gap("empty_passwords", reason="depends on how dropbear was built", source=_UCI)
     section.add_gaps(gaps.gaps, *_FIELDS)
     section.gap("weak_algorithms", reason="dropbear does not report it")
@@ -53,15 +54,7 @@ def _from_uci(text: str) -> dict[str, Any]:
     Raises:
         ValueError: a line has open quotes.
     """
-    blocks: list[dict[str, str]] = []
-    is_dropbear = False
-    for line in text.splitlines():
-        words = shlex.split(line, comments=True)
-        if words[:1] == ["config"]:
-            is_dropbear = words[1:2] == ["dropbear"]
-            blocks += [{}] if is_dropbear else []
-        elif is_dropbear and len(words) == 3 and words[0] == "option":
-            blocks[-1][words[1]] = words[2].lower()
+    blocks = [{key: value.lower() for key, value in one.items()} for one in uci.blocks_of(text, "dropbear")]
     enabled = [block for block in blocks if block.get("enable", "1") not in _OFF]
     passwords = [block for block in enabled if block.get("PasswordAuth", "on") not in _OFF]
     root = [block for block in enabled if block.get("RootLogin", "on") not in _OFF]

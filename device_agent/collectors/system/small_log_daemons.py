@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from device_agent.collectors.system.log_targets import LogOutputs, LogTarget
+from device_agent.host import uci
 from device_agent.host.files import list_files, parse_key_values, read_beginning, read_text
 from device_agent.host.reading import GapRecorder
 from device_agent.host.system import System, process_names
@@ -114,31 +115,13 @@ def read_logd(system: System, gaps: GapRecorder) -> LogOutputs:
     """Returns the outputs of OpenWrt's logd: the ring buffer in memory, and a target or a file beside it."""
     outputs = LogOutputs()
     with gaps.capture(_UCI):
-        for block in uci_blocks(read_text(system.path(_UCI)), "system"):
+        for block in uci.blocks_of(read_text(system.path(_UCI)), "system"):
             if block.get("log_ip") and block.get("log_remote", "1") not in {"0", "off", "false", "no"}:
                 protocol, port = block.get("log_proto", "udp"), block.get("log_port", "514")
                 outputs.targets.add(LogTarget(protocol, block["log_ip"], port))
             if block.get("log_file"):
                 outputs.files.add(block["log_file"])
     return outputs
-
-
-def uci_blocks(text: str, kind: str) -> list[dict[str, str]]:
-    """Returns the options of each section of a kind in a file of UCI.
-
-    Raises:
-        ValueError: a line has open quotes.
-    """
-    blocks: list[dict[str, str]] = []
-    is_wanted = False
-    for line in text.splitlines():
-        words = shlex.split(line, comments=True)
-        if words[:1] == ["config"]:
-            is_wanted = words[1:2] == [kind]
-            blocks += [{}] if is_wanted else []
-        elif is_wanted and len(words) == 3 and words[0] == "option":
-            blocks[-1][words[1]] = words[2]
-    return blocks
 
 
 def journal_upload(system: System) -> set[LogTarget]:

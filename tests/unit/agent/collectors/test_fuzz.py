@@ -23,7 +23,6 @@ from device_agent.collectors.system import (
     mac,
     mounts,
     services,
-    small_log_daemons,
     sockets,
 )
 from device_agent.collectors.system.firewall_iptables import read_iptables
@@ -34,7 +33,7 @@ from device_agent.collectors.system.interfaces import interface_of, parse_if_ine
 from device_agent.collectors.system.mac import count_denials
 from device_agent.domain.report_limits import normalise_findings
 from device_agent.errors import FactsUnavailableError, NotApplicableError
-from device_agent.host import inetd, xinetd
+from device_agent.host import inetd, uci, xinetd
 from device_agent.host.files import MAX_FILE_BYTES
 from device_agent.host.login_records import RECORD, WIDE_RECORD, count_lines
 from device_agent.host.reading import GapRecorder
@@ -194,7 +193,7 @@ PARSERS: Final[Mapping[str, Callable[[str], Any]]] = {
     "iptables": lambda text: read_iptables(text, "ip"),
     "nft rules": lambda text: read_nft_text(f"table inet t {{\nchain c {{\n{text}\n}}\n}}"),
     "sshd -T": lambda text: ssh.section_of(ssh.parse_resolved(text)),
-    "uci": lambda text: values_or_error(lambda: small_log_daemons.uci_blocks(text, "system")),
+    "uci": lambda text: values_or_error(lambda: uci.blocks_of(text, "system")),
     "audit": log_settings.count_audit_rules,
     "profiles": mac.count_profiles,
     "mounts": lambda text: mounts.parse_mounts(text, GapRecorder()),
