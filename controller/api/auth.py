@@ -6,7 +6,7 @@ Every route declares its `scope`, or `public` when it needs no credential; a tes
 import hmac
 import secrets
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Annotated, Any, Final
 
 from fastapi import Depends, Request, Security
@@ -235,6 +235,14 @@ def principal(who: RequestCallerDep) -> Principal:
 PrincipalDep = Annotated[Principal, Depends(principal)]
 
 
+async def refuse_scope(request: Request, who: Caller, wanted: Iterable[Scope], text: str) -> ApiError:
+    """Records that a scope was missing; returns the answer, 403."""
+    words = ", ".join(scope.value for scope in wanted)
+    reason = f"{request.method} {request.scope['route'].path} needs {words}"
+    await _refusals(request).record(AuditKind.API_ACCESS_REFUSED, peer_of(request), reason, actor=who.actor)
+    return ApiError(403, "scope_missing", text)
+
+
 class RequiresScope:
     """Checks that the caller has a scope; with `session_only` a token does not do, whatever its scopes."""
 
@@ -252,12 +260,10 @@ class RequiresScope:
             require_session(who)
         if self.scope in who.scopes:
             return
-        reason = f"{request.method} {request.scope['route'].path} needs {self.scope.value}"
-        await _refusals(request).record(AuditKind.API_ACCESS_REFUSED, peer_of(request), reason, actor=who.actor)
         held = ", ".join(who.shown_scopes) or "nothing"
         what = "token" if who.credential is Credential.TOKEN else "role"
         text = f"this needs a {what} with the scope {self.scope.value}; {who.principal.name} has {held}"
-        raise ApiError(403, "scope_missing", text)
+        raise await refuse_scope(request, who, (self.scope,), text)
 
 
 class RequiresSession:

@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
-from fastapi import APIRouter, Depends, Path, Query
+from fastapi import APIRouter, Depends, Path, Query, Response
 from pydantic import Field
 
+from controller.api.approval_views import ApprovalRequestView, request_view
 from controller.api.auth import PrincipalDep, scope
 from controller.api.context import (
     ContainmentDep,
@@ -30,12 +31,15 @@ from controller.api.fields import (
     UtcTimestamp,
     View,
 )
-from controller.api.users import spend_allowance
 from controller.api.waiting import RequestWait, WaitDep, proof_in_force
 from controller.domain.containment.proof import ProofState
+from controller.domain.guards.approvals import ApprovalKind, ApprovalRequest
 from controller.domain.identity.certificates import Certificate, CertificateKind
+from controller.domain.policy.model import ContainmentLevel
 from controller.domain.principal import Principal
-from controller.service.identity.own_certificates import OwnCertificates
+from controller.service.approvals.book import TooManyApprovalRequestsError
+from controller.service.containment.operator_actions import OperatorRequest, ProtectedDeviceError
+from controller.service.identity.own_certificates import OwnCertificateInUseError, OwnCertificates
 from controller.service.identity.services import IdentityServices
 from controller.service.waiting import ProofWatch, WaitEnd
 
@@ -101,11 +105,15 @@ class RevokedDeviceView(View):
 
 
 class RevocationResultView(View):
-    """The revoked certificates; their devices stay isolated until they have a new one."""
+    """The revoked certificates; their devices stay isolated until they have a new one.
 
-    items: tuple[CertificateView, ...]
-    devices: tuple[RevokedDeviceView, ...]
-    waited: WaitEnd
+    `request`: nothing was revoked: a second person has to approve it.
+    """
+
+    items: tuple[CertificateView, ...] = ()
+    devices: tuple[RevokedDeviceView, ...] = ()
+    waited: WaitEnd = WaitEnd.NO
+    request: ApprovalRequestView | None = None
 
 
 class RevocationBody(Body):
@@ -130,6 +138,12 @@ def identity_of(identity: IdentityServices | None) -> IdentityServices:
         text = "this controller has no certificate authority: make one with `cordon ca init`, and set authority.folder"
         raise ApiError(404, "no_authority", text)
     return identity
+
+
+_ASKED: Final[dict[int | str, dict[str, Any]]] = {
+    **problems(409),
+    202: {"model": RevocationResultView, "description": "a second person has to approve; nothing was revoked"},
+}
 
 
 @router.get("", dependencies=[scope("read")], responses=problems(404))
@@ -166,7 +180,7 @@ async def publish(identity: IdentityDep) -> CrlView:
     return CrlView.of(await identity_of(identity).certificates.publish())
 
 
-@router.post("/serials/{serial}/revoke", dependencies=[scope("identity"), Depends(writable)], responses=problems(409))
+@router.post("/serials/{serial}/revoke", dependencies=[scope("identity"), Depends(writable)], responses=_ASKED)
 async def revoke_serial(
     containment: ContainmentDep,
     identity: IdentityDep,
@@ -174,20 +188,22 @@ async def revoke_serial(
     caller: PrincipalDep,
     serial: SerialPath,
     body: RevocationBody,
+    response: Response,
     wait: WaitDep,
 ) -> RevocationResultView:
     """Revokes a certificate and isolates its device until it has a new one."""
     found = await identity_of(identity).certificates.registry.find(serial)
     if found is None:
         raise ApiError(404, "certificate_unknown", _UNKNOWN)
-    await _check_revocation(containment, identity_of(identity), own, caller, [found], body)
+    asked = await _revocation_request(containment, own, caller, [found], body)
+    if asked is not None:
+        response.status_code = 202
+        return RevocationResultView(request=request_view(asked, containment.fleet.clock.now()))
     done = await identity_of(identity).revocation.revoke([serial], caller.actor, body.word, body.reason)
     return await _revoked(containment, done, wait)
 
 
-@router.post(
-    "/devices/{device_id}/revoke", dependencies=[scope("identity"), Depends(writable)], responses=problems(409)
-)
+@router.post("/devices/{device_id}/revoke", dependencies=[scope("identity"), Depends(writable)], responses=_ASKED)
 async def revoke_device(
     containment: ContainmentDep,
     identity: IdentityDep,
@@ -195,6 +211,7 @@ async def revoke_device(
     caller: PrincipalDep,
     device_id: DeviceIdPath,
     body: RevocationBody,
+    response: Response,
     wait: WaitDep,
 ) -> RevocationResultView:
     """Revokes every certificate of a device, and isolates it until it has a new one."""
@@ -202,40 +219,49 @@ async def revoke_device(
     held = await identity.certificates.registry.of(device_id)
     if not held:
         raise ApiError(404, "certificate_unknown", f"no certificate of {device_id} is in the registry")
-    await _check_revocation(containment, identity, own, caller, held, body)
+    asked = await _revocation_request(containment, own, caller, held, body)
+    if asked is not None:
+        response.status_code = 202
+        return RevocationResultView(request=request_view(asked, containment.fleet.clock.now()))
     done = await identity.revocation.revoke_device(device_id, caller.actor, body.word, body.reason)
     return await _revoked(containment, done, wait)
 
 
-async def _check_revocation(
+async def _revocation_request(
     containment: ContainmentServices,
-    identity: IdentityServices,
     own: OwnCertificates,
     caller: Principal,
     certificates: Sequence[Certificate],
     body: RevocationBody,
-) -> None:
-    """Checks a revocation like a containment by hand, since it isolates, and counts it as one.
+) -> ApprovalRequest | None:
+    """Counts a revocation like a containment by hand, since it isolates; returns the request that it needs, if any.
 
     Raises:
-        ApiError: 409, the controller itself uses one of the certificates, or as `spend_allowance`.
+        ApiError: 409, a device is protected, the controller itself uses a certificate, or too many requests are open.
     """
     fleet = containment.fleet
-    now = fleet.clock.now()
-    valid = [one for one in certificates if one.is_valid(now)]
-    in_use = {status.serial for status in own.statuses.values()}
-    if any(one.name == fleet.own_id for one in valid):
-        held = [one for one in await identity.certificates.registry.of(fleet.own_id) if one.is_valid(now)]
-        in_use.add(max(held, key=lambda one: one.issued_at).serial)
-    if any(one.serial in in_use for one in valid):
-        text = (
-            "The controller itself uses this certificate: issue another (cordon ca issue-client, issue-server), "
-            "put it in use, wait a minute, and revoke this one by its serial number."
-        )
-        raise ApiError(409, "own_certificate", text)
+    if await own.uses(certificates):
+        raise ApiError(409, "own_certificate", str(OwnCertificateInUseError()))
+    valid = [one for one in certificates if one.is_valid(fleet.clock.now())]
     names = {one.name for one in valid if one.kind is CertificateKind.CLIENT} - {fleet.own_id}
-    if names:
-        await spend_allowance(containment, caller, tuple(sorted(names)), even_protected=body.even_protected)
+    if not names:
+        return None
+    wanted = OperatorRequest(
+        ApprovalKind.REVOKE,
+        tuple(sorted(names)),
+        caller,
+        body.reason,
+        ContainmentLevel.ISOLATED,
+        even_protected=body.even_protected,
+        serials=tuple(one.serial for one in valid),
+        word=body.word,
+    )
+    try:
+        return await containment.operators.charge(wanted)
+    except ProtectedDeviceError as e:
+        raise ApiError(409, "device_protected", f"{e} (`even_protected`)") from e
+    except TooManyApprovalRequestsError as e:
+        raise ApiError(409, "too_many_requests", str(e)) from e
 
 
 async def _revoked(

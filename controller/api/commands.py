@@ -7,8 +7,8 @@ from cryptography.exceptions import InvalidSignature
 from fastapi import APIRouter, Depends, Path, Query
 from pydantic import AfterValidator, Field
 
-from controller.api.auth import CallerDep, scope
-from controller.api.context import FleetDep, StoreDep, require_device, writable
+from controller.api.auth import CallerDep, PrincipalDep, scope
+from controller.api.context import ApprovalsDep, FleetDep, StoreDep, require_device, writable
 from controller.api.errors import ApiError, problems
 from controller.api.fields import (
     Body,
@@ -25,9 +25,12 @@ from controller.domain.commands import COMMAND_TTL
 from controller.domain.device import OpenCommand
 from controller.domain.effects import CommandRecord
 from controller.domain.events import CommandCountersigned, CommandRequested
+from controller.domain.guards.approvals import ApprovalNotAllowedError
+from controller.domain.principal import is_operator
 from controller.ports.store import Store, StoreWrites
 from controller.service.containment.enforcer import payload_of
 from controller.service.fleet_state import FleetState
+from controller.service.unit_of_work import UnitOfWork
 from controller.service.waiting import WaitEnd
 from schemas.base import DEVICE_ID_PATTERN
 from schemas.commands import COMMAND_PAYLOAD_TYPE, MAX_PARAMS, ActionName, CommandState, ParamName, ParamValue
@@ -120,21 +123,30 @@ async def _result(fleet: FleetState, store: Store, record: CommandRecord, wait: 
 
 @router.post("", status_code=201, dependencies=[scope("command"), Depends(writable)], responses=problems(404, 409))
 async def send_command(
-    fleet: FleetDep, store: StoreDep, caller: CallerDep, command: NewCommand, wait: WaitDep
+    fleet: FleetDep,
+    store: StoreDep,
+    approvals: ApprovalsDep,
+    caller: PrincipalDep,
+    command: NewCommand,
+    wait: WaitDep,
 ) -> CommandResultView:
     """Signs and sends a command; an offline device receives it when it reconnects, until it expires."""
-    require_device(fleet, command.device_id)
+    device = require_device(fleet, command.device_id)
     ttl = COMMAND_TTL if command.within is None else parse_duration(command.within)
     event = CommandRequested(
         fleet.new_id(),
         command.action,
         tuple(command.params.items()),
-        caller,
+        caller.actor,
         ttl,
         command.dry_run,
         command.hold,
     )
-    outcome = await fleet.apply_and_commit(command.device_id, event)
+    now, batch = fleet.clock.now(), UnitOfWork()
+    outcome = fleet.apply(device, event, now, batch)
+    if command.hold and outcome.commands:
+        approvals.ask_for_signature(outcome.commands[0], caller, now, batch)
+    await fleet.commit(batch)
     if not outcome.commands:
         text = f"{command.device_id} has as many commands as may be open: wait, or see `cordon command list`"
         raise ApiError(409, "too_many_open", text)
@@ -182,9 +194,17 @@ async def show_payload(fleet: FleetDep, store: StoreDep, command_id: CommandIdPa
     responses=problems(404, 409),
 )
 async def sign_command(
-    fleet: FleetDep, store: StoreDep, caller: CallerDep, command_id: CommandIdPath, body: NewSignature
+    fleet: FleetDep,
+    store: StoreDep,
+    approvals: ApprovalsDep,
+    caller: PrincipalDep,
+    command_id: CommandIdPath,
+    body: NewSignature,
 ) -> CommandView:
-    """Adds an operator's signature and sends the command; the device decides whether it trusts the key."""
+    """Adds the signature of another person than the one who asked for the command, and sends it.
+
+    The device decides whether it trusts the key.
+    """
     device_id, found = await _open(fleet, store, command_id)
     try:
         key = parse_public_key(body.key)
@@ -193,8 +213,11 @@ async def sign_command(
         raise ApiError(422, "signature_wrong", "the signature is not of this key and command") from e
     if len(found.signatures) >= MAX_OPERATORS:
         raise ApiError(409, "too_many_signatures", f"{MAX_OPERATORS} operators have signed it already")
-    event = CommandCountersigned(fleet.new_id(), command_id, key_id(key), body.signature, caller)
-    outcome = await fleet.apply_and_commit(device_id, event)
+    event = CommandCountersigned(fleet.new_id(), command_id, key_id(key), body.signature, caller.actor)
+    try:
+        outcome = await approvals.sign(device_id, event, caller, by_hand=is_operator(found.by))
+    except ApprovalNotAllowedError as e:
+        raise ApiError(409, "not_decidable", str(e)) from e
     if not outcome.commands:
         raise ApiError(409, "signed_already", "this key has signed it already, or the command has expired")
     return CommandView.of(outcome.commands[0])

@@ -15,6 +15,7 @@ from controller.ports.messages import Messages
 from controller.ports.store import Store
 from controller.ports.updates import UpdateRepository
 from controller.service.accounts.services import AccountServices
+from controller.service.approvals.inbox import ApprovalInbox
 from controller.service.broker.access_operations import AccessOperations
 from controller.service.broker.audit import BrokerAuditor
 from controller.service.broker.setup import SetupOperations
@@ -121,6 +122,7 @@ class Services:
     signing: ReportSigningServices
     policies: PolicyServices
     containment: ContainmentServices
+    approvals: ApprovalInbox
     broker: BrokerServices
     rollouts: RolloutServices
     waiters: Waiters
@@ -157,6 +159,10 @@ async def _policies(services: ServicesDep) -> PolicyServices:
 
 async def _containment(services: ServicesDep) -> ContainmentServices:
     return services.containment
+
+
+async def _approvals(services: ServicesDep) -> ApprovalInbox:
+    return services.approvals
 
 
 async def _broker(services: ServicesDep) -> BrokerServices:
@@ -196,6 +202,7 @@ FleetDep = Annotated[FleetState, Depends(_fleet)]
 StoreDep = Annotated[Store, Depends(_store)]
 PoliciesDep = Annotated[PolicyServices, Depends(_policies)]
 ContainmentDep = Annotated[ContainmentServices, Depends(_containment)]
+ApprovalsDep = Annotated[ApprovalInbox, Depends(_approvals)]
 BrokerDep = Annotated[BrokerServices, Depends(_broker)]
 RolloutsDep = Annotated[RolloutServices, Depends(_rollouts)]
 WaitersDep = Annotated[Waiters, Depends(_waiters)]

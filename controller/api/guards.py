@@ -5,6 +5,7 @@ from typing import Annotated, Final
 from fastapi import APIRouter, Depends, Response
 from pydantic import Field
 
+from controller.api.approval_views import request_view
 from controller.api.auth import CallerDep, PrincipalDep, scope
 from controller.api.context import ContainmentDep, ContainmentServices, writable
 from controller.api.errors import ApiError, problems
@@ -19,7 +20,7 @@ from controller.api.fields import (
     UtcTimestamp,
     View,
 )
-from controller.api.quarantine_views import BulkDecisionView, answers, decide, decision_view, request_view
+from controller.api.quarantine_views import BulkDecisionView, answers, decide, decision_view
 from controller.api.waiting import WaitDep
 from controller.domain.device import Device, HoldReason
 from controller.domain.guards.approvals import MAX_TARGETS, ApprovalKind, ApprovalRequest

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Final, Literal
 from fastapi import APIRouter, Depends, Response
 from pydantic import Field
 
+from controller.api.approval_views import request_view
 from controller.api.auth import CallerDep, PrincipalDep, scope
 from controller.api.context import ContainmentDep, ContainmentServices, FleetDep, require_device, writable
 from controller.api.devices import DeviceLabel, DevicePage, device_page
@@ -28,7 +29,6 @@ from controller.api.quarantine_views import (
     DecisionView,
     answers,
     decide,
-    request_view,
 )
 from controller.api.views import CaseView
 from controller.api.waiting import WaitDep, proof_in_force

@@ -1,27 +1,21 @@
 """Decisions about devices, and approval requests."""
 
 from collections.abc import Sequence
-from typing import Annotated
 
-from pydantic import Field
-
+from controller.api.approval_views import ApprovalRequestView
 from controller.api.context import ContainmentServices, require_device
 from controller.api.errors import ApiError
-from controller.api.fields import OptionalTimestamp, UnreadNodes, UtcTimestamp, View
+from controller.api.fields import UnreadNodes, View
 from controller.api.views import AuditText, CaseView
 from controller.api.waiting import RequestWait, decision_watch, proof_of
 from controller.domain.audit_kinds import DecisionKind
 from controller.domain.containment.proof import ProofState
-from controller.domain.guards.approvals import ApprovalKind, ApprovalRequest, ApprovalState
+from controller.domain.guards.approvals import ApprovalRequest
 from controller.domain.policy.model import ContainmentLevel
 from controller.domain.transition import StepOutcome
-from controller.service.containment.operator_actions import (
-    OperatorRequest,
-    ProtectedDeviceError,
-    TooManyApprovalRequestsError,
-)
+from controller.service.approvals.book import TooManyApprovalRequestsError
+from controller.service.containment.operator_actions import OperatorRequest, ProtectedDeviceError
 from controller.service.waiting import WaitEnd
-from schemas.durations import duration_text
 
 
 class DecisionView(View):
@@ -65,33 +59,6 @@ async def answers(
     """Returns the decisions once they are proven or the wait is over."""
     waited = await wait.until({one.device.device_id: decision_watch(containment, one) for one in outcomes})
     return tuple(decision_view(containment, outcome, waited) for outcome in outcomes)
-
-
-class ApprovalRequestView(View):
-    """A request to contain more devices than one operator may, or (`asks`) to approve held containments.
-
-    `username`: the user to be contained; `devices` are then its sessions.
-    """
-
-    request_id: str
-    asks: Annotated[ApprovalKind, Field(validation_alias="kind")]
-    state: ApprovalState
-    by: str
-    reason: str
-    level: ContainmentLevel
-    duration: str | None
-    devices: tuple[str, ...]
-    username: str
-    asked_at: UtcTimestamp
-    expires_at: UtcTimestamp
-    decided_by: str
-    decided_at: OptionalTimestamp
-
-
-def request_view(request: ApprovalRequest, now: float) -> ApprovalRequestView:
-    """Returns the request in its state at `now` (Unix seconds)."""
-    duration = None if request.hold is None else duration_text(request.hold)
-    return ApprovalRequestView.of(request, state=request.state_at(now), duration=duration)
 
 
 class ApprovalRequiredView(View):

@@ -5,8 +5,8 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter, Depends, Path, Query
 from pydantic import AfterValidator, Field, StringConstraints
 
-from controller.api.auth import CallerDep, PrincipalDep, scope
-from controller.api.context import RolloutsDep, RolloutServices, SettingsDep, writable
+from controller.api.auth import CallerDep, PrincipalDep, RequestCallerDep, scope
+from controller.api.context import ApprovalsDep, RolloutsDep, RolloutServices, SettingsDep, writable
 from controller.api.errors import ApiError, problems
 from controller.api.fields import (
     Body,
@@ -20,6 +20,7 @@ from controller.api.fields import (
 )
 from controller.api.rollout_views import RolloutMemberView, RolloutView, member_view, rollout_view
 from controller.domain.evolve import evolve
+from controller.domain.guards.approvals import ApprovalNotAllowedError
 from controller.domain.rollout.model import MemberState, Rollout, RolloutError, RolloutTerms
 from controller.domain.rollout.rings import MAX_RINGS, MAX_SELECT, RolloutRing, parse_ring, parse_select
 from controller.domain.rollout.window import WINDOW_PATTERN, parse_window
@@ -231,12 +232,19 @@ async def resume(rollouts: RolloutsDep, caller: CallerDep, rollout_id: RolloutPa
 
 
 @router.post("/{rollout_id}/approve", dependencies=[Depends(writable), scope("rollout")], responses=problems(404, 409))
-async def approve(rollouts: RolloutsDep, caller: PrincipalDep, rollout_id: RolloutPath) -> RolloutView:
-    """Approves the last ring, with the token of another person than the one who started the rollout."""
+async def approve(
+    rollouts: RolloutsDep, approvals: ApprovalsDep, caller: RequestCallerDep, rollout_id: RolloutPath
+) -> RolloutView:
+    """Approves the next ring, as another person than the one who started the rollout."""
+    await _known(rollouts, rollout_id)
+    await approvals.follow_rollouts()
     try:
-        return rollout_view(await rollouts.operations.approve(rollout_id, caller))
-    except RolloutError as e:
-        raise _refused(e) from e
+        await approvals.approve(rollout_id, caller)
+    except KeyError as e:  # it never asked
+        raise ApiError(409, "rollout_refused", f"{rollout_id} does not await approval") from e
+    except (ApprovalNotAllowedError, RolloutError) as e:
+        raise ApiError(409, "rollout_refused", str(e)) from e
+    return rollout_view(await _known(rollouts, rollout_id))
 
 
 @router.post("/{rollout_id}/abort", dependencies=[Depends(writable), scope("rollout")], responses=problems(404, 409))

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Depends, Path
 from pydantic import Field
 
 from controller.api.auth import CallerDep, RequestCallerDep, new_token, scope
-from controller.api.context import AccountsDep, ContainmentDep, FleetDep, StoreDep, writable
+from controller.api.context import AccountsDep, ApprovalsDep, FleetDep, StoreDep, writable
 from controller.api.errors import ApiError, problems
 from controller.api.fields import Body, DurationText, OptionalTimestamp, TokenName, UtcTimestamp, View
 from controller.domain.accounts.secret_text import digest_of
@@ -110,10 +110,14 @@ async def create_token(
     "/{name}", status_code=204, dependencies=[scope("admin"), Depends(writable)], responses=problems(404, 409)
 )
 async def revoke_token(
-    containment: ContainmentDep, store: StoreDep, accounts: AccountsDep, caller: CallerDep, name: TokenPath
+    fleet: FleetDep,
+    store: StoreDep,
+    accounts: AccountsDep,
+    approvals: ApprovalsDep,
+    caller: CallerDep,
+    name: TokenPath,
 ) -> None:
     """Revokes a token, and ends its open requests; the last one with the scope admin and no expiry stays."""
-    fleet = containment.fleet
     gone = next((one for one in await store.tokens() if one.name == name), None)
     if gone is None:
         raise ApiError(404, "token_unknown", f"there is no token {name}")
@@ -121,7 +125,7 @@ async def revoke_token(
     batch = _audit(AuditKind.TOKEN_REVOKED, caller, gone, owner, fleet.clock.now())
     _check(await store.revoke_token(gone, batch.to_writes()), gone)
     fleet.publish_committed(batch)
-    await containment.operators.expire()
+    await approvals.book.expire()
 
 
 async def _names(accounts: AccountServices) -> dict[str, str]:

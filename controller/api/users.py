@@ -7,6 +7,7 @@ from typing import Annotated, Final, Literal
 from fastapi import APIRouter, Depends, Query, Response
 from pydantic import Field
 
+from controller.api.approval_views import ApprovalRequestView, request_view
 from controller.api.auth import CallerDep, PrincipalDep, scope
 from controller.api.context import ContainmentDep, ContainmentServices, SettingsDep, StoreDep, writable
 from controller.api.errors import ApiError, problems
@@ -25,32 +26,26 @@ from controller.api.quarantine_plans import (
     read_receipt,
 )
 from controller.api.quarantine_views import (
-    ApprovalRequestView,
     ApprovalRequiredView,
     DecisionView,
     decide,
     decision_view,
-    request_view,
 )
 from controller.api.user_views import UserDecisionView, UserList, UserView, user_decision
 from controller.api.waiting import RequestWait, WaitDep, decision_watch
 from controller.domain.containment.plan import Subject, SubjectKind
 from controller.domain.containment.proof import user_proof
 from controller.domain.containment.users import UserCase
-from controller.domain.events import ContainmentOrdered, ReleaseOrdered
+from controller.domain.events import ReleaseOrdered
 from controller.domain.guards.approvals import MAX_TARGETS, ApprovalKind, ApprovalRequest
 from controller.domain.policy.model import ContainmentLevel
 from controller.domain.principal import Principal
 from controller.domain.transition import StepOutcome
 from controller.ports.broker import ContainmentBroker
 from controller.ports.errors import BrokerRefusedError
-from controller.service.containment.operator_actions import (
-    OperatorRequest,
-    ProtectedDeviceError,
-    SecondApproverRequiredError,
-    TooManyApprovalRequestsError,
-)
-from controller.service.containment.users import TooManyUsersError
+from controller.service.approvals.book import TooManyApprovalRequestsError
+from controller.service.containment.operator_actions import OperatorRequest, ProtectedDeviceError
+from controller.service.containment.users import OwnUserError, TooManyUsersError
 from controller.service.settings.settings import Settings
 from controller.service.waiting import ProofWatch, Watch
 from schemas.base import DEVICE_ID_PATTERN
@@ -224,7 +219,7 @@ async def _contain(
         device = await _contain_device(containment, settings, caller, name, body)
     user: UserCase | ApprovalRequest | None = None
     if SubjectKind.USER in kinds:
-        user = await _contain_user(containment, settings, caller, name, body)
+        user = await _contain_user(containment, caller, name, body)
     request = None
     if isinstance(device, ApprovalRequest):
         request, device = device, None
@@ -284,10 +279,8 @@ async def _contain_device(
     """As an operator contains any device; a device that never reported becomes known by it."""
     if not re.fullmatch(DEVICE_ID_PATTERN, device_id) or device_id == settings.mqtt.client_id:
         raise ApiError(422, "invalid_client_id", "The common name is not a client id that Cordon can act on.")
-    if containment.fleet.get(device_id) is None:
-        await spend_allowance(containment, caller, (device_id,), even_protected=body.even_protected)
-        event = ContainmentOrdered(containment.fleet.new_id(), body.level, caller.actor, body.reason, body.hold)
-        return await containment.fleet.apply_and_commit(device_id, event)
+    if containment.fleet.get(device_id) is None and containment.fleet.is_full:
+        raise ApiError(409, "too_many_devices", "As many devices are known as the configuration allows.")
     request = OperatorRequest(
         ApprovalKind.CONTAIN, (device_id,), caller, body.reason, body.level, body.hold, body.even_protected
     )
@@ -295,29 +288,17 @@ async def _contain_device(
     return decided if isinstance(decided, ApprovalRequest) else decided[0]
 
 
-async def sessions_to_cut(containment: ContainmentServices, settings: Settings, username: str) -> tuple[str, ...]:
-    """Returns the client ids of the user's sessions now.
-
-    Raises:
-        ApiError: 422, no name that Cordon acts on; 409, it is the user of Cordon's own MQTT connection.
-    """
-    broker, mqtt = containment.users.broker, settings.mqtt
-    _check(broker, username)
-    sessions = await broker.sessions(username)
-    if username == mqtt.username or any(session.client_id == mqtt.client_id for session in sessions):
-        text = "That is the user of Cordon's own MQTT connection: nothing was done."
-        raise ApiError(409, "would_cut_cordon", text)
-    return tuple(session.client_id for session in sessions)
-
-
 async def _contain_user(
     containment: ContainmentServices,
-    settings: Settings,
     caller: Principal,
     username: str,
     body: SubjectContainmentBody,
 ) -> UserCase | ApprovalRequest:
-    sessions = await sessions_to_cut(containment, settings, username)
+    _check(containment.users.broker, username)
+    try:
+        sessions = await containment.users.sessions_to_cut(username)
+    except OwnUserError as e:
+        raise ApiError(409, "would_cut_cordon", str(e)) from e
     if len(sessions) > body.max_sessions:
         text = f"The user has {len(sessions)} sessions, more than {body.max_sessions}: nothing was done."
         raise ApiError(409, "too_many_sessions", text)
@@ -327,7 +308,7 @@ async def _contain_user(
     kind, protected = ApprovalKind.CONTAIN_USER, body.even_protected
     action = OperatorRequest(kind, sessions, caller, body.reason, body.level, body.hold, protected, username=username)
     try:
-        request = await containment.operators.charge_user(action)
+        request = await containment.operators.charge(action)
         if request is not None:
             return request
         by = caller.actor
@@ -338,22 +319,6 @@ async def _contain_user(
         raise ApiError(409, "too_many_requests", str(e)) from e
     except TooManyUsersError as e:
         raise ApiError(409, "too_many_users", str(e)) from e
-
-
-async def spend_allowance(
-    containment: ContainmentServices, caller: Principal, names: tuple[str, ...], *, even_protected: bool
-) -> None:
-    """Counts these devices as contained by this person, who may contain only so many alone.
-
-    Raises:
-        ApiError: 409, a device is protected, or a second person is needed.
-    """
-    try:
-        await containment.operators.charge(caller, names, even_protected=even_protected)
-    except ProtectedDeviceError as e:
-        raise ApiError(409, "device_protected", f"{e} (`even_protected`)") from e
-    except SecondApproverRequiredError as e:
-        raise ApiError(409, "second_person_needed", str(e)) from e
 
 
 def _check(broker: ContainmentBroker, username: str) -> None:

@@ -27,7 +27,8 @@ from controller.packs import shipped_knowledge
 from controller.ports.errors import SettingsError
 from controller.ports.log import Log
 from controller.ports.messages import IncomingMessage
-from controller.service.accounts.authentication import Authentication
+from controller.service.approvals.book import ApprovalBook
+from controller.service.approvals.inbox import ApprovalInbox
 from controller.service.audit_log import AuditLogger
 from controller.service.broker.access import AccessRuleManager
 from controller.service.containment.enforcer import Enforcer
@@ -91,8 +92,12 @@ async def build(
     identity = await identity_services(settings, adapters, fleet, signing.keyring.invalidate)
     clones = _clone_monitor(settings, adapters, fleet)
     callers = authentication(settings, adapters)
-    containment = await _containment(settings, adapters, core, access, callers)
+    book = ApprovalBook(fleet, callers.standing, callers.grants)
+    containment = await _containment(settings, adapters, core, access, book)
     engine, trigger = await _rollouts(settings, adapters, fleet, core.observations)
+    own = _own_certificates(adapters, identity, fleet)
+    operations = RolloutOperations(fleet, engine)
+    approvals = _approvals(fleet, book, containment, operations, identity, own, adapters.log("approvals"))
     activation = PolicyActivation(fleet, adapters.store, adapters.load_policies, adapters.log("app"))
     knowledge = await _knowledge(settings, adapters, fleet, activation)
     services = Services(
@@ -105,19 +110,13 @@ async def build(
         signing=signing,
         policies=PolicyServices(activation.reload, partial(candidate_policies, fleet), knowledge),
         containment=containment,
+        approvals=approvals,
         broker=broker_services(settings, adapters, fleet, core.effects, access),
-        rollouts=RolloutServices(
-            RolloutOperations(fleet, engine), adapters.updates, _metadata_refresher(settings, adapters)
-        ),
+        rollouts=RolloutServices(operations, adapters.updates, _metadata_refresher(settings, adapters)),
         waiters=core.waiters,
         identity=identity,
-        own_certificates=OwnCertificates(
-            adapters.own_certificates,
-            None if identity is None else identity.certificates,
-            fleet,
-            adapters.log("identity"),
-        ),
-        accounts=account_services(adapters, callers, fleet, containment.operators),
+        own_certificates=own,
+        accounts=account_services(adapters, callers, fleet, book),
     )
     loops = _loops(services, activation, (engine, trigger), clones, adapters.log)
     return Controller(services, activation, core.durations, loops)
@@ -163,7 +162,7 @@ async def _core(
 
 
 async def _containment(
-    settings: Settings, adapters: Adapters, core: _Core, access: AccessRuleManager, callers: Authentication
+    settings: Settings, adapters: Adapters, core: _Core, access: AccessRuleManager, book: ApprovalBook
 ) -> ContainmentServices:
     """What decides and carries out, with the charges, requests, waivers and user cases of the store.
 
@@ -179,7 +178,8 @@ async def _containment(
         raise SettingsError(f"guards.protected_if: {e}") from e
     waivers.load(snapshot)
     limits = OperatorLimits(guards.by_hand, guards.by_hand_window, guards.request_expiry)
-    operators = OperatorActions(fleet, callers.standing, limits, log("guards"))
+    book.load(snapshot)
+    operators = OperatorActions(fleet, limits, book)
     operators.load(snapshot)
     enforcer = Enforcer(
         fleet,
@@ -190,11 +190,32 @@ async def _containment(
         accept_claimed=settings.identity.unsafe_accept_claimed,
     )
     outbox = Outbox(fleet, core.effects, enforcer, log("outbox"), adapters.rand)
-    users = UserContainments(fleet, adapters.broker.users, settings.reconcile.every, log("users"))
-    await users.load()
     own, every = settings.mqtt.username or "", settings.reconcile.every
+    users = UserContainments(fleet, adapters.broker.users, every, log("users"), own)
+    await users.load()
     returns = ReturnMonitor(users, broker, fleet, own, every, log("users"))
     return ContainmentServices(fleet, operators, waivers, users, outbox, broker, returns)
+
+
+def _own_certificates(adapters: Adapters, identity: IdentityServices | None, fleet: FleetState) -> OwnCertificates:
+    certificates = None if identity is None else identity.certificates
+    return OwnCertificates(adapters.own_certificates, certificates, fleet, adapters.log("identity"))
+
+
+def _approvals(
+    fleet: FleetState,
+    book: ApprovalBook,
+    containment: ContainmentServices,
+    rollouts: RolloutOperations,
+    identity: IdentityServices | None,
+    own: OwnCertificates,
+    log: Log,
+) -> ApprovalInbox:
+    """What decides every question that needs a second person, over the services that carry it out."""
+    inbox = ApprovalInbox(fleet, book, containment.operators, containment.users, rollouts, identity, own, log)
+    fleet.follow(book)
+    fleet.follow(inbox)
+    return inbox
 
 
 async def _knowledge(
@@ -283,7 +304,7 @@ def _loops(
         ("ingest", services.ingest),
         ("policies", activation),
         ("knowledge", services.policies.knowledge),
-        ("guards", containment.operators),
+        ("approvals", services.approvals),
         ("waivers", containment.waivers),
         ("timers", DeviceTimers(services.fleet, services.settings.posture.stale_after)),
         ("nodes", broker.nodes),

@@ -9,7 +9,7 @@ from controller.api.client import ApiClient, segment
 from controller.cli.confirmation import confirm_protected
 from controller.cli.connection_options import connected
 from controller.cli.errors import CliError, ExitCode
-from controller.cli.guard import EvenProtectedOption
+from controller.cli.guard import EvenProtectedOption, second_person
 from controller.cli.output import OutputFormat, OutputOption, ago, print_json, safe, say, show
 from controller.cli.quarantine.results import WaitOption, check_proofs, wait_query
 
@@ -68,6 +68,8 @@ def revoke(
         return client.call("POST", path, {**body, "even_protected": even_protected}, wait=wait_query(wait))
 
     done = confirm_protected(post, even_protected)
+    if done["request"]:
+        raise second_person(done["request"])
     certificates, devices = done["items"], done["devices"]
     if output is OutputFormat.JSON:
         print_json({"items": certificates, "proven": {one["device_id"]: one["proven"] for one in devices}})

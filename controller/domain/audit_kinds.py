@@ -67,7 +67,11 @@ class AuditKind(StrEnum):
     APPROVAL_REQUESTED = "approval.requested"
     APPROVAL_GRANTED = "approval.granted"
     APPROVAL_REJECTED = "approval.rejected"
+    APPROVAL_WITHDRAWN = "approval.withdrawn"
     APPROVAL_EXPIRED = "approval.expired"
+    APPROVAL_FAILED = "approval.failed"
+
+    SCOPES_ENDED = "scopes.ended"
 
     WAIVER_GRANTED = "waiver.granted"
     WAIVER_REVOKED = "waiver.revoked"

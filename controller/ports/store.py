@@ -75,7 +75,7 @@ class StoreWrites:
     full reports; of their devices only the values of the report are stored, unless they are among `devices` too.
     `audit`: Unix seconds and entry. `done`: ids of effects that were carried out or are void. `charges`: ledger (empty
     for containments by policies, else the operator), device, and Unix seconds, or `None` to remove it. `waivers`: by
-    id, `None` for an ended waiver. `requests`: containments that wait for a second person. `users`: cases of users; a
+    id, `None` for an ended waiver. `requests`: decisions that need a second person. `users`: cases of users; a
     case that is over is deleted. `knowledge`: replaces what was imported before.
     """
 
@@ -96,7 +96,7 @@ class StoreWrites:
 
 @dataclass(frozen=True, slots=True)
 class GuardSnapshot:
-    """The state of the guards; `charges` as in `StoreWrites`."""
+    """The state of the guards; `charges` as in `StoreWrites`, `requests`: those of which something is still to come."""
 
     charges: tuple[tuple[str, str, float], ...] = ()
     waivers: tuple[Waiver, ...] = ()
@@ -191,6 +191,24 @@ class Store(Protocol):
 
     async def guard_books(self) -> GuardSnapshot:
         """The state of the guards, for the start."""
+        ...
+
+    async def approval(self, request_id: str) -> ApprovalRequest | None: ...
+
+    async def approvals(
+        self,
+        *,
+        state: str | None = None,
+        kind: str | None = None,
+        requester: str | None = None,
+        limit: int = 100,
+        after: str | None = None,
+    ) -> Sequence[ApprovalRequest]:
+        """Requests, newest first; `requester`: key of the person; `after`: id of the one before the page.
+
+        Raises:
+            UnknownRowError: there is no request `after`.
+        """
         ...
 
     async def accepted_policies(self) -> str:

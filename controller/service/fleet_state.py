@@ -228,6 +228,10 @@ class FleetState:
         """Enqueues the batch, in the order of the decisions; await the result before `publish_committed`."""
         return None if batch.is_empty else self.store.commit(batch.to_writes())
 
+    def follow(self, listener: CommitListener) -> None:
+        """Calls `listener` after each commit from now on."""
+        self._listeners = (*self._listeners, listener)
+
     def publish_committed(self, batch: UnitOfWork) -> None:
         """Calls the listeners once the batch is durable: from now on its effects may be carried out."""
         for listener in self._listeners:

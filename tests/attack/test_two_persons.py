@@ -16,7 +16,7 @@ from controller.domain.principal import KINSHIP, MAX_GENERATIONS, MakingRecord, 
 from controller.domain.scopes import ALL
 from controller.ports.store import ApiToken
 from controller.service.accounts.operations import Administrator, TooManyGenerationsError
-from controller.service.containment import operator_actions
+from controller.service.approvals import book
 from controller.service.containment.operator_actions import OperatorLimits
 from tests.support.api import Api
 from tests.support.api import api as open_api
@@ -76,7 +76,7 @@ def _levels(api: Api) -> set[str]:
 
 async def test_a_token_made_by_the_thief_is_no_second_person(fleet: Api) -> None:
     request = await _request(fleet)
-    colleague = await _make(fleet, "colleague", "", "contain")
+    colleague = await _make(fleet, "colleague", "", "contain", "read")
     status, text = await _approve(fleet, colleague, request)
     assert status == 409
     assert "your own" in text
@@ -145,13 +145,13 @@ async def test_a_fresh_token_has_no_fresh_allowance(fleet: Api) -> None:
 
 
 async def test_a_rollout_is_not_approved_by_a_token_of_its_starter(fleet: Api) -> None:
-    secret = await _make(fleet, "colleague", "", "rollout")
+    secret = await _make(fleet, "colleague", "", "rollout", "read")
     body = {"target": "app/2.0", "rings": [{"name": "all", "select": "rest"}], **WHY}
     status, made = await _as(fleet, "", "POST", "/rollouts", body)
     assert status == 201, made
     status, answer = await _as(fleet, secret, "POST", f"/rollouts/{made['rollout_id']}/approve")
     assert status == 409
-    assert "second operator" in answer["error"]["message"]
+    assert "second person" in answer["error"]["message"]
 
 
 def test_generations_are_bounded_so_that_no_link_is_lost() -> None:
@@ -176,8 +176,8 @@ async def test_a_token_has_a_name_by_which_it_can_be_revoked(fleet: Api, name: s
 
 
 async def test_one_person_leaves_places_for_the_requests_of_others(fleet: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(operator_actions, "MAX_REQUESTS_OF_ONE", 3)
-    monkeypatch.setattr(operator_actions, "MAX_REQUESTS", 4)
+    monkeypatch.setattr(book, "MAX_REQUESTS_OF_ONE", 3)
+    monkeypatch.setattr(book, "MAX_REQUESTS", 4)
     thief, colleague = await _make(fleet, "thief", lasting="1h"), await _person(fleet, "colleague")
     first = await _request(fleet, thief)
     assert await _request(fleet, thief, reason="again") == first, "the same once more is no second request"
@@ -206,7 +206,7 @@ async def test_a_request_ends_with_its_token(fleet: Api, how: str) -> None:
     status, text = await _approve(fleet, colleague, request)
     assert status == 409
     assert "ended" in text or "expired" in text
-    await fleet.services.containment.operators.expire()
+    await fleet.services.approvals.book.expire()
     assert (await _as(fleet, "", "GET", f"/approvals/{request}"))[1]["state"] == "expired"
     assert _levels(fleet) == {"none"}
 

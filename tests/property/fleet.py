@@ -222,7 +222,7 @@ class Fleet:
         """Advances the clock and handles what is due."""
         self.clock.at += seconds
         self.run(self.place.timers.tick())
-        self.run(self.guarding.expire())
+        self.run(self.place.services.approvals.book.expire())
         self.run(self.waiving.expire())
 
     def carry_out(self) -> None:

@@ -11,6 +11,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from controller.domain.accounts.caller import Caller, Credential
 from controller.domain.audit_kinds import AuditKind
 from controller.domain.containment.cases import POLICY
 from controller.domain.device import Device, HoldReason
@@ -18,6 +19,7 @@ from controller.domain.events import ReleaseOrdered
 from controller.domain.guards.approvals import ApprovalKind, ApprovalNotAllowedError, ApprovalRequest, ApprovalState
 from controller.domain.policy.model import ContainmentLevel
 from controller.domain.principal import Principal
+from controller.domain.scopes import ALL
 from controller.ports.broker_tables import restriction
 from controller.service.containment.operator_actions import OperatorRequest, ProtectedDeviceError
 from controller.service.containment.waivers import WaiverRequest
@@ -226,8 +228,9 @@ class Unattended(RuleBasedStateMachine):
 
     @rule(by=operators, approves=st.booleans())
     def second_operator_decides(self, by: Principal, approves: bool) -> None:
-        guarding, now = self.fleet.guarding, self.fleet.clock.at
-        waiting = [one for one in guarding.requests.values() if one.state_at(now) is ApprovalState.OPEN]
+        inbox, now = self.fleet.place.services.approvals, self.fleet.clock.at
+        waiting = [one for one in inbox.book.open if one.state_at(now) is ApprovalState.OPEN]
+        decider = Caller(by, frozenset(ALL), Credential.TOKEN)
         if not waiting:
             return
         request = waiting[0]
@@ -235,10 +238,10 @@ class Unattended(RuleBasedStateMachine):
 
         def decide() -> None:
             if not approves:
-                self.fleet.run(guarding.reject(request.request_id, by.actor, "no"))
+                self.fleet.run(inbox.reject(request.request_id, decider, "no"))
                 return
             try:
-                self.fleet.run(guarding.approve(request.request_id, by))
+                self.fleet.run(inbox.approve(request.request_id, decider))
             except ApprovalNotAllowedError:
                 assert by == request.requester
             else:

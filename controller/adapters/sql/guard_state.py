@@ -1,14 +1,17 @@
 """Rows of the guards: recent containments, waivers, approval requests; and what policies rest on."""
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 from controller.adapters.sql import codec
 from controller.adapters.sql.connection import SqlConnection
 from controller.domain.guards.approvals import ApprovalRequest
 from controller.domain.guards.waivers import Waiver
+from controller.ports.errors import UnknownRowError
 from controller.ports.store import GuardSnapshot, StoredKnowledge, StoreWrites
 
 KEPT_DAYS: Final = 90.0  # retention of ended requests and of charges
+KEPT_REQUESTS: Final = 20_000
 _DAY: Final = 86_400.0  # seconds
 _POLICIES: Final = "policies in force"  # key in `meta`
 _KNOWLEDGE: Final = "knowledge"  # key in `meta`
@@ -27,8 +30,9 @@ _PUT_WAIVER: Final = (
     " ON CONFLICT (waiver_id) DO UPDATE SET expires_at = excluded.expires_at, body = excluded.body"
 )
 _PUT_REQUEST: Final = (
-    "INSERT INTO approvals (request_id, expires_at, body) VALUES (?, ?, ?)"
-    " ON CONFLICT (request_id) DO UPDATE SET expires_at = excluded.expires_at, body = excluded.body"
+    "INSERT INTO approvals (request_id, expires_at, kind, state, requester, asked_at, may_change, body)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (request_id) DO UPDATE"
+    " SET state = excluded.state, may_change = excluded.may_change, body = excluded.body"
 )
 
 
@@ -40,7 +44,7 @@ def batches(writes: StoreWrites) -> tuple[tuple[str, StatementRows], ...]:
         (key, waiver.expires_at, _WAIVER.dump(waiver)) for key, waiver in writes.waivers if waiver is not None
     ]
     over: StatementRows = [(key,) for key, waiver in writes.waivers if waiver is None]
-    asked: StatementRows = [(one.request_id, one.expires_at, _REQUEST.dump(one)) for one in writes.requests]
+    asked: StatementRows = [_request_row(one) for one in writes.requests]
     known: StatementRows = [] if writes.knowledge is None else [(_KNOWLEDGE, _FILE.dump(writes.knowledge))]
     return (
         (_CHARGE, charged),
@@ -52,16 +56,49 @@ def batches(writes: StoreWrites) -> tuple[tuple[str, StatementRows], ...]:
     )
 
 
+def _request_row(one: ApprovalRequest) -> tuple[Any, ...]:
+    found = (one.request_id, one.expires_at, one.kind.value, one.state.value, one.requester.key, one.asked_at)
+    return (*found, int(one.may_change), _REQUEST.dump(one))
+
+
 def books(connection: SqlConnection) -> GuardSnapshot:
-    """Returns everything, oldest first."""
+    """Returns everything, oldest first; of the requests those of which something is still to come."""
     charges = connection.execute("SELECT ledger, subject, at FROM charges ORDER BY at").fetchall()
     waivers = connection.execute("SELECT body FROM waivers ORDER BY waiver_id").fetchall()
-    requests = connection.execute("SELECT body FROM approvals ORDER BY request_id").fetchall()
+    requests = connection.execute("SELECT body FROM approvals WHERE may_change = 1 ORDER BY asked_at").fetchall()
     return GuardSnapshot(
         tuple((ledger, subject, at) for ledger, subject, at in charges),
         tuple(_WAIVER.load("a waiver", body) for (body,) in waivers),
         tuple(_REQUEST.load("an approval request", body) for (body,) in requests),
     )
+
+
+def approval(connection: SqlConnection, request_id: str) -> ApprovalRequest | None:
+    row = connection.execute("SELECT body FROM approvals WHERE request_id = ?", (request_id,)).fetchone()
+    return None if row is None else _REQUEST.load("an approval request", row[0])
+
+
+def approvals(
+    connection: SqlConnection, wanted: Mapping[str, str | None], limit: int, after: str | None = None
+) -> list[ApprovalRequest]:
+    """Returns requests, newest first; `wanted` has the columns that must be equal, None for any.
+
+    Raises:
+        UnknownRowError: there is no request `after`.
+    """
+    given = {column: value for column, value in wanted.items() if value is not None}
+    where, values = ["1 = 1", *(f"{column} = ?" for column in given)], list(given.values())
+    if after is not None:
+        if approval(connection, after) is None:
+            raise UnknownRowError(after)
+        where.append("(asked_at, request_id) < (SELECT asked_at, request_id FROM approvals WHERE request_id = ?)")
+        values.append(after)
+    rows = connection.execute(
+        f"SELECT body FROM approvals WHERE {' AND '.join(where)}"  # noqa: S608 - values are bound
+        " ORDER BY asked_at DESC, request_id DESC LIMIT ?",
+        (*values, limit),
+    )
+    return [_REQUEST.load("an approval request", body) for (body,) in rows]
 
 
 def accepted_policies(connection: SqlConnection) -> str:
@@ -82,4 +119,12 @@ def prune(connection: SqlConnection, now: float) -> int:
     """Deletes rows past their retention; returns how many."""
     before = now - KEPT_DAYS * _DAY
     gone = connection.execute("DELETE FROM charges WHERE at < ?", (before,)).rowcount
-    return gone + connection.execute("DELETE FROM approvals WHERE expires_at < ?", (before,)).rowcount
+    gone += connection.execute("DELETE FROM approvals WHERE expires_at < ? AND may_change = 0", (before,)).rowcount
+    surplus = "SELECT request_id FROM approvals ORDER BY asked_at DESC, request_id DESC LIMIT ? OFFSET ?"
+    return (
+        gone
+        + connection.execute(
+            f"DELETE FROM approvals WHERE may_change = 0 AND request_id IN ({surplus})",  # noqa: S608 - a constant
+            (KEPT_REQUESTS, KEPT_REQUESTS),
+        ).rowcount
+    )

@@ -14,6 +14,7 @@ from controller.domain.audit_chain import ChainHead, ChainVerification
 from controller.domain.audit_kinds import AuditKind
 from controller.domain.device import Device
 from controller.domain.effects import CommandRecord
+from controller.domain.guards.approvals import ApprovalRequest
 from controller.domain.record_budget import RecordUse
 from controller.ports.store import ApiToken, DeadLetter, Store, StoredAuditEntry, StoreHealth, StoreWrites, TokenChange
 from schemas.commands import CommandState
@@ -180,6 +181,7 @@ class SqlStore(Store, ABC):
     report = _query(queries.report)
     reports = _query(queries.reports)
     guard_books = _query(guard_state.books)
+    approval = _query(guard_state.approval)
     accepted_policies = _query(guard_state.accepted_policies)
     accept_policies = _change(guard_state.accept_policies)
     knowledge = _query(guard_state.knowledge)
@@ -228,6 +230,19 @@ class SqlStore(Store, ABC):
     async def command(self, command_id: str) -> CommandRecord | None:
         found = await self.read(partial(queries.commands, wanted={"command_id": command_id}, limit=1))
         return found[0] if found else None
+
+    async def approvals(
+        self,
+        *,
+        state: str | None = None,
+        kind: str | None = None,
+        requester: str | None = None,
+        limit: int = 100,
+        after: str | None = None,
+    ) -> Sequence[ApprovalRequest]:
+        wanted = {"state": state, "kind": kind, "requester": requester}
+        most = queries.check_limit(limit)
+        return await self.read(partial(guard_state.approvals, wanted=wanted, limit=most, after=after))
 
     async def dead_letters(
         self, *, device_id: str | None = None, limit: int = 100, after: int = 0

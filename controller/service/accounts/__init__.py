@@ -1,3 +1,3 @@
 """Accounts at work: `authentication`: which caller a token or session is; `operations`: changes
-of accounts; `services`: what the API takes.
+of accounts; `grants`: scopes for a while; `services`: what the API takes.
 """

@@ -9,6 +9,7 @@ from typing import Final
 
 from controller.domain.accounts.account import Account
 from controller.domain.accounts.caller import Caller, Credential
+from controller.domain.accounts.grants import scopes_lent
 from controller.domain.accounts.roles import Roles
 from controller.domain.accounts.secret_text import digest_of
 from controller.domain.accounts.session import Session, wants_touch
@@ -17,6 +18,7 @@ from controller.ports.accounts import AccountStore
 from controller.ports.clock import Clock
 from controller.ports.errors import StoreError
 from controller.ports.store import ApiToken, Store
+from controller.service.accounts.grants import GrantsInForce
 
 MAX_REMEMBERED: Final = 1024  # credentials whose last use is known here; the one used longest ago is dropped first
 _WAIT: Final = 1.0  # seconds that a request waits for its last use to be stored, which is written in any case
@@ -25,16 +27,19 @@ _WAIT: Final = 1.0  # seconds that a request waits for its last use to be stored
 class Authentication:
     """Looks every caller up in the store: what was ended there is refused with the next request."""
 
-    def __init__(self, store: Store, accounts: AccountStore, roles: Roles, clock: Clock) -> None:
+    def __init__(self, store: Store, accounts: AccountStore, roles: Roles, clock: Clock, grants: GrantsInForce) -> None:
         self.accounts = accounts
         self.roles = roles
+        self.grants = grants
         self._store = store
         self._clock = clock
         self._touched: OrderedDict[str, float] = OrderedDict()
 
     async def scopes_of(self, account: Account) -> frozenset[Scope]:
-        """What the account may do now; nothing when it is disabled."""
-        return self.roles.scopes_of(account.role) if account.enabled else frozenset()
+        """What the account may do now, by role and for a while; nothing when it is disabled."""
+        if not account.enabled:
+            return frozenset()
+        return self.roles.scopes_of(account.role) | scopes_lent(self.grants.of(account.key, self._clock.now()))
 
     async def standing(self) -> frozenset[str]:
         """The tokens and accounts that have not ended, as `Principal.standing` names them."""
@@ -51,6 +56,7 @@ class Authentication:
         scopes = frozenset(token.scopes)
         if owner is not None:
             scopes &= await self.scopes_of(owner)
+            scopes |= scopes_lent(self.grants.of(owner.key, self._clock.now()), token.credential)
         now = self._clock.now()
         if self._is_due(token.digest, token.last_used_at, now):
             await self._note(partial(self.accounts.touch_token, token.digest, now, peer))

@@ -32,15 +32,25 @@ class TooManyUsersError(ControllerError):
     """More users are contained than can be compared in time."""
 
 
+class OwnUserError(ControllerError):
+    """It is the user of Cordon's own MQTT connection."""
+
+    def __init__(self) -> None:
+        super().__init__("That is the user of Cordon's own MQTT connection: nothing was done.")
+
+
 class UserContainments:
     """The cases of contained users: carried out at the broker until they are proven, then compared with it.
 
     Cases need no outbox: an unproven case is what is still to be carried out, and it is stored with its decision.
     """
 
-    def __init__(self, fleet: FleetState, broker: ContainmentBroker, every: float, log: Log) -> None:
-        """`every`: seconds between comparisons."""
+    def __init__(
+        self, fleet: FleetState, broker: ContainmentBroker, every: float, log: Log, own_user: str = ""
+    ) -> None:
+        """`every`: seconds between comparisons; `own_user`: of Cordon's own MQTT connection."""
         self._fleet = fleet
+        self._own_user = own_user
         self._broker = broker
         self._executor = ContainmentExecutor(fleet, broker)
         self._every = every
@@ -54,6 +64,19 @@ class UserContainments:
 
     async def load(self) -> None:
         self.cases = {case.name: case for case in await self._fleet.store.user_cases()}
+
+    async def sessions_to_cut(self, name: str) -> tuple[str, ...]:
+        """Returns the client ids of the user's sessions now.
+
+        Raises:
+            BrokerRefusedError: not a user name that Cordon acts on.
+            OwnUserError: it is the user of Cordon's own MQTT connection.
+        """
+        self._broker.check(Subject.user(name))
+        sessions = await self._broker.sessions(name)
+        if name == self._own_user or any(one.client_id == self._fleet.own_id for one in sessions):
+            raise OwnUserError
+        return tuple(one.client_id for one in sessions)
 
     async def contain(
         self, name: str, level: ContainmentLevel, *, by: str, reason: str, hold: float | None

@@ -16,7 +16,7 @@ from controller.domain.identity.certificates import (
     validity,
 )
 from controller.ports.certificates import AuthorityError, OwnCertificateFile
-from controller.ports.errors import StoreError
+from controller.ports.errors import ControllerError, StoreError
 from controller.ports.log import Log
 from controller.service.fleet_state import FleetState
 from controller.service.identity.certificates import CertificateService
@@ -24,6 +24,16 @@ from controller.service.identity.certificates import CertificateService
 EVERY: Final = 60.0  # seconds between two looks at the files
 IMPORTED: Final = "import"  # origin of a certificate that another authority issued
 _NOT_OURS: Final = "Cordon's authority did not issue it: replace it"
+
+
+class OwnCertificateInUseError(ControllerError):
+    """The controller itself uses the certificate."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The controller itself uses this certificate: issue another (cordon ca issue-client, issue-server), "
+            "put it in use, wait a minute, and revoke this one by its serial number."
+        )
 
 
 class OwnCertificates:
@@ -58,6 +68,16 @@ class OwnCertificates:
                 await self._check(file)
             except StoreError as e:
                 self._note(file.use, str(e))
+
+    async def uses(self, certificates: Sequence[Certificate]) -> bool:
+        """Whether the controller itself uses one of these."""
+        now = self._fleet.clock.now()
+        valid = [one for one in certificates if one.is_valid(now)]
+        in_use = {status.serial for status in self.statuses.values()}
+        if self._certificates is not None and any(one.name == self._fleet.own_id for one in valid):
+            held = [one for one in await self._certificates.registry.of(self._fleet.own_id) if one.is_valid(now)]
+            in_use.add(max(held, key=lambda one: one.issued_at).serial)
+        return any(one.serial in in_use for one in valid)
 
     async def _check(self, file: OwnCertificateFile) -> None:
         found, why_not = None, ""

@@ -13,7 +13,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from controller.app.adapters import signer
 from controller.cli.errors import CliError
 from controller.cli.keys.operator_keys import new_key, open_key
+from controller.domain.accounts.secret_text import digest_of
 from controller.domain.audit_kinds import AuditKind
+from controller.domain.scopes import ALL
+from controller.ports.store import ApiToken
 from device_agent.domain.command_counters import CommandCounters
 from device_agent.domain.command_verifier import CommandVerifier, SignaturePolicy
 from device_agent.domain.verdict import AcceptedCommand, RejectedCommand
@@ -24,13 +27,24 @@ from tests.support.api import api as open_api
 
 OLD, NEW, OPERATOR = (Ed25519PrivateKey.generate() for _ in range(3))
 ORDER = {"device_id": "edge-1", "action": "rescan", "hold": True}
+SECOND = {"Authorization": "Bearer cordon_second"}
+WHY = {"reason": "because"}
 
 
 @pytest.fixture
 async def api(tmp_path: Path) -> AsyncIterator[Api]:
     """An API whose controller signs commands with two keys."""
-    async with open_api(tmp_path / "cordon.db", sign=signer(NEW, OLD)) as one:
+    second = ApiToken("second", digest_of("cordon_second"), 0.0, ALL)
+    async with open_api(tmp_path / "cordon.db", sign=signer(NEW, OLD), tokens=[second]) as one:
         yield one
+
+
+async def sign(api: Api, command_id: str, status: int = 201, *, body: dict[str, str] | None = None) -> Any:
+    """The answer to the second person, who signs."""
+    found = body or await signature(api, command_id)
+    response = await api.client.post(f"/api/v1/commands/{command_id}/signatures", json=found, headers=SECOND)
+    assert response.status_code == status, response.text
+    return response.json()
 
 
 def sent(api: Api) -> list[bytes]:
@@ -66,9 +80,15 @@ async def test_it_is_sent_once_an_operator_has_signed(api: Api) -> None:
     command = await held(api)
     assert (command["state"], command["reason"]) == ("scheduled", "waits for a second signature")
     assert sent(api) == []
-    path = f"/api/v1/commands/{command['command_id']}/signatures"
+    (asked,) = (await api.json("GET", "/api/v1/approvals?state=open"))["items"]
+    assert (asked["asks"], asked["subject"], asked["reason"]) == ("command", command["command_id"], "rescan")
+    await api.json("POST", f"/api/v1/approvals/{asked['request_id']}/approve", 409, {})  # by its signature alone
     body = await signature(api, command["command_id"])
-    assert (await api.json("POST", path, 201, body))["reason"] == ""
+    own = await api.json("POST", f"/api/v1/commands/{command['command_id']}/signatures", 409, body)
+    assert "your own" in own["error"]["message"]
+    assert (await sign(api, command["command_id"], body=body))["reason"] == ""
+    ended = await api.json("GET", f"/api/v1/approvals/{asked['request_id']}")
+    assert (ended["state"], ended["decided_by"]) == ("approved", "operator:second")
     await api.harness.drain()
     (envelope,) = sent(api)
     assert len(json.loads(envelope)["signatures"]) == 3
@@ -77,7 +97,32 @@ async def test_it_is_sent_once_an_operator_has_signed(api: Api) -> None:
     assert AuditKind.COMMAND_COUNTERSIGNED in [
         line.entry.kind for line in await api.harness.store.audit(device_id="edge-1")
     ]
-    await api.json("POST", path, 409, body)
+    await sign(api, command["command_id"], 409, body=body)
+    await api.json("POST", f"/api/v1/commands/{command['command_id']}/signatures", 409, body)
+
+
+@pytest.mark.parametrize("how", ["reject", "withdraw"])
+async def test_a_command_that_waits_is_withdrawn_with_its_request(api: Api, how: str) -> None:
+    command = await held(api)
+    path, headers = f"/api/v1/approvals/{command['command_id']}/{how}", SECOND if how == "reject" else None
+    response = await api.client.post(path, json=WHY, headers=headers)
+    assert response.status_code == 200, response.text
+    found = await api.json("GET", f"/api/v1/commands/{command['command_id']}")
+    assert (found["state"], found["reason"]) == ("expired", "because")
+    await sign(
+        api,
+        command["command_id"],
+        409,
+        body={"key": public_key_text(OPERATOR.public_key()), "signature": "A" * 86 + "=="},
+    )
+
+
+async def test_a_command_that_was_not_held_gets_no_signature_afterwards(api: Api) -> None:
+    """Whoever sends it could sign it too before the device is there."""
+    await api.report("edge-1")
+    command = await api.json("POST", "/api/v1/commands", 201, {**ORDER, "hold": False})
+    answer = await sign(api, command["command_id"], 409)
+    assert "--hold" in answer["error"]["message"]
 
 
 async def test_a_controller_alone_is_refused_by_the_device(api: Api) -> None:

@@ -8,16 +8,14 @@ import pytest
 
 from controller.domain.accounts.secret_text import digest_of
 from controller.domain.audit_kinds import AuditKind
+from controller.domain.guards.approvals import ApprovalKind, ApprovalState
 from controller.domain.guards.blast_radius import BlastRadius, BlastRadiusLimits
 from controller.domain.guards.guards import FleetGuards, ProtectionRules
 from controller.domain.policy.model import ContainmentLevel
+from controller.domain.principal import Principal
 from controller.domain.scopes import ALL
 from controller.ports.store import ApiToken
-from controller.service.containment.operator_actions import (
-    OperatorLimits,
-    ProtectedDeviceError,
-    SecondApproverRequiredError,
-)
+from controller.service.containment.operator_actions import OperatorLimits, OperatorRequest, ProtectedDeviceError
 from tests.support.api import Api
 from tests.support.api import api as open_api
 from tests.support.controller_harness import open_harness
@@ -142,7 +140,7 @@ async def test_a_request_ends_by_itself_in_nothing(guarded: Api) -> None:
     guarded.harness.clock.at += 7200
     answer = await _second(guarded, "POST", f"/approvals/{request['request_id']}/approve", 409)
     assert "expired" in answer["error"]["message"]
-    await guarded.services.containment.operators.expire()
+    await guarded.services.approvals.book.expire()
     assert (await guarded.json("GET", f"{BASE}/approvals/{request['request_id']}"))["state"] == "expired"
     assert AuditKind.APPROVAL_EXPIRED in [one.entry.kind for one in await guarded.harness.store.audit()]
     assert _levels(guarded) == ["none"] * 5
@@ -281,10 +279,15 @@ async def test_what_is_no_waiver(guarded: Api, changes: dict[str, str]) -> None:
 async def test_users_and_certificates_count_with_what_they_cut(guarded: Api) -> None:
     guarding = guarded.services.containment.operators
     second, tests = person("second"), person("tests")
-    await guarding.charge(tests, ("edge-1", "edge-2"))
+
+    def revoking(by: Principal, *devices: str) -> OperatorRequest:
+        return OperatorRequest(ApprovalKind.REVOKE, devices, by, "lost", serials=("a1",))
+
+    assert await guarding.charge(revoking(tests, "edge-1", "edge-2")) is None
     assert (await guarded.json("GET", f"{BASE}/guard"))["left_by_hand"] == 0
-    with pytest.raises(SecondApproverRequiredError, match="more than one person"):
-        await guarding.charge(tests, ("edge-3",))
-    await guarding.charge(second, ("user:somebody",))
+    asked = await guarding.charge(revoking(tests, "edge-3"))
+    assert asked is not None
+    assert (asked.state, asked.serials) == (ApprovalState.OPEN, ("a1",))
+    assert await guarding.charge(OperatorRequest(ApprovalKind.CONTAIN_USER, (), second, "r", username="x")) is None
     with pytest.raises(ProtectedDeviceError):
-        await guarding.charge(second, ("edge-5",))
+        await guarding.charge(revoking(second, "edge-5"))

@@ -68,7 +68,7 @@ async def test_it_is_held_and_ended(api: Api) -> None:
     assert (await api.json("POST", f"{BASE}/r-0001/resume", 200, {}))["paused"] is False
     await api.json("POST", f"{BASE}/r-0001/resume", 409, {})
     answer = await api.json("POST", f"{BASE}/r-0001/approve", 409, {})
-    assert "second operator" in answer["error"]["message"]
+    assert "second person" in answer["error"]["message"]
     ended = await api.json("POST", f"{BASE}/r-0001/abort", 200, {"reason": "wrong version"})
     assert (ended["state"], ended["why"]) == ("aborted", "aborted by operator:tests: wrong version")
     await api.json("POST", f"{BASE}/r-0001/abort", 409, {})

@@ -43,7 +43,7 @@ def test_a_rollout_is_started_paused_resumed_and_aborted(
     assert "awaiting_approval (paused)" in capsys.readouterr().out
     assert _run(server, "resume", rollout) == 0
     assert _run(server, "approve", rollout) == 1
-    assert "a second operator has to approve it" in capsys.readouterr().err
+    assert "a second person has to approve" in capsys.readouterr().err
     assert _run(server, "start", "app/2.0", "--rings", "fleet=rest") == 1
     assert f"{rollout} rolls out app" in capsys.readouterr().err
     assert _run(server, "abort", rollout, "--now") == 2
