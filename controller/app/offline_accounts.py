@@ -5,6 +5,7 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -18,15 +19,12 @@ from controller.app.offline import open_store
 from controller.domain.accounts.account import Account
 from controller.domain.accounts.roles import Roles
 from controller.domain.accounts.secret_text import digest_of
-from controller.domain.audit_kinds import AuditKind
-from controller.domain.effects import AuditEntry
-from controller.domain.guards.approvals import ApprovalRequest, ending_with
 from controller.domain.scopes import Scope
 from controller.ports.accounts import AccountStore
 from controller.ports.errors import StoreError
 from controller.ports.store import ApiToken, StoreWrites, TokenChange
 from controller.service.accounts.operations import AccountOperations, Administrator
-from controller.service.unit_of_work import UnitOfWork
+from controller.service.approvals.book import end_requests_of
 
 _CODE_BYTES: Final = 15  # random, of a one-time code: 24 characters
 
@@ -49,20 +47,9 @@ async def open_accounts(path: Path, roles: Roles) -> AsyncIterator[OfflineAccoun
     """
     async with open_store(path) as store:
         requests = (await store.guard_books()).requests
-
-        def ends(key: str, now: float, batch: UnitOfWork) -> None:
-            for one in ending_with(requests, key, now):
-                batch.requests[one.request_id] = one
-                batch.audit.append((now, _ended(one)))
-
-        accounts = SqlAccounts(store)
+        accounts, ends = SqlAccounts(store), partial(end_requests_of, requests)
         operations = AccountOperations(accounts, SqlFactors(store), roles, lambda _batch: None, ends)
         yield OfflineAccounts(accounts, operations, store)
-
-
-def _ended(request: ApprovalRequest) -> AuditEntry:
-    detail: dict[str, object] = {"request": request.request_id, "reason": "the account was disabled"}
-    return AuditEntry(AuditKind.APPROVAL_EXPIRED, "", "cordon", "", detail)
 
 
 def new_account(name: str, role: str) -> Account:

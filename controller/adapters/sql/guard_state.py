@@ -33,6 +33,7 @@ _PUT_REQUEST: Final = (
     "INSERT INTO approvals (request_id, expires_at, kind, state, requester, asked_at, may_change, body)"
     " VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (request_id) DO UPDATE"
     " SET state = excluded.state, may_change = excluded.may_change, body = excluded.body"
+    " WHERE approvals.may_change = 1"  # what has ended stays so, whoever else writes beside the controller
 )
 
 

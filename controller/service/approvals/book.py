@@ -1,5 +1,6 @@
 """The requests that need a second person: made within bounds, ended once, and kept as history in the store."""
 
+from collections.abc import Iterable
 from typing import Final
 
 from controller.domain.audit_kinds import AuditKind
@@ -72,24 +73,21 @@ class ApprovalBook:
 
     def lending(self, now: float) -> tuple[ApprovalRequest, ...]:
         """The requests whose scopes count at `now`, oldest first."""
-        return tuple(
-            one for one in self._requests.values() if (grant := one.grant) is not None and grant.is_in_force(now)
-        )
+        held = self._requests.values()
+        return tuple(one for one in held if (grant := one.grant) is not None and grant.is_in_force(now))
 
     def on_commit(self, batch: UnitOfWork) -> None:
-        """Takes over what others have changed."""
+        """Takes over what others have ended."""
         for request in batch.requests.values():
-            self._remember(request)
+            if not request.may_change:
+                self._remember(request)
 
     def end_of(self, key: str, now: float, batch: UnitOfWork) -> None:
         """Adds to `batch` the end of what a person (`Principal.key`) has asked for, who is not to act any more.
 
         Nothing changes unless the batch is committed and published.
         """
-        for one in self._requests.values():
-            if one.requester.key == key and (ended := _ended_with(one, now, "the account was disabled")) is not None:
-                batch.requests[one.request_id] = ended
-                batch.audit.append((now, _line(ended, "cordon", ended.outcome)))
+        end_requests_of(self._requests.values(), key, now, batch)
 
     async def find(self, request_id: str) -> ApprovalRequest | None:
         """The request, also one that has ended."""
@@ -256,6 +254,14 @@ class ApprovalBook:
     def _save(self, request: ApprovalRequest, by: str, now: float, batch: UnitOfWork, reason: str = "") -> None:
         self._keep(request, batch)
         batch.audit.append((now, _line(request, by, reason or request.reason)))
+
+
+def end_requests_of(requests: Iterable[ApprovalRequest], key: str, now: float, batch: UnitOfWork) -> None:
+    """Adds to `batch` the end of the requests of a person (`Principal.key`) who is not to act any more."""
+    for one in requests:
+        if one.requester.key == key and (ended := _ended_with(one, now, "the account was disabled")) is not None:
+            batch.requests[one.request_id] = ended
+            batch.audit.append((now, _line(ended, "cordon", ended.outcome)))
 
 
 def _ended_with(request: ApprovalRequest, now: float, why: str) -> ApprovalRequest | None:
