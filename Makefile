@@ -14,7 +14,7 @@ PYTEST_ARGS ?=
 # Test processes at the same time: most tests wait for brokers and disks rather than compute. 0: one after the other.
 WORKERS ?= 4
 # Suites that `make test` leaves out: each is a marker of pytest, and has a command `make test-...`.
-SUITES := slow oracles
+SUITES := slow oracles browser
 empty :=
 QUICK := not ($(subst $(empty) $(empty), or ,$(SUITES)))
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
@@ -46,6 +46,12 @@ test-oracles: setup-dev ## the agent's readers against the programs that own the
 	@tools/require-packages.sh sudo:cvtsudoers openssh-server:sshd openssl:openssl apt:apt-get dpkg:dpkg rpm:rpm nftables:nft iproute2:ip iptables:iptables-save
 	@tools/get-xinetd.sh
 	@$(PYTEST) -m oracles -rP $(PYTEST_ARGS)
+
+.PHONY: test-browser
+test-browser: setup-mosquitto ## the pages in a real browser, with passkeys (needs the system's Chromium)
+	@tools/setup-venv.sh dev-browser
+	@tools/require-packages.sh chromium:chromium
+	@$(BIN)/python -m pytest -m browser tests/browser $(PYTEST_ARGS)
 
 .PHONY: agent
 agent: setup-dev ## the device agent as one file, build/cordon-agent.pyz, for this Python and processor

@@ -1,11 +1,16 @@
 #!/usr/bin/env bash
-# Makes .venv and installs the project into it, with the versions of constraints.txt:  tools/setup-venv.sh controller|dev
+# Makes .venv and installs the project into it, with the versions of constraints.txt:  tools/setup-venv.sh controller|dev|dev-NAME
 # Needs Python 3.11 or later and nothing else of the system: no pip, no venv package, no root. Done once; again when what it
 # installs has changed. PYTHON chooses the interpreter.
 set -euo pipefail
 
 extra=${1:-}
-case $extra in controller | dev) ;; *) echo "usage: tools/setup-venv.sh controller|dev" >&2; exit 2 ;; esac
+# An extra dev-NAME is installed beside those that are there; with it, dev is there too.
+case $extra in
+controller | dev) extras=$extra ;;
+dev-*) extras=dev,$extra ;;
+*) echo "usage: tools/setup-venv.sh controller|dev|dev-NAME" >&2; exit 2 ;;
+esac
 
 here=$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
 venv=$here/.venv
@@ -102,7 +107,9 @@ if command -v flock >/dev/null; then
 fi
 
 if [ -x "$venv/bin/python" ] && new_enough "$venv/bin/python"; then
-    for stamp in "$venv/.cordon-dev" "$venv/.cordon-$extra"; do
+    stamps=("$venv/.cordon-$extra")
+    [ "$extra" != controller ] || stamps+=("$venv/.cordon-dev")
+    for stamp in "${stamps[@]}"; do
         [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$(fingerprint "$venv/bin/python")" ] && exit 0
     done
     # The scripts in a copied environment still name the folder that it came from.
@@ -112,7 +119,9 @@ else
 fi
 "$venv/bin/python" -m pip --version >/dev/null 2>&1 || make_venv
 
-rm -f "$venv"/.cordon-*
+rm -f "$venv/.cordon-$extra"
 pip_install "what builds it" hatchling editables
-pip_install "the project ($extra), this takes a minute or two" --no-build-isolation -e "$here[$extra]"
-fingerprint "$venv/bin/python" >"$venv/.cordon-$extra"
+pip_install "the project ($extra), this takes a minute or two" --no-build-isolation -e "$here[$extras]"
+for extra in ${extras//,/ }; do
+    fingerprint "$venv/bin/python" >"$venv/.cordon-$extra"
+done

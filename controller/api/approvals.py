@@ -153,7 +153,9 @@ async def show_request(
     return request_view(found, fleet.clock.now())
 
 
-@router.post("/{request_id}/approve", dependencies=[scope("read"), Depends(writable)], responses=problems(409))
+@router.post(
+    "/{request_id}/approve", dependencies=[scope("read", step_up=True), Depends(writable)], responses=problems(409)
+)
 async def approve_request(
     request: Request,
     containment: ContainmentDep,

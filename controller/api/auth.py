@@ -25,6 +25,7 @@ from controller.api.session_cookie import (
     secret_of,
 )
 from controller.domain.accounts.caller import Caller, Credential
+from controller.domain.accounts.factors import FactorGate
 from controller.domain.accounts.secret_text import digest_of
 from controller.domain.audit_kinds import AuditKind
 from controller.domain.client_address import counted_as
@@ -166,14 +167,28 @@ async def presented_caller(
 PresentedCallerDep = Annotated[Caller | None, Depends(presented_caller)]
 
 
-async def authenticated(request: Request, caller: PresentedCallerDep) -> Caller:
-    """Returns who calls.
+async def known(request: Request, caller: PresentedCallerDep) -> Caller:
+    """Returns who calls, also in a session that has to give its second factor first.
 
     Raises:
         ApiError: as `presented_caller`, and 401 without a credential.
     """
     if caller is None:
         raise await _refusal(request, "no token")
+    return caller
+
+
+KnownCallerDep = Annotated[Caller, Depends(known)]
+
+
+async def authenticated(caller: KnownCallerDep) -> Caller:
+    """Returns who calls.
+
+    Raises:
+        ApiError: as `known`, and 403 for a session that has to give or register its second factor first.
+    """
+    if caller.gate is not FactorGate.OPEN:
+        raise ApiError(403, caller.gate.value, _GATES[caller.gate])
     return caller
 
 
@@ -185,6 +200,10 @@ def peer_of(request: Request) -> str:
     return request.client.host if request.client else ""
 
 
+_GATES: Final = {
+    FactorGate.GIVE: "give your second factor first, at /login/factor",
+    FactorGate.REGISTER: "your account needs a second factor: register one first, at /me",
+}
 _ANSWERS: Final = {
     "no token": ("token_missing", "this needs a token: send the header 'Authorization: Bearer cordon_...'"),
     "unknown token": ("token_invalid", "this token is not known here, or was revoked"),
@@ -244,21 +263,27 @@ async def refuse_scope(request: Request, who: Caller, wanted: Iterable[Scope], t
 
 
 class RequiresScope:
-    """Checks that the caller has a scope; with `session_only` a token does not do, whatever its scopes."""
+    """Checks that the caller has a scope; with `session_only` a token does not do, whatever its scopes.
 
-    def __init__(self, wanted: Scope, *, session_only: bool = False) -> None:
+    With `step_up` a session needs a second factor within `STEP_UP`. A token cannot give one: it acts by its scopes.
+    """
+
+    def __init__(self, wanted: Scope, *, session_only: bool = False, step_up: bool = False) -> None:
         self.scope = wanted
         self.session_only = session_only
+        self.step_up = step_up
 
     async def __call__(self, request: Request, who: RequestCallerDep) -> None:
         """Checks the caller of the request.
 
         Raises:
-            ApiError: 403, the caller lacks the scope, or is no session where only a session may act.
+            ApiError: 403, the caller lacks the scope or a fresh factor, or is no session where only a session may act.
         """
         if self.session_only:
             require_session(who)
         if self.scope in who.scopes:
+            if self.step_up:
+                require_step_up(request, who)
             return
         held = ", ".join(who.shown_scopes) or "nothing"
         what = "token" if who.credential is Credential.TOKEN else "role"
@@ -271,6 +296,26 @@ class RequiresSession:
 
     def __call__(self, who: RequestCallerDep) -> None:
         require_session(who)
+
+
+class RequiresLogin:
+    """As `RequiresSession`, also before the second factor: for the routes with which it is given."""
+
+    def __call__(self, who: KnownCallerDep) -> None:
+        require_session(who)
+
+
+def require_step_up(request: Request, who: Caller) -> None:
+    """Asks a session for a fresh second factor.
+
+    Raises:
+        ApiError: 403, it is older than `STEP_UP`, or was never given.
+    """
+    services: Services = request.app.state.services
+    now = services.fleet.clock.now()
+    if who.credential is Credential.SESSION and not who.has_fresh_factor(now):
+        text = "this needs a second factor within five minutes: give it at /login/factor, or POST /api/v1/factors/give"
+        raise ApiError(403, "step_up_needed", text)
 
 
 def require_session(who: Caller) -> None:
@@ -293,15 +338,15 @@ class PublicRoute:
         pass
 
 
-def scope(wanted: str, *, session_only: bool = False) -> Any:
-    """Requires a scope: `dependencies=[scope("contain")]` of a route."""
+def scope(wanted: str, *, session_only: bool = False, step_up: bool = False) -> Any:
+    """Requires a scope: `dependencies=[scope("contain")]` of a route; see `RequiresScope`."""
     needed = Scope(wanted)
-    return Security(RequiresScope(needed, session_only=session_only), scopes=[needed.value])
+    return Security(RequiresScope(needed, session_only=session_only, step_up=step_up), scopes=[needed.value])
 
 
-def session() -> Any:
+def session(*, before_factor: bool = False) -> Any:
     """Requires a session, for what people do about themselves: `dependencies=[session()]` of a route."""
-    return Depends(RequiresSession())
+    return Depends(RequiresLogin() if before_factor else RequiresSession())
 
 
 def public(why: str) -> Any:

@@ -47,7 +47,7 @@ async def plan(broker: BrokerDep, options: SetupOptions) -> SetupView:
     return SetupView.of(await broker.setup.plan(client_id=options.client_id, deny_unmatched=options.deny_unmatched))
 
 
-@router.post("/apply", dependencies=[scope("admin"), Depends(writable)])
+@router.post("/apply", dependencies=[scope("admin", step_up=True), Depends(writable)])
 async def apply(broker: BrokerDep, caller: CallerDep, options: SetupOptions) -> SetupView:
     """Applies the changes; the previous settings are stored for an undo."""
     made = await broker.setup.apply(caller, client_id=options.client_id, deny_unmatched=options.deny_unmatched)
@@ -63,7 +63,7 @@ async def plan_undo(broker: BrokerDep) -> SetupView:
         raise ApiError(409, "nothing_to_undo", str(e)) from e
 
 
-@router.post("/undo", dependencies=[scope("admin"), Depends(writable)])
+@router.post("/undo", dependencies=[scope("admin", step_up=True), Depends(writable)])
 async def undo(broker: BrokerDep, caller: CallerDep) -> SetupView:
     """Restores the broker's settings from before the first setup; `left`: what could not be restored."""
     setup = broker.setup

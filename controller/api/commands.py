@@ -190,7 +190,7 @@ async def show_payload(fleet: FleetDep, store: StoreDep, command_id: CommandIdPa
 @router.post(
     "/{command_id}/signatures",
     status_code=201,
-    dependencies=[scope("command"), Depends(writable)],
+    dependencies=[scope("command", step_up=True), Depends(writable)],
     responses=problems(404, 409),
 )
 async def sign_command(

@@ -159,7 +159,7 @@ def _place_of(key: str) -> tuple[float, str]:
 
 @router.post(
     "/approve",
-    dependencies=[scope("contain"), Depends(writable)],
+    dependencies=[scope("contain", step_up=True), Depends(writable)],
     responses={**problems(409), 202: {"model": BulkDecisionView, "description": "a second person has to approve"}},
 )
 async def approve(

@@ -8,6 +8,7 @@ from controller.api.auth import PresentedCallerDep, public
 from controller.api.context import Services, ServicesDep
 from controller.api.fields import View
 from controller.domain.scopes import Scope
+from controller.ports.errors import StoreError
 
 MIN_RECENT: Final = 15.0  # seconds since the broker was last read
 _PASSES: Final = 3  # missed comparisons
@@ -72,4 +73,13 @@ async def readyz(services: ServicesDep, response: Response, caller: PresentedCal
     response.status_code = 503 if reasons else 200
     if caller is None or Scope.READ not in caller.scopes:
         return ReadinessView(ready=not reasons, reasons=(), warnings=())
-    return ReadinessView(ready=not reasons, reasons=reasons, warnings=warnings(services))
+    return ReadinessView(ready=not reasons, reasons=reasons, warnings=await all_warnings(services))
+
+
+async def all_warnings(services: Services) -> tuple[str, ...]:
+    """Returns `warnings`, and what the store tells of accounts."""
+    try:
+        factors = await services.accounts.second_factors.warning()
+    except StoreError:
+        factors = ""  # the store is among the reasons
+    return (*warnings(services), *([factors] if factors else ()))

@@ -100,7 +100,9 @@ class RequestLimitMiddleware:
 
         async def decorated(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message.get("headers", ()), *_HEADERS]
+                headers = list(message.get("headers", ()))
+                own = {name for name, _ in headers}  # pages have their own
+                message["headers"] = [*headers, *(each for each in _HEADERS if each[0] not in own)]
             await send(message)
 
         most = MAX_POLICY_BODY if scope["path"] in _LARGER else MAX_BODY

@@ -135,7 +135,7 @@ class BulkReleaseBody(ReleaseBody, SelectedDevicesBody):
 
 @router.put(
     "",
-    dependencies=[scope("contain"), Depends(writable)],
+    dependencies=[scope("contain", step_up=True), Depends(writable)],
     responses={**problems(404, 409), 202: {"model": BulkDecisionView}},
 )
 async def contain_many(

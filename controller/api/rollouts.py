@@ -231,7 +231,11 @@ async def resume(rollouts: RolloutsDep, caller: CallerDep, rollout_id: RolloutPa
         raise _refused(e) from e
 
 
-@router.post("/{rollout_id}/approve", dependencies=[Depends(writable), scope("rollout")], responses=problems(404, 409))
+@router.post(
+    "/{rollout_id}/approve",
+    dependencies=[Depends(writable), scope("rollout", step_up=True)],
+    responses=problems(404, 409),
+)
 async def approve(
     rollouts: RolloutsDep, approvals: ApprovalsDep, caller: RequestCallerDep, rollout_id: RolloutPath
 ) -> RolloutView:

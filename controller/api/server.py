@@ -1,5 +1,6 @@
 """Builds the HTTP API over the running controller."""
 
+from collections.abc import Sequence
 from functools import cache
 from typing import Final
 
@@ -20,6 +21,7 @@ from controller.api import (
     devices,
     docs,
     enrolment,
+    factors,
     guards,
     health,
     knowledge,
@@ -66,11 +68,12 @@ _RESOURCES: Final = (
     users,
     certificates,
     enrolment,
+    factors,
 )
 
 
-def create_api(services: Services, durations: ContainmentDurations) -> FastAPI:
-    """Returns the API as an ASGI application; its only own state is failed logins and metrics."""
+def create_api(services: Services, durations: ContainmentDurations, pages: Sequence[BaseRoute] = ()) -> FastAPI:
+    """Returns the API and the `pages` as an ASGI application; its only own state is failed logins and metrics."""
     app = FastAPI(
         title="Cordon",
         version=API_VERSION,
@@ -85,7 +88,7 @@ def create_api(services: Services, durations: ContainmentDurations) -> FastAPI:
     app.state.refusals = RefusalAudit(services.fleet)
     app.state.enrolment_failures = FailedAttempts(services.fleet.clock.monotonic)
     app.state.metrics = MetricsCollector(services, durations)
-    app.router.routes.extend(_routes())
+    app.router.routes.extend((*_routes(), *pages))
     install(app)
     app.add_middleware(RequestLimitMiddleware, scopes_of=presented_scopes)
     return app

@@ -8,6 +8,7 @@ from starlette.requests import HTTPConnection
 from starlette.responses import Response
 
 from controller.api.errors import ApiError
+from controller.domain.accounts.relying_party import RelyingParty, origin_of, relying_party
 from controller.domain.accounts.secret_text import csrf_of
 from controller.domain.accounts.session import ABSOLUTE
 
@@ -50,6 +51,11 @@ def check_same_origin(request: HTTPConnection) -> None:
     if not is_same:
         text = "a session changes something only from a page of this very address"
         raise ApiError(403, "cross_site_request", text)
+
+
+def relying_party_of(request: HTTPConnection, configured: str | None) -> RelyingParty | str:
+    """Whom passkeys are for at the address of this request, or why it takes none."""
+    return relying_party(origin_of(request.url.scheme, request.headers.get("host", "")), configured)
 
 
 def check_csrf(secret: str, presented: str) -> None:

@@ -87,7 +87,9 @@ async def list_tokens(fleet: FleetDep, store: StoreDep, accounts: AccountsDep) -
     return ApiTokenList(items=tuple(ApiTokenView.of(one, **_view(one, names, now)) for one in tokens))
 
 
-@router.post("", status_code=201, dependencies=[scope("admin"), Depends(writable)], responses=problems(409))
+@router.post(
+    "", status_code=201, dependencies=[scope("admin", step_up=True), Depends(writable)], responses=problems(409)
+)
 async def create_token(
     fleet: FleetDep, store: StoreDep, accounts: AccountsDep, who: RequestCallerDep, body: NewApiToken
 ) -> CreatedApiToken:
@@ -107,7 +109,10 @@ async def create_token(
 
 
 @router.delete(
-    "/{name}", status_code=204, dependencies=[scope("admin"), Depends(writable)], responses=problems(404, 409)
+    "/{name}",
+    status_code=204,
+    dependencies=[scope("admin", step_up=True), Depends(writable)],
+    responses=problems(404, 409),
 )
 async def revoke_token(
     fleet: FleetDep,

@@ -1,9 +1,13 @@
 """Builds what looks after accounts."""
 
+from controller.adapters.passkeys import WebauthnPasskeys
+from controller.adapters.sealing import KEY_SUFFIX, open_sealer
 from controller.adapters.sql.accounts import SqlAccounts
 from controller.adapters.sql.factors import SqlFactors
 from controller.app.adapters import Adapters
 from controller.service.accounts.authentication import Authentication
+from controller.service.accounts.factor_requirement import FactorRequirement
+from controller.service.accounts.factors import FactorService
 from controller.service.accounts.grants import GrantsInForce
 from controller.service.accounts.operations import AccountOperations
 from controller.service.accounts.services import AccountServices
@@ -14,14 +18,32 @@ from controller.service.settings.settings import Settings
 
 def authentication(settings: Settings, adapters: Adapters) -> Authentication:
     """Who calls, by the store and the configured roles."""
-    accounts, roles = SqlAccounts(adapters.store), settings.accounts.all_roles
-    return Authentication(adapters.store, accounts, roles, adapters.clock, GrantsInForce())
+    accounts, roles, grants = SqlAccounts(adapters.store), settings.accounts.all_roles, GrantsInForce()
+    return Authentication(adapters.store, accounts, roles, adapters.clock, grants, _requirement(settings, adapters))
+
+
+def _requirement(settings: Settings, adapters: Adapters) -> FactorRequirement:
+    is_required = settings.accounts.second_factor == "required"
+    return FactorRequirement(SqlAccounts(adapters.store), SqlFactors(adapters.store), is_required=is_required)
 
 
 def account_services(
-    adapters: Adapters, callers: Authentication, fleet: FleetState, book: ApprovalBook
+    settings: Settings, adapters: Adapters, callers: Authentication, fleet: FleetState, book: ApprovalBook
 ) -> AccountServices:
-    """Accounts over the store; disabling one ends its open requests."""
-    factors = SqlFactors(adapters.store)
+    """Accounts over the store; disabling one ends its open requests.
+
+    Raises:
+        SettingsError: the key of second factors beside the store cannot be used.
+    """
+    factors, path = SqlFactors(adapters.store), settings.store.path
+    second_factors = FactorService(
+        fleet,
+        callers.accounts,
+        factors,
+        WebauthnPasskeys(),
+        open_sealer(path.with_name(path.name + KEY_SUFFIX)),
+        callers.roles,
+        _requirement(settings, adapters),
+    )
     operations = AccountOperations(callers.accounts, factors, callers.roles, fleet.publish_committed, book.end_of)
-    return AccountServices(callers.accounts, factors, callers, operations)
+    return AccountServices(callers.accounts, factors, callers, operations, second_factors)

@@ -116,7 +116,7 @@ async def build(
         waiters=core.waiters,
         identity=identity,
         own_certificates=own,
-        accounts=account_services(adapters, callers, fleet, book),
+        accounts=account_services(settings, adapters, callers, fleet, book),
     )
     loops = _loops(services, activation, (engine, trigger), clones, adapters.log)
     return Controller(services, activation, core.durations, loops)

@@ -21,6 +21,7 @@ from controller.api.metrics import ContainmentDurations
 from controller.api.middleware import ForwardedHeaders
 from controller.api.request_share import RequestShare
 from controller.api.server import create_api, create_list_server
+from controller.console.routes import page_routes
 from controller.ports.errors import SettingsError
 from controller.ports.log import Log
 from controller.service.settings.base import host_of, port_of, shown_address
@@ -133,7 +134,7 @@ def _wanted(services: Services, durations: ContainmentDurations) -> Iterator[Lis
         "api",
         "api.listen",
         api.listen,
-        ForwardedHeaders(RequestShare(create_api(services, durations)), proxies),
+        ForwardedHeaders(RequestShare(create_api(services, durations, page_routes())), proxies),
         ConnectionLimits(api.max_connections, api.max_connections_per_address, proxies),
         int(STOP_TIMEOUT),
         _tls(api.certificate, api.key),

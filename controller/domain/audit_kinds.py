@@ -132,6 +132,13 @@ class AuditKind(StrEnum):
     ACCOUNT_DISABLED = "account.disabled"
     ACCOUNT_FACTORS_RESET = "account.factors_reset"
 
+    FACTOR_REGISTERED = "factor.registered"
+    FACTOR_REMOVED = "factor.removed"
+    FACTOR_GIVEN = "factor.given"
+    FACTOR_REFUSED = "factor.refused"
+    FACTOR_CODES_MADE = "factor.codes_made"
+    FACTOR_CODE_USED = "factor.code_used"
+
     API_ACCESS_REFUSED = "api.access_refused"
     API_TOKEN_GUESSING_DETECTED = "api.token_guessing_detected"
 

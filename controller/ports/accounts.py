@@ -131,6 +131,14 @@ class FactorStore(Protocol):
         """Deletes the recovery code; False, and nothing is stored, if there is none such."""
         ...
 
+    async def are_required(self) -> bool:
+        """Whether `require` was ever called."""
+        ...
+
+    async def require(self) -> None:
+        """Stores that an administrator has a factor, and for good: its loss must not open the accounts again."""
+        ...
+
     async def reset_factors(self, account_id: str, writes: StoreWrites) -> None:
         """Deletes all factors of an account, and its sessions."""
         ...

@@ -12,6 +12,7 @@ from fastapi import FastAPI
 
 from controller.api.context import Services
 from controller.api.server import create_api
+from controller.console.routes import page_routes
 from controller.domain.accounts.secret_text import digest_of
 from controller.domain.guards.guards import NO_GUARDS, FleetGuards
 from controller.domain.policy.model import PolicySet
@@ -121,7 +122,7 @@ async def api(
     ) as one:
         for token in (ApiToken("tests", digest_of(TOKEN), one.clock.at, ALL), *tokens):
             await put_holder(one.store, token)
-        app = create_api(one.services, one.controller.durations)
+        app = create_api(one.services, one.controller.durations, page_routes())
         transport = httpx.ASGITransport(app, raise_app_exceptions=False, client=("192.0.2.7", 1))
         async with httpx.AsyncClient(transport=transport, base_url="http://cordon", headers=HEADERS) as client:
             yield Api(one, app, client, answers)

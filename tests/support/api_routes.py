@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute, iter_route_contexts
 
-from controller.api.auth import PublicRoute, RequiresScope
+from controller.api.auth import PublicRoute, RequiresLogin, RequiresScope, RequiresSession
 from tests.support.api import Api
 
 
@@ -18,7 +18,10 @@ def routes(api: Api) -> Iterator[tuple[str, frozenset[str], Dependant]]:
             yield one.path or "", frozenset(one.methods or ()), dependant
 
 
-def checks(dependant: Dependant) -> list[RequiresScope | PublicRoute]:
+Check = RequiresScope | RequiresSession | RequiresLogin | PublicRoute
+
+
+def checks(dependant: Dependant) -> list[Check]:
     """What the route says of who may call it."""
-    mine = [dependant.call] if isinstance(dependant.call, RequiresScope | PublicRoute) else []
+    mine = [dependant.call] if isinstance(dependant.call, Check) else []
     return [*mine, *(found for one in dependant.dependencies for found in checks(one))]

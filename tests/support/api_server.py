@@ -3,15 +3,17 @@
 import asyncio
 import socket
 import threading
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Self, TypeVar
 
 import uvicorn
 
 from controller.ports.inspection import DashboardLogin
-from tests.support.api import api
+from tests.support.api import Api, api
 
+T = TypeVar("T")
 _START_SECONDS: Final = 20.0
 _STOP_SECONDS: Final = 10.0
 
@@ -40,6 +42,7 @@ class ApiServer:
         self.url = f"{scheme}://127.0.0.1:{self._socket.getsockname()[1]}"
         self.answers: dict[str, Any] = {}  # of the broker, when it is inspected
         self.logins: list[DashboardLogin | None] = []
+        self._made: tuple[asyncio.AbstractEventLoop, Api] | None = None
         self._ready = threading.Event()
         self._server: uvicorn.Server | None = None
         self._failure: BaseException | None = None
@@ -63,6 +66,12 @@ class ApiServer:
         self._socket.close()
         assert not self._thread.is_alive(), "the API did not stop"
 
+    def call(self, work: Callable[[Api], Coroutine[Any, Any, T]]) -> T:
+        """Does some work with the API in its own thread."""
+        assert self._made is not None
+        loop, made = self._made
+        return asyncio.run_coroutine_threadsafe(work(made), loop).result(_START_SECONDS)
+
     def _run(self) -> None:
         try:
             asyncio.run(self._serve())
@@ -72,6 +81,7 @@ class ApiServer:
 
     async def _serve(self) -> None:
         async with api(self._path, **self._options) as one, asyncio.TaskGroup() as group:
+            self._made = asyncio.get_running_loop(), one
             one.harness.inspector.answers, one.harness.inspector.logins = self.answers, self.logins
             for device_id, ports in self._devices.items():
                 await one.report(device_id, ports=ports)

@@ -16,6 +16,8 @@ _PUT_TOTP: Final = (
     "INSERT INTO totp (account_id, secret, confirmed_at, last_step) VALUES (?, ?, ?, ?) ON CONFLICT (account_id) DO"
     " UPDATE SET secret = excluded.secret, confirmed_at = excluded.confirmed_at, last_step = excluded.last_step"
 )
+_IS_REQUIRED: Final = "SELECT 1 FROM meta WHERE key = 'accounts.factor_required'"
+_REQUIRE: Final = "INSERT INTO meta (key, value) VALUES ('accounts.factor_required', '1') ON CONFLICT (key) DO NOTHING"
 _TABLES: Final = ("passkeys", "totp", "recovery_codes", "sessions")  # that a reset empties
 
 
@@ -63,6 +65,12 @@ class SqlFactors(FactorStore):
     async def use_recovery_code(self, account_id: str, digest: str, writes: StoreWrites) -> bool:
         statement = "DELETE FROM recovery_codes WHERE account_id = ? AND digest = ?"
         return await self._changes(statement, account_id, digest, writes=writes)
+
+    async def are_required(self) -> bool:
+        return await self._store.read(lambda connection: connection.execute(_IS_REQUIRED).fetchone() is not None)
+
+    async def require(self) -> None:
+        await self._store.write(lambda connection: connection.execute(_REQUIRE))
 
     async def reset_factors(self, account_id: str, writes: StoreWrites) -> None:
         def reset(connection: SqlConnection) -> None:

@@ -1,10 +1,28 @@
-"""Second factors of an account, as they are stored."""
+"""Second factors of an account, as they are stored, and what a session has to do about them."""
 
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Final
 
 MAX_PASSKEYS: Final = 10  # of one account
 RECOVERY_CODES: Final = 10
+
+
+class FactorKind(StrEnum):
+    """With what a session gave its second factor."""
+
+    PASSKEY = "passkey"  # a WebAuthn credential
+    TOTP = "totp"  # a time-based one-time code of an authenticator app
+    RECOVERY = "recovery"  # a recovery code, for the day on which the others are lost
+    SSO = "sso"  # the provider of single sign-on vouched for one
+
+
+class FactorGate(StrEnum):
+    """What a session has to do about its second factor before it may do anything else."""
+
+    OPEN = "open"  # nothing
+    GIVE = "factor_needed"  # its account has a factor, and the session gave none yet
+    REGISTER = "factor_registration_needed"  # its account has none, and needs one
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,8 @@ from functools import partial
 from typing import Final
 
 from controller.domain.accounts.account import Account
-from controller.domain.accounts.caller import Caller, Credential
+from controller.domain.accounts.caller import Caller, Credential, SignedIn
+from controller.domain.accounts.factors import FactorGate
 from controller.domain.accounts.grants import scopes_lent
 from controller.domain.accounts.roles import Roles
 from controller.domain.accounts.secret_text import digest_of
@@ -18,6 +19,7 @@ from controller.ports.accounts import AccountStore
 from controller.ports.clock import Clock
 from controller.ports.errors import StoreError
 from controller.ports.store import ApiToken, Store
+from controller.service.accounts.factor_requirement import FactorRequirement
 from controller.service.accounts.grants import GrantsInForce
 
 MAX_REMEMBERED: Final = 1024  # credentials whose last use is known here; the one used longest ago is dropped first
@@ -27,12 +29,21 @@ _WAIT: Final = 1.0  # seconds that a request waits for its last use to be stored
 class Authentication:
     """Looks every caller up in the store: what was ended there is refused with the next request."""
 
-    def __init__(self, store: Store, accounts: AccountStore, roles: Roles, clock: Clock, grants: GrantsInForce) -> None:
+    def __init__(
+        self,
+        store: Store,
+        accounts: AccountStore,
+        roles: Roles,
+        clock: Clock,
+        grants: GrantsInForce,
+        factors: FactorRequirement,
+    ) -> None:
         self.accounts = accounts
         self.roles = roles
         self.grants = grants
         self._store = store
         self._clock = clock
+        self._factors = factors
         self._touched: OrderedDict[str, float] = OrderedDict()
 
     async def scopes_of(self, account: Account) -> frozenset[Scope]:
@@ -64,6 +75,11 @@ class Authentication:
 
     async def of_session(self, secret: str) -> Caller | None:
         """The caller with this secret of a session; None if there is none such, or it is over."""
+        who = await self.signed_in(secret)
+        return None if who is None else await self.caller_in(who.session, who.account)
+
+    async def signed_in(self, secret: str) -> SignedIn | None:
+        """The session with this secret, and its account; None if there is none such, or it is over."""
         found = await self.accounts.session(digest_of(secret))
         now = self._clock.now()
         if found is None or found[0].is_over(now) or not found[1].enabled:
@@ -71,13 +87,25 @@ class Authentication:
         session, account = found
         if self._is_due(session.digest, session.last_used_at, now):
             await self._note(partial(self.accounts.touch_session, session.digest, now))
-        return await self.caller_in(session, account)
+        return SignedIn(session, account)
+
+    async def gate(self, who: SignedIn) -> FactorGate:
+        """What the session has to do about its second factor before it may do anything else."""
+        return await self._factors.gate(who)
 
     async def caller_in(self, session: Session, account: Account) -> Caller:
         """The caller in a session of this account."""
-        scopes = await self.scopes_of(account)
-        kind = Credential.SESSION
-        return Caller(account.in_session, scopes, kind, account.account_id, session.factor_at, session.session_id)
+        gate = await self.gate(SignedIn(session, account))
+        scopes = await self.scopes_of(account) if gate is FactorGate.OPEN else frozenset[Scope]()
+        return Caller(
+            account.in_session,
+            scopes,
+            Credential.SESSION,
+            account.account_id,
+            session.factor_at,
+            session.session_id,
+            gate,
+        )
 
     def _is_due(self, digest: str, stored: float, now: float) -> bool:
         if not wants_touch(max(stored, self._touched.get(digest, 0.0)), now):

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from controller.ports.accounts import AccountStore, FactorStore
 from controller.service.accounts.authentication import Authentication
+from controller.service.accounts.factors import FactorService
 from controller.service.accounts.operations import AccountOperations
 
 
@@ -13,3 +14,4 @@ class AccountServices:
     factors: FactorStore
     authentication: Authentication
     operations: AccountOperations
+    second_factors: FactorService

@@ -1,0 +1,34 @@
+"""Slows those who guess: after some failures each further one costs a growing wait. Nobody is locked out for good."""
+
+from collections import OrderedDict
+from typing import Final
+
+FREE_FAILURES: Final = 4  # without a wait: people mistype
+FIRST_WAIT: Final = 2.0  # seconds, doubled with each further failure
+MAX_WAIT: Final = 300.0  # seconds
+FORGOTTEN_AFTER: Final = 3_600.0  # seconds without a failure
+MAX_KEYS: Final = 4096  # the one that failed longest ago is dropped first
+
+
+class AttemptDelays:
+    """Failures by key, in memory; `now` in seconds, monotonic."""
+
+    def __init__(self) -> None:
+        self._failures: OrderedDict[str, tuple[int, float]] = OrderedDict()
+
+    def wait(self, key: str, now: float) -> float:
+        """The seconds until this key may try again, 0 if it may now."""
+        count, at = self._failures.get(key, (0, now))
+        if count <= FREE_FAILURES or now - at >= FORGOTTEN_AFTER:
+            return 0.0
+        exponent = min(count - FREE_FAILURES - 1, 16)  # beyond `MAX_WAIT` in any case
+        return max(0.0, at + min(FIRST_WAIT * 2.0**exponent, MAX_WAIT) - now)
+
+    def record_failure(self, key: str, now: float) -> None:
+        count, at = self._failures.pop(key, (0, now))
+        self._failures[key] = (1 if now - at >= FORGOTTEN_AFTER else count + 1, now)
+        if len(self._failures) > MAX_KEYS:
+            self._failures.popitem(last=False)
+
+    def record_success(self, key: str) -> None:
+        self._failures.pop(key, None)

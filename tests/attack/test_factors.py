@@ -1,0 +1,201 @@
+"""Attacks on second factors: replays, passkeys of others, wrong origins, sessions before their factor."""
+
+import json
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from controller.api.session_cookie import COOKIE
+from controller.domain.accounts.caller import STEP_UP
+from controller.domain.audit_kinds import AuditKind
+from controller.ports.store import StoreWrites
+from controller.service.accounts.attempt_delays import FREE_FAILURES, MAX_WAIT
+from tests.support.api import Api
+from tests.support.api import api as open_api
+from tests.support.authenticator import SoftAuthenticator
+from tests.support.visitors import ORIGIN, Visitor, signed_in
+
+FACTOR = "/login/factor"
+
+
+@pytest.fixture
+async def api(tmp_path: Path) -> AsyncIterator[Api]:
+    async with open_api(tmp_path / "cordon.db") as made:
+        yield made
+
+
+async def refusals(api: Api) -> list[str]:
+    lines = await api.services.store.audit(kind=AuditKind.FACTOR_REFUSED)
+    return [str((line.entry.detail or {})["reason"]) for line in lines]
+
+
+async def use(person: Visitor, device: SoftAuthenticator, status: int) -> None:
+    answer = device.use(await person.options(FACTOR))
+    await person.post(FACTOR, status, answer=json.dumps(answer))
+
+
+async def test_a_code_is_taken_once_also_in_another_session(api: Api) -> None:
+    async with signed_in(api) as first:
+        app = await first.register_app()
+    async with signed_in(api) as one, signed_in(api) as other:
+        await one.post(FACTOR, 401, code=app.code())  # it was used to register the app
+        await one.post(FACTOR, 303, code=app.code(1))
+        await other.post(FACTOR, 401, code=app.code(1))
+        await other.post(FACTOR, 401, code=app.code())
+    assert await refusals(api) == ["wrong, or used before"] * 3
+
+
+async def test_a_recovery_code_is_taken_once_and_old_ones_end_with_new_ones(api: Api) -> None:
+    async with signed_in(api) as first:
+        codes = (await first.register_app()).recovery or []
+    assert len(set(codes)) == 10
+    async with signed_in(api) as one, signed_in(api) as other:
+        await one.post(FACTOR, 303, recovery=codes[0].lower().replace("-", " "))
+        await other.post(FACTOR, 401, recovery=codes[0])
+        await one.post("/me/recovery-codes", 200)
+        await other.post(FACTOR, 401, recovery=codes[1])
+    alerts = await api.services.store.audit(kind=AuditKind.FACTOR_CODE_USED)
+    assert [line.entry.alert for line in alerts] == [True]
+
+
+async def test_a_recovery_code_of_another_account(api: Api) -> None:
+    async with signed_in(api, "anna") as anna, signed_in(api, "eve") as eve:
+        codes = (await anna.register_app()).recovery or []
+        await eve.register_app()
+    async with signed_in(api, "eve") as eve:
+        await eve.post(FACTOR, 401, recovery=codes[0])
+        assert (await eve.get("/me", 303)).headers["location"].startswith(FACTOR)
+
+
+@pytest.mark.parametrize("wrong", [{"origin": "https://evil.example"}, {"rp_id": "evil.example"}, {"verifies": False}])
+async def test_passkeys_with_a_wrong_origin_party_or_user(api: Api, wrong: dict[str, object]) -> None:
+    device = SoftAuthenticator(ORIGIN)
+    liar = replace(device, **wrong)  # type: ignore[arg-type]  # the fields of the case
+    async with signed_in(api) as person:
+        options = await person.options("/me/passkeys/new")
+        await person.post("/me/passkeys/new", 409, answer=json.dumps(liar.register(options)))
+        await person.register_passkey(device)
+    async with signed_in(api) as person:
+        await use(person, liar, 401)
+        assert (await person.get("/me", 303)).headers["location"].startswith(FACTOR)
+        await use(person, device, 303)
+        await person.get("/me")
+
+
+async def test_an_old_counter_is_refused_with_an_alert(api: Api) -> None:
+    device = SoftAuthenticator(ORIGIN, sign_count=7)
+    copy = replace(device)
+    async with signed_in(api) as person:
+        await person.register_passkey(device)
+    async with signed_in(api) as person:
+        await use(person, device, 303)
+        await use(person, copy, 401)
+    lines = await api.services.store.audit(kind=AuditKind.FACTOR_REFUSED)
+    assert [line.entry.alert for line in lines] == [True]
+    assert "counts 8, and counted 8 before" in (await refusals(api))[0]
+
+
+async def test_the_challenge_of_another_session_and_an_answer_that_comes_twice(api: Api) -> None:
+    device = SoftAuthenticator(ORIGIN, counts=False)
+    async with signed_in(api) as person:
+        await person.register_passkey(device)
+    async with signed_in(api) as one, signed_in(api) as other:
+        answer = json.dumps(device.use(await one.options(FACTOR)))
+        await other.post(FACTOR, 401, answer=answer)  # it was asked for nothing
+        await other.options(FACTOR)
+        await other.post(FACTOR, 401, answer=answer)  # it was asked for something else
+        await one.post(FACTOR, 303, answer=answer)
+        await one.post(FACTOR, 401, answer=answer)
+    assert sum("challenge" in reason for reason in await refusals(api)) == 1
+
+
+async def test_the_passkey_of_another_account(api: Api) -> None:
+    hers, his = SoftAuthenticator(ORIGIN, credential_id=b"hers"), SoftAuthenticator(ORIGIN, credential_id=b"his")
+    async with signed_in(api, "anna") as anna, signed_in(api, "eve") as eve:
+        await anna.register_passkey(hers)
+        await eve.register_passkey(his)
+        taken = replace(his, credential_id=b"hers")
+        options = await eve.options("/me/passkeys/new")
+        await eve.post("/me/passkeys/new", 409, answer=json.dumps(taken.register(options)))
+    async with signed_in(api, "anna") as anna:
+        await use(anna, his, 401)
+        await use(anna, taken, 401)
+        await use(anna, hers, 303)
+
+
+async def test_the_secret_of_a_session_changes_with_its_factor(api: Api) -> None:
+    """Whoever placed the secret in the browser of somebody else does not get further with it."""
+    async with signed_in(api) as person, signed_in(api) as thief:
+        planted = person.secret
+        app = await person.register_app()
+        assert person.secret != planted
+        thief.client.cookies.set(COOKIE, planted, domain="localhost.local")
+        assert (await thief.get("/me", 303)).headers["location"].startswith("/login?")
+        before = person.secret
+        api.harness.clock.at += STEP_UP
+        await person.post(FACTOR, 303, code=app.code())
+        assert person.secret != before
+        thief.client.cookies.set(COOKIE, before, domain="localhost.local")
+        assert (await thief.get("/me", 303)).headers["location"].startswith("/login?")
+
+
+async def test_before_its_factor_a_session_does_nothing_else(api: Api) -> None:
+    async with signed_in(api) as person:
+        app = await person.register_app()
+    async with signed_in(api) as person:
+        response = await person.client.get("/api/v1/devices")
+        assert (response.status_code, response.json()["error"]["code"]) == (403, "factor_needed")
+        for path in ("/me/totp", "/me/recovery-codes", "/me/factors/totp/remove", "/me/sessions/a/end"):
+            assert (await person.post(path, 303)).headers["location"].startswith(FACTOR)
+        await person.post(FACTOR, 303, code=app.code(1))
+        assert (await person.client.get("/api/v1/devices")).status_code == 200
+
+
+async def test_factors_are_changed_only_after_a_fresh_one(api: Api) -> None:
+    async with signed_in(api) as person:
+        app = await person.register_app()
+        api.harness.clock.at += STEP_UP
+        for path in ("/me/totp", "/me/recovery-codes", "/me/factors/totp/remove"):
+            assert (await person.post(path, 303)).headers["location"].startswith(FACTOR)
+        assert (await person.get("/me/passkeys/new", 303)).headers["location"].startswith(FACTOR)
+        await person.post(FACTOR, 303, code=app.code())
+        await person.post("/me/totp", 200)
+
+
+async def test_the_first_factor_is_registered_only_after_a_fresh_login(api: Api) -> None:
+    async with signed_in(api) as person:
+        api.harness.clock.at += STEP_UP
+        assert "log out and in again" in (await person.post("/me/totp", 409)).text
+
+
+async def test_after_the_first_administrator_everybody_needs_a_factor_and_for_good(api: Api) -> None:
+    async with signed_in(api, "vera", "viewer") as vera:
+        assert (await vera.client.get("/api/v1/devices")).status_code == 200
+        async with signed_in(api, "anna") as anna:
+            await anna.register_app()
+            last = await anna.post("/me/factors/totp/remove", 409)
+            assert "register another one first" in last.text
+        response = await vera.client.get("/api/v1/devices")
+        assert (response.status_code, response.json()["error"]["code"]) == (403, "factor_registration_needed")
+        await api.services.accounts.factors.reset_factors("id-anna", StoreWrites())
+        assert (await vera.client.get("/api/v1/devices")).status_code == 403
+        await vera.register_app()
+        assert (await vera.client.get("/api/v1/devices")).status_code == 200
+
+
+async def test_guessing_of_codes_is_slowed_and_holds_up_no_passkey(api: Api) -> None:
+    device = SoftAuthenticator(ORIGIN)
+    async with signed_in(api) as person:
+        app = await person.register_app()
+        answer = device.register(await person.options("/me/passkeys/new"))
+        await person.post("/me/passkeys/new", 303, name="a key", answer=json.dumps(answer))
+    async with signed_in(api) as guesser, signed_in(api) as person:
+        for _ in range(FREE_FAILURES + 1):
+            await guesser.post(FACTOR, 401, code="000000")
+        await guesser.post(FACTOR, 429, code="000000")
+        await person.post(FACTOR, 429, code=app.code(1))
+        await use(person, device, 303)
+        api.harness.clock.at += MAX_WAIT
+        await guesser.post(FACTOR, 303, code=app.code())
