@@ -91,7 +91,7 @@ async def identify(request: Request, services: Services) -> Caller | None:
     checked = getattr(request.state, "caller", None)
     if isinstance(checked, Caller):
         return checked
-    header = request.headers.get("authorization")
+    header = request.headers.get("authorization") or None
     if header is not None and has_cookie(request):
         raise ApiError(400, "two_credentials", "send a token or the cookie of a session, not both")
     if has_cookie(request):
@@ -131,7 +131,7 @@ async def presented_scopes(scope: HttpScope) -> frozenset[Scope] | None:
     """Returns the scopes of the valid token or session of a request, from its headers alone; None without one."""
     request = Request(scope)
     services: Services = request.app.state.services
-    header = request.headers.get("authorization")
+    header = request.headers.get("authorization") or None
     if (header is None) is not has_cookie(request):
         return None  # nothing, or both
     try:
