@@ -14,7 +14,7 @@ from device_agent.host.system import System
 UNATTENDED: Final = {"DEBIAN_FRONTEND": "noninteractive", "APT_LISTCHANGES_FRONTEND": "none", "NEEDRESTART_MODE": "l"}
 _LINE: Final = re.compile(r"^Inst (?P<name>\S+) \[(?P<old>[^]]*)\] \((?P<new>\S+) (?P<origins>[^[)]*)")
 # Debian-Security:12/stable-security, Ubuntu:22.04/jammy-security
-_SECURITY: Final = re.compile(r"^Debian-Security:|/\S+-security$|^[^/]*-Security:|^UbuntuESM", re.ASCII)
+_SECURITY: Final = re.compile(r"^Debian-Security:|/[^\s/]+-security$|^[^/]*-Security:|^UbuntuESM", re.ASCII)
 # openssl/stable-security,stable-updates 3.0.17-1 amd64 [upgradable from: 3.0.15-1]
 _LISTED: Final = re.compile(r"^(?P<name>[^\s/]+)/(?P<suites>\S+) (?P<new>\S+) \S+ \[upgradable from: (?P<old>[^]]+)\]")
 _SECURITY_SUITE: Final = re.compile(r"(^|-)security$", re.ASCII)  # also jammy-apps-security

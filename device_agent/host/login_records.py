@@ -26,7 +26,9 @@ _SSHD: Final = re.compile(
     r" port \d+(?: ssh2)?(?: \[preauth\])?)$"
 )
 # sshd writes this of each attempt through PAM, and of some of them a line of `_SSHD` too.
-_PAM: Final = re.compile(rf"^(?:error: )?PAM: (?:Authentication failure|User not known.*) for .* from {_PEER}$")
+_PAM: Final = re.compile(
+    rf"^(?:error: )?PAM: (?:Authentication failure|User not known(?:(?! for ).)*) for .* from {_PEER}$"
+)
 _LUCI: Final = re.compile(rf"^(?:\[\w+\] )?(?:luci: )?failed login on \S+ for .* from {_PEER}$")
 _DROPBEAR: Final = re.compile(
     rf"^(?:Bad (?:PAM )?password attempt for .*|Login attempt for nonexistent user.*|Max auth tries reached.*)"

@@ -16,7 +16,7 @@ from device_agent.host.system import System, process_names
 _MAIN: Final = "/etc/xinetd.conf"
 _MAX_FILES: Final = 256
 _PROGRAM: Final = "xinetd"
-_ATTRIBUTE: Final = re.compile(r"^\s*(\S+)\s+([+-]?=)\s*(.*?)\s*$", re.DOTALL)
+_ATTRIBUTE: Final = re.compile(r"^\s*(\S+)\s+([+-]?=)(.*)", re.DOTALL)
 # Attributes of a service that take exactly so many values; with another number of them they are ignored.
 _ONE_VALUE: Final = frozenset({"disable", "id", "server", "port", "protocol", "wait", "user", "socket_type"})
 _FLAGS: Final = frozenset(

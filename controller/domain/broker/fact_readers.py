@@ -34,7 +34,7 @@ _ALLOW_ALL: Final = re.compile(r"^[ \t]*\{\s*allow\s*,\s*all\s*\}\s*\.", re.MULT
 _ALLOW_LEGACY: Final = re.compile(
     r"^[ \t]*\{\s*allow\s*,\s*\{\s*security_profile\s*,\s*legacy\s*\}\s*\}\s*\.", re.MULTILINE
 )
-_DURATION: Final = re.compile(r"(\d+)(ms|s|m|h|d|w)")
+_DURATION: Final = re.compile(r"(\d{1,15})(ms|s|m|h|d|w)")
 _UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 _NAMESPACE_LIMIT: Final = "limit_selects_in_namespace"
 _FIRST_WITH_NAMESPACES: Final = (6, 0, 3)

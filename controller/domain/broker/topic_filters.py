@@ -10,7 +10,7 @@ from typing import Final
 MAX_FILTER: Final = 1024  # characters
 MAX_LEVELS: Final = 128  # EMQX `mqtt.max_topic_levels`
 EXACT: Final = "eq "  # prefix of a rule's topic whose wildcards are taken literally
-_PLACEHOLDER: Final = re.compile(r"\$\{[^}/]*\}")
+_PLACEHOLDER: Final = re.compile(r"\$\{[^{}/]*\}")
 _SHARED: Final = ("$queue/", "$exclusive/")
 
 

@@ -31,7 +31,7 @@ _VALUES: Final = {
     **dict.fromkeys(_FLAGS, re.compile(r"yes|no")),
     "permitrootlogin": re.compile(r"yes|no|(prohibit|without)-password|forced-commands-only"),
     "maxauthtries": re.compile(r"\d{1,9}"),
-    "logingracetime": re.compile(r"(\d{1,9}[smhdw]?)+"),
+    "logingracetime": re.compile(r"\d(?:[smhdw]?\d)*[smhdw]?"),
     "port": re.compile(r"\d{1,9}"),
 }
 # They restrict who logs in and how, or widen it in a Match block.

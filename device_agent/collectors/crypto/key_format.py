@@ -40,7 +40,7 @@ _PEM_CIPHER: Final = re.compile(
     re.MULTILINE | re.IGNORECASE,
 )
 _WIREGUARD: Final = re.compile(  # of wg and networkd, NetworkManager, OpenWrt
-    rb"^[ \t]*(?:option[ \t]+)?private[-_]?key[ \t]*[= \t][ \t]*['\"]?([^\s#'\"]+)", re.MULTILINE | re.IGNORECASE
+    rb"^[ \t]*(?:option[ \t]+)?private[-_]?key(?:[ \t]*=[ \t]*|[ \t]+)['\"]?([^\s#'\"]+)", re.MULTILINE | re.IGNORECASE
 )
 _AGE: Final = re.compile(rb"AGE-SECRET-KEY-1[0-9A-Z]{20,}", re.IGNORECASE)
 _ENCODED_PEM: Final = re.compile(rb"LS0tLS1CRUdJTi[A-Za-z0-9+/]{20,}={0,2}")  # base64 of "-----BEGIN "

@@ -23,7 +23,7 @@ _NEVRA: Final = re.compile(r"^(?P<name>[^\s:]{1,200})-(?P<evr>(?:\d+:)?[^-\s:]+-
 _DATE: Final = re.compile(r"^\d{4}-\d\d-\d\d$")
 _UPDATED: Final = re.compile(r"^[ \t]*(?:Updated|Issued)[ \t]*:[ \t]*(\d{4}-\d\d-\d\d)", re.MULTILINE)
 _XML_UPDATE: Final = re.compile(r"<update\b([^<>]*)>")
-_XML_ATTRIBUTE: Final = re.compile(r'([a-z-]+)="([^"<>]*)"')
+_XML_ATTRIBUTE: Final = re.compile(r'([a-z-]{1,32})="([^"<>]*)"')
 _XML_ISSUED: Final = re.compile(r'<issue-date time_t="(\d{1,12})"')
 _CACHES: Final = ("/var/cache/dnf", "/var/cache/libdnf5")
 _ZYPP_CACHE: Final = "/var/cache/zypp/raw"

@@ -21,7 +21,8 @@ from device_agent.host.system import System
 # With older package lists, "no pending updates" would be meaningless.
 MAX_LISTS_AGE_DAYS: Final = 7
 _SECONDS: Final = 50.0
-_APK: Final = re.compile(r"^(?P<name>\S+)-(?P<new>\d\S*-r\d+) .*\[upgradable from: (?P=name)-(?P<old>\S+)\]$")
+_APK: Final = re.compile(r"(?P<name>\S+)-(?P<version>\d[^\s-]*-r\d+)")
+_APK_BEFORE: Final = " [upgradable from: "
 _REFRESH: Final = {
     "apt": "apt-get update",
     "dnf": "dnf makecache",
@@ -119,8 +120,13 @@ def _opkg_list(system: System, feed: str) -> Path | None:
 
 def apk_upgrades(text: str) -> tuple[PendingUpdate, ...]:
     """Parses `apk list --upgradable`."""
-    matches = (_APK.match(line.strip()[:1024]) for line in text.splitlines())
-    return tuple(sorted({PendingUpdate(match["name"], match["old"], match["new"]) for match in matches if match}))
+    found = set()
+    for line in text.splitlines():
+        package, before, former = line.strip()[:1024].rpartition(_APK_BEFORE)
+        new, old = _APK.fullmatch(package.partition(" ")[0]), former.removesuffix("]")
+        if new and before and old != former and old.startswith(f"{new['name']}-") and not old.count(" "):
+            found.add(PendingUpdate(new["name"], old.removeprefix(f"{new['name']}-"), new["version"]))
+    return tuple(sorted(found))
 
 
 def opkg_upgrades(text: str) -> tuple[PendingUpdate, ...]:

@@ -4,7 +4,8 @@ import ipaddress
 import re
 from typing import Any, Final
 
-_TOKEN: Final = re.compile(r'"(?:[^"\\\n]|\\.)*"|[{}(),;\n|]|#[^\n]*|[^\s{}(),;"|#]+')
+# A quotation that does not end is a token too: trying each quote as a beginning would take quadratic time.
+_TOKEN: Final = re.compile(r'"(?:[^"\\\n]|\\.)*"?|[{}(),;\n|]|#[^\n]*|[^\s{}(),;"|#]+')
 INTEGER: Final = re.compile(r"(?:0x[0-9a-f]{1,8}|\d{1,10})", re.IGNORECASE)
 PLAIN_VERDICTS: Final = frozenset({"accept", "drop", "return", "continue", "notrack"})
 _MAX_TOKENS: Final = 1_000_000
