@@ -72,7 +72,8 @@ class StoreWrites:
     """Everything that one decision changes, stored together or not at all.
 
     `devices`: whole new states. `seen`: devices of which only the values of a contact or a report are new. `reports`:
-    full reports; of their devices only the values of the report are stored, unless they are among `devices` too.
+    full reports; of their devices only the values of the report are stored, unless they are among `devices` too. A
+    device whose agent is another, or that is no longer stale, is among `devices`.
     `audit`: Unix seconds and entry. `done`: ids of effects that were carried out or are void. `charges`: ledger (empty
     for containments by policies, else the operator), device, and Unix seconds, or `None` to remove it. `waivers`: by
     id, `None` for an ended waiver. `requests`: decisions that need a second person. `users`: cases of users; a

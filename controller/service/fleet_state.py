@@ -28,9 +28,9 @@ from controller.service.unit_of_work import CommitListener, UnitOfWork
 
 POOL_LEDGER: Final = "pool:"  # begins the ledger of a pool of new devices
 DEFAULT_MAX_DEVICES: Final = 200_000
-# The fields that neither the row of a contact nor that of a report has.
+# The fields that neither the row of a contact nor that of a report has; and the agent, by which lists are filtered.
 _other_fields: Final[Callable[[Device], tuple[object, ...]]] = attrgetter(
-    *(field.name for field in fields(Device) if field.name not in {"last_seen", *REPORT_FIELDS})
+    *(field.name for field in fields(Device) if field.name not in {"last_seen", *REPORT_FIELDS} - {"agent"})
 )
 _CONTACTS: Final = frozenset({PostureReported, HeartbeatReceived})
 

@@ -16,6 +16,7 @@ from controller.domain.device import Device
 from controller.domain.effects import CommandRecord
 from controller.domain.guards.approvals import ApprovalRequest
 from controller.domain.record_budget import RecordUse
+from controller.ports.fleet_queries import FleetQueries
 from controller.ports.store import ApiToken, DeadLetter, Store, StoredAuditEntry, StoreHealth, StoreWrites, TokenChange
 from schemas.commands import CommandState
 
@@ -57,6 +58,7 @@ class SqlStore(Store, ABC):
     """`controller.ports.store.Store`, used from one event loop; other stores in the same database use it too."""
 
     dialect: Dialect
+    fleet_queries: FleetQueries
 
     def __init__(self, now: Callable[[], float], options: StoreOptions) -> None:
         self._now = now

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from controller.adapters.sql import codec
 from controller.adapters.sql.options import StoreOptions
@@ -16,6 +16,11 @@ from controller.domain.device import REPORT_FIELDS, Device
 from controller.ports.errors import StoreError
 
 T = TypeVar("T")
+_COLUMNS: Final = (
+    *(f"devices.{name}" for name in codec.DEVICE_COLUMNS), *(f"reports.{name}" for name in REPORT_FIELDS)
+)  # fmt: skip
+# Rows for `codec.device_from`.
+DEVICES: Final = f"SELECT {', '.join(_COLUMNS)} FROM devices LEFT JOIN reports USING (device_id)"  # noqa: S608 - constants
 
 
 class ReaderPool:
@@ -66,6 +71,4 @@ class ReaderPool:
 
 
 def devices(connection: sqlite3.Connection) -> list[Device]:
-    columns = [f"devices.{name}" for name in codec.DEVICE_COLUMNS] + [f"reports.{name}" for name in REPORT_FIELDS]
-    rows = connection.execute(f"SELECT {', '.join(columns)} FROM devices LEFT JOIN reports USING (device_id)")  # noqa: S608 - constants
-    return [codec.device_from(row) for row in rows]
+    return [codec.device_from(row) for row in connection.execute(DEVICES)]

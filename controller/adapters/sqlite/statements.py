@@ -16,7 +16,7 @@ from controller.ports.store import StoreWrites
 
 _DEVICE: Final = upsert("devices", codec.DEVICE_COLUMNS, "device_id")
 _TOLD: Final = ", ".join(f"{name} = ?" for name in REPORT_FIELDS)
-_SEEN: Final = f"UPDATE devices SET stale = 0, last_seen = ?, {_TOLD} WHERE device_id = ?"  # noqa: S608 - constants
+_SEEN: Final = f"UPDATE devices SET last_seen = ?, {_TOLD} WHERE device_id = ?"  # noqa: S608 - constants
 _REPORT: Final = upsert("reports", codec.REPORT_COLUMNS, "device_id")
 # An effect that is requested twice is the same effect.
 _EFFECT: Final = "INSERT INTO outbox (effect_id, kind, body) VALUES (?, ?, ?) ON CONFLICT (effect_id) DO NOTHING"

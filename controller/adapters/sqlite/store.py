@@ -12,6 +12,7 @@ from controller.adapters.sql.dead_letters import DeadLetterIndex
 from controller.adapters.sql.options import StoreOptions
 from controller.adapters.sql.store import SqlStore
 from controller.adapters.sqlite import audit_chain, reader, schema
+from controller.adapters.sqlite.fleet_queries import SqliteFleetQueries
 from controller.adapters.sqlite.restore import copy_to
 from controller.adapters.sqlite.statements import work_of
 from controller.adapters.sqlite.writer import WriterThread
@@ -84,6 +85,7 @@ class SqliteStore(SqlStore):
         self._path = path
         self._book = book
         self._readers = reader.ReaderPool(path, options)
+        self.fleet_queries = SqliteFleetQueries(path, options)
         self._writer = WriterThread(path, connection, options, now, log)
 
     @property
@@ -138,6 +140,7 @@ class SqliteStore(SqlStore):
     async def close(self) -> None:
         """Writes the queue, then closes; commits not written within `close_seconds` fail."""
         await self._writer.stop()
+        await asyncio.to_thread(self.fleet_queries.close)
         await asyncio.to_thread(self._readers.close)
         await asyncio.to_thread(self._writer.disconnect)
 
