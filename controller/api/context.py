@@ -10,6 +10,7 @@ from controller.api.errors import ApiError, detail_for
 from controller.domain.device import Device
 from controller.domain.policy.model import PolicySet
 from controller.ports.broker import BrokerControl
+from controller.ports.fleet_queries import FleetQueries
 from controller.ports.inspection import BrokerInspector
 from controller.ports.messages import Messages
 from controller.ports.store import Store
@@ -117,6 +118,7 @@ class Services:
     started_at: float
     fleet: FleetState
     store: Store
+    queries: FleetQueries
     messages: Messages
     ingest: Ingest
     signing: ReportSigningServices
@@ -151,6 +153,10 @@ async def _fleet(services: ServicesDep) -> FleetState:
 
 async def _store(services: ServicesDep) -> Store:
     return services.store
+
+
+async def _queries(services: ServicesDep) -> FleetQueries:
+    return services.queries
 
 
 async def _policies(services: ServicesDep) -> PolicyServices:
@@ -200,6 +206,7 @@ async def _accounts(services: ServicesDep) -> AccountServices:
 SettingsDep = Annotated[Settings, Depends(_settings)]
 FleetDep = Annotated[FleetState, Depends(_fleet)]
 StoreDep = Annotated[Store, Depends(_store)]
+QueriesDep = Annotated[FleetQueries, Depends(_queries)]
 PoliciesDep = Annotated[PolicyServices, Depends(_policies)]
 ContainmentDep = Annotated[ContainmentServices, Depends(_containment)]
 ApprovalsDep = Annotated[ApprovalInbox, Depends(_approvals)]

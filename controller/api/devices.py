@@ -1,7 +1,5 @@
 """Devices: list, show with timeline, label."""
 
-import asyncio
-import heapq
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Depends, Query
@@ -9,16 +7,12 @@ from pydantic import AfterValidator, Field, StringConstraints
 
 from controller.api.auth import CallerDep, scope
 from controller.api.context import FleetDep, SigningDep, StoreDep, require_device, writable
+from controller.api.device_lists import DevicePage, FilterDep, ListingDep
 from controller.api.errors import ApiError, problems
 from controller.api.fields import (
     Body,
     DeviceIdPath,
-    NextKey,
-    PageKey,
-    PageLimit,
-    PageOffset,
     ReasonText,
-    TextFilter,
     UtcTimestamp,
     View,
 )
@@ -34,30 +28,16 @@ from controller.api.views import (
 )
 from controller.domain.device import NO_SEQUENCE, Device
 from controller.domain.events import DeviceLabelled
-from controller.domain.policy.findings import RuleResult
-from controller.domain.policy.model import ContainmentLevel
 from controller.domain.rollout.window import check_zone_tag
-from controller.service.fleet_state import FleetState
 from schemas.posture import ReportSections, sections_of
 
 MAX_TIMELINE: Final = 500  # lines
 MAX_TAGS: Final = 32
 RECENT_COMMANDS: Final = 20
-_AT_ONCE: Final = 5000  # devices per iteration of the event loop
 
 router = APIRouter(prefix="/devices", tags=["devices"], responses=problems(401, 422, 429, 503))
 DeviceLabel = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._:/-]{1,64}$")]
 _Tag = Annotated[DeviceLabel, AfterValidator(check_zone_tag)]
-
-
-class DevicePage(View):
-    """`total` counts all matches. `offset` is for tables; programs that want every row go on `after` the last one."""
-
-    items: tuple[DeviceSummary, ...]
-    total: int
-    limit: int
-    offset: int
-    next: NextKey
 
 
 class ReportView(View):
@@ -91,56 +71,10 @@ class DeviceLabelsBody(Body):
     tags: Annotated[tuple[_Tag, ...], Field(max_length=MAX_TAGS, fail_fast=True)] | None = None
 
 
-def _matches(
-    device: Device, level: ContainmentLevel | None, stale: bool | None, rule: str | None, search: str | None
-) -> bool:
-    if level is not None and device.level is not level:
-        return False
-    if stale is not None and device.stale is not stale:
-        return False
-    if rule and not _fails(device, rule):
-        return False
-    if search:
-        wanted = search.casefold()
-        return any(wanted in text.casefold() for text in (device.device_id, device.device_class, *device.tags))
-    return True
-
-
-def _fails(device: Device, rule: str) -> bool:
-    return any(
-        state.result is RuleResult.FAIL and (key == rule or key.endswith(f"/{rule}"))
-        for key, state in device.rules.items()
-    )
-
-
 @router.get("", dependencies=[scope("read")])
-async def list_devices(
-    fleet: FleetDep,
-    level: ContainmentLevel | None = None,
-    stale: bool | None = None,
-    rule: Annotated[TextFilter, Query(description="fails this rule: policy/rule or the rule alone")] = None,
-    search: Annotated[TextFilter, Query(description="part of the id, class or a tag")] = None,
-    limit: PageLimit = 100,
-    offset: PageOffset = 0,
-    after: PageKey = None,
-) -> DevicePage:
-    """Lists devices by id."""
-    found: list[str] = []
-    for number, device in enumerate(list(fleet.devices.values())):
-        if number % _AT_ONCE == _AT_ONCE - 1:
-            await asyncio.sleep(0)
-        if _matches(device, level, stale, rule, search):
-            found.append(device.device_id)
-    return device_page(fleet, found, limit, offset, after)
-
-
-def device_page(fleet: FleetState, found: list[str], limit: int, offset: int, after: str | None) -> DevicePage:
-    """Returns a page of the devices with these ids, by id."""
-    left = found if after is None else [one for one in found if one > after]
-    page = heapq.nsmallest(offset + limit, left)[offset:]
-    items = tuple(device_summary(require_device(fleet, one)) for one in page)
-    has_more = len(left) > offset + len(page)
-    return DevicePage(items=items, total=len(found), limit=limit, offset=offset, next=page[-1] if has_more else None)
+async def list_devices(listing: ListingDep, where: FilterDep) -> DevicePage:
+    """Lists devices, by id unless `sort` says otherwise."""
+    return await listing.page(where)
 
 
 @router.get("/{device_id}", dependencies=[scope("read")], responses=problems(404))

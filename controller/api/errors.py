@@ -17,6 +17,7 @@ from controller.ports.errors import (
     StoreError,
     UnknownRowError,
 )
+from controller.ports.fleet_queries import QueryTooLongError
 
 _MAX_PROBLEMS: Final = 10  # problems in one response
 _MAX_CHOICES: Final = 500  # characters of a list of permitted values
@@ -114,6 +115,8 @@ async def _controller_error(request: Request, error: Exception) -> JSONResponse:
             return answer(502, "broker_refused", text)
         case UnknownRowError():
             return answer(404, "page_unknown", text)
+        case QueryTooLongError():
+            return answer(503, "query_too_long", text)
         case StoreError():
             return answer(503, "store_failed", text)
         case _:

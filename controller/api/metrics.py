@@ -1,8 +1,6 @@
 """Prometheus metrics: totals, without a label per device."""
 
-import asyncio
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -17,7 +15,6 @@ from controller.domain.audit_kinds import AuditKind
 from controller.domain.policy.model import ContainmentLevel
 from controller.service.unit_of_work import UnitOfWork
 
-_AT_ONCE: Final = 5000  # devices per iteration of the event loop
 _BUCKETS: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)  # seconds
 _REFUSED: Final = "refused:"
 # Entries that say when a device was cut off.
@@ -31,7 +28,7 @@ class _Reading:
     """Values that have to be awaited, read before the registry collects."""
 
     rows: dict[str, Any]
-    devices: Counter[tuple[str, bool]]
+    devices: Mapping[tuple[ContainmentLevel, bool], int]
     partial: int = 0
 
 
@@ -59,21 +56,15 @@ class MetricsCollector(Collector):
 
     def __init__(self, services: Services, durations: ContainmentDurations) -> None:
         self._services = services
-        self._reading = _Reading({}, Counter())
+        self._reading = _Reading({}, {})
         self.registry = CollectorRegistry()
         self.registry.register(durations.histogram)
         self.registry.register(self)
 
     async def text(self) -> bytes:
         """Returns the exposition."""
-        devices: Counter[tuple[str, bool]] = Counter()
-        partial = 0
-        for number, device in enumerate(list(self._services.fleet.devices.values())):
-            if number % _AT_ONCE == _AT_ONCE - 1:
-                await asyncio.sleep(0)
-            devices[device.level.value, device.stale] += 1
-            partial += device.case is not None and bool(device.case.unread)
-        self._reading = _Reading(await self._services.store.counts(), devices, partial)
+        summary = await self._services.queries.summary()
+        self._reading = _Reading(await self._services.store.counts(), summary.levels, summary.unread)
         return generate_latest(self.registry)
 
     def collect(self) -> Iterator[Metric]:
@@ -116,7 +107,7 @@ class MetricsCollector(Collector):
         family = GaugeMetricFamily("cordon_devices", "Devices by containment and silence", labels=["level", "stale"])
         for level in ContainmentLevel:
             for stale in (False, True):
-                family.add_metric([level.value, str(stale).lower()], self._reading.devices[level.value, stale])
+                family.add_metric([level.value, str(stale).lower()], self._reading.devices.get((level, stale), 0))
         yield family
 
     def _guards(self) -> Iterator[Metric]:

@@ -1,6 +1,6 @@
 """Containment by operators: restrict, isolate, release, list."""
 
-import asyncio
+from dataclasses import replace
 from functools import partial
 from typing import Annotated, Any, Final, Literal
 
@@ -9,16 +9,14 @@ from pydantic import Field
 
 from controller.api.approval_views import request_view
 from controller.api.auth import CallerDep, PrincipalDep, scope
-from controller.api.context import ContainmentDep, ContainmentServices, FleetDep, require_device, writable
-from controller.api.devices import DeviceLabel, DevicePage, device_page
+from controller.api.context import ContainmentDep, ContainmentServices, require_device, writable
+from controller.api.device_lists import DevicePage, FilterDep, ListingDep
+from controller.api.devices import DeviceLabel
 from controller.api.errors import ApiError, problems
 from controller.api.fields import (
     Body,
     DeviceIdPath,
     DurationText,
-    PageKey,
-    PageLimit,
-    PageOffset,
     ReasonText,
     View,
 )
@@ -45,7 +43,6 @@ from schemas.durations import parse_duration
 
 QuarantineDeviceId = Annotated[str, Field(pattern=DEVICE_ID_PATTERN)]
 MAX_NAMED: Final = 900  # devices; as many ids as fit into a request
-_AT_ONCE: Final = 5000  # devices per iteration of the event loop
 
 router = APIRouter(prefix="/quarantine", tags=["quarantine"], responses=problems(401, 422, 429, 503))
 
@@ -103,21 +100,9 @@ class SelectedDevicesBody(Body):
 
 
 @router.get("", dependencies=[scope("read")])
-async def list_contained(
-    fleet: FleetDep,
-    level: ContainmentLevel | None = None,
-    limit: PageLimit = 100,
-    offset: PageOffset = 0,
-    after: PageKey = None,
-) -> DevicePage:
+async def list_contained(listing: ListingDep, where: FilterDep) -> DevicePage:
     """Lists restricted and isolated devices."""
-    found: list[str] = []
-    for number, device in enumerate(list(fleet.devices.values())):
-        if number % _AT_ONCE == _AT_ONCE - 1:
-            await asyncio.sleep(0)
-        if device.case is not None and (level is None or device.level is level):
-            found.append(device.device_id)
-    return device_page(fleet, found, limit, offset, after)
+    return await listing.page(replace(where, contained=True))
 
 
 _ASKED: Final[dict[int | str, dict[str, Any]]] = {

@@ -22,6 +22,7 @@ from controller.api import (
     docs,
     enrolment,
     factors,
+    fleet,
     guards,
     health,
     knowledge,
@@ -46,6 +47,7 @@ from controller.api.refusal_audit import RefusalAudit
 BASE: Final = "/api/v1"
 API_VERSION: Final = "1"
 _RESOURCES: Final = (
+    fleet,
     devices,
     quarantine,
     quarantine_plans,

@@ -105,6 +105,7 @@ async def build(
         started_at=adapters.clock.now(),
         fleet=fleet,
         store=adapters.store,
+        queries=adapters.store.fleet_queries,
         messages=adapters.messages,
         ingest=_ingest(settings, adapters, fleet, signing, identity, clones, containment.returns),
         signing=signing,

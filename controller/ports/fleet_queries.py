@@ -92,13 +92,15 @@ class DeviceList:
 class FleetSummary:
     """Counts of devices. `levels`: by containment level and whether stale. `rules`: by rule and result, not satisfied.
 
-    `reasons`: why rules are unknown or could not be evaluated. `classes`, `tags` and `reasons` have at most
+    `unread`: contained devices of which only nodes that cannot be read are not proven. `reasons`: why rules are unknown
+    or could not be evaluated. `classes`, `tags` and `reasons` have at most
     `MAX_GROUPS` entries each.
     """
 
     levels: Mapping[tuple[ContainmentLevel, bool], int]
     online: Mapping[bool | None, int]
     pending: int
+    unread: int
     classes: Mapping[str, int]
     tags: Mapping[str, int]
     rules: Mapping[tuple[str, RuleResult], int]

@@ -66,7 +66,7 @@ FEW: Final = st.lists(st.sampled_from(sorted(DeviceFilter.__dataclass_fields__))
 EVENTS: Final = st.lists(
     st.tuples(
         st.sampled_from(DEVICES),
-        st.sampled_from(["report", "report", "report", "beat", "status", "stale", "label", "contain", "release"]),
+        st.sampled_from(["report"] * 3 + ["beat", "status", "stale", "label", "contain", "release", "proof"]),
         st.integers(0, 5**4 - 1),  # what it is about
         st.sampled_from([0.0, 0.0, 1.0, 30.0]),  # seconds before it
     ),
@@ -162,6 +162,11 @@ class RandomFleet:
             case "contain":
                 level = ContainmentLevel.RESTRICTED if about % 2 else ContainmentLevel.ISOLATED
                 return ev.ContainmentOrdered(event_id, level, "operator:ada", "r", None)
+            case "proof" if device.case is not None and about % 2:
+                return ev.ContainmentProven(event_id, device.case.case_id, device.level, now, ())
+            case "proof" if device.case is not None:
+                nodes = (("node-2", "no answer"),)
+                return ev.ContainmentPartlyProven(event_id, device.case.case_id, device.level, now, nodes, ())
             case _:
                 return ev.ReleaseOrdered(event_id, "operator:ada", "r")
 
@@ -230,6 +235,7 @@ def expected_summary(devices: Iterable[Device]) -> FleetSummary:
         Counter((device.level, device.stale) for device in every),
         Counter(device.online for device in every),
         sum(device.pending is not None for device in every),
+        sum(device.case is not None and bool(device.case.unread) for device in every),
         Counter(device.device_class for device in every if device.device_class),
         Counter(tag for device in every for tag in device.tags),
         Counter((key, state.result) for key, state in states),

@@ -58,6 +58,12 @@ _TERMS: Final = """WITH severities AS MATERIALIZED (SELECT key, value FROM json_
         json_extract(body, '$.tag') AS tag, json_extract(body, '$.expression') AS expression,
         'waiver:' || waiver_id AS predicate FROM waivers WHERE expires_at > :now)"""
 
+# As `ContainmentCase.unread`.
+_UNREAD: Final = """SELECT count(*) FROM device_facets f CROSS JOIN devices d USING (device_id) WHERE f.level > 0
+    AND json_extract(d.state, '$.case.partial.level') = d.level
+    AND json_extract(d.state, '$.case.proven_level') <> d.level
+    AND json_array_length(d.state, '$.case.partial.nodes') > 0"""
+
 
 class SqliteFleetQueries(FleetQueries):
     """Reads the file of a store that is open in this process."""
@@ -203,11 +209,13 @@ def _summary(connection: sqlite3.Connection) -> FleetSummary:
         levels[key] = levels.get(key, 0) + count
         presence[seen] = presence.get(seen, 0) + count
         waiting += count * pending
+    (unread,) = connection.execute(_UNREAD).fetchone()
     rules = connection.execute("SELECT rule, result, count(*) FROM device_findings GROUP BY 1, 2")
     return FleetSummary(
         levels,
         presence,
         waiting,
+        unread,
         _groups(connection, "class", "device_facets WHERE class <> ''"),
         _groups(connection, "tag", "device_tags"),
         {(rule, RuleResult(result)): count for rule, result, count in rules},

@@ -32,8 +32,81 @@ async def test_list_filters_and_pages(api: Api) -> None:
     assert (page["total"], page["limit"], page["offset"], len(page["items"])) == (5, 2, 0, 2)
 
 
+async def test_lists_are_filtered_and_sorted_by_what_a_device_fails(api: Api) -> None:
+    await api.report("edge-1", ports=(23,))
+    await api.report("edge-2", ports=(23, 2375))
+    api.harness.clock.at += 60
+    await api.report("edge-3")
+    await api.json("PUT", f"{BASE}/edge-3/labels", body={"device_class": "press", "tags": ["hall-3"]})
+    waiver = {"rule": "p/telnet", "owner": "ada", "reason": "known", "for": "1h", "device": "edge-1"}
+    await api.json("POST", "/api/v1/waivers", 201, waiver)
+    assert await _ids(api, "rule=telnet&waived=true") == ["edge-1"]
+    assert await _ids(api, "severity=high&waived=false") == ["edge-2"]
+    assert await _ids(api, "severity=critical") == []
+    assert await _ids(api, "result=unknown") == []
+    assert (
+        await _ids(api, "class=press") == await _ids(api, "tag=hall-3") == await _ids(api, "search=HALL") == ["edge-3"]
+    )
+    assert await _ids(api, "agent=1.0&online=true") == []
+    assert await _ids(api, "pending=true") == []
+    assert await _ids(api, "seen_before=2027-01-15T08:00:30Z") == ["edge-1", "edge-2"]
+    assert await _ids(api, "seen_before=2027-01-15T09:00:30%2B01:00&limit=1") == ["edge-1"]
+    assert await _ids(api, "sort=-failing") == ["edge-2", "edge-1", "edge-3"]
+    assert await _ids(api, "sort=-last_seen&limit=1") == ["edge-3"]
+    assert await _ids(api, "sort=level") == ["edge-3", "edge-1", "edge-2"]
+    contained = await api.json("GET", "/api/v1/quarantine?sort=-level")
+    assert [one["device_id"] for one in contained["items"]] == ["edge-2", "edge-1"]
+
+
+async def test_a_page_goes_on_in_its_own_order_only(api: Api) -> None:
+    for number in range(5):
+        await api.report(f"edge-{number}", ports=(23,) if number % 2 else ())
+    found, after = [], ""
+    while after is not None:
+        page = await api.json("GET", f"{BASE}?sort=-failing&limit=2{after and f'&after={after}'}")
+        found += [one["device_id"] for one in page["items"]]
+        after, last = page["next"], after
+    assert found == ["edge-3", "edge-1", "edge-4", "edge-2", "edge-0"]
+    for wrong in (f"sort=failing&after={last}", "sort=class&after=edge-1", "sort=class&after=W10%3D"):
+        answer = await api.json("GET", f"{BASE}?{wrong}", 422)
+        assert "`next` of a page" in answer["error"]["message"]
+
+
+async def test_the_fleet_in_numbers(api: Api) -> None:
+    await api.report("edge-1", ports=(23,))
+    await api.report("edge-2", ports=(23, 2375))
+    await api.report("edge-3")
+    await api.json("PUT", f"{BASE}/edge-3/labels", body={"device_class": "press", "tags": ["a", "b"]})
+    found = await api.json("GET", "/api/v1/fleet")
+    rules = [(one["rule"], one["severity"], one["mode"], one["failing"]) for one in found.pop("rules")]
+    assert rules == [("p/telnet", "high", "enforce", 2), ("p/docker", "high", "enforce", 1)]
+    assert found == {
+        "devices": 3,
+        "levels": {"none": 1, "restricted": 1, "isolated": 1},
+        "stale": 0,
+        "presence": {"online": 0, "offline": 0, "unknown": 3},
+        "pending": 0,
+        "not_read": 0,
+        "classes": [{"name": "press", "devices": 1}],
+        "tags": [{"name": "a", "devices": 1}, {"name": "b", "devices": 1}],
+        "unknown_reasons": [],
+    }
+
+
 @pytest.mark.parametrize(
-    "query", ["limit=0", "limit=1001", "offset=-1", "level=banned", "search=%00", f"search={'x' * 201}"]
+    "query",
+    [
+        "sort=size",
+        "seen_before=yesterday",
+        "seen_before=2027-01-15T08:00:30",
+        "severity=bad",
+        "limit=0",
+        "limit=1001",
+        "offset=-1",
+        "level=banned",
+        "search=%00",
+        f"search={'x' * 201}",
+    ],
 )
 async def test_bounds_are_held(api: Api, query: str) -> None:
     answer = await api.json("GET", f"{BASE}?{query}", 422)

@@ -53,8 +53,8 @@ async def test_contained_devices_when_one_is_released(api: Api, limit: int) -> N
     await reported(api, *ids, ports=(23,))
 
     async def release() -> None:
-        devices = api.harness.fleet.devices
-        devices["edge-1"] = evolve(devices["edge-1"], case=None)
+        released = evolve(api.harness.fleet.devices["edge-1"], case=None)
+        await api.harness.store.commit(StoreWrites(devices=(released,)))
 
     found = await pages(api, "/quarantine", limit, release)
     assert [one["device_id"] for one in found] == ids

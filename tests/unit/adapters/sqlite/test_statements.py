@@ -38,15 +38,15 @@ def _command(command_id: str, state: str) -> CommandRecord:
     return CommandRecord(command_id, "d", "rescan", (), state, "", (), "op", "", False, 1.0, 2.0, 3.0)
 
 
-def test_contact_takes_a_device_out_of_staleness_and_changes_nothing_else(memory: sqlite3.Connection) -> None:
-    _keep(
-        memory, StoreWrites(devices=(Device("a", 1.0, 1.0, stale=True, agent="x"), Device("b", 1.0, 1.0, stale=True)))
-    )
+def test_contact_changes_nothing_but_its_values(memory: sqlite3.Connection) -> None:
+    _keep(memory, StoreWrites(devices=(Device("a", 1.0, 1.0, agent="x"), Device("b", 1.0, 1.0, stale=True, agent="x"))))
     told: dict[str, Any] = {"report_seq": 7, "reported_at": 8.0, "accepted": 2, "digest": "y", "agent": "x"}
     _keep(memory, StoreWrites(seen=(Device("a", 1.0, 9.0, counter=5, **told), Device("nobody", 1.0, 9.0))))
+    # An order that changes nothing of a silent device leaves it stale.
+    _keep(memory, StoreWrites(seen=(Device("b", 1.0, 1.0, stale=True, agent="x"),)))
     assert reader.devices(memory) == [
         Device("a", 1.0, 9.0, **told),
-        Device("b", 1.0, 1.0, stale=True),
+        Device("b", 1.0, 1.0, stale=True, agent="x"),
     ]
 
 
