@@ -5,11 +5,13 @@ import json
 import sys
 import unicodedata
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Annotated, Any, Final, assert_never
 
 import typer
+
+from schemas.durations import parse_duration
 
 _WIDE: Final = 200  # characters of a column that is not printed at a terminal
 # Categories of characters that move the cursor, reorder the line or are invisible (the ordinary space is Zs).
@@ -109,6 +111,15 @@ STYLES: Final = {
 def parse_time(text: str) -> datetime:
     """Parses a time as the API writes it."""
     return datetime.fromisoformat(text)
+
+
+def moment(text: str, now: datetime | None = None) -> str:
+    """Returns a time as the API reads it: `text` itself, or so long ago as a duration like `2h` says."""
+    try:
+        seconds = parse_duration(text)
+    except ValueError:
+        return text
+    return ((now or datetime.now(UTC)) - timedelta(seconds=seconds)).isoformat()
 
 
 def ago(text: str | None, now: datetime | None = None) -> str:

@@ -37,7 +37,7 @@ _READERS: Final = 2
 _STEPS: Final = 50_000  # of SQLite's machine between two looks at the clock: about a millisecond
 _LEVELS: Final = tuple(sorted(ContainmentLevel, key=lambda level: level.rank))
 _RANKS: Final = {severity: rank for rank, severity in enumerate(Severity, 1)}
-_SEEN: Final = "CASE WHEN r.accepted > d.accepted THEN max(d.last_seen, r.at) ELSE d.last_seen END"
+_SEEN: Final = "CASE WHEN r.accepted > d.accepted THEN max(d.last_seen, r.reported_at) ELSE d.last_seen END"
 _WORST: Final = """(SELECT coalesce(max(s.value), 0) FROM device_findings x JOIN severities s ON s.key = x.rule
     WHERE x.device_id = f.device_id AND x.result = 'fail')"""
 _SORTS: Final = {
@@ -50,8 +50,8 @@ _SORTS: Final = {
 }
 _WAIVED: Final = """EXISTS (SELECT 1 FROM waived w WHERE x.result = 'fail'
     AND w.rule IN (x.rule, substr(x.rule, 1, length(x.rule) - length(x.name)) || '*')
-    AND CASE WHEN w.expression <> '' THEN EXISTS (SELECT 1 FROM json_each(f.predicates) WHERE value = w.predicate)
-        WHEN w.tag <> '' THEN EXISTS (SELECT 1 FROM json_each(f.tags) WHERE value = w.tag)
+    AND CASE WHEN w.expression <> '' THEN EXISTS (SELECT 1 FROM json_each(f.labels, '$[2]') WHERE value = w.predicate)
+        WHEN w.tag <> '' THEN EXISTS (SELECT 1 FROM json_each(f.labels, '$[1]') WHERE value = w.tag)
         ELSE w.device = f.device_id END)"""
 _TERMS: Final = """WITH severities AS MATERIALIZED (SELECT key, value FROM json_each(:severities)),
     waived AS MATERIALIZED (SELECT json_extract(body, '$.rule') AS rule, json_extract(body, '$.device') AS device,
@@ -160,19 +160,21 @@ def _selection(query: DeviceQuery) -> tuple[str, list[str], dict[str, Any]]:
         ("class", where.device_class, "f.class = :class"),
         ("agent", where.agent, "f.agent = :agent"),
         ("tag", where.tag, "t.tag = :tag"),
-        ("seen_before", where.seen_before, f"{_SEEN} < :seen_before"),
+        # Few devices are looked up among the reports: those whose own row is that old.
+        ("seen_before", where.seen_before, f"d.last_seen < :seen_before AND {_SEEN} < :seen_before"),
         ("search", where.search and where.search.casefold(), "instr(f.words, :search) > 0"),
     ):
         if value is not None:
             conditions.append(condition)
             values[name] = value
     # These enable indexes.
-    is_set = {"f.stale = 1": where.stale, "f.pending = 1": where.pending, "f.level > 0": where.contained}
+    contained = where.contained or (where.level or ContainmentLevel.NONE) is not ContainmentLevel.NONE
+    is_set = {"f.stale = 1": where.stale, "f.pending = 1": where.pending, "f.level > 0": contained}
     conditions += [condition for condition, wanted in is_set.items() if wanted]
     if where.tag is not None:
         source = "device_tags t CROSS JOIN device_facets f USING (device_id)"
     if where.seen_before is not None or query.sort is DeviceSort.LAST_SEEN:
-        source = f"{source} JOIN devices d USING (device_id) LEFT JOIN report_times r USING (device_id)"
+        source = f"{source} JOIN devices d USING (device_id) LEFT JOIN reports r USING (device_id)"
     return source, [*conditions, *_finding(query, values)], values
 
 

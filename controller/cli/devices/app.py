@@ -8,7 +8,7 @@ from controller.api.client import ApiClient, segment
 from controller.cli.connection_options import connected
 from controller.cli.devices.view import print_device
 from controller.cli.errors import CliError, ExitCode
-from controller.cli.output import OutputFormat, OutputOption, ago, print_json, say, show
+from controller.cli.output import OutputFormat, OutputOption, ago, moment, print_json, say, show
 
 MAX_TIMELINE: Final = 500  # audit lines; the API's limit
 app = typer.Typer(help="The fleet: list, show, label.", no_args_is_help=True)
@@ -40,13 +40,32 @@ def list_devices(
     client: ApiClient,
     level: Annotated[str | None, typer.Option(help="none, restricted or isolated")] = None,
     stale: Annotated[bool | None, typer.Option("--stale/--fresh", help="only stale devices, or the others")] = None,
+    online: Annotated[bool | None, typer.Option("--online/--offline", help="by its last known connection")] = None,
+    pending: Annotated[bool | None, typer.Option("--pending", help="whose containment a guard holds back")] = None,
     rule: Annotated[str | None, typer.Option(help="only devices that fail this rule")] = None,
+    result: Annotated[str | None, typer.Option(help="fail, unknown or error: of the rule, or of any rule")] = None,
+    severity: Annotated[str | None, typer.Option(help="that fail a rule of at least this severity")] = None,
+    waived: Annotated[
+        bool | None, typer.Option("--waived/--not-waived", help="whether a waiver covers the rule that fails")
+    ] = None,
+    device_class: Annotated[str | None, typer.Option("--class", help="only devices of this class")] = None,
+    tag: Annotated[str | None, typer.Option(help="only devices with this tag")] = None,
+    agent: Annotated[str | None, typer.Option(help="only with this version of the agent")] = None,
+    seen_before: Annotated[
+        str | None, typer.Option(metavar="TIME", help="not seen since: 2h ago as 2h, or 2026-11-23T10:00:00Z")
+    ] = None,
     search: Annotated[str | None, typer.Option(help="part of id, class or a tag")] = None,
+    sort: Annotated[
+        str | None, typer.Option(help="id, last_seen, level, severity, failing or class; -level is in reverse  [id]")
+    ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="maximum number  [all]")] = None,
     output: OutputOption = OutputFormat.TABLE,
 ) -> None:
     """List devices with their containment and the rules they fail."""
-    devices = list(client.pages("/devices", limit, level=level, stale=stale, rule=rule, search=search))
+    query = {"level": level, "stale": stale, "online": online, "pending": pending, "rule": rule, "result": result}
+    query |= {"severity": severity, "waived": waived, "class": device_class, "tag": tag, "agent": agent}
+    query |= {"seen_before": seen_before and moment(seen_before), "search": search, "sort": sort}
+    devices = list(client.pages("/devices", limit, **query))
     show(output, devices, COLUMNS, map(containment_row, devices), empty="no device matches")
 
 

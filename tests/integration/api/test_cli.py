@@ -220,6 +220,9 @@ def test_looking_around(house: House) -> None:
     assert len(house.json("audit", "list", "--limit", "3")) == 3
     assert house.json("devices", "label", "sim-003", "--class", "lab", "--tag", "x")["tags"] == ["x"]
     assert [one["device_id"] for one in house.json("devices", "list", "--search", "lab")] == ["sim-003"]
+    listed = ("devices", "list", "--class", "lab", "--tag", "x", "--sort", "-last_seen")
+    assert [one["device_id"] for one in house.json(*listed)] == ["sim-003"]
+    assert house.json(*listed, "--seen-before", "1h") == []
     assert house.json("devices", "label", "sim-003", "--no-tags")["tags"] == []
     assert "starter/no-telnet" in house.cordon("policy", "list")
     assert "sim-003: " in house.cordon("policy", "explain", "sim-003")

@@ -1,6 +1,8 @@
 """The contract of `FleetQueries`: random fleets, and what a filter over all devices in memory finds."""
 
 import asyncio
+import contextlib
+import sqlite3
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -10,9 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from controller.adapters.sql.options import StoreOptions
+from controller.adapters.sqlite.fleet_queries import SqliteFleetQueries
 from controller.domain.device import Device
 from controller.domain.guards.waivers import Waiver, Waivers
-from controller.ports.fleet_queries import MAX_PAGE, DeviceQuery, DeviceSort, FleetQueries
+from controller.ports.fleet_queries import MAX_PAGE, DeviceQuery, DeviceSort, FleetQueries, QueryTooLongError
 from tests.support.fleet_oracle import EVENTS, FEW, SEVERITIES, WAIVERS, RandomFleet, expected, expected_summary
 from tests.support.store import opened
 
@@ -67,3 +71,37 @@ async def test_a_page_without_bounds_is_refused(tmp_path: Path, query: DeviceQue
     async with opened(tmp_path / "store.db") as store:
         with pytest.raises(ValueError, match="between 1 and"):
             await store.fleet_queries.devices(query)
+
+
+async def test_the_devices_of_an_older_store_are_listed(tmp_path: Path) -> None:
+    path = tmp_path / "store.db"
+    async with opened(path) as store:
+        one = RandomFleet.over(store)
+        await one.play(("Edge-1", kind, 1234, 1.0) for kind in ("report", "label", "status", "contain"))
+        await one.play(("Edge-2", kind, 97, 1.0) for kind in ("report", "stale"))
+    with contextlib.closing(sqlite3.connect(path)) as connection, connection:
+        found = connection.execute(
+            "SELECT type, name FROM sqlite_schema WHERE type IN ('table', 'trigger')"
+            " AND (tbl_name LIKE 'device@_%' ESCAPE '@' OR type = 'trigger')"
+        ).fetchall()
+        for kind, name in sorted(found, reverse=True):  # triggers first
+            connection.execute(f"DROP {kind} {name}")
+        connection.execute("DELETE FROM _sqlite_migrations WHERE name = 'm0005_queries'")
+    async with opened(path) as store:
+        assert await store.fleet_queries.summary() == expected_summary(one.fleet.devices.values())
+        one.fleet.store = store
+        await one.play([("Edge-2", "report", 4, 1.0), ("Edge-1", "label", 5, 1.0)])
+        assert await store.fleet_queries.summary() == expected_summary(one.fleet.devices.values())
+
+
+async def test_a_query_that_takes_too_long_is_ended_and_the_next_one_answers(tmp_path: Path) -> None:
+    endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
+    async with opened(tmp_path / "store.db") as store:
+        queries = SqliteFleetQueries(store.path, StoreOptions(), seconds=0.05)
+        try:
+            for _ in range(3):
+                with pytest.raises(QueryTooLongError, match=r"longer than 0\.05 s"):
+                    await queries._run(lambda connection: connection.execute(endless).fetchone())
+            assert (await queries.devices(DeviceQuery())).devices == []
+        finally:
+            queries.close()

@@ -61,7 +61,9 @@ async def test_lists_are_filtered_and_sorted_by_what_a_device_fails(api: Api) ->
 async def test_a_page_goes_on_in_its_own_order_only(api: Api) -> None:
     for number in range(5):
         await api.report(f"edge-{number}", ports=(23,) if number % 2 else ())
-    found, after = [], ""
+    found: list[str] = []
+    after: str | None = ""
+    last: str | None = None
     while after is not None:
         page = await api.json("GET", f"{BASE}?sort=-failing&limit=2{after and f'&after={after}'}")
         found += [one["device_id"] for one in page["items"]]

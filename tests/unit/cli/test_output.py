@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controller.cli.output import OutputFormat, ago, exact, print_json, safe, show, span
+from controller.cli.output import OutputFormat, ago, exact, moment, print_json, safe, show, span
 
 NOW = datetime(2026, 11, 23, 10, 0, tzinfo=UTC)
 
@@ -84,3 +84,11 @@ def test_a_terminal_gets_colours_and_escaped_text() -> None:
     assert "e\\x1b[2J[red]" in shown
     assert "\x1b[2J" not in shown
     assert "\x1b[1;31misolated" in shown
+
+
+@pytest.mark.parametrize(
+    ("text", "read"),
+    [("2h", "2026-11-23T08:00:00+00:00"), ("2026-11-23T10:00:00Z", "2026-11-23T10:00:00Z"), ("2y", "2y")],
+)
+def test_a_duration_is_a_time_so_long_ago(text: str, read: str) -> None:
+    assert moment(text, NOW) == read

@@ -11,17 +11,16 @@ import sqlite_utils
 from controller.adapters.sqlite.migrations.registry import migration
 
 _TABLES: Final = (
-    # `words` is what a search looks in. `findings`: result and, unless it fails, detail of each unsatisfied rule.
+    # `words` is what a search looks in. `labels`: class, tags, predicates, and why a containment is pending.
+    # `findings`: result and, unless it fails, detail of each unsatisfied rule. The columns after these two follow.
     """CREATE TABLE device_facets (
-        device_id TEXT PRIMARY KEY, level INTEGER NOT NULL, stale INTEGER NOT NULL, online INTEGER,
-        pending INTEGER NOT NULL, class TEXT NOT NULL, agent TEXT NOT NULL, failing INTEGER NOT NULL,
-        words TEXT NOT NULL, tags TEXT NOT NULL, predicates TEXT NOT NULL, findings TEXT NOT NULL
-        ) STRICT, WITHOUT ROWID""",
-    "CREATE INDEX device_facets_level ON device_facets (level)",
-    "CREATE INDEX device_facets_class ON device_facets (class)",
-    "CREATE INDEX device_facets_failing ON device_facets (failing)",
-    "CREATE INDEX device_facets_stale ON device_facets (device_id) WHERE stale = 1",
-    "CREATE INDEX device_facets_pending ON device_facets (device_id) WHERE pending = 1",
+        device_id TEXT PRIMARY KEY, level INTEGER NOT NULL, stale INTEGER NOT NULL, online INTEGER, agent TEXT NOT NULL,
+        labels TEXT NOT NULL, findings TEXT NOT NULL, pending INTEGER NOT NULL, class TEXT NOT NULL,
+        failing INTEGER NOT NULL, words TEXT NOT NULL) STRICT, WITHOUT ROWID""",
+    # Only of what few devices are: other lists read the whole table, which costs less than an index for each device.
+    "CREATE INDEX device_facets_contained ON device_facets (level) WHERE level > 0",
+    "CREATE INDEX device_facets_stale ON device_facets (stale) WHERE stale = 1",
+    "CREATE INDEX device_facets_pending ON device_facets (pending) WHERE pending = 1",
     # `name` is the rule without its policy.
     """CREATE TABLE device_findings (
         device_id TEXT NOT NULL, rule TEXT NOT NULL, name TEXT NOT NULL, result TEXT NOT NULL, detail TEXT NOT NULL,
@@ -29,57 +28,43 @@ _TABLES: Final = (
     "CREATE INDEX device_findings_name ON device_findings (name, result)",
     """CREATE TABLE device_tags (
         tag TEXT NOT NULL, device_id TEXT NOT NULL, PRIMARY KEY (tag, device_id)) STRICT, WITHOUT ROWID""",
-    # Of each stored report, which may be newer than the device's row: to read it there costs a page a device.
-    """CREATE TABLE report_times (
-        device_id TEXT PRIMARY KEY, accepted INTEGER NOT NULL, at REAL NOT NULL) STRICT, WITHOUT ROWID""",
 )
 
-_FILL_FACETS: Final = """
-    INSERT INTO device_facets
-    SELECT {row}.device_id,
-        CASE {row}.level WHEN 'none' THEN 0 WHEN 'restricted' THEN 1 ELSE 2 END,
-        {row}.stale, {row}.online, json_extract({row}.state, '$.pending') IS NOT NULL,
-        coalesce(json_extract({row}.state, '$.device_class'), ''), {row}.agent,
-        (SELECT count(*) FROM json_each({row}.state, '$.rules') WHERE json_extract(value, '$.result') = 'fail'),
-        lower({row}.device_id || char(10) || coalesce(json_extract({row}.state, '$.device_class'), '') || char(10)
-            || coalesce((SELECT group_concat(value, char(10)) FROM json_each({row}.state, '$.tags')), '')),
-        coalesce(json_extract({row}.state, '$.tags'), '[]'), coalesce(json_extract({row}.state, '$.predicates'), '[]'),
-        (SELECT json_group_object(key, json_array(json_extract(value, '$.result'),
-            CASE json_extract(value, '$.result') WHEN 'fail' THEN '' ELSE json_extract(value, '$.detail') END))
-            FROM json_each({row}.state, '$.rules'))
-    {source}
-    ON CONFLICT (device_id) DO UPDATE SET level = excluded.level, stale = excluded.stale, online = excluded.online,
-        pending = excluded.pending, class = excluded.class, agent = excluded.agent, failing = excluded.failing,
-        words = excluded.words, tags = excluded.tags, predicates = excluded.predicates, findings = excluded.findings
-        WHERE (level, stale, online, pending, class, agent, tags, predicates, findings) IS NOT (excluded.level,
-            excluded.stale, excluded.online, excluded.pending, excluded.class, excluded.agent, excluded.tags,
-            excluded.predicates, excluded.findings)
-"""
-_OF_THE_ROW: Final = _FILL_FACETS.format(row="new", source="WHERE true")
-_OF_ALL: Final = _FILL_FACETS.format(row="devices", source="FROM devices WHERE true")
+_CLASS: Final = "coalesce(json_extract({row}.state, '$.device_class'), '')"
+# What tells whether anything changed; each call parses the state once.
+_COMPARED: Final = """CASE {row}.level WHEN 'none' THEN 0 WHEN 'restricted' THEN 1 ELSE 2 END,
+    {row}.stale, {row}.online, {row}.agent,
+    json_extract({row}.state, '$.device_class', '$.tags', '$.predicates', '$.pending.why'),
+    (SELECT json_group_object(key, json_array(json_extract(value, '$.result'),
+        CASE json_extract(value, '$.result') WHEN 'fail' THEN '' ELSE json_extract(value, '$.detail') END))
+        FROM json_each({row}.state, '$.rules'))"""
+_DERIVED: Final = f"""json_extract({{row}}.state, '$.pending.why') IS NOT NULL, {_CLASS},
+    (SELECT count(*) FROM json_each({{row}}.state, '$.rules') WHERE json_extract(value, '$.result') = 'fail'),
+    lower({{row}}.device_id || char(10) || {_CLASS} || char(10)
+        || coalesce((SELECT group_concat(value, char(10)) FROM json_each({{row}}.state, '$.tags')), ''))"""  # noqa: S608 - constants
+_INSERT: Final = f"INSERT INTO device_facets SELECT {{row}}.device_id, {_COMPARED}, {_DERIVED}"
+_ADD: Final = _INSERT.format(row="new")
+_UPDATE: Final = f"""UPDATE device_facets
+    SET (level, stale, online, agent, labels, findings, pending, class, failing, words) = ({_COMPARED}, {_DERIVED})
+    WHERE device_id = {{row}}.device_id AND (level, stale, online, agent, labels, findings) IS NOT ({_COMPARED})"""  # noqa: S608 - constants
+_CHANGE: Final = _UPDATE.format(row="new")
 _FINDINGS: Final = """INSERT INTO device_findings
     SELECT new.device_id, key, substr(key, instr(key, '/') + 1), json_extract(value, '$[0]'),
     json_extract(value, '$[1]') FROM json_each(new.findings)"""
-_TAGS: Final = "INSERT INTO device_tags SELECT DISTINCT value, new.device_id FROM json_each(new.tags)"
-_REPORT_TIME: Final = """INSERT INTO report_times VALUES (new.device_id, new.accepted, new.reported_at)
-    ON CONFLICT (device_id) DO UPDATE SET accepted = excluded.accepted, at = excluded.at"""
+_TAGS: Final = "INSERT INTO device_tags SELECT DISTINCT value, new.device_id FROM json_each(new.labels, '$[1]')"
 _NO_FINDINGS: Final = "DELETE FROM device_findings WHERE device_id = old.device_id"
-_NO_TAGS: Final = (
-    "DELETE FROM device_tags WHERE device_id = old.device_id AND tag IN (SELECT value FROM json_each(old.tags))"
-)
+_NO_TAGS: Final = """DELETE FROM device_tags
+    WHERE device_id = old.device_id AND tag IN (SELECT value FROM json_each(old.labels, '$[1]'))"""
 _TRIGGERS: Final = (
-    ("device_added AFTER INSERT ON devices", _OF_THE_ROW),
-    ("device_changed AFTER UPDATE OF state ON devices", _OF_THE_ROW),
+    ("device_added AFTER INSERT ON devices", _ADD),
+    ("device_changed AFTER UPDATE OF state ON devices", _CHANGE),
     ("device_removed AFTER DELETE ON devices", "DELETE FROM device_facets WHERE device_id = old.device_id"),
     ("facets_added AFTER INSERT ON device_facets", f"{_FINDINGS}; {_TAGS}"),
     (
         "findings_changed AFTER UPDATE OF findings ON device_facets WHEN old.findings <> new.findings",
         f"{_NO_FINDINGS}; {_FINDINGS}",
     ),
-    ("tags_changed AFTER UPDATE OF tags ON device_facets WHEN old.tags <> new.tags", f"{_NO_TAGS}; {_TAGS}"),
-    ("report_added AFTER INSERT ON reports", _REPORT_TIME),
-    ("report_changed AFTER UPDATE OF reported_at ON reports", _REPORT_TIME),
-    ("report_removed AFTER DELETE ON reports", "DELETE FROM report_times WHERE device_id = old.device_id"),
+    ("labels_changed AFTER UPDATE OF labels ON device_facets WHEN old.labels <> new.labels", f"{_NO_TAGS}; {_TAGS}"),
     ("facets_removed AFTER DELETE ON device_facets", f"{_NO_FINDINGS}; {_NO_TAGS}"),
 )
 
@@ -91,5 +76,4 @@ def m0005_queries(db: sqlite_utils.Database) -> None:
         db.execute(statement)
     for head, body in _TRIGGERS:
         db.execute(f"CREATE TRIGGER {head} BEGIN {body}; END")
-    db.execute(_OF_ALL)
-    db.execute("INSERT INTO report_times SELECT device_id, accepted, reported_at FROM reports")
+    db.execute(f"{_INSERT.format(row='devices')} FROM devices")
