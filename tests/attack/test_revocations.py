@@ -9,6 +9,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from controller.adapters.sql.certificates import SqlCertificateRegistry
+from controller.domain.accounts.secret_text import digest_of
 from controller.domain.audit_kinds import AuditKind
 from controller.domain.containment.revocation import is_held_by_revocation, why_not_isolated
 from controller.domain.device import Device
@@ -17,7 +18,9 @@ from controller.domain.guards.blast_radius import BlastRadius, BlastRadiusLimits
 from controller.domain.guards.guards import FleetGuards, ProtectionRules
 from controller.domain.identity.certificates import Certificate, CertificateKind, validity
 from controller.domain.policy.model import ContainmentLevel
+from controller.domain.scopes import Scope
 from controller.ports.messages import IncomingMessage
+from controller.ports.store import ApiToken
 from controller.service.containment.operator_actions import OperatorLimits
 from controller.service.identity.services import IdentityServices
 from device_agent.identity.keypair import make_csr, sign
@@ -27,6 +30,7 @@ from tests.support.api import Api, report_message
 from tests.support.api import api as open_api
 from tests.support.controller_harness import START
 from tests.support.identity import DAY, request_for
+from tests.support.persons import put_holder
 
 BASE = "/api/v1"
 OWN = "cordon-controller"
@@ -161,10 +165,16 @@ async def test_one_person_revokes_as_many_devices_as_they_contain(api: Api) -> N
         asked = (await _revoke(api, path, 202))["request"]
         assert (asked["asks"], asked["state"]) == ("revoke", "open")
         await api.json("POST", f"{BASE}/approvals/{asked['request_id']}/approve", 409)
+    token = ApiToken("second", digest_of("cordon_second"), 0.0, (Scope.READ, Scope.IDENTITY))
+    await put_holder(api.harness.store, token)
+    path, second = f"{BASE}/approvals/{asked['request_id']}/approve", {"Authorization": "Bearer cordon_second"}
+    answer = await api.client.post(path, json={"digest": asked["digest"]}, headers=second)
+    assert (answer.status_code, answer.json()["request"]["unfinished"]) == (200, False)
+    assert (await api.client.post(path, headers=second)).status_code == 409
     await _revoke(api, f"devices/{names[0]}")  # nothing more is contained
     await _pass(api)
-    assert _isolated(api) == set(names[:3])
-    for name in names[3:]:
+    assert _isolated(api) == {*names[:3], names[4]}
+    for name in (names[3], names[5]):
         known = await _identity(api).certificates.registry.find(made[name].serial)
         assert known is not None
         assert known.revoked_at is None

@@ -42,7 +42,7 @@ async def fleet(tmp_path: Path) -> AsyncIterator[Api]:
 
 async def sign_in(api: Api, name: str) -> None:
     at = api.harness.clock.at
-    session = Session(digest_of(f"session-{name}"), account_of(name).account_id, at, at)
+    session = Session(digest_of(f"session-{name}"), account_of(name).account_id, at, at, factor_at=at, factor="totp")
     await api.services.accounts.store.add_session(session, StoreWrites())
 
 

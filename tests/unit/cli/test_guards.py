@@ -123,6 +123,39 @@ def test_a_request_is_rejected(cordon: Operator) -> None:
     assert cordon.json("approval", "show", request["request_id"])["state"] == "rejected"
 
 
+def test_the_requester_hears_the_outcome_or_withdraws(
+    api: ApiServer, cordon: Operator, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for minutes in ("10m", "20m"):
+        argv = ("edge-4", "edge-5", "edge-6", "--for", minutes, "--reason", "worm", "--no-wait")
+        cordon("quarantine", "isolate", *argv, status=1)
+    withdrawn, rejected = (one["request_id"] for one in cordon.json("approval", "list"))
+    assert "withdrawn" in cordon("approval", "withdraw", withdrawn, "--reason", "solved")
+    second = _second(api, capsys)
+    second("approval", "withdraw", rejected, "--reason", "not mine", status=1)
+    second("approval", "reject", rejected, "--reason", "too many")
+    text = cordon("approval", "list", "--mine", "--asks", "contain")
+    assert "rejected by operator:second" in text
+    assert "too many" in text
+    assert second.json("approval", "list", "--mine") == []
+
+
+def test_scopes_are_asked_for_given_listed_and_ended(
+    api: ApiServer, cordon: Operator, capsys: pytest.CaptureFixture[str]
+) -> None:
+    second, wanted = _second(api, capsys), ("--scopes", "command,policy", "--reason", "on call")
+    second("approval", "request", *wanted, "--for", "9h", status=1)
+    second("approval", "request", "--scopes", ",", "--for", "1h", "--reason", "x", status=2)
+    assert "scopes command, policy for 2h" in second("approval", "request", *wanted, "--for", "2h")
+    assert "nobody has scopes" in cordon("approval", "grants")
+    (request,) = cordon.json("approval", "list")
+    assert "the scopes count until" in cordon("approval", "approve", request["request_id"])
+    second("command", "send", "edge-4", "rescan")
+    assert "command, policy" in second("approval", "grants", "--mine")
+    second("approval", "end", request["request_id"], "--reason", "over")
+    second("command", "send", "edge-4", "rescan", status=4)
+
+
 def test_devices_are_contained_by_name_and_tag_at_once(cordon: Operator) -> None:
     cordon("devices", "label", "edge-5", "--tag", "hall-3")
     text = cordon("quarantine", "restrict", "edge-4", "--tag", "hall-3", "--reason", "odd")
