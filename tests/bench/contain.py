@@ -22,6 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import uvloop
+
 from controller.ports.broker import CLOCK_SLACK
 from controller.ports.broker_tables import AccessRule
 from schemas.topics import ALL_UP, DownChannel, down
@@ -175,11 +177,11 @@ def main() -> None:
     parser.add_argument("--store-in", type=Path, default=Path("/var/tmp"), help="folder of the store: a real disk")
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=chosen.store_in) as folder:
-        line = asyncio.run(measure(Path(folder), chosen.devices, chosen.samples, chosen.load))
+        line = uvloop.run(measure(Path(folder), chosen.devices, chosen.samples, chosen.load))
         if chosen.many:
             (Path(folder) / "many").mkdir()
             many = contain_many.measure(Path(folder) / "many", chosen.many, chosen.bans, chosen.rounds)
-            line += f" {asyncio.run(many)}"
+            line += f" {uvloop.run(many)}"
         print(line)
 
 

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Final
 
 import httpx
+import uvloop
 
 from controller.adapters.emqx.client.http import AT_ONCE
 from controller.adapters.emqx.client.models import rule_body
@@ -301,7 +302,7 @@ def main() -> None:
     chosen = parser.parse_args()
     print(f"load average {os.getloadavg()[0]:.1f}", flush=True)
     with tempfile.TemporaryDirectory(dir=chosen.store_in) as folder:
-        print(asyncio.run(measure(Path(folder), chosen.devices, chosen.bans, chosen.rounds)))
+        print(uvloop.run(measure(Path(folder), chosen.devices, chosen.bans, chosen.rounds)))
 
 
 if __name__ == "__main__":
