@@ -48,9 +48,10 @@ test-oracles: setup-dev ## the agent's readers against the programs that own the
 	@$(PYTEST) -m oracles -rP $(PYTEST_ARGS)
 
 .PHONY: test-browser
-test-browser: setup-mosquitto ## the pages in a real browser, with passkeys (needs the system's Chromium)
+test-browser: setup-mosquitto ## the pages in a real browser, with passkeys and two OpenID providers (needs the system's Chromium)
 	@tools/setup-venv.sh dev-browser
 	@tools/require-packages.sh chromium:chromium
+	@tools/get-oidc-provider.sh
 	@$(BIN)/python -m pytest -m browser tests/browser $(PYTEST_ARGS)
 
 .PHONY: agent

@@ -67,6 +67,12 @@ class FailedAttempts:
             self._peers.popitem(last=False)
         return began + WINDOW - now if count + 1 > MAX_FAILURES else 0.0
 
+    def wait(self, peer: str) -> float:
+        """Returns the seconds that a peer has to wait after its failures, 0 below the limit."""
+        now = self._monotonic()
+        began, count = self._peers.get(counted_as(peer), (now, 0))
+        return max(0.0, began + WINDOW - now) if count > MAX_FAILURES else 0.0
+
 
 def match(presented: str, tokens: "list[ApiToken]") -> ApiToken | None:
     """Returns the stored token that matches; compares all of them in constant time."""

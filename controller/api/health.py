@@ -79,7 +79,6 @@ async def readyz(services: ServicesDep, response: Response, caller: PresentedCal
 async def all_warnings(services: Services) -> tuple[str, ...]:
     """Returns `warnings`, and what the store tells of accounts."""
     try:
-        factors = await services.accounts.second_factors.warning()
+        return (*warnings(services), *await services.accounts.warnings())
     except StoreError:
-        factors = ""  # the store is among the reasons
-    return (*warnings(services), *([factors] if factors else ()))
+        return warnings(services)  # the store is among the reasons

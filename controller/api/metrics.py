@@ -76,6 +76,10 @@ class MetricsCollector(Collector):
         yield from self._rollouts()
         yield from self._updates()
         yield from self._certificates()
+        if self._services.accounts.sso is not None:
+            trouble = float(bool(self._services.accounts.sso.last_problem))
+            text = "Whether the provider of single sign-on could not be used last"
+            yield GaugeMetricFamily("cordon_sso_trouble", text, trouble)
 
     def _messages(self) -> Iterator[Metric]:
         counts = self._services.ingest.counts

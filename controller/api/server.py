@@ -88,6 +88,7 @@ def create_api(services: Services, durations: ContainmentDurations, pages: Seque
     app.state.services = services
     app.state.failures = FailedAttempts(services.fleet.clock.monotonic)
     app.state.refusals = RefusalAudit(services.fleet)
+    app.state.sign_in_failures = FailedAttempts(services.fleet.clock.monotonic)
     app.state.enrolment_failures = FailedAttempts(services.fleet.clock.monotonic)
     app.state.metrics = MetricsCollector(services, durations)
     app.router.routes.extend((*_routes(), *pages))

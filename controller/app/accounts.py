@@ -5,6 +5,7 @@ from controller.adapters.sealing import KEY_SUFFIX, open_sealer
 from controller.adapters.sql.accounts import SqlAccounts
 from controller.adapters.sql.factors import SqlFactors
 from controller.app.adapters import Adapters
+from controller.app.sso import single_sign_on
 from controller.service.accounts.authentication import Authentication
 from controller.service.accounts.factor_requirement import FactorRequirement
 from controller.service.accounts.factors import FactorService
@@ -33,7 +34,7 @@ def account_services(
     """Accounts over the store; disabling one ends its open requests.
 
     Raises:
-        SettingsError: the key of second factors beside the store cannot be used.
+        SettingsError: the key of second factors beside the store, or single sign-on, cannot be used as configured.
     """
     factors, path = SqlFactors(adapters.store), settings.store.path
     second_factors = FactorService(
@@ -46,4 +47,5 @@ def account_services(
         _requirement(settings, adapters),
     )
     operations = AccountOperations(callers.accounts, factors, callers.roles, fleet.publish_committed, book.end_of)
-    return AccountServices(callers.accounts, factors, callers, operations, second_factors)
+    sso = single_sign_on(settings, adapters, callers, fleet)
+    return AccountServices(callers.accounts, factors, callers, operations, second_factors, sso)

@@ -47,7 +47,7 @@ async def serve(
         resumed = await controller.services.containment.outbox.resume()
         devices = len(controller.services.fleet.devices)
         log("started", {"devices": devices, "effects": resumed, "policies": policies.version})
-        if warning := await controller.services.accounts.second_factors.warning():
+        for warning in await controller.services.accounts.warnings():
             log(warning, {})
         await _run(controller, listeners, ready)
     log("stopped", {})

@@ -23,6 +23,7 @@ from controller.console.routing import (
     posted_by,
     redirect,
 )
+from controller.console.sso import step_up_link
 from controller.domain.accounts.factors import FactorGate
 from controller.domain.accounts.relying_party import RelyingParty
 from controller.service.accounts.factors import FactorSlowedError, FactorWrongError, GivenFactor
@@ -56,6 +57,7 @@ async def _factor_form(
         passkey=None if options is None else json.dumps(options),
         no_passkey=_sentence(party) if factors.passkeys and isinstance(party, str) else "",
         has_totp=factors.totp is not None,
+        sso=step_up_link(services, person.who.account, return_to),
     )
 
 

@@ -5,13 +5,13 @@ from functools import cache
 from fastapi import APIRouter
 from starlette.routing import BaseRoute
 
-from controller.console import account, login
+from controller.console import account, login, sso
 
 
 @cache
 def page_routes() -> tuple[BaseRoute, ...]:
     """Returns the routes, which are stateless."""
     top = APIRouter()
-    for router in (login.router, account.router):
+    for router in (login.router, sso.router, account.router):
         top.include_router(router)
     return tuple(top.routes)

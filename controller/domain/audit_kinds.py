@@ -139,6 +139,10 @@ class AuditKind(StrEnum):
     FACTOR_CODES_MADE = "factor.codes_made"
     FACTOR_CODE_USED = "factor.code_used"
 
+    SSO_SIGNED_IN = "sso.signed_in"
+    SSO_TRIED = "sso.tried"
+    SSO_REFUSED = "sso.refused"
+
     API_ACCESS_REFUSED = "api.access_refused"
     API_TOKEN_GUESSING_DETECTED = "api.token_guessing_detected"
 

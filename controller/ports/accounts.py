@@ -98,6 +98,16 @@ class AccountStore(Protocol):
         ...
 
 
+class SsoTrials(Protocol):
+    """Remembers with which configuration of single sign-on somebody came in last."""
+
+    async def tried_configuration(self) -> str:
+        """Its digest; "" if nobody ever did."""
+        ...
+
+    async def note_tried(self, configuration: str) -> None: ...
+
+
 class FactorStore(Protocol):
     """Second factors of accounts. A change with `writes` stores both in one transaction, or neither."""
 

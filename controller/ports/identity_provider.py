@@ -15,6 +15,10 @@ class ProviderUnavailableError(IdentityProviderError):
     """The provider does not answer as it should, or refuses this controller: nobody can sign in through it."""
 
 
+class ProviderBusyError(IdentityProviderError):
+    """As many sign-ins are under way as may; nothing was asked."""
+
+
 class SignInDeclinedError(IdentityProviderError):
     """The provider ended this sign-in: the person gave up, or the code is not valid any more."""
 

@@ -2,7 +2,7 @@
 
 import contextlib
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -96,9 +96,13 @@ async def api(
     by_hand: OperatorLimits = MANY,
     protected_if: str | None = None,
     tokens: Sequence[ApiToken] = (),
+    accounts: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> AsyncIterator[Api]:
-    """An API with the token `TOKEN`, named `tests`, and `tokens`; `authority` is the folder of its authority."""
+    """An API with the token `TOKEN`, named `tests`, and `tokens`; `authority` is the folder of its authority.
+
+    `accounts` is the table of the configuration.
+    """
     answers: list[PolicySet | ControllerError] = []
     chosen = policy_set or starter()
 
@@ -116,6 +120,7 @@ async def api(
             "protected_if": protected_if,
         },
         **({} if authority is None else authority_settings(authority)),
+        **({} if accounts is None else {"accounts": accounts}),
     }
     async with open_harness(
         path, chosen, guards=guards, settings=tables, reload=reload, targets=FakeTargets(), **options

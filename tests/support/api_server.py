@@ -35,7 +35,7 @@ class ApiServer:
     ) -> None:
         self._path = path
         self._devices = devices
-        self._options = options
+        self.options = options
         self._tls = {} if certificate is None else {"ssl_certfile": str(certificate), "ssl_keyfile": str(key)}
         self._socket = socket.create_server(("127.0.0.1", 0))
         scheme = "https" if self._tls else "http"
@@ -80,7 +80,7 @@ class ApiServer:
             self._ready.set()
 
     async def _serve(self) -> None:
-        async with api(self._path, **self._options) as one, asyncio.TaskGroup() as group:
+        async with api(self._path, **self.options) as one, asyncio.TaskGroup() as group:
             self._made = asyncio.get_running_loop(), one
             one.harness.inspector.answers, one.harness.inspector.logins = self.answers, self.logins
             for device_id, ports in self._devices.items():

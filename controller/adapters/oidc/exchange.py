@@ -11,7 +11,7 @@ from urllib.parse import urlencode, urlsplit
 import httpx
 
 from controller.domain.client_address import parse_address
-from controller.ports.identity_provider import ProviderUnavailableError
+from controller.ports.identity_provider import ProviderBusyError, ProviderUnavailableError
 
 MAX_URL: Final = 2048  # characters
 MAX_ANSWER: Final = 256 * 1024  # bytes; tokens of people with a thousand groups have half of it
@@ -57,6 +57,7 @@ class ProviderExchange:
 
         Raises:
             ProviderUnavailableError: there is none, or not in time.
+            ProviderBusyError: too many are under way.
         """
         status, found = await self._bounded(httpx.Request("GET", url, headers=_HEADERS), url)
         if status != HTTPStatus.OK:
@@ -68,6 +69,7 @@ class ProviderExchange:
 
         Raises:
             ProviderUnavailableError: there is no such answer, or not in time.
+            ProviderBusyError: too many are under way.
         """
         kind = {"content-type": "application/x-www-form-urlencoded"}
         request = httpx.Request("POST", url, headers={**_HEADERS, **kind, **headers}, content=urlencode(form))
@@ -75,7 +77,7 @@ class ProviderExchange:
 
     async def _bounded(self, request: httpx.Request, url: str) -> tuple[int, dict[str, Any]]:
         if self._under_way >= AT_ONCE:
-            raise ProviderUnavailableError("too many sign-ins are under way: try again")
+            raise ProviderBusyError("too many sign-ins are under way: try again")
         self._under_way += 1
         try:
             async with asyncio.timeout(SECONDS):

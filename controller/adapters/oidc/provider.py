@@ -39,7 +39,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class OidcOptions:
-    """How the controller is registered at the provider; `acr_values` are asked for where a factor is needed."""
+    """How the controller is registered at the provider.
+
+    `acr_values` are asked for. `max_age`: seconds since somebody proved themselves, after which they do it again; asked
+    for it, a provider has to say when that was. 0 asks for neither.
+    """
 
     issuer: str
     client_id: str
@@ -48,6 +52,7 @@ class OidcOptions:
     scopes: tuple[str, ...] = ("openid", "profile")
     groups_claim: str = "groups"
     acr_values: tuple[str, ...] = ()
+    max_age: int = 0
 
 
 class OidcProvider(IdentityProvider):
@@ -85,6 +90,8 @@ class OidcProvider(IdentityProvider):
             query["acr_values"] = " ".join(options.acr_values)
         if attempt.session:
             query.update(prompt="login", max_age="0")
+        elif options.max_age:
+            query["max_age"] = str(options.max_age)
         endpoint = metadata.authorization_endpoint
         return f"{endpoint}{'&' if '?' in endpoint else '?'}{urlencode(query)}"
 

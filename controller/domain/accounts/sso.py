@@ -40,6 +40,7 @@ class SsoRules:
     groups: tuple[GroupRole, ...]
     acr_values: tuple[str, ...] = ()
     amr_values: tuple[str, ...] = ()
+    issuer: str = ""
     enforced: bool = False
     break_glass: tuple[str, ...] = ()
     configuration: str = ""

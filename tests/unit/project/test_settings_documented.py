@@ -1,7 +1,8 @@
 """The reference of settings says what the models say: every key, every default, and nothing else."""
 
+import json
 import re
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 import pytest
 from pydantic import BaseModel
@@ -22,7 +23,7 @@ def _documented(file: str) -> dict[str, str]:
     chapter = _PAGE.read_text().split(f"\n## `{file}`\n")[1].split("\n## ")[0]
     found: dict[str, str] = {}
     for part in re.split(r"^### ", chapter, flags=re.MULTILINE):
-        heading = re.match(r"`\[([a-z]+)\]`", part)
+        heading = re.match(r"`\[([a-z.]+)\]`", part)
         prefix = f"{heading[1]}." if heading else ""
         for row in _ROW.finditer(part):
             assert row["text"].strip(), f"{prefix}{row['key']} is not explained"
@@ -33,14 +34,19 @@ def _documented(file: str) -> dict[str, str]:
 def _known(model: type[BaseModel], prefix: str = "") -> dict[str, str]:
     known: dict[str, str] = {}
     for name, field in model.model_fields.items():
-        inner = field.annotation
-        if isinstance(inner, type) and issubclass(inner, BaseModel):
-            known |= _known(inner, f"{name}.")
+        choices = get_args(field.annotation) if type(None) in get_args(field.annotation) else (field.annotation,)
+        inner = next((one for one in choices if _is_table(one)), None)
+        if inner is not None:
+            known |= _known(inner, f"{prefix}{name}.")
         else:
             known[prefix + name] = _written(
                 field.get_default(call_default_factory=True), [type(one).__name__ for one in field.metadata]
             )
     return known
+
+
+def _is_table(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, BaseModel)
 
 
 def _written(default: Any, checks: list[str]) -> str:
@@ -54,6 +60,8 @@ def _written(default: Any, checks: list[str]) -> str:
         return f"`{_duration(default)}`"
     if isinstance(default, int | float):
         return f"`{default}`"
+    if isinstance(default, tuple) and default:
+        return f"`{json.dumps(default)}`"
     return "empty" if default in ((), {}) else f'`"{default}"`'
 
 

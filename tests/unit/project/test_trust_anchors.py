@@ -22,6 +22,7 @@ _PLACES: Final = {
     "controller/adapters/mqtt/buffered_socket.py": _OWN_TRUST,
     "controller/api/client.py": _OWN_TRUST,
     "controller/app/adapters.py": _OWN_TRUST,
+    "controller/app/sso.py": _OWN_TRUST,
     "device_agent/collectors/crypto/fetch.py": _OWN_TRUST,
     "device_agent/mqtt_client.py": _OWN_TRUST,
     "device_agent/simulator/connection.py": _OWN_TRUST,

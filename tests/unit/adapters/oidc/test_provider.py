@@ -59,7 +59,7 @@ async def test_a_sign_in_at_a_real_provider() -> None:
 
 
 async def test_what_the_browser_is_sent_with() -> None:
-    async with scripted_provider(scopes=("openid", "groups"), acr_values=("mfa", "gold")) as (served, port):
+    async with scripted_provider(scopes=("openid", "groups"), acr_values=("mfa", "gold"), max_age=60) as (served, port):
         served.metadata["authorization_endpoint"] = f"{served.issuer}/authorize?tenant=7"
         plain, again = attempt(), attempt(session="s-1")
         parts = urlsplit(await port.authorization_url(plain))
@@ -75,6 +75,7 @@ async def test_what_the_browser_is_sent_with() -> None:
             "code_challenge": [plain.challenge],
             "code_challenge_method": ["S256"],
             "acr_values": ["mfa gold"],
+            "max_age": ["60"],
         }
         query = parse_qs(urlsplit(await port.authorization_url(again)).query)
         assert (query["prompt"], query["max_age"]) == (["login"], ["0"])
