@@ -37,6 +37,7 @@ from controller.service.containment.outbox import EffectQueue, Outbox
 from controller.service.containment.returns import ReturnMonitor
 from controller.service.containment.users import UserContainments
 from controller.service.containment.waivers import WaiverService
+from controller.service.fleet_filter import FleetFilter
 from controller.service.fleet_state import POOL_LEDGER, FleetState
 from controller.service.identity.clones import CloneMonitor
 from controller.service.identity.own_certificates import OwnCertificates
@@ -105,7 +106,7 @@ async def build(
         started_at=adapters.clock.now(),
         fleet=fleet,
         store=adapters.store,
-        queries=adapters.store.fleet_queries,
+        queries=adapters.store.fleet_queries or FleetFilter(fleet),
         messages=adapters.messages,
         ingest=_ingest(settings, adapters, fleet, signing, identity, clones, containment.returns),
         signing=signing,

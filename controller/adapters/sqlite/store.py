@@ -85,7 +85,7 @@ class SqliteStore(SqlStore):
         self._path = path
         self._book = book
         self._readers = reader.ReaderPool(path, options)
-        self.fleet_queries = self._listings = SqliteFleetQueries(path, options)
+        self.fleet_queries: SqliteFleetQueries = SqliteFleetQueries(path, options)
         self._writer = WriterThread(path, connection, options, now, log)
 
     @property
@@ -140,7 +140,7 @@ class SqliteStore(SqlStore):
     async def close(self) -> None:
         """Writes the queue, then closes; commits not written within `close_seconds` fail."""
         await self._writer.stop()
-        await asyncio.to_thread(self._listings.close)
+        await asyncio.to_thread(self.fleet_queries.close)
         await asyncio.to_thread(self._readers.close)
         await asyncio.to_thread(self._writer.disconnect)
 

@@ -17,6 +17,7 @@ from controller.adapters.sqlite.fleet_queries import SqliteFleetQueries
 from controller.domain.device import Device
 from controller.domain.guards.waivers import Waiver, Waivers
 from controller.ports.fleet_queries import MAX_PAGE, DeviceQuery, DeviceSort, FleetQueries, QueryTooLongError
+from controller.service.fleet_filter import FleetFilter
 from tests.support.fleet_oracle import EVENTS, FEW, SEVERITIES, WAIVERS, RandomFleet, expected, expected_summary
 from tests.support.store import opened
 
@@ -48,13 +49,14 @@ async def _compare(
         await one.grant(waivers)
         await one.play(events)
         devices = one.fleet.devices
-        for asked, size in zip(wanted, sizes, strict=True):
-            query = replace(asked, severities=SEVERITIES, now=one.clock.at)
-            found = expected(devices.values(), query, Waivers(waivers))
-            assert await _all(store.fleet_queries, query, size) == found
-            page = await store.fleet_queries.devices(replace(query, limit=2, offset=1))
-            assert page.devices == found[1:3]
-        assert await store.fleet_queries.summary() == expected_summary(devices.values())
+        for queries in (store.fleet_queries, FleetFilter(one.fleet)):
+            for asked, size in zip(wanted, sizes, strict=True):
+                query = replace(asked, severities=SEVERITIES, now=one.clock.at)
+                found = expected(devices.values(), query, Waivers(waivers))
+                assert await _all(queries, query, size) == found
+                page = await queries.devices(replace(query, limit=2, offset=1))
+                assert page.devices == found[1:3]
+            assert await queries.summary() == expected_summary(devices.values())
 
 
 @given(EVENTS, WAIVERS, QUERIES, st.lists(st.integers(1, 8), min_size=6, max_size=6))
