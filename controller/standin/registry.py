@@ -36,6 +36,8 @@ class ClientRegistry:
             client.session.window = window
             present = True
         self.state.clients[client.clientid] = client
+        if present:
+            self.router.rejoin(client)
         self._presence(client, "connected", None)
         return present
 
@@ -59,7 +61,8 @@ class ClientRegistry:
         if client.will is not None:
             client.will_timer = self.state.call_later(client.will.delay, lambda: self._publish_will(client))
         if not client.never_expires:
-            client.expiry_timer = self.state.call_later(client.expiry, lambda: self._release(client, redispatch=True))
+            # What an expired session of a share group kept is dropped (emqx/emqx#12257, open since 5.4).
+            client.expiry_timer = self.state.call_later(client.expiry, lambda: self._release(client, redispatch=False))
 
     def kick(self, clientid: str) -> bool:
         """Ends connection and session; returns False when there is neither. A hung node does so when it resumes."""

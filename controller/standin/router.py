@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import Final
 from zlib import crc32
 
 from controller.standin.client import Client
@@ -14,6 +15,20 @@ from controller.standin.topics import DELAYED_PREFIX, ParsedFilter, TopicIndex, 
 _RETAIN_ALWAYS, _RETAIN_IF_NEW = 0, 1
 _Key = tuple[str, ParsedFilter]
 _SHARED = ""  # in place of a client id: any member of the share group
+REPLICATION_SECONDS: Final = 0.05  # after which a node lists a member that joined on another one
+
+
+@dataclass(frozen=True, slots=True)
+class _Member:
+    """A member of a share group; `joined_at`: Unix seconds."""
+
+    clientid: str
+    node: str
+    joined_at: float
+
+    def listed_at(self, node: str | None) -> float:
+        """When the list of a node got it: a list has its members in this order, and no two nodes need agree."""
+        return self.joined_at + (REPLICATION_SECONDS if node not in (None, self.node) else 0.0)
 
 
 @dataclass(slots=True)
@@ -23,7 +38,7 @@ class Router:
     state: ClusterState
     first_member: Callable[[int], int]  # index of the first of n members in a publisher's round robin
     _index: TopicIndex[_Key] = field(default_factory=TopicIndex)
-    _members: dict[ParsedFilter, list[str]] = field(default_factory=dict)
+    _members: dict[ParsedFilter, list[_Member]] = field(default_factory=dict)
     retained: dict[str, Message] = field(default_factory=dict)
     _delayed: dict[str, tuple[Message, float]] = field(default_factory=dict)
 
@@ -49,8 +64,8 @@ class Router:
             wanted = options.retain_handling == _RETAIN_ALWAYS or (options.retain_handling == _RETAIN_IF_NEW and new)
             return self._retained_for(parsed.filter, options) if wanted else []
         members = self._members.setdefault(parsed, [])
-        if client.clientid not in members:
-            members.append(client.clientid)
+        if client.clientid not in [member.clientid for member in members]:
+            members.append(_Member(client.clientid, client.endpoint.node, self.state.now()))
         self._index.add(parsed.filter, (_SHARED, parsed))
         return []
 
@@ -70,12 +85,19 @@ class Router:
         if parsed.group is None:
             self._index.remove(parsed.filter, (clientid, parsed))
             return
-        members = self._members.get(parsed, [])
-        if clientid in members:
-            members.remove(clientid)
-        if not members:
+        members = [member for member in self._members.get(parsed, []) if member.clientid != clientid]
+        if members:
+            self._members[parsed] = members
+        else:
             self._members.pop(parsed, None)
             self._index.remove(parsed.filter, (_SHARED, parsed))
+
+    def rejoin(self, client: Client) -> None:
+        """Puts a session that another connection resumes at the end of the lists of its share groups."""
+        for parsed in client.session.subscriptions:
+            if parsed.group is not None:
+                others = [member for member in self._members.get(parsed, []) if member.clientid != client.clientid]
+                self._members[parsed] = [*others, _Member(client.clientid, client.endpoint.node, self.state.now())]
 
     def publish(self, message: Message, publisher: Client | None = None) -> bool:
         """Routes a message; returns whether there is a subscriber, connected or not."""
@@ -127,7 +149,9 @@ class Router:
     def _dispatch_shared(
         self, message: Message, parsed: ParsedFilter, publisher: Client | None, leaving: str | None = None
     ) -> bool:
-        members = [m for m in self._members.get(parsed, ()) if m != leaving]
+        node = None if publisher is None else publisher.endpoint.node
+        listed = sorted(self._members.get(parsed, ()), key=lambda member: member.listed_at(node))
+        members = [member.clientid for member in listed if member.clientid != leaving]
         if not members:
             return False
         if self.state.settings.zone["mqtt"]["shared_subscription_strategy"] == "hash_clientid":
