@@ -76,6 +76,10 @@ bench: setup-dev setup-mosquitto ## how fast reports are taken, as ratios to a b
 bench-contain: setup-dev ## time from a violating report to the cut, idle and under load (minutes, on a quiet machine)
 	@$(BIN)/python -m tests.bench.contain $(BENCH_ARGS)
 
+.PHONY: bench-login-flood
+bench-login-flood: setup-dev ## time to contain during 50 wrong sign-ins a second, as a ratio (minutes, on a quiet machine)
+	@$(BIN)/python -m tests.bench.login_flood $(BENCH_ARGS)
+
 .PHONY: bench-rollout
 bench-rollout: setup-dev ## what a rollout costs the controller, for 1,000 and 10,000 devices, and 1,000 over MQTT (minutes)
 	@$(BIN)/python -m tests.bench.rollout $(BENCH_ARGS)

@@ -114,7 +114,7 @@ class Bench:
         return {name: row["level"] for name, row in rows.items() if row["case"] is not None or not row["online"]}
 
 
-def _tell(what: str, found: list[float]) -> tuple[float, float]:
+def tell(what: str, found: list[float]) -> tuple[float, float]:
     """Print and give p50 and p99 in milliseconds."""
     cuts = statistics.quantiles(found, n=100, method="inclusive")
     p50, p99 = cuts[49] * 1000, cuts[98] * 1000
@@ -145,17 +145,17 @@ async def measure(folder: Path, devices: int, samples: int, rate: float | None) 
             deployment.stack.push_async_callback(load.stop)
             await load.answer(WAIT_SECONDS)
             bench = Bench(deployment, fleet, random.Random(1))
-            idle = _tell("idle", await bench.in_turn(samples))
+            idle = tell("idle", await bench.in_turn(samples))
             if rate is None:
                 await _ask(load, do="max", seconds=MEASURE_SECONDS / 4)  # the devices get known
                 most = (await _ask(load, do="max", seconds=MEASURE_SECONDS))["receipted"]
                 print(f"measured: {most:.0f} reports a second, each judged, kept and receipted", flush=True)
                 rate = most / 2
             await _ask(load, do="rate", rate=rate)
-            loaded = _tell(f"at {rate:.0f} reports a second", await bench.in_turn(samples))
+            loaded = tell(f"at {rate:.0f} reports a second", await bench.in_turn(samples))
             flow = await _ask(load, do="stop")
             print(f"meanwhile {flow['sent']:.0f} reports a second were sent, {flow['receipted']:.0f} receipted")
-            crowded = _tell("all at once", await bench.at_once())
+            crowded = tell("all at once", await bench.at_once())
     return (
         f"contain_idle_p50_ms={idle[0]:.1f} contain_idle_p99_ms={idle[1]:.1f} contain_loaded_p50_ms={loaded[0]:.1f} "
         f"contain_loaded_p99_ms={loaded[1]:.1f} load_per_s={flow['sent']:.0f} "

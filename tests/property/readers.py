@@ -1,26 +1,33 @@
 """A finding in a file of each reader of the agent, and the rule of a shipped pack that fails for it."""
 
+import base64
 import json
+import string
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final
 
+import pytest
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ed25519
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.ocsp import OCSPCertStatus, OCSPResponderEncoding, OCSPResponseBuilder
 
 from device_agent.collectors.access import account_security, ssh
 from device_agent.collectors.base import Section
-from device_agent.collectors.crypto import openssl
+from device_agent.collectors.crypto import ocsp, openssl, tls_errors
 from device_agent.collectors.crypto.certificates import CertificateCollector, CertificateOptions
 from device_agent.collectors.crypto.keys import KeyCollector
-from device_agent.collectors.software import inventory, pending_rpm, sources
+from device_agent.collectors.software import inventory, pending_rpm, pending_updates, sources
 from device_agent.collectors.software.updates import UpdatesCollector
 from device_agent.collectors.system import disk, log_settings, mac, services, sockets, zfs
 from device_agent.collectors.tools.lynis import LynisCollector
 from device_agent.collectors.tools.openscap import OpenscapCollector
 from device_agent.errors import FactsUnavailableError
+from device_agent.host import apt
 from device_agent.host.reading import GapRecorder
 from device_agent.host.system import System
 from device_agent.settings import ToolSettings
@@ -70,6 +77,18 @@ XCCDF: Final = (
 KEY: Final = ed25519.Ed25519PrivateKey.generate()
 ROOT, OTHER = Authority("root"), Authority("elsewhere")
 REVOKED: Final = ROOT.issue("edge-1")
+ASKED: Final = ROOT.issue("edge-1", responder="http://ocsp.example/")
+_BASE64: Final = frozenset(string.ascii_letters + string.digits + "+/")
+OCSP_REVOKED: Final = base64.encodebytes(
+    OCSPResponseBuilder()
+    .add_response(
+        ASKED.certificate, ROOT.own.certificate, hashes.SHA1(), OCSPCertStatus.REVOKED,
+        NOW - timedelta(hours=1), NOW + timedelta(hours=1), NOW - timedelta(hours=2), None,
+    )
+    .responder_id(OCSPResponderEncoding.HASH, ROOT.own.certificate)
+    .sign(ROOT.own.key, hashes.SHA256())
+    .public_bytes(Encoding.DER)
+).decode()  # fmt: skip
 DISKS: Final = {
     "/proc/swaps": "Filename Type Size Used Priority",
     "/sys/class/block/sda1/dev": "8:1",
@@ -306,7 +325,38 @@ def _lists_updates(text: str) -> bool:
         return True
 
 
+def _ocsp_status(text: str) -> str:
+    """What is made of a responder's answer about a certificate that it has revoked; in base64, so that it is text."""
+    letters = "".join(char for char in text if char in _BASE64)
+    answer = base64.b64decode(letters[: len(letters) // 4 * 4])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ocsp, "fetch_public", lambda *_args, **_options: answer)
+        return ocsp.OcspMemory().check(ASKED.certificate, [ROOT.own.certificate], NOW)[0]
+
+
+def _names(updates: Iterable[object]) -> set[str]:
+    return {str(getattr(update, "name", "")) for update in updates}
+
+
 OUTPUTS: Final = {
+    "apk's updates": Output(
+        "software.pending_updates",
+        "libssl3-3.3.2-r1 x86_64 {openssl} (Apache-2.0) [upgradable from: libssl3-3.3.2-r0]\n",
+        lambda text: "libssl3" in _names(pending_updates.apk_upgrades(text)), ("add",),
+    ),
+    "opkg's updates": Output(
+        "software.pending_updates", "dnsmasq - 2.89-1 - 2.90-1\n",
+        lambda text: "dnsmasq" in _names(pending_updates.opkg_upgrades(text)), ("add",),
+    ),
+    "apt's updates": Output(
+        "software.pending_apt", "openssl/stable-security 3.0.17-1 amd64 [upgradable from: 3.0.15-1]\n",
+        lambda text: "openssl" in _names(apt.listed(text)), ("add",),
+    ),
+    "the journal's errors of TLS": Output(
+        "crypto.tls_errors", '{"MESSAGE": "SSL handshake failed", "SYSLOG_IDENTIFIER": "nginx"}\n',
+        lambda text: any(map(tls_errors.is_tls_error, text.splitlines())), ("add",),
+    ),
+    "OCSP's answer": Output("crypto.ocsp", OCSP_REVOKED, lambda text: _ocsp_status(text) in {"revoked", "notchecked"}),
     "dpkg's status": Output(
         "software.inventory",
         "Package: apt\nStatus: install ok installed\nVersion: 2.6.1\n\n"
@@ -322,13 +372,6 @@ OUTPUTS: Final = {
     ),
 }  # fmt: skip
 
-# Readers without a finding yet; this set only becomes smaller.
-WITHOUT: Final = frozenset(
-    {
-        *("software.pending_updates", "software.pending_apt"),  # they print no text of their own
-        *("system.fscrypt", "crypto.ocsp", "crypto.tls_errors"),
-    }
-)
 # Modules of the collectors that read no foreign format.
 NO_READER: Final = frozenset(
     {
@@ -341,6 +384,7 @@ NO_READER: Final = frozenset(
             "base",
             "registry",
             "scan",
+            "system.fscrypt",  # it asks the kernel; of files it reads the names
             "crypto.fetch",
             "software.config_files",
             "software.pending_model",
