@@ -37,6 +37,8 @@ REFUSALS: Final = {
     "csrf_token_wrong": 403, "cross_site_request": 403,
 }  # fmt: skip
 PASSED: Final = ""  # the route itself answers
+# What routes answer themselves although it looks like a refusal.
+OWN_ANSWERS: Final = {("POST", "/api/v1/factors/give", 403): "no second factor was given in the body"}
 HERE: Final = {"Sec-Fetch-Site": "same-origin"}
 FILLED: Final = {"device_id": "absent", "command_id": "absent", "name": "absent", "issuer": "0" * 40}
 
@@ -262,7 +264,8 @@ async def test_every_route_with_every_kind_of_caller(cast: Cast, caller: Caller)
             code, status = _code(response), response.status_code
             tried += 1
             is_right = code == expected and (not code or status == REFUSALS[code])
-            if not is_right or (not code and status in (401, 403)):
+            is_unclear = not code and status in (401, 403) and (method, path, status) not in OWN_ANSWERS
+            if not is_right or is_unclear:
                 wrong.append(f"{method} {path}: {status} {code or 'passed'}, expected {expected or 'passed'}")
     assert tried > 90
     assert wrong == []
