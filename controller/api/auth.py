@@ -224,7 +224,7 @@ async def _refusal(request: Request, reason: str, token: ApiToken | None = None)
     assert isinstance(failures, FailedAttempts)
     peer = peer_of(request)
     wait = failures.record(peer)
-    refusals = _refusals(request)
+    refusals = refusals_of(request)
     if wait:
         await refusals.record(
             AuditKind.API_TOKEN_GUESSING_DETECTED, peer, f"over {MAX_FAILURES} attempts within a minute", alert=True
@@ -238,7 +238,8 @@ async def _refusal(request: Request, reason: str, token: ApiToken | None = None)
     return ApiError(401, code, text.format("" if token is None else token.name), _CHALLENGE)
 
 
-def _refusals(request: Request) -> RefusalAudit:
+def refusals_of(request: Request) -> RefusalAudit:
+    """Where refused requests are recorded."""
     refusals = request.app.state.refusals
     assert isinstance(refusals, RefusalAudit)
     return refusals
@@ -264,7 +265,7 @@ async def refuse_scope(request: Request, who: Caller, wanted: Iterable[Scope], t
     """Records that a scope was missing; returns the answer, 403."""
     words = ", ".join(scope.value for scope in wanted)
     reason = f"{request.method} {request.scope['route'].path} needs {words}"
-    await _refusals(request).record(AuditKind.API_ACCESS_REFUSED, peer_of(request), reason, actor=who.actor)
+    await refusals_of(request).record(AuditKind.API_ACCESS_REFUSED, peer_of(request), reason, actor=who.actor)
     return ApiError(403, "scope_missing", text)
 
 
@@ -298,10 +299,15 @@ class RequiresScope:
 
 
 class RequiresSession:
-    """Checks that a person calls who has signed in; which scopes they have does not matter."""
+    """Checks that a person calls who has signed in; which scopes they have does not matter. `step_up`: see above."""
 
-    def __call__(self, who: RequestCallerDep) -> None:
+    def __init__(self, *, step_up: bool = False) -> None:
+        self.step_up = step_up
+
+    def __call__(self, request: Request, who: RequestCallerDep) -> None:
         require_session(who)
+        if self.step_up:
+            require_step_up(request, who)
 
 
 class RequiresLogin:
@@ -350,9 +356,9 @@ def scope(wanted: str, *, session_only: bool = False, step_up: bool = False) -> 
     return Security(RequiresScope(needed, session_only=session_only, step_up=step_up), scopes=[needed.value])
 
 
-def session(*, before_factor: bool = False) -> Any:
+def session(*, before_factor: bool = False, step_up: bool = False) -> Any:
     """Requires a session, for what people do about themselves: `dependencies=[session()]` of a route."""
-    return Depends(RequiresLogin() if before_factor else RequiresSession())
+    return Depends(RequiresLogin() if before_factor else RequiresSession(step_up=step_up))
 
 
 def public(why: str) -> Any:

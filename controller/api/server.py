@@ -9,6 +9,7 @@ from starlette.routing import BaseRoute
 
 from controller.api import (
     access,
+    accounts,
     approvals,
     audit,
     broker,
@@ -26,12 +27,14 @@ from controller.api import (
     guards,
     health,
     knowledge,
+    me,
     metrics,
     policies,
     preview,
     quarantine,
     quarantine_plans,
     rollouts,
+    sessions,
     updates,
     users,
     waivers,
@@ -67,6 +70,9 @@ _RESOURCES: Final = (
     updates,
     rollouts,
     token_routes,
+    accounts,
+    sessions,
+    me,
     users,
     certificates,
     enrolment,
@@ -103,6 +109,7 @@ def _routes() -> tuple[BaseRoute, ...]:
     base = APIRouter(prefix=BASE)
     for resource in _RESOURCES:
         base.include_router(resource.router)
+    base.include_router(token_routes.own_router)
     top = APIRouter()
     for router in (base, *(plain.router for plain in (health, metrics, docs, crl))):
         top.include_router(router)

@@ -53,6 +53,16 @@ def check_same_origin(request: HTTPConnection) -> None:
         raise ApiError(403, "cross_site_request", text)
 
 
+def check_not_cross_site(request: HTTPConnection) -> None:
+    """As `check_same_origin`, but takes requests of programs, which say neither.
+
+    Raises:
+        ApiError: 403, a page of another origin sent it.
+    """
+    if "sec-fetch-site" in request.headers or "origin" in request.headers:
+        check_same_origin(request)
+
+
 def relying_party_of(request: HTTPConnection, configured: str | None) -> RelyingParty | str:
     """Whom passkeys are for at the address of this request, or why it takes none."""
     return relying_party(origin_of(request.url.scheme, request.headers.get("host", "")), configured)

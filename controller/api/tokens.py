@@ -6,23 +6,24 @@ from typing import Annotated, Final
 from fastapi import APIRouter, Depends, Path
 from pydantic import Field
 
-from controller.api.auth import CallerDep, RequestCallerDep, new_token, scope
+from controller.api.auth import CallerDep, RequestCallerDep, new_token, scope, session
 from controller.api.context import AccountsDep, ApprovalsDep, FleetDep, StoreDep, writable
 from controller.api.errors import ApiError, problems
 from controller.api.fields import Body, DurationText, OptionalTimestamp, TokenName, UtcTimestamp, View
+from controller.domain.accounts.caller import Caller
 from controller.domain.accounts.secret_text import digest_of
 from controller.domain.audit_kinds import AuditKind
 from controller.domain.effects import AuditEntry
 from controller.domain.principal import MakingRecord
 from controller.domain.scopes import ALL, Scope, ordered, scopes_exceeding
 from controller.ports.store import ApiToken, TokenChange
-from controller.service.accounts.services import AccountServices
 from controller.service.unit_of_work import UnitOfWork
 from schemas.durations import parse_duration
 
 MAX_TOKENS: Final = 100
 
 router = APIRouter(prefix="/tokens", tags=["tokens"], responses=problems(401, 403, 422, 429, 503))
+own_router = APIRouter(prefix="/me/tokens", tags=["me"], responses=problems(401, 403, 422, 429, 503))
 TokenPath = Annotated[TokenName, Path(description="name of the token")]
 
 
@@ -61,7 +62,6 @@ def _view(token: ApiToken, names: Mapping[str, str], now: float) -> dict[str, ob
         "expired": token.is_over(now),
         "made_by": _made_by(token),
         "owner": names.get(token.owner, ""),
-        "last_used_at": token.last_used_at or None,
     }
 
 
@@ -79,33 +79,77 @@ def _made_by(token: ApiToken) -> str:
     return token.makers[0].name if token.makers else ""
 
 
+class Tokens:
+    """What is done with tokens, by administrators and by their owners."""
+
+    def __init__(self, fleet: FleetDep, store: StoreDep, accounts: AccountsDep, approvals: ApprovalsDep) -> None:
+        self._fleet = fleet
+        self._store = store
+        self._accounts = accounts
+        self._approvals = approvals
+
+    async def list(self, owner: str | None = None) -> ApiTokenList:
+        """All tokens by name, or those of one account."""
+        now, names = self._fleet.clock.now(), await self._names()
+        there = sorted(await self._store.tokens(), key=lambda one: one.name)
+        wanted = (one for one in there if owner in (None, one.owner))
+        return ApiTokenList(items=tuple(ApiTokenView.of(one, **_view(one, names, now)) for one in wanted))
+
+    async def create(self, who: Caller, body: NewApiToken) -> CreatedApiToken:
+        """Creates a token of the caller's account.
+
+        Raises:
+            ApiError: 403 for more scopes than the caller has, 409 for its name, the number of tokens, or no account.
+        """
+        excess = scopes_exceeding(body.scopes, who.scopes)
+        if excess:
+            text = f"{who.principal.name} lacks the scope {', '.join(excess)}, so it cannot give it to another token"
+            raise ApiError(403, "scope_missing", text)
+        secret, now, names = new_token(), self._fleet.clock.now(), await self._names()
+        end = None if body.duration is None else now + parse_duration(body.duration)
+        maker = MakingRecord(who.principal.standing, who.principal.name, now)
+        token = ApiToken(body.name, digest_of(secret), now, ordered(body.scopes), end, (maker,), who.account_id)
+        batch = _audit(AuditKind.TOKEN_CREATED, who.actor, token, names.get(token.owner, ""), now)
+        _check(await self._store.add_token(token, MAX_TOKENS, batch.to_writes()), token)
+        self._fleet.publish_committed(batch)
+        return CreatedApiToken.of(token, **_view(token, names, now), token=secret)
+
+    async def revoke(self, caller: str, name: str, owner: str | None = None) -> None:
+        """Revokes a token, of one account if `owner` is given, and ends its open requests.
+
+        Raises:
+            ApiError: 404 if there is none, 409 for the last one with the scope admin and no expiry.
+        """
+        there = (one for one in await self._store.tokens() if owner in (None, one.owner))
+        gone = next((one for one in there if one.name == name), None)
+        if gone is None:
+            raise ApiError(404, "token_unknown", f"there is no token {name}")
+        of = (await self._names()).get(gone.owner, "")
+        batch = _audit(AuditKind.TOKEN_REVOKED, caller, gone, of, self._fleet.clock.now())
+        _check(await self._store.revoke_token(gone, batch.to_writes()), gone)
+        self._fleet.publish_committed(batch)
+        await self._approvals.book.expire()
+
+    async def _names(self) -> dict[str, str]:
+        """Login names of all accounts by id."""
+        return {one.account_id: one.name for one in await self._accounts.store.accounts()}
+
+
+TokensDep = Annotated[Tokens, Depends()]
+
+
 @router.get("", dependencies=[scope("admin")])
-async def list_tokens(fleet: FleetDep, store: StoreDep, accounts: AccountsDep) -> ApiTokenList:
+async def list_tokens(tokens: TokensDep) -> ApiTokenList:
     """Lists tokens by name, without their secrets."""
-    now, names = fleet.clock.now(), await _names(accounts)
-    tokens = sorted(await store.tokens(), key=lambda one: one.name)
-    return ApiTokenList(items=tuple(ApiTokenView.of(one, **_view(one, names, now)) for one in tokens))
+    return await tokens.list()
 
 
 @router.post(
     "", status_code=201, dependencies=[scope("admin", step_up=True), Depends(writable)], responses=problems(409)
 )
-async def create_token(
-    fleet: FleetDep, store: StoreDep, accounts: AccountsDep, who: RequestCallerDep, body: NewApiToken
-) -> CreatedApiToken:
+async def create_token(tokens: TokensDep, who: RequestCallerDep, body: NewApiToken) -> CreatedApiToken:
     """Creates a token of the caller's account, with scopes that the caller has."""
-    excess = scopes_exceeding(body.scopes, who.scopes)
-    if excess:
-        text = f"{who.principal.name} lacks the scope {', '.join(excess)}, so it cannot give it to another token"
-        raise ApiError(403, "scope_missing", text)
-    secret, now, names = new_token(), fleet.clock.now(), await _names(accounts)
-    end = None if body.duration is None else now + parse_duration(body.duration)
-    maker = MakingRecord(who.principal.standing, who.principal.name, now)
-    token = ApiToken(body.name, digest_of(secret), now, ordered(body.scopes), end, (maker,), who.account_id)
-    batch = _audit(AuditKind.TOKEN_CREATED, who.actor, token, names.get(token.owner, ""), now)
-    _check(await store.add_token(token, MAX_TOKENS, batch.to_writes()), token)
-    fleet.publish_committed(batch)
-    return CreatedApiToken.of(token, **_view(token, names, now), token=secret)
+    return await tokens.create(who, body)
 
 
 @router.delete(
@@ -114,28 +158,29 @@ async def create_token(
     dependencies=[scope("admin", step_up=True), Depends(writable)],
     responses=problems(404, 409),
 )
-async def revoke_token(
-    fleet: FleetDep,
-    store: StoreDep,
-    accounts: AccountsDep,
-    approvals: ApprovalsDep,
-    caller: CallerDep,
-    name: TokenPath,
-) -> None:
+async def revoke_token(tokens: TokensDep, caller: CallerDep, name: TokenPath) -> None:
     """Revokes a token, and ends its open requests; the last one with the scope admin and no expiry stays."""
-    gone = next((one for one in await store.tokens() if one.name == name), None)
-    if gone is None:
-        raise ApiError(404, "token_unknown", f"there is no token {name}")
-    owner = (await _names(accounts)).get(gone.owner, "")
-    batch = _audit(AuditKind.TOKEN_REVOKED, caller, gone, owner, fleet.clock.now())
-    _check(await store.revoke_token(gone, batch.to_writes()), gone)
-    fleet.publish_committed(batch)
-    await approvals.book.expire()
+    await tokens.revoke(caller, name)
 
 
-async def _names(accounts: AccountServices) -> dict[str, str]:
-    """Login names of all accounts by id."""
-    return {one.account_id: one.name for one in await accounts.store.accounts()}
+@own_router.get("", dependencies=[session()])
+async def list_own_tokens(tokens: TokensDep, who: RequestCallerDep) -> ApiTokenList:
+    """Lists the tokens of the caller's account, without their secrets."""
+    return await tokens.list(who.account_id)
+
+
+@own_router.post("", status_code=201, dependencies=[session(step_up=True), Depends(writable)], responses=problems(409))
+async def create_own_token(tokens: TokensDep, who: RequestCallerDep, body: NewApiToken) -> CreatedApiToken:
+    """Creates a token of the caller's account, with scopes that the caller has."""
+    return await tokens.create(who, body)
+
+
+@own_router.delete(
+    "/{name}", status_code=204, dependencies=[session(), Depends(writable)], responses=problems(404, 409)
+)
+async def revoke_own_token(tokens: TokensDep, who: RequestCallerDep, name: TokenPath) -> None:
+    """Revokes a token of the caller's account, and ends its open requests."""
+    await tokens.revoke(who.actor, name, who.account_id)
 
 
 def _check(change: TokenChange, token: ApiToken) -> None:

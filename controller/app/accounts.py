@@ -1,17 +1,20 @@
 """Builds what looks after accounts."""
 
 from controller.adapters.passkeys import WebauthnPasskeys
+from controller.adapters.password_hashing import Argon2Hasher
 from controller.adapters.sealing import KEY_SUFFIX, open_sealer
 from controller.adapters.sql.accounts import SqlAccounts
 from controller.adapters.sql.factors import SqlFactors
 from controller.app.adapters import Adapters
 from controller.app.sso import single_sign_on
+from controller.packs import common_passwords
 from controller.service.accounts.authentication import Authentication
 from controller.service.accounts.factor_requirement import FactorRequirement
 from controller.service.accounts.factors import FactorService
 from controller.service.accounts.grants import GrantsInForce
 from controller.service.accounts.operations import AccountOperations
 from controller.service.accounts.services import AccountServices
+from controller.service.accounts.sign_in import SignIn
 from controller.service.approvals.book import ApprovalBook
 from controller.service.fleet_state import FleetState
 from controller.service.settings.settings import Settings
@@ -47,5 +50,7 @@ def account_services(
         _requirement(settings, adapters),
     )
     operations = AccountOperations(callers.accounts, factors, callers.roles, fleet.publish_committed, book.end_of)
+    hasher = Argon2Hasher()
+    sign_in = SignIn(callers.accounts, hasher, common_passwords(), adapters.clock, fleet.publish_committed)
     sso = single_sign_on(settings, adapters, callers, fleet)
-    return AccountServices(callers.accounts, factors, callers, operations, second_factors, sso)
+    return AccountServices(callers.accounts, factors, callers, operations, second_factors, sign_in, sso)

@@ -1,7 +1,6 @@
 """Accounts on the controller's machine: in the store, beside a running controller or before its start."""
 
 import contextlib
-import secrets
 import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
@@ -9,24 +8,26 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
+from controller.adapters.password_hashing import Argon2Hasher
 from controller.adapters.sql.accounts import SqlAccounts
 from controller.adapters.sql.factors import SqlFactors
 from controller.adapters.sqlite.store import SqliteStore
 from controller.adapters.system import UlidGenerator
 from controller.api.auth import new_token
+from controller.api.fields import rfc3339, to_datetime
 from controller.api.tokens import MAX_TOKENS
 from controller.app.offline import open_store
 from controller.domain.accounts.account import Account
+from controller.domain.accounts.passwords import check_password
 from controller.domain.accounts.roles import Roles
 from controller.domain.accounts.secret_text import digest_of
 from controller.domain.scopes import Scope
+from controller.packs import common_passwords
 from controller.ports.accounts import AccountStore
 from controller.ports.errors import StoreError
 from controller.ports.store import ApiToken, StoreWrites, TokenChange
-from controller.service.accounts.operations import AccountOperations, Administrator
+from controller.service.accounts.operations import AccountOperations, Administrator, new_code
 from controller.service.approvals.book import end_requests_of
-
-_CODE_BYTES: Final = 15  # random, of a one-time code: 24 characters
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,15 +53,36 @@ async def open_accounts(path: Path, roles: Roles) -> AsyncIterator[OfflineAccoun
         yield OfflineAccounts(accounts, operations, store)
 
 
+BY_MACHINE: Final = Administrator()
+now = time.time
+
+
+def written(at: float) -> str | None:
+    """A time (Unix seconds) as the API writes it; None for 0."""
+    return rfc3339(to_datetime(at)) if at else None
+
+
+async def hash_of(password: str, name: str) -> str:
+    """The hash of a new password of this account.
+
+    Raises:
+        WeakPasswordError: it cannot be one.
+    """
+    check_password(password, name, common_passwords())
+    return await Argon2Hasher().hashed(password)
+
+
+async def give_code(accounts: OfflineAccounts, account: Account, by: Administrator) -> str:
+    """Gives the account a one-time code, and returns it."""
+    code = new_code()
+    await accounts.change.give_setup_code(account, digest_of(code), by, now())
+    return code
+
+
 def new_account(name: str, role: str) -> Account:
     """An account with an id that no other has, to be created."""
-    now = time.time()
-    return Account(UlidGenerator().new(now), name, role, now)
-
-
-def new_code() -> str:
-    """A one-time code, of which only the digest is stored."""
-    return secrets.token_urlsafe(_CODE_BYTES)
+    at = now()
+    return Account(UlidGenerator().new(at), name, role, at)
 
 
 async def new_account_with_token(
@@ -82,7 +104,7 @@ async def add_token(accounts: OfflineAccounts, account: Account, name: str, scop
         StoreError: the name was given before.
     """
     secret = new_token()
-    token = ApiToken(name, digest_of(secret), time.time(), tuple(scopes), owner=account.account_id)
+    token = ApiToken(name, digest_of(secret), now(), tuple(scopes), owner=account.account_id)
     change = await accounts.tokens.add_token(token, MAX_TOKENS, StoreWrites())
     if change is not TokenChange.DONE:
         raise StoreError(f"the token {name} cannot be added: {change.value}")

@@ -7,6 +7,7 @@ import typer
 
 from controller.cli import (
     access,
+    account,
     approvals,
     audit,
     ca,
@@ -82,6 +83,7 @@ for name, noun in (
     ("access", access.app),
     ("broker", broker.app),
     ("update", updates.app),
+    ("account", account.app),
     ("token", tokens.app),
     ("ca", ca.app),
     ("certificates", certificates.app),

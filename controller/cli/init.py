@@ -3,7 +3,6 @@
 import asyncio
 import os
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -140,7 +139,7 @@ def _init(answers: "InitAnswers", emqx_key: EmqxApiKeyOptions, *, yes: bool) -> 
         say("\nYour API token; the store keeps only its SHA-256, so it is shown only now:")
         say(f"  {token}\n")
         say(f"Your account is {FIRST_ACCOUNT!r}. Its one-time code sets password and second factor within a day:")
-        say(f"  {_address(settings)}/setup?code={code}\n")
+        say(f"  {settings.api.page}/setup?code={code}\n")
     if emqx_key.wanted:
         asyncio.run(_set_broker_up(settings, yes=yes))
     say("\nMake your devices trust this controller: in their agent.toml, under [commands],")
@@ -217,15 +216,6 @@ def _ask(name: str, option: str, *, hidden: bool) -> str:
     return str(typer.prompt(name, hide_input=hidden)).strip()
 
 
-def _address(settings: "Settings") -> str:
-    """Where a browser on this machine reaches the API; a session needs TLS, or this very name."""
-    from controller.service.settings.base import is_loopback
-
-    api = settings.api
-    scheme = "http" if api.certificate is None else "https"
-    return f"{scheme}://{'localhost' if is_loopback(api.host) else api.host}:{api.port}"
-
-
 def _first_account(path: Path, token_file: Path) -> tuple[str, str] | None:
     """Creates the first account with a token, because the API requires one; `None` when there are tokens.
 
@@ -247,9 +237,8 @@ def _first_account(path: Path, token_file: Path) -> tuple[str, str] | None:
 
 async def _store_first_account(path: Path, *, may_create: bool) -> tuple[str, str] | None:
     """Stores account and token unless the store has tokens; returns the token and the account's one-time code."""
-    from controller.app.offline_accounts import add_token, new_account, new_code, open_accounts
+    from controller.app.offline_accounts import add_token, give_code, new_account, open_accounts
     from controller.domain.accounts.roles import ADMIN_ROLE, Roles
-    from controller.domain.accounts.secret_text import digest_of
     from controller.domain.scopes import ALL
     from controller.service.accounts.operations import SETTING_UP
 
@@ -262,8 +251,7 @@ async def _store_first_account(path: Path, *, may_create: bool) -> tuple[str, st
         account = await accounts.store.account_named(FIRST_ACCOUNT)  # of a run that was cut off
         if account is None:
             account = await accounts.change.create(new_account(FIRST_ACCOUNT, ADMIN_ROLE), SETTING_UP)
-        code = new_code()
-        await accounts.change.give_setup_code(account, digest_of(code), SETTING_UP, time.time())
+        code = await give_code(accounts, account, SETTING_UP)
         return await add_token(accounts, account, FIRST_TOKEN, ALL), code
 
 

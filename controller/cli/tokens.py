@@ -9,7 +9,7 @@ from controller.cli.connection_options import connected
 from controller.cli.output import OutputFormat, OutputOption, ago, note, print_json, say, show
 from controller.domain.scopes import Scope
 
-_COLUMNS: Final = ("name", "made", "by", "scopes", "until")
+_COLUMNS: Final = ("name", "owner", "made", "scopes", "until", "used", "from")
 NEVER: Final = "never"
 app = typer.Typer(help="Tokens of the API.", no_args_is_help=True)
 TokenNameArgument = Annotated[
@@ -33,7 +33,7 @@ def create(
     duration: TokenLifetimeOption = "90d",
     output: OutputOption = OutputFormat.TABLE,
 ) -> None:
-    """Create a token; it is shown only now. It can have only scopes that your own token has."""
+    """Create a token of your account; it is shown only now. It can have only scopes that your own token has."""
     body: dict[str, object] = {"name": name, "scopes": [scope.value for scope in scopes or [Scope.READ]]}
     if duration != NEVER:
         body["for"] = duration
@@ -49,13 +49,15 @@ def create(
 @app.command("list")
 @connected
 def list_tokens(client: ApiClient, output: OutputOption = OutputFormat.TABLE) -> None:
-    """List the tokens by name, with the token that made each, scopes and expiry, without their secrets."""
+    """List the tokens by name, with their owners, scopes, expiry and last use, without their secrets."""
     tokens = client.get("/tokens")["items"]
     show(output, tokens, _COLUMNS, map(_row, tokens))
 
 
 def _row(token: dict[str, Any]) -> tuple[str, ...]:
-    return token["name"], ago(token["created_at"]), token["made_by"], " ".join(token["scopes"]), _until(token)
+    owner, scopes = token["owner"] or "no owner", " ".join(token["scopes"])
+    used = ago(token["last_used_at"]) if token["last_used_at"] else "never"
+    return token["name"], owner, ago(token["created_at"]), scopes, _until(token), used, token["last_peer"]
 
 
 def _until(token: dict[str, Any]) -> str:

@@ -131,6 +131,11 @@ class AuditKind(StrEnum):
     ACCOUNT_ENABLED = "account.enabled"
     ACCOUNT_DISABLED = "account.disabled"
     ACCOUNT_FACTORS_RESET = "account.factors_reset"
+    ACCOUNT_SIGN_IN_REFUSED = "account.sign_in_refused"
+    ACCOUNT_GUESSING_DETECTED = "account.guessing_detected"
+
+    SESSION_STARTED = "session.started"
+    SESSION_ENDED = "session.ended"
 
     FACTOR_REGISTERED = "factor.registered"
     FACTOR_REMOVED = "factor.removed"

@@ -1,4 +1,4 @@
-"""The policy packs that ship with Cordon: files like those an operator writes."""
+"""The policy packs that ship with Cordon: files like those an operator writes; and lists that it knows."""
 
 from importlib.resources import files
 from pathlib import Path
@@ -35,3 +35,9 @@ def broker_pack_path() -> Path:
 def shipped_knowledge() -> bytes:
     """Returns the knowledge file that ships with Cordon."""
     return (_folder() / "knowledge" / "support.json").read_bytes()
+
+
+def common_passwords() -> frozenset[str]:
+    """Returns passwords that everybody guesses first, in small letters."""
+    lines = (_folder() / "common-passwords.txt").read_text("utf-8").splitlines()
+    return frozenset(line for line in lines if not line.startswith("#"))

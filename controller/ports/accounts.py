@@ -74,7 +74,8 @@ class AccountStore(Protocol):
         """Adds a session, unless its account was disabled meanwhile; `replaces`: the digest of the one before.
 
         With `replaces` the former session has to be there still, and ends in the same transaction. Of an account's
-        sessions beyond `MAX_SESSIONS` those used longest ago end.
+        sessions beyond `MAX_SESSIONS` those used longest ago end, and sessions of all
+        accounts that are over are deleted.
         """
         ...
 
@@ -87,10 +88,6 @@ class AccountStore(Protocol):
 
         `writes` is committed only if a session ended.
         """
-        ...
-
-    async def prune_sessions(self, now: float) -> int:
-        """Deletes the sessions that are over at `now` (Unix seconds); returns how many."""
         ...
 
     async def touch_token(self, digest: str, at: float, peer: str) -> None:

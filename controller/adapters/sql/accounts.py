@@ -85,11 +85,6 @@ class SqlAccounts(AccountStore):
             writes, lambda connection: connection.execute(statement, (account_id, value)).rowcount, bool
         )
 
-    async def prune_sessions(self, now: float) -> int:
-        return await self._execute(
-            "DELETE FROM sessions WHERE last_used_at <= ? OR created_at <= ?", (now - IDLE, now - ABSOLUTE)
-        )
-
     async def touch_token(self, digest: str, at: float, peer: str) -> None:
         await self._execute("UPDATE tokens SET last_used_at = ?, last_peer = ? WHERE digest = ?", (at, peer, digest))
 
@@ -198,6 +193,11 @@ def _add_session(connection: SqlConnection, session: Session, replaces: str) -> 
         f"INSERT INTO sessions ({_SESSION}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608 - constants
         astuple(session),
     )
+    if not replaces:
+        over = (session.created_at - IDLE, session.created_at - ABSOLUTE)
+        connection.execute("DELETE FROM sessions WHERE last_used_at <= ? OR created_at <= ?", over)
+        signed_in = "UPDATE accounts SET last_login_at = ? WHERE account_id = ?"
+        connection.execute(signed_in, (session.created_at, session.account_id))
     connection.execute(_OLDEST, (session.account_id, session.account_id, MAX_SESSIONS))
     return True
 

@@ -11,8 +11,8 @@ from controller.domain.principal import MakingRecord, Principal, account_key
 from controller.domain.scopes import Scope
 
 MAX_ACCOUNTS: Final = 1000
-NAME: Final = r"^[A-Za-z0-9](?:[A-Za-z0-9._@-]{0,62}[A-Za-z0-9])?$"
-_NAME: Final = re.compile(NAME)
+MAX_NAME: Final = 64  # characters
+_NAME: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._@-]{0,62}[A-Za-z0-9])?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +59,7 @@ class AccountRefusal(StrEnum):
 
     UNKNOWN = "unknown"
     NAME_USED = "name used"  # by an account that there is or was
+    NAME_INVALID = "name invalid"
     TOO_MANY = "too many"
     LAST_ADMIN = "last admin"  # nobody could administer accounts any more
     SUBJECT_USED = "subject used"  # the identity at the provider belongs to another account
@@ -99,6 +100,17 @@ def with_password(phc: str, now: float, makers: tuple[MakingRecord, ...] = ()) -
     return change
 
 
+def with_first_password(digest: str, phc: str, now: float) -> AccountDecision:
+    """Gives the account a password for its one-time code (by digest), which is used up by it."""
+
+    def change(account: Account, accounts: Sequence[Account]) -> Account | AccountRefusal:
+        if not account.enabled or not account.has_setup_code(digest, now):
+            return AccountRefusal.CHANGED
+        return with_password(phc, now)(account, accounts)
+
+    return change
+
+
 def with_rehash(before: str, phc: str) -> AccountDecision:
     """Replaces the hash of the same password, unless the password was changed meanwhile."""
 
@@ -115,11 +127,6 @@ def with_setup_code(digest: str, until: float, makers: tuple[MakingRecord, ...] 
         return replace(account, setup_digest=digest, setup_until=until, makers=makers or account.makers)
 
     return change
-
-
-def with_login(now: float) -> AccountDecision:
-    """Notes a sign-in."""
-    return lambda account, _all: replace(account, last_login_at=now)
 
 
 def unless_last_admin(change: Callable[[Account], Account], roles: Roles) -> AccountDecision:

@@ -1,5 +1,6 @@
 """Creating and changing accounts: by administrators through the API, and on the machine beside a running controller."""
 
+import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final
@@ -23,8 +24,14 @@ from controller.ports.accounts import AccountStore, FactorStore
 from controller.ports.errors import ControllerError
 from controller.service.unit_of_work import UnitOfWork
 
+_CODE_BYTES: Final = 15  # random, of a one-time code: 20 characters
 SETUP_CODE_LIFE: Final = 86_400.0  # seconds
 ON_THE_MACHINE: Final = "operator:machine"  # the actor of `cordon account` and `cordon init`
+
+
+def new_code() -> str:
+    """A one-time code, of which only the digest is stored."""
+    return secrets.token_urlsafe(_CODE_BYTES)
 
 
 class AccountError(ControllerError):
@@ -103,8 +110,7 @@ class AccountOperations:
         """
         self._check_role(account.role)
         if not is_account_name(account.name):
-            text = "a login name has letters, digits and . _ - @, at most 64, and a letter or digit at both ends"
-            raise AccountError(AccountRefusal.NAME_USED, text)
+            raise AccountError(AccountRefusal.NAME_INVALID, _TEXTS[AccountRefusal.NAME_INVALID])
         now = account.created_at
         made = replace(account, makers=by.makers(now))
         batch = _line(AuditKind.ACCOUNT_CREATED, made, by, now, role=made.role)
@@ -180,6 +186,9 @@ class AccountOperations:
 _TEXTS: Final = {
     AccountRefusal.UNKNOWN: "there is no account {name}",
     AccountRefusal.NAME_USED: "the name {name} belongs to an account that there is or was: choose another",
+    AccountRefusal.NAME_INVALID: (
+        "a login name has letters, digits and . _ - @, at most 64, with a letter or digit at both ends"
+    ),
     AccountRefusal.TOO_MANY: f"there are {MAX_ACCOUNTS} accounts already",
     AccountRefusal.LAST_ADMIN: "{name} is the last account that administers accounts: create another first",
     AccountRefusal.SUBJECT_USED: "this identity at the provider belongs to another account",

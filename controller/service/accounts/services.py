@@ -6,6 +6,7 @@ from controller.ports.accounts import AccountStore, FactorStore
 from controller.service.accounts.authentication import Authentication
 from controller.service.accounts.factors import FactorService
 from controller.service.accounts.operations import AccountOperations
+from controller.service.accounts.sign_in import SignIn
 from controller.service.accounts.sso import SingleSignOn
 
 
@@ -18,6 +19,7 @@ class AccountServices:
     authentication: Authentication
     operations: AccountOperations
     second_factors: FactorService
+    sign_in: SignIn
     sso: SingleSignOn | None
 
     async def warnings(self) -> tuple[str, ...]:

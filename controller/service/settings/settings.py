@@ -25,6 +25,7 @@ from controller.service.settings.base import (
     host_of,
     is_loopback,
     port_of,
+    shown_address,
 )
 from controller.service.settings.rollouts import RolloutSettings, UpdateSettings
 from schemas.base import DEVICE_ID_PATTERN
@@ -138,6 +139,12 @@ class ApiSettings(SettingsTable):
     def port(self) -> int:
         """0 takes a free one."""
         return port_of(self.listen)
+
+    @property
+    def page(self) -> str:
+        """Where a browser reaches it: on this machine by `localhost`, the only name without TLS that has sessions."""
+        host = "localhost" if is_loopback(self.host) else self.host
+        return f"{'http' if self.certificate is None else 'https'}://{shown_address(host, self.port)}"
 
 
 class CommandSettings(SettingsTable):

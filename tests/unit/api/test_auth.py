@@ -13,7 +13,7 @@ from tests.support.api import TOKEN, Api
 
 PATHS = ["devices", "quarantine", "commands", "policies", "audit", "dead-letters", "broker", "tokens"]
 # A device that enrols has no token of the API's.
-TOKENLESS = {"/api/v1/enrolment/root", "/api/v1/enrolment/enrol"}
+TOKENLESS = {"/api/v1/sessions", "/api/v1/sessions/setup", "/api/v1/enrolment/root", "/api/v1/enrolment/enrol"}
 
 
 @pytest.mark.parametrize("path", PATHS)

@@ -1,0 +1,250 @@
+"""Attacks on accounts: planted and ridden sessions, guesses, floods, tokens that outgrow or outlive their owner."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from controller.adapters.password_hashing import MAX_WAITING, Argon2Hasher
+from controller.api.session_cookie import COOKIE, CSRF_HEADER
+from controller.domain.accounts.login_delay import FREE_OF_ADDRESS, MAX_ADDRESS_DELAY
+from controller.domain.accounts.secret_text import csrf_of, digest_of
+from controller.domain.audit_kinds import AuditKind
+from controller.domain.scopes import ALL
+from controller.ports.store import ApiToken
+from controller.service.accounts.sign_in import MAX_OF_ADDRESS, SignIn
+from tests.support.api import HEADERS, Api
+from tests.support.api import api as open_api
+from tests.support.browser import PASSWORD, Browser, put_account, signed_in
+from tests.support.persons import put_holder
+
+WRONG = {"name": "ada", "password": "wrong horse battery"}
+RIGHT = {"name": "ada", "password": PASSWORD}
+
+
+@pytest.fixture
+async def api(tmp_path: Path) -> Any:
+    async with open_api(tmp_path / "c.db") as made:
+        await put_account(made, "ada")
+        yield made
+
+
+def _sign_in(api: Api) -> SignIn:
+    return api.services.accounts.sign_in
+
+
+def _hasher(api: Api) -> Argon2Hasher:
+    hasher = _sign_in(api)._hasher
+    assert isinstance(hasher, Argon2Hasher)
+    return hasher
+
+
+@pytest.fixture
+def waits(api: Api, monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The delays that sign-ins are given, without waiting for them."""
+    told: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        told.append(seconds)
+
+    monkeypatch.setattr(_sign_in(api), "_sleep", sleep)
+    return told
+
+
+async def test_a_planted_session_is_not_the_one_that_signs_in(api: Api) -> None:
+    planted = "planted-by-somebody-else"
+    victim = Browser(api, secret=planted, csrf=csrf_of(planted))
+    await victim.json("POST", "/sessions", 201, RIGHT)
+    assert victim.secret != planted
+    await Browser(api, secret=planted).json("GET", "/me", 401)
+    mallory = await signed_in(api, "ada")
+    before = mallory.secret
+    await mallory.json("POST", "/sessions", 201, RIGHT)
+    assert mallory.secret != before, "a sign-in over a session gives another secret too"
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Sec-Fetch-Site": "same-site"},
+        {"Sec-Fetch-Site": "none"},
+        {"Sec-Fetch-Site": "cross-site", "Origin": "http://cordon"},
+        {"Sec-Fetch-Site": "", "Origin": "http://evil.example"},
+        {"Sec-Fetch-Site": "", "Origin": "https://cordon"},
+        {"Sec-Fetch-Site": "", "Origin": "http://cordon:81"},
+        {"Sec-Fetch-Site": "", "Origin": "null"},
+        {"Sec-Fetch-Site": "", "Origin": ""},
+        {CSRF_HEADER: ""},
+        {CSRF_HEADER: "0" * 64},
+    ],
+)
+async def test_a_page_of_others_changes_nothing(api: Api, headers: dict[str, str]) -> None:
+    ada = await signed_in(api, "ada")
+    body = {"devices": ["edge-1"], "level": "isolated", "reason": "x"}
+    for method, path, content in (
+        ("PUT", "/quarantine", body),
+        ("POST", "/me/tokens", {"name": "bot"}),
+        ("POST", "/accounts", {"name": "eve", "role": "admin"}),
+        ("DELETE", "/sessions", None),
+    ):
+        answer = await ada.send(method, path, content, headers)
+        assert answer.status_code == 403, (path, answer.text)
+        assert answer.json()["error"]["code"] in ("cross_site_request", "csrf_token_wrong")
+    assert len(await api.services.accounts.store.accounts()) == 2
+    await ada.json("GET", "/me")
+
+
+async def test_the_token_of_another_session_is_none(api: Api) -> None:
+    ada, other = await signed_in(api, "ada"), await signed_in(api, "ada")
+    assert (await ada.send("DELETE", "/sessions", headers={CSRF_HEADER: other.csrf})).status_code == 403
+
+
+@pytest.mark.parametrize("secret", ["", "nobody"])
+async def test_token_and_cookie_never_mix(api: Api, secret: str) -> None:
+    ada = await signed_in(api, "ada")
+    both = {**HEADERS, "Cookie": f"{COOKIE}={secret or ada.secret}"}
+    for method, path in (("GET", "/devices"), ("PUT", "/quarantine"), ("GET", "/accounts")):
+        answer = await ada.send(method, path, {} if method == "PUT" else None, both)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (400, "two_credentials")
+    answer = await Browser(api).send("POST", "/sessions", RIGHT, HEADERS)
+    assert (answer.status_code, "set-cookie" in answer.headers) == (400, False)
+
+
+async def test_no_token_touches_accounts(api: Api) -> None:
+    for method, path in (
+        ("GET", "/accounts"), ("POST", "/accounts"), ("POST", "/accounts/ada/disable"), ("GET", "/sessions"),
+        ("PUT", "/accounts/ada/role"), ("POST", "/accounts/ada/setup-code"), ("DELETE", "/accounts/ada/factors"),
+        ("GET", "/me"), ("PUT", "/me/password"), ("POST", "/me/tokens"), ("DELETE", "/sessions"),
+    ):  # fmt: skip
+        body = {"name": "x", "role": "admin", "current": "x", "password": "x"}
+        answer = await api.client.request(method, f"/api/v1{path}", json=body)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (403, "session_only"), path
+
+
+async def test_unknown_wrong_and_disabled_cost_the_same_and_say_the_same(api: Api, waits: list[float]) -> None:
+    await put_account(api, "off", enabled=False)
+    answers, costs = [], []
+    for name in ("nobody", "ada", "off"):
+        before = _hasher(api).made
+        answer = await Browser(api).json("POST", "/sessions", 401, {**WRONG, "name": name})
+        answers.append(answer)
+        costs.append(_hasher(api).made - before)
+    assert costs == [1, 1, 1]
+    assert answers[0] == answers[1] == answers[2]
+    assert waits == []
+    assert (await Browser(api).json("POST", "/sessions", 401, {**RIGHT, "name": "off"})) == answers[0]
+
+
+async def test_guesses_are_slowed_and_told_but_the_owner_gets_in(api: Api, waits: list[float]) -> None:
+    await signed_in(api, "ada", address="198.51.100.1")
+    for number in range(12):
+        await Browser(api, f"203.0.113.{number}").json("POST", "/sessions", 401, WRONG)
+    assert 0.0 < max(waits) <= MAX_ADDRESS_DELAY
+    waits.clear()
+    await signed_in(api, "ada", address="198.51.100.1")
+    assert waits == [], "an address that is known is not slowed for what others do"
+    for _ in range(FREE_OF_ADDRESS + 2):
+        await Browser(api, "203.0.113.200").json("POST", "/sessions", 401, {**WRONG, "name": "nobody"})
+    assert len(waits) == 2
+    await signed_in(api, "ada", address="203.0.113.200")
+    (line,) = await api.harness.store.audit(kind=AuditKind.ACCOUNT_GUESSING_DETECTED)
+    assert line.entry.alert
+    told = str([one.entry.detail for one in await api.harness.store.audit()])
+    assert "nobody" not in told, "what a stranger writes is no part of the record"
+    assert "horse" not in told
+
+
+async def test_a_flood_of_sign_ins_is_refused_before_any_hash(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    hasher, held = _hasher(api), []
+    submit = hasher._thread.submit
+
+    def slow(work: Any, *rest: Any) -> Any:
+        held.append(work)
+        return submit(lambda: False)
+
+    monkeypatch.setattr(hasher, "_leave", lambda: None)  # whoever took a place keeps it
+    monkeypatch.setattr(hasher._thread, "submit", slow)
+    answers = await asyncio.gather(
+        *(Browser(api, f"203.0.113.{number}").send("POST", "/sessions", WRONG) for number in range(MAX_WAITING + 10))
+    )
+    codes = [answer.status_code for answer in answers]
+    assert (codes.count(401), codes.count(429)) == (MAX_WAITING, 10)
+    assert len(held) == MAX_WAITING, "nothing of what was refused reached the thread"
+    assert all(answer.headers["retry-after"] for answer in answers if answer.status_code == 429)
+    assert (await api.client.get("/api/v1/devices")).status_code == 200, "tokens and sessions go on"
+
+
+async def test_one_address_does_not_take_all_places(api: Api) -> None:
+    answers = await asyncio.gather(*(Browser(api).send("POST", "/sessions", WRONG) for _ in range(MAX_OF_ADDRESS + 4)))
+    codes = [answer.status_code for answer in answers]
+    assert codes.count(429) == 4
+    assert _hasher(api).made == MAX_OF_ADDRESS
+
+
+async def test_a_token_never_outgrows_its_owner(api: Api) -> None:
+    ada = await signed_in(api, "ada")
+    token = (await ada.json("POST", "/me/tokens", 201, {"name": "bot", "scopes": ["read", "contain", "admin"]}))[
+        "token"
+    ]
+    as_bot = {"Authorization": f"Bearer {token}"}
+    assert (await api.client.get("/api/v1/tokens", headers=as_bot)).status_code == 200
+    await put_account(api, "root")
+    root = await signed_in(api, "root")
+    await root.json("PUT", "/accounts/ada/role", 200, {"role": "viewer"})
+    assert (await api.client.get("/api/v1/devices", headers=as_bot)).status_code == 200
+    for method, path, body in (
+        ("GET", "/tokens", None),
+        ("POST", "/tokens", {"name": "heir", "scopes": ["read"]}),
+        ("PUT", "/quarantine", {"devices": ["edge-1"], "level": "isolated", "reason": "x"}),
+    ):
+        answer = await api.client.request(method, f"/api/v1{path}", json=body, headers=as_bot)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (403, "scope_missing")
+
+
+async def test_who_is_disabled_is_refused_at_once_and_asks_for_nothing_any_more(api: Api) -> None:
+    await put_holder(api.harness.store, ApiToken("old", digest_of("cordon_old"), 0.0, ALL))
+    ada = await signed_in(api, "ada")
+    made = await ada.json("POST", "/me/tokens", 201, {"name": "bot", "scopes": ["read", "contain"]})
+    as_bot = {"Authorization": f"Bearer {made['token']}"}
+    operators = api.services.containment.operators
+    operators.limits = type(operators.limits)(1, 3600.0, 7200.0)
+    for device in ("edge-1", "edge-2"):
+        await api.report(device)
+    body = {"devices": ["edge-1", "edge-2"], "level": "isolated", "reason": "x"}
+    asked = await ada.json("PUT", "/quarantine", 202, body)
+    by_token = await api.client.put("/api/v1/quarantine", json={**body, "level": "restricted"}, headers=as_bot)
+    assert by_token.status_code == 202
+    await put_account(api, "root")
+    root = await signed_in(api, "root")
+    await root.json("POST", "/accounts/ada/disable")
+    await ada.json("GET", "/me", 401)
+    assert (await api.client.get("/api/v1/devices", headers=as_bot)).json()["error"]["code"] == "token_expired"
+    assert api.services.approvals.book.open == ()
+    lines = await api.harness.store.audit(kind=AuditKind.APPROVAL_EXPIRED)
+    assert len(lines) == 2
+    ended = await api.services.approvals.book.find(asked["request"]["request_id"])
+    assert ended is not None
+    assert ended.state.value == "expired"
+
+
+async def test_the_maker_of_an_account_is_no_second_person(api: Api) -> None:
+    ada = await signed_in(api, "ada")
+    operators = api.services.containment.operators
+    operators.limits = type(operators.limits)(1, 3600.0, 7200.0)
+    for device in ("edge-1", "edge-2"):
+        await api.report(device)
+    body = {"devices": ["edge-1", "edge-2"], "level": "isolated", "reason": "x"}
+    request = (await ada.json("PUT", "/quarantine", 202, body))["request"]["request_id"]
+    made = await ada.json("POST", "/accounts", 201, {"name": "eve", "role": "admin"})
+    eve = Browser(api, "192.0.2.10")
+    await eve.json("POST", "/sessions/setup", 201, {"code": made["setup_code"], "password": PASSWORD})
+    await eve.give_factor()
+    assert (await eve.json("POST", f"/approvals/{request}/approve", 409))["error"]
+    await put_account(api, "bob")
+    taken = await ada.json("POST", "/accounts/bob/setup-code", 201)
+    bob = Browser(api, "192.0.2.11")
+    await bob.json("POST", "/sessions/setup", 201, {"code": taken["setup_code"], "password": PASSWORD})
+    await bob.give_factor()
+    assert (await bob.json("POST", f"/approvals/{request}/approve", 409))["error"], "nor one that was taken over"
