@@ -6,7 +6,7 @@ from typing import Annotated, Final
 from fastapi import APIRouter, Depends, Path, Request, Response
 
 from controller.api.auth import public
-from controller.api.context import Services, ServicesDep
+from controller.api.context import Services, ServicesDep, writable
 from controller.api.fields import to_datetime
 from controller.api.session_cookie import set_cookie
 from controller.console.rendering import page, qr_path
@@ -17,10 +17,10 @@ from controller.console.routing import (
     Person,
     RequiresPerson,
     answer_of,
-    end_session,
     party_of,
     posted_by,
     redirect,
+    sentence,
 )
 from controller.domain.accounts.caller import STEP_UP, SignedIn
 from controller.domain.accounts.factors import FactorGate, Factors
@@ -31,6 +31,7 @@ _SESSION: Final = public("the page asks for a session itself, and sends everybod
 router = APIRouter(prefix="/me", include_in_schema=False, route_class=PageRoute, dependencies=[_SESSION])
 RegisteringDep = Annotated[Person, Depends(RequiresPerson(FactorGate.OPEN, FactorGate.REGISTER))]
 PersonDep = Annotated[Person, Depends(RequiresPerson(FactorGate.OPEN))]
+_WRITE: Final = [Depends(writable)]
 _IdPath = Annotated[str, Path(pattern=r"^[a-z0-9]{1,2046}$")]
 
 
@@ -108,7 +109,7 @@ def _factor_rows(factors: Factors) -> list[dict[str, object]]:
     return rows
 
 
-@router.post("/totp")
+@router.post("/totp", dependencies=_WRITE)
 async def begin_totp(request: Request, services: ServicesDep, person: RegisteringDep) -> Response:
     """Shows a new key for an authenticator app."""
     await posted_by(request, person)
@@ -124,14 +125,14 @@ def _totp_page(services: Services, person: Person, problem: str = "", status: in
     return page("totp.html", status, person=person, problem=problem, qr=qr_path(uri), key=totp_text(secret))
 
 
-@router.post("/totp/confirm")
+@router.post("/totp/confirm", dependencies=_WRITE)
 async def confirm_totp(request: Request, services: ServicesDep, person: RegisteringDep) -> Response:
     """Registers the app, once it has shown a right code."""
     form = await posted_by(request, person)
     try:
         opened = await services.accounts.second_factors.register_totp(person.who, form["code"])
     except FactorError as e:
-        return _totp_page(services, person, f"{e}", 422)
+        return _totp_page(services, person, sentence(str(e)), 422)
     return await _registered(services, person, opened)
 
 
@@ -140,17 +141,17 @@ async def new_passkey(request: Request, services: ServicesDep, person: Registeri
     """The form with which the browser makes a passkey."""
     party = party_of(request, services)
     if isinstance(party, str):
-        return await _account_page(request, services, person, party, 409)
+        return await _account_page(request, services, person, sentence(party), 409)
     options = await services.accounts.second_factors.begin_passkey(person.who, party)
     return page("passkey.html", person=person, problem="", party=party, options=json.dumps(options))
 
 
-@router.post("/passkeys/new")
+@router.post("/passkeys/new", dependencies=_WRITE)
 async def add_passkey(request: Request, services: ServicesDep, person: RegisteringDep) -> Response:
     """Registers the passkey that the browser made."""
     form, party = await posted_by(request, person), party_of(request, services)
     if isinstance(party, str):
-        return await _account_page(request, services, person, party, 409)
+        return await _account_page(request, services, person, sentence(party), 409)
     name = form["name"].strip()[:MAX_FACTOR_NAME] or "passkey"
     service = services.accounts.second_factors
     return await _registered(services, person, await service.register_passkey(person.who, party, name, answer_of(form)))
@@ -167,7 +168,7 @@ async def _registered(services: Services, person: Person, opened: NewSession | N
     return response
 
 
-@router.post("/recovery-codes")
+@router.post("/recovery-codes", dependencies=_WRITE)
 async def new_codes(request: Request, services: ServicesDep, person: PersonDep) -> Response:
     """Makes new recovery codes."""
     await posted_by(request, person)
@@ -175,7 +176,7 @@ async def new_codes(request: Request, services: ServicesDep, person: PersonDep) 
     return page("recovery.html", person=person, problem="", codes=codes, return_to=HOME)
 
 
-@router.post("/factors/{factor_id}/remove")
+@router.post("/factors/{factor_id}/remove", dependencies=_WRITE)
 async def remove_factor(request: Request, services: ServicesDep, person: PersonDep, factor_id: _IdPath) -> Response:
     """Removes a factor."""
     await posted_by(request, person)
@@ -183,9 +184,10 @@ async def remove_factor(request: Request, services: ServicesDep, person: PersonD
     return redirect(HOME)
 
 
-@router.post("/sessions/{session_id}/end")
-async def end_my_session(request: Request, services: ServicesDep, person: PersonDep, session_id: _IdPath) -> Response:
+@router.post("/sessions/{session_id}/end", dependencies=_WRITE)
+async def end_session(request: Request, services: ServicesDep, person: PersonDep, session_id: _IdPath) -> Response:
     """Ends one of one's own sessions."""
     await posted_by(request, person)
-    await end_session(services, person, session_id)
+    account = person.who.account
+    await services.accounts.sign_in.end(account, account.in_session, session_id=session_id)
     return redirect(HOME)

@@ -28,13 +28,13 @@ from controller.domain.accounts.factors import FactorGate
 from controller.domain.accounts.relying_party import RelyingParty
 from controller.domain.accounts.secret_text import csrf_of
 from controller.ports.errors import ControllerError
-from controller.ports.store import StoreWrites
 from controller.service.accounts.factors import FactorError, NewSession
 
 MAX_FIELDS: Final = 16  # of a form
 MAX_PATH: Final = 500  # characters of a path to go on to
 MAX_ANSWER: Final = 16_384  # characters of a passkey's answer
 HOME: Final = "/me"
+LOGIN: Final = "/login"
 STEP_UP_PAGE: Final = f"/login/factor?return_to={HOME}"
 _FORM: Final = "application/x-www-form-urlencoded"
 
@@ -224,14 +224,20 @@ def party_of(request: Request, services: Services) -> RelyingParty | str:
     return relying_party_of(request, services.settings.accounts.url)
 
 
-async def end_session(services: Services, person: Person, session_id: str) -> None:
-    """Ends one of a person's own sessions."""
-    await services.accounts.store.end_sessions(person.who.account.account_id, StoreWrites(), session_id=session_id)
-
-
 def go_on(path: str, session: NewSession | None) -> Response:
     """Redirects to `path`, and gives the browser its new session, if there is one."""
     response = redirect(path)
     if session is not None:
         set_cookie(response, session.secret)
     return response
+
+
+def retry(error: ApiError, response: Response) -> Response:
+    """Returns a form that is shown again, with what the refusal says to programs."""
+    response.headers.update(error.headers)
+    return response
+
+
+def sentence(reason: str) -> str:
+    """Returns a reason of the API as a sentence of a page."""
+    return f"{reason[:1].upper()}{reason[1:]}."

@@ -11,7 +11,7 @@ from controller.api.session_cookie import COOKIE
 from controller.domain.accounts.caller import STEP_UP
 from controller.domain.audit_kinds import AuditKind
 from controller.ports.store import StoreWrites
-from controller.service.accounts.attempt_delays import FREE_FAILURES, MAX_WAIT
+from controller.service.accounts.attempt_delays import FREE_FAILURES, MAX_LINES, MAX_WAIT
 from tests.support.api import Api
 from tests.support.api import api as open_api
 from tests.support.authenticator import SoftAuthenticator
@@ -199,3 +199,13 @@ async def test_guessing_of_codes_is_slowed_and_holds_up_no_passkey(api: Api) -> 
         await use(person, device, 303)
         api.harness.clock.at += MAX_WAIT
         await guesser.post(FACTOR, 303, code=app.code())
+
+
+async def test_failures_do_not_fill_the_record(api: Api) -> None:
+    async with signed_in(api) as person:
+        await person.register_app()
+    for _ in range(5):
+        async with signed_in(api) as guesser:
+            for _ in range(FREE_FAILURES):
+                await guesser.post(FACTOR, 401, recovery="A" * 16)
+    assert len(await refusals(api)) == MAX_LINES

@@ -125,7 +125,7 @@ def _declared(dependant: Dependant) -> Declared:
             declared = replace(declared, scope=check.scope, session_only=session_only, step_up=step_up)
         else:
             assert type(check).__name__ in {"RequiresSession", "RequiresLogin"}, f"say what {check!r} means"
-            declared = replace(declared, session_only=True)
+            declared = replace(declared, session_only=True, step_up=bool(getattr(check, "step_up", False)))
     assert found, "declares nothing"
     return declared
 

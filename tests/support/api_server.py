@@ -48,6 +48,11 @@ class ApiServer:
         self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="api-server")
 
+    @property
+    def local(self) -> str:
+        """The address by the name of this machine, for which browsers keep cookies without TLS."""
+        return self.url.replace("127.0.0.1", "localhost")
+
     def __enter__(self) -> Self:
         self._thread.start()
         assert self._ready.wait(_START_SECONDS), "the API did not start"

@@ -7,6 +7,7 @@ FREE_FAILURES: Final = 4  # without a wait: people mistype
 FIRST_WAIT: Final = 2.0  # seconds, doubled with each further failure
 MAX_WAIT: Final = 300.0  # seconds
 FORGOTTEN_AFTER: Final = 3_600.0  # seconds without a failure
+MAX_LINES: Final = 10  # of one key in a minute
 MAX_KEYS: Final = 4096  # the one that failed longest ago is dropped first
 
 
@@ -32,3 +33,20 @@ class AttemptDelays:
 
     def record_success(self, key: str) -> None:
         self._failures.pop(key, None)
+
+
+class FailureLines:
+    """How many failures of a key are recorded: whoever has a password must not fill the record with them."""
+
+    def __init__(self) -> None:
+        self._lines: OrderedDict[str, tuple[int, int]] = OrderedDict()  # the minute, and lines in it
+
+    def take(self, key: str, now: float) -> bool:
+        """Whether this failure is recorded, as one of at most `MAX_LINES` a minute."""
+        minute = int(now // 60)
+        last, count = self._lines.pop(key, (minute, 0))
+        count = count + 1 if last == minute else 1
+        self._lines[key] = (minute, count)
+        if len(self._lines) > MAX_KEYS:
+            self._lines.popitem(last=False)
+        return count <= MAX_LINES

@@ -32,7 +32,7 @@ from controller.ports.factors import (
     SealError,
     SecretSealer,
 )
-from controller.service.accounts.attempt_delays import AttemptDelays
+from controller.service.accounts.attempt_delays import AttemptDelays, FailureLines
 from controller.service.accounts.factor_requirement import FactorRequirement
 from controller.service.accounts.pending_factors import FactorPurpose, PendingFactors
 from controller.service.fleet_state import FleetState
@@ -107,6 +107,7 @@ class FactorService:
         self._requirement = requirement
         self._pending = PendingFactors()
         self._delays = AttemptDelays()
+        self._lines = FailureLines()
 
     async def factors_of(self, account_id: str) -> Factors:
         return await self._factors.factors(account_id)
@@ -372,6 +373,8 @@ class FactorService:
         return NewSession(session, secret)
 
     async def _refuse(self, who: SignedIn, kind: FactorKind, why: str, *, alert: bool = False) -> None:
+        if not self._lines.take(who.account.account_id, self._fleet.clock.monotonic()):
+            return
         detail: dict[str, object] = {"factor": kind, "reason": why, "peer": who.session.peer}
         entry = AuditEntry(AuditKind.FACTOR_REFUSED, "", who.account.in_session.actor, "", detail, alert)
         await self._fleet.record(entry)
