@@ -79,8 +79,8 @@ async def password_checked(request: Request, accounts: AccountServices, name: st
     """Returns the account with this name and password; what is refused is recorded.
 
     Raises:
-        ApiError: 400 with a token, 401 for a wrong name or password, 403 from a page of another origin or where only
-            the provider signs people in, 429 while too many sign in.
+        ApiError: 400 with a token, 401 for a wrong name or password, also where only the provider signs people in,
+            403 from a page of another origin, 429 while too many sign in.
     """
     if request.headers.get("authorization"):
         raise ApiError(400, "two_credentials", "a token signs nobody in: send name and password without it")
@@ -88,7 +88,6 @@ async def password_checked(request: Request, accounts: AccountServices, name: st
     peer, refusals = peer_of(request), refusals_of(request)
     try:
         account = await accounts.sign_in.check(name, password, peer)
-        await _check_way(accounts, account)
     except TooManyLoginsError as e:
         raise ApiError(429, "too_many_sign_ins", str(e), RETRY_SIGN_IN) from e
     except PasswordRefusedError as e:
@@ -103,7 +102,7 @@ async def password_checked(request: Request, accounts: AccountServices, name: st
 
 
 async def _check_way(accounts: AccountServices, account: Account) -> None:
-    if accounts.sso is not None and not await accounts.sso.takes_password_of(account):
+    if accounts.sso is not None and not (await accounts.sso.password_rule())(account):
         raise ApiError(403, "sso_enforced", "single sign-on is enforced: this account signs in with the provider")
 
 

@@ -14,7 +14,7 @@ from controller.service.accounts.factors import FactorService
 from controller.service.accounts.grants import GrantsInForce
 from controller.service.accounts.operations import AccountOperations
 from controller.service.accounts.services import AccountServices
-from controller.service.accounts.sign_in import SignIn
+from controller.service.accounts.sign_in import SignIn, everybody
 from controller.service.approvals.book import ApprovalBook
 from controller.service.fleet_state import FleetState
 from controller.service.settings.settings import Settings
@@ -51,6 +51,13 @@ def account_services(
     )
     operations = AccountOperations(callers.accounts, factors, callers.roles, fleet.publish_committed, book.end_of)
     hasher = Argon2Hasher()
-    sign_in = SignIn(callers.accounts, hasher, common_passwords(), adapters.clock, fleet.publish_committed)
     sso = single_sign_on(settings, adapters, callers, fleet)
+    sign_in = SignIn(
+        callers.accounts,
+        hasher,
+        common_passwords(),
+        adapters.clock,
+        fleet.publish_committed,
+        rule=everybody if sso is None else sso.password_rule,
+    )
     return AccountServices(callers.accounts, factors, callers, operations, second_factors, sign_in, sso)

@@ -40,9 +40,18 @@ class SetupRefusedError(ControllerError):
     """The one-time code is unknown, used or over."""
 
 
+PasswordRule = Callable[[Account], bool]  # whether an account may log in by password
+
+
+async def everybody() -> PasswordRule:
+    """The rule without single sign-on."""
+    return lambda _account: True
+
+
 class SignIn:
     """Checks passwords and keeps sessions; `publish` gets each committed batch, `sleep` waits seconds.
 
+    `rule` says who may log in by password now; it is asked once for each password, whoever it is for.
     Sign-ins that fail slow later ones down; the others are those of everybody, and nothing else waits for them.
     """
 
@@ -54,6 +63,7 @@ class SignIn:
         clock: Clock,
         publish: Callable[[UnitOfWork], None],
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        rule: Callable[[], Awaitable[PasswordRule]] = everybody,
     ) -> None:
         self._accounts = accounts
         self._hasher = hasher
@@ -61,6 +71,7 @@ class SignIn:
         self._clock = clock
         self._publish = publish
         self._sleep = sleep
+        self._rule = rule
         self._delays = LoginDelays()
         self._at_once: Counter[str] = Counter()
 
@@ -68,15 +79,15 @@ class SignIn:
         """Returns the account with this name and password; one hash is made, whatever is wrong.
 
         Raises:
-            PasswordRefusedError: there is none, or it is disabled.
+            PasswordRefusedError: there is none, it is disabled, or it may not log in by password.
             TooManyLoginsError: too many sign-ins are under way, of this address or of all; nothing was hashed.
         """
         address = counted_as(peer)
         with self._place(address):
             if wait := self._delays.seconds(address, name, self._clock.monotonic()):
                 await self._sleep(wait)
-            account = await self._accounts.account_named(name)
-            phc = account.password if account is not None and account.enabled else ""
+            account, may_log_in = await self._accounts.account_named(name), await self._rule()
+            phc = account.password if account is not None and account.enabled and may_log_in(account) else ""
             is_right = await self._hasher.matches(password[: MAX_PASSWORD + 1], phc)
             if account is None or not is_right:
                 now = self._clock.monotonic()

@@ -36,6 +36,7 @@ from controller.ports.identity_provider import (
 )
 from controller.ports.log import Log
 from controller.service.accounts.factors import SESSION_BYTES, NewSession
+from controller.service.accounts.sign_in import PasswordRule
 from controller.service.fleet_state import FleetState
 from controller.service.unit_of_work import UnitOfWork
 
@@ -115,9 +116,10 @@ class SingleSignOn:
             return await self._stepped_up(who, account, attempt, person), attempt.return_to
         return await self._signed_in(who, account, browser), attempt.return_to
 
-    async def takes_password_of(self, account: Account) -> bool:
-        """Whether an account may log in by password now."""
-        return self.rules.takes_password_of(account) or await self.why_not_enforced() != ""
+    async def password_rule(self) -> PasswordRule:
+        """Which accounts may log in by password now."""
+        is_enforced = await self.why_not_enforced() == ""
+        return lambda account: not is_enforced or self.rules.takes_password_of(account)
 
     def vouches_for(self, account: Account) -> bool:
         """Whether this person can give a second factor at the provider."""

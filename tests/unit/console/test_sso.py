@@ -5,14 +5,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from starlette.responses import Response
 
 from controller.domain.accounts.account import Account, with_enabled
 from controller.domain.accounts.roles import Roles
+from controller.domain.accounts.secret_text import digest_of
 from controller.domain.audit_kinds import AuditKind
 from controller.ports.store import StoreWrites
+from controller.service.accounts.sign_in import PasswordRefusedError
 from tests.support.api import Api
+from tests.support.browser import PASSWORD
 from tests.support.persons import account_of
 from tests.support.sso import Journey, journey, sso_table
+from tests.support.visitors import visitor
 
 
 async def _kinds(api: Api) -> list[str]:
@@ -153,26 +158,43 @@ async def test_stepping_up_needs_a_session(tmp_path: Path) -> None:
         assert (await way.browser.get("/login/sso?step_up=1", 303)).headers["location"].startswith("/login")
 
 
-async def _with_password(way: Journey, name: str) -> Account:
-    account = replace(account_of(name, "admin"), password="$argon2id$x", password_at=1.0)
-    await _add(way.api, account)
-    return account
+async def _with_password(way: Journey, name: str) -> None:
+    password = await way.api.services.accounts.sign_in.new_hash(PASSWORD, name)
+    await _add(way.api, replace(account_of(name, "admin"), password=password, password_at=1.0))
+
+
+async def _logs_in(way: Journey, name: str, password: str = PASSWORD) -> bool:
+    """Whether a password is taken; what is refused is refused in the same words as a wrong one."""
+    try:
+        await way.api.services.accounts.sign_in.check(name, password, "192.0.2.1")
+    except PasswordRefusedError:
+        return False
+    return True
 
 
 async def test_enforcing_waits_for_a_sign_in_and_an_account_for_emergencies(tmp_path: Path) -> None:
     async with journey(tmp_path, enforced=True, break_glass=["Glass"]) as way:
         sso = way.api.services.accounts.sso
         assert sso is not None
-        other = await _with_password(way, "bert")
+        await _with_password(way, "bert")
         assert "nobody has signed in" in await sso.why_not_enforced()
-        assert await sso.takes_password_of(other)
+        assert await _logs_in(way, "bert")
         await way.sign_in(groups=["ops"])
         assert "break_glass" in await sso.why_not_enforced()
-        assert await sso.takes_password_of(other)
-        glass = await _with_password(way, "glass")
+        assert any("not enforced" in one for one in await way.api.services.accounts.warnings())
+        assert await _logs_in(way, "bert")
+        await _with_password(way, "glass")
         assert await sso.why_not_enforced() == ""
-        assert await sso.takes_password_of(glass)
-        assert not await sso.takes_password_of(other)
+        assert await _logs_in(way, "glass")
+        assert not await _logs_in(way, "glass", "x" * 20)
+        assert not await _logs_in(way, "bert")
+        late = replace(account_of("late", "admin"), setup_digest=digest_of("code"), setup_until=4e9)
+        await _add(way.api, late)
+        body = {"code": "code", "password": PASSWORD}
+        async with visitor(way.api) as browser:
+            headers = {"Sec-Fetch-Site": "same-origin"}
+            answer = await browser.client.post("/api/v1/sessions/setup", json=body, headers=headers)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (403, "sso_enforced")
         kinds = await _kinds(way.api)
         assert kinds.count(AuditKind.SSO_TRIED) == 1
         assert AuditKind.SSO_SIGNED_IN in kinds
@@ -180,6 +202,16 @@ async def test_enforcing_waits_for_a_sign_in_and_an_account_for_emergencies(tmp_
         assert (await _kinds(way.api)).count(AuditKind.SSO_TRIED) == 1
         sso.rules = replace(sso.rules, configuration="changed")
         assert "nobody has signed in" in await sso.why_not_enforced()
+        assert await _logs_in(way, "bert")
+
+
+async def test_while_the_provider_is_away_the_account_for_emergencies_logs_in(tmp_path: Path) -> None:
+    async with journey(tmp_path, enforced=True, break_glass=["glass"]) as way:
+        await _with_password(way, "glass")
+        await way.sign_in(groups=["ops"])
+        way.served.answers["/token"] = lambda: Response("", 503)
+        await way.sign_in(503, groups=["ops"])
+        assert await _logs_in(way, "glass")
 
 
 async def test_a_provider_that_is_away_has_a_page_and_passwords_stay(tmp_path: Path) -> None:
