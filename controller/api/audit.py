@@ -1,17 +1,20 @@
 """The audit log: observations, decisions and actions with their actors."""
 
-from typing import Annotated, Literal
+from datetime import datetime
+from typing import Annotated, Final, Literal
 
 from fastapi import APIRouter, Query
 from pydantic import BeforeValidator, Field
 
 from controller.api.auth import scope
 from controller.api.context import StoreDep
-from controller.api.errors import ApiError, problems
+from controller.api.errors import ApiError, problems, seconds_of
 from controller.api.fields import DeviceIdFilter, PageLimit, SequenceQuery, TextFilter, View
 from controller.api.views import AuditEntryView
 from controller.domain.audit_chain import ChainHead
 from controller.domain.audit_kinds import AuditKind
+
+MAX_KINDS: Final = 50  # kinds in one query
 
 router = APIRouter(prefix="/audit", tags=["audit"], responses=problems(401, 422, 429, 503))
 
@@ -28,7 +31,12 @@ async def list_audit(
     store: StoreDep,
     device_id: DeviceIdFilter = None,
     case_id: TextFilter = None,
-    kind: AuditKind | None = None,
+    kind: Annotated[list[AuditKind] | None, Query(max_length=MAX_KINDS, description="repeat for several")] = None,
+    actor: Annotated[
+        TextFilter, Query(description="as entries name it: `operator:NAME`, `person:NAME`, `cordon`")
+    ] = None,
+    since: Annotated[datetime | None, Query(alias="from", description="a time with its zone")] = None,
+    until: Annotated[datetime | None, Query(alias="to", description="a time with its zone; exclusive")] = None,
     alerts_only: bool = False,
     after: Annotated[SequenceQuery, Query(description="go on from this `seq`, in the chosen order")] = 0,
     limit: PageLimit = 200,
@@ -38,7 +46,10 @@ async def list_audit(
     lines = await store.audit(
         device_id=device_id,
         case_id=case_id,
-        kind=kind,
+        kinds=kind or (),
+        actor=actor,
+        since=seconds_of("from", since),
+        until=seconds_of("to", until),
         alerts_only=alerts_only,
         after=after,
         limit=limit,

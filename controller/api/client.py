@@ -96,7 +96,12 @@ class ApiClient:
             ApiResponseError: an error response, or one that is not Cordon's.
             SettingsError: the CA or the token cannot be used.
         """
-        given = {name: _text(value) for name, value in query.items() if value is not None}
+        given = [
+            (name, _text(one))
+            for name, value in query.items()
+            if value is not None
+            for one in (value if isinstance(value, list) else [value])
+        ]
         wait = query.get("wait")
         timeout = TIMEOUT + (wait if isinstance(wait, int | float) else 0.0)
         target = BASE + path + (f"?{urlencode(given)}" if given else "")

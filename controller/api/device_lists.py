@@ -10,7 +10,7 @@ from typing import Annotated, Final
 from fastapi import Depends, Query
 
 from controller.api.context import FleetDep, QueriesDep
-from controller.api.errors import ApiError
+from controller.api.errors import ApiError, seconds_of
 from controller.api.fields import MAX_WORDS, NextKey, PageLimit, PageOffset, TextFilter, View
 from controller.api.views import DeviceSummary, device_summary
 from controller.domain.policy.findings import RuleResult, Severity
@@ -58,8 +58,6 @@ async def device_filter(
     Raises:
         ApiError: 422, a time without its zone.
     """
-    if seen_before is not None and seen_before.tzinfo is None:
-        raise ApiError(422, "invalid", "query.seen_before: a time needs its zone, as in 2026-11-23T10:00:00Z")
     return DeviceFilter(
         level=level,
         pending=pending,
@@ -68,7 +66,7 @@ async def device_filter(
         device_class=device_class,
         tag=tag,
         agent=agent,
-        seen_before=None if seen_before is None else seen_before.timestamp(),
+        seen_before=seconds_of("seen_before", seen_before),
         search=search or None,
         rule=rule or None,
         result=result,

@@ -12,6 +12,7 @@ from controller.api.errors import ApiError, problems
 from controller.api.fields import (
     Body,
     DeviceIdPath,
+    OptionalTimestamp,
     ReasonText,
     UtcTimestamp,
     View,
@@ -26,6 +27,8 @@ from controller.api.views import (
     findings,
     summary_fields,
 )
+from controller.domain.audit_kinds import AuditKind
+from controller.domain.containment.receipts import ContainmentReceipt, cases_of
 from controller.domain.device import NO_SEQUENCE, Device
 from controller.domain.events import DeviceLabelled
 from controller.domain.rollout.window import check_zone_tag
@@ -34,6 +37,7 @@ from schemas.posture import ReportSections, sections_of
 MAX_TIMELINE: Final = 500  # lines
 MAX_TAGS: Final = 32
 RECENT_COMMANDS: Final = 20
+MAX_CASE_LINES: Final = 10_000  # audit entries that are read for the cases of a device
 
 router = APIRouter(prefix="/devices", tags=["devices"], responses=problems(401, 422, 429, 503))
 DeviceLabel = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._:/-]{1,64}$")]
@@ -116,6 +120,56 @@ def _detail(device: Device, **more: Any) -> DeviceDetail:
         commands=device.commands,
         **more,
     )
+
+
+class CaseSummaryView(View):
+    """A containment from its opening to its release. `level`: the highest one.
+
+    `seconds`: from the evidence to the cut, null if nothing was cut. `released_at` is null while it lasts, and where
+    it was never carried out (`refused` says why). `proven`: whether the last decision was read back at the broker.
+    """
+
+    case_id: str
+    opened_at: UtcTimestamp
+    by: str
+    reason: str
+    level: str
+    seconds: float | None
+    released_at: OptionalTimestamp
+    released_by: str
+    refused: str
+    proven: bool
+
+    @classmethod
+    def of_receipt(cls, receipt: ContainmentReceipt) -> "CaseSummaryView":
+        """Sums up the decisions of a case."""
+        opening, last = receipt.deeds[0], receipt.deeds[-1]
+        is_over = last.decision is AuditKind.CONTAINMENT_RELEASE_DECIDED
+        return cls.of(
+            receipt,
+            opened_at=opening.decided_at,
+            by=opening.by,
+            reason=opening.reason,
+            level="isolated" if any(deed.level == "isolated" for deed in receipt.deeds) else "restricted",
+            seconds=opening.seconds,
+            released_at=last.decided_at if is_over else None,
+            released_by=last.by if is_over else "",
+            refused=last.refused,
+            proven=receipt.is_closed,
+        )
+
+
+class CaseList(View):
+    items: tuple[CaseSummaryView, ...]
+
+
+@router.get("/{device_id}/cases", dependencies=[scope("read")], responses=problems(404))
+async def list_cases(fleet: FleetDep, store: StoreDep, device_id: DeviceIdPath) -> CaseList:
+    """Lists the containments of a device, newest first, as far as its newest 10,000 audit entries tell."""
+    require_device(fleet, device_id)
+    lines = await store.audit(device_id=device_id, limit=MAX_CASE_LINES)
+    cases = cases_of(device_id, ((line.at, line.entry) for line in reversed(lines)))
+    return CaseList(items=tuple(map(CaseSummaryView.of_receipt, reversed(cases))))
 
 
 @router.get("/{device_id}/report", dependencies=[scope("read")], responses=problems(404))

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any, Final
 
 from fastapi import FastAPI, Request
@@ -63,6 +64,19 @@ class ApiError(Exception):
         self.code = code
         self.message = message
         self.headers = dict(headers or {})
+
+
+def seconds_of(name: str, moment: datetime | None) -> float | None:
+    """Returns the Unix seconds of the query's parameter `name`.
+
+    Raises:
+        ApiError: 422, a time without its zone.
+    """
+    if moment is None:
+        return None
+    if moment.tzinfo is None:
+        raise ApiError(422, "invalid", f"query.{name}: a time needs its zone, as in 2026-11-23T10:00:00Z")
+    return moment.timestamp()
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:

@@ -22,6 +22,7 @@ from controller.api import (
     devices,
     docs,
     enrolment,
+    exports,
     factors,
     fleet,
     guards,
@@ -52,6 +53,7 @@ API_VERSION: Final = "1"
 _RESOURCES: Final = (
     fleet,
     devices,
+    exports,
     quarantine,
     quarantine_plans,
     guards,

@@ -10,7 +10,7 @@ import typer
 from controller.api.client import ApiClient
 from controller.cli.connection_options import connected
 from controller.cli.errors import CliError, ExitCode
-from controller.cli.output import OutputFormat, OutputOption, note, print_json, say, show
+from controller.cli.output import OutputFormat, OutputOption, moment, note, print_json, say, show
 from controller.domain.audit_chain import ChainHead, ChainVerification
 from controller.ports.errors import StoreError
 
@@ -28,7 +28,14 @@ def list_audit(
     client: ApiClient,
     device: Annotated[str | None, typer.Option(help="only of this device")] = None,
     case: Annotated[str | None, typer.Option(help="only of this containment case")] = None,
-    kind: Annotated[str | None, typer.Option(help="only of this kind, such as containment.decided")] = None,
+    kind: Annotated[
+        list[str] | None, typer.Option(help="only of this kind, such as containment.decided; repeat for several")
+    ] = None,
+    actor: Annotated[str | None, typer.Option(help="only by this actor, as the entries name it")] = None,
+    since: Annotated[
+        str | None, typer.Option("--from", metavar="TIME", help="from then on: 2h ago as 2h, or a time")
+    ] = None,
+    until: Annotated[str | None, typer.Option("--to", metavar="TIME", help="before: 2h ago as 2h, or a time")] = None,
     alerts: Annotated[bool, typer.Option("--alerts", help="only alerts")] = False,
     after: Annotated[int, typer.Option(min=0, help="continue after this seq")] = 0,
     limit: Annotated[int, typer.Option(min=1, help="maximum number")] = 100,
@@ -36,7 +43,8 @@ def list_audit(
     output: OutputOption = OutputFormat.TABLE,
 ) -> None:
     """List lines of the audit log, newest first."""
-    query = {"device_id": device, "case_id": case, "kind": kind, "alerts_only": alerts or None}
+    query = {"device_id": device, "case_id": case, "kind": kind or None, "alerts_only": alerts or None, "actor": actor}
+    query |= {"from": since and moment(since), "to": until and moment(until)}
     lines = list(_pages(client, query, after, limit, "oldest" if oldest_first else "newest"))
     rows = (
         (

@@ -260,8 +260,15 @@ class Store(Protocol):
         after: int = 0,
         limit: int = 200,
         newest_first: bool = True,
+        actor: str | None = None,
+        kinds: Sequence[AuditKind] = (),
+        since: float | None = None,
+        until: float | None = None,
     ) -> Sequence[StoredAuditEntry]:
-        """Entries of the audit log; `after` is the `seq` to continue from in the chosen direction (0: from its end)."""
+        """Entries of the audit log; `after` is the `seq` to continue from in the chosen direction (0: from its end).
+
+        `kinds`: any of these. `since` and `until` (Unix seconds): from the first on, before the second.
+        """
         ...
 
     async def record_use(self, since: float) -> Sequence[RecordUse]:

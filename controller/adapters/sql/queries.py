@@ -1,5 +1,6 @@
 """Listings, in statements that both engines understand."""
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 from controller.adapters.sql import codec
@@ -83,9 +84,19 @@ def audit(
     after: int,
     limit: int,
     newest_first: bool,
+    kinds: Sequence[str] = (),
+    since: float | None = None,
+    until: float | None = None,
 ) -> list[StoredAuditEntry]:
     """Returns audit entries; `wanted` has the columns that must be equal, None for any."""
     where, values = _equal(wanted)
+    if kinds:
+        where.append(f"kind IN ({', '.join('?' * len(kinds))})")
+        values += kinds
+    for moment, compared in ((since, ">="), (until, "<")):
+        if moment is not None:  # its place in the log spares reading what is before or after
+            where.append(f"at {compared} ? AND seq {compared} ?")
+            values += (moment, _first_since(connection, moment))
     if wanted.get("case_id"):
         where.append("case_id <> ''")  # enables the partial index
     if alerts_only:
@@ -102,6 +113,16 @@ def audit(
         StoredAuditEntry(seq, at, _entry(kind, device_id, actor, case_id, codec.load_detail(detail), alert=bool(alert)))
         for seq, at, kind, device_id, actor, case_id, detail, alert in rows
     ]
+
+
+def _first_since(connection: SqlConnection, moment: float) -> int:
+    """Returns the `seq` of the first row of a time or a later one, found by halving: `at` grows with `seq`."""
+    low, high = connection.execute("SELECT coalesce(min(seq), 0), coalesce(max(seq) + 1, 0) FROM audit").fetchone()
+    while low < high:
+        middle = (low + high) // 2
+        (at,) = connection.execute("SELECT at FROM audit WHERE seq >= ? ORDER BY seq LIMIT 1", (middle,)).fetchone()
+        low, high = (middle + 1, high) if at < moment else (low, middle)
+    return int(low)
 
 
 def _entry(

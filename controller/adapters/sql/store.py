@@ -210,11 +210,23 @@ class SqlStore(Store, ABC):
         after: int = 0,
         limit: int = 200,
         newest_first: bool = True,
+        actor: str | None = None,
+        kinds: Sequence[AuditKind] = (),
+        since: float | None = None,
+        until: float | None = None,
     ) -> Sequence[StoredAuditEntry]:
         """Lists audit entries after the `seq` `after` in the chosen direction (0: from its start)."""
         query = partial(
             queries.audit,
-            wanted={"device_id": device_id, "case_id": case_id, "kind": None if kind is None else kind.value},
+            wanted={
+                "device_id": device_id,
+                "case_id": case_id,
+                "kind": None if kind is None else kind.value,
+                "actor": actor,
+            },
+            kinds=[one.value for one in kinds],
+            since=since,
+            until=until,
             alerts_only=alerts_only,
             after=after,
             limit=queries.check_limit(limit),

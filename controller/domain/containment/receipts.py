@@ -104,6 +104,16 @@ def receipt_of(device_id: str, case_id: str, lines: Iterable[tuple[float, AuditE
     return ContainmentReceipt(device_id, case_id, tuple(decisions))
 
 
+def cases_of(device_id: str, lines: Iterable[tuple[float, AuditEntry]]) -> list[ContainmentReceipt]:
+    """The receipts of a device's cases from its audit entries, oldest first; a case without its opening is left out."""
+    of_case: dict[str, list[tuple[float, AuditEntry]]] = {}
+    for line in lines:
+        if line[1].case_id:
+            of_case.setdefault(line[1].case_id, []).append(line)
+    receipts = (receipt_of(device_id, case_id, found) for case_id, found in of_case.items())
+    return [receipt for receipt in receipts if receipt.deeds and receipt.deeds[0].decision in OPENING]
+
+
 def _decision(at: float, entry: AuditEntry) -> ReceiptDecision:
     detail = entry.detail or {}
     level = _LEVELS.get(entry.kind) or _text(detail, "level")
