@@ -33,6 +33,7 @@ from controller.service.identity.services import IdentityServices
 from controller.service.ingest.ingest import Ingest
 from controller.service.ingest.signatures import ReportSigningServices
 from controller.service.maintenance import MetadataRefresher
+from controller.service.notifications.operations import NotificationOperations
 from controller.service.policy.knowledge import KnowledgeService
 from controller.service.rollout.operations import RolloutOperations
 from controller.service.settings.settings import Settings
@@ -131,6 +132,7 @@ class Services:
     identity: IdentityServices | None
     own_certificates: OwnCertificates
     accounts: AccountServices
+    notifications: NotificationOperations
 
 
 async def services_of(request: Request) -> Services:
@@ -195,6 +197,10 @@ async def _own_certificates(services: ServicesDep) -> OwnCertificates:
     return services.own_certificates
 
 
+async def _notifications(services: ServicesDep) -> NotificationOperations:
+    return services.notifications
+
+
 async def _identity(services: ServicesDep) -> IdentityServices | None:
     return services.identity
 
@@ -217,6 +223,7 @@ SigningDep = Annotated[ReportSigningServices, Depends(_signing)]
 MessagesDep = Annotated[Messages, Depends(_messages)]
 OwnCertificatesDep = Annotated[OwnCertificates, Depends(_own_certificates)]
 AccountsDep = Annotated[AccountServices, Depends(_accounts)]
+NotificationsDep = Annotated[NotificationOperations, Depends(_notifications)]
 IdentityDep = Annotated[IdentityServices | None, Depends(_identity)]
 
 

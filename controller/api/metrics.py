@@ -1,7 +1,7 @@
 """Prometheus metrics: totals, without a label per device."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from fastapi import APIRouter, Request, Response
@@ -12,6 +12,7 @@ from prometheus_client.registry import Collector
 from controller.api.auth import public
 from controller.api.context import Services, ServicesDep
 from controller.domain.audit_kinds import AuditKind
+from controller.domain.notifications.model import SinkState
 from controller.domain.policy.model import ContainmentLevel
 from controller.service.unit_of_work import UnitOfWork
 
@@ -30,6 +31,7 @@ class _Reading:
     rows: dict[str, Any]
     devices: Mapping[tuple[ContainmentLevel, bool], int]
     partial: int = 0
+    sinks: Mapping[str, SinkState] = field(default_factory=dict)
 
 
 class ContainmentDurations:
@@ -64,7 +66,9 @@ class MetricsCollector(Collector):
     async def text(self) -> bytes:
         """Returns the exposition."""
         summary = await self._services.queries.summary()
-        self._reading = _Reading(await self._services.store.counts(), summary.levels, summary.unread)
+        sinks = await self._services.notifications.dispatcher.store.states()
+        rows = await self._services.store.counts()
+        self._reading = _Reading(rows, summary.levels, summary.unread, sinks)
         return generate_latest(self.registry)
 
     def collect(self) -> Iterator[Metric]:
@@ -80,6 +84,7 @@ class MetricsCollector(Collector):
             trouble = float(bool(self._services.accounts.sso.last_problem))
             text = "Whether the provider of single sign-on could not be used last"
             yield GaugeMetricFamily("cordon_sso_trouble", text, trouble)
+        yield from self._notifications()
 
     def _messages(self) -> Iterator[Metric]:
         counts = self._services.ingest.counts
@@ -192,6 +197,24 @@ class MetricsCollector(Collector):
             stages.add_metric([status.use], status.stage)
         yield ends
         yield stages
+
+    def _notifications(self) -> Iterator[Metric]:
+        dispatcher = self._services.notifications.dispatcher
+        sent = CounterMetricFamily(
+            "cordon_notifications", "Notifications and failed attempts", labels=["sink", "outcome"]
+        )
+        waiting = GaugeMetricFamily("cordon_notifications_waiting", "Notifications to be sent", labels=["sink"])
+        text = "Since when a receiver takes no notification, 0: it does"
+        failing = GaugeMetricFamily("cordon_notification_sink_failing_since_timestamp_seconds", text, labels=["sink"])
+        for sink in dispatcher.sinks:
+            for outcome in ("delivered", "failed", "given_up", "dropped"):
+                sent.add_metric([sink.name, outcome], dispatcher.counts[f"{sink.name}:{outcome}"])
+            state = self._reading.sinks.get(sink.name, SinkState())
+            waiting.add_metric([sink.name], state.pending)
+            failing.add_metric([sink.name], state.failing_since)
+        yield sent
+        yield waiting
+        yield failing
 
     def _updates(self) -> Iterator[Metric]:
         refresher = self._services.rollouts.refresher

@@ -30,6 +30,7 @@ from controller.api import (
     knowledge,
     me,
     metrics,
+    notifications,
     policies,
     preview,
     quarantine,
@@ -79,6 +80,7 @@ _RESOURCES: Final = (
     certificates,
     enrolment,
     factors,
+    notifications,
 )
 
 

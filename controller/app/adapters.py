@@ -20,6 +20,7 @@ from controller.adapters.keys import load_signing_key
 from controller.adapters.logs import logger_for
 from controller.adapters.mqtt.messages import PahoMessages
 from controller.adapters.mqtt.options import MqttOptions
+from controller.adapters.notifications.sender import NotificationSecrets, NotificationSender
 from controller.adapters.policies.loader import load_policies
 from controller.adapters.probes import probe_context
 from controller.adapters.revocation_marks import marks_path
@@ -45,6 +46,7 @@ from controller.ports.errors import SettingsError
 from controller.ports.inspection import BrokerInspector
 from controller.ports.log import Log
 from controller.ports.messages import Messages
+from controller.ports.notifications import Sender
 from controller.ports.rollouts import RolloutTargets
 from controller.ports.updates import UpdateRepository
 from controller.service.rollout.observations import PublishedTargets
@@ -93,6 +95,7 @@ class Adapters:
     command_keys: tuple[str, ...]
     updates: UpdateRepository | None
     targets: RolloutTargets
+    sender: Sender
     own_certificates: tuple[OwnCertificateFile, ...] = ()
 
 
@@ -138,6 +141,8 @@ async def open_adapters(
         certificate_problem=lambda: certificate_problem(settings.mqtt.certificate, clock.now),
     )
     store = await own_store(stack, settings, clock)
+    sender = NotificationSender(NotificationSecrets(settings.notifications.secrets), clock.now)
+    stack.callback(sender.close)
     broker = emqx_adapters(await stack.enter_async_context(open_broker(settings)), settings)
     updates = None if settings.updates.folder is None else TufUpdateRepository(settings.updates.folder)
     return Adapters(
@@ -156,6 +161,7 @@ async def open_adapters(
         updates=updates,
         targets=PublishedTargets(updates),
         own_certificates=certificates,
+        sender=sender,
     )
 
 

@@ -11,7 +11,9 @@ from typing import Protocol
 
 from controller.adapters.policies.knowledge import parse_knowledge
 from controller.adapters.policies.loader import candidate_policies
+from controller.adapters.sql.notifications import SqlNotificationStore
 from controller.adapters.sql.rollouts import SqlRolloutStore
+from controller.api.audit_texts import sentence
 from controller.api.context import ContainmentServices, PolicyServices, RolloutServices, Services
 from controller.api.metrics import ContainmentDurations
 from controller.app.accounts import account_services, authentication
@@ -46,6 +48,9 @@ from controller.service.ingest.ingest import Ingest
 from controller.service.ingest.rate_limit import RateLimit, RateLimiter
 from controller.service.ingest.signatures import ReportSigningServices
 from controller.service.maintenance import MetadataRefresher, StoreMaintenance
+from controller.service.notifications.dispatcher import NotificationDispatcher, NotificationWake
+from controller.service.notifications.operations import NotificationOperations
+from controller.service.notifications.watch import TroubleWatch
 from controller.service.policy.activation import PolicyActivation
 from controller.service.policy.knowledge import KnowledgeService
 from controller.service.rollout.engine import RolloutEngine
@@ -119,6 +124,7 @@ async def build(
         identity=identity,
         own_certificates=own,
         accounts=account_services(settings, adapters, callers, fleet, book),
+        notifications=_notifications(settings, adapters, core),
     )
     loops = _loops(services, activation, (engine, trigger), clones, adapters.log)
     return Controller(services, activation, core.durations, loops)
@@ -133,6 +139,7 @@ class _Core:
     durations: ContainmentDurations
     observations: RolloutObservations
     waiters: Waiters
+    wake: NotificationWake
 
 
 async def _core(
@@ -143,6 +150,7 @@ async def _core(
     listeners: Sequence[CommitListener],
 ) -> _Core:
     durations, observations, waiters = ContainmentDurations(), RolloutObservations(), Waiters()
+    wake = NotificationWake()
     effects = EffectQueue(waiters.wake)
     limits, now = settings.limits, adapters.clock.now()
     budget = RecordBudget(RecordLimits(limits.audit_rows_per_day, limits.audit_bytes_per_day))
@@ -153,14 +161,14 @@ async def _core(
         adapters.language,
         adapters.clock,
         adapters.ids,
-        (effects, durations, AuditLogger(adapters.log("record")), observations, waiters, *listeners),
+        (effects, durations, AuditLogger(adapters.log("record")), observations, waiters, wake, *listeners),
         settings.limits.max_devices,
         guards,
         budget,
         settings.mqtt.client_id,
     )
     fleet.load(await adapters.store.devices())
-    return _Core(fleet, effects, durations, observations, waiters)
+    return _Core(fleet, effects, durations, observations, waiters, wake)
 
 
 async def _containment(
@@ -229,6 +237,20 @@ async def _knowledge(
     service = KnowledgeService(fleet, adapters.store, activation, shipped_knowledge(), parse_knowledge, keys, log)
     await service.load()
     return service
+
+
+def _notifications(settings: Settings, adapters: Adapters, core: _Core) -> NotificationOperations:
+    dispatcher = NotificationDispatcher(
+        core.fleet,
+        SqlNotificationStore(adapters.store),
+        adapters.sender,
+        core.wake,
+        sentence,
+        adapters.rand,
+        adapters.log("notifications"),
+    )
+    names = frozenset(settings.notifications.secrets)
+    return NotificationOperations(core.fleet, adapters.store, dispatcher, names)
 
 
 def _clone_monitor(settings: Settings, adapters: Adapters, fleet: FleetState) -> CloneMonitor | None:
@@ -301,6 +323,10 @@ def _loops(
     """What runs as long as the controller does; absent parts are left out."""
     containment, broker, identity = services.containment, services.broker, services.identity
     engine, trigger = rollouts
+    dispatcher = services.notifications.dispatcher
+    trouble = TroubleWatch(
+        services.fleet, services.store, services.messages, broker.nodes, dispatcher, log("notifications")
+    )
     loops: tuple[tuple[str, BackgroundLoop | None], ...] = (
         ("link", services.messages),
         ("ingest", services.ingest),
@@ -326,5 +352,7 @@ def _loops(
         ("followed lists", None if identity is None else identity.external),
         ("clones", clones),
         ("report keys", services.signing),
+        ("trouble", trouble),
+        ("notifications", dispatcher),
     )
     return tuple((name, loop) for name, loop in loops if loop is not None)

@@ -16,6 +16,7 @@ from controller.cli import (
     enrol,
     guard,
     knowledge,
+    notify,
     rollouts,
     tokens,
     waivers,
@@ -89,6 +90,7 @@ for name, noun in (
     ("certificates", certificates.app),
     ("enrol", enrol.app),
     ("rollout", rollouts.app),
+    ("notify", notify.app),
 ):
     app.add_typer(noun, name=name)
 

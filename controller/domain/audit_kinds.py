@@ -160,6 +160,21 @@ class AuditKind(StrEnum):
     BROKER_SETUP_APPLIED = "broker.setup_applied"
     BROKER_SETUP_UNDONE = "broker.setup_undone"
 
+    BROKER_UNREAD = "broker.unread"
+    BROKER_READ_AGAIN = "broker.read_again"
+
+    LINK_LOST = "link.lost"
+    LINK_RESTORED = "link.restored"
+
+    STORE_RECOVERED = "store.recovered"
+
+    NOTIFICATION_SINK_ADDED = "notification.sink_added"
+    NOTIFICATION_SINK_REMOVED = "notification.sink_removed"
+    NOTIFICATION_SINK_FAILED = "notification.sink_failed"
+    NOTIFICATION_SINK_RECOVERED = "notification.sink_recovered"
+    NOTIFICATION_DROPPED = "notification.dropped"
+    NOTIFICATION_ACKNOWLEDGED = "notification.acknowledged"
+
     AUDIT_PRUNED = "audit.pruned"
     AUDIT_BUDGET_USED_UP = "audit.budget_used_up"
     AUDIT_REPEATS_FOLDED = "audit.repeats_folded"

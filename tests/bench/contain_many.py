@@ -51,6 +51,7 @@ from controller.service.settings.settings import Settings
 from tests.support.controller_harness import SETTINGS, MemoryLink, starter
 from tests.support.emqx_calls import ban_of
 from tests.support.memory_broker import MemorySetup
+from tests.support.memory_sender import MemorySender
 from tests.support.playbook import language
 from tests.support.standin import StandInProcess
 
@@ -139,6 +140,7 @@ async def cordon(folder: Path, emqx: StandInProcess) -> AsyncIterator[Side]:
                 command_keys=(),
                 updates=None,
                 targets=PublishedTargets(None),
+                sender=MemorySender(),
             )
             services = (await build(settings, adapters, policies, NO_GUARDS)).services
             async with asyncio.TaskGroup() as group:

@@ -119,6 +119,7 @@ async def api(
             "request_expiry": f"{by_hand.expiry:g}s",
             "protected_if": protected_if,
         },
+        "notifications": {"secrets": {"key": "/nowhere", "address": "/nowhere"}},
         **({} if authority is None else authority_settings(authority)),
         **({} if accounts is None else {"accounts": accounts}),
     }

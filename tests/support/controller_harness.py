@@ -34,6 +34,7 @@ from controller.service.waiting import Waiters
 from tests.support import clocks
 from tests.support.clocks import ManualClock
 from tests.support.memory_broker import MemoryAccess, MemoryBroker, MemoryInspector, MemorySetup, MemoryTables
+from tests.support.memory_sender import MemorySender
 from tests.support.memory_users import MemoryUsers
 from tests.support.playbook import language, policies, rule
 
@@ -121,6 +122,7 @@ class ControllerHarness:
     store: SqliteStore
     controller: Controller
     logged: LogLines
+    sender: MemorySender
 
     @property
     def services(self) -> Services:
@@ -198,8 +200,7 @@ async def open_harness(
 
     `settings` are tables of `cordon.toml`. With `emqx` the controller works with that broker, except for its settings.
     """
-    clock, chosen = clock or ManualClock(), policy_set or starter()
-    logged = LogLines()
+    clock, chosen, logged, told = clock or ManualClock(), policy_set or starter(), LogLines(), MemorySender()
     configured = Settings.model_validate({**SETTINGS, **(settings or {})})
     store = await open_store(path, now=clock.now, log=logged)
     try:
@@ -222,10 +223,11 @@ async def open_harness(
             updates=updates,
             targets=targets or PublishedTargets(updates),
             own_certificates=own_certificates,
+            sender=told,
         )
         controller = await build(configured, adapters, chosen, guards, *listeners)
         await controller.services.containment.outbox.resume()
-        yield ControllerHarness(clock, broker, tables, setup, inspector, users, link, store, controller, logged)
+        yield ControllerHarness(clock, broker, tables, setup, inspector, users, link, store, controller, logged, told)
     finally:
         await store.close()
 

@@ -13,6 +13,7 @@ from controller.ports.errors import StoreError, UnknownRowError
 from controller.ports.store import DeadLetter, StoredAuditEntry
 
 MAX_ROWS: Final = 10_000  # rows of one listing
+AUDIT_COLUMNS: Final = "seq, at, kind, device_id, actor, case_id, detail, alert"
 
 _KINDS: Final = frozenset(AuditKind)
 _LISTED: Final = (
@@ -105,14 +106,18 @@ def audit(
         where.append("seq < ?" if newest_first else "seq > ?")
         values.append(after)
     rows = connection.execute(
-        "SELECT seq, at, kind, device_id, actor, case_id, detail, alert FROM audit"  # noqa: S608 - values are bound
+        f"SELECT {AUDIT_COLUMNS} FROM audit"  # noqa: S608 - values are bound
         f" WHERE {' AND '.join(where)} ORDER BY seq {'DESC' if newest_first else 'ASC'} LIMIT ?",
         (*values, limit),
     )
-    return [
-        StoredAuditEntry(seq, at, _entry(kind, device_id, actor, case_id, codec.load_detail(detail), alert=bool(alert)))
-        for seq, at, kind, device_id, actor, case_id, detail, alert in rows
-    ]
+    return list(map(audit_entry, rows))
+
+
+def audit_entry(row: tuple[Any, ...]) -> StoredAuditEntry:
+    """Returns the entry of a row with `AUDIT_COLUMNS`."""
+    seq, at, kind, device_id, actor, case_id, detail, alert = row
+    entry = _entry(kind, device_id, actor, case_id, codec.load_detail(detail), alert=bool(alert))
+    return StoredAuditEntry(seq, at, entry)
 
 
 def _first_since(connection: SqlConnection, moment: float) -> int:

@@ -27,6 +27,7 @@ from controller.service.settings.base import (
     port_of,
     shown_address,
 )
+from controller.service.settings.notifications import NotificationSettings
 from controller.service.settings.rollouts import RolloutSettings, UpdateSettings
 from schemas.base import DEVICE_ID_PATTERN
 from schemas.broker_address import BrokerAddress
@@ -281,6 +282,7 @@ class Settings(SettingsTable):
     authority: AuthoritySettings = AuthoritySettings()
     rollouts: RolloutSettings = RolloutSettings()
     accounts: AccountSettings = AccountSettings()
+    notifications: NotificationSettings = NotificationSettings()
 
 
 _WRITABLE: Final = 0o022  # by group or others

@@ -22,7 +22,7 @@ RULES: Final[list[dict[str, Any]]] = yaml.safe_load((DEPLOY / "prometheus" / "al
 ]
 BOARD: Final[dict[str, Any]] = json.loads((DEPLOY / "grafana" / "cordon.json").read_text())
 FROM_PROMETHEUS: Final = {"up"}
-# Only with updates, an open rollout or configured certificates: `tests/unit/api` looks at them there.
+# Only with updates, an open rollout, configured certificates or receivers: `tests/unit/api` looks at them there.
 SOMETIMES: Final = {
     "cordon_broker_node_unread",
     "cordon_update_metadata_trouble",
@@ -30,6 +30,7 @@ SOMETIMES: Final = {
     "cordon_rollout_devices",
     "cordon_own_certificate_end_timestamp_seconds",
     "cordon_own_certificate_warning",
+    "cordon_notification_sink_failing_since_timestamp_seconds",
 }
 _FUNCTIONS: Final = {"absent", "and", "by", "changes", "histogram_quantile", "increase", "or", "rate", "sum", "time"}
 

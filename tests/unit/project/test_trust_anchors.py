@@ -20,6 +20,8 @@ _PLACES: Final = {
     "controller/cli/keys/operator_keys.py": _OWN_KEY,
     "device_agent/reporting/signer.py": _OWN_KEY,
     "controller/adapters/mqtt/buffered_socket.py": _OWN_TRUST,
+    "controller/adapters/notifications/http.py": _OWN_TRUST,
+    "controller/adapters/notifications/smtp.py": _OWN_TRUST,
     "controller/api/client.py": _OWN_TRUST,
     "controller/app/adapters.py": _OWN_TRUST,
     "controller/app/sso.py": _OWN_TRUST,
