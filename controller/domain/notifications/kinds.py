@@ -37,6 +37,8 @@ _KINDS: Final[Mapping[AuditKind, tuple[AlertSeverity, ThreadStatus]]] = {
     AuditKind.APPROVAL_GRANTED: (_INFO, _RESOLVED),
     AuditKind.APPROVAL_REJECTED: (_INFO, _RESOLVED),
     AuditKind.APPROVAL_EXPIRED: (_INFO, _RESOLVED),
+    AuditKind.APPROVAL_WITHDRAWN: (_INFO, _RESOLVED),
+    AuditKind.APPROVAL_FAILED: (_WARNING, _RESOLVED),
     AuditKind.ROLLOUT_APPROVAL_REQUESTED: (_WARNING, _OPEN),
     AuditKind.ROLLOUT_APPROVED: (_INFO, _OPEN),
     AuditKind.ROLLOUT_STOPPED: (_CRITICAL, _OPEN),

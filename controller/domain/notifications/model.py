@@ -143,7 +143,8 @@ class Message:
     """What is told; every text is harmless already (`texts.clean`).
 
     `seq` and `at` are of the audit line. `facts`: label and text. `count`: audit lines that it stands for.
-    `requester`: who asked for what it is about. `is_reminder`: nothing is new, but nobody acknowledged it.
+    `requester`: who asked for what it is about, and `account` that person's account id. `is_reminder`: nothing is new,
+    but nobody acknowledged it.
     """
 
     kind: str
@@ -160,6 +161,7 @@ class Message:
     device_class: str = ""
     actor: str = ""
     requester: str = ""
+    account: str = ""
     count: int = 1
     is_reminder: bool = False
 

@@ -157,7 +157,8 @@ class Planner:
     def _message(self, line: Line, found: Classified, after: Thread) -> Message:
         entry = line.entry
         headline = headline_of(entry, self.sentence)
-        requester = (entry.detail or {}).get("requested_by", "")
+        detail = entry.detail or {}
+        kind, _, account = str(detail.get("person", "")).partition(":")
         return Message(
             kind=entry.kind.value,
             severity=found.severity,
@@ -172,7 +173,8 @@ class Planner:
             device_id=clean(entry.device_id, 128),
             device_class=clean(line.device_class, 64),
             actor=clean(entry.actor),
-            requester=clean(requester),
+            requester=clean(detail.get("requester", "")),
+            account=clean(account, 64) if kind == "account" else "",
             count=1 + after.silent,
         )
 

@@ -74,6 +74,7 @@ def _webhook(delivery: Delivery, missed: int) -> Mapping[str, Any]:
         "facts": dict(message.facts),
         "actor": message.actor,
         "requester": message.requester,
+        "requester_account": message.account,
         "count": message.count,
         "reminder": message.is_reminder,
         "missed": missed,

@@ -15,7 +15,7 @@ MAX_LISTED: Final = 10  # items of a list
 _UNSAFE: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 # Detail for programs; people find it in the audit.
 _LEFT_OUT: Final = frozenset(
-    {"steps", "evidence_at", "cut_at", "digest", "serials", "command_id", "now", "left_open", "requested_by"}
+    {"steps", "evidence_at", "cut_at", "digest", "serials", "command_id", "now", "left_open", "requester", "person"}
 )
 _SUBJECTS: Final = ("identity", "device", "rollout", "request", "sink", "place", "peer", "node")
 Sentence = Callable[[AuditKind], str]
