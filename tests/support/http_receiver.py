@@ -54,28 +54,52 @@ class HttpReceiver:
         return self.got
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.closing(writer), contextlib.suppress(OSError, asyncio.IncompleteReadError):
-            head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
-            headers = {
-                name.lower(): value.strip() for name, _, value in (one.partition(":") for one in head[1:] if one)
-            }
-            body = await reader.readexactly(int(headers.get("content-length", "0")))
-            request = ReceivedRequest(head[0].split(" ")[1], headers, body)
-            self.got.append(request)
-            if self.answer is None:
-                writer.write(OK)
-                await writer.drain()
-            else:
-                await self.answer(request, writer)
+        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
+        headers = {name.lower(): value.strip() for name, _, value in (one.partition(":") for one in head[1:] if one)}
+        body = await reader.readexactly(int(headers.get("content-length", "0")))
+        request = ReceivedRequest(head[0].split(" ")[1], headers, body)
+        self.got.append(request)
+        if self.answer is not None:
+            await self.answer(request, writer)
+        else:
+            writer.write(OK)
+        await writer.drain()
+        writer.close()
+        await writer.wait_closed()
+
+
+@contextlib.asynccontextmanager
+async def tcp_server(
+    handle: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]], tls: ssl.SSLContext | None = None
+) -> AsyncIterator[int]:
+    """Runs a server on a free port, which it yields; at the end no connection is left."""
+    tasks: set[asyncio.Task[Any]] = set()
+
+    async def tracked(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        tasks.add(task)
+        try:
+            await handle(reader, writer)
+        except (OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            pass  # the other side left, or the test is over
+        finally:
+            writer.transport.abort()
+            await asyncio.sleep(0)  # in which the transport closes its socket
+
+    server = await asyncio.start_server(tracked, "127.0.0.1", 0, ssl=tls)
+    async with server:
+        yield server.sockets[0].getsockname()[1]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 @contextlib.asynccontextmanager
 async def http_receiver(tls: ssl.SSLContext | None = None) -> AsyncIterator[HttpReceiver]:
     """Runs a receiver on a free port."""
     receiver = HttpReceiver(scheme="http" if tls is None else "https")
-    server = await asyncio.start_server(receiver.serve, "127.0.0.1", 0, ssl=tls)
-    receiver.port = server.sockets[0].getsockname()[1]
-    async with server:
+    async with tcp_server(receiver.serve, tls) as receiver.port:
         yield receiver
 
 

@@ -47,12 +47,18 @@ async def mail_server(tls: ssl.SSLContext | None = None, *, starttls: bool = Tru
     if tls is not None:
         options = {"authenticator": kept.authenticate, "auth_required": starttls, "auth_require_tls": starttls}
         options |= {"tls_context": tls, "require_starttls": True} if starttls else {}
-    server = await asyncio.get_running_loop().create_server(
-        lambda: SMTP(kept, hostname="mail.example.org", **options),
-        "127.0.0.1",
-        0,
-        ssl=None if starttls else tls,
-    )
+    connections: list[SMTP] = []
+
+    def connection() -> SMTP:
+        connections.append(SMTP(kept, hostname="mail.example.org", **options))
+        return connections[-1]
+
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(connection, "127.0.0.1", 0, ssl=None if starttls else tls)
     kept.port = server.sockets[0].getsockname()[1]
     async with server:
         yield kept
+        for one in connections:
+            if isinstance(one.transport, asyncio.WriteTransport):
+                one.transport.abort()
+        await asyncio.sleep(0)  # in which the transports close their sockets

@@ -1,7 +1,6 @@
 """Mail over a real server: encrypted, in one thread for each case, and no way into its headers."""
 
 import asyncio
-import contextlib
 import ssl
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +13,7 @@ from controller.adapters.notifications.smtp import SmtpSender
 from controller.domain.notifications.model import MailSecurity, MailTarget, Sink, SinkKind
 from controller.domain.notifications.retry import Fault, Outcome
 from tests.support.certs import Certs
-from tests.support.http_receiver import tls_listener
+from tests.support.http_receiver import tcp_server, tls_listener
 from tests.support.mail_server import PASSWORD, USER, mail_server
 from tests.support.notifications import delivery, sink
 
@@ -90,27 +89,22 @@ async def test_a_server_that_never_ends_is_left(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(smtp, "SECONDS", 0.5)
 
     async def endless(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError):
-            while not writer.is_closing():
-                writer.write(b"220-" + b"x" * 1000 + b"\r\n")
-                await writer.drain()
-        writer.close()
+        while True:
+            writer.write(b"220-" + b"x" * 1000 + b"\r\n")
+            await writer.drain()
 
-    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def silent(reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
         await reader.read()
-        writer.close()
 
     async def dripping(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while not writer.is_closing():
+        while True:
             writer.write(b"2")
+            await writer.drain()
             await asyncio.sleep(0.02)
 
     sender = SmtpSender()
     for answer in (endless, silent, dripping):
-        server = await asyncio.start_server(answer, "127.0.0.1", 0)
-        async with server:
-            port = server.sockets[0].getsockname()[1]
-            assert (await sender.send(_sink(port), delivery(), 0, "")).fault is Fault.SINK
-            for security in (MailSecurity.STARTTLS, MailSecurity.TLS):
+        async with tcp_server(answer) as port:
+            for security in MailSecurity:
                 assert (await sender.send(_sink(port, security), delivery(), 0, "")).fault is Fault.SINK
     sender.close()
