@@ -168,7 +168,9 @@ def mail_of(sink: Sink, delivery: Delivery, missed: int) -> bytes:
     root = hashlib.sha256(f"{sink.sink_id}\n{message.thread}".encode()).hexdigest()[:32]
     mail = EmailMessage(policy=MAIL_POLICY)
     is_first = message.headline == message.subject and not message.is_reminder
-    mail["Subject"] = f"{'' if is_first else 'Re: '}[Cordon] {message.subject}"
+    # `email` decodes encoded words of a text that it is given: line breaks in them would become further headers.
+    subject = message.subject.replace("=?", "= ?")
+    mail["Subject"] = f"{'' if is_first else 'Re: '}[Cordon] {subject}"
     mail["From"] = target.sender
     mail["To"] = ", ".join(target.recipients)
     mail["Date"] = formatdate(message.at)
@@ -176,8 +178,8 @@ def mail_of(sink: Sink, delivery: Delivery, missed: int) -> bytes:
     mail["In-Reply-To"] = mail["References"] = f"<{root}@{domain}>"
     mail["Auto-Submitted"] = "auto-generated"
     mail["X-Cordon-Kind"] = message.kind
-    mail["X-Cordon-AlertSeverity"] = message.severity.word
-    mail["X-Cordon-ThreadStatus"] = message.status.value
+    mail["X-Cordon-Severity"] = message.severity.word
+    mail["X-Cordon-Status"] = message.status.value
     mail["X-Cordon-Idempotency-Key"] = delivery.key
     if message.severity is AlertSeverity.CRITICAL:
         mail["Importance"] = "high"
