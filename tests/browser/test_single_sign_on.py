@@ -118,7 +118,8 @@ def page(chromium: "Browser") -> Iterator["Page"]:
 
 
 def test_a_person_signs_in_and_steps_up(site: Site, page: "Page") -> None:
-    page.goto(f"{site.origin}/login/sso?return_to=/me")
+    page.goto(f"{site.origin}/login")
+    page.get_by_role("link", name="Continue with single sign-on").click()
     site.prove(page, "u-1")
     expect_heading(page, "Your account")
     ((account, first),) = site.sessions()

@@ -194,6 +194,9 @@ async def test_enforcing_waits_for_a_sign_in_and_an_account_for_emergencies(tmp_
         async with visitor(way.api) as browser:
             headers = {"Sec-Fetch-Site": "same-origin"}
             answer = await browser.client.post("/api/v1/sessions/setup", json=body, headers=headers)
+            page = (await browser.get("/login?return_to=/me")).text
+        assert 'href="/login/sso?return_to=%2Fme"' in page
+        assert "emergency accounts only" in page
         assert (answer.status_code, answer.json()["error"]["code"]) == (403, "sso_enforced")
         kinds = await _kinds(way.api)
         assert kinds.count(AuditKind.SSO_TRIED) == 1
