@@ -17,6 +17,7 @@ from controller.api.fields import (
     NextKey,
     PageKey,
     PageLimit,
+    ReasonText,
     View,
 )
 from controller.api.views import CommandView
@@ -38,6 +39,7 @@ from schemas.durations import parse_duration
 from schemas.signing import key_id, parse_public_key, to_be_signed
 
 MAX_OPERATORS: Final = 2  # signatures besides the controller's, which may be two
+ROLLOUT_ACTOR: Final = "rollout:"
 MIN_TTL: Final = 5.0  # seconds; a shorter one expires before a device receives it
 MAX_TTL: Final = 86_400.0  # seconds
 CommandIdPath = Annotated[str, Path(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
@@ -151,6 +153,37 @@ async def send_command(
         text = f"{command.device_id} has as many commands as may be open: wait, or see `cordon command list`"
         raise ApiError(409, "too_many_open", text)
     return await _result(fleet, store, outcome.commands[0], wait)
+
+
+class WithdrawnCommandView(CommandView):
+    """`was_sent`: the device may have it already, and may still carry it out until `expires_at`."""
+
+    was_sent: bool
+
+
+class WithdrawalBody(Body):
+    reason: ReasonText
+
+
+@router.post("/{command_id}/withdraw", dependencies=[scope("command"), Depends(writable)], responses=problems(404, 409))
+async def withdraw_command(
+    fleet: FleetDep,
+    store: StoreDep,
+    approvals: ApprovalsDep,
+    caller: PrincipalDep,
+    command_id: CommandIdPath,
+    body: WithdrawalBody,
+) -> WithdrawnCommandView:
+    """Ends a command that was not begun: it is not sent, or sent again. No message takes it back from a device."""
+    device_id, found = await _open(fleet, store, command_id)
+    if found.by.startswith(ROLLOUT_ACTOR):
+        raise ApiError(409, "command_of_rollout", f"it belongs to {found.by}: abort or pause the rollout")
+    if found.state is CommandState.EXECUTING:
+        raise ApiError(409, "command_begun", f"the device {device_id} has begun it already")
+    outcome = await approvals.withdraw_command(device_id, command_id, caller, body.reason)
+    if not outcome.commands:
+        raise ApiError(409, "command_ended", f"the command {command_id} has ended")
+    return WithdrawnCommandView.of(outcome.commands[0], was_sent=found.sent_at > 0.0)
 
 
 class SigningPayloadView(View):

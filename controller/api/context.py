@@ -1,7 +1,7 @@
 """The services behind the API, and the dependencies with which each router takes the ones that it needs."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Final, Protocol
 
 from fastapi import Depends, Request
@@ -35,6 +35,7 @@ from controller.service.ingest.signatures import ReportSigningServices
 from controller.service.maintenance import MetadataRefresher
 from controller.service.notifications.operations import NotificationOperations
 from controller.service.policy.knowledge import KnowledgeService
+from controller.service.policy.preview import PreviewPlaces
 from controller.service.rollout.operations import RolloutOperations
 from controller.service.settings.settings import Settings
 from controller.service.waiting import Waiters
@@ -71,6 +72,7 @@ class PolicyServices:
     reload: PolicyReloader
     compile: CandidatePolicyCompiler
     knowledge: KnowledgeService
+    previews: PreviewPlaces = field(default_factory=PreviewPlaces)
 
 
 @dataclass(frozen=True, slots=True)

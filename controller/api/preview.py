@@ -2,22 +2,25 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from functools import partial
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter
 from fastapi.responses import StreamingResponse
 from pydantic import Field, StringConstraints
+from starlette.types import Receive, Send
+from starlette.types import Scope as HttpScope
 
-from controller.api.auth import scope
-from controller.api.context import FleetDep, PoliciesDep, StoreDep
+from controller.api.auth import PrincipalDep, scope
+from controller.api.context import RETRY_AFTER, FleetDep, PoliciesDep, PolicyServices, StoreDep
 from controller.api.errors import ApiError, problems
 from controller.api.fields import Body, View
 from controller.domain.policy.model import PolicySet
 from controller.ports.policies import PolicyError
 from controller.ports.store import Store
 from controller.service.fleet_state import FleetState
-from controller.service.policy.preview import kind_of, preview
+from controller.service.policy.preview import TooManyPreviewsError, kind_of, preview
 
 MAX_FILES: Final = 100
 _NDJSON: Final = "application/x-ndjson"
@@ -64,15 +67,42 @@ class PreviewLine(View):
     responses={200: {"content": {_NDJSON: {}}, "description": "one `PreviewLine` in each line", "model": PreviewLine}},
 )
 async def preview_policies(
-    fleet: FleetDep, store: StoreDep, policies: PoliciesDep, body: CandidatePolicies
+    fleet: FleetDep, store: StoreDep, policies: PoliciesDep, caller: PrincipalDep, body: CandidatePolicies
 ) -> StreamingResponse:
     """Returns which devices' containment would change with their next report; changes nothing."""
     try:
+        policies.previews.take(caller.key)
+    except TooManyPreviewsError as e:
+        raise ApiError(429, "too_many_previews", str(e), RETRY_AFTER) from e
+    leave = partial(policies.previews.leave, caller.key)
+    try:
+        candidate = await _compiled(policies, body)
+        return _PlacedResponse(_lines(fleet, store, candidate), leave)
+    except BaseException:
+        leave()
+        raise
+
+
+class _PlacedResponse(StreamingResponse):
+    """Gives the place of its preview back when it ends, also if nobody reads it."""
+
+    def __init__(self, lines: AsyncIterator[bytes], leave: Callable[[], None]) -> None:
+        super().__init__(lines, media_type=_NDJSON)
+        self._leave = leave
+
+    async def __call__(self, scope: HttpScope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._leave()
+
+
+async def _compiled(policies: PolicyServices, body: CandidatePolicies) -> PolicySet:
+    try:
         texts = tuple((one.source, one.text) for one in body.files)
-        candidate = await asyncio.to_thread(policies.compile, texts, alone=body.alone)  # large ones take seconds
+        return await asyncio.to_thread(policies.compile, texts, alone=body.alone)  # large ones take seconds
     except PolicyError as e:
         raise ApiError(409, "policy_mistake", str(e)) from e
-    return StreamingResponse(_lines(fleet, store, candidate), media_type=_NDJSON)
 
 
 async def _lines(fleet: FleetState, store: Store, candidate: PolicySet) -> AsyncIterator[bytes]:

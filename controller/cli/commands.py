@@ -133,6 +133,21 @@ def _print(command: dict[str, Any], output: OutputFormat) -> None:
         say(f"  {safe(key)}: {safe(value)}")
 
 
+@app.command("withdraw")
+@connected
+def withdraw(
+    client: ApiClient,
+    command: Annotated[str, typer.Argument(metavar="COMMAND", help="its id", show_default=False)],
+    reason: Annotated[str, typer.Option("--reason", "-r", help="why; it is kept in the audit log", show_default=False)],
+    output: OutputOption = OutputFormat.TABLE,
+) -> None:
+    """End a command that the device has not begun: it is not sent any more."""
+    ended = client.call("POST", f"/commands/{segment(command)}/withdraw", {"reason": reason})
+    _print(ended, output)
+    if ended["was_sent"]:
+        note(f"it was sent before: {safe(ended['device_id'])} may still carry it out until {ended['expires_at']}")
+
+
 @app.command("sign")
 @connected
 def sign_command(

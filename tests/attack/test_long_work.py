@@ -17,15 +17,18 @@ from controller.domain.broker import access_lint
 from controller.domain.broker.access import MAX_RULES, AccessTemplate, AccessTemplates, TopicRule
 from controller.domain.broker.topic_filters import covers
 from controller.service.broker import access_operations
+from controller.service.policy import preview
 from device_agent.main import MAX_LINE
 from device_agent.main import main as agent_main
 from schemas.base import shortened
 from tests.support.api import Api
 from tests.support.api import api as open_api
+from tests.support.persons import account_of
 
 BASE: Final = "/api/v1"
 TEMPLATES: Final = "access: plant\nversion: 1\ntemplates:\n  - class: '*'\n    title: all\n"
 POLICY: Final = "policy: p\nversion: 1\ntitle: t\nrules: []\n"
+WHOLE: Final = POLICY.replace("[]", "[{id: r, title: t, check: '!listening_ports.exists(p, p == 23)', severity: high}]")
 LONG: Final = 1_000_000  # characters
 
 
@@ -81,6 +84,26 @@ async def test_the_loop_goes_on_while_policies_are_compiled(api: Api) -> None:
     object.__setattr__(services.policies, "compile", blocked)
     body = {"files": [{"source": "p.yaml", "text": POLICY}]}
     assert (await blocked.during(api.client.post(f"{BASE}/policies/preview", json=body))).status_code == 200
+
+
+async def test_one_person_has_so_many_previews_at_once(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each keeps compiled policies and reads every report."""
+    monkeypatch.setattr(preview, "MAX_OF_ONE", 1)
+    places = api.services.policies.previews
+    good, bad = ({"files": [{"source": "p.yaml", "text": text}]} for text in (WHOLE, "policy: p"))
+    for body, status in ((good, 200), (bad, 409), (good, 200)):
+        response = await api.client.post(f"{BASE}/policies/preview", json=body)
+        assert response.status_code == status, "each gives its place back"
+    places.take(account_of("tests").key)
+    answer = await api.json("POST", f"{BASE}/policies/preview", 429, good)
+    assert answer["error"]["code"] == "too_many_previews"
+    others = [f"account:{number}" for number in range(preview.MAX_RUNNING - 1)]
+    for person in others:
+        places.take(person)
+    with pytest.raises(preview.TooManyPreviewsError):
+        places.take("account:last")
+    places.leave(others[0])
+    places.take("account:last")
 
 
 def test_rules_that_emqx_does_not_take_are_not_compared(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -244,6 +244,18 @@ class ApprovalInbox:
         await self._fleet.commit(batch)
         return outcome
 
+    async def withdraw_command(self, device_id: str, command_id: str, by: Principal, reason: str) -> StepOutcome:
+        """Ends an open command, and its request if it still waits for a signature; it is not sent any more."""
+        now, batch = self._fleet.clock.now(), UnitOfWork()
+        event = CommandWithdrawn(self._fleet.new_id(), command_id, by.actor, reason)
+        outcome = self._fleet.apply(self._fleet.devices[device_id], event, now, batch)
+        request = next((one for one in self.book.open if one.request_id == command_id), None)
+        if request is not None and outcome.commands:
+            state = ApprovalState.WITHDRAWN if request.requester.key == by.key else ApprovalState.REJECTED
+            self.book.end(request, state, by.actor, now, batch, reason)
+        await self._fleet.commit(batch)
+        return outcome
+
     async def follow_rollouts(self) -> None:
         """Opens a request for each rollout that waits for a second person, and ends those of the others."""
         async with self._lock:

@@ -12,12 +12,39 @@ from controller.domain.policy.evaluate import PolicyEvaluator
 from controller.domain.policy.knowledge import KnowledgeEntry
 from controller.domain.policy.model import PolicySet
 from controller.domain.policy_preview import ContainmentPreview, preview_containment
+from controller.ports.errors import ControllerError
 from controller.ports.store import Store
 from controller.service.fleet_state import FleetState
 from schemas.posture import sections_of
 
 PAGE: Final = 64  # reports in memory at a time; each has at most 64 KiB
+MAX_OF_ONE: Final = 2  # previews of one person at once
+MAX_RUNNING: Final = 8  # of all
 _TURN: Final = 16  # reports evaluated before other tasks run
+
+
+class TooManyPreviewsError(ControllerError):
+    """As many previews run as are allowed."""
+
+
+class PreviewPlaces:
+    """Bounds the previews that run at once: each keeps compiled policies and reads every report of the fleet."""
+
+    def __init__(self) -> None:
+        self._running: Counter[str] = Counter()
+
+    def take(self, person: str) -> None:
+        """Takes a place for a person, until `leave` (`TooManyPreviewsError`: there is none)."""
+        if self._running[person] >= MAX_OF_ONE:
+            raise TooManyPreviewsError(f"{MAX_OF_ONE} previews of yours run already: wait for the end of one")
+        if self._running.total() >= MAX_RUNNING:
+            raise TooManyPreviewsError(f"{MAX_RUNNING} previews run already: wait for the end of one")
+        self._running[person] += 1
+
+    def leave(self, person: str) -> None:
+        """Gives a place back."""
+        self._running[person] -= 1
+        self._running += Counter()  # without those that have none
 
 
 @dataclass(slots=True)
