@@ -156,6 +156,8 @@ class ApprovalRequest:
 
     def asks_the_same(self, other: "ApprovalRequest") -> bool:
         """Whether somebody who approves either of the two causes the same; reason and time do not matter."""
+        if self.kind is ApprovalKind.SCOPES and self.requester != other.requester:
+            return False  # they are for whoever asked, with what they asked with
         same = {"request_id": "", "requester": self.requester, "reason": "", "asked_at": 0.0, "expires_at": 0.0}
         return replace(self, **same) == replace(other, **same)  # type: ignore[arg-type]
 

@@ -289,7 +289,9 @@ class ApprovalInbox:
         devices = request.devices
         if request.kind is ApprovalKind.CONTAIN_USER:
             devices = await self._users.sessions_to_cut(request.username)
-        elif request.kind is ApprovalKind.REVOKE and self._identity is not None:
+        elif request.kind is ApprovalKind.REVOKE:
+            if self._identity is None:
+                raise ControllerError("this controller has no certificate authority any more")
             found = [await self._identity.certificates.registry.find(serial) for serial in request.serials]
             if await self._own.uses([one for one in found if one is not None]):
                 raise OwnCertificateInUseError
@@ -340,12 +342,12 @@ class ApprovalInbox:
 
 def _of_rollout(rollout: Rollout, now: float) -> ApprovalRequest:
     """The request of a rollout that waits; a policy's is nobody's own."""
-    starter = rollout.starter
+    starter, following = rollout.starter, rollout.rings[rollout.ring + 1]
     return ApprovalRequest(
         rollout.rollout_id,
         ApprovalKind.ROLLOUT,
         starter or Principal("", rollout.by),
-        f"{rollout.target.path}, {rollout.why}"[:_MAX_REASON],
+        f"{rollout.target.path} to {following.total} devices of ring {following.name}: {rollout.reason}"[:_MAX_REASON],
         ContainmentLevel.NONE,
         None,
         (),
