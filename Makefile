@@ -14,7 +14,7 @@ PYTEST_ARGS ?=
 # Test processes at the same time: most tests wait for brokers and disks rather than compute. 0: one after the other.
 WORKERS ?= 4
 # Suites that `make test` leaves out: each is a marker of pytest, and has a command `make test-...`.
-SUITES := slow oracles browser
+SUITES := slow oracles browser postgres
 empty :=
 QUICK := not ($(subst $(empty) $(empty), or ,$(SUITES)))
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
@@ -53,6 +53,11 @@ test-browser: setup-mosquitto ## the pages in a real browser, with passkeys and 
 	@tools/require-packages.sh chromium:chromium
 	@tools/get-oidc-provider.sh
 	@$(BIN)/python -m pytest -m browser tests/browser $(PYTEST_ARGS)
+
+.PHONY: test-postgres
+test-postgres: ## the store and a controller on PostgreSQL: 18 of a wheel, and Debian's 15 where it is installed
+	@tools/setup-venv.sh dev-postgres
+	@$(PYTEST) -m postgres $(PYTEST_ARGS)
 
 .PHONY: agent
 agent: setup-dev ## the device agent as one file, build/cordon-agent.pyz, for this Python and processor

@@ -1,11 +1,16 @@
 """What holds for every test: Hypothesis without time limits, marks, and which tests may be skipped."""
 
+import contextlib
 import re
-from typing import Final
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Final
 
 import pytest
 from _pytest.terminal import TerminalReporter
 from hypothesis import HealthCheck, settings
+
+if TYPE_CHECKING:  # only some tests need the driver
+    from tests.support.postgres import PostgresServers
 
 RECORDED_FAKE: Final = "recorded_fake"
 
@@ -22,6 +27,15 @@ settings.load_profile("cordon")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--fail-on-skip", action="store_true", help="fail if a test is skipped for an unexpected reason")
+
+
+@pytest.fixture(scope="session")
+def postgres_servers() -> Iterator["PostgresServers"]:
+    """The PostgreSQL servers of this process, by kind."""
+    from tests.support.postgres import PostgresServers
+
+    with contextlib.ExitStack() as stack:
+        yield PostgresServers(stack)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

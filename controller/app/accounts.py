@@ -22,13 +22,13 @@ from controller.service.settings.settings import Settings
 
 def authentication(settings: Settings, adapters: Adapters) -> Authentication:
     """Who calls, by the store and the configured roles."""
-    accounts, roles, grants = SqlAccounts(adapters.store), settings.accounts.all_roles, GrantsInForce()
-    return Authentication(adapters.store, accounts, roles, adapters.clock, grants, _requirement(settings, adapters))
+    accounts, roles, grants = SqlAccounts(adapters.requests), settings.accounts.all_roles, GrantsInForce()
+    return Authentication(adapters.requests, accounts, roles, adapters.clock, grants, _requirement(settings, adapters))
 
 
 def _requirement(settings: Settings, adapters: Adapters) -> FactorRequirement:
     is_required = settings.accounts.second_factor == "required"
-    return FactorRequirement(SqlAccounts(adapters.store), SqlFactors(adapters.store), is_required=is_required)
+    return FactorRequirement(SqlAccounts(adapters.requests), SqlFactors(adapters.requests), is_required=is_required)
 
 
 def account_services(
@@ -39,7 +39,7 @@ def account_services(
     Raises:
         SettingsError: the key of second factors beside the store, or single sign-on, cannot be used as configured.
     """
-    factors, path = SqlFactors(adapters.store), settings.store.path
+    factors, path = SqlFactors(adapters.requests), settings.store.beside
     second_factors = FactorService(
         fleet,
         callers.accounts,

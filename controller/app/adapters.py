@@ -2,11 +2,13 @@
 
 import contextlib
 import random
+import socket
 import ssl
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
@@ -51,12 +53,16 @@ from controller.ports.rollouts import RolloutTargets
 from controller.ports.updates import UpdateRepository
 from controller.service.rollout.observations import PublishedTargets
 from controller.service.settings.base import SettingsTable
-from controller.service.settings.settings import MqttSettings, Settings
+from controller.service.settings.settings import MqttSettings, Settings, StoreSettings
 from schemas.broker_address import BrokerAddress
 from schemas.commands import COMMAND_PAYLOAD_TYPE
 from schemas.signing import countersign, key_id, public_key_text, sign, to_be_signed
 from schemas.topics import ALL_UP, PRESENCE
 
+if TYPE_CHECKING:
+    from controller.adapters.postgres.address import PostgresAddress
+
+_PATIENCE: Final = 5.0  # seconds that a request waits for a store that is away
 _MAX_KEY: Final = 64 * 1024  # bytes
 _RENEWED: Final = "own-certificates"  # folder beside the store
 
@@ -78,7 +84,8 @@ class Adapters:
     """The implementations behind the services; tests hand in others.
 
     `log` makes the log of a part, `load_policies` reads the policies again, `command_keys` are the public keys that
-    devices trust. `updates` is absent where no repository is configured. `revocation_marks`: a file of this host.
+    devices trust. `updates` is absent where no repository is configured. `revocation_marks`: a file of this
+    host, for an authority.
     """
 
     clock: Clock
@@ -86,7 +93,7 @@ class Adapters:
     rand: Callable[[], float]
     log: Callable[[str], Log]
     store: SqlStore
-    revocation_marks: Path
+    revocation_marks: Path | None
     messages: Messages
     broker: BrokerAdapters
     language: CelEnvironment
@@ -98,6 +105,11 @@ class Adapters:
     sender: Sender
     own_certificates: tuple[OwnCertificateFile, ...] = ()
 
+    @property
+    def requests(self) -> SqlStore:
+        """The store for requests, which do not wait for ever; what runs by itself does."""
+        return self.store.with_patience(_PATIENCE)
+
 
 def own_certificates(settings: Settings) -> tuple[tuple[X509OwnCertificateFile, ...], Settings]:
     """The controller's own certificates, and the settings with the files in use in place of the configured ones.
@@ -105,7 +117,7 @@ def own_certificates(settings: Settings) -> tuple[tuple[X509OwnCertificateFile, 
     Raises:
         SettingsError: a configured certificate cannot be read, or a renewed one cannot be kept beside the store.
     """
-    renewed = None if settings.authority.folder is None else settings.store.path.parent / _RENEWED
+    renewed = None if settings.authority.folder is None else settings.store.beside.parent / _RENEWED
     files: list[X509OwnCertificateFile] = []
     changed: dict[str, SettingsTable] = {}
     for use, table in (("mqtt", settings.mqtt), ("api", settings.api), ("updates", settings.updates)):
@@ -151,7 +163,7 @@ async def open_adapters(
         rand=random.random,
         log=logger_for,
         store=store,
-        revocation_marks=marks_path(settings.store.path),
+        revocation_marks=None if settings.authority.folder is None else marks_path(settings.store.beside),
         messages=messages,
         broker=broker,
         language=policies.language,
@@ -183,12 +195,34 @@ class PolicyLoader:
 
 async def own_store(stack: contextlib.AsyncExitStack, settings: Settings, clock: SystemClock) -> SqlStore:
     """The store, for this process alone until `stack` ends."""
-    path, days = settings.store.path, float(settings.store.audit_days)
-    stack.enter_context(hold_store(path))
-    options = StoreOptions(audit_days=days, command_days=days)
-    store = await open_store(path, now=clock.now, log=logger_for("store"), options=options)
+    place, days = settings.store, float(settings.store.audit_days)
+    options, log = StoreOptions(audit_days=days, command_days=days), logger_for("store")
+    store: SqlStore
+    if place.url is None:
+        stack.enter_context(hold_store(place.path))
+        store = await open_store(place.path, now=clock.now, log=log, options=options)
+    else:
+        from controller.adapters.postgres.store import open_store as open_postgres
+
+        address = postgres_address(place)
+        store = await open_postgres(address, name=socket.gethostname(), now=clock.now, log=log, options=options)
     stack.push_async_callback(store.close)
     return store
+
+
+def postgres_address(place: StoreSettings) -> "PostgresAddress":
+    """Where the database is, with its password.
+
+    Raises:
+        SettingsError: the URL or the password cannot be used, or the driver is not installed.
+    """
+    if find_spec("psycopg") is None:
+        raise SettingsError("store.url needs the driver of PostgreSQL: pip install 'emqx-cordon[postgres]'")
+    from controller.adapters.postgres.address import PostgresAddress
+
+    assert place.url is not None
+    password = "" if place.password_file is None else read_line(place.password_file, "store.password_file")
+    return PostgresAddress.parse(place.url, password)
 
 
 @contextlib.asynccontextmanager

@@ -110,7 +110,7 @@ async def build(
         settings=settings,
         started_at=adapters.clock.now(),
         fleet=fleet,
-        store=adapters.store,
+        store=adapters.requests,
         queries=adapters.store.fleet_queries or FleetFilter(fleet),
         messages=adapters.messages,
         ingest=_ingest(settings, adapters, fleet, signing, identity, clones, containment.returns),
@@ -126,7 +126,7 @@ async def build(
         accounts=account_services(settings, adapters, callers, fleet, book),
         notifications=_notifications(settings, adapters, core),
     )
-    loops = _loops(services, activation, (engine, trigger), clones, adapters.log)
+    loops = _loops(services, adapters.store, activation, (engine, trigger), clones, adapters.log)
     return Controller(services, activation, core.durations, loops)
 
 
@@ -315,6 +315,7 @@ def _metadata_refresher(settings: Settings, adapters: Adapters) -> MetadataRefre
 
 def _loops(
     services: Services,
+    store: BackgroundLoop,
     activation: PolicyActivation,
     rollouts: tuple[RolloutEngine, RolloutTrigger],
     clones: CloneMonitor | None,
@@ -328,6 +329,7 @@ def _loops(
         services.fleet, services.store, services.messages, broker.nodes, dispatcher, log("notifications")
     )
     loops: tuple[tuple[str, BackgroundLoop | None], ...] = (
+        ("store", store),
         ("link", services.messages),
         ("ingest", services.ingest),
         ("policies", activation),

@@ -68,6 +68,7 @@ async def identity_services(
         return None
     authority, registry = open_authority(wanted), SqlCertificateRegistry(adapters.store)
     now = adapters.clock.now()
+    assert adapters.revocation_marks is not None  # an authority is configured
     marks = await asyncio.to_thread(RevocationMarkFile, adapters.revocation_marks, now, adapters.clock.now)
     export = None if wanted.crl_folder is None else CrlFolder(wanted.crl_folder).write
     crls = CrlPublisher(authority, registry, marks, adapters.clock, wanted.crl_lifetime, log, export)

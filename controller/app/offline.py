@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     from tuf.api.metadata import Root
 
+    from controller.adapters.sql.store import SqlStore
     from controller.adapters.sqlite.restore_losses import RestoreLoss
-    from controller.adapters.sqlite.store import SqliteStore
     from controller.adapters.tuf_repository.keys import PassphrasePrompt
     from controller.domain.audit_chain import ChainHead, ChainVerification
     from controller.domain.broker.access import AccessTemplates
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from controller.domain.policy.model import Policy, PolicySet
     from controller.ports.updates import MetadataRoleState, PublishedUpdate
     from controller.service.broker.setup import SetupOperations
-    from controller.service.settings.settings import Settings
+    from controller.service.settings.settings import Settings, StoreSettings
     from schemas.secret_sources import SecretSource
     from schemas.updates import UpdateTarget
 
@@ -153,17 +153,30 @@ def load_signing_key(source: "SecretSource") -> "Ed25519PrivateKey":
 
 
 @contextlib.asynccontextmanager
-async def open_store(path: Path) -> "AsyncIterator[SqliteStore]":
+async def open_store(place: "Path | StoreSettings") -> "AsyncIterator[SqlStore]":
     """The store, also while a controller runs; it is created if absent. As root, with the rights of its folder's owner.
 
     Raises:
-        StoreError: it cannot be opened.
+        ControllerError: it cannot be opened.
     """
     from controller.adapters.files import as_owner
-    from controller.adapters.sqlite.store import open_store
+    from controller.adapters.sqlite.store import open_store as open_sqlite
 
+    url = None if isinstance(place, Path) else place.url
+    if url is not None:
+        from controller.adapters.postgres.store import open_store as open_postgres
+        from controller.app.adapters import postgres_address
+
+        assert not isinstance(place, Path)
+        database = await open_postgres(postgres_address(place), name=None, now=time.time, log=lambda _text, _more: None)
+        try:
+            yield database
+        finally:
+            await database.close()
+        return
+    path = place if isinstance(place, Path) else place.path
     with as_owner(path.parent) if path.parent.is_dir() else contextlib.nullcontext():
-        store = await open_store(path, now=time.time, log=lambda _text, _more: None)
+        store = await open_sqlite(path, now=time.time, log=lambda _text, _more: None)
         try:
             yield store
         finally:
@@ -232,7 +245,7 @@ async def open_broker_setup(settings: "Settings") -> "AsyncIterator[SetupOperati
     from controller.ports.store import StoreWrites
 
     clock = SystemClock()
-    async with open_broker(settings) as broker, open_store(settings.store.path) as store:
+    async with open_broker(settings) as broker, open_store(settings.store) as store:
 
         async def record(entry: "AuditEntry") -> None:
             await store.commit(StoreWrites(audit=((clock.now(), entry),)))

@@ -11,7 +11,7 @@ from typing import Final
 from controller.adapters.password_hashing import Argon2Hasher
 from controller.adapters.sql.accounts import SqlAccounts
 from controller.adapters.sql.factors import SqlFactors
-from controller.adapters.sqlite.store import SqliteStore
+from controller.adapters.sql.store import SqlStore
 from controller.adapters.system import UlidGenerator
 from controller.api.auth import new_token
 from controller.api.fields import rfc3339, to_datetime
@@ -28,6 +28,7 @@ from controller.ports.errors import StoreError
 from controller.ports.store import ApiToken, StoreWrites, TokenChange
 from controller.service.accounts.operations import AccountOperations, Administrator, new_code
 from controller.service.approvals.book import end_requests_of
+from controller.service.settings.settings import StoreSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,17 +37,17 @@ class OfflineAccounts:
 
     store: AccountStore
     change: AccountOperations
-    tokens: SqliteStore
+    tokens: SqlStore
 
 
 @contextlib.asynccontextmanager
-async def open_accounts(path: Path, roles: Roles) -> AsyncIterator[OfflineAccounts]:
-    """The accounts in the store at `path`, also while a controller runs.
+async def open_accounts(place: Path | StoreSettings, roles: Roles) -> AsyncIterator[OfflineAccounts]:
+    """The accounts in a store, also while a controller runs.
 
     Raises:
-        StoreError: it cannot be opened.
+        ControllerError: it cannot be opened.
     """
-    async with open_store(path) as store:
+    async with open_store(place) as store:
         requests = (await store.guard_books()).requests
         accounts, ends = SqlAccounts(store), partial(end_requests_of, requests)
         operations = AccountOperations(accounts, SqlFactors(store), roles, lambda _batch: None, ends)

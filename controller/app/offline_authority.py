@@ -111,7 +111,7 @@ def register_certificates(settings: "Settings", pems: Sequence[bytes]) -> "list[
     found = [registered(pem, time.time()) for pem in pems]
 
     async def add() -> None:
-        async with open_store(settings.store.path) as store:
+        async with open_store(settings.store) as store:
             await SqlCertificateRegistry(store).add(*found)
 
     asyncio.run(add())
@@ -140,7 +140,7 @@ def issue_certificate(
     lifetime = wanted.server_lifetime if kind is CertificateKind.SERVER else wanted.device_lifetime
 
     async def issued() -> "Certificate":
-        async with open_store(settings.store.path) as store:
+        async with open_store(settings.store) as store:
             registry = SqlCertificateRegistry(store)
             return await issue(authority, registry, time.time(), lifetime, request, kind, hosts)
 

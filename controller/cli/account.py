@@ -43,7 +43,7 @@ def _run(config: Path, work: "Callable[[OfflineAccounts, Settings], Awaitable[T]
     settings = load_settings(config)
 
     async def opened() -> T:
-        async with open_accounts(settings.store.path, settings.accounts.all_roles) as accounts:
+        async with open_accounts(settings.store, settings.accounts.all_roles) as accounts:
             return await work(accounts, settings)
 
     return asyncio.run(opened())

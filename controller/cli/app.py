@@ -18,6 +18,7 @@ from controller.cli import (
     knowledge,
     notify,
     rollouts,
+    store,
     tokens,
     waivers,
 )
@@ -91,6 +92,7 @@ for name, noun in (
     ("enrol", enrol.app),
     ("rollout", rollouts.app),
     ("notify", notify.app),
+    ("store", store.app),
 ):
     app.add_typer(noun, name=name)
 

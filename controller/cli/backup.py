@@ -1,16 +1,22 @@
 """`cordon backup` and `cordon restore`: work on the store's file, with or without a running controller."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
 from controller.cli.connection_options import DEFAULT_CONFIG
+from controller.cli.errors import CliError, ExitCode
 from controller.cli.output import safe, say
 
 BackupConfigOption = Annotated[
     Path, typer.Option("--config", envvar="CORDON_CONFIG", help="cordon.toml with the path of the store")
 ]
+
+_DUMP: Final = (
+    "the store is on PostgreSQL: its own tools copy it, `pg_dump --format=custom` and `pg_restore`, or your backups of"
+    " the server; `cordon store copy` moves it to a file of SQLite"
+)
 
 
 def backup(
@@ -24,7 +30,10 @@ def backup(
     from controller.app.offline import back_up_store
     from controller.service.settings.settings import load_settings  # imported late: pydantic takes a while
 
-    size = back_up_store(load_settings(config).store.path, target)
+    place = load_settings(config).store
+    if place.url is not None:
+        raise CliError(_DUMP, ExitCode.USAGE)
+    size = back_up_store(place.path, target)
     say(f"{target}: {size} bytes, verified")
 
 
@@ -40,6 +49,8 @@ def restore(
     from controller.service.settings.settings import load_settings
 
     settings = load_settings(config)
+    if settings.store.url is not None:
+        raise CliError(_DUMP, ExitCode.USAGE)
     path = settings.store.path
     lost = _losses(source, path, has_authority=settings.authority.folder is not None)
     aside = restore_store(source, path)

@@ -20,7 +20,7 @@ from schemas.secret_sources import SECRET_HELP, absolute_source
 if TYPE_CHECKING:  # imported late: every `cordon --help` would wait for them
     from controller.cli.config_files import InitAnswers
     from controller.ports.broker_setup import SettingChange
-    from controller.service.settings.settings import Settings
+    from controller.service.settings.settings import Settings, StoreSettings
     from schemas.secret_sources import SecretSource
 
 DEFAULT_DIRECTORY: Final = Path("/etc/cordon")
@@ -133,7 +133,7 @@ def _init(answers: "InitAnswers", emqx_key: EmqxApiKeyOptions, *, yes: bool) -> 
     public_key = _signing_key(settings.commands.signing_key)
     _policies(settings.policy.paths)
     _emqx_key(settings.emqx.key_file, emqx_key, os.environ)
-    made = _first_account(settings.store.path, answers.directory / TOKEN_FILE)
+    made = _first_account(settings.store, answers.directory / TOKEN_FILE)
     if made is not None:
         token, code = made
         say("\nYour API token; the store keeps only its SHA-256, so it is shown only now:")
@@ -216,38 +216,40 @@ def _ask(name: str, option: str, *, hidden: bool) -> str:
     return str(typer.prompt(name, hide_input=hidden)).strip()
 
 
-def _first_account(path: Path, token_file: Path) -> tuple[str, str] | None:
+def _first_account(place: "StoreSettings", token_file: Path) -> tuple[str, str] | None:
     """Creates the first account with a token, because the API requires one; `None` when there are tokens.
 
     Returns the token and the account's one-time code.
     """
     from controller.cli.config_files import make_directory, write_new
 
-    make_directory(path.parent)
-    is_new = not path.exists()
-    made = asyncio.run(_store_first_account(path, may_create=not token_file.exists()))
+    if place.file is not None:
+        make_directory(place.file.parent)
+    shown = place.file or Path("store.url")
+    is_new = place.file is not None and not place.file.exists()
+    made = asyncio.run(_store_first_account(place, may_create=not token_file.exists()))
     if made is None:
-        _report("there", path, "store, with API tokens")
+        _report("there", shown, "store, with API tokens")
         return None
-    _report("made" if is_new else "there", path, "store")
+    _report("made" if is_new else "there", shown, "store")
     write_new(token_file, made[0] + "\n")
     _report("made", token_file, f"API token {FIRST_TOKEN!r}, used by every command with --config")
     return made
 
 
-async def _store_first_account(path: Path, *, may_create: bool) -> tuple[str, str] | None:
+async def _store_first_account(place: "StoreSettings", *, may_create: bool) -> tuple[str, str] | None:
     """Stores account and token unless the store has tokens; returns the token and the account's one-time code."""
     from controller.app.offline_accounts import add_token, give_code, new_account, open_accounts
     from controller.domain.accounts.roles import ADMIN_ROLE, Roles
     from controller.domain.scopes import ALL
     from controller.service.accounts.operations import SETTING_UP
 
-    async with open_accounts(path, Roles()) as accounts:
+    async with open_accounts(place, Roles()) as accounts:
         if await accounts.tokens.tokens():
             return None
         if not may_create:
-            text = f"{TOKEN_FILE} exists, but the store {path} has no token: move that file away and run this again"
-            raise CliError(text)
+            text = f"{TOKEN_FILE} exists, but the store {place.file or 'in the database'} has no token"
+            raise CliError(f"{text}: move that file away and run this again")
         account = await accounts.store.account_named(FIRST_ACCOUNT)  # of a run that was cut off
         if account is None:
             account = await accounts.change.create(new_account(FIRST_ACCOUNT, ADMIN_ROLE), SETTING_UP)

@@ -120,8 +120,9 @@ async def open_deployment(
     api: Sequence[str] = (),
     timings: Timings = _DEFAULT_TIMINGS,
     more: str = "",
+    store_url: str = "",
 ) -> AsyncIterator[Deployment]:
-    """A ready controller over `emqx`.
+    """A ready controller over `emqx`; with `store_url` the store that `cordon init` makes is moved there.
 
     `api` are other addresses by which it reaches the broker's API, `more` further TOML of its configuration.
     """
@@ -129,6 +130,8 @@ async def open_deployment(
     shutil.copyfile(pack_path(pack), config.parent / "policies" / f"{pack}.yaml")
     with config.open("a") as file:
         file.write(_settings(timings) + more)
+    if store_url:
+        await _move_store(config, store_url)
     async with AsyncExitStack() as stack:
         broker = await stack.enter_async_context(
             open_emqx(emqx.api_urls, emqx.key, emqx.secret, clock=SystemClock(), limits=PATIENT)
@@ -156,6 +159,21 @@ async def _init(home: Path, emqx: StandInProcess, certs: Certs, api: Sequence[st
     status, out, error = await cordon(*argv)
     assert status == 0, error + out
     return home / "cordon.toml"
+
+
+async def _move_store(config: Path, url: str) -> None:
+    """As an operator moves a store to PostgreSQL: copies it, and says where it is."""
+    before = config.parent / "cordon.db"
+    status, out, error = await cordon("store", "copy", "--from", f"sqlite://{before}", "--to", url)
+    assert status == 0, error + out
+    _name_store(config, url)
+
+
+def _name_store(config: Path, url: str) -> None:
+    text = config.read_text()
+    line = next(line for line in text.splitlines() if line.startswith("path = ") and "cordon.db" in line)
+    config.write_text(text.replace(line, f"url = {json.dumps(url)}\nfolder = {json.dumps(str(config.parent))}"))
+    (config.parent / "cordon.db").unlink()
 
 
 def _settings(timings: Timings) -> str:

@@ -13,7 +13,7 @@ from controller.adapters.sqlite.store import SqliteStore, open_store
 from controller.domain.audit_kinds import AuditKind
 from controller.domain.device import Device
 from controller.domain.effects import AuditEntry, EndIsolation
-from controller.ports.store import StoreWrites
+from controller.ports.store import Store, StoreWrites
 
 NOW = 1_700_000_000.0
 # Short waits, and no checkpoint that a test does not ask for.
@@ -117,7 +117,7 @@ async def tell(process: asyncio.subprocess.Process, text: str) -> None:
     await process.stdin.drain()
 
 
-async def commit(store: SqliteStore, writes: StoreWrites) -> None:
+async def commit(store: Store, writes: StoreWrites) -> None:
     """Commits; for a task, as the store enqueues when it is called."""
     await store.commit(writes)
 

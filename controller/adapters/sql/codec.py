@@ -30,6 +30,8 @@ _NOT_OURS: Final = "written by a newer version of Cordon, or damaged"
 DEVICE_COLUMNS: Final = ("device_id", "first_seen", "last_seen", "online", "stale", "level", "state", *REPORT_FIELDS)
 REPORT_COLUMNS: Final = ("device_id", *REPORT_FIELDS, "body")
 _REPORTED: Final = len(REPORT_FIELDS)
+_ACCEPTED: Final = REPORT_FIELDS.index("accepted")
+_REPORTED_AT: Final = REPORT_FIELDS.index("reported_at")
 _report_fields: Final[Callable[[Device], tuple[Any, ...]]] = attrgetter(*REPORT_FIELDS)
 
 
@@ -161,16 +163,22 @@ def report_row(device: Device, body: bytes) -> tuple[Any, ...]:
     return (device.device_id, *_report_fields(device), body)
 
 
-def device_from(row: tuple[Any, ...]) -> Device:
-    """Returns the device of a row in the order of `DEVICE_COLUMNS`, then `REPORT_FIELDS` of its stored report, if any.
+def present_row(row: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Returns a device in the order of `DEVICE_COLUMNS`, in the later of two states: its own or its report's.
 
-    Of the two, the one with more accepted reports is the later state.
+    `row` has the `REPORT_FIELDS` of the stored report, if any, after its own columns. The state with more accepted
+    reports is the later.
     """
-    device_id, first_seen, last_seen, online, stale, _, state, *report_values = row
-    fields = dict(zip(REPORT_FIELDS, report_values, strict=False))
-    stored = dict(zip(REPORT_FIELDS, report_values[_REPORTED:], strict=True))
-    if stored["accepted"] is not None and stored["accepted"] > fields["accepted"]:
-        fields, last_seen, stale = stored, max(last_seen, stored["reported_at"]), False
+    device_id, first_seen, last_seen, online, stale, level, state, *report_values = row
+    fields, stored = report_values[:_REPORTED], report_values[_REPORTED:]
+    if stored[_ACCEPTED] is not None and stored[_ACCEPTED] > fields[_ACCEPTED]:
+        fields, last_seen, stale = stored, max(last_seen, stored[_REPORTED_AT]), 0
+    return device_id, first_seen, last_seen, online, stale, level, state, *fields
+
+
+def device_from(row: tuple[Any, ...]) -> Device:
+    """Returns the device of a row as `present_row` takes it."""
+    device_id, first_seen, last_seen, online, stale, _, state, *report_values = present_row(row)
     return _DEVICE.load(
         f"device {device_id}",
         state,
@@ -179,7 +187,7 @@ def device_from(row: tuple[Any, ...]) -> Device:
         last_seen=last_seen,
         online=None if online is None else bool(online),
         stale=bool(stale),
-        **fields,
+        **dict(zip(REPORT_FIELDS, report_values, strict=True)),
     )
 
 

@@ -65,13 +65,17 @@ def _request_row(one: ApprovalRequest) -> tuple[Any, ...]:
 def books(connection: SqlConnection) -> GuardSnapshot:
     """Returns everything, oldest first; of the requests those of which something is still to come."""
     charges = connection.execute("SELECT ledger, subject, at FROM charges ORDER BY at").fetchall()
-    waivers = connection.execute("SELECT body FROM waivers ORDER BY waiver_id").fetchall()
     requests = connection.execute("SELECT body FROM approvals WHERE may_change = 1 ORDER BY asked_at").fetchall()
     return GuardSnapshot(
         tuple((ledger, subject, at) for ledger, subject, at in charges),
-        tuple(_WAIVER.load("a waiver", body) for (body,) in waivers),
+        waivers_of(connection),
         tuple(_REQUEST.load("an approval request", body) for (body,) in requests),
     )
+
+
+def waivers_of(connection: SqlConnection) -> tuple[Waiver, ...]:
+    rows = connection.execute("SELECT body FROM waivers ORDER BY waiver_id").fetchall()
+    return tuple(_WAIVER.load("a waiver", body) for (body,) in rows)
 
 
 def approval(connection: SqlConnection, request_id: str) -> ApprovalRequest | None:

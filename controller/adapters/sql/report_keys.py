@@ -1,5 +1,7 @@
 """Report-signing keys of devices: of certificates, and of a first authenticated contact."""
 
+from typing import Final
+
 from controller.adapters.sql.connection import SqlConnection
 from controller.adapters.sql.store import SqlStore
 from controller.domain.identity.certificates import Certificate, CertificateKind
@@ -7,6 +9,11 @@ from controller.ports.certificates import CertificateRegistry
 from controller.ports.device_keys import SUPERSEDED, CertifiedKeys
 from schemas.pem import read_certificate
 from schemas.report_signing import PublicKey, load_public_key, public_key_der, report_key_id
+
+_PUT: Final = (
+    "INSERT INTO report_keys (device_id, key, at) VALUES (?, ?, ?)"
+    " ON CONFLICT (device_id) DO UPDATE SET key = excluded.key, at = excluded.at"
+)
 
 
 class SqlReportKeys:
@@ -49,9 +56,7 @@ class SqlReportKeys:
         return await self._store.read(query)
 
     async def register(self, device_id: str, key: bytes, at: float) -> None:
-        await self._store.write(
-            lambda db: db.execute("INSERT OR REPLACE INTO report_keys VALUES (?, ?, ?)", (device_id, key, at)).rowcount
-        )
+        await self._store.write(lambda db: db.execute(_PUT, (device_id, key, at)).rowcount)
 
     async def forget(self, device_id: str) -> bool:
         gone = await self._store.write(

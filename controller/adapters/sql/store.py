@@ -4,7 +4,7 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from functools import partial
-from typing import Any, Concatenate, Final, ParamSpec, TypeVar
+from typing import Any, Concatenate, Final, ParamSpec, Self, TypeVar
 
 from controller.adapters.sql import containment_state, guard_state, queries
 from controller.adapters.sql import tokens as token_rows
@@ -107,6 +107,19 @@ class SqlStore(Store, ABC):
 
     @abstractmethod
     async def close(self) -> None: ...
+
+    def with_patience(self, seconds: float) -> Self:
+        """The same store, of which a query fails when the engine is away for this long; by default it waits for it."""
+        del seconds
+        return self
+
+    async def run(self) -> None:
+        """Runs until cancelled.
+
+        Raises:
+            StoreError: another controller has taken over the store.
+        """
+        await asyncio.Event().wait()
 
     def commit(self, writes: StoreWrites) -> Awaitable[None]:
         """Queues a commit at once; the awaitable ends when it is on disk.

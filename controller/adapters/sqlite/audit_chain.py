@@ -24,11 +24,11 @@ _INSERT: Final = (
 
 def append(connection: sqlite3.Connection, lines: list[tuple[AuditRow, bytes]]) -> None:
     """Appends rows with their content as bytes."""
-    rows, _ = chained(_end(connection), lines)
+    rows, _ = chained(end(connection), lines)
     connection.executemany(_INSERT, rows)
 
 
-def _end(connection: sqlite3.Connection) -> ChainHead:
+def end(connection: sqlite3.Connection) -> ChainHead:
     """Returns the highest number ever given, and the digest before the next row."""
     found = connection.execute("SELECT seq, chain FROM audit ORDER BY seq DESC LIMIT 1").fetchone()
     counted = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'audit'").fetchone()
@@ -55,13 +55,18 @@ def check(connection: sqlite3.Connection, noted: ChainHead | None = None) -> Cha
     """
     connection.execute("BEGIN")
     try:
-        counted = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'audit'").fetchone()
-        bounds = ChainBounds(anchor(connection), counted[0] if counted else None, noted)
-        (count,) = connection.execute("SELECT count(*) FROM audit").fetchone()
-        rows = connection.execute(f"SELECT {COLUMNS} FROM audit ORDER BY seq")  # noqa: S608 - constants
-        return audit_chain.verification(rows, count, head(connection), bounds)
+        return check_rows(connection, noted)
     finally:
         connection.execute("ROLLBACK")
+
+
+def check_rows(connection: sqlite3.Connection, noted: ChainHead | None = None) -> ChainVerification:
+    """Verifies as `check` in the present transaction."""
+    counted = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'audit'").fetchone()
+    bounds = ChainBounds(anchor(connection), counted[0] if counted else None, noted)
+    (count,) = connection.execute("SELECT count(*) FROM audit").fetchone()
+    rows = connection.execute(f"SELECT {COLUMNS} FROM audit ORDER BY seq")  # noqa: S608 - constants
+    return audit_chain.verification(rows, count, head(connection), bounds)
 
 
 def check_file(path: Path, noted: ChainHead | None = None) -> ChainVerification:

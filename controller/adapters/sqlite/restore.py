@@ -164,7 +164,7 @@ def opened(path: Path) -> Iterator[sqlite3.Connection]:
                 connection = connect(path, _PATIENT, read_only=True)
         except sqlite3.Error as e:
             # SQLite wants to write files beside it.
-            if e.sqlite_errorcode & _PRIMARY not in _UNWRITABLE or not _is_at_rest(path, stack):
+            if e.sqlite_errorcode & _PRIMARY not in _UNWRITABLE or not is_at_rest(path, stack):
                 raise as_store_error(e, f"cannot read {path}") from e
             with as_owner(path):
                 connection = _connect_unwritable(path, stack)
@@ -177,7 +177,7 @@ def opened(path: Path) -> Iterator[sqlite3.Connection]:
             raise as_store_error(e, f"cannot read {path}") from e
 
 
-def _is_at_rest(path: Path, stack: ExitStack) -> bool:
+def is_at_rest(path: Path, stack: ExitStack) -> bool:
     """Whether nobody writes the store while `stack` is open: the file system forbids it, or no controller runs."""
     if os.statvfs(path).f_flag & os.ST_RDONLY:
         return True

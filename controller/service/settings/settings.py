@@ -84,10 +84,42 @@ class EmqxSettings(SettingsTable):
 
 
 class StoreSettings(SettingsTable):
-    """`path` is the database file; audit entries and ended commands are deleted after `audit_days`."""
+    """`path` is an SQLite file, or `url` a PostgreSQL database; what is old is deleted after `audit_days`.
 
-    path: ConfigPath
+    `folder`: with `url`, where this host keeps the key of second factors, marks of revocations, renewed certificates.
+    """
+
+    file: Annotated[ConfigPath | None, Field(alias="path")] = None
+    url: Annotated[str, StringConstraints(max_length=2000)] | None = None
+    password_file: ConfigSecret | None = None
+    folder: ConfigPath | None = None
     audit_days: Annotated[int, Field(ge=1, le=36_500)] = 400
+
+    @model_validator(mode="after")
+    def _check_place(self) -> Self:
+        if (self.file is None) == (self.url is None):
+            raise ValueError("the store is either a path (SQLite) or a url (PostgreSQL)")
+        if self.url is not None and self.folder is None:
+            raise ValueError("a url needs a folder, where this host keeps files of its own")
+        if self.url is None and (self.password_file is not None or self.folder is not None):
+            raise ValueError("password_file and folder belong to a url")
+        return self
+
+    @property
+    def path(self) -> Path:
+        """The file of a store on SQLite.
+
+        Raises:
+            SettingsError: the store is on PostgreSQL.
+        """
+        if self.file is None:
+            raise SettingsError("this works on a store in a file, and this one is on PostgreSQL (store.url)")
+        return self.file
+
+    @property
+    def beside(self) -> Path:
+        """The path whose folder has the host's own files, and whose name they begin with."""
+        return self.path if self.folder is None else self.folder / "cordon"
 
 
 def _public_key(text: str) -> str:

@@ -39,7 +39,7 @@ def _known(model: type[BaseModel], prefix: str = "") -> dict[str, str]:
         if inner is not None:
             known |= _known(inner, f"{prefix}{name}.")
         else:
-            known[prefix + name] = _written(
+            known[prefix + (field.alias or name)] = _written(
                 field.get_default(call_default_factory=True), [type(one).__name__ for one in field.metadata]
             )
     return known

@@ -1,18 +1,17 @@
 """The registry on a real store: tokens used once, also by two at once; renewals given once; what survives a restart."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
 from controller.adapters.sql.certificates import SqlCertificateRegistry
-from controller.adapters.sqlite.store import SqliteStore, open_store
+from controller.adapters.sql.store import SqlStore
 from controller.domain.identity.certificates import Certificate, CertificateKind
 from controller.domain.identity.enrolment import EnrolmentToken
 from controller.ports.certificates import CertificateConflictError
 from controller.ports.errors import UnknownRowError
+from tests.contract.store.conftest import StorePlace
 
 NOW = 1_800_000_000.0
 TOKEN = EnrolmentToken("t1", "aa", 1, NOW, NOW + 10, "operator:ada", device_class="sensor")
@@ -25,31 +24,23 @@ def certificate(number: int, name: str = "d1", origin: str = "token:t1") -> Cert
     )
 
 
-async def opened(path: Path) -> SqliteStore:
-    return await open_store(path, now=lambda: NOW, log=lambda _text, _more: None)
-
-
 @pytest.fixture
-async def registry(tmp_path: Path) -> AsyncIterator[SqlCertificateRegistry]:
-    store = await opened(tmp_path / "cordon.db")
-    yield SqlCertificateRegistry(store)
-    await store.close()
+def registry(store: SqlStore) -> SqlCertificateRegistry:
+    return SqlCertificateRegistry(store)
 
 
-async def test_what_was_entered_is_found_again(tmp_path: Path) -> None:
-    store = await opened(tmp_path / "cordon.db")
+async def test_what_was_entered_is_found_again(place: StorePlace) -> None:
     one = certificate(1)
-    await SqlCertificateRegistry(store).add(one)
-    await SqlCertificateRegistry(store).add_token(TOKEN, 100)
-    await store.close()
-    store = await opened(tmp_path / "cordon.db")
-    again = SqlCertificateRegistry(store)
-    assert await again.find("1") == one
-    assert await again.of("d1") == (one,)
-    assert await again.tokens() == [TOKEN]
-    assert await again.token("aa") == TOKEN
-    assert await again.token("bb") is None
-    await store.close()
+    async with place.opened() as store:
+        await SqlCertificateRegistry(store).add(one)
+        await SqlCertificateRegistry(store).add_token(TOKEN, 100)
+    async with place.opened() as store:
+        again = SqlCertificateRegistry(store)
+        assert await again.find("1") == one
+        assert await again.of("d1") == (one,)
+        assert await again.tokens() == [TOKEN]
+        assert await again.token("aa") == TOKEN
+        assert await again.token("bb") is None
 
 
 async def test_of_many_at_once_one_gets_the_last_use(registry: SqlCertificateRegistry) -> None:

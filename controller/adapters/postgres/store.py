@@ -1,0 +1,164 @@
+"""The store on PostgreSQL: a database, one writer thread, a few reader threads."""
+
+import asyncio
+import copy
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, Final, Self, TypeVar
+
+import psycopg
+
+from controller.adapters.postgres import audit_chain, errors, reader, registration, schema
+from controller.adapters.postgres.address import PostgresAddress
+from controller.adapters.postgres.audit_chain import WritingConnection
+from controller.adapters.postgres.connection import PostgresConnection, connect
+from controller.adapters.postgres.statements import work_of
+from controller.adapters.postgres.writer import PostgresWriter
+from controller.adapters.sql import audit_chain as shared_chain
+from controller.adapters.sql.connection import Dialect, SqlConnection, WriteJob
+from controller.adapters.sql.dead_letters import DeadLetterIndex
+from controller.adapters.sql.options import StoreOptions
+from controller.adapters.sql.store import SqlStore
+from controller.domain.audit_chain import ChainHead, ChainVerification
+from controller.domain.device import Device
+from controller.ports.log import Log
+from controller.ports.store import StoreHealth, StoreWrites
+
+T = TypeVar("T")
+DEFAULTS: Final = StoreOptions()
+
+
+def _rings(*fields: str) -> str:
+    total = " + ".join(f"coalesce((ring ->> '{name}')::integer, 0)" for name in fields)
+    return f"EXISTS (SELECT 1 FROM json_array_elements(body::json -> 'rings') AS ring WHERE {total} > 0)"  # noqa: S608 - constants
+
+
+DIALECT: Final = Dialect(
+    detail_name="(detail::json ->> 'name')",
+    detail_bytes="octet_length(detail)",
+    open_reverts=_rings("revert_pending", "revert_away", "reverting"),
+    failed_rings=_rings("failed", "declined"),
+    is_reverting="coalesce((body::json ->> 'is_reverting')::boolean, false)",
+)
+
+
+async def open_store(
+    address: PostgresAddress,
+    *,
+    name: str | None,
+    now: Callable[[], float],
+    log: Log,
+    options: StoreOptions = DEFAULTS,
+) -> "PostgresStore":
+    """Opens the store, and creates or migrates its tables.
+
+    `name`: of the controller that works with it alone from now on; `None` for a command, also beside a controller.
+    `now` returns Unix seconds; `log` is called on the loop's thread when writing fails or recovers.
+
+    Raises:
+        StoreError: no server, access denied, another program's or version's database, another controller works with it.
+    """
+    connection, writer, letters = await asyncio.to_thread(_open, address, name)
+    book = DeadLetterIndex.of(letters, options)
+    return PostgresStore(address, connection, writer, book, now=now, log=log, options=options)
+
+
+def _open(address: PostgresAddress, name: str | None) -> tuple[WritingConnection, int | None, list[tuple[int, str]]]:
+    connection: PostgresConnection | None = None
+    try:
+        connection = connect(address, "cordon starting" if name is not None else "cordon command")
+        schema.prepare(connection, address.shown)
+        writer = None
+        if name is not None:
+            writer = registration.register(connection, address.shown, name)
+            connection.execute("SELECT set_config('application_name', ?, false)", (registration.writer_name(writer),))
+        letters = connection.execute("SELECT seq, device_id FROM dead_letters ORDER BY seq").fetchall()
+    except psycopg.Error as error:
+        if connection is not None:
+            connection.close()
+        raise errors.as_store_error(error, f"cannot open the store {address.shown}") from error
+    except BaseException:
+        if connection is not None:
+            connection.close()
+        raise
+    return WritingConnection(connection), writer, letters
+
+
+class PostgresStore(SqlStore):
+    """`controller.ports.store.Store` in a database, created by `open_store`."""
+
+    dialect = DIALECT
+
+    def __init__(
+        self,
+        address: PostgresAddress,
+        connection: WritingConnection,
+        writer: int | None,
+        book: DeadLetterIndex,
+        *,
+        now: Callable[[], float],
+        log: Log,
+        options: StoreOptions,
+    ) -> None:
+        super().__init__(now, options)
+        self._book = book
+        self._patience: float | None = None
+        self._readers = reader.PostgresReaders(address, options)
+        self._writer = PostgresWriter(address, connection, writer, options, now, log)
+
+    @property
+    def health(self) -> StoreHealth:
+        """Whether commits succeed."""
+        return self._writer.health
+
+    def with_patience(self, seconds: float) -> Self:
+        other = copy.copy(self)
+        other._patience = seconds  # noqa: SLF001 - of the same class
+        return other
+
+    async def run(self) -> None:
+        """Runs until cancelled.
+
+        Raises:
+            StoreError: another controller has taken over.
+        """
+        await self._writer.fenced.wait()
+        raise self._writer.refusal
+
+    def _submit(self, work: WriteJob) -> asyncio.Future[Any]:
+        return self._writer.submit(work)
+
+    def _work_of(self, writes: StoreWrites) -> WriteJob:
+        return work_of(writes, self._book, self._options.dead_payload_bytes)
+
+    async def read(self, query: Callable[[SqlConnection], T]) -> T:
+        """Returns the result of `query` on a read-only connection; waits for a server that is away.
+
+        Raises:
+            StoreError: closed, PostgreSQL failed, or it was away for too long.
+        """
+        return await self._readers.run(query, self._patience)
+
+    async def devices(self) -> Sequence[Device]:
+        return await self._readers.run(reader.devices, self._patience)
+
+    async def audit_head(self) -> ChainHead:
+        return await self._readers.run(audit_chain.head, self._patience)
+
+    async def check_audit(self, noted: ChainHead | None = None) -> ChainVerification:
+        return await self._readers.run(partial(audit_chain.check, noted=noted), self._patience)
+
+    def _prune_audit(self, connection: WritingConnection, before: float, now: float, most: int) -> int:
+        return shared_chain.prune(connection, connection.append, before, now, most)
+
+    async def counts(self) -> dict[str, Any]:
+        """Returns the rows of each table by name, and `bytes` of the database."""
+        rows = await super().counts()
+        size = "SELECT pg_database_size(current_database())"
+        return {**rows, "bytes": await self.read(lambda connection: connection.execute(size).fetchone()[0])}
+
+    async def close(self) -> None:
+        """Writes the queue, then closes; commits not written within `close_seconds` fail."""
+        await self._writer.stop()
+        await asyncio.to_thread(self._readers.close)
+        await asyncio.to_thread(self._writer.disconnect)

@@ -1,0 +1,64 @@
+"""Each test of this folder runs on every store: SQLite, and with the marker `postgres` each PostgreSQL."""
+
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from controller.adapters.postgres.store import open_store as open_postgres
+from controller.adapters.sql.options import StoreOptions
+from controller.adapters.sql.store import SqlStore
+from tests.support.postgres import SERVERS, PostgresServer, address_of
+from tests.support.store import NOW, QUICK, Logged, opened
+
+KINDS = ["sqlite", *(pytest.param(kind, marks=pytest.mark.postgres) for kind in SERVERS)]
+
+
+class StorePlace:
+    """A place for one store, that may be opened again and again."""
+
+    def __init__(self, kind: str, path: Path, server: PostgresServer | None) -> None:
+        self.kind = kind
+        self.path = path
+        self.server = server
+        self.database = "" if server is None else server.new_database()
+
+    @contextlib.asynccontextmanager
+    async def opened(self, options: StoreOptions = QUICK) -> AsyncIterator[SqlStore]:
+        if self.server is None:
+            async with opened(self.path, options) as store:
+                yield store
+            return
+        address = address_of(self.server.url(self.database))
+        made = await open_postgres(address, name="tests", now=lambda: NOW, log=Logged(), options=options)
+        try:
+            yield made
+        finally:
+            await made.close()
+
+    def change(self, statement: str) -> None:
+        """Executes a statement beside the store, as an intruder would."""
+        if self.server is not None:
+            self.server.query(self.database, statement)
+            return
+        import sqlite3
+
+        with contextlib.closing(sqlite3.connect(self.path)) as connection:
+            connection.execute(statement)
+            connection.commit()
+
+
+@pytest.fixture(params=KINDS)
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
+    kind = request.param
+    if kind == "sqlite":
+        return StorePlace(kind, tmp_path / "store.db", None)
+    return StorePlace(kind, tmp_path, request.getfixturevalue("postgres_servers")[kind])
+
+
+@pytest.fixture
+async def store(place: StorePlace) -> AsyncIterator[SqlStore]:
+    async with place.opened() as found:
+        yield found

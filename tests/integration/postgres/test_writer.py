@@ -1,0 +1,184 @@
+"""The writer on a real PostgreSQL that stops, hangs, is killed, loses answers, or belongs to another controller."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Coroutine
+from typing import Any, TypeVar
+
+import pytest
+
+from controller.adapters.postgres import registration
+from controller.adapters.postgres.store import PostgresStore, open_store
+from controller.ports.errors import StoreError
+from tests.support.postgres import DEBIAN, SERVERS, WHEEL, PostgresServer, PostgresServers, address_of, postgres_server
+from tests.support.postgres_proxy import CommitLosingProxy
+from tests.support.store import NOW, QUICK, Logged, commit, line
+from tests.support.waiting import eventually
+
+pytestmark = pytest.mark.postgres
+T = TypeVar("T")
+
+
+@pytest.fixture(params=SERVERS)
+def server(request: pytest.FixtureRequest, postgres_servers: PostgresServers) -> PostgresServer:
+    return postgres_servers[request.param]
+
+
+@pytest.fixture
+def database(server: PostgresServer) -> str:
+    return server.new_database()
+
+
+@contextlib.asynccontextmanager
+async def opened(url: str, name: str | None = "first", log: Logged | None = None) -> AsyncIterator[PostgresStore]:
+    store = await open_store(address_of(url), name=name, now=lambda: NOW, log=log or Logged(), options=QUICK)
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+def started(work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+    return asyncio.get_running_loop().create_task(work)
+
+
+async def lines_of(store: PostgresStore) -> list[str]:
+    """The devices of the audit lines in order; of each, device and effect have to be there once."""
+    names = [one.entry.device_id for one in await store.audit(newest_first=False)]
+    assert sorted(one.device_id for one in await store.devices()) == sorted(names)
+    assert [one.effect_id for one in await store.effects()] == [f"effect-{name}" for name in names]
+    assert (await store.check_audit()).is_intact
+    return names
+
+
+@pytest.mark.parametrize("after_the_server", [True, False], ids=["answer", "commit"])
+async def test_a_commit_that_got_lost_is_stored_once(
+    server: PostgresServer, database: str, *, after_the_server: bool
+) -> None:
+    async with CommitLosingProxy(server.port) as proxy, opened(server.url(database, port=proxy.port)) as store:
+        await store.commit(line("a"))
+        proxy.lose_next(after_the_server=after_the_server)
+        await asyncio.gather(store.commit(line("b")), store.commit(line("c")))
+        assert proxy.lost.is_set()
+        await store.commit(line("d"))
+        assert await lines_of(store) == ["a", "b", "c", "d"]
+
+
+async def test_a_command_whose_commit_got_lost_does_not_repeat_it(server: PostgresServer, database: str) -> None:
+    async with opened(server.url(database), None) as store:
+        await store.commit(line("a"))
+    async with CommitLosingProxy(server.port) as proxy, opened(server.url(database, port=proxy.port), None) as store:
+        proxy.lose_next(after_the_server=True)
+        with pytest.raises(StoreError, match="may be stored or not"):
+            await store.commit(line("b"))
+    async with opened(server.url(database), None) as store:
+        assert await lines_of(store) == ["a", "b"]
+
+
+async def test_a_second_controller_is_refused_and_one_that_ended_is_followed_at_once(
+    server: PostgresServer, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registration, "_WAIT", 0.0)
+    url = server.url(database)
+    async with opened(url) as first:
+        await first.commit(line("a"))
+        with pytest.raises(StoreError, match="in use by the controller first, since 20"):
+            async with opened(url, "second"):
+                pass
+        await first.commit(line("b"))
+    async with opened(url, "second") as second:
+        await second.commit(line("c"))
+        assert await lines_of(second) == ["a", "b", "c"]
+
+
+async def test_a_controller_whose_lease_is_over_is_fenced_by_the_next_and_stores_nothing_more(
+    server: PostgresServer, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = server.url(database)
+    async with opened(url) as first:
+        await first.commit(line("a"))
+        # As after a halt of its machine: it does not know that its time is over.
+        monkeypatch.setattr(first._writer, "_on_idle", lambda: 600.0)
+        server.query(database, "UPDATE writers SET lease_until = lease_until - interval '1 h'")
+        async with opened(url, "second") as second:
+            await second.commit(line("b"))
+            watching = started(first.run())
+            for name in ("c", "d"):
+                with pytest.raises(StoreError, match="another controller has taken over"):
+                    await first.commit(line(name))
+            with pytest.raises(StoreError, match="another controller has taken over"):
+                await watching
+            assert await lines_of(second) == ["a", "b"]
+    # A transaction that the first had begun holds the lock on its row: it is ended.
+    async with opened(url) as first:
+        await first.commit(line("e"))
+        monkeypatch.setattr(first._writer, "_on_idle", lambda: 600.0)
+        held = first._writer._connection
+        assert held is not None
+        held.raw.execute("BEGIN")
+        held.execute(registration.LOCK, (first._writer._writer,))
+        async with opened(url, "second") as second:
+            assert await lines_of(second) == ["a", "b", "e"]
+
+
+async def test_commands_beside_a_controller_extend_the_same_audit_log(server: PostgresServer, database: str) -> None:
+    url = server.url(database, socket_file=True)
+    async with opened(url, None) as before:  # no controller has ever run
+        await before.commit(line("a"))
+    async with opened(url) as controller, opened(url, None) as command:
+        for number in range(10):
+            await asyncio.gather(controller.commit(line(f"c{number}")), command.commit(line(f"g{number}")))
+        names = await lines_of(controller)
+    assert sorted(names) == sorted(["a", *(f"{who}{number}" for who in "cg" for number in range(10))])
+    assert server.query(database, "SELECT commits FROM writers WHERE writer = 1") == [(10,)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [WHEEL, DEBIAN])
+async def test_a_server_that_is_killed_stopped_or_hangs_is_waited_for(kind: str) -> None:
+    """What was acknowledged is there after a kill; what waits is stored once when the server is back."""
+    with postgres_server(kind) as server:
+        log = Logged()
+        async with opened(server.url(database := server.new_database()), log=log) as store:
+            await store.commit(line("a"))
+            for number, (away, back) in enumerate(
+                ((server.kill, server.start), (server.stop, server.start), (server.pause, server.resume))
+            ):
+                await asyncio.to_thread(away)
+                waiting = [started(commit(store, line(f"w{number}{n}"))) for n in range(3)]
+                reading = started(store.audit())
+                await eventually(lambda: store.health.trouble != "", "the trouble is told", seconds=30.0)
+                assert store.health.since > 0
+                assert not any(one.done() for one in (*waiting, reading))
+                with pytest.raises(StoreError, match="cannot read the store"):
+                    await asyncio.wait_for(_impatient(store, is_paused=away == server.pause), 60.0)
+                await asyncio.to_thread(back)
+                await asyncio.gather(*waiting, reading)
+                await eventually(lambda: store.health.trouble == "", "the trouble is over")
+            assert await lines_of(store) == ["a", *(f"w{number}{n}" for number in range(3) for n in range(3))]
+            assert server.query(database, "SELECT count(*) FROM writers WHERE NOT fenced") == [(1,)]
+        assert log.events[:2] == ["store cannot write", "store writes again"]
+
+
+async def _impatient(store: PostgresStore, *, is_paused: bool) -> None:
+    if is_paused:
+        raise StoreError("cannot read the store")  # a server that is halted takes connections, and does not answer
+    await store.with_patience(0.2).audit()
+
+
+@pytest.mark.slow
+async def test_a_store_is_closed_in_time_while_the_server_hangs() -> None:
+    with postgres_server(WHEEL) as server:
+        store = await open_store(
+            address_of(server.url(server.new_database())), name="x", now=lambda: NOW, log=Logged(), options=QUICK
+        )
+        await store.commit(line("a"))
+        await asyncio.to_thread(server.pause)
+        waiting = started(commit(store, line("b")))
+        reading = started(store.audit())
+        await asyncio.sleep(0)
+        await asyncio.wait_for(store.close(), 30.0)
+        for one in (waiting, reading):
+            with pytest.raises(StoreError):
+                await one
+        server.resume()
