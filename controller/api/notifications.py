@@ -238,7 +238,9 @@ async def list_sinks(notifications: NotificationsDep) -> SinkList:
     return SinkList(items=tuple(_sink_view(sink, state) for sink, state in await notifications.sinks()))
 
 
-@router.post("/sinks", status_code=201, dependencies=[scope("admin"), Depends(writable)], responses=problems(409))
+@router.post(
+    "/sinks", status_code=201, dependencies=[scope("admin", step_up=True), Depends(writable)], responses=problems(409)
+)
 async def add_sink(notifications: NotificationsDep, caller: CallerDep, body: NewSinkBody) -> SinkView:
     """Adds a sink, which is told of what is recorded from now on."""
     try:
@@ -249,7 +251,10 @@ async def add_sink(notifications: NotificationsDep, caller: CallerDep, body: New
 
 
 @router.delete(
-    "/sinks/{name}", status_code=204, dependencies=[scope("admin"), Depends(writable)], responses=problems(404)
+    "/sinks/{name}",
+    status_code=204,
+    dependencies=[scope("admin", step_up=True), Depends(writable)],
+    responses=problems(404),
 )
 async def remove_sink(notifications: NotificationsDep, caller: CallerDep, name: SinkPath) -> None:
     """Removes a sink, with all that it was still to be sent."""
@@ -259,7 +264,9 @@ async def remove_sink(notifications: NotificationsDep, caller: CallerDep, name: 
         raise _unknown_sink(name) from e
 
 
-@router.post("/sinks/{name}/test", dependencies=[scope("admin"), Depends(writable)], responses=problems(404))
+@router.post(
+    "/sinks/{name}/test", dependencies=[scope("admin", step_up=True), Depends(writable)], responses=problems(404)
+)
 async def test_sink(notifications: NotificationsDep, caller: CallerDep, name: SinkPath) -> TestResult:
     """Sends a test message at once; takes up to 20 s where the receiver is slow."""
     try:

@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo
 
 from controller.domain.notifications.kinds import classify, may_notify
 from controller.domain.notifications.model import Sink
-from controller.domain.notifications.planning import REPEAT, Bursts, Line, Planner
+from controller.domain.notifications.planning import REPEAT, Bursts, Line, Plan, Planner
 from controller.domain.notifications.texts import Sentence
 from controller.ports.errors import StoreError
 from controller.ports.log import Log
@@ -70,6 +70,7 @@ class NotificationDispatcher:
         self._rand = rand
         self._log = log
         self._bursts = Bursts()
+        self._page = PAGE
         self._drops = DropReport(fleet)
         self._changed = True
         self._remind_at = self._prune_at = 0.0
@@ -152,8 +153,9 @@ class NotificationDispatcher:
 
     async def _plan_page(self) -> bool:
         """Plans one page; returns whether there was one."""
-        lines, before, cursor = await self.store.unplanned(PAGE)
+        lines, before, cursor = await self.store.unplanned(self._page)
         if cursor == before:
+            self._page = PAGE
             return False
         fleet = self._fleet
         page = []
@@ -165,7 +167,14 @@ class NotificationDispatcher:
         threads = await self.store.threads(keys)
         acknowledged = await self.store.acknowledged({line.entry.case_id for line in page if line.entry.case_id})
         now = fleet.clock.now()
-        plan = self._planner().plan(page, threads, acknowledged, now)
+        try:
+            plan = self._planner().plan(page, threads, acknowledged, now)
+        except Exception as e:  # noqa: BLE001 - a line that cannot be told keeps none of the others back
+            if self._page > 1:
+                self._page = 1
+                return True
+            self._log("an audit line cannot be told", {"seq": cursor, "error": repr(e)})
+            plan = Plan()
         dropped = await self.store.plan(plan, cursor, MAX_WAITING, now)
         self.counts["planned"] += len(plan.deliveries)
         await self._wake_workers({one.sink for one in plan.deliveries.values()}, dropped)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from controller.api.audit_texts import sentence
 from controller.domain.audit_kinds import AuditKind
 from controller.domain.effects import AuditEntry
 from controller.domain.notifications.model import AlertSeverity, QuietHours, SinkRule
@@ -197,6 +198,24 @@ async def test_a_removed_sink_is_told_nothing_and_a_rule_chooses(tmp_path: Path)
         await harness.services.notifications.dispatcher.load()
         await deliver(harness)
         assert harness.sender.sent == []
+
+
+async def test_a_line_that_cannot_be_told_keeps_no_other_back(tmp_path: Path) -> None:
+    async with open_harness(tmp_path / "c.db", settings=SECRETS) as harness:
+        await add_sink(harness)
+        dispatcher = harness.services.notifications.dispatcher
+
+        def broken(kind: AuditKind) -> str:
+            if kind is AuditKind.CONTAINMENT_FAILED:
+                raise LookupError(kind)
+            return sentence(kind)
+
+        dispatcher._sentence = broken
+        await _violate(harness, "edge-1")
+        await harness.fleet.record(AuditEntry(AuditKind.CONTAINMENT_FAILED, "edge-2", "cordon", "case-2", alert=True))
+        await _violate(harness, "edge-3")
+        await deliver(harness)
+        assert [one.message.device_id for _, one, _ in harness.sender.sent] == ["edge-1", "edge-3"]
 
 
 async def test_a_quiet_report_wakes_nobody(tmp_path: Path) -> None:
