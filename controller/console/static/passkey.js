@@ -1,6 +1,7 @@
 "use strict";
 
 // Forms with data-passkey ask the browser for a passkey, put its answer into their field "answer", and are sent then.
+// Their buttons are disabled until this runs: whoever is quicker would send the form without an answer.
 for (const form of document.querySelectorAll("form[data-passkey]")) {
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
@@ -18,4 +19,5 @@ for (const form of document.querySelectorAll("form[data-passkey]")) {
       problem.hidden = false;
     }
   });
+  form.querySelector("button").disabled = false;
 }
