@@ -148,7 +148,9 @@ async def new_setup_code(
     fleet: FleetDep, accounts: AccountsDep, who: RequestCallerDep, name: NamePath
 ) -> SetupCodeView:
     """Makes a one-time code for an account whose owner lost the password; an earlier one does not count any more."""
-    return await _code(accounts, await _named(accounts, name), who, fleet.clock.now())
+    account = await _named(accounts, name)
+    _check_takeover(accounts, who, account)
+    return await _code(accounts, account, who, fleet.clock.now())
 
 
 async def _code(accounts: AccountServices, account: Account, who: Caller, now: float) -> SetupCodeView:
@@ -162,7 +164,9 @@ async def _code(accounts: AccountServices, account: Account, who: Caller, now: f
 async def reset_factors(fleet: FleetDep, accounts: AccountsDep, who: RequestCallerDep, name: NamePath) -> None:
     """Removes all second factors of an account whose owner lost them, and ends its sessions."""
     account = await _named(accounts, name)
-    await accounts.operations.reset_factors(account, Administrator(who.principal), fleet.clock.now())
+    _check_takeover(accounts, who, account)
+    with _told():
+        await accounts.operations.reset_factors(account, Administrator(who.principal), fleet.clock.now())
 
 
 @router.get("/{name}/sessions", dependencies=[_admin], responses=problems(404))
@@ -198,6 +202,14 @@ def _check_role(accounts: AccountServices, who: Caller, role: str) -> None:
     excess = accounts.operations.roles.exceeding(role, who.scopes)
     if excess:
         raise ApiError(403, "scope_missing", f"you lack the scope {', '.join(excess)}, so you cannot give it away")
+
+
+def _check_takeover(accounts: AccountServices, who: Caller, account: Account) -> None:
+    """Whoever gives an account a password or factors may act as it afterwards."""
+    excess = accounts.operations.roles.exceeding(account.role, who.scopes)
+    if excess:
+        text = f"{account.name} has the scope {', '.join(excess)}, which you lack: somebody who has it does this"
+        raise ApiError(403, "scope_missing", text)
 
 
 _STATUS: Final = {AccountRefusal.UNKNOWN: 404, AccountRefusal.NAME_INVALID: 422}

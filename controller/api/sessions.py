@@ -19,8 +19,9 @@ from controller.domain.accounts.session import SESSION_DIGITS, Session
 from controller.domain.audit_kinds import AuditKind
 from controller.domain.scopes import Scope
 from controller.ports.accounts import TooManyLoginsError
+from controller.service.accounts.attempt_delays import GUESSING
 from controller.service.accounts.services import AccountServices
-from controller.service.accounts.sign_in import GUESSING, PasswordRefusedError, SetupRefusedError
+from controller.service.accounts.sign_in import PasswordRefusedError, SetupRefusedError
 
 RETRY_SIGN_IN: Final = {"Retry-After": "5"}  # seconds
 router = APIRouter(prefix="/sessions", tags=["sessions"], responses=problems(401, 422, 429, 503))

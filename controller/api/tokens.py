@@ -14,7 +14,7 @@ from controller.domain.accounts.caller import Caller
 from controller.domain.accounts.secret_text import digest_of
 from controller.domain.audit_kinds import AuditKind
 from controller.domain.effects import AuditEntry
-from controller.domain.principal import MakingRecord
+from controller.domain.principal import MakingRecord, is_reserved
 from controller.domain.scopes import ALL, Scope, ordered, scopes_exceeding
 from controller.ports.store import ApiToken, TokenChange
 from controller.service.unit_of_work import UnitOfWork
@@ -101,6 +101,9 @@ class Tokens:
         Raises:
             ApiError: 403 for more scopes than the caller has, 409 for its name, the number of tokens, or no account.
         """
+        if is_reserved(body.name):
+            text = f"the audit names somebody on the controller's machine {body.name}: choose another name"
+            raise ApiError(409, "token_name_used", text)
         excess = scopes_exceeding(body.scopes, who.scopes)
         if excess:
             text = f"{who.principal.name} lacks the scope {', '.join(excess)}, so it cannot give it to another token"

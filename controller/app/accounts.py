@@ -49,7 +49,7 @@ def account_services(
         callers.roles,
         _requirement(settings, adapters),
     )
-    operations = AccountOperations(callers.accounts, factors, callers.roles, fleet.publish_committed, book.end_of)
+    operations = AccountOperations(callers.accounts, callers.roles, fleet.publish_committed, book.end_of)
     hasher = Argon2Hasher()
     sso = single_sign_on(settings, adapters, callers, fleet)
     sign_in = SignIn(

@@ -10,7 +10,6 @@ from typing import Final
 
 from controller.adapters.password_hashing import Argon2Hasher
 from controller.adapters.sql.accounts import SqlAccounts
-from controller.adapters.sql.factors import SqlFactors
 from controller.adapters.sql.store import SqlStore
 from controller.adapters.system import UlidGenerator
 from controller.api.auth import new_token
@@ -21,6 +20,7 @@ from controller.domain.accounts.account import Account
 from controller.domain.accounts.passwords import check_password
 from controller.domain.accounts.roles import Roles
 from controller.domain.accounts.secret_text import digest_of
+from controller.domain.principal import is_reserved
 from controller.domain.scopes import Scope
 from controller.packs import common_passwords
 from controller.ports.accounts import AccountStore
@@ -50,7 +50,7 @@ async def open_accounts(place: Path | StoreSettings, roles: Roles) -> AsyncItera
     async with open_store(place) as store:
         requests = (await store.guard_books()).requests
         accounts, ends = SqlAccounts(store), partial(end_requests_of, requests)
-        operations = AccountOperations(accounts, SqlFactors(store), roles, lambda _batch: None, ends)
+        operations = AccountOperations(accounts, roles, lambda _batch: None, ends)
         yield OfflineAccounts(accounts, operations, store)
 
 
@@ -106,6 +106,8 @@ async def add_token(accounts: OfflineAccounts, account: Account, name: str, scop
     """
     secret = new_token()
     token = ApiToken(name, digest_of(secret), now(), tuple(scopes), owner=account.account_id)
+    if is_reserved(name):
+        raise StoreError(f"no token is called {name}: the audit names the machine so")
     change = await accounts.tokens.add_token(token, MAX_TOKENS, StoreWrites())
     if change is not TokenChange.DONE:
         raise StoreError(f"the token {name} cannot be added: {change.value}")

@@ -8,6 +8,8 @@ KINSHIP: Final = 86_400.0  # seconds in which an account counts as the person wh
 MAX_GENERATIONS: Final = 16  # accounts made one by another within `KINSHIP`
 UNOWNED: Final = "unowned"  # the key of all tokens that belong to no account: nobody knows whose they are
 
+RESERVED_NAMES: Final = frozenset({"machine", "init"})  # `operator:` of these is the controller's machine itself
+
 _ACCOUNT: Final = "account:"
 _OPERATOR: Final = "operator:"
 _PERSON: Final = "person:"
@@ -26,6 +28,11 @@ def person_key(key: str) -> str:
 def is_operator(actor: str) -> bool:
     """Whether an actor, as audit lines name it, is a person and no policy or rollout."""
     return actor.startswith((_OPERATOR, _PERSON))
+
+
+def is_reserved(name: str) -> bool:
+    """Whether a token of this name would stand in the audit as somebody on the controller's machine."""
+    return name.casefold() in RESERVED_NAMES
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +82,21 @@ class Principal:
         return (MakingRecord(self.key, self.name, now), *self._fresh_makers(now))
 
     def _fresh_makers(self, now: float) -> Iterator[MakingRecord]:
-        for maker in self.makers:
-            if now - maker.at >= KINSHIP:
-                return
-            yield maker
+        return (maker for maker in self.makers if now - maker.at < KINSHIP)
+
+
+def joined_makers(
+    new: tuple[MakingRecord, ...], before: tuple[MakingRecord, ...], now: float
+) -> tuple[MakingRecord, ...]:
+    """Returns `new` makers with those of `before` that still count at `now`, the latest first, one for each key.
+
+    A new link never hides an earlier one: whoever made the account may still have a session of it.
+    """
+    if not new:
+        return before
+    latest: dict[str, MakingRecord] = {}
+    for maker in (*new, *before):
+        there = latest.get(maker.key)
+        if now - maker.at < KINSHIP and (there is None or there.at < maker.at):
+            latest[maker.key] = maker
+    return tuple(sorted(latest.values(), key=lambda maker: -maker.at))

@@ -53,12 +53,19 @@ class AccountStore(Protocol):
         ...
 
     async def change_account(
-        self, account_id: str, decide: AccountDecision, now: float, writes: StoreWrites
+        self,
+        account_id: str,
+        decide: AccountDecision,
+        now: float,
+        writes: StoreWrites,
+        *,
+        resets_factors: bool = False,
     ) -> Account | AccountRefusal:
         """Stores what `decide` makes of the account, in the transaction that reads it; returns the account after.
 
         In the same transaction an account that is disabled loses its sessions and one-time code, and its tokens have
-        expired at `now` (Unix seconds); one with a new password loses its sessions.
+        expired at `now` (Unix seconds); one with a new password loses its sessions. With `resets_factors` it
+        loses its sessions and all second factors.
         """
         ...
 
@@ -110,8 +117,11 @@ class FactorStore(Protocol):
 
     async def factors(self, account_id: str) -> Factors: ...
 
-    async def add_passkey(self, passkey: Passkey, writes: StoreWrites) -> bool:
-        """Adds a passkey, unless its id is known already or the account has `MAX_PASSKEYS`."""
+    async def add_passkey(self, passkey: Passkey, writes: StoreWrites, *, as_first: bool = False) -> bool:
+        """Adds a passkey, unless its id is known already or the account has `MAX_PASSKEYS`.
+
+        `as_first`: unless the account has a factor by now.
+        """
         ...
 
     async def use_passkey(self, credential_id: bytes, sign_count: int, at: float) -> bool:
@@ -120,8 +130,8 @@ class FactorStore(Protocol):
 
     async def remove_passkey(self, account_id: str, credential_id: bytes, writes: StoreWrites) -> bool: ...
 
-    async def put_totp(self, totp: Totp, writes: StoreWrites) -> None:
-        """Stores the TOTP secret of an account, in place of another."""
+    async def put_totp(self, totp: Totp, writes: StoreWrites, *, as_first: bool = False) -> bool:
+        """Stores the TOTP secret of an account, in place of another; `as_first`: unless it has a factor by now."""
         ...
 
     async def use_totp(self, account_id: str, step: int) -> bool:
@@ -144,10 +154,6 @@ class FactorStore(Protocol):
 
     async def require(self) -> None:
         """Stores that an administrator has a factor, and for good: its loss must not open the accounts again."""
-        ...
-
-    async def reset_factors(self, account_id: str, writes: StoreWrites) -> None:
-        """Deletes all factors of an account, and its sessions."""
         ...
 
 

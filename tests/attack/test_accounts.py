@@ -248,3 +248,20 @@ async def test_the_maker_of_an_account_is_no_second_person(api: Api) -> None:
     await bob.json("POST", "/sessions/setup", 201, {"code": taken["setup_code"], "password": PASSWORD})
     await bob.give_factor()
     assert (await bob.json("POST", f"/approvals/{request}/approve", 409))["error"], "nor one that was taken over"
+    await put_account(api, "carl")
+    assert (await ada.send("DELETE", "/accounts/carl/factors")).status_code == 204
+    carl = await signed_in(api, "carl")
+    assert (await carl.json("POST", f"/approvals/{request}/approve", 409))["error"], "nor one whose factors are new"
+
+
+@pytest.mark.parametrize(("method", "what"), [("POST", "setup-code"), ("DELETE", "factors")])
+async def test_nobody_takes_over_an_account_that_may_do_more(tmp_path: Path, method: str, what: str) -> None:
+    async with open_api(tmp_path / "cordon.db", accounts={"roles": {"helpdesk": ["read", "admin"]}}) as api:
+        await put_account(api, "helper", "helpdesk")
+        helper = await signed_in(api, "helper")
+        await put_account(api, "boss", "admin")
+        await put_account(api, "vera", "viewer")
+        refused = await helper.json(method, f"/accounts/boss/{what}", 403)
+        assert refused["error"]["code"] == "scope_missing"
+        answer = await helper.send(method, f"/accounts/vera/{what}")
+        assert answer.status_code in (201, 204), answer.text

@@ -1,21 +1,24 @@
 """Attacks on second factors: replays, passkeys of others, wrong origins, sessions before their factor."""
 
+import asyncio
 import json
+from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from controller.api.session_cookie import COOKIE
+from controller.api.session_cookie import COOKIE, CSRF_HEADER
 from controller.domain.accounts.caller import STEP_UP
+from controller.domain.accounts.secret_text import csrf_of
 from controller.domain.audit_kinds import AuditKind
 from controller.ports.store import StoreWrites
-from controller.service.accounts.attempt_delays import FREE_FAILURES, MAX_LINES, MAX_WAIT
+from controller.service.accounts.attempt_delays import FREE_FAILURES, GUESSING, MAX_LINES, MAX_WAIT
 from tests.support.api import Api
 from tests.support.api import api as open_api
 from tests.support.authenticator import SoftAuthenticator
-from tests.support.visitors import ORIGIN, Visitor, signed_in
+from tests.support.visitors import ORIGIN, App, Visitor, begin_session, signed_in
 
 FACTOR = "/login/factor"
 
@@ -179,7 +182,7 @@ async def test_after_the_first_administrator_everybody_needs_a_factor_and_for_go
             assert "register another one first" in last.text
         response = await vera.client.get("/api/v1/devices")
         assert (response.status_code, response.json()["error"]["code"]) == (403, "factor_registration_needed")
-        await api.services.accounts.factors.reset_factors("id-anna", StoreWrites())
+        await api.services.accounts.factors.remove_totp("id-anna", StoreWrites())
         assert (await vera.client.get("/api/v1/devices")).status_code == 403
         await vera.register_app()
         assert (await vera.client.get("/api/v1/devices")).status_code == 200
@@ -199,6 +202,62 @@ async def test_guessing_of_codes_is_slowed_and_holds_up_no_passkey(api: Api) -> 
         await use(person, device, 303)
         api.harness.clock.at += MAX_WAIT
         await guesser.post(FACTOR, 303, code=app.code())
+
+
+async def test_guesses_that_come_at_one_moment_are_slowed_too(api: Api) -> None:
+    async with signed_in(api) as person:
+        app = await person.register_app()
+    async with signed_in(api) as guesser:
+
+        async def guess(way: dict[str, str]) -> int:
+            headers = {"Sec-Fetch-Site": "same-origin", CSRF_HEADER: csrf_of(guesser.secret)}
+            response = await guesser.client.post("/api/v1/factors/give", json=way, headers=headers)
+            return response.status_code
+
+        for way in ({"code": "000000"}, {"recovery": "A" * 16}):
+            found = Counter(await asyncio.gather(*(guess(way) for _ in range(40))))
+            assert found == {403: FREE_FAILURES + 1, 429: 39 - FREE_FAILURES}, way
+        api.harness.clock.at += MAX_WAIT
+        await guesser.post(FACTOR, 303, code=app.code())
+        async with signed_in(api) as person:
+            for _ in range(FREE_FAILURES):  # what was right is forgotten as a failure
+                await person.post(FACTOR, 401, code="000000")
+            await person.post(FACTOR, 303, code=app.code(1))
+
+
+async def test_who_guesses_codes_is_told(api: Api) -> None:
+    async with signed_in(api) as person:
+        await person.register_app()
+    async with signed_in(api) as guesser:
+        for _ in range(GUESSING + 1):
+            await guesser.post(FACTOR, 401, code="000000")
+            api.harness.clock.at += MAX_WAIT
+            if guesser.secret and await guesser.who() is None:
+                guesser.client.cookies.set(COOKIE, await begin_session(api))
+    (line,) = await api.services.store.audit(kind=AuditKind.ACCOUNT_GUESSING_DETECTED)
+    assert line.entry.alert
+    assert "somebody may know the password" in str(line.entry.detail)
+
+
+@pytest.mark.parametrize("kind", ["totp", "passkey"])
+async def test_of_two_first_factors_at_one_moment_one_is_registered(api: Api, kind: str) -> None:
+    async with signed_in(api) as owner, signed_in(api) as thief:
+        secret = (await owner.call("POST", "/factors/totp", 201))["secret"]
+        path, site = "/api/v1/factors/totp/confirm", {"Sec-Fetch-Site": "same-origin"}
+        headers = {**site, CSRF_HEADER: csrf_of(owner.secret)}
+        own = owner.client.post(path, json={"code": App(api, secret).code()}, headers=headers)
+        headers = {**site, CSRF_HEADER: csrf_of(thief.secret)}
+        if kind == "totp":
+            theirs = App(api, (await thief.call("POST", "/factors/totp", 201))["secret"]).code()
+            other = thief.client.post(path, json={"code": theirs}, headers=headers)
+        else:
+            made = SoftAuthenticator(ORIGIN).register(await thief.options("/me/passkeys/new"))
+            fields = {"name": "x", "answer": json.dumps(made), "csrf": csrf_of(thief.secret)}
+            other = thief.client.post("/me/passkeys/new", data=fields, headers=site)
+        found = await asyncio.gather(own, other)
+        assert sorted(one.status_code for one in found) == [200, 409], [one.text for one in found]
+        factors = await api.services.accounts.second_factors.factors_of("id-anna")
+        assert (factors.totp is not None) + len(factors.passkeys) == 1
 
 
 async def test_failures_do_not_fill_the_record(api: Api) -> None:

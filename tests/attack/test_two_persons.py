@@ -170,6 +170,12 @@ async def test_nobody_acts_in_the_name_of_a_revoked_token(fleet: Api) -> None:
     await _make(fleet, "ada-2")
 
 
+@pytest.mark.parametrize("name", ["machine", "MACHINE", "init"])
+async def test_no_token_acts_in_the_name_of_the_machine(fleet: Api, name: str) -> None:
+    status, answer = await _as(fleet, "", "POST", "/tokens", {"name": name, "scopes": ["read"]})
+    assert (status, answer["error"]["code"]) == (409, "token_name_used")
+
+
 @pytest.mark.parametrize("name", [".", ".."])
 async def test_a_token_has_a_name_by_which_it_can_be_revoked(fleet: Api, name: str) -> None:
     assert (await _as(fleet, "", "POST", "/tokens", {"name": name, "scopes": ["read"]}))[0] == 422

@@ -9,7 +9,7 @@ from pydantic import TypeAdapter
 
 from controller.adapters.sql import codec
 from controller.adapters.sql.connection import SqlConnection
-from controller.adapters.sql.factors import counts_of, factors_of
+from controller.adapters.sql.factors import counts_of, delete_factors, factors_of
 from controller.adapters.sql.store import SqlStore
 from controller.domain.accounts.account import MAX_ACCOUNTS, Account, AccountDecision, AccountRefusal
 from controller.domain.accounts.session import ABSOLUTE, IDLE, MAX_SESSIONS, SESSION_DIGITS, Session
@@ -59,9 +59,15 @@ class SqlAccounts(AccountStore):
         return await self._store.change_with(writes, partial(_add, account=account), _is_account)
 
     async def change_account(
-        self, account_id: str, decide: AccountDecision, now: float, writes: StoreWrites
+        self,
+        account_id: str,
+        decide: AccountDecision,
+        now: float,
+        writes: StoreWrites,
+        *,
+        resets_factors: bool = False,
     ) -> Account | AccountRefusal:
-        change = partial(_change, account_id=account_id, decide=decide, now=now)
+        change = partial(_change, account_id=account_id, decide=decide, now=now, resets_factors=resets_factors)
         return await self._store.change_with(writes, change, _is_account)
 
     async def session(self, digest: str) -> tuple[Session, Account] | None:
@@ -131,7 +137,7 @@ def _add(connection: SqlConnection, account: Account) -> Account | AccountRefusa
 
 
 def _change(
-    connection: SqlConnection, account_id: str, decide: AccountDecision, now: float
+    connection: SqlConnection, account_id: str, decide: AccountDecision, now: float, *, resets_factors: bool
 ) -> Account | AccountRefusal:
     there = _every(connection)
     before = next((one for one in there if one.account_id == account_id), None)
@@ -150,7 +156,9 @@ def _change(
             "UPDATE tokens SET expires_at = ? WHERE owner = ? AND (expires_at IS NULL OR expires_at > ?)",
             (now, account_id, now),
         )
-    if before.password_at != after.password_at or not after.enabled:
+    if resets_factors:
+        delete_factors(connection, account_id)
+    if before.password_at != after.password_at or not after.enabled or resets_factors:
         connection.execute("DELETE FROM sessions WHERE account_id = ?", (account_id,))
     return after
 

@@ -18,7 +18,7 @@ _PUT_TOTP: Final = (
 )
 _IS_REQUIRED: Final = "SELECT 1 FROM meta WHERE key = 'accounts.factor_required'"
 _REQUIRE: Final = "INSERT INTO meta (key, value) VALUES ('accounts.factor_required', '1') ON CONFLICT (key) DO NOTHING"
-_TABLES: Final = ("passkeys", "totp", "recovery_codes", "sessions")  # that a reset empties
+_TABLES: Final = ("passkeys", "totp", "recovery_codes")
 
 
 class SqlFactors(FactorStore):
@@ -30,8 +30,8 @@ class SqlFactors(FactorStore):
     async def factors(self, account_id: str) -> Factors:
         return await self._store.read(partial(factors_of, account_id=account_id))
 
-    async def add_passkey(self, passkey: Passkey, writes: StoreWrites) -> bool:
-        return await self._store.change_with(writes, partial(_add_passkey, passkey=passkey), bool)
+    async def add_passkey(self, passkey: Passkey, writes: StoreWrites, *, as_first: bool = False) -> bool:
+        return await self._store.change_with(writes, partial(_add_passkey, passkey=passkey, as_first=as_first), bool)
 
     async def use_passkey(self, credential_id: bytes, sign_count: int, at: float) -> bool:
         statement = (
@@ -44,8 +44,8 @@ class SqlFactors(FactorStore):
         statement = "DELETE FROM passkeys WHERE account_id = ? AND credential_id = ?"
         return await self._changes(statement, account_id, credential_id, writes=writes)
 
-    async def put_totp(self, totp: Totp, writes: StoreWrites) -> None:
-        await self._changes(_PUT_TOTP, *astuple(totp), writes=writes)
+    async def put_totp(self, totp: Totp, writes: StoreWrites, *, as_first: bool = False) -> bool:
+        return await self._store.change_with(writes, partial(_put_totp, totp=totp, as_first=as_first), bool)
 
     async def use_totp(self, account_id: str, step: int) -> bool:
         statement = "UPDATE totp SET last_step = ? WHERE account_id = ? AND last_step < ?"
@@ -72,13 +72,6 @@ class SqlFactors(FactorStore):
     async def require(self) -> None:
         await self._store.write(lambda connection: connection.execute(_REQUIRE))
 
-    async def reset_factors(self, account_id: str, writes: StoreWrites) -> None:
-        def reset(connection: SqlConnection) -> None:
-            for table in _TABLES:
-                connection.execute(f"DELETE FROM {table} WHERE account_id = ?", (account_id,))  # noqa: S608 - constants
-
-        await self._store.commit_with(writes, reset, len(_TABLES))
-
     async def _changes(self, statement: str, *values: object, writes: StoreWrites | None = None) -> bool:
         """Whether the statement changed a row; `writes` is committed with it, if it did."""
         return await self._store.change_with(
@@ -104,11 +97,23 @@ def counts_of(connection: SqlConnection, table: str, column: str) -> dict[str, i
     return dict(connection.execute(f"SELECT {column}, count(*) FROM {table} GROUP BY {column}").fetchall())  # noqa: S608
 
 
-def _add_passkey(connection: SqlConnection, passkey: Passkey) -> bool:
+def delete_factors(connection: SqlConnection, account_id: str) -> None:
+    """Deletes the factors and recovery codes of one account."""
+    for table in _TABLES:
+        connection.execute(f"DELETE FROM {table} WHERE account_id = ?", (account_id,))  # noqa: S608 - constants
+
+
+def _put_totp(connection: SqlConnection, totp: Totp, *, as_first: bool) -> bool:
+    if as_first and factors_of(connection, totp.account_id).exist:
+        return False
+    return connection.execute(_PUT_TOTP, astuple(totp)).rowcount > 0
+
+
+def _add_passkey(connection: SqlConnection, passkey: Passkey, *, as_first: bool) -> bool:
     (count,) = connection.execute(
         "SELECT count(*) FROM passkeys WHERE account_id = ?", (passkey.account_id,)
     ).fetchone()
-    if count >= MAX_PASSKEYS:
+    if count >= MAX_PASSKEYS or (as_first and factors_of(connection, passkey.account_id).exist):
         return False
     added = connection.execute(
         f"INSERT INTO passkeys ({_PASSKEY}) VALUES (?, ?, ?, ?, ?, ?, ?)"  # noqa: S608 - constants

@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Final
 
 from controller.domain.accounts.roles import Roles
-from controller.domain.principal import MakingRecord, Principal, account_key
+from controller.domain.principal import MakingRecord, Principal, account_key, joined_makers
 from controller.domain.scopes import Scope
 
 MAX_ACCOUNTS: Final = 1000
@@ -94,7 +94,7 @@ def with_password(phc: str, now: float, makers: tuple[MakingRecord, ...] = ()) -
     """Gives the account a password, which ends its one-time code; `makers`: of somebody else who set it."""
 
     def change(account: Account, _all: Sequence[Account]) -> Account:
-        made = makers or account.makers
+        made = joined_makers(makers, account.makers, now)
         return replace(account, password=phc, password_at=now, makers=made, setup_digest="", setup_until=0.0)
 
     return change
@@ -120,11 +120,21 @@ def with_rehash(before: str, phc: str) -> AccountDecision:
     return change
 
 
-def with_setup_code(digest: str, until: float, makers: tuple[MakingRecord, ...] = ()) -> AccountDecision:
-    """Gives the account a one-time code, which replaces an earlier one."""
+def with_setup_code(digest: str, now: float, until: float, makers: tuple[MakingRecord, ...] = ()) -> AccountDecision:
+    """Gives the account a one-time code until `until`, which replaces an earlier one."""
 
     def change(account: Account, _all: Sequence[Account]) -> Account:
-        return replace(account, setup_digest=digest, setup_until=until, makers=makers or account.makers)
+        made = joined_makers(makers, account.makers, now)
+        return replace(account, setup_digest=digest, setup_until=until, makers=made)
+
+    return change
+
+
+def with_makers(makers: tuple[MakingRecord, ...], now: float) -> AccountDecision:
+    """Adds those who took something of the account away that shows who its owner is."""
+
+    def change(account: Account, _all: Sequence[Account]) -> Account:
+        return replace(account, makers=joined_makers(makers, account.makers, now))
 
     return change
 

@@ -4,6 +4,7 @@ from collections import OrderedDict
 from typing import Final
 
 FREE_FAILURES: Final = 4  # without a wait: people mistype
+GUESSING: Final = 10  # failures in a row after which an account is said to be attacked
 FIRST_WAIT: Final = 2.0  # seconds, doubled with each further failure
 MAX_WAIT: Final = 300.0  # seconds
 FORGOTTEN_AFTER: Final = 3_600.0  # seconds without a failure
@@ -25,11 +26,14 @@ class AttemptDelays:
         exponent = min(count - FREE_FAILURES - 1, 16)  # beyond `MAX_WAIT` in any case
         return max(0.0, at + min(FIRST_WAIT * 2.0**exponent, MAX_WAIT) - now)
 
-    def record_failure(self, key: str, now: float) -> None:
+    def record_failure(self, key: str, now: float) -> int:
+        """Returns how many there are of this key now, this one included."""
         count, at = self._failures.pop(key, (0, now))
-        self._failures[key] = (1 if now - at >= FORGOTTEN_AFTER else count + 1, now)
+        count = 1 if now - at >= FORGOTTEN_AFTER else count + 1
+        self._failures[key] = (count, now)
         if len(self._failures) > MAX_KEYS:
             self._failures.popitem(last=False)
+        return count
 
     def record_success(self, key: str) -> None:
         self._failures.pop(key, None)

@@ -32,7 +32,7 @@ from controller.ports.factors import (
     SealError,
     SecretSealer,
 )
-from controller.service.accounts.attempt_delays import AttemptDelays, FailureLines
+from controller.service.accounts.attempt_delays import GUESSING, AttemptDelays, FailureLines
 from controller.service.accounts.factor_requirement import FactorRequirement
 from controller.service.accounts.pending_factors import FactorPurpose, PendingFactors
 from controller.service.fleet_state import FleetState
@@ -152,7 +152,8 @@ class FactorService:
         account_id = who.account.account_id
         totp = Totp(account_id, self._sealer.seal(account_id, secret), now, step)
         batch = self._line(AuditKind.FACTOR_REGISTERED, who, {"factor": FactorKind.TOTP})
-        await self._factors.put_totp(totp, batch.to_writes())
+        if not await self._factors.put_totp(totp, batch.to_writes(), as_first=not before.exist):
+            raise FactorError("factor_not_added", "another factor was registered meanwhile: give it first")
         self._fleet.publish_committed(batch)
         return await self._opened(who, before, FactorKind.TOTP)
 
@@ -181,8 +182,9 @@ class FactorService:
         now = self._fleet.clock.now()
         passkey = Passkey(who.account.account_id, made.credential_id, made.public_key, made.sign_count, name, now)
         batch = self._line(AuditKind.FACTOR_REGISTERED, who, {"factor": FactorKind.PASSKEY, "name": name})
-        if not await self._factors.add_passkey(passkey, batch.to_writes()):
-            raise FactorError("factor_not_added", "this passkey is registered already, or the account has ten of them")
+        if not await self._factors.add_passkey(passkey, batch.to_writes(), as_first=not before.exist):
+            text = "this passkey is registered already, the account has ten of them, or got another factor meanwhile"
+            raise FactorError("factor_not_added", text)
         self._fleet.publish_committed(batch)
         return await self._opened(who, before, FactorKind.PASSKEY)
 
@@ -254,13 +256,17 @@ class FactorService:
         # the password cannot slow a person who has a passkey or a recovery code.
         is_code = given.passkey is None and not given.recovery
         slowed = who.account.account_id if is_code else who.session.session_id
-        wait = self._delays.wait(slowed, self._fleet.clock.monotonic())
+        now = self._fleet.clock.monotonic()
+        wait = self._delays.wait(slowed, now)
         if wait > 0:
             raise FactorSlowedError(wait)
+        # It counts before it is looked at: guesses that come at one moment would all find no failure of another.
+        failures = self._delays.record_failure(slowed, now)
         try:
             opened = await self._give(who, given, party)
         except FactorWrongError:
-            self._delays.record_failure(slowed, self._fleet.clock.monotonic())
+            if is_code and failures % GUESSING == 0:
+                await self._tell_guessing(who)
             raise
         self._delays.record_success(slowed)
         return opened
@@ -377,6 +383,13 @@ class FactorService:
             return
         detail: dict[str, object] = {"factor": kind, "reason": why, "peer": who.session.peer}
         entry = AuditEntry(AuditKind.FACTOR_REFUSED, "", who.account.in_session.actor, "", detail, alert)
+        await self._fleet.record(entry)
+
+    async def _tell_guessing(self, who: SignedIn) -> None:
+        account = who.account
+        reason = f"codes of {account.name} were wrong {GUESSING} times in a row: somebody may know the password"
+        detail: dict[str, object] = {"reason": reason, "peer": who.session.peer}
+        entry = AuditEntry(AuditKind.ACCOUNT_GUESSING_DETECTED, "", account.in_session.actor, "", detail, alert=True)
         await self._fleet.record(entry)
 
     def _line(self, kind: AuditKind, who: SignedIn, detail: Mapping[str, object], *, alert: bool = False) -> UnitOfWork:

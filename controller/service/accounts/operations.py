@@ -12,6 +12,7 @@ from controller.domain.accounts.account import (
     AccountRefusal,
     is_account_name,
     with_enabled,
+    with_makers,
     with_password,
     with_role,
     with_setup_code,
@@ -20,7 +21,7 @@ from controller.domain.accounts.roles import Roles
 from controller.domain.audit_kinds import AuditKind
 from controller.domain.effects import AuditEntry
 from controller.domain.principal import MAX_GENERATIONS, MakingRecord, Principal
-from controller.ports.accounts import AccountStore, FactorStore
+from controller.ports.accounts import AccountStore
 from controller.ports.errors import ControllerError
 from controller.service.unit_of_work import UnitOfWork
 
@@ -63,7 +64,7 @@ class Administrator:
         return ON_THE_MACHINE if self.by is None else self.by.actor
 
     def makers(self, now: float, account: Account | None = None) -> tuple[MakingRecord, ...]:
-        """The makers of an account that this one makes, or takes over by a password of its own choice.
+        """The makers of an account that this one makes, or takes over by a password or factors of its own.
 
         Raises:
             TooManyGenerationsError: the line would be too long.
@@ -89,13 +90,11 @@ class AccountOperations:
     def __init__(
         self,
         accounts: AccountStore,
-        factors: FactorStore,
         roles: Roles,
         publish: Callable[[UnitOfWork], None],
         ends: Callable[[str, float, UnitOfWork], None],
     ) -> None:
         self._accounts = accounts
-        self._factors = factors
         self.roles = roles
         self._publish = publish
         self._ends = ends
@@ -160,13 +159,22 @@ class AccountOperations:
         """
         until = now + SETUP_CODE_LIFE
         batch = _line(AuditKind.ACCOUNT_SETUP_CODE_CREATED, account, by, now, expires_at=until)
-        return await self._change(account, with_setup_code(digest, until, by.makers(now, account)), batch, now)
+        return await self._change(account, with_setup_code(digest, now, until, by.makers(now, account)), batch, now)
 
     async def reset_factors(self, account: Account, by: Administrator, now: float) -> None:
-        """Removes all second factors of an account, and ends its sessions."""
+        """Removes all second factors of an account, and ends its sessions.
+
+        Whoever removes those of somebody else counts as the same person for a day.
+
+        Raises:
+            AccountError: the account is gone.
+            TooManyGenerationsError: the line of makers would be too long.
+        """
         batch = _line(AuditKind.ACCOUNT_FACTORS_RESET, account, by, now)
-        await self._factors.reset_factors(account.account_id, batch.to_writes())
-        self._publish(batch)
+        decide = with_makers(by.makers(now, account), now)
+        writes = batch.to_writes()
+        found = await self._accounts.change_account(account.account_id, decide, now, writes, resets_factors=True)
+        self._done(found, batch, account.name)
 
     async def _change(self, account: Account, decide: AccountDecision, batch: UnitOfWork, now: float) -> Account:
         found = await self._accounts.change_account(account.account_id, decide, now, batch.to_writes())

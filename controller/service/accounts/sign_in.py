@@ -23,7 +23,6 @@ from controller.ports.store import StoreWrites
 from controller.service.unit_of_work import UnitOfWork
 
 MAX_OF_ADDRESS: Final = 5  # sign-ins of one address that wait or are checked
-GUESSING: Final = 10  # failures in a row after which an account is said to be attacked
 _SECRET_BYTES: Final = 32  # random
 _NOTHING: Final = StoreWrites()
 

@@ -13,6 +13,7 @@ from controller.domain.accounts.account import (
     AccountRefusal,
     with_enabled,
     with_first_password,
+    with_makers,
     with_password,
     with_role,
     with_setup_code,
@@ -75,7 +76,7 @@ async def test_disabling_ends_sessions_tokens_and_code_together(tmp_path: Path) 
             await store.put_token(token_of(one.name))
             await accounts.add_session(session(one, ord(one.name[0])), NOTHING)
         await accounts.add_session(session(ADA, 7), NOTHING)
-        await accounts.change_account(ADA.account_id, with_setup_code("d", NOW + 9), NOW, NOTHING)
+        await accounts.change_account(ADA.account_id, with_setup_code("d", NOW, NOW + 9), NOW, NOTHING)
         off = await accounts.change_account(ADA.account_id, with_enabled(ROLES, enabled=False), NOW, LINE)
         assert isinstance(off, Account)
         assert not off.enabled
@@ -188,5 +189,14 @@ async def test_steps_and_codes_are_taken_once(tmp_path: Path) -> None:
         for number in range(MAX_PASSKEYS + 1):
             key = Passkey(ADA.account_id, b"%d" % number, b"key", 0, "phone", NOW)
             assert await factors.add_passkey(key, NOTHING) is (number < MAX_PASSKEYS)
-        await factors.reset_factors(ADA.account_id, LINE)
+        assert not await factors.add_passkey(replace(key, credential_id=b"x"), LINE, as_first=True)
+        assert not await factors.put_totp(Totp(ADA.account_id, "of a thief", NOW), LINE, as_first=True)
+        eve = MakingRecord("account:9", "eve", NOW)
+        accounts = SqlAccounts(store)
+        await accounts.add_account(ADA, NOTHING)
+        await accounts.add_session(Session("d", ADA.account_id, NOW, NOW), NOTHING)
+        decide = with_makers((eve,), NOW)
+        after = await accounts.change_account(ADA.account_id, decide, NOW, LINE, resets_factors=True)
+        assert after == replace(ADA, makers=(eve,), last_login_at=NOW)
+        assert await accounts.session("d") is None
         assert await factors.factors(ADA.account_id) == Factors()

@@ -10,6 +10,7 @@ from controller.domain.accounts.account import (
     is_account_name,
     with_enabled,
     with_first_password,
+    with_makers,
     with_password,
     with_rehash,
     with_role,
@@ -18,7 +19,7 @@ from controller.domain.accounts.account import (
 from controller.domain.accounts.caller import STEP_UP, Caller, Credential
 from controller.domain.accounts.roles import BUILT_IN, Roles
 from controller.domain.accounts.session import ABSOLUTE, IDLE, Session
-from controller.domain.principal import MakingRecord, Principal
+from controller.domain.principal import KINSHIP, MakingRecord, Principal
 from controller.domain.scopes import ALL, Scope
 
 ROLES = Roles({"night": (Scope.READ, Scope.CONTAIN), "admin": (Scope.READ,)})
@@ -44,7 +45,7 @@ def test_the_last_administrator_stays(decide: object) -> None:
 
 
 def test_a_one_time_code_sets_one_password() -> None:
-    coded = with_setup_code("digest", 10.0)(ADA, ())
+    coded = with_setup_code("digest", 1.0, 10.0)(ADA, ())
     assert isinstance(coded, Account)
     first = with_first_password("digest", "phc", 9.0)
     after = first(coded, ())
@@ -67,6 +68,34 @@ def test_whoever_sets_a_password_counts_as_the_person() -> None:
     assert isinstance(taken, Account)
     assert taken.makers == (MakingRecord("account:9", "eve", 5.0),)
     assert taken.in_session.is_same_person(eve, 5.0)
+
+
+@pytest.mark.parametrize("how", ["password", "setup code", "factors"])
+def test_whoever_takes_over_later_hides_no_earlier_maker(how: str) -> None:
+    eve, bob = (Principal(f"account:{n}", name, in_session=True) for n, name in ((8, "eve"), (9, "bob")))
+    old = MakingRecord("account:7", "old", 0.0)
+    puppet = replace(ADA, makers=(*eve.makers_of_new(10.0), old))
+    now = KINSHIP + 5.0
+    by_bob = bob.makers_of_new(now)
+    decide = {
+        "password": with_password("phc", now, by_bob),
+        "setup code": with_setup_code("digest", now, now + 9, by_bob),
+        "factors": with_makers(by_bob, now),
+    }[how]
+    after = decide(puppet, ())
+    assert isinstance(after, Account)
+    assert [maker.name for maker in after.makers] == ["bob", "eve"], "what no longer counts is left out"
+    assert after.in_session.is_same_person(eve, now)
+    assert not after.in_session.is_same_person(eve, 10.0 + KINSHIP)
+    assert after.in_session.is_same_person(bob, 10.0 + KINSHIP)
+    again = with_makers(eve.makers_of_new(now + 1), now + 1)(after, ())
+    assert isinstance(again, Account)
+    assert [(maker.name, maker.at) for maker in again.makers] == [("eve", now + 1), ("bob", now)]
+
+
+def test_a_stale_link_hides_no_fresh_one_behind_it() -> None:
+    stale, fresh = MakingRecord("account:7", "old", 0.0), MakingRecord("account:8", "eve", KINSHIP)
+    assert "account:8" in replace(ADA, makers=(stale, fresh)).in_session.keys_at(KINSHIP + 1)
 
 
 @pytest.mark.parametrize("name", ["", "-a", "a-", "a b", "ä", "a" * 65, "a\n", "\u0430da"])
