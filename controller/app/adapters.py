@@ -153,7 +153,8 @@ async def open_adapters(
         certificate_problem=lambda: certificate_problem(settings.mqtt.certificate, clock.now),
     )
     store = await own_store(stack, settings, clock)
-    sender = NotificationSender(NotificationSecrets(settings.notifications.secrets), clock.now)
+    notifications = settings.notifications
+    sender = NotificationSender(NotificationSecrets(notifications.secrets, notifications.mail_hosts), clock.now)
     stack.callback(sender.close)
     broker = emqx_adapters(await stack.enter_async_context(open_broker(settings)), settings)
     updates = None if settings.updates.folder is None else TufUpdateRepository(settings.updates.folder)

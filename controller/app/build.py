@@ -249,8 +249,9 @@ def _notifications(settings: Settings, adapters: Adapters, core: _Core) -> Notif
         adapters.rand,
         adapters.log("notifications"),
     )
-    names = frozenset(settings.notifications.secrets)
-    return NotificationOperations(core.fleet, adapters.store, dispatcher, names)
+    table = settings.notifications
+    secrets = {name: table.mail_hosts.get(name, "") for name in table.secrets}
+    return NotificationOperations(core.fleet, adapters.store, dispatcher, secrets)
 
 
 def _clone_monitor(settings: Settings, adapters: Adapters, fleet: FleetState) -> CloneMonitor | None:

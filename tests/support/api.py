@@ -119,7 +119,10 @@ async def api(
             "request_expiry": f"{by_hand.expiry:g}s",
             "protected_if": protected_if,
         },
-        "notifications": {"secrets": {"key": "/nowhere", "address": "/nowhere"}},
+        "notifications": {
+            "secrets": {"key": "/nowhere", "address": "/nowhere", "password": "/nowhere"},
+            "mail_hosts": {"password": "mail.example.org"},
+        },
         **({} if authority is None else authority_settings(authority)),
         **({} if accounts is None else {"accounts": accounts}),
     }

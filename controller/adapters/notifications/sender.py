@@ -8,6 +8,7 @@ from typing import Final
 from controller.adapters.files import read_line
 from controller.adapters.notifications.http import HttpSender, target_of
 from controller.adapters.notifications.smtp import SmtpSender
+from controller.domain.notifications.addresses import AddressError, check_secret_use
 from controller.domain.notifications.model import Delivery, Sink, SinkKind
 from controller.domain.notifications.retry import Fault, Outcome
 from controller.domain.notifications.texts import clean
@@ -21,20 +22,25 @@ SECRET_SECONDS: Final = 60.0  # that a secret is kept: a password manager may ta
 class NotificationSecrets:
     """The configured secrets, by name."""
 
-    def __init__(self, sources: Mapping[str, SecretSource]) -> None:
+    def __init__(self, sources: Mapping[str, SecretSource], mail_hosts: Mapping[str, str]) -> None:
         self._sources = dict(sources)
+        self._mail_hosts = dict(mail_hosts)
         self._known: dict[str, tuple[float, str]] = {}
 
-    async def get(self, name: str) -> str:
-        """Returns the first line of a secret; empty for no name.
+    async def get(self, name: str, server: str = "") -> str:
+        """Returns the first line of a secret; empty for no name. `server`: the mail server that gets it.
 
         Raises:
-            SettingsError: there is none of this name, or it cannot be read.
+            SettingsError: there is none of this name, it cannot be read, or it is not for this server.
         """
         if not name:
             return ""
         if name not in self._sources:
             raise SettingsError(f"there is no {name} in [notifications.secrets] of cordon.toml")
+        try:
+            check_secret_use(name, self._mail_hosts.get(name, ""), server)
+        except AddressError as e:
+            raise SettingsError(str(e)) from e
         at, value = self._known.get(name, (-SECRET_SECONDS, ""))
         if time.monotonic() - at >= SECRET_SECONDS:
             what = f"notifications.secrets.{name}"
@@ -74,7 +80,7 @@ class NotificationSender(Sender):
 
     async def _send(self, sink: Sink, delivery: Delivery, missed: int) -> Outcome:
         if sink.kind is SinkKind.SMTP:
-            password = await self.secrets.get("" if sink.mail is None else sink.mail.secret)
+            password = "" if sink.mail is None else await self.secrets.get(sink.mail.secret, sink.mail.host)
             return await self._smtp.send(sink, delivery, missed, password)
         target = target_of(sink)
         url = target.url or await self.secrets.get(target.url_secret)

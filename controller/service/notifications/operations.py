@@ -1,6 +1,6 @@
 """Sinks, tests, the delivery log and acknowledgements, for the API."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 from zoneinfo import ZoneInfo
@@ -11,6 +11,7 @@ from controller.domain.notifications.addresses import (
     AddressError,
     check_host,
     check_mail_address,
+    check_secret_use,
     check_url,
     is_this_machine,
     origin_of,
@@ -65,10 +66,10 @@ class NewSink:
 
 
 class NotificationOperations:
-    """What operators do with notifications. `secrets`: the names that cordon.toml has."""
+    """What operators do with notifications. `secrets`: names of cordon.toml, and the mail server that each is for."""
 
     def __init__(
-        self, fleet: FleetState, audit: Store, dispatcher: NotificationDispatcher, secrets: frozenset[str]
+        self, fleet: FleetState, audit: Store, dispatcher: NotificationDispatcher, secrets: Mapping[str, str]
     ) -> None:
         self.dispatcher = dispatcher
         self._fleet = fleet
@@ -177,11 +178,12 @@ class NotificationOperations:
     def _check(self, new: NewSink) -> None:
         try:
             used = _check_http(new) if new.mail is None else _check_mail(new, new.mail)
+            for name in filter(None, used):
+                if name not in self._secrets:
+                    raise SinkError(f"there is no {name} in [notifications.secrets] of cordon.toml")
+                check_secret_use(name, self._secrets[name], "" if new.mail is None else new.mail.host)
         except AddressError as e:
             raise SinkError(str(e)) from e
-        for name in used:
-            if name and name not in self._secrets:
-                raise SinkError(f"there is no {name} in [notifications.secrets] of cordon.toml")
         if new.quiet is not None:
             _check_zone(new.quiet)
 

@@ -46,6 +46,8 @@ async def test_no_secret_is_listed_or_recorded(api: Api) -> None:
         ({"url": None}, "one of the URL"),
         ({"secret": None}, "needs a secret that signs"),
         ({"secret": "another"}, "[notifications.secrets]"),
+        ({"secret": "password"}, "neither a URL nor a key"),
+        ({"url": None, "url_secret": "password"}, "neither a URL nor a key"),
         ({"kind": "slack"}, "chats have none"),
         ({"kind": "smtp"}, "has a mail server"),
         ({"mail": MAIL["mail"]}, "has a mail server"),
@@ -80,6 +82,23 @@ async def test_a_sink_that_could_not_work_is_refused(api: Api, changes: dict[str
 async def test_a_mail_server_that_could_not_work_is_refused(api: Api, changes: dict[str, Any]) -> None:
     response = await api.client.post(SINKS, json={**MAIL, "mail": {**MAIL["mail"], **changes}})
     assert response.status_code in (409, 422), response.text
+
+
+@pytest.mark.parametrize(
+    ("host", "secret", "status"),
+    [
+        ("mail.example.org", "password", 201),
+        ("MAIL.example.org", "password", 201),
+        ("mail.evil.example", "password", 409),
+        ("mail.example.org.evil.example", "password", 409),
+        ("mail.example.org", "key", 409),  # no password at all
+        ("mail.example.org", "address", 409),
+    ],
+)
+async def test_a_password_is_for_its_own_mail_server(api: Api, host: str, secret: str, status: int) -> None:
+    mail = {**MAIL["mail"], "host": host, "username": "cordon", "secret": secret}
+    answer = await api.json("POST", SINKS, status, {**MAIL, "mail": mail})
+    assert status == 201 or "[notifications.mail_hosts]" in answer["error"]["message"]
 
 
 async def test_a_test_and_an_acknowledgement_are_in_the_log(api: Api) -> None:

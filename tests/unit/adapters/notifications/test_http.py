@@ -28,7 +28,7 @@ def _sender(tmp_path: Path, **secrets: str) -> NotificationSender:
         files[name] = tmp_path / name
         files[name].write_text(text + "\n")
         files[name].chmod(0o600)
-    return NotificationSender(NotificationSecrets(files), time.time)
+    return NotificationSender(NotificationSecrets(files, {}), time.time)
 
 
 async def _send(sender: NotificationSender, receiver: HttpReceiver, **changes: Any) -> Outcome:

@@ -2,6 +2,7 @@
 
 import asyncio
 import ssl
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 
 from controller.adapters.notifications import smtp
+from controller.adapters.notifications.sender import NotificationSecrets, NotificationSender
 from controller.adapters.notifications.smtp import SmtpSender
 from controller.domain.notifications.model import MailSecurity, MailTarget, Sink, SinkKind
 from controller.domain.notifications.retry import Fault, Outcome
@@ -107,4 +109,19 @@ async def test_a_server_that_never_ends_is_left(monkeypatch: pytest.MonkeyPatch)
         async with tcp_server(answer) as port:
             for security in MailSecurity:
                 assert (await sender.send(_sink(port, security), delivery(), 0, "")).fault is Fault.SINK
+    sender.close()
+
+
+@pytest.mark.parametrize(("hosts", "got"), [({"key": "127.0.0.1"}, True), ({"key": "127.0.0.2"}, False), ({}, False)])
+async def test_a_server_gets_only_its_own_password(
+    tmp_path: Path, context: ssl.SSLContext, hosts: dict[str, str], got: bool
+) -> None:
+    (tmp_path / "key").write_text(PASSWORD)
+    (tmp_path / "key").chmod(0o600)
+    sender = NotificationSender(NotificationSecrets({"key": tmp_path / "key"}, hosts), time.time)
+    async with mail_server(context) as server:
+        one = _sink(server.port, MailSecurity.STARTTLS, username=USER, secret="key")
+        outcome = await sender.send(one, delivery(), 0)
+    assert server.logins == ([True] if got else [])
+    assert ("[notifications.mail_hosts]" in outcome.trouble) is not got
     sender.close()
