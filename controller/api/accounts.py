@@ -16,6 +16,7 @@ from controller.api.sessions import SessionList, SessionPath, sessions_of
 from controller.domain.accounts.account import MAX_NAME, Account, AccountRefusal
 from controller.domain.accounts.caller import Caller
 from controller.domain.accounts.secret_text import digest_of
+from controller.domain.scopes import ordered
 from controller.ports.accounts import AccountOverview
 from controller.service.accounts.operations import (
     AccountError,
@@ -149,7 +150,7 @@ async def new_setup_code(
 ) -> SetupCodeView:
     """Makes a one-time code for an account whose owner lost the password; an earlier one does not count any more."""
     account = await _named(accounts, name)
-    _check_takeover(accounts, who, account)
+    await _check_takeover(accounts, who, account)
     return await _code(accounts, account, who, fleet.clock.now())
 
 
@@ -164,7 +165,7 @@ async def _code(accounts: AccountServices, account: Account, who: Caller, now: f
 async def reset_factors(fleet: FleetDep, accounts: AccountsDep, who: RequestCallerDep, name: NamePath) -> None:
     """Removes all second factors of an account whose owner lost them, and ends its sessions."""
     account = await _named(accounts, name)
-    _check_takeover(accounts, who, account)
+    await _check_takeover(accounts, who, account)
     with _told():
         await accounts.operations.reset_factors(account, Administrator(who.principal), fleet.clock.now())
 
@@ -204,9 +205,10 @@ def _check_role(accounts: AccountServices, who: Caller, role: str) -> None:
         raise ApiError(403, "scope_missing", f"you lack the scope {', '.join(excess)}, so you cannot give it away")
 
 
-def _check_takeover(accounts: AccountServices, who: Caller, account: Account) -> None:
-    """Whoever gives an account a password or factors may act as it afterwards."""
-    excess = accounts.operations.roles.exceeding(account.role, who.scopes)
+async def _check_takeover(accounts: AccountServices, who: Caller, account: Account) -> None:
+    """Checks that whoever could sign in as this account by it gets no scope that they lack (403)."""
+    held = accounts.operations.roles.scopes_of(account.role) | await accounts.authentication.scopes_of(account)
+    excess = ordered(held - who.scopes)
     if excess:
         text = f"{account.name} has the scope {', '.join(excess)}, which you lack: somebody who has it does this"
         raise ApiError(403, "scope_missing", text)

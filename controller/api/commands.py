@@ -4,10 +4,10 @@ import base64
 from typing import Annotated, Final
 
 from cryptography.exceptions import InvalidSignature
-from fastapi import APIRouter, Depends, Path, Query
+from fastapi import APIRouter, Depends, Path, Query, Request
 from pydantic import AfterValidator, Field
 
-from controller.api.auth import CallerDep, PrincipalDep, scope
+from controller.api.auth import CallerDep, PrincipalDep, RequestCallerDep, refuse_scope, scope
 from controller.api.context import ApprovalsDep, FleetDep, StoreDep, require_device, writable
 from controller.api.errors import ApiError, problems
 from controller.api.fields import (
@@ -26,7 +26,7 @@ from controller.domain.commands import COMMAND_TTL
 from controller.domain.device import OpenCommand
 from controller.domain.effects import CommandRecord
 from controller.domain.events import CommandCountersigned, CommandRequested
-from controller.domain.guards.approvals import ApprovalNotAllowedError
+from controller.domain.guards.approvals import ApprovalNotAllowedError, ApprovalScopeError
 from controller.domain.principal import is_operator
 from controller.ports.store import Store, StoreWrites
 from controller.service.containment.enforcer import payload_of
@@ -227,10 +227,11 @@ async def show_payload(fleet: FleetDep, store: StoreDep, command_id: CommandIdPa
     responses=problems(404, 409),
 )
 async def sign_command(
+    request: Request,
     fleet: FleetDep,
     store: StoreDep,
     approvals: ApprovalsDep,
-    caller: PrincipalDep,
+    caller: RequestCallerDep,
     command_id: CommandIdPath,
     body: NewSignature,
 ) -> CommandView:
@@ -249,6 +250,8 @@ async def sign_command(
     event = CommandCountersigned(fleet.new_id(), command_id, key_id(key), body.signature, caller.actor)
     try:
         outcome = await approvals.sign(device_id, event, caller, by_hand=is_operator(found.by))
+    except ApprovalScopeError as e:
+        raise await refuse_scope(request, caller, e.scopes, str(e)) from e
     except ApprovalNotAllowedError as e:
         raise ApiError(409, "not_decidable", str(e)) from e
     if not outcome.commands:

@@ -3,7 +3,6 @@
 import base64
 import binascii
 import json
-from collections.abc import Callable
 from datetime import datetime
 from typing import Annotated, Final
 
@@ -19,6 +18,7 @@ from controller.ports.fleet_queries import DeviceFilter, DeviceQuery, DeviceSort
 from controller.service.fleet_state import FleetState
 
 MAX_KEY: Final = 512  # characters of a page's key
+_MAX_NUMBER: Final = 2**53
 _REVERSE: Final = "-"
 _SORTS: Final = "|".join(DeviceSort)
 
@@ -141,11 +141,16 @@ def _key(sort: str, after: tuple[SortValue, str]) -> str:
 def _parse_key(sort: str, text: str) -> tuple[SortValue, str]:
     if sort.removeprefix(_REVERSE) == DeviceSort.ID:
         return text, text
-    is_value: Callable[[object], bool] = lambda one: isinstance(one, str | int | float)  # noqa: E731
+    is_text = sort.removeprefix(_REVERSE) == DeviceSort.CLASS
     try:
         match json.loads(base64.b64decode(text, altchars=b"-_", validate=True)):
-            case [str(of), value, str(device_id)] if of == sort and is_value(value):
+            case [str(of), str(value), str(device_id)] if of == sort and is_text:
+                f"{value}{device_id}".encode()  # no half of a pair of UTF-16, which no store takes
                 return value, device_id
+            case [str(of), int() | float() as value, str(device_id)] if of == sort and not is_text:
+                device_id.encode()
+                if abs(value) <= _MAX_NUMBER:
+                    return value, device_id
     except (ValueError, binascii.Error, RecursionError):
         pass
     raise ApiError(422, "invalid", "query.after: is not `next` of a page with this `sort`")

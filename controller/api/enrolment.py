@@ -149,7 +149,7 @@ async def enrol(
 ) -> EnrolResponse:
     """Issues a certificate for a device's own key."""
     identity, peer = identity_of(identity), request.client.host if request.client else ""
-    if request.url.scheme != "https" and peer not in _LOOPBACK:
+    if request.scope["scheme"] != "https" and peer not in _LOOPBACK:
         raise ApiError(403, "https_only", "enrolment needs https: give the API a certificate, or a proxy on its host")
     try:
         got = await identity.enrolment.enrol(body.token, body.device_id, body.csr, peer)

@@ -138,7 +138,9 @@ async def _controller_error(request: Request, error: Exception) -> JSONResponse:
 
 
 async def _unexpected(request: Request, error: Exception) -> JSONResponse:
-    logging.getLogger("controller.api").error("request failed: %s %s", request.method, request.url.path, exc_info=error)
+    logging.getLogger("controller.api").error(
+        "request failed: %s %s", request.method, request.scope["path"], exc_info=error
+    )
     return answer(500, "internal", "internal error: see the controller's log")
 
 

@@ -2,7 +2,6 @@
 
 import hmac
 from typing import Final
-from urllib.parse import urlsplit
 
 from starlette.requests import HTTPConnection
 from starlette.responses import Response
@@ -46,8 +45,8 @@ def check_same_origin(request: HTTPConnection) -> None:
     site, origin = request.headers.get("sec-fetch-site"), request.headers.get("origin")
     is_same = site == "same-origin" if site is not None else origin is not None
     if origin is not None:
-        parts = urlsplit(origin)
-        is_same = is_same and (parts.scheme, parts.netloc) == (request.url.scheme, request.headers.get("host", ""))
+        here = f"{request.scope['scheme']}://{request.headers.get('host', '')}"
+        is_same = is_same and origin == here
     if not is_same:
         text = "a session changes something only from a page of this very address"
         raise ApiError(403, "cross_site_request", text)
@@ -65,7 +64,7 @@ def check_not_cross_site(request: HTTPConnection) -> None:
 
 def relying_party_of(request: HTTPConnection, configured: str | None) -> RelyingParty | str:
     """Whom passkeys are for at the address of this request, or why it takes none."""
-    return relying_party(origin_of(request.url.scheme, request.headers.get("host", "")), configured)
+    return relying_party(origin_of(request.scope["scheme"], request.headers.get("host", "")), configured)
 
 
 def check_csrf(secret: str, presented: str) -> None:

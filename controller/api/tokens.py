@@ -108,6 +108,7 @@ class Tokens:
         if excess:
             text = f"{who.principal.name} lacks the scope {', '.join(excess)}, so it cannot give it to another token"
             raise ApiError(403, "scope_missing", text)
+        await self._check_lent(who, body.scopes)
         secret, now, names = new_token(), self._fleet.clock.now(), await self._names()
         end = None if body.duration is None else now + parse_duration(body.duration)
         maker = MakingRecord(who.principal.standing, who.principal.name, now)
@@ -132,6 +133,16 @@ class Tokens:
         _check(await self._store.revoke_token(gone, batch.to_writes()), gone)
         self._fleet.publish_committed(batch)
         await self._approvals.book.expire()
+
+    async def _check_lent(self, who: Caller, scopes: tuple[Scope, ...]) -> None:
+        """Checks that no scope for a while goes to a token, which would have it again with the next grant (403)."""
+        owner = await self._accounts.store.account(who.account_id) if who.account_id else None
+        excess = (
+            () if owner is None else scopes_exceeding(scopes, self._accounts.operations.roles.scopes_of(owner.role))
+        )
+        if excess:
+            text = f"the scope {', '.join(excess)} is yours only for a while, so you cannot give it to a token"
+            raise ApiError(403, "scope_missing", text)
 
     async def _names(self) -> dict[str, str]:
         """Login names of all accounts by id."""

@@ -89,7 +89,10 @@ def redirect(path: str) -> RedirectResponse:
 
 def local_path(text: str) -> str:
     """Returns a path of this host to go on to; `HOME` in place of everything else: no link leads people elsewhere."""
-    parts = urlsplit(text) if len(text) <= MAX_PATH and text.isascii() and text.isprintable() else None
+    try:
+        parts = urlsplit(text) if len(text) <= MAX_PATH and text.isascii() and text.isprintable() else None
+    except ValueError:
+        return HOME
     is_path = parts is not None and not parts.scheme and not parts.netloc and parts.path.startswith("/")
     return text if is_path and not text.startswith("//") and "\\" not in text else HOME
 
@@ -177,7 +180,7 @@ class RequiresPerson:
         Raises:
             PageRedirect: they have to do something else first.
         """
-        path = local_path(request.url.path) if request.method == "GET" else HOME
+        path = local_path(request.scope["path"]) if request.method == "GET" else HOME
         person = await signed_in(request, services)
         if person is None:
             raise PageRedirect(f"/login?return_to={quote(path)}", clear=bool(secret_of(request)))

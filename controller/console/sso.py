@@ -118,7 +118,7 @@ def _answer(request: Request) -> dict[str, str]:
     Raises:
         SignInRefusedError: it is none that a provider sends.
     """
-    text = request.url.query
+    text = request.scope["query_string"].decode("latin-1")
     try:
         pairs = parse_qsl(text, keep_blank_values=True, max_num_fields=MAX_FIELDS) if len(text) <= MAX_QUERY else []
     except ValueError:

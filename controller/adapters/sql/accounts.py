@@ -27,8 +27,9 @@ _ADD: Final = f"INSERT INTO accounts ({_FIELDS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?,
 _PUT: Final = f"UPDATE accounts SET ({_FIELDS}) = (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) WHERE account_id = ?"  # noqa: S608
 _MAKERS: Final = TypeAdapter(tuple[tuple[str, str, float], ...])
 _OLDEST: Final = (
-    "DELETE FROM sessions WHERE account_id = ? AND digest NOT IN (SELECT digest FROM sessions WHERE account_id = ?"
-    " ORDER BY last_used_at DESC, digest LIMIT ?)"
+    "DELETE FROM sessions WHERE account_id = ? AND digest NOT IN (SELECT digest FROM (SELECT digest, row_number() OVER"
+    " (PARTITION BY factor_at > 0 ORDER BY last_used_at DESC, digest) AS place FROM sessions WHERE account_id = ?)"
+    " AS placed WHERE place <= ?)"
 )
 
 

@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Final
 
 from controller.domain.accounts.roles import Roles
-from controller.domain.principal import MakingRecord, Principal, account_key, joined_makers
+from controller.domain.principal import KINSHIP, MakingRecord, Principal, account_key, joined_makers
 from controller.domain.scopes import Scope
 
 MAX_ACCOUNTS: Final = 1000
@@ -106,7 +106,9 @@ def with_first_password(digest: str, phc: str, now: float) -> AccountDecision:
     def change(account: Account, accounts: Sequence[Account]) -> Account | AccountRefusal:
         if not account.enabled or not account.has_setup_code(digest, now):
             return AccountRefusal.CHANGED
-        return with_password(phc, now)(account, accounts)
+        # Who gave the code may be who used it: their day begins when the password is set.
+        makers = tuple(replace(one, at=now) if now - one.at < KINSHIP else one for one in account.makers)
+        return with_password(phc, now)(replace(account, makers=makers), accounts)
 
     return change
 

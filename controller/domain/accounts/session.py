@@ -5,7 +5,7 @@ from typing import Final
 
 IDLE: Final = 1_800.0  # seconds without a request after which a session ends
 ABSOLUTE: Final = 43_200.0  # seconds after which it ends in any case
-MAX_SESSIONS: Final = 20  # of one account; the one used longest ago ends first
+MAX_SESSIONS: Final = 20  # of one account with a second factor, and without; the one used longest ago ends first
 TOUCH: Final = 60.0  # seconds; last use of sessions and tokens is stored no more often
 SESSION_DIGITS: Final = 32  # hex digits of the digest that name a session
 MAX_AGENT: Final = 200  # characters kept of the browser's name

@@ -223,24 +223,27 @@ class ApprovalInbox:
         )
         self.book.add(request, now, batch)
 
-    async def sign(self, device_id: str, event: CommandCountersigned, by: Principal, *, by_hand: bool) -> StepOutcome:
+    async def sign(self, device_id: str, event: CommandCountersigned, by: Caller, *, by_hand: bool) -> StepOutcome:
         """Adds the signature of another person to a command; `by_hand`: an operator asked for it.
 
         Raises:
-            ApprovalNotAllowedError: `by` counts as the person who asked for it, or that one's account or token ended.
+            ApprovalNotAllowedError: `by` counts as the person who asked for it, or has the scope from them; or that
+                one's account or token ended.
         """
         request = await self.book.find(event.command_id)
         if request is None and by_hand:
             raise ApprovalNotAllowedError("this command was not held for a second signature: send it with --hold")
         if request is not None and request.state is not ApprovalState.APPROVED:
-            request = await self.book.to_approve(event.command_id, by)
+            request = await self.book.to_approve(event.command_id, by.principal)
         elif request is not None:
-            check_second_person(request.requester, by, self._fleet.clock.now())
+            check_second_person(request.requester, by.principal, self._fleet.clock.now())
+        if request is not None:
+            self._check_scopes(request, by, approves=True)
         now, batch = self._fleet.clock.now(), UnitOfWork()
         device = self._fleet.devices[device_id]
         outcome = self._fleet.apply(device, event, now, batch)
         if outcome.commands and request is not None and request.state is ApprovalState.OPEN:
-            self.book.finish(self.book.approve(request, by, now, batch), now, batch)
+            self.book.finish(self.book.approve(request, by.principal, now, batch), now, batch)
         await self._fleet.commit(batch)
         return outcome
 

@@ -114,6 +114,20 @@ async def test_a_one_time_code_is_used_once_at_one_moment(tmp_path: Path) -> Non
         assert sum(isinstance(one, Account) for one in found) == 1
 
 
+async def test_sessions_without_a_factor_end_none_with_one(tmp_path: Path) -> None:
+    async with opened(tmp_path / "store.db") as store:
+        accounts = SqlAccounts(store)
+        await accounts.add_account(ADA, NOTHING)
+        proved = [replace(session(ADA, number, NOW), factor_at=NOW, factor="totp") for number in range(2)]
+        for number in range(10, 11 + MAX_SESSIONS):
+            await accounts.add_session(replace(session(ADA, number, NOW + number), factor_at=0.0), NOTHING)
+            if number < 12:
+                await accounts.add_session(proved[number - 10], NOTHING)
+        left = await accounts.sessions(ADA.account_id)
+        assert [one for one in left if one.factor_at] == sorted(proved, key=lambda one: one.digest)
+        assert len(left) == len(proved) + MAX_SESSIONS
+
+
 async def test_a_session_is_replaced_once_and_the_oldest_make_room(tmp_path: Path) -> None:
     async with opened(tmp_path / "store.db") as store:
         accounts = SqlAccounts(store)

@@ -1,11 +1,14 @@
 """Accounts, sessions and what people change of themselves, through the API."""
 
+from pathlib import Path
+
 import pytest
 
 from controller.api.session_cookie import COOKIE
 from controller.domain.accounts.session import ABSOLUTE, IDLE
 from controller.domain.audit_kinds import AuditKind
 from tests.support.api import Api
+from tests.support.api import api as open_api
 from tests.support.browser import PASSWORD, Browser, put_account, signed_in
 
 NEW = "another horse battery"
@@ -114,6 +117,22 @@ async def test_a_new_password_ends_every_session_and_gives_another(api: Api) -> 
     await ada.json("GET", "/me")
     await thief.json("GET", "/me", 401)
     await signed_in(api, "ada", NEW)
+
+
+async def test_nobody_takes_over_an_account_with_scopes_that_they_lack(tmp_path: Path) -> None:
+    async with open_api(tmp_path / "c.db", accounts={"roles": {"helpdesk": ["read", "admin"]}}) as api:
+        for name, role in (("hal", "helpdesk"), ("boss", "admin"), ("vic", "viewer"), ("gone", "operator")):
+            await put_account(api, name, role, enabled=name != "gone")
+        hal, boss, vic = [await signed_in(api, name) for name in ("hal", "boss", "vic")]
+        for name in ("boss", "gone"):
+            for method, what in (("POST", "setup-code"), ("DELETE", "factors")):
+                refused = await hal.json(method, f"/accounts/{name}/{what}", 403)
+                assert refused["error"]["code"] == "scope_missing"
+        lent = await vic.json("POST", "/approvals", 201, {"scopes": ["contain"], "for": "2h", "reason": "x"})
+        await boss.json("POST", f"/approvals/{lent['request_id']}/approve", 200)
+        await hal.json("POST", "/accounts/vic/setup-code", 403)
+        asked = {"name": "later", "scopes": ["read", "contain"]}
+        assert "for a while" in (await vic.json("POST", "/me/tokens", 403, asked))["error"]["message"]
 
 
 async def test_everybody_makes_tokens_of_their_own(api: Api) -> None:

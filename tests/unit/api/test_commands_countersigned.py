@@ -24,6 +24,7 @@ from schemas.signing import key_id, public_key_text, to_be_signed
 from schemas.topics import DownChannel, down
 from tests.support.api import Api
 from tests.support.api import api as open_api
+from tests.support.browser import put_account, signed_in
 
 OLD, NEW, OPERATOR = (Ed25519PrivateKey.generate() for _ in range(3))
 ORDER = {"device_id": "edge-1", "action": "rescan", "hold": True}
@@ -123,6 +124,21 @@ async def test_a_command_that_was_not_held_gets_no_signature_afterwards(api: Api
     command = await api.json("POST", "/api/v1/commands", 201, {**ORDER, "hold": False})
     answer = await sign(api, command["command_id"], 409)
     assert "--hold" in answer["error"]["message"]
+
+
+async def test_nobody_signs_with_a_scope_that_the_requester_gave_them(api: Api) -> None:
+    for name, role in (("ada", "admin"), ("bob", "viewer"), ("cy", "operator")):
+        await put_account(api, name, role)
+    ada, bob = await signed_in(api, "ada"), await signed_in(api, "bob")
+    await api.report("edge-1")
+    command = await ada.json("POST", "/commands", 201, ORDER)
+    asked = await bob.json("POST", "/approvals", 201, {"scopes": ["command"], "for": "1h", **WHY})
+    await ada.json("POST", f"/approvals/{asked['request_id']}/approve", 200)
+    path, body = f"/commands/{command['command_id']}/signatures", await signature(api, command["command_id"])
+    refused = await bob.json("POST", path, 403, body)
+    assert "gave you the scope" in refused["error"]["message"]
+    await (await signed_in(api, "cy")).json("POST", path, 201, body)
+    assert (await bob.json("POST", path, 403, body))["error"]["code"] == "scope_missing"  # once it is approved too
 
 
 async def test_a_controller_alone_is_refused_by_the_device(api: Api) -> None:

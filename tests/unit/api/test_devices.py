@@ -1,5 +1,7 @@
 """Finding devices, looking at one, labelling it."""
 
+import base64
+
 import pytest
 
 from controller.domain.audit_kinds import AuditKind
@@ -72,6 +74,21 @@ async def test_a_page_goes_on_in_its_own_order_only(api: Api) -> None:
     for wrong in (f"sort=failing&after={last}", "sort=class&after=edge-1", "sort=class&after=W10%3D"):
         answer = await api.json("GET", f"{BASE}?{wrong}", 422)
         assert "`next` of a page" in answer["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("sort", "rest"),
+    [
+        *(("failing", f'{value},"d"') for value in ("1" + "0" * 30, "NaN", "Infinity", '"x"', "null")),
+        ("last_seen", '1.5,"\\ud800"'),
+        ("class", '"\\ud800","d"'),
+        ("class", '1,"d"'),
+    ],
+)
+async def test_a_key_of_no_page_is_refused(api: Api, sort: str, rest: str) -> None:
+    await api.report("edge-1")
+    key = base64.urlsafe_b64encode(f'["{sort}",{rest}]'.encode()).decode()
+    assert (await api.json("GET", f"{BASE}?sort={sort}&after={key}", 422))["error"]["code"] == "invalid"
 
 
 async def test_the_fleet_in_numbers(api: Api) -> None:

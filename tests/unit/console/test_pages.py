@@ -122,10 +122,21 @@ async def test_a_person_logs_in_goes_on_and_out(api: Api) -> None:
         ("/me\r\nSet-Cookie: a=b", HOME),
         ("/" + "a" * 600, HOME),
         ("/\u2025", HOME),
+        ("//[", HOME),
     ],
 )
 def test_pages_lead_to_paths_of_this_host_only(text: str, path: str) -> None:
     assert local_path(text) == path
+
+
+@pytest.mark.parametrize(("name", "value"), [("Origin", "http://["), ("Host", "["), ("Host", "a]b:x")])
+async def test_addresses_that_are_none_are_another_origin(api: Api, name: str, value: str) -> None:
+    async with visitor(api) as stranger:
+        headers = {"Origin": "https://localhost", name: value}
+        answer = await stranger.client.post("/api/v1/sessions", json={"name": "a", "password": "b"}, headers=headers)
+        assert answer.status_code == 403
+        for path in ("/login", "/me", "/login/sso", "/absent"):
+            assert (await stranger.client.get(path, headers=headers)).status_code < 500
 
 
 async def test_forms_of_other_pages_change_nothing(api: Api) -> None:

@@ -98,6 +98,17 @@ def test_a_stale_link_hides_no_fresh_one_behind_it() -> None:
     assert "account:8" in replace(ADA, makers=(stale, fresh)).in_session.keys_at(KINSHIP + 1)
 
 
+def test_the_day_of_who_gave_a_one_time_code_begins_when_it_is_used() -> None:
+    eve = Principal("account:9", "eve", in_session=True)
+    coded = with_setup_code("digest", 0.0, KINSHIP, eve.makers_of_new(0.0))(ADA, ())
+    assert isinstance(coded, Account)
+    used = KINSHIP - 1
+    after = with_first_password("digest", "phc", used)(coded, ())
+    assert isinstance(after, Account)
+    assert after.in_session.is_same_person(eve, used + KINSHIP - 1)
+    assert not after.in_session.is_same_person(eve, used + KINSHIP)
+
+
 @pytest.mark.parametrize("name", ["", "-a", "a-", "a b", "ä", "a" * 65, "a\n", "\u0430da"])
 def test_names_that_look_like_others_are_none(name: str) -> None:
     assert not is_account_name(name)
