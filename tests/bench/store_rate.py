@@ -1,16 +1,23 @@
-"""How much the store takes: `python -m tests.bench.store_rate FOLDER [--devices N]`; nothing is asserted."""
+"""How much the store takes: `python -m tests.bench.store_rate FOLDER [--devices N]`; nothing is asserted.
+
+With `--store postgresql://...` an empty database in place of a file in the folder.
+"""
 
 import argparse
 import asyncio
 import json
+import os
 import random
 import resource
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import uvloop
 
+from controller.adapters.postgres.address import PostgresAddress
+from controller.adapters.postgres.store import open_store as open_postgres
+from controller.adapters.sql.store import SqlStore
 from controller.adapters.sqlite.store import SqliteStore, open_store
 from controller.domain.audit_kinds import AuditKind
 from controller.domain.device import Device, RuleState
@@ -61,7 +68,7 @@ def changed(devices: tuple[Device, ...], *, sections: bool) -> StoreWrites:
     )
 
 
-async def rate(store: SqliteStore, name: str, batches: list[StoreWrites], at_once: int) -> None:
+async def rate(store: SqlStore, name: str, batches: list[StoreWrites], at_once: int) -> None:
     """Commit the batches, `at_once` under way, and say how many rows a second that were."""
     waiting = iter(batches)
     begun, used = time.perf_counter(), time.process_time()
@@ -78,7 +85,7 @@ async def rate(store: SqliteStore, name: str, batches: list[StoreWrites], at_onc
     print(f"{name}, {at_once} at once: {len(batches) * BATCH / took:,.0f}/s ({cpu:.0%} of a core)")
 
 
-async def single(store: SqliteStore, count: int) -> None:
+async def single(store: SqlStore, count: int) -> None:
     """One device for each commit, from 1,000 callers."""
     waits: list[float] = []
 
@@ -98,9 +105,15 @@ async def single(store: SqliteStore, count: int) -> None:
     print(f"one device a commit, 1,000 callers: {len(waits) / took:,.0f}/s, p50 {half:.3f} s, p99 {most:.3f} s")
 
 
-async def measure(path: Path, count: int) -> None:
+async def measure(path: Path, count: int, url: str) -> None:
     """Fill, change, touch, load, copy."""
-    store = await open_store(path, now=time.time, log=lambda event, values: print(event, dict(values)))
+    print(f"load average {os.getloadavg()[0]:.1f}")
+    store: SqlStore
+    if url:
+        address = PostgresAddress.parse(url)
+        store = await open_postgres(address, name="bench", now=time.time, log=_say)
+    else:
+        store = await open_store(path, now=time.time, log=_say)
     everyone = [device(number, 0) for number in range(count)]
     fill = [StoreWrites(devices=tuple(everyone[start : start + BATCH])) for start in range(0, count, BATCH)]
     await rate(store, "new devices in order", fill, 2)
@@ -124,21 +137,28 @@ async def measure(path: Path, count: int) -> None:
     begun = time.perf_counter()
     found = await store.devices()
     print(f"load of {len(found):,} devices: {time.perf_counter() - begun:.2f} s")
-    begun = time.perf_counter()
-    await store.backup(path.with_name("copy.db"))
-    print(f"copy: {time.perf_counter() - begun:.2f} s")
+    if isinstance(store, SqliteStore):
+        begun = time.perf_counter()
+        await store.backup(path.with_name("copy.db"))
+        print(f"copy: {time.perf_counter() - begun:.2f} s")
     await store.close()
+    print(f"load average {os.getloadavg()[0]:.1f}")
     print(f"most memory: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss} KiB")
+
+
+def _say(event: str, values: Mapping[str, object]) -> None:
+    print(event, dict(values))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path, help="an empty folder on the disk to measure")
     parser.add_argument("--devices", type=int, default=100_000)
+    parser.add_argument("--store", default="", help="URL of an empty PostgreSQL database")
     given = parser.parse_args()
     if any(given.folder.iterdir()):
         parser.error(f"{given.folder} is not empty")
-    uvloop.run(measure(given.folder / "store.db", given.devices))
+    uvloop.run(measure(given.folder / "store.db", given.devices, given.store))
 
 
 if __name__ == "__main__":
