@@ -12,6 +12,12 @@ _COMMIT: Final = b"COMMIT"
 _CHUNK: Final = 64 * 1024
 
 
+async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while data := await reader.read(_CHUNK):
+        writer.write(data)
+        await writer.drain()
+
+
 class CommitLosingProxy:
     """`lost` is set when a commit was lost."""
 
@@ -77,7 +83,10 @@ class CommitLosingProxy:
                 await asyncio.wait([answering])
                 if self._mode == "answer":
                     to_server.write(data)
+                    # Of a pipeline more may follow, without which the server does not answer.
+                    more = group.create_task(_pass_on(reader, to_server))
                     await from_server.read(_CHUNK)  # it is done
+                    more.cancel()
                 self._mode = ""
                 self.lost.set()
                 return

@@ -134,11 +134,14 @@ class PostgresWriter(GroupWriter):
         Raises:
             GivenUpError: another controller has taken over.
         """
-        connection.raw.execute("BEGIN")
         if self._writer is None:
+            connection.raw.execute("BEGIN")
             connection.writer, connection.head = registration.lock_as_guest(connection)
             return
-        found = connection.execute(registration.LOCK, (self._writer,)).fetchone()
+        with connection.raw.pipeline():
+            connection.raw.execute("BEGIN")
+            locked = connection.execute(registration.LOCK, (self._writer,))
+        found = locked.fetchone()
         if found is None:
             connection.raw.execute("ROLLBACK")
             raise GivenUpError from _fenced(self._place)
@@ -146,13 +149,15 @@ class PostgresWriter(GroupWriter):
 
     def _commit(self, connection: WritingConnection, outcomes: list[object]) -> None:
         head = connection.head
-        if self._writer is None:
-            registration.extend_as_guest(connection, connection.writer, head)
-        else:
-            values = (self._commits + 1, head.seq, head.digest, self._writer)
-            connection.execute(registration.RENEW, values)
         try:
-            connection.raw.execute("COMMIT")
+            # If the first fails, the server skips the second.
+            with connection.raw.pipeline():
+                if self._writer is None:
+                    registration.extend_as_guest(connection, connection.writer, head)
+                else:
+                    values = (self._commits + 1, head.seq, head.digest, self._writer)
+                    connection.execute(registration.RENEW, values)
+                connection.raw.execute("COMMIT")
         except psycopg.Error:
             if connection.is_lost:
                 if self._writer is None:
