@@ -152,6 +152,7 @@ def postgres_server(kind: str, **settings: str) -> Iterator[PostgresServer]:
             "listen_addresses": "'127.0.0.1'",
             "unix_socket_directories": f"'{folder}'",
             "max_connections": "60",
+            "dynamic_shared_memory_type": "mmap",  # in the folder: a killed server leaves nothing elsewhere
             "shared_buffers": "'32MB'",
             "max_wal_size": "'256MB'",
             **settings,
