@@ -161,7 +161,7 @@ class _Requests:
 
     async def _answer(self, scope: Scope, _receive: Receive, _send: Send) -> None:
         self.done[scope["client"][0]] += 1
-        scope["state"]["token"] = self._token
+        scope["state"]["caller"] = self._token
 
     async def _sent(self, message: Message) -> None:
         if "status" in message:

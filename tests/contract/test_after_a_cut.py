@@ -1,6 +1,7 @@
 """What gets through after a cut, how share groups place and lose messages, and what a hung node delays."""
 
 import copy
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -14,6 +15,7 @@ from tests.support.waiting import wait_for
 
 DENIED = 135
 ZONE = "/configs/global_zone"
+REPLICATED = 0.2  # seconds after which every node lists a member of a share group
 SHORT_SECONDS = 1.0  # in which a call answers that a hung node does not delay
 
 
@@ -121,6 +123,7 @@ def test_a_device_has_the_same_member_each_time_also_through_another_node(lab: L
         member = lab.enter(f"m{number}", node=number)
         member.subscribe(group)
         lab.until_subscribed(member.clientid, group)
+        time.sleep(REPLICATED)  # each node lists members in the order in which it learned of them
         members.append(member)
     for turn in range(3):
         for number in range(12):
