@@ -183,6 +183,29 @@ async def test_one_address_does_not_take_all_places(api: Api) -> None:
     assert _hasher(api).made == MAX_OF_ADDRESS
 
 
+async def test_who_shares_an_address_with_a_guesser_gets_in(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    await signed_in(api, "ada")
+    goes_on, waiting = asyncio.Event(), asyncio.Semaphore(0)
+
+    async def sleep(_seconds: float) -> None:
+        waiting.release()
+        await goes_on.wait()
+
+    for _ in range(FREE_OF_ADDRESS):
+        await Browser(api).json("POST", "/sessions", 401, {**WRONG, "name": "nobody"})
+    monkeypatch.setattr(_sign_in(api), "_sleep", sleep)
+    junk = {**WRONG, "name": "nobody"}
+    async with asyncio.TaskGroup() as group:
+        for _ in range(MAX_OF_ADDRESS):
+            group.create_task(Browser(api).json("POST", "/sessions", 401, junk))
+            await waiting.acquire()
+        await Browser(api).json("POST", "/sessions", 429, {**WRONG, "name": "bob"})
+        own = group.create_task(signed_in(api, "ada"))
+        await waiting.acquire()  # it waits as long as its address has to, and is not refused
+        goes_on.set()
+    assert own.result().secret
+
+
 async def test_a_token_never_outgrows_its_owner(api: Api) -> None:
     ada = await signed_in(api, "ada")
     token = (await ada.json("POST", "/me/tokens", 201, {"name": "bot", "scopes": ["read", "contain", "admin"]}))[

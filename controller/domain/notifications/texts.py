@@ -17,7 +17,7 @@ _UNSAFE: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 _LEFT_OUT: Final = frozenset(
     {"steps", "evidence_at", "cut_at", "digest", "serials", "command_id", "now", "left_open", "requester", "person"}
 )
-_SUBJECTS: Final = ("identity", "device", "rollout", "request", "sink", "place", "peer", "node")
+_SUBJECTS: Final = ("identity", "device", "rollout", "request", "sink", "name", "place", "peer", "node")
 Sentence = Callable[[AuditKind], str]
 
 
@@ -50,7 +50,8 @@ def subject_of(entry: AuditEntry) -> str:
     if entry.device_id:
         return entry.device_id
     detail = entry.detail or {}
-    return next((str(detail[name]) for name in _SUBJECTS if detail.get(name)), "Cordon")
+    kind, _, name = entry.actor.partition(":")
+    return next((str(detail[key]) for key in _SUBJECTS if detail.get(key)), name if kind == "person" else "Cordon")
 
 
 def facts_of(entry: AuditEntry) -> tuple[tuple[str, str], ...]:

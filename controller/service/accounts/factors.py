@@ -106,7 +106,8 @@ class FactorService:
         self._roles = roles
         self._requirement = requirement
         self._pending = PendingFactors()
-        self._delays = AttemptDelays()
+        # Apart: sessions are as many as somebody begins, and must not push the count of an account out.
+        self._delays_of_accounts, self._delays_of_sessions = AttemptDelays(), AttemptDelays()
         self._lines = FailureLines()
 
     async def factors_of(self, account_id: str) -> Factors:
@@ -255,20 +256,21 @@ class FactorService:
         # Codes of an app are guessed whatever the session; of the rest nothing can be guessed, so that whoever knows
         # the password cannot slow a person who has a passkey or a recovery code.
         is_code = given.passkey is None and not given.recovery
+        delays = self._delays_of_accounts if is_code else self._delays_of_sessions
         slowed = who.account.account_id if is_code else who.session.session_id
         now = self._fleet.clock.monotonic()
-        wait = self._delays.wait(slowed, now)
+        wait = delays.wait(slowed, now)
         if wait > 0:
             raise FactorSlowedError(wait)
         # It counts before it is looked at: guesses that come at one moment would all find no failure of another.
-        failures = self._delays.record_failure(slowed, now)
+        failures = delays.record_failure(slowed, now)
         try:
             opened = await self._give(who, given, party)
         except FactorWrongError:
             if is_code and failures % GUESSING == 0:
                 await self._tell_guessing(who)
             raise
-        self._delays.record_success(slowed)
+        delays.record_success(slowed)
         return opened
 
     async def _give(self, who: SignedIn, given: GivenFactor, party: RelyingParty | None) -> NewSession:
@@ -388,7 +390,8 @@ class FactorService:
     async def _tell_guessing(self, who: SignedIn) -> None:
         account = who.account
         reason = f"codes of {account.name} were wrong {GUESSING} times in a row: somebody may know the password"
-        detail: dict[str, object] = {"reason": reason, "peer": who.session.peer}
+        detail: dict[str, object] = {"account": account.account_id, "name": account.name, "reason": reason}
+        detail["peer"] = who.session.peer
         entry = AuditEntry(AuditKind.ACCOUNT_GUESSING_DETECTED, "", account.in_session.actor, "", detail, alert=True)
         await self._fleet.record(entry)
 

@@ -22,7 +22,7 @@ from controller.ports.errors import ControllerError
 from controller.ports.store import StoreWrites
 from controller.service.unit_of_work import UnitOfWork
 
-MAX_OF_ADDRESS: Final = 5  # sign-ins of one address that wait or are checked
+MAX_OF_ADDRESS: Final = 5  # sign-ins of one address that wait or are checked, and of an account known there
 _SECRET_BYTES: Final = 32  # random
 _NOTHING: Final = StoreWrites()
 
@@ -71,8 +71,8 @@ class SignIn:
         self._publish = publish
         self._sleep = sleep
         self._rule = rule
-        self._delays = LoginDelays()
-        self._at_once: Counter[str] = Counter()
+        self._delays = LoginDelays(secrets.token_bytes(_SECRET_BYTES))
+        self._at_once: Counter[tuple[str, str]] = Counter()
 
     async def check(self, name: str, password: str, peer: str) -> Account:
         """Returns the account with this name and password; one hash is made, whatever is wrong.
@@ -82,7 +82,8 @@ class SignIn:
             TooManyLoginsError: too many sign-ins are under way, of this address or of all; nothing was hashed.
         """
         address = counted_as(peer)
-        with self._place(address):
+        # Whoever shares an address with somebody who guesses has places of their own, once they signed in from there.
+        with self._place(address, name.casefold() if self._delays.is_known(address, name) else ""):
             if wait := self._delays.seconds(address, name, self._clock.monotonic()):
                 await self._sleep(wait)
             account, may_log_in = await self._accounts.account_named(name), await self._rule()
@@ -167,17 +168,18 @@ class SignIn:
         return ended
 
     @contextlib.contextmanager
-    def _place(self, address: str) -> Iterator[None]:
+    def _place(self, address: str, known: str) -> Iterator[None]:
         """Keeps one address from taking all places of the queue."""
-        if self._at_once[address] >= MAX_OF_ADDRESS:
+        key = address, known
+        if self._at_once[key] >= MAX_OF_ADDRESS:
             raise TooManyLoginsError(f"{MAX_OF_ADDRESS} sign-ins of this address are under way: try again")
-        self._at_once[address] += 1
+        self._at_once[key] += 1
         try:
             yield
         finally:
-            self._at_once[address] -= 1
-            if not self._at_once[address]:
-                del self._at_once[address]
+            self._at_once[key] -= 1
+            if not self._at_once[key]:
+                del self._at_once[key]
 
     async def _rehashed(self, account: Account, password: str) -> Account:
         if not self._hasher.is_outdated(account.password):

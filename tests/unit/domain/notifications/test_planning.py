@@ -2,6 +2,7 @@
 
 from collections import Counter
 from datetime import UTC, datetime
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from controller.api.audit_texts import sentence
 from controller.domain.audit_kinds import AuditKind
-from controller.domain.notifications.kinds import NOT_PROVEN, classify
+from controller.domain.notifications.kinds import NOT_PROVEN, classify, notifying_kinds
 from controller.domain.notifications.model import (
     AlertSeverity,
     Delivery,
@@ -65,6 +66,27 @@ def test_a_state_is_told_once_and_again_only_after_hours_or_a_change() -> None:
     assert again.message.count == 3
     assert told.kinds(line(FAILED, 5, what="rules")) == [FAILED]
     assert told.kinds(line(PROVEN, 6), line(FAILED, 7, what="ban")) == [PROVEN, FAILED]
+
+
+@pytest.mark.parametrize("differs", [{"name": "eve"}, {"reason": "codes of eve"}, {"actor": "person:eve"}])
+def test_what_is_told_of_one_subject_is_told_of_another_one_too(differs: dict[str, str]) -> None:
+    told = _Planning(sink())
+    kinds = [kind for kind in AuditKind if kind not in notifying_kinds() and kind is not AuditKind.CRL_FAILED]
+    for number, kind in enumerate(kinds):
+        boss: dict[str, Any] = {"actor": "person:boss", "name": "boss", "device": "", "case": "", "alert": True}
+        at = NOW + 600 * number
+        lines = [line(kind, 3 * number + n, at=at, count=n, **boss) for n in range(2)]
+        other = line(kind, 3 * number + 2, at=at, **{**boss, **differs})
+        assert told.kinds(*lines, other) == [kind, kind], "the same again is no news"
+
+
+def test_a_line_about_a_person_begins_with_the_name() -> None:
+    told = _Planning(sink())
+    used = line(AuditKind.FACTOR_CODE_USED, 1, device="", case="", alert=True, actor="person:boss")
+    reset = line(
+        AuditKind.ACCOUNT_FACTORS_RESET, 2, device="", case="", alert=True, actor="operator:machine", name="ann"
+    )
+    assert [one.message.headline.partition(":")[0] for one in told.plan(used, reset)] == ["boss", "ann"]
 
 
 def test_an_acknowledged_case_tells_changes_only() -> None:
