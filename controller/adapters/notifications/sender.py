@@ -3,6 +3,8 @@
 import asyncio
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Final
 
 from controller.adapters.files import read_line
@@ -16,6 +18,7 @@ from controller.ports.errors import SettingsError
 from controller.ports.notifications import Sender
 from schemas.secret_sources import SecretSource
 
+_THREADS: Final = 2
 SECRET_SECONDS: Final = 60.0  # that a secret is kept: a password manager may take a second, and be asked often
 
 
@@ -25,6 +28,9 @@ class NotificationSecrets:
     def __init__(self, sources: Mapping[str, SecretSource], mail_hosts: Mapping[str, str]) -> None:
         self._sources = dict(sources)
         self._mail_hosts = dict(mail_hosts)
+        # Of its own: a password manager that hangs must not hold the threads that others need.
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="notify-secret")
+        self._reading = {name: asyncio.Lock() for name in self._sources}
         self._known: dict[str, tuple[float, str]] = {}
 
     async def get(self, name: str, server: str = "") -> str:
@@ -41,12 +47,17 @@ class NotificationSecrets:
             check_secret_use(name, self._mail_hosts.get(name, ""), server)
         except AddressError as e:
             raise SettingsError(str(e)) from e
-        at, value = self._known.get(name, (-SECRET_SECONDS, ""))
-        if time.monotonic() - at >= SECRET_SECONDS:
-            what = f"notifications.secrets.{name}"
-            value = await asyncio.to_thread(read_line, self._sources[name], what)
-            self._known[name] = time.monotonic(), value
-        return value
+        async with self._reading[name]:
+            at, value = self._known.get(name, (-SECRET_SECONDS, ""))
+            if time.monotonic() - at >= SECRET_SECONDS:
+                read = partial(read_line, self._sources[name], f"notifications.secrets.{name}")
+                value = await asyncio.get_running_loop().run_in_executor(self._threads, read)
+                self._known[name] = time.monotonic(), value
+            return value
+
+    def close(self) -> None:
+        """Ends the threads as their programs end."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
 
     def forget(self, name: str) -> None:
         """Has a secret read again: it may have been replaced."""
@@ -62,7 +73,8 @@ class NotificationSender(Sender):
         self._smtp = SmtpSender()
 
     def close(self) -> None:
-        """Ends what waits for mail servers."""
+        """Ends what waits for mail servers and password managers."""
+        self.secrets.close()
         self._smtp.close()
 
     async def send(self, sink: Sink, delivery: Delivery, missed: int) -> Outcome:

@@ -3,6 +3,7 @@
 import asyncio
 import re
 import ssl
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 from controller.adapters.notifications import http
+from controller.adapters.notifications import sender as module
 from controller.adapters.notifications.sender import NotificationSecrets, NotificationSender
 from controller.domain.notifications.addresses import AddressError, check_url, origin_of
 from controller.domain.notifications.model import HttpTarget, SinkKind
@@ -49,7 +51,11 @@ async def test_a_receiver_verifies_it_as_the_documents_say(tmp_path: Path) -> No
     assert not is_genuine(headers, got.body + b" ", KEY)
     assert not is_genuine(headers, got.body, "whsec_AAAA")
     assert not is_genuine({**headers, "Webhook-Id": "another"}, got.body, KEY)
-    assert not is_genuine({**headers, "Webhook-Timestamp": "1700000000"}, got.body, KEY)
+    for junk in ("1700000000", "", "x", "\u0661", "1e9", "9" * 5000):
+        assert not is_genuine({**headers, "Webhook-Timestamp": junk}, got.body, KEY)
+    for junk in ("", "v1", "v1,\u00e9", "v1,AAAA v2,"):
+        assert not is_genuine({**headers, "Webhook-Signature": junk}, got.body, KEY)
+    assert not is_genuine({}, got.body, KEY)
     assert (got.json["id"], got.key, got.json["missed"]) == ("k" * 32, "k" * 32, 3)
     assert (got.json["device"], got.json["facts"]) == ("pump-7", {"level": "isolated"})
 
@@ -128,6 +134,28 @@ async def test_only_a_verified_certificate_is_sent_anything(tmp_path: Path, monk
     async with http_receiver(context) as receiver:
         monkeypatch.setenv("SSL_CERT_FILE", str(certs.ca))
         assert (await _send(_sender(tmp_path), receiver)).fault is None
+
+
+async def test_password_managers_that_hang_hold_no_threads_of_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    goes_on, calls = threading.Event(), []
+
+    def hangs(_source: object, what: str) -> str:
+        calls.append(what)
+        goes_on.wait()
+        return "secret"
+
+    monkeypatch.setattr(module, "read_line", hangs)
+    names = [f"s{number}" for number in range(40)]
+    secrets = NotificationSecrets(dict.fromkeys(names, tmp_path), {})
+    async with asyncio.TaskGroup() as group:
+        reads = [group.create_task(secrets.get(name)) for name in [*names, *names]]
+        assert await asyncio.to_thread(lambda: "at once") == "at once"
+        goes_on.set()
+    assert {read.result() for read in reads} == {"secret"}
+    assert len(calls) == len(names), "one program for each secret"
+    secrets.close()
 
 
 async def test_a_secret_is_in_no_trouble_and_is_read_again_after_a_failure(tmp_path: Path) -> None:
