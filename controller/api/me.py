@@ -2,7 +2,7 @@
 
 from fastapi import APIRouter, Depends, Request, Response
 
-from controller.api.auth import RequestCallerDep, session
+from controller.api.auth import RequestCallerDep, require_step_up, session
 from controller.api.context import AccountsDep, FleetDep, writable
 from controller.api.errors import ApiError, problems
 from controller.api.fields import Body, OptionalTimestamp, View
@@ -64,8 +64,10 @@ async def change_password(
     who: RequestCallerDep,
     body: NewPassword,
 ) -> SignedInView:
-    """Changes the caller's password; all sessions end, and the answer sets the cookie of a new one."""
+    """Changes the caller's password, with a fresh second factor if there is one; all sessions end but a new one."""
     _, current, account = await own_session(request, accounts)
+    if (await accounts.second_factors.factors_of(account.account_id)).exist:
+        require_step_up(request, who)
     await password_checked(request, accounts, account.name, body.current)
     phc = await hashed(accounts, body.password, account.name)
     after = await accounts.operations.set_password(account, phc, Administrator(who.principal), fleet.clock.now())

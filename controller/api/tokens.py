@@ -72,7 +72,8 @@ def _audit(kind: AuditKind, actor: str, token: ApiToken, owner: str, now: float)
         "expires_at": token.expires_at,
         "owner": owner,
     }
-    return UnitOfWork(audit=[(now, AuditEntry(kind, "", actor, "", detail))])
+    alert = kind is AuditKind.TOKEN_CREATED and Scope.ADMIN in token.scopes
+    return UnitOfWork(audit=[(now, AuditEntry(kind, "", actor, "", detail, alert=alert))])
 
 
 def _made_by(token: ApiToken) -> str:

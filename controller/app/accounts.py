@@ -34,7 +34,7 @@ def _requirement(settings: Settings, adapters: Adapters) -> FactorRequirement:
 def account_services(
     settings: Settings, adapters: Adapters, callers: Authentication, fleet: FleetState, book: ApprovalBook
 ) -> AccountServices:
-    """Accounts over the store; disabling one ends its open requests.
+    """Accounts over the store; disabling one, for example, ends its open requests.
 
     Raises:
         SettingsError: the key of second factors beside the store, or single sign-on, cannot be used as configured.
@@ -51,7 +51,7 @@ def account_services(
     )
     operations = AccountOperations(callers.accounts, callers.roles, fleet.publish_committed, book.end_of)
     hasher = Argon2Hasher()
-    sso = single_sign_on(settings, adapters, callers, fleet)
+    sso = single_sign_on(settings, adapters, callers, fleet, book.end_of)
     sign_in = SignIn(
         callers.accounts,
         hasher,
@@ -59,5 +59,6 @@ def account_services(
         adapters.clock,
         fleet.publish_committed,
         rule=everybody if sso is None else sso.password_rule,
+        ends=book.end_of,
     )
     return AccountServices(callers.accounts, factors, callers, operations, second_factors, sign_in, sso)

@@ -8,13 +8,14 @@ from controller.app.adapters import Adapters
 from controller.domain.accounts.session import ABSOLUTE
 from controller.ports.errors import SettingsError
 from controller.service.accounts.authentication import Authentication
+from controller.service.accounts.operations import Ends
 from controller.service.accounts.sso import SingleSignOn
 from controller.service.fleet_state import FleetState
 from controller.service.settings.settings import Settings
 
 
 def single_sign_on(
-    settings: Settings, adapters: Adapters, callers: Authentication, fleet: FleetState
+    settings: Settings, adapters: Adapters, callers: Authentication, fleet: FleetState, ends: Ends
 ) -> SingleSignOn | None:
     """Single sign-on as configured; nothing is asked of the provider yet.
 
@@ -52,4 +53,5 @@ def single_sign_on(
         fleet,
         adapters.ids,
         adapters.log("accounts"),
+        ends,
     )

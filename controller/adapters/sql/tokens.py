@@ -8,6 +8,7 @@ from pydantic import TypeAdapter
 
 from controller.adapters.sql import codec
 from controller.adapters.sql.connection import SqlConnection
+from controller.domain.accounts.roles import ADMIN_ROLE
 from controller.domain.principal import MakingRecord, account_key
 from controller.domain.scopes import Scope, ordered
 from controller.ports.store import ApiToken, TokenChange
@@ -23,6 +24,8 @@ _PUT: Final = (
 _REVOKED: Final = "SELECT 1 FROM audit WHERE kind = 'token.revoked' AND {} = ? LIMIT 1"
 _SCOPES: Final = frozenset(Scope)
 _MAKERS: Final = TypeAdapter(tuple[tuple[str, str, float], ...])
+
+_SIGNS_IN: Final = "SELECT 1 FROM accounts WHERE role = ? AND enabled = 1 AND (password <> '' OR subject <> '')"
 
 
 def every(connection: SqlConnection) -> list[ApiToken]:
@@ -65,7 +68,7 @@ def revoke(connection: SqlConnection, token: ApiToken) -> TokenChange:
     there = every(connection)
     if all(one.digest != token.digest for one in there):
         return TokenChange.UNKNOWN
-    if is_last_administrator(token, there):
+    if is_last_administrator(token, there) and connection.execute(_SIGNS_IN, (ADMIN_ROLE,)).fetchone() is None:
         return TokenChange.LAST
     connection.execute("DELETE FROM tokens WHERE digest = ?", (token.digest,))
     return TokenChange.DONE

@@ -32,6 +32,10 @@ class Roles:
         """What a role permits; nothing, if the configuration does not have it any more."""
         return frozenset(BUILT_IN.get(role) or self.custom.get(role, ()))
 
+    def loses(self, before: str, after: str) -> bool:
+        """Whether somebody has less by the role `after`."""
+        return not self.scopes_of(before) <= self.scopes_of(after)
+
     def exceeding(self, role: str, held: Iterable[Scope]) -> tuple[Scope, ...]:
         """The scopes of a role that are not held: nobody gives away more than they have."""
         return ordered(self.scopes_of(role) - frozenset(held))

@@ -27,7 +27,12 @@ from controller.service.unit_of_work import UnitOfWork
 
 _CODE_BYTES: Final = 15  # random, of a one-time code: 20 characters
 SETUP_CODE_LIFE: Final = 86_400.0  # seconds
+CREDENTIAL_SET: Final = "the password of the account was set"
+ROLE_LOST: Final = "the account lost scopes with its role"
 ON_THE_MACHINE: Final = "operator:machine"  # the actor of `cordon account` and `cordon init`
+
+# Adds what ends with a person (`Principal.key`): the text says why.
+Ends = Callable[[str, str, float, UnitOfWork], None]
 
 
 def new_code() -> str:
@@ -53,7 +58,10 @@ class TooManyGenerationsError(ControllerError):
 
 @dataclass(frozen=True, slots=True)
 class Administrator:
-    """Who changes accounts: a person in a session, or (`by` is None) whoever has the machine, which is an alert."""
+    """Who changes accounts: a person in a session, or (`by` is None) whoever has the machine.
+
+    A change of somebody else's account is an alert, unless `alerts` is false.
+    """
 
     by: Principal | None = None
     alerts: bool = True
@@ -92,7 +100,7 @@ class AccountOperations:
         accounts: AccountStore,
         roles: Roles,
         publish: Callable[[UnitOfWork], None],
-        ends: Callable[[str, float, UnitOfWork], None],
+        ends: Ends,
     ) -> None:
         self._accounts = accounts
         self.roles = roles
@@ -124,6 +132,8 @@ class AccountOperations:
         """
         self._check_role(role)
         batch = _line(AuditKind.ACCOUNT_ROLE_CHANGED, account, by, now, before=account.role, role=role)
+        if self.roles.loses(account.role, role):
+            self._ends(account.key, ROLE_LOST, now, batch)
         return await self._change(account, with_role(role, self.roles), batch, now)
 
     async def set_enabled(self, account: Account, by: Administrator, now: float, *, enabled: bool) -> Account:
@@ -135,7 +145,7 @@ class AccountOperations:
         kind = AuditKind.ACCOUNT_ENABLED if enabled else AuditKind.ACCOUNT_DISABLED
         batch = _line(kind, account, by, now)
         if not enabled:
-            self._ends(account.key, now, batch)
+            self._ends(account.key, "the account was disabled", now, batch)
         return await self._change(account, with_enabled(self.roles, enabled=enabled), batch, now)
 
     async def set_password(self, account: Account, phc: str, by: Administrator, now: float) -> Account:
@@ -148,6 +158,7 @@ class AccountOperations:
             TooManyGenerationsError: the line of makers would be too long.
         """
         batch = _line(AuditKind.ACCOUNT_PASSWORD_CHANGED, account, by, now)
+        self._ends(account.key, CREDENTIAL_SET, now, batch)
         return await self._change(account, with_password(phc, now, by.makers(now, account)), batch, now)
 
     async def give_setup_code(self, account: Account, digest: str, by: Administrator, now: float) -> Account:
@@ -171,6 +182,7 @@ class AccountOperations:
             TooManyGenerationsError: the line of makers would be too long.
         """
         batch = _line(AuditKind.ACCOUNT_FACTORS_RESET, account, by, now)
+        self._ends(account.key, "the second factors of the account were removed", now, batch)
         decide = with_makers(by.makers(now, account), now)
         writes = batch.to_writes()
         found = await self._accounts.change_account(account.account_id, decide, now, writes, resets_factors=True)
@@ -206,4 +218,5 @@ _TEXTS: Final = {
 
 def _line(kind: AuditKind, account: Account, by: Administrator, now: float, **more: object) -> UnitOfWork:
     detail: dict[str, object] = {"account": account.account_id, "name": account.name, **more}
-    return UnitOfWork(audit=[(now, AuditEntry(kind, "", by.actor, "", detail, alert=by.by is None and by.alerts))])
+    alert = by.alerts and (by.by is None or by.by.key != account.key)
+    return UnitOfWork(audit=[(now, AuditEntry(kind, "", by.actor, "", detail, alert=alert))])

@@ -20,6 +20,7 @@ from controller.ports.accounts import AccountStore, PasswordHasher, TooManyLogin
 from controller.ports.clock import Clock
 from controller.ports.errors import ControllerError
 from controller.ports.store import StoreWrites
+from controller.service.accounts.operations import CREDENTIAL_SET, Ends
 from controller.service.unit_of_work import UnitOfWork
 
 MAX_OF_ADDRESS: Final = 5  # sign-ins of one address that wait or are checked, and of an account known there
@@ -63,6 +64,7 @@ class SignIn:
         publish: Callable[[UnitOfWork], None],
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         rule: Callable[[], Awaitable[PasswordRule]] = everybody,
+        ends: Ends = lambda _key, _why, _now, _batch: None,
     ) -> None:
         self._accounts = accounts
         self._hasher = hasher
@@ -71,6 +73,7 @@ class SignIn:
         self._publish = publish
         self._sleep = sleep
         self._rule = rule
+        self._ends = ends
         self._delays = LoginDelays(secrets.token_bytes(_SECRET_BYTES))
         self._at_once: Counter[tuple[str, str]] = Counter()
 
@@ -119,6 +122,7 @@ class SignIn:
         detail: dict[str, object] = {"account": account.account_id, "name": account.name, "by": "one-time code"}
         entry = AuditEntry(AuditKind.ACCOUNT_PASSWORD_CHANGED, "", account.in_session.actor, "", detail)
         batch = UnitOfWork(audit=[(now, entry)])
+        self._ends(account.key, CREDENTIAL_SET, now, batch)
         decide = with_first_password(digest_of(code), phc, now)
         found = await self._accounts.change_account(account.account_id, decide, now, batch.to_writes())
         if isinstance(found, AccountRefusal):
@@ -158,10 +162,15 @@ class SignIn:
         return secret, session
 
     async def end(self, account: Account, by: Principal, *, session_id: str = "", but: str = "") -> int:
-        """Ends one session of an account, or all but the one with the id `but`; returns how many there were."""
+        """Ends one session of an account, or all but the one with the id `but`; returns how many there were.
+
+        Where all end, open requests and scopes for a while end too: somebody else may have asked for them.
+        """
         now = self._clock.now()
         detail: dict[str, object] = {"account": account.account_id, "name": account.name, "session": session_id}
         batch = _line(AuditKind.SESSION_ENDED, by, now, detail)
+        if not session_id:
+            self._ends(account.key, "the sessions of the account were ended", now, batch)
         ended = await self._accounts.end_sessions(account.account_id, batch.to_writes(), session_id=session_id, but=but)
         if ended:
             self._publish(batch)

@@ -36,6 +36,7 @@ from controller.ports.identity_provider import (
 )
 from controller.ports.log import Log
 from controller.service.accounts.factors import SESSION_BYTES, NewSession
+from controller.service.accounts.operations import ROLE_LOST, Ends
 from controller.service.accounts.sign_in import PasswordRule
 from controller.service.fleet_state import FleetState
 from controller.service.unit_of_work import UnitOfWork
@@ -68,6 +69,7 @@ class SingleSignOn:
         fleet: FleetState,
         ids: IdGenerator,
         log: Log,
+        ends: Ends,
     ) -> None:
         """`name`: of the provider, for people."""
         self.name = name
@@ -80,6 +82,7 @@ class SingleSignOn:
         self._fleet = fleet
         self._ids = ids
         self._log = log
+        self._ends = ends
         self._key = secrets.token_bytes(32)
         self._taken: OrderedDict[str, float] = OrderedDict()
 
@@ -182,13 +185,14 @@ class SingleSignOn:
         return changed
 
     async def _created(self, who: ProvedIdentity, role: str) -> Account:
-        now = self._fleet.clock.now()
-        for name in login_names(who):
+        now, (wished, other) = self._fleet.clock.now(), login_names(who)
+        for name in (wished, other):
             account = Account(
                 self._ids.new(now), name, role, now, issuer=who.issuer, subject=who.subject, last_login_at=now
             )
             more = {"role": role, "issuer": who.issuer, "subject": who.subject}
-            batch = self._batch(AuditKind.ACCOUNT_CREATED, account, **more)
+            # Whoever has the name may be the same human, who would be two persons then: somebody has to look.
+            batch = self._batch(AuditKind.ACCOUNT_CREATED, account, alert=name != wished, **more)
             found = await self._accounts.add_account(account, batch.to_writes())
             if isinstance(found, Account):
                 self._fleet.publish_committed(batch)
@@ -204,6 +208,8 @@ class SingleSignOn:
         batch = UnitOfWork()
         if role != account.role:
             batch = self._batch(AuditKind.ACCOUNT_ROLE_CHANGED, account, before=account.role, role=role)
+        if self._roles.loses(account.role, role):
+            self._ends(account.key, ROLE_LOST, now, batch)
         decide = with_sign_in(role, self._roles, now)
         found = await self._accounts.change_account(account.account_id, decide, now, batch.to_writes())
         if isinstance(found, Account):
@@ -262,7 +268,7 @@ class SingleSignOn:
             self._log("sign-in through the provider failed", {"error": str(e)})
             raise
 
-    def _batch(self, kind: AuditKind, who: Account, **more: object) -> UnitOfWork:
+    def _batch(self, kind: AuditKind, who: Account, *, alert: bool = False, **more: object) -> UnitOfWork:
         detail: dict[str, object] = {"account": who.account_id, "name": who.name, **more}
-        entry = AuditEntry(kind, "", who.in_session.actor, "", detail)
+        entry = AuditEntry(kind, "", who.in_session.actor, "", detail, alert=alert)
         return UnitOfWork(audit=[(self._fleet.clock.now(), entry)])

@@ -82,12 +82,9 @@ class ApprovalBook:
             if not request.may_change:
                 self._remember(request)
 
-    def end_of(self, key: str, now: float, batch: UnitOfWork) -> None:
-        """Adds to `batch` the end of what a person (`Principal.key`) has asked for, who is not to act any more.
-
-        Nothing changes unless the batch is committed and published.
-        """
-        end_requests_of(self._requests.values(), key, now, batch)
+    def end_of(self, key: str, why: str, now: float, batch: UnitOfWork) -> None:
+        """As `end_requests_of`. Nothing changes unless the batch is committed and published."""
+        end_requests_of(self._requests.values(), key, why, now, batch)
 
     async def find(self, request_id: str) -> ApprovalRequest | None:
         """The request, also one that has ended."""
@@ -135,7 +132,7 @@ class ApprovalBook:
             ApprovalNotAllowedError: see `check_decision`; or it is not the one with this `digest`.
         """
         standing = await self._standing()
-        request = await self._known(request_id)
+        request = await self._as_stored(await self._known(request_id))
         check_decision(request, by, self._fleet.clock.now(), standing)
         if digest is not None and digest != request.digest:
             raise ApprovalNotAllowedError("this is not the request that you looked at: look at it again")
@@ -215,6 +212,8 @@ class ApprovalBook:
         now = self._fleet.clock.now()
         if not self._requests:
             return
+        for one in list(self._requests.values()):
+            await self._as_stored(one)
         standing, batch = await self._standing(), UnitOfWork()
         for one in list(self._requests.values()):
             ended = None
@@ -236,6 +235,15 @@ class ApprovalBook:
             raise KeyError(request_id)
         return request
 
+    async def _as_stored(self, request: ApprovalRequest) -> ApprovalRequest:
+        """The request, with an end that another process has stored: `cordon account` runs beside the controller."""
+        stored = await self._fleet.store.approval(request.request_id)
+        current = self._here(request.request_id) or request
+        if stored is None or stored.may_change or not current.may_change:
+            return current
+        self._remember(stored)
+        return stored
+
     def _keep(self, request: ApprovalRequest, batch: UnitOfWork) -> None:
         batch.requests[request.request_id] = request
         self._remember(request)
@@ -256,10 +264,11 @@ class ApprovalBook:
         batch.audit.append((now, _line(request, by, reason or request.reason)))
 
 
-def end_requests_of(requests: Iterable[ApprovalRequest], key: str, now: float, batch: UnitOfWork) -> None:
-    """Adds to `batch` the end of the requests of a person (`Principal.key`) who is not to act any more."""
+def end_requests_of(requests: Iterable[ApprovalRequest], key: str, why: str, now: float, batch: UnitOfWork) -> None:
+    """Adds to `batch` the end of what a person (`Principal.key`) has asked for, and of scopes that they lent."""
     for one in requests:
-        if one.requester.key == key and (ended := _ended_with(one, now, "the account was disabled")) is not None:
+        is_theirs = key == one.requester.key or (one.decider is not None and key == one.decider.key)
+        if is_theirs and (ended := _ended_with(one, now, why)) is not None:
             batch.requests[one.request_id] = ended
             batch.audit.append((now, _line(ended, "cordon", ended.outcome)))
 

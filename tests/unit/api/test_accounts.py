@@ -7,6 +7,9 @@ import pytest
 from controller.api.session_cookie import COOKIE
 from controller.domain.accounts.session import ABSOLUTE, IDLE
 from controller.domain.audit_kinds import AuditKind
+from controller.service.approvals.book import end_requests_of
+from controller.service.containment.operator_actions import OperatorLimits
+from controller.service.unit_of_work import UnitOfWork
 from tests.support.api import Api
 from tests.support.api import api as open_api
 from tests.support.browser import PASSWORD, Browser, put_account, signed_in
@@ -117,6 +120,46 @@ async def test_a_new_password_ends_every_session_and_gives_another(api: Api) -> 
     await ada.json("GET", "/me")
     await thief.json("GET", "/me", 401)
     await signed_in(api, "ada", NEW)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "body"),
+    [
+        ("PUT", "/accounts/olga/role", 200, {"role": "viewer"}),
+        ("POST", "/accounts/olga/disable", 200, None),
+        ("DELETE", "/accounts/olga/factors", 204, None),
+        ("DELETE", "/accounts/olga/sessions", 204, None),
+        ("", "", 0, None),
+    ],
+)
+async def test_what_an_account_asked_for_and_lent_ends_with_its_rights(
+    tmp_path: Path, method: str, path: str, status: int, body: dict[str, str] | None
+) -> None:
+    async with open_api(tmp_path / "c.db", by_hand=OperatorLimits(most=1)) as api:
+        account = await put_account(api, "olga", "operator")
+        await put_account(api, "boss")
+        await put_account(api, "vic", "viewer")
+        olga, boss, vic = [await signed_in(api, name) for name in ("olga", "boss", "vic")]
+        for device in ("e-1", "e-2"):
+            await api.report(device)
+        many = {"devices": ["e-1", "e-2"], "level": "isolated", "reason": "x"}
+        asked = (await olga.json("PUT", "/quarantine", 202, many))["request"]["request_id"]
+        lent = await vic.json("POST", "/approvals", 201, {"scopes": ["contain"], "for": "2h", "reason": "x"})
+        await olga.json("POST", f"/approvals/{lent['request_id']}/approve", 200)
+        assert "contain" in (await vic.json("GET", "/me"))["scopes"]
+        if method:
+            await boss.json(method, path, status, body)
+        else:  # as `cordon account` does beside the controller
+            found = [await api.harness.store.approval(key) for key in (asked, lent["request_id"])]
+            batch = UnitOfWork()
+            there = [one for one in found if one is not None]
+            end_requests_of(there, account.key, "the account was disabled", api.harness.clock.now(), batch)
+            await api.harness.store.commit(batch.to_writes())
+        await boss.json("POST", f"/approvals/{asked}/approve", 409)
+        await api.services.approvals.book.expire()
+        assert "contain" not in (await vic.json("GET", "/me"))["scopes"]
+        lines = [line.entry for line in await api.harness.store.audit() if line.entry.kind.startswith("account.")]
+        assert all(line.alert for line in lines)
 
 
 async def test_nobody_takes_over_an_account_with_scopes_that_they_lack(tmp_path: Path) -> None:

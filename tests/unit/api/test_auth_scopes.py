@@ -12,6 +12,7 @@ from controller.domain.scopes import ALL, Scope, ordered, scopes_exceeding
 from controller.ports.store import ApiToken
 from tests.support.api import Api
 from tests.support.api_routes import checks, routes
+from tests.support.browser import put_account
 from tests.support.persons import put_holder
 
 SECRETS = {one: f"cordon_only-{one.value}" for one in Scope}
@@ -140,6 +141,15 @@ async def test_the_last_way_in_stays(api: Api) -> None:
     told = await api.json("DELETE", "/api/v1/tokens/tests", 409)  # one that will end is no way in for long
     assert told["error"]["code"] == "last_token"
     await api.json("POST", "/api/v1/tokens", 201, {"name": "stays", "scopes": ["admin"]})
+    await api.json("DELETE", "/api/v1/tokens/tests", 204)
+
+
+async def test_the_last_token_is_revoked_where_somebody_signs_in(api: Api) -> None:
+    """It may be stolen."""
+    await put_account(api, "idle", "admin", enabled=False)
+    await put_account(api, "vic", "viewer")
+    await api.json("DELETE", "/api/v1/tokens/tests", 409)
+    await put_account(api, "ada", "admin")
     await api.json("DELETE", "/api/v1/tokens/tests", 204)
 
 

@@ -8,9 +8,11 @@ import pytest
 from starlette.responses import Response
 
 from controller.domain.accounts.account import Account, with_enabled
+from controller.domain.accounts.caller import Caller, Credential
 from controller.domain.accounts.roles import Roles
 from controller.domain.accounts.secret_text import digest_of
 from controller.domain.audit_kinds import AuditKind
+from controller.domain.scopes import Scope
 from controller.ports.store import StoreWrites
 from controller.service.accounts.sign_in import PasswordRefusedError
 from tests.support.api import Api
@@ -50,6 +52,8 @@ async def test_a_name_or_address_of_somebody_else_opens_no_account(tmp_path: Pat
         assert found is not None
         assert found.name.startswith("anna-")
         assert found.role == "operator"
+        (line,) = await way.api.harness.store.audit(kind=AuditKind.ACCOUNT_CREATED)
+        assert line.entry.alert, "perhaps one human with two accounts"
 
 
 @pytest.mark.parametrize("groups", [[], None, ["staff"], ["OPS"], [" ops"], "staff", {"ops": 1}])
@@ -70,8 +74,14 @@ async def test_the_role_follows_the_groups_and_ends_with_them(tmp_path: Path) ->
             assert account is not None
             roles.append(account.role)
         assert roles == ["operator", "admin", "operator"]
+        assert account is not None
+        who = Caller(account.in_session, frozenset(), Credential.SESSION, account.account_id)
+        asked = await way.api.services.approvals.ask_for_scopes(who, [Scope.POLICY], 3600.0, "on call")
         await way.sign_in(403, groups=[])
         assert await way.account() is None, "the session before has ended"
+        ended = await way.api.services.approvals.book.find(asked.request_id)
+        assert ended is not None
+        assert "lost scopes" in ended.outcome
         left = await way.api.services.accounts.store.account_of_subject(way.served.issuer, "u-1")
         assert left is not None
         assert await way.api.services.accounts.authentication.scopes_of(left) == frozenset()
