@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from controller.api.session_cookie import COOKIE
+from controller.domain.accounts.caller import STEP_UP
 from controller.domain.accounts.session import ABSOLUTE, IDLE
 from controller.domain.audit_kinds import AuditKind
 from controller.service.approvals.book import end_requests_of
@@ -13,6 +14,7 @@ from controller.service.unit_of_work import UnitOfWork
 from tests.support.api import Api
 from tests.support.api import api as open_api
 from tests.support.browser import PASSWORD, Browser, put_account, signed_in
+from tests.support.visitors import signed_in as a_visitor
 
 NEW = "another horse battery"
 
@@ -120,6 +122,14 @@ async def test_a_new_password_ends_every_session_and_gives_another(api: Api) -> 
     await ada.json("GET", "/me")
     await thief.json("GET", "/me", 401)
     await signed_in(api, "ada", NEW)
+
+
+async def test_a_new_password_needs_a_fresh_factor_where_there_is_one(api: Api) -> None:
+    async with a_visitor(api) as person:
+        await person.register_app()
+        api.harness.clock.at += STEP_UP
+        refused = await person.call("PUT", "/me/password", 403, {"current": PASSWORD, "password": NEW})
+        assert refused["error"]["code"] == "step_up_needed"
 
 
 @pytest.mark.parametrize(
