@@ -16,7 +16,7 @@ from controller.api.sessions import SessionList, SessionPath, sessions_of
 from controller.domain.accounts.account import MAX_NAME, Account, AccountRefusal
 from controller.domain.accounts.caller import Caller
 from controller.domain.accounts.secret_text import digest_of
-from controller.domain.scopes import ordered
+from controller.domain.scopes import Scope, ordered
 from controller.ports.accounts import AccountOverview
 from controller.service.accounts.operations import (
     AccountError,
@@ -96,7 +96,7 @@ async def create_account(
     fleet: FleetDep, accounts: AccountsDep, who: RequestCallerDep, body: NewAccount
 ) -> SetupCodeView:
     """Creates an account with a one-time code, with which its owner sets password and second factor."""
-    _check_role(accounts, who, body.role)
+    await _check_role(accounts, who, body.role)
     now = fleet.clock.now()
     account = Account(fleet.new_id(), body.name, body.role, now)
     with _told():
@@ -116,7 +116,7 @@ async def set_role(
     fleet: FleetDep, accounts: AccountsDep, who: RequestCallerDep, name: NamePath, body: RoleBody
 ) -> AccountView:
     """Gives an account another role, which counts at once; the last one that administers keeps its own."""
-    _check_role(accounts, who, body.role)
+    await _check_role(accounts, who, body.role)
     account = await _named(accounts, name)
     with _told():
         await accounts.operations.set_role(account, body.role, Administrator(who.principal), fleet.clock.now())
@@ -199,8 +199,14 @@ async def _named(accounts: AccountServices, name: str) -> Account:
     return account
 
 
-def _check_role(accounts: AccountServices, who: Caller, role: str) -> None:
-    excess = accounts.operations.roles.exceeding(role, who.scopes)
+async def _for_good(accounts: AccountServices, who: Caller) -> frozenset[Scope]:
+    """What a caller may do by role: scopes for a while are not passed on."""
+    account = await accounts.store.account(who.account_id)
+    return frozenset() if account is None else who.scopes & accounts.operations.roles.scopes_of(account.role)
+
+
+async def _check_role(accounts: AccountServices, who: Caller, role: str) -> None:
+    excess = accounts.operations.roles.exceeding(role, await _for_good(accounts, who))
     if excess:
         raise ApiError(403, "scope_missing", f"you lack the scope {', '.join(excess)}, so you cannot give it away")
 
@@ -208,7 +214,7 @@ def _check_role(accounts: AccountServices, who: Caller, role: str) -> None:
 async def _check_takeover(accounts: AccountServices, who: Caller, account: Account) -> None:
     """Checks that whoever could sign in as this account by it gets no scope that they lack (403)."""
     held = accounts.operations.roles.scopes_of(account.role) | await accounts.authentication.scopes_of(account)
-    excess = ordered(held - who.scopes)
+    excess = ordered(held - await _for_good(accounts, who))
     if excess:
         text = f"{account.name} has the scope {', '.join(excess)}, which you lack: somebody who has it does this"
         raise ApiError(403, "scope_missing", text)

@@ -173,7 +173,9 @@ async def test_what_an_account_asked_for_and_lent_ends_with_its_rights(
 
 
 async def test_nobody_takes_over_an_account_with_scopes_that_they_lack(tmp_path: Path) -> None:
-    async with open_api(tmp_path / "c.db", accounts={"roles": {"helpdesk": ["read", "admin"]}}) as api:
+    async with open_api(
+        tmp_path / "c.db", accounts={"roles": {"helpdesk": ["read", "admin"], "guard": ["read", "contain"]}}
+    ) as api:
         for name, role in (("hal", "helpdesk"), ("boss", "admin"), ("vic", "viewer"), ("gone", "operator")):
             await put_account(api, name, role, enabled=name != "gone")
         hal, boss, vic = [await signed_in(api, name) for name in ("hal", "boss", "vic")]
@@ -181,9 +183,13 @@ async def test_nobody_takes_over_an_account_with_scopes_that_they_lack(tmp_path:
             for method, what in (("POST", "setup-code"), ("DELETE", "factors")):
                 refused = await hal.json(method, f"/accounts/{name}/{what}", 403)
                 assert refused["error"]["code"] == "scope_missing"
-        lent = await vic.json("POST", "/approvals", 201, {"scopes": ["contain"], "for": "2h", "reason": "x"})
-        await boss.json("POST", f"/approvals/{lent['request_id']}/approve", 200)
+        for person in (vic, hal):
+            lent = await person.json("POST", "/approvals", 201, {"scopes": ["contain"], "for": "2h", "reason": "x"})
+            await boss.json("POST", f"/approvals/{lent['request_id']}/approve", 200)
+        assert "contain" in (await hal.json("GET", "/me"))["scopes"]
         await hal.json("POST", "/accounts/vic/setup-code", 403)
+        await hal.json("PUT", "/accounts/hal/role", 403, {"role": "guard"})
+        await hal.json("POST", "/accounts", 403, {"name": "new", "role": "guard"})
         asked = {"name": "later", "scopes": ["read", "contain"]}
         assert "for a while" in (await vic.json("POST", "/me/tokens", 403, asked))["error"]["message"]
 
