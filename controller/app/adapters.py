@@ -154,7 +154,7 @@ async def open_adapters(
     )
     store = await own_store(stack, settings, clock)
     notifications = settings.notifications
-    sender = NotificationSender(NotificationSecrets(notifications.secrets, notifications.mail_hosts), clock.now)
+    sender = NotificationSender(NotificationSecrets(notifications.secrets, notifications.mail_servers), clock.now)
     stack.callback(sender.close)
     broker = emqx_adapters(await stack.enter_async_context(open_broker(settings)), settings)
     updates = None if settings.updates.folder is None else TufUpdateRepository(settings.updates.folder)

@@ -250,7 +250,7 @@ def _notifications(settings: Settings, adapters: Adapters, core: _Core) -> Notif
         adapters.log("notifications"),
     )
     table = settings.notifications
-    secrets = {name: table.mail_hosts.get(name, "") for name in table.secrets}
+    secrets = {name: table.mail_servers.get(name, "") for name in table.secrets}
     return NotificationOperations(core.fleet, adapters.store, dispatcher, secrets)
 
 

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import AsyncMock
 
 import pytest
 
@@ -223,6 +224,20 @@ async def test_guesses_that_come_at_one_moment_are_slowed_too(api: Api) -> None:
             for _ in range(FREE_FAILURES):  # what was right is forgotten as a failure
                 await person.post(FACTOR, 401, code="000000")
             await person.post(FACTOR, 303, code=app.code(1))
+
+
+async def test_a_session_that_has_ended_meanwhile_is_no_wrong_code(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with signed_in(api) as person:
+        app = await person.register_app()
+    accounts = api.services.accounts.store
+    for step in range(FREE_FAILURES + 8):  # more than 30 s would have to be waited by then
+        api.harness.clock.at += 30
+        async with signed_in(api) as person:
+            with monkeypatch.context() as patched:
+                patched.setattr(accounts, "add_session", AsyncMock(return_value=False))
+                headers = {"Sec-Fetch-Site": "same-origin", CSRF_HEADER: csrf_of(person.secret)}
+                answer = await person.client.post("/api/v1/factors/give", json={"code": app.code()}, headers=headers)
+            assert answer.json()["error"]["code"] == "session_over", step
 
 
 async def test_who_guesses_codes_is_told(api: Api) -> None:

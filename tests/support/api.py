@@ -121,7 +121,7 @@ async def api(
         },
         "notifications": {
             "secrets": {"key": "/nowhere", "address": "/nowhere", "password": "/nowhere"},
-            "mail_hosts": {"password": "mail.example.org"},
+            "mail_servers": {"password": "mail.example.org:587"},
         },
         **({} if authority is None else authority_settings(authority)),
         **({} if accounts is None else {"accounts": accounts}),

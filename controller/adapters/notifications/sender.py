@@ -25,9 +25,9 @@ SECRET_SECONDS: Final = 60.0  # that a secret is kept: a password manager may ta
 class NotificationSecrets:
     """The configured secrets, by name."""
 
-    def __init__(self, sources: Mapping[str, SecretSource], mail_hosts: Mapping[str, str]) -> None:
+    def __init__(self, sources: Mapping[str, SecretSource], mail_servers: Mapping[str, str]) -> None:
         self._sources = dict(sources)
-        self._mail_hosts = dict(mail_hosts)
+        self._mail_servers = dict(mail_servers)
         # Of its own: a password manager that hangs must not hold the threads that others need.
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="notify-secret")
         self._reading = {name: asyncio.Lock() for name in self._sources}
@@ -44,7 +44,7 @@ class NotificationSecrets:
         if name not in self._sources:
             raise SettingsError(f"there is no {name} in [notifications.secrets] of cordon.toml")
         try:
-            check_secret_use(name, self._mail_hosts.get(name, ""), server)
+            check_secret_use(name, self._mail_servers.get(name, ""), server)
         except AddressError as e:
             raise SettingsError(str(e)) from e
         async with self._reading[name]:
@@ -92,7 +92,7 @@ class NotificationSender(Sender):
 
     async def _send(self, sink: Sink, delivery: Delivery, missed: int) -> Outcome:
         if sink.kind is SinkKind.SMTP:
-            password = "" if sink.mail is None else await self.secrets.get(sink.mail.secret, sink.mail.host)
+            password = "" if sink.mail is None else await self.secrets.get(sink.mail.secret, sink.mail.server)
             return await self._smtp.send(sink, delivery, missed, password)
         target = target_of(sink)
         url = target.url or await self.secrets.get(target.url_secret)

@@ -57,20 +57,20 @@ def origin_of(url: str) -> str:
     return f"{parts.scheme}://{shown}{'' if port is None else f':{port}'}"
 
 
-def check_secret_use(name: str, mail_host: str, server: str) -> None:
+def check_secret_use(name: str, mail_server: str, server: str) -> None:
     """Checks that a secret goes only where it belongs: a password to its own mail server, and to nothing else.
 
-    `mail_host`: the mail server that gets the secret, empty if it is no password. `server`: the mail server of the
+    `mail_server`: the mail server (`host:port`) that gets the secret, empty if it is no password. `server`: that of the
     sink, empty for a URL.
 
     Raises:
         AddressError: it does not belong there.
     """
-    if mail_host.lower() == server.lower():
+    if mail_server.lower() == server.lower():
         return
     if server:
         raise AddressError(
-            f"{name} is no password for this server: [notifications.mail_hosts] of cordon.toml says whose"
+            f"{name} is no password for this server: [notifications.mail_servers] of cordon.toml says whose"
         )
     raise AddressError(f"{name} is the password of a mail server: it is neither a URL nor a key that signs")
 

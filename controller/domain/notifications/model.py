@@ -110,6 +110,11 @@ class MailTarget:
     username: str = ""
     secret: str = ""
 
+    @property
+    def server(self) -> str:
+        """As `host:port`."""
+        return f"{self.host}:{self.port}"
+
 
 @dataclass(frozen=True, slots=True)
 class Sink:

@@ -35,6 +35,14 @@ class AttemptDelays:
             self._failures.popitem(last=False)
         return count
 
+    def take_back(self, key: str) -> None:
+        """Forgets the last failure: it was none."""
+        count, at = self._failures.get(key, (0, 0.0))
+        if count > 1:
+            self._failures[key] = (count - 1, at)
+        else:
+            self._failures.pop(key, None)
+
     def record_success(self, key: str) -> None:
         self._failures.pop(key, None)
 

@@ -259,8 +259,7 @@ class FactorService:
         delays = self._delays_of_accounts if is_code else self._delays_of_sessions
         slowed = who.account.account_id if is_code else who.session.session_id
         now = self._fleet.clock.monotonic()
-        wait = delays.wait(slowed, now)
-        if wait > 0:
+        if (wait := delays.wait(slowed, now)) > 0:
             raise FactorSlowedError(wait)
         # It counts before it is looked at: guesses that come at one moment would all find no failure of another.
         failures = delays.record_failure(slowed, now)
@@ -269,6 +268,9 @@ class FactorService:
         except FactorWrongError:
             if is_code and failures % GUESSING == 0:
                 await self._tell_guessing(who)
+            raise
+        except FactorError:  # the session has ended: nothing was wrong
+            delays.take_back(slowed)
             raise
         delays.record_success(slowed)
         return opened
@@ -388,10 +390,8 @@ class FactorService:
         await self._fleet.record(entry)
 
     async def _tell_guessing(self, who: SignedIn) -> None:
-        account = who.account
-        reason = f"codes of {account.name} were wrong {GUESSING} times in a row: somebody may know the password"
+        account, reason = who.account, f"codes were wrong {GUESSING} times in a row: somebody may know the password"
         detail: dict[str, object] = {"account": account.account_id, "name": account.name, "reason": reason}
-        detail["peer"] = who.session.peer
         entry = AuditEntry(AuditKind.ACCOUNT_GUESSING_DETECTED, "", account.in_session.actor, "", detail, alert=True)
         await self._fleet.record(entry)
 

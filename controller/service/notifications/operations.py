@@ -181,7 +181,7 @@ class NotificationOperations:
             for name in filter(None, used):
                 if name not in self._secrets:
                     raise SinkError(f"there is no {name} in [notifications.secrets] of cordon.toml")
-                check_secret_use(name, self._secrets[name], "" if new.mail is None else new.mail.host)
+                check_secret_use(name, self._secrets[name], "" if new.mail is None else new.mail.server)
         except AddressError as e:
             raise SinkError(str(e)) from e
         if new.quiet is not None:
@@ -229,7 +229,7 @@ def _check_zone(quiet: QuietHours) -> None:
 def target_text(sink: Sink) -> str:
     """Where a sink is, without path, query or name of a user: these may be secrets."""
     if sink.mail is not None:
-        return f"{sink.mail.host}:{sink.mail.port} to {', '.join(sink.mail.recipients)}"
+        return f"{sink.mail.server} to {', '.join(sink.mail.recipients)}"
     http = sink.http
     if http is None:
         return ""

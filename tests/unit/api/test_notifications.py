@@ -88,6 +88,7 @@ async def test_a_mail_server_that_could_not_work_is_refused(api: Api, changes: d
     ("host", "secret", "status"),
     [
         ("mail.example.org", "password", 201),
+        ("mail.example.org:2525", "password", 409),  # of another program on that machine
         ("MAIL.example.org", "password", 201),
         ("mail.evil.example", "password", 409),
         ("mail.example.org.evil.example", "password", 409),
@@ -96,9 +97,10 @@ async def test_a_mail_server_that_could_not_work_is_refused(api: Api, changes: d
     ],
 )
 async def test_a_password_is_for_its_own_mail_server(api: Api, host: str, secret: str, status: int) -> None:
-    mail = {**MAIL["mail"], "host": host, "username": "cordon", "secret": secret}
+    host, _, port = host.partition(":")
+    mail = {**MAIL["mail"], "host": host, "port": int(port or 587), "username": "cordon", "secret": secret}
     answer = await api.json("POST", SINKS, status, {**MAIL, "mail": mail})
-    assert status == 201 or "[notifications.mail_hosts]" in answer["error"]["message"]
+    assert status == 201 or "[notifications.mail_servers]" in answer["error"]["message"]
 
 
 async def test_a_test_and_an_acknowledgement_are_in_the_log(api: Api) -> None:

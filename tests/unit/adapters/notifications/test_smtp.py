@@ -112,16 +112,15 @@ async def test_a_server_that_never_ends_is_left(monkeypatch: pytest.MonkeyPatch)
     sender.close()
 
 
-@pytest.mark.parametrize(("hosts", "got"), [({"key": "127.0.0.1"}, True), ({"key": "127.0.0.2"}, False), ({}, False)])
-async def test_a_server_gets_only_its_own_password(
-    tmp_path: Path, context: ssl.SSLContext, hosts: dict[str, str], got: bool
-) -> None:
+@pytest.mark.parametrize(("of", "got"), [("127.0.0.1:{}", True), ("127.0.0.2:{}", False), ("127.0.0.1:1", False)])
+async def test_a_server_gets_only_its_own_password(tmp_path: Path, context: ssl.SSLContext, of: str, got: bool) -> None:
     (tmp_path / "key").write_text(PASSWORD)
     (tmp_path / "key").chmod(0o600)
-    sender = NotificationSender(NotificationSecrets({"key": tmp_path / "key"}, hosts), time.time)
     async with mail_server(context) as server:
+        secrets = NotificationSecrets({"key": tmp_path / "key"}, {"key": of.format(server.port)})
+        sender = NotificationSender(secrets, time.time)
         one = _sink(server.port, MailSecurity.STARTTLS, username=USER, secret="key")
         outcome = await sender.send(one, delivery(), 0)
     assert server.logins == ([True] if got else [])
-    assert ("[notifications.mail_hosts]" in outcome.trouble) is not got
+    assert ("[notifications.mail_servers]" in outcome.trouble) is not got
     sender.close()
