@@ -18,7 +18,7 @@ from controller.api.sessions import (
 from controller.domain.accounts.factors import Factors
 from controller.domain.accounts.passwords import WeakPasswordError
 from controller.ports.accounts import TooManyLoginsError
-from controller.service.accounts.operations import Administrator
+from controller.service.accounts.operations import AccountError, Administrator
 from controller.service.accounts.services import AccountServices
 
 router = APIRouter(prefix="/me", tags=["me"], responses=problems(401, 422, 429, 503))
@@ -55,7 +55,7 @@ async def show_me(request: Request, accounts: AccountsDep) -> MeView:
     return MeView.of(shown, last_login_at=account.last_login_at, factors=factors)
 
 
-@router.put("/password", dependencies=[session(), Depends(writable)])
+@router.put("/password", dependencies=[session(), Depends(writable)], responses=problems(409))
 async def change_password(
     request: Request,
     response: Response,
@@ -68,9 +68,13 @@ async def change_password(
     _, current, account = await own_session(request, accounts)
     if (await accounts.second_factors.factors_of(account.account_id)).exist:
         require_step_up(request, who)
-    await password_checked(request, accounts, account.name, body.current)
+    shown = await password_checked(request, accounts, account.name, body.current)
     phc = await hashed(accounts, body.password, account.name)
-    after = await accounts.operations.set_password(account, phc, Administrator(who.principal), fleet.clock.now())
+    me, now = Administrator(who.principal), fleet.clock.now()
+    try:
+        after = await accounts.operations.set_password(account, phc, me, now, after=shown.password_at)
+    except AccountError as e:
+        raise ApiError(409, "account_changed", str(e)) from e
     return await started(request, response, accounts, after, factor=current.factor, factor_at=current.factor_at)
 
 

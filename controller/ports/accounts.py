@@ -77,9 +77,13 @@ class AccountStore(Protocol):
         """The sessions of an account, the one used last first; those that are over may be among them."""
         ...
 
-    async def add_session(self, session: Session, writes: StoreWrites, *, replaces: str = "") -> bool:
+    async def add_session(
+        self, session: Session, writes: StoreWrites, *, replaces: str = "", password_at: float | None = None
+    ) -> bool:
         """Adds a session, unless its account was disabled meanwhile; `replaces`: the digest of the one before.
 
+        `password_at`: the account's as it was when the password was checked; None if none was. If it has got another
+        password since, nothing is added: what ended its sessions ended this sign-in too.
         With `replaces` the former session has to be there still, and ends in the same transaction. Of an account's
         sessions beyond `MAX_SESSIONS` those used longest ago end, and sessions of all
         accounts that are over are deleted.

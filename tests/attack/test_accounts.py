@@ -13,7 +13,8 @@ from controller.domain.accounts.secret_text import csrf_of, digest_of
 from controller.domain.audit_kinds import AuditKind
 from controller.domain.scopes import ALL
 from controller.ports.store import ApiToken
-from controller.service.accounts.sign_in import MAX_OF_ADDRESS, SignIn
+from controller.service.accounts.operations import AccountError, Administrator
+from controller.service.accounts.sign_in import MAX_OF_ADDRESS, PasswordRefusedError, SignIn
 from tests.support.api import HEADERS, Api
 from tests.support.api import api as open_api
 from tests.support.browser import PASSWORD, Browser, put_account, signed_in
@@ -288,3 +289,17 @@ async def test_nobody_takes_over_an_account_that_may_do_more(tmp_path: Path, met
         assert refused["error"]["code"] == "scope_missing"
         answer = await helper.send(method, f"/accounts/vera/{what}")
         assert answer.status_code in (201, 204), answer.text
+
+
+async def test_what_was_begun_with_the_old_password_ends_with_it(api: Api) -> None:
+    accounts, clock = api.services.accounts, api.harness.clock
+    thief, second = [await accounts.sign_in.check("ada", PASSWORD, f"192.0.2.{n}") for n in (1, 2)]
+    phc = await accounts.sign_in.new_hash("another long password", "ada")
+    clock.at += 1
+    owner = Administrator(thief.in_session)
+    await accounts.operations.set_password(thief, phc, owner, clock.now(), after=thief.password_at)
+    with pytest.raises(PasswordRefusedError):
+        await accounts.sign_in.start(thief, "192.0.2.1", "x")
+    with pytest.raises(AccountError, match="meanwhile"):
+        await accounts.operations.set_password(second, phc, owner, clock.now(), after=second.password_at)
+    assert await accounts.store.sessions(thief.account_id) == []

@@ -77,8 +77,11 @@ class SqlAccounts(AccountStore):
     async def sessions(self, account_id: str) -> Sequence[Session]:
         return await self._store.read(partial(_sessions, account_id=account_id))
 
-    async def add_session(self, session: Session, writes: StoreWrites, *, replaces: str = "") -> bool:
-        return await self._store.change_with(writes, partial(_add_session, session=session, replaces=replaces), bool)
+    async def add_session(
+        self, session: Session, writes: StoreWrites, *, replaces: str = "", password_at: float | None = None
+    ) -> bool:
+        change = partial(_add_session, session=session, replaces=replaces, password_at=password_at)
+        return await self._store.change_with(writes, change, bool)
 
     async def touch_session(self, digest: str, at: float) -> None:
         statement = "UPDATE sessions SET last_used_at = ? WHERE digest = ? AND last_used_at < ?"
@@ -188,9 +191,9 @@ def _sessions(connection: SqlConnection, account_id: str) -> list[Session]:
     return [Session(*row) for row in rows]
 
 
-def _add_session(connection: SqlConnection, session: Session, replaces: str) -> bool:
+def _add_session(connection: SqlConnection, session: Session, replaces: str, password_at: float | None) -> bool:
     owner = _one(connection, "account_id = ?", (session.account_id,))
-    if owner is None or not owner.enabled:
+    if owner is None or not owner.enabled or password_at not in (None, owner.password_at):
         return False
     if replaces:
         gone = connection.execute(

@@ -90,10 +90,17 @@ def with_enabled(roles: Roles, *, enabled: bool) -> AccountDecision:
     return unless_last_admin(lambda account: replace(account, enabled=enabled), roles)
 
 
-def with_password(phc: str, now: float, makers: tuple[MakingRecord, ...] = ()) -> AccountDecision:
-    """Gives the account a password, which ends its one-time code; `makers`: of somebody else who set it."""
+def with_password(
+    phc: str, now: float, makers: tuple[MakingRecord, ...] = (), *, after: float | None = None
+) -> AccountDecision:
+    """Gives the account a password, which ends its one-time code; `makers`: of somebody else who set it.
 
-    def change(account: Account, _all: Sequence[Account]) -> Account:
+    `after`: the `password_at` of the password that was shown for it; None if none had to be.
+    """
+
+    def change(account: Account, _all: Sequence[Account]) -> Account | AccountRefusal:
+        if after not in (None, account.password_at):
+            return AccountRefusal.CHANGED
         made = joined_makers(makers, account.makers, now)
         return replace(account, password=phc, password_at=now, makers=made, setup_digest="", setup_until=0.0)
 

@@ -148,18 +148,20 @@ class AccountOperations:
             self._ends(account.key, "the account was disabled", now, batch)
         return await self._change(account, with_enabled(self.roles, enabled=enabled), batch, now)
 
-    async def set_password(self, account: Account, phc: str, by: Administrator, now: float) -> Account:
+    async def set_password(
+        self, account: Account, phc: str, by: Administrator, now: float, *, after: float | None = None
+    ) -> Account:
         """Sets a password by its hash, which ends every session of the account.
 
-        Whoever sets the password of somebody else counts as the same person for a day.
+        Whoever sets the password of somebody else counts as the same person for a day. `after`: as in `with_password`.
 
         Raises:
-            AccountError: the account is gone.
+            AccountError: the account is gone, or has got another password than that of `after`.
             TooManyGenerationsError: the line of makers would be too long.
         """
         batch = _line(AuditKind.ACCOUNT_PASSWORD_CHANGED, account, by, now)
         self._ends(account.key, CREDENTIAL_SET, now, batch)
-        return await self._change(account, with_password(phc, now, by.makers(now, account)), batch, now)
+        return await self._change(account, with_password(phc, now, by.makers(now, account), after=after), batch, now)
 
     async def give_setup_code(self, account: Account, digest: str, by: Administrator, now: float) -> Account:
         """Gives the account a one-time code by its digest, with which it sets password and factor for a day.

@@ -150,13 +150,13 @@ class SignIn:
         `factor`: the kind of a second factor that was shown too, `factor_at`: when (Unix seconds).
 
         Raises:
-            PasswordRefusedError: the account was disabled meanwhile.
+            PasswordRefusedError: the account was disabled meanwhile, or got another password.
         """
         secret, now = secrets.token_urlsafe(_SECRET_BYTES), self._clock.now()
         session = Session(digest_of(secret), account.account_id, now, now, factor_at, factor, peer, agent[:MAX_AGENT])
         detail: dict[str, object] = {"session": session.session_id, "peer": peer, "factor": factor}
         batch = _line(AuditKind.SESSION_STARTED, account.in_session, now, detail)
-        if not await self._accounts.add_session(session, batch.to_writes()):
+        if not await self._accounts.add_session(session, batch.to_writes(), password_at=account.password_at):
             raise PasswordRefusedError(0)
         self._publish(batch)
         return secret, session
