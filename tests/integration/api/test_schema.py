@@ -26,8 +26,8 @@ pytestmark = pytest.mark.slow
 # docs/api.md and have tests of their own.
 NOT_HERE = [ignored_auth, negative_data_rejection]
 # A schema cannot say these; a request that it allows may be refused for them, and for nothing else:
-# how long a duration is, that a window is not empty,
-REFUSED_FIELDS = re.compile(r"(body|query)\.(for|within|soak|timeout|window)\b")
+# how long a duration is, that a window is not empty, that a page is continued after a key that it gave,
+REFUSED_FIELDS = re.compile(r"(body|query)\.(for|within|soak|timeout|window)\b|query\.after: is not `next`")
 # and what is wrong inside a text that has a language of its own.
 REFUSED_TEXTS = {
     ("POST /api/v1/access/apply", "template_mistake"),
