@@ -148,8 +148,8 @@ def fail(program: str, style: str) -> None:
         logger.exception("failed")
 
 
-@pytest.mark.parametrize("style", ["json", "text"])
-@pytest.mark.parametrize("program", ["controller", "agent"])
+@pytest.mark.parametrize("style", ["json", pytest.param("text", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("program", ["controller", pytest.param("agent", marks=pytest.mark.slow)])
 def test_no_exception_makes_a_long_line(program: str, style: str) -> None:
     """Finding: an exception was logged in whole, with what its sender put into it."""
     done = subprocess.run(

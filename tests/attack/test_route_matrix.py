@@ -110,7 +110,7 @@ CALLERS: Final = (
     Caller("token and cookie", wrong="two_credentials"),
 )
 
-QUICK: Final = frozenset({"no one", "operator", "expired step-up", "another session's token", "token and cookie"})
+QUICK: Final = frozenset({"no one", "expired step-up", "another session's token"})
 
 
 def _declared(dependant: Dependant) -> Declared:

@@ -57,7 +57,9 @@ async def test_the_description_tells_the_scope(api: Api) -> None:
                 assert told[method, path] == wanted
 
 
-@pytest.mark.parametrize("scope", list(Scope))
+@pytest.mark.parametrize(
+    "scope", [pytest.param(one, marks=() if one is Scope.READ else pytest.mark.slow) for one in Scope]
+)
 async def test_each_route_with_each_scope(api: Api, scope: Scope) -> None:
     headers = await holder(api, scope)
     for method, path, wanted in described(api):
