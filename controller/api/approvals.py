@@ -1,7 +1,7 @@
 """The inbox of all questions that need a second person, and scopes for a while."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path, Query, Request
@@ -16,6 +16,7 @@ from controller.api.quarantine_views import DecisionView, answers
 from controller.api.user_views import UserDecisionView
 from controller.api.users import subject_answer
 from controller.api.waiting import WaitDep
+from controller.domain.accounts.caller import Caller
 from controller.domain.accounts.grants import GrantNotPossibleError
 from controller.domain.guards.approvals import (
     ApprovalKind,
@@ -88,6 +89,16 @@ def _errors(request_id: str) -> Iterator[None]:
         raise ApiError(409, "own_certificate", str(e)) from e
     except ProtectedDeviceError as e:
         raise ApiError(409, "device_protected", f"{e} (`even_protected` of a new request)") from e
+
+
+@asynccontextmanager
+async def _errors_and_scopes(request: Request, caller: Caller, request_id: str) -> AsyncIterator[None]:
+    """As `_errors`, and turns a scope that the caller lacks into a recorded refusal."""
+    with _errors(request_id):
+        try:
+            yield
+        except ApprovalScopeError as e:
+            raise await refuse_scope(request, caller, e.scopes, str(e)) from e
 
 
 @router.get("", dependencies=[scope("read")])
@@ -166,11 +177,8 @@ async def approve_request(
     body: ApprovalBody | None = None,
 ) -> ApprovalResultView:
     """Approves and carries out another person's request; which scope that needs depends on what it asks for."""
-    with _errors(request_id):
-        try:
-            done = await approvals.approve(request_id, caller, None if body is None else body.digest)
-        except ApprovalScopeError as e:
-            raise await refuse_scope(request, caller, e.scopes, str(e)) from e
+    async with _errors_and_scopes(request, caller, request_id):
+        done = await approvals.approve(request_id, caller, None if body is None else body.digest)
     view = request_view(done.request, containment.fleet.clock.now())
     if done.request.state is ApprovalState.FAILED:
         raise ApiError(409, "not_carried_out", f"it was approved and cannot be carried out: {done.request.outcome}")
@@ -190,11 +198,8 @@ async def reject_request(
     body: RejectionBody,
 ) -> ApprovalRequestView:
     """Rejects a request, with the scope that its approval needs; a rollout is aborted, a command withdrawn."""
-    with _errors(request_id):
-        try:
-            ended = await approvals.reject(request_id, caller, body.reason)
-        except ApprovalScopeError as e:
-            raise await refuse_scope(request, caller, e.scopes, str(e)) from e
+    async with _errors_and_scopes(request, caller, request_id):
+        ended = await approvals.reject(request_id, caller, body.reason)
     return request_view(ended, fleet.clock.now())
 
 
@@ -218,9 +223,6 @@ async def end_scopes(
     body: RejectionBody,
 ) -> ApprovalRequestView:
     """Ends scopes for a while before their time: the caller's own, or with the scopes themselves."""
-    with _errors(request_id):
-        try:
-            ended = await approvals.end_scopes(request_id, caller, body.reason)
-        except ApprovalScopeError as e:
-            raise await refuse_scope(request, caller, e.scopes, str(e)) from e
+    async with _errors_and_scopes(request, caller, request_id):
+        ended = await approvals.end_scopes(request_id, caller, body.reason)
     return request_view(ended, fleet.clock.now())

@@ -1,10 +1,12 @@
 """Chooses the broker: a stand-in of three nodes, or the EMQX cluster that the environment names."""
 
+import copy
 import os
 import secrets
 import shlex
 import subprocess
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -14,6 +16,7 @@ from tests.support.mqtt_probe import Endpoint
 from tests.support.standin import StandInProcess
 
 _RESTART_SECONDS = 120.0
+ZONE = "/configs/global_zone"
 
 
 def _real_broker() -> Broker | None:
@@ -103,3 +106,14 @@ def cluster(lab: Lab) -> Lab:
     if len(lab.broker.endpoints) < 2:
         pytest.skip("the broker under test has only one node")
     return lab
+
+
+@pytest.fixture
+def hashed(lab: Lab) -> Iterator[None]:
+    """Messages of a publisher go to the same member; restored afterwards."""
+    before: dict[str, Any] = lab.api.get(ZONE).json()
+    changed = copy.deepcopy(before)
+    changed["mqtt"]["shared_subscription_strategy"] = "hash_clientid"
+    assert lab.api.put(ZONE, json=changed).status_code == 200
+    yield
+    assert lab.api.put(ZONE, json=before).status_code == 200

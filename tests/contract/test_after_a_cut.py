@@ -1,10 +1,8 @@
 """What gets through after a cut, how share groups place and lose messages, and what a hung node delays."""
 
-import copy
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import httpx
 import pytest
@@ -14,7 +12,6 @@ from tests.support.mqtt_probe import Probe
 from tests.support.waiting import wait_for
 
 DENIED = 135
-ZONE = "/configs/global_zone"
 REPLICATED = 0.2  # seconds after which every node lists a member of a share group
 SHORT_SECONDS = 1.0  # in which a call answers that a hung node does not delay
 
@@ -102,17 +99,6 @@ def test_a_message_to_a_group_without_members_is_gone(lab: Lab) -> None:
     again = lab.enter("m0")
     again.subscribe(group)
     again.nothing()
-
-
-@pytest.fixture
-def hashed(lab: Lab) -> Iterator[None]:
-    """Messages of a publisher go to the same member; restored afterwards."""
-    before: dict[str, Any] = lab.api.get(ZONE).json()
-    changed = copy.deepcopy(before)
-    changed["mqtt"]["shared_subscription_strategy"] = "hash_clientid"
-    assert lab.api.put(ZONE, json=changed).status_code == 200
-    yield
-    assert lab.api.put(ZONE, json=before).status_code == 200
 
 
 @pytest.mark.usefixtures("hashed")

@@ -3,8 +3,6 @@
 What was recorded of share groups is in `test_after_a_cut` and `test_delivery`.
 """
 
-import copy
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -13,7 +11,6 @@ from tests.contract.target import Lab
 from tests.support.mqtt_probe import Probe
 from tests.support.waiting import wait_for
 
-ZONE = "/configs/global_zone"
 WINDOW, QUEUE = 32, 1000
 
 
@@ -69,17 +66,6 @@ def test_a_full_queue_of_a_connected_member_drops_the_oldest_message(lab: Lab) -
 def _row(lab: Lab, probe: Probe) -> dict[str, Any]:
     row: dict[str, Any] = lab.api.get(f"/clients/{probe.clientid}").json()
     return row
-
-
-@pytest.fixture
-def hashed(lab: Lab) -> Iterator[None]:
-    """Messages of a publisher go to the same member; restored afterwards."""
-    before: dict[str, Any] = lab.api.get(ZONE).json()
-    changed = copy.deepcopy(before)
-    changed["mqtt"]["shared_subscription_strategy"] = "hash_clientid"
-    assert lab.api.put(ZONE, json=changed).status_code == 200
-    yield
-    assert lab.api.put(ZONE, json=before).status_code == 200
 
 
 @pytest.mark.usefixtures("hashed")
