@@ -39,7 +39,7 @@ test: setup-dev setup-mosquitto ## all tests but the long ones, in under five mi
 
 .PHONY: test-slow
 test-slow: setup-dev setup-mosquitto ## the long tests: kills, power loss, 100,000 hostile messages, the demonstrations
-	@$(PYTEST) -m slow $(PYTEST_ARGS)
+	@$(PYTEST) -m "slow and not postgres" $(PYTEST_ARGS)
 
 .PHONY: test-oracles
 test-oracles: setup-dev ## the agent's readers against the programs that own the formats, on generated inputs (needs their packages)
