@@ -20,7 +20,7 @@ from controller.adapters.postgres import errors as postgres_errors
 from controller.adapters.postgres import registration, schema
 from controller.adapters.postgres.address import PostgresAddress
 from controller.adapters.postgres.connection import PostgresConnection, connect
-from controller.adapters.postgres.statements import CONTACT_COLUMNS, bucket_of
+from controller.adapters.postgres.statements import CONTACT_COLUMNS
 from controller.adapters.sql import codec
 from controller.adapters.sql.audit_chain import ANCHOR
 from controller.adapters.sql.options import StoreOptions
@@ -32,6 +32,7 @@ from controller.adapters.sqlite.restore import verify
 from controller.domain.audit_chain import GENESIS, ChainHead, ChainVerification
 from controller.domain.device import REPORT_FIELDS
 from controller.ports.errors import StoreError
+from controller.ports.leases import bucket_of
 
 Row = tuple[Any, ...]
 Progress = Callable[[str, int], None]  # table, and rows copied or compared so far

@@ -4,7 +4,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any, Final
-from zlib import crc32
 
 from controller.adapters.postgres.audit_chain import WritingConnection
 from controller.adapters.sql import codec
@@ -13,9 +12,9 @@ from controller.adapters.sql.connection import WriteJob, size_of
 from controller.adapters.sql.dead_letters import DeadLetterIndex
 from controller.adapters.sql.statements import Batch, SqlRow, common_batches
 from controller.domain.device import REPORT_FIELDS, Device
+from controller.ports.leases import bucket_of
 from controller.ports.store import StoredReport, StoreWrites
 
-BUCKETS: Final = 256
 _FLOATS: Final = frozenset({"last_seen", "reported_at", "first_seen", "at"})
 _TYPES: Final = {
     "bucket": "int2", "first_seen": "float8", "last_seen": "float8", "online": "bool", "stale": "bool",
@@ -67,10 +66,6 @@ _EFFECTS: Final = (
     " FROM unnest(?::text[], ?::int2[], ?::text[], ?::text[], ?::text[]) WITH ORDINALITY"
     " AS new (effect_id, bucket, device_id, kind, body, place) ORDER BY place ON CONFLICT (effect_id) DO NOTHING"
 )
-
-
-def bucket_of(device_id: str) -> int:
-    return crc32(device_id.encode("utf-8", "surrogatepass")) % BUCKETS
 
 
 def device_row(device: Device) -> SqlRow:
