@@ -2,10 +2,10 @@
 
 import contextlib
 import random
-import socket
 import ssl
 from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -46,6 +46,7 @@ from controller.ports.certificates import AuthorityError, OwnCertificateFile
 from controller.ports.clock import Clock, IdGenerator
 from controller.ports.errors import SettingsError
 from controller.ports.inspection import BrokerInspector
+from controller.ports.leases import AllLeases, Leases
 from controller.ports.log import Log
 from controller.ports.messages import Messages
 from controller.ports.notifications import Sender
@@ -104,6 +105,7 @@ class Adapters:
     targets: RolloutTargets
     sender: Sender
     own_certificates: tuple[OwnCertificateFile, ...] = ()
+    leases: Leases = field(default_factory=AllLeases)
 
     @property
     def requests(self) -> SqlStore:
@@ -175,6 +177,7 @@ async def open_adapters(
         targets=PublishedTargets(updates),
         own_certificates=certificates,
         sender=sender,
+        leases=AllLeases(settings.controller.own_name, version("emqx-cordon"), clock.now()),
     )
 
 
@@ -206,7 +209,7 @@ async def own_store(stack: contextlib.AsyncExitStack, settings: Settings, clock:
         from controller.adapters.postgres.store import open_store as open_postgres
 
         address = postgres_address(place)
-        store = await open_postgres(address, name=socket.gethostname(), now=clock.now, log=log, options=options)
+        store = await open_postgres(address, name=settings.controller.own_name, now=clock.now, log=log, options=options)
     stack.push_async_callback(store.close)
     return store
 

@@ -1,5 +1,6 @@
 """The settings of `cordon.toml`, checked when the file is read; errors name the file and the key."""
 
+import socket
 import tomllib
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
@@ -193,6 +194,16 @@ class PostureSettings(SettingsTable):
     stale_after: Duration = 300.0
 
 
+class ControllerSettings(SettingsTable):
+    """`name` tells controllers on one store apart; the default is the name of the host."""
+
+    name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,100}$")] | None = None
+
+    @property
+    def own_name(self) -> str:
+        return self.name or socket.gethostname()[:100]
+
+
 class ReconcileSettings(SettingsTable):
     every: Annotated[Duration, Field(ge=1.0)] = 5.0
 
@@ -303,6 +314,7 @@ class Settings(SettingsTable):
     policy: PolicySettings
     commands: CommandSettings
     api: ApiSettings = ApiSettings()
+    controller: ControllerSettings = ControllerSettings()
     posture: PostureSettings = PostureSettings()
     reconcile: ReconcileSettings = ReconcileSettings()
     identity: IdentitySettings = IdentitySettings()
