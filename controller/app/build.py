@@ -39,7 +39,6 @@ from controller.service.containment.outbox import EffectQueue, Outbox
 from controller.service.containment.returns import ReturnMonitor
 from controller.service.containment.users import UserContainments
 from controller.service.containment.waivers import WaiverService
-from controller.service.fleet_filter import FleetFilter
 from controller.service.fleet_state import POOL_LEDGER, FleetState
 from controller.service.identity.clones import CloneMonitor
 from controller.service.identity.own_certificates import OwnCertificates
@@ -111,7 +110,7 @@ async def build(
         started_at=adapters.clock.now(),
         fleet=fleet,
         store=adapters.requests,
-        queries=adapters.store.fleet_queries or FleetFilter(fleet),
+        queries=adapters.store.fleet_queries,
         messages=adapters.messages,
         ingest=_ingest(settings, adapters, fleet, signing, identity, clones, containment.returns),
         signing=signing,

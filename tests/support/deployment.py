@@ -126,18 +126,34 @@ async def open_deployment(
 
     `api` are other addresses by which it reaches the broker's API, `more` further TOML of its configuration.
     """
-    config = await _init(folder / "cordon", emqx, certs, tuple(api or emqx.api_urls))
-    shutil.copyfile(pack_path(pack), config.parent / "policies" / f"{pack}.yaml")
-    with config.open("a") as file:
-        file.write(_settings(timings) + more)
-    if store_url:
-        await _move_store(config, store_url)
+    config = await make_config(folder, emqx, certs, pack=pack, api=api, timings=timings, more=more, store_url=store_url)
     async with AsyncExitStack() as stack:
         broker = await stack.enter_async_context(
             open_emqx(emqx.api_urls, emqx.key, emqx.secret, clock=SystemClock(), limits=PATIENT)
         )
         controller, operator = await _serve(config, folder, stack, "cordon-serve")
         yield Deployment(folder, config, emqx, certs, timings, broker, stack, controller, operator)
+
+
+async def make_config(
+    folder: Path,
+    emqx: StandInProcess,
+    certs: Certs,
+    *,
+    pack: str = "demo",
+    api: Sequence[str] = (),
+    timings: Timings = _DEFAULT_TIMINGS,
+    more: str = "",
+    store_url: str = "",
+) -> Path:
+    """Returns the path of the configuration of a controller that was not started yet; see `open_deployment`."""
+    config = await _init(folder / "cordon", emqx, certs, tuple(api or emqx.api_urls))
+    shutil.copyfile(pack_path(pack), config.parent / "policies" / f"{pack}.yaml")
+    with config.open("a") as file:
+        file.write(_settings(timings) + more)
+    if store_url:
+        await _move_store(config, store_url)
+    return config
 
 
 async def _init(home: Path, emqx: StandInProcess, certs: Certs, api: Sequence[str]) -> Path:

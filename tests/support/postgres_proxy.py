@@ -47,6 +47,10 @@ class CommitLosingProxy:
         """The next commit is lost; with `after_the_server` only its answer."""
         self._mode = "answer" if after_the_server else "commit"
 
+    def lose_none(self) -> None:
+        """No commit is lost any more, unless that has begun."""
+        self._mode = ""
+
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None

@@ -9,6 +9,8 @@ No index is on a column that a report changes: the row could then not be replace
 from dataclasses import dataclass
 from typing import Final
 
+from controller.adapters.postgres.facets import FACETS
+
 
 @dataclass(frozen=True, slots=True)
 class Step:
@@ -261,6 +263,6 @@ _META: Final = (_table("meta", "key TEXT PRIMARY KEY, value TEXT NOT NULL"),)
 
 _TABLES: Final = (
     _FLEET, _DEVICES, _AUDIT, _EFFECTS, _CONTAINMENT, _GUARDS, _BROKER, _IDENTITY, _ACCOUNTS, _ROLLOUTS,
-    _NOTIFICATIONS, _META,
+    _NOTIFICATIONS, _META, FACETS,
 )  # fmt: skip
 STEPS: Final = (Step(tuple(statement for group in _TABLES for statement in group)),)

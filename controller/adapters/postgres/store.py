@@ -12,6 +12,7 @@ from controller.adapters.postgres import audit_chain, errors, reader, registrati
 from controller.adapters.postgres.address import PostgresAddress
 from controller.adapters.postgres.audit_chain import WritingConnection
 from controller.adapters.postgres.connection import PostgresConnection, connect
+from controller.adapters.postgres.fleet_queries import PostgresFleetQueries
 from controller.adapters.postgres.statements import work_of
 from controller.adapters.postgres.writer import PostgresWriter
 from controller.adapters.sql import audit_chain as shared_chain
@@ -104,6 +105,7 @@ class PostgresStore(SqlStore):
         self._book = book
         self._patience: float | None = None
         self._readers = reader.PostgresReaders(address, options)
+        self.fleet_queries: PostgresFleetQueries = PostgresFleetQueries(address, options)
         self._writer = PostgresWriter(address, connection, writer, options, now, log)
 
     @property
@@ -161,4 +163,5 @@ class PostgresStore(SqlStore):
         """Writes the queue, then closes; commits not written within `close_seconds` fail."""
         await self._writer.stop()
         await asyncio.to_thread(self._readers.close)
+        await asyncio.to_thread(self.fleet_queries.close)
         await asyncio.to_thread(self._writer.disconnect)

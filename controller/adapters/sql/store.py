@@ -58,7 +58,7 @@ class SqlStore(Store, ABC):
     """`controller.ports.store.Store`, used from one event loop; other stores in the same database use it too."""
 
     dialect: Dialect
-    fleet_queries: FleetQueries | None = None  # None: lists are worked out in memory
+    fleet_queries: FleetQueries
 
     def __init__(self, now: Callable[[], float], options: StoreOptions) -> None:
         self._now = now
