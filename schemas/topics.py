@@ -51,6 +51,8 @@ _CHANNELS: Final = {channel.value: channel for channel in UpChannel}
 
 # Topic filters.
 ALL_UP: Final = f"{_ROOT}/+/up/+"  # the controller's subscription
+SHARE_GROUP: Final = "cordon"  # of several controllers: each message goes to one of them
+SHARED_UP: Final = f"$share/{SHARE_GROUP}/{ALL_UP}"
 ALL_DOWN: Final = f"{_ROOT}/+/down/+"  # what the controller may publish
 ALL_TOPICS: Final = f"{_ROOT}/#"
 # Connections and disconnections as EMQX publishes them (QoS 0, not retained).

@@ -51,6 +51,15 @@ def open_sealer(path: Path) -> FileSealer:
                 write_file(path, key, SECRET_MODE, replace=False)
     except OSError as e:
         raise SettingsError(f"{path}: the key of second factors cannot be written: {e.strerror}") from e
+    return FileSealer(read_sealing_key(path), path.name)
+
+
+def read_sealing_key(path: Path) -> bytes:
+    """The key in `path`.
+
+    Raises:
+        SettingsError: it cannot be read, others can read it, or it is no such key.
+    """
     text = read_secret(path, "the key of second factors")
     try:
         key = base64.b64decode(text, validate=True)
@@ -58,4 +67,4 @@ def open_sealer(path: Path) -> FileSealer:
         key = b""
     if len(key) != _KEY_BYTES:
         raise SettingsError(f"{path}: no key of second factors; put back the one of a backup, or move the file away")
-    return FileSealer(key, path.name)
+    return key

@@ -243,7 +243,7 @@ async def _revocation_request(
     if await own.uses(certificates):
         raise ApiError(409, "own_certificate", str(OwnCertificateInUseError()))
     valid = [one for one in certificates if one.is_valid(fleet.clock.now())]
-    names = {one.name for one in valid if one.kind is CertificateKind.CLIENT} - {fleet.own_id}
+    names = {one.name for one in valid if one.kind is CertificateKind.CLIENT} - fleet.own.ids.keys()
     if not names:
         return None
     wanted = OperatorRequest(
@@ -270,7 +270,7 @@ async def _revoked(
     """Returns the revoked certificates once every device is proven isolated or the wait is over."""
     now = containment.fleet.clock.now()
     clients = {one.name for one in done if one.kind is CertificateKind.CLIENT}
-    names = sorted(clients - {containment.fleet.own_id})  # the controller itself is not isolated
+    names = sorted(clients - containment.fleet.own.ids.keys())  # the controller itself is not isolated
     waited = await wait.until({name: ProofWatch(partial(proof_in_force, containment, name)) for name in names})
     proofs = ((name, proof_in_force(containment, name)) for name in names)
     return RevocationResultView(

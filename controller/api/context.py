@@ -27,6 +27,7 @@ from controller.service.containment.reconciler import Reconciler
 from controller.service.containment.returns import ReturnMonitor
 from controller.service.containment.users import UserContainments
 from controller.service.containment.waivers import WaiverService
+from controller.service.controllers import Controllers
 from controller.service.fleet_state import FleetState
 from controller.service.identity.own_certificates import OwnCertificates
 from controller.service.identity.services import IdentityServices
@@ -34,6 +35,7 @@ from controller.service.ingest.ingest import Ingest
 from controller.service.ingest.signatures import ReportSigningServices
 from controller.service.maintenance import MetadataRefresher
 from controller.service.notifications.operations import NotificationOperations
+from controller.service.policy.activation import PolicyActivation
 from controller.service.policy.knowledge import KnowledgeService
 from controller.service.policy.preview import PreviewPlaces
 from controller.service.rollout.operations import RolloutOperations
@@ -41,18 +43,6 @@ from controller.service.settings.settings import Settings
 from controller.service.waiting import Waiters
 
 RETRY_AFTER: Final = {"Retry-After": "5"}  # seconds
-
-
-class PolicyReloader(Protocol):
-    """Reads the policy files again and puts them in force."""
-
-    async def __call__(self, *, force: bool = False) -> PolicySet:
-        """Returns the policies in force; `force`: also if they would contain more than the guards allow.
-
-        Raises:
-            ControllerError: nothing changed.
-        """
-        ...
 
 
 class CandidatePolicyCompiler(Protocol):
@@ -69,7 +59,7 @@ class CandidatePolicyCompiler(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class PolicyServices:
-    reload: PolicyReloader
+    activation: PolicyActivation
     compile: CandidatePolicyCompiler
     knowledge: KnowledgeService
     previews: PreviewPlaces = field(default_factory=PreviewPlaces)
@@ -135,6 +125,7 @@ class Services:
     own_certificates: OwnCertificates
     accounts: AccountServices
     notifications: NotificationOperations
+    controllers: Controllers
 
 
 async def services_of(request: Request) -> Services:

@@ -57,7 +57,9 @@ def warnings(services: Services) -> tuple[str, ...]:
     old = sum(1 for one in known.knowledge.entries if known.is_too_old(one) and policies.rules_resting_on(one))
     aged = [f"{old} entries of the knowledge that rules rest on are too old: import newer knowledge"] if old else []
     unused = [services.policies.knowledge.unused] if services.policies.knowledge.unused else []
-    return (*unread, *(one.warning for one in statuses if one.warning), *aged, *unused)
+    others = services.controllers.warnings()
+    different = [services.policies.activation.warning] if services.policies.activation.warning else []
+    return (*unread, *(one.warning for one in statuses if one.warning), *aged, *unused, *different, *others)
 
 
 @router.get("/healthz")

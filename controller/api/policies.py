@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 from controller.api.auth import CallerDep, scope
 from controller.api.context import FleetDep, PoliciesDep, StoreDep, require_device
 from controller.api.errors import ApiError, problems
-from controller.api.fields import DeviceIdPath, OptionalTimestamp, Params, SecondsAsText, View
+from controller.api.fields import DeviceIdPath, OptionalTimestamp, Params, SecondsAsText, UtcTimestamp, View
 from controller.domain.audit_kinds import AuditKind
 from controller.domain.containment.explain_events import EventExplanation, explain_active_holds
 from controller.domain.effects import AuditEntry
@@ -26,7 +26,7 @@ from controller.domain.policy.model import (
     RuleResponse,
 )
 from controller.ports.policies import PolicyError
-from controller.service.policy.activation import PolicyTooBroadError
+from controller.service.policy.activation import PoliciesReplacedError, PolicyActivation, PolicyTooBroadError
 from schemas.durations import duration_text
 from schemas.posture import sections_of
 
@@ -127,11 +127,22 @@ class PolicyView(View):
     events: tuple[EventRuleView, ...]
 
 
+class SharedPoliciesView(View):
+    """The set in force of all controllers: who put it in force, at which, and how this host's files differ."""
+
+    epoch: int
+    by: str
+    controller: str
+    at: UtcTimestamp
+    warning: str
+
+
 class PolicyList(View):
-    """`version` identifies this exact set; a device's `judged_by` refers to it."""
+    """`version` identifies this exact set; a device's `judged_by` refers to it. `shared`: of several controllers."""
 
     version: str
     items: tuple[PolicyView, ...]
+    shared: SharedPoliciesView | None = None
 
 
 class FactView(View):
@@ -189,14 +200,16 @@ def _policy(policy: Policy) -> PolicyView:
     return PolicyView.of(policy, events=tuple(map(_event_rule, policy.events)))
 
 
-def _policies(policies: PolicySet) -> PolicyList:
-    return PolicyList(version=policies.version, items=tuple(map(_policy, policies.policies)))
+def _policies(policies: PolicySet, activation: PolicyActivation) -> PolicyList:
+    present = activation.in_force
+    shared = SharedPoliciesView.of(present, warning=activation.warning) if present.epoch else None
+    return PolicyList(version=policies.version, items=tuple(map(_policy, policies.policies)), shared=shared)
 
 
 @router.get("/policies", dependencies=[scope("read")])
-async def list_policies(fleet: FleetDep) -> PolicyList:
+async def list_policies(fleet: FleetDep, policies: PoliciesDep) -> PolicyList:
     """Returns the policies in force."""
-    return _policies(fleet.policies)
+    return _policies(fleet.policies, policies.activation)
 
 
 @router.post("/policies/reload", dependencies=[scope("policy")], responses=problems(409))
@@ -206,15 +219,17 @@ async def reload_policies(fleet: FleetDep, policies: PoliciesDep, caller: Caller
     """
     before = fleet.policies.version
     try:
-        fresh = await policies.reload(force=force)
+        fresh = await policies.activation.reload(force=force, by=caller)
     except PolicyError as e:
         raise ApiError(422, "policy_mistake", str(e)) from e
     except PolicyTooBroadError as e:
         raise ApiError(409, "policy_too_broad", str(e)) from e
+    except PoliciesReplacedError as e:
+        raise ApiError(409, "policies_replaced", str(e)) from e
     after = fleet.policies.version
     entry = AuditEntry(AuditKind.POLICY_RELOADED, "", caller, "", {"before": before, "after": after, "forced": force})
     await fleet.record(entry)
-    return _policies(fresh)
+    return _policies(fresh, policies.activation)
 
 
 @router.get("/devices/{device_id}/explain", dependencies=[scope("read")], responses=problems(404))

@@ -21,6 +21,7 @@ from controller.api import (
     dead_letters,
     devices,
     docs,
+    doctor,
     enrolment,
     exports,
     factors,
@@ -81,6 +82,7 @@ _RESOURCES: Final = (
     enrolment,
     factors,
     notifications,
+    doctor,
 )
 
 

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from controller.api.approval_views import ApprovalRequestView, request_view
 from controller.api.auth import CallerDep, PrincipalDep, scope
-from controller.api.context import ContainmentDep, ContainmentServices, SettingsDep, StoreDep, writable
+from controller.api.context import ContainmentDep, ContainmentServices, StoreDep, writable
 from controller.api.errors import ApiError, problems
 from controller.api.fields import (
     Body,
@@ -46,7 +46,6 @@ from controller.ports.errors import BrokerRefusedError
 from controller.service.approvals.book import TooManyApprovalRequestsError
 from controller.service.containment.operator_actions import OperatorRequest, ProtectedDeviceError
 from controller.service.containment.users import OwnUserError, TooManyUsersError
-from controller.service.settings.settings import Settings
 from controller.service.waiting import ProofWatch, Watch
 from schemas.base import DEVICE_ID_PATTERN
 from schemas.durations import parse_duration
@@ -149,14 +148,13 @@ async def show_receipt(
 )
 async def contain_user(
     containment: ContainmentDep,
-    settings: SettingsDep,
     caller: PrincipalDep,
     body: UserContainmentBody,
     response: Response,
     wait: WaitDep,
 ) -> UserDecisionView | ApprovalRequiredView:
     """Bans or restricts a user and cuts every session it has; later sessions are found and cut as well."""
-    decision = await _contain(containment, settings, caller, wait, {SubjectKind.USER}, body.username, body)
+    decision = await _contain(containment, caller, wait, {SubjectKind.USER}, body.username, body)
     if decision.request is not None:
         response.status_code = 202
         return ApprovalRequiredView(request=decision.request)
@@ -178,7 +176,6 @@ async def release_user(
 @router.post("/certificates/contain", dependencies=[scope("contain"), Depends(writable)])
 async def contain_certificate(
     containment: ContainmentDep,
-    settings: SettingsDep,
     caller: PrincipalDep,
     body: CertificateContainmentBody,
     wait: WaitDep,
@@ -189,7 +186,7 @@ async def contain_certificate(
     if not kinds:
         text = "The broker names no client by certificate: set peer_cert_as_clientid or peer_cert_as_username to cn."
         raise ApiError(409, "certificate_names_nobody", text)
-    return await _contain(containment, settings, caller, wait, kinds, body.common_name, body)
+    return await _contain(containment, caller, wait, kinds, body.common_name, body)
 
 
 @router.post("/certificates/release", dependencies=[scope("contain"), Depends(writable)])
@@ -206,7 +203,6 @@ async def release_certificate(
 
 async def _contain(
     containment: ContainmentServices,
-    settings: Settings,
     caller: Principal,
     wait: RequestWait,
     kinds: Collection[SubjectKind],
@@ -216,7 +212,7 @@ async def _contain(
     """Contains the device of this client id, the user of this name, or both."""
     device: StepOutcome | ApprovalRequest | None = None
     if SubjectKind.CLIENT in kinds:
-        device = await _contain_device(containment, settings, caller, name, body)
+        device = await _contain_device(containment, caller, name, body)
     user: UserCase | ApprovalRequest | None = None
     if SubjectKind.USER in kinds:
         user = await _contain_user(containment, caller, name, body)
@@ -271,13 +267,12 @@ async def subject_answer(
 
 async def _contain_device(
     containment: ContainmentServices,
-    settings: Settings,
     caller: Principal,
     device_id: str,
     body: SubjectContainmentBody,
 ) -> StepOutcome | ApprovalRequest:
     """As an operator contains any device; a device that never reported becomes known by it."""
-    if not re.fullmatch(DEVICE_ID_PATTERN, device_id) or device_id == settings.mqtt.client_id:
+    if not re.fullmatch(DEVICE_ID_PATTERN, device_id) or device_id in containment.fleet.own.ids:
         raise ApiError(422, "invalid_client_id", "The common name is not a client id that Cordon can act on.")
     if containment.fleet.get(device_id) is None and containment.fleet.is_full:
         raise ApiError(409, "too_many_devices", "As many devices are known as the configuration allows.")

@@ -4,7 +4,7 @@ import contextlib
 import random
 import ssl
 from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -23,7 +23,7 @@ from controller.adapters.logs import logger_for
 from controller.adapters.mqtt.messages import PahoMessages
 from controller.adapters.mqtt.options import MqttOptions
 from controller.adapters.notifications.sender import NotificationSecrets, NotificationSender
-from controller.adapters.policies.loader import load_policies
+from controller.adapters.policies.loader import compile_policies, load_policies, read_texts
 from controller.adapters.probes import probe_context
 from controller.adapters.revocation_marks import marks_path
 from controller.adapters.sql.options import StoreOptions
@@ -50,6 +50,7 @@ from controller.ports.leases import AllLeases, Leases
 from controller.ports.log import Log
 from controller.ports.messages import Messages
 from controller.ports.notifications import Sender
+from controller.ports.policies import PolicySetStore, PolicyTextReader, PolicyTexts
 from controller.ports.rollouts import RolloutTargets
 from controller.ports.updates import UpdateRepository
 from controller.service.rollout.observations import PublishedTargets
@@ -58,13 +59,14 @@ from controller.service.settings.settings import MqttSettings, Settings, StoreSe
 from schemas.broker_address import BrokerAddress
 from schemas.commands import COMMAND_PAYLOAD_TYPE
 from schemas.signing import countersign, key_id, public_key_text, sign, to_be_signed
-from schemas.topics import ALL_UP, PRESENCE
+from schemas.topics import ALL_UP, PRESENCE, SHARED_UP
 
 if TYPE_CHECKING:
     from controller.adapters.postgres.address import PostgresAddress
 
 _PATIENCE: Final = 5.0  # seconds that a request waits for a store that is away
 _MAX_KEY: Final = 64 * 1024  # bytes
+PEER_KEEPALIVE: Final = 5  # seconds; a host that vanished holds its share of the messages for half as long again
 _RENEWED: Final = "own-certificates"  # folder beside the store
 
 
@@ -86,7 +88,7 @@ class Adapters:
 
     `log` makes the log of a part, `load_policies` reads the policies again, `command_keys` are the public keys that
     devices trust. `updates` is absent where no repository is configured. `revocation_marks`: a file of this
-    host, for an authority.
+    host, for an authority. `policy_sets`: where several controllers share the policies in force.
     """
 
     clock: Clock
@@ -106,6 +108,7 @@ class Adapters:
     sender: Sender
     own_certificates: tuple[OwnCertificateFile, ...] = ()
     leases: Leases = field(default_factory=AllLeases)
+    policy_sets: tuple[PolicySetStore, PolicyTextReader] | None = None
 
     @property
     def requests(self) -> SqlStore:
@@ -178,7 +181,14 @@ async def open_adapters(
         own_certificates=certificates,
         sender=sender,
         leases=AllLeases(settings.controller.own_name, version("emqx-cordon"), clock.now()),
+        policy_sets=(_policy_sets(store), policies) if settings.has_peers else None,
     )
+
+
+def _policy_sets(store: SqlStore) -> PolicySetStore:
+    from controller.adapters.postgres.policy_sets import PostgresPolicySets
+
+    return PostgresPolicySets(store)
 
 
 class PolicyLoader:
@@ -195,6 +205,22 @@ class PolicyLoader:
             ControllerError: one of them has a mistake.
         """
         return load_policies(self._paths, self.language)
+
+    def read(self) -> PolicyTexts:
+        """Reads all files as texts.
+
+        Raises:
+            ControllerError: one of them cannot be read.
+        """
+        return read_texts(self._paths)
+
+    def compile(self, texts: PolicyTexts) -> PolicySet:
+        """The policies of texts that this or another controller read.
+
+        Raises:
+            ControllerError: one of them has a mistake.
+        """
+        return compile_policies(texts, self.language)
 
 
 async def own_store(stack: contextlib.AsyncExitStack, settings: Settings, clock: SystemClock) -> SqlStore:
@@ -251,10 +277,11 @@ def emqx_adapters(broker: EmqxBroker, settings: Settings) -> BrokerAdapters:
     inspector = EmqxInspector(
         api,
         SystemClock(),
-        controller_id=mqtt.client_id,
+        controller_id=settings.client_id,
         ports=frozenset(BrokerAddress.parse(url).port for url in mqtt.servers),
         receive_maximum=mqtt.receive_maximum,
         context=lambda: probe_context(mqtt.certificate, mqtt.key),
+        is_shared=settings.has_peers,
     )
     return BrokerAdapters(
         broker,
@@ -271,10 +298,11 @@ def mqtt_options(settings: Settings) -> MqttOptions:
     password = None if mqtt.password_file is None else read_line(mqtt.password_file, "mqtt.password_file")
     if any(url.startswith("mqtts:") for url in mqtt.servers):
         _check_tls_files(mqtt)
-    return MqttOptions(
-        subscriptions=(ALL_UP, PRESENCE) if settings.identity.watch_presence else (ALL_UP,),
+    up = SHARED_UP if settings.has_peers else ALL_UP
+    options = MqttOptions(
+        subscriptions=(up, PRESENCE) if settings.identity.watch_presence else (up,),
         servers=mqtt.servers,
-        client_id=mqtt.client_id,
+        client_id=settings.client_id,
         protocol=mqtt.protocol,
         username=mqtt.username,
         password=password,
@@ -284,6 +312,10 @@ def mqtt_options(settings: Settings) -> MqttOptions:
         session_expiry_seconds=int(mqtt.session_expiry),
         receive_maximum=mqtt.receive_maximum,
     )
+    if not settings.has_peers:
+        return options
+    # A session of a share group that is kept without its controller would keep its share of the messages with it.
+    return replace(options, session_expiry_seconds=0, keepalive_seconds=PEER_KEEPALIVE)
 
 
 def _check_tls_files(mqtt: MqttSettings) -> None:

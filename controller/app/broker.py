@@ -25,6 +25,7 @@ from controller.service.containment.nodes import NodeWatch
 from controller.service.containment.outbox import EffectQueue
 from controller.service.containment.reconciler import Reconciler
 from controller.service.fleet_state import FleetState
+from controller.service.own_clients import OwnClients
 from controller.service.settings.settings import Settings
 from schemas.broker_address import BrokerAddress
 
@@ -49,13 +50,16 @@ def desired_setup(settings: Settings) -> DesiredSetup:
     mqtt = settings.mqtt
     password = "" if mqtt.password_file is None else read_line(mqtt.password_file, "mqtt.password_file")
     ports = frozenset(BrokerAddress.parse(url).port for url in mqtt.servers)
-    return DesiredSetup(mqtt.client_id, mqtt.receive_maximum, ports, mqtt.username or "", password)
+    return DesiredSetup(
+        settings.client_id, mqtt.receive_maximum, ports, mqtt.username or "", password, shares=settings.has_peers
+    )
 
 
 def setup_operations(
-    broker: BrokerSetup, store: SqlStore, record: AuditRecorder, clock: Clock, settings: Settings
+    broker: BrokerSetup, store: SqlStore, record: AuditRecorder, clock: Clock, settings: Settings, own: OwnClients
 ) -> SetupOperations:
-    return SetupOperations(broker, SqlSetupStore(store), record, clock, desired_setup(settings))
+    """`own`: the clients of all controllers."""
+    return SetupOperations(broker, SqlSetupStore(store), record, clock, desired_setup(settings), own)
 
 
 async def access_rules(adapters: Adapters, fleet: FleetState, effects: EffectQueue) -> AccessRuleManager:
@@ -81,7 +85,7 @@ def broker_services(
         SettingsError: a file of the configuration cannot be used.
     """
     broker = adapters.broker
-    setup = setup_operations(broker.setup, adapters.store, fleet.record, adapters.clock, settings)
+    setup = setup_operations(broker.setup, adapters.store, fleet.record, adapters.clock, settings, fleet.own)
     nodes = NodeWatch(broker.tables)
     reconciler = Reconciler(
         fleet,

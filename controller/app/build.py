@@ -19,6 +19,7 @@ from controller.api.metrics import ContainmentDurations
 from controller.app.accounts import account_services, authentication
 from controller.app.adapters import Adapters
 from controller.app.broker import access_rules, broker_services
+from controller.app.controllers import controllers, policy_activation, presence
 from controller.app.identity import identity_services, report_signing
 from controller.domain.guards.blast_radius import BlastRadius
 from controller.domain.guards.guards import FleetGuards
@@ -50,6 +51,7 @@ from controller.service.maintenance import MetadataRefresher, StoreMaintenance
 from controller.service.notifications.dispatcher import NotificationDispatcher, NotificationWake
 from controller.service.notifications.operations import NotificationOperations
 from controller.service.notifications.watch import TroubleWatch
+from controller.service.own_clients import OwnClients
 from controller.service.policy.activation import PolicyActivation
 from controller.service.policy.knowledge import KnowledgeService
 from controller.service.rollout.engine import RolloutEngine
@@ -103,7 +105,7 @@ async def build(
     own = _own_certificates(adapters, identity, fleet)
     operations = RolloutOperations(fleet, engine)
     approvals = _approvals(fleet, book, containment, operations, identity, own, adapters.log("approvals"))
-    activation = PolicyActivation(fleet, adapters.store, adapters.load_policies, adapters.log("app"))
+    activation = policy_activation(settings, adapters, fleet)
     knowledge = await _knowledge(settings, adapters, fleet, activation)
     services = Services(
         settings=settings,
@@ -114,7 +116,7 @@ async def build(
         messages=adapters.messages,
         ingest=_ingest(settings, adapters, fleet, signing, identity, clones, containment.returns),
         signing=signing,
-        policies=PolicyServices(activation.reload, partial(candidate_policies, fleet), knowledge),
+        policies=PolicyServices(activation, partial(candidate_policies, fleet), knowledge),
         containment=containment,
         approvals=approvals,
         broker=broker_services(settings, adapters, fleet, core.effects, access),
@@ -124,8 +126,12 @@ async def build(
         own_certificates=own,
         accounts=account_services(settings, adapters, callers, fleet, book),
         notifications=_notifications(settings, adapters, core),
+        controllers=await controllers(settings, adapters, fleet.own, lambda: activation.files_version),
     )
     loops = _loops(services, adapters.store, activation, (engine, trigger), clones, adapters.log)
+    asked = presence(settings, adapters, fleet)
+    if asked is not None:
+        loops = (*loops, ("presence", asked[0]), ("presence of all", asked[1]))
     return Controller(services, activation, core.durations, loops)
 
 
@@ -164,7 +170,7 @@ async def _core(
         settings.limits.max_devices,
         guards,
         budget,
-        settings.mqtt.client_id,
+        OwnClients.of(settings.client_id, settings.mqtt.username),
     )
     fleet.load(await adapters.store.devices())
     return _Core(fleet, effects, durations, observations, waiters, wake)
@@ -199,10 +205,10 @@ async def _containment(
         accept_claimed=settings.identity.unsafe_accept_claimed,
     )
     outbox = Outbox(fleet, core.effects, enforcer, log("outbox"), adapters.rand)
-    own, every = settings.mqtt.username or "", settings.reconcile.every
-    users = UserContainments(fleet, adapters.broker.users, every, log("users"), own)
+    every = settings.reconcile.every
+    users = UserContainments(fleet, adapters.broker.users, every, log("users"))
     await users.load()
-    returns = ReturnMonitor(users, broker, fleet, own, every, log("users"))
+    returns = ReturnMonitor(users, broker, fleet, every, log("users"))
     return ContainmentServices(fleet, operators, waivers, users, outbox, broker, returns)
 
 
@@ -330,6 +336,7 @@ def _loops(
     )
     loops: tuple[tuple[str, BackgroundLoop | None], ...] = (
         ("store", store),
+        ("controllers", services.controllers),
         ("link", services.messages),
         ("ingest", services.ingest),
         ("policies", activation),
@@ -350,6 +357,7 @@ def _loops(
         ("certificates", None if identity is None else identity.certificates),
         ("own certificates", services.own_certificates),
         ("revocation", None if identity is None else identity.revocation),
+        ("revocations elsewhere", None if identity is None else identity.follower),
         ("renewals", None if identity is None else identity.renewals),
         ("followed lists", None if identity is None else identity.external),
         ("clones", clones),

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from controller.adapters.revocation_marks import RevocationMarkFile
 from controller.adapters.sql.certificates import SqlCertificateRegistry
 from controller.adapters.sql.report_keys import SqlReportKeys
+from controller.adapters.sql.shared_revocations import SqlSharedRevocations
 from controller.adapters.x509.authority import X509Authority
 from controller.adapters.x509.crl_folder import CrlFolder
 from controller.adapters.x509.folder import is_revoked, load
@@ -19,6 +20,7 @@ from controller.service.identity.certificates import CertificateService
 from controller.service.identity.crl_publisher import CrlPublisher
 from controller.service.identity.enrolment import BrokerClients, EnrolmentService
 from controller.service.identity.external_crls import ExternalCrlRefresher
+from controller.service.identity.following import RevocationFollower
 from controller.service.identity.renewal import RenewalService
 from controller.service.identity.revocation import RevocationService
 from controller.service.identity.services import IdentityServices
@@ -71,20 +73,24 @@ async def identity_services(
     assert adapters.revocation_marks is not None  # an authority is configured
     marks = await asyncio.to_thread(RevocationMarkFile, adapters.revocation_marks, now, adapters.clock.now)
     export = None if wanted.crl_folder is None else CrlFolder(wanted.crl_folder).write
-    crls = CrlPublisher(authority, registry, marks, adapters.clock, wanted.crl_lifetime, log, export)
+    shared = SqlSharedRevocations(adapters.store) if settings.has_peers else None
+    crls = CrlPublisher(authority, registry, marks, adapters.clock, wanted.crl_lifetime, log, export, shared)
     await registry.add(authority.own(now))
-    own_name = settings.mqtt.client_id
-    certificates = CertificateService(authority, registry, crls, fleet, wanted, log, on_changed, own_name)
-    await certificates.restore_revocations()
-    await certificates.publish()
+    certificates = CertificateService(authority, registry, crls, fleet, wanted, log, on_changed)
+    follower = None
+    if shared is None:
+        await certificates.restore_revocations()
+        await certificates.publish()
+    else:  # the leader publishes
+        follower = RevocationFollower(shared, crls, on_changed, adapters.clock, log)
+        await follower.run_once()
     servers = wanted.device_servers or settings.mqtt.servers
-    reserved = frozenset({own_name})
     clients = BrokerClients(adapters.broker.control, adapters.broker.tables)
-    enrolment = EnrolmentService(certificates, fleet, servers, lambda: adapters.command_keys, clients, reserved)
+    enrolment = EnrolmentService(certificates, fleet, servers, lambda: adapters.command_keys, clients)
     renewals = RenewalService(certificates, fleet, adapters.messages, log)
     revocation = RevocationService(certificates, fleet, log)
     external = None
     if wanted.watch and wanted.watch_issuers is not None:
         lists = X509ExternalCrls(wanted.watch_issuers)
         external = ExternalCrlRefresher(lists, wanted.watch, wanted.watch_every, registry, crls, revocation, fleet, log)
-    return IdentityServices(certificates, enrolment, revocation, renewals, external)
+    return IdentityServices(certificates, enrolment, revocation, renewals, external, follower)

@@ -242,6 +242,7 @@ async def open_broker_setup(settings: "Settings") -> "AsyncIterator[SetupOperati
     from controller.adapters.system import SystemClock
     from controller.app.adapters import open_broker
     from controller.app.broker import setup_operations
+    from controller.app.controllers import own_clients
     from controller.ports.store import StoreWrites
 
     clock = SystemClock()
@@ -250,7 +251,8 @@ async def open_broker_setup(settings: "Settings") -> "AsyncIterator[SetupOperati
         async def record(entry: "AuditEntry") -> None:
             await store.commit(StoreWrites(audit=((clock.now(), entry),)))
 
-        yield setup_operations(EmqxSetup(broker.api), store, record, clock, settings)
+        own = await own_clients(settings, store)
+        yield setup_operations(EmqxSetup(broker.api), store, record, clock, settings, own)
 
 
 def probe_ports(targets: Sequence[tuple[str, int]]) -> dict[tuple[str, int], bool]:

@@ -23,6 +23,7 @@ from controller.cli import (
     waivers,
 )
 from controller.cli import backup as backup_commands
+from controller.cli import doctor as doctor_command
 from controller.cli import init as init_command
 from controller.cli import serve as serve_command
 from controller.cli.broker import app as broker
@@ -70,6 +71,7 @@ app.command("init")(init_command.init)
 app.command("backup")(backup_commands.backup)
 app.command("restore")(backup_commands.restore)
 app.command("revoke")(certificates.revoke)
+app.command("doctor")(doctor_command.doctor)
 for name, noun in (
     ("devices", devices.app),
     ("quarantine", quarantine.app),

@@ -254,6 +254,10 @@ class BrokerControl(ContainmentBroker, Protocol):
         """
         ...
 
+    async def is_connected(self, client_id: str) -> bool:
+        """Whether the client is connected now; calls at the same moment share their requests."""
+        ...
+
     async def has_session(self, client_id: str) -> bool:
         """Whether the client is connected, or the broker keeps a session for it."""
         ...

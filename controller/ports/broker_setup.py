@@ -22,7 +22,8 @@ class DesiredSetup:
 
     `receive_maximum`: messages that the controller wants in flight (0: its limits do not matter). `ports`: those at
     which it connects to the broker. `username` and `password` are the controller's own at the broker, empty where it
-    has none. The last two change the rights or names of devices, so an operator requests them by name.
+    has none. `others`: client ids of the other controllers, `other_users` their user names; `shares`: they share the
+    fleet's messages. The last two change the rights or names of devices, so an operator requests them by name.
     """
 
     controller_id: str
@@ -30,6 +31,9 @@ class DesiredSetup:
     ports: frozenset[int] = frozenset()
     username: str = ""
     password: str = field(default="", repr=False)
+    others: tuple[str, ...] = ()
+    other_users: tuple[str, ...] = ()
+    shares: bool = False
     client_id_from_certificate: bool = False
     deny_unmatched: bool = False
 
@@ -97,12 +101,15 @@ class BrokerSetup(Protocol):
         """Makes the changes of `plan`, or only those without danger; returns those that were made."""
         ...
 
-    async def plan_undo(self, before: str) -> Sequence[SettingChange]:
+    async def plan_undo(self, before: str, others: Sequence[str] = ()) -> Sequence[SettingChange]:
         """What `undo` would change; writes nothing."""
         ...
 
-    async def undo(self, before: str) -> Sequence[str]:
-        """Restores the saved settings; returns what had to stay, and why."""
+    async def undo(self, before: str, others: Sequence[str] = ()) -> Sequence[str]:
+        """Restores the saved settings; returns what had to stay, and why.
+
+        `others`: client ids of the other controllers, whose rules go as well.
+        """
         ...
 
 

@@ -51,6 +51,22 @@ class PublishedCrl:
     next_update: float
 
 
+class SharedRevocations(Protocol):
+    """What controllers on one store know of each other's revocations."""
+
+    async def put_list(self, number: int, published: PublishedCrl) -> None:
+        """Stores a list, unless one of the same issuer with a higher number is there."""
+        ...
+
+    async def lists(self, known: Mapping[str, int]) -> Sequence[tuple[int, PublishedCrl]]:
+        """The stored lists, with their numbers, that are newer than the `known` numbers by issuer."""
+        ...
+
+    async def revoked_since(self, at: float) -> Sequence[tuple[str, str]]:
+        """Serial number and name of what was revoked after `at` (Unix seconds)."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class AuthorityInfo:
     """The authority for operators; `fingerprint` is what a device pins (SHA-256 of the root, in hex)."""

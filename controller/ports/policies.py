@@ -1,9 +1,56 @@
-"""Errors in policy files, with their positions, and in knowledge files."""
+"""Policies as texts, the set in force that controllers share, and errors in files with their positions."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Protocol
 
+from controller.domain.policy.model import PolicySet
 from controller.ports.errors import ControllerError
+
+PolicyTexts = tuple[tuple[str, str], ...]  # name of the file, and what is in it
+
+
+@dataclass(frozen=True, slots=True)
+class StoredPolicySet:
+    """The policies in force of all controllers on a store.
+
+    `epoch` grows with each set, 0: none yet. `by`: who put it in force, at which `controller`, `at` Unix seconds.
+    """
+
+    epoch: int
+    version: str = ""
+    texts: PolicyTexts = ()
+    by: str = ""
+    controller: str = ""
+    at: float = 0.0
+
+
+class PolicySetStore(Protocol):
+    """The set in force, in the store."""
+
+    async def epoch(self) -> int:
+        """The epoch of the set in force."""
+        ...
+
+    async def present(self) -> StoredPolicySet:
+        """The set in force."""
+        ...
+
+    async def replace(self, fresh: StoredPolicySet) -> bool:
+        """Puts `fresh` in force if that of the epoch before it still is; from then on no decision of that is stored."""
+        ...
+
+
+class PolicyTextReader(Protocol):
+    """This host's policy files, and how texts become policies."""
+
+    def read(self) -> PolicyTexts:
+        """Raises PolicyError: a file cannot be read."""
+        ...
+
+    def compile(self, texts: PolicyTexts) -> PolicySet:
+        """Raises PolicyError: a mistake in them."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)

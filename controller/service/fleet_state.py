@@ -24,6 +24,7 @@ from controller.domain.step import step
 from controller.domain.transition import StepOutcome
 from controller.ports.clock import Clock, IdGenerator
 from controller.ports.store import Store, StoredReport, StoreWrites
+from controller.service.own_clients import OwnClients
 from controller.service.unit_of_work import CommitListener, UnitOfWork
 
 POOL_LEDGER: Final = "pool:"  # begins the ledger of a pool of new devices
@@ -40,7 +41,7 @@ class TooManyDevicesError(Exception):
 
 
 class OwnClientError(Exception):
-    """The id is that of the controller's own MQTT client, which is no device: isolating it would end containment."""
+    """The id is that of a controller's own MQTT client, which is no device: isolating it would end containment."""
 
     def __init__(self) -> None:
         super().__init__("this is the client id of the controller itself, which is no device")
@@ -64,11 +65,11 @@ class FleetState:
         max_devices: int = DEFAULT_MAX_DEVICES,
         guards: FleetGuards = NO_GUARDS,
         budget: RecordBudget | None = None,
-        own_id: str = "",
+        own: OwnClients | None = None,
     ) -> None:
-        """`own_id`: the client id of the controller's own MQTT connection."""
+        """`own`: the clients of the controllers themselves."""
         self.store = store
-        self.own_id = own_id
+        self.own = own or OwnClients()
         self.policies = policies
         self.language = language
         self.evaluator = PolicyEvaluator(policies, language)
@@ -81,6 +82,7 @@ class FleetState:
         self._waiting: Counter[str] = Counter()  # devices by pool
         self._predicates: tuple[DevicePredicate, ...] = policies.predicates
         self._knowledge = policies.knowledge
+        self.policy_epoch: int | None = None  # of the set in force, where the store has one for several controllers
         self._ids = ids
         self._max_devices = max_devices
         self._listeners = tuple(listeners)
@@ -158,7 +160,7 @@ class FleetState:
             TooManyDevicesError: it would be one device too many.
             OwnClientError: it is the controller's own client.
         """
-        if device_id == self.own_id:
+        if device_id in self.own.ids:
             raise OwnClientError
         device = self.devices.get(device_id)
         if device is None:

@@ -154,7 +154,7 @@ class Router:
         members = [member.clientid for member in listed if member.clientid != leaving]
         if not members:
             return False
-        if self.state.settings.zone["mqtt"]["shared_subscription_strategy"] == "hash_clientid":
+        if self.state.settings.share_strategy(parsed.group or "") == "hash_clientid":
             return self._deliver_to(members[crc32(message.sender.encode()) % len(members)], parsed, message)
         rounds = {} if publisher is None else publisher.round_robin
         key = (parsed.group or "", parsed.filter)

@@ -33,6 +33,7 @@ _AUTHZ_DEFAULTS: dict[str, Any] = {
 
 _MAX_CACHE_ENTRIES = 1_048_576  # EMQX `authorization.cache.max_size`
 GLOBAL_ZONE = "default"
+SHARE_STRATEGIES = ("random", "round_robin", "round_robin_per_group", "sticky", "local", "hash_topic", "hash_clientid")
 
 
 @dataclass(slots=True)
@@ -45,6 +46,7 @@ class Settings:
     named_zones: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)  # what differs from `zone`
     sys_topics: dict[str, Any] = field(default_factory=lambda: copy.deepcopy(_SYS_DEFAULTS))
     authz: dict[str, Any] = field(init=False)
+    share_groups: dict[str, Any] = field(default_factory=dict)  # `strategy` of single groups
 
     def __post_init__(self) -> None:
         self.zone = copy.deepcopy(dict(self.zone_defaults))
@@ -100,6 +102,25 @@ class Settings:
                 checked_section(self.zone_defaults, root, part)
             read_limits(self._sections(own))
         self.named_zones = copy.deepcopy(zones)
+
+    def share_strategy(self, group: str) -> str:
+        """Returns how a member of a share group is chosen."""
+        own = self.share_groups.get(group, {})
+        return str(own.get("strategy") or self.zone["mqtt"]["shared_subscription_strategy"])
+
+    def put_share_groups(self, groups: object) -> None:
+        """Replaces the strategies of single groups.
+
+        Raises:
+            InvalidSettingError: not a strategy for each group.
+        """
+        if not isinstance(groups, dict) or not all(isinstance(one, dict) and len(one) == 1 for one in groups.values()):
+            raise InvalidSettingError("broker.shared_subscription_group", groups, "bad_value_for_struct")
+        for name, own in groups.items():
+            if own.get("strategy") not in SHARE_STRATEGIES:
+                path = f"broker.shared_subscription_group.{name}.strategy"
+                raise InvalidSettingError(path, own.get("strategy"), "unable_to_convert_to_enum_symbol")
+        self.share_groups = copy.deepcopy(groups)
 
     def put_sys_topics(self, change: dict[str, Any]) -> dict[str, Any]:
         """Replaces the section, with defaults for absent keys.

@@ -50,6 +50,7 @@ class MemoryBroker:
     rules_held: dict[str, AccessRules] = field(default_factory=dict)
     grades: dict[str, AuthStrength] = field(default_factory=dict)
     claims_username: set[str] = field(default_factory=set)  # clients that proved no user name
+    online: set[str] = field(default_factory=set)  # client ids that are connected, as far as a test asks
     foreign_sessions: set[str] = field(default_factory=set)  # client ids of other applications
     is_open: bool = False  # accepts unauthenticated clients, so that the age of a session matters
     connected: dict[str, float] = field(default_factory=dict)  # since, in Unix seconds; absent: always
@@ -164,6 +165,9 @@ class MemoryBroker:
         if heard_at is None or not self.is_open or grade not in (AuthStrength.PROVEN, AuthStrength.KNOWN):
             return grade
         return grade if was_connected(self.connected.get(client_id, 0.0), heard_at) else AuthStrength.LATER
+
+    async def is_connected(self, client_id: str) -> bool:
+        return client_id in self.online
 
     async def has_session(self, client_id: str) -> bool:
         self._call(f"session {client_id}")
@@ -328,8 +332,8 @@ class MemorySetup(BrokerSetup):
         self.lacks = [change for change in self.lacks if change not in made]
         return made
 
-    async def plan_undo(self, before: str) -> Sequence[SettingChange]:
+    async def plan_undo(self, before: str, others: Sequence[str] = ()) -> Sequence[SettingChange]:
         raise NotImplementedError
 
-    async def undo(self, before: str) -> Sequence[str]:
+    async def undo(self, before: str, others: Sequence[str] = ()) -> Sequence[str]:
         raise NotImplementedError

@@ -14,6 +14,7 @@ from controller.adapters.emqx.client.paths import quoted
 from controller.adapters.emqx.client.prefixes import PrefixesInUse
 from controller.adapters.emqx.client.requests import RULES
 from controller.adapters.emqx.controller_zone import read_controller_zone
+from controller.adapters.emqx.share_group import read_share_strategy
 from controller.adapters.emqx.tables import EmqxTables
 from controller.adapters.emqx.wildcard import is_wildcard_banned
 from controller.adapters.probes import TlsHandshake, look
@@ -57,6 +58,7 @@ class EmqxInspector(BrokerInspector):
         ports: frozenset[int],
         receive_maximum: int,
         context: Callable[[], ssl.SSLContext],
+        is_shared: bool = False,
     ) -> None:
         """Reads nothing yet.
 
@@ -66,6 +68,7 @@ class EmqxInspector(BrokerInspector):
             controller_id: client id of the controller.
             ports: at which the controller connects to the broker.
             receive_maximum: messages that it wants in flight.
+            is_shared: whether controllers share the fleet's messages.
             context: makes the TLS context of handshakes; called for each audit, because its files may be renewed.
         """
         self._api = api
@@ -75,6 +78,7 @@ class EmqxInspector(BrokerInspector):
         self._clock = clock
         self._receive_maximum = receive_maximum
         self._context = context
+        self._is_shared = is_shared
         self._login: tuple[float, BrokerError | None] | None = None
 
     async def endpoints(self) -> Sequence[NodeListeners]:
@@ -118,12 +122,15 @@ class EmqxInspector(BrokerInspector):
         await seen.collect(ask.FILE_RULES, lambda: self._file_rules(seen.answers.get(ask.SOURCES)))
         await seen.collect(ask.LOGIN, self._default_login)
         await seen.collect(ask.API_KEYS, lambda: self._api_keys(login))
+        await seen.collect(ask.SHARE_GROUP, lambda: self._share_strategy(seen.answers.get(ask.ZONE)))
         await seen.collect(ask.CERTIFICATES, lambda: self._certificates(seen.answers))
         return self._inspection(seen)
 
     def _inspection(self, seen: _Collection) -> BrokerInspection:
         now = self._clock.now()
-        return BrokerInspection(seen.answers, seen.silence, now, self._receive_maximum, self._api.addresses)
+        return BrokerInspection(
+            seen.answers, seen.silence, now, self._receive_maximum, self._api.addresses, self._is_shared
+        )
 
     async def _get(self, path: str) -> Any:
         return await self._api.send(requests.json_request("GET", path, "audit"))
@@ -151,6 +158,12 @@ class EmqxInspector(BrokerInspector):
         if rows is not None and all(isinstance(row, dict) and row.get("type") != "file" for row in rows):
             return {"enable": False, "rules": ""}  # there is no such source, so it allows nothing
         return await self._get("/authorization/sources/file")
+
+    async def _share_strategy(self, zone: Any) -> str:
+        strategy = await read_share_strategy(self._api, zone.get("mqtt") if isinstance(zone, dict) else None)
+        if not strategy:
+            raise BrokerRefusedError("/configs/broker: this EMQX does not show it, or the API key may not read it")
+        return strategy
 
     async def _counts(self) -> dict[str, list[int | None]]:
         tables = EmqxTables(self._api, ClusterNodes(self._api, self._clock), PrefixesInUse(self._api, self._clock))

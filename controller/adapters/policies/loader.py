@@ -28,11 +28,12 @@ from controller.domain.policy.model import (
     RepeatOffenderTerms,
     RuleResponse,
 )
-from controller.ports.policies import PolicyError, PolicyProblem
+from controller.ports.policies import PolicyError, PolicyProblem, PolicyTexts
 from schemas.durations import parse_duration
 
 MAX_FILE_BYTES: Final = 1024 * 1024
 MAX_FILES: Final = 100
+MAX_SET_BYTES: Final = 16 * 1024 * 1024  # of all files, where the store has them
 _EXPRESSIONS: Final = ("check", "applies_if")
 _SUFFIXES: Final = (".yaml", ".yml")
 _VERSION_DIGITS: Final = 12  # hex digits; enough to tell sets apart, short enough to read
@@ -62,7 +63,34 @@ def load_policies(paths: Sequence[Path], language: CelEnvironment) -> PolicySet:
     Raises:
         PolicyError: no policies, or a problem in any file; it has all problems.
     """
-    policies, version = read_policies(paths, language)
+    return _as_set(*read_policies(paths, language))
+
+
+def compile_policies(texts: PolicyTexts, language: CelEnvironment) -> PolicySet:
+    """The set of these texts, which has the version that it had when it was loaded from files.
+
+    Raises:
+        PolicyError: as `load_policies`.
+    """
+    return _as_set(*_compiled(texts, language, []))
+
+
+def read_texts(paths: Sequence[Path]) -> PolicyTexts:
+    """The texts of all files of `paths`, as `load_policies` finds them.
+
+    Raises:
+        PolicyError: one of them cannot be read, or all together are larger than `MAX_SET_BYTES`.
+    """
+    problems: list[PolicyProblem] = []
+    texts = tuple((str(path), text) for path, text in _read(_files(paths, problems), problems))
+    if sum(len(text.encode()) for _, text in texts) > MAX_SET_BYTES:
+        problems.append(PolicyProblem("policies", 0, 0, f"all files together are larger than {MAX_SET_BYTES} bytes"))
+    if problems:
+        raise PolicyError(problems)
+    return texts
+
+
+def _as_set(policies: tuple[Policy, ...], version: str) -> PolicySet:
     try:
         return PolicySet(policies, version)
     except EmptyPolicyError as e:
@@ -76,7 +104,14 @@ def read_policies(paths: Sequence[Path], language: CelEnvironment) -> tuple[tupl
         PolicyError: as `load_policies`.
     """
     problems: list[PolicyProblem] = []
-    files = [_parse(text, str(path), language) for path, text in _read(_files(paths, problems), problems)]
+    texts = [(str(path), text) for path, text in _read(_files(paths, problems), problems)]
+    return _compiled(texts, language, problems)
+
+
+def _compiled(
+    texts: Sequence[tuple[str, str]], language: CelEnvironment, problems: list[PolicyProblem]
+) -> tuple[tuple[Policy, ...], str]:
+    files = [_parse(text, source, language) for source, text in texts]
     problems.extend(problem for file in files for problem in file.document.problems)
     problems.extend(_clashes(files))
     policies = tuple(file.policy for file in files if file.policy is not None)

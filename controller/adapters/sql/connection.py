@@ -38,6 +38,7 @@ class Dialect:
         open_reverts: whether rings of `rollouts.body` have devices that are going back.
         failed_rings: whether rings of `rollouts.body` have failed or declined devices.
         is_reverting: whether `rollouts.body` is a rollout that rolls back.
+        registry_lock: lets one transaction after the other change certificates; empty where there is one writer.
     """
 
     detail_name: str
@@ -45,6 +46,7 @@ class Dialect:
     open_reverts: str
     failed_rings: str
     is_reverting: str
+    registry_lock: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,14 +13,14 @@ from controller.ports.store import GuardSnapshot, StoredKnowledge, StoreWrites
 KEPT_DAYS: Final = 90.0  # retention of ended requests and of charges
 KEPT_REQUESTS: Final = 20_000
 _DAY: Final = 86_400.0  # seconds
-_POLICIES: Final = "policies in force"  # key in `meta`
+POLICIES: Final = "policies in force"  # key in `meta`
 _KNOWLEDGE: Final = "knowledge"  # key in `meta`
 
 StatementRows = list[tuple[Any, ...]]
 _WAIVER: Final = codec.JsonCodec(Waiver)
 _REQUEST: Final = codec.JsonCodec(ApprovalRequest)
 _FILE: Final = codec.JsonCodec(StoredKnowledge)
-_PUT_META: Final = "INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value"
+PUT_META: Final = "INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value"
 _CHARGE: Final = (
     "INSERT INTO charges (ledger, subject, at) VALUES (?, ?, ?)"
     " ON CONFLICT (ledger, subject) DO UPDATE SET at = excluded.at"
@@ -53,7 +53,7 @@ def batches(writes: StoreWrites) -> tuple[tuple[str, StatementRows], ...]:
         (_PUT_WAIVER, waived),
         ("DELETE FROM waivers WHERE waiver_id = ?", over),
         (_PUT_REQUEST, asked),
-        (_PUT_META, known),
+        (PUT_META, known),
     )
 
 
@@ -107,12 +107,12 @@ def approvals(
 
 
 def accepted_policies(connection: SqlConnection) -> str:
-    row = connection.execute("SELECT value FROM meta WHERE key = ?", (_POLICIES,)).fetchone()
+    row = connection.execute("SELECT value FROM meta WHERE key = ?", (POLICIES,)).fetchone()
     return "" if row is None else str(row[0])
 
 
 def accept_policies(connection: SqlConnection, version: str) -> None:
-    connection.execute(_PUT_META, (_POLICIES, version))
+    connection.execute(PUT_META, (POLICIES, version))
 
 
 def knowledge(connection: SqlConnection) -> StoredKnowledge | None:

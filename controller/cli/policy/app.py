@@ -11,7 +11,7 @@ import typer
 from controller.api.client import ApiClient, segment
 from controller.cli.connection_options import connected
 from controller.cli.errors import CliError, ExitCode
-from controller.cli.output import OutputFormat, OutputOption, note, print_json, say, show
+from controller.cli.output import OutputFormat, OutputOption, note, print_json, safe, say, show
 from controller.cli.policy import explanation
 from controller.cli.policy.preview import preview
 
@@ -67,11 +67,17 @@ def check(
 @connected
 def list_policies(client: ApiClient, output: OutputOption = OutputFormat.TABLE) -> None:
     """List the rules in force."""
-    policies = client.get("/policies")["items"]
+    found = client.get("/policies")
+    policies = found["items"]
     rules = [(rule, str(rule["title"])) for policy in policies for rule in policy["rules"]]
     rules += [(rule, f"event: {rule['title']}") for policy in policies for rule in policy["events"]]
     rows = ((rule["rule"], rule["severity"], explanation.response_text(rule), title) for rule, title in rules)
     show(output, policies, _COLUMNS, rows)
+    shared = found.get("shared")
+    if shared is not None and output is OutputFormat.TABLE:
+        note(f"version {found['version']}, put in force by {safe(shared['by'])} from {safe(shared['controller'])}")
+        if shared["warning"]:
+            note(f"warning: {safe(shared['warning'])}")
 
 
 @app.command("reload")

@@ -197,6 +197,13 @@ def read_zone(answer: Any, _inspection: BrokerInspection) -> BrokerResponse:
     }
 
 
+def read_share_group(answer: Any, _inspection: BrokerInspection) -> BrokerResponse:
+    """Reads the strategy of the controllers' share group."""
+    if not isinstance(answer, str):
+        raise TypeError(type(answer).__name__)
+    return {"share_group_strategy": answer}
+
+
 def _outgrows_heap(zone: Any) -> Any:
     try:
         return zone_limits(zone).outgrows_heap

@@ -24,6 +24,7 @@ from controller.domain.broker.fact_readers import (
     read_nodes,
     read_rule_engine,
     read_rules_for_all,
+    read_share_group,
     read_sources,
     read_wildcard_ban,
     read_zone,
@@ -36,6 +37,10 @@ from controller.domain.policy.findings import RuleResult
 CATALOGUE: Final[dict[str, tuple[str, str, str]]] = {
     "controller_receive_maximum": (
         "int", "", "messages in flight that the controller asks for, `[mqtt] receive_maximum`"),
+    "shares_messages": (
+        "bool", "", "whether controllers share the fleet's messages, as with a store on PostgreSQL"),
+    "share_group_strategy": (
+        "string", ask.SHARE_GROUP, "how EMQX chooses the controller that gets a message, by the share group `cordon`"),
     "plain_api_addresses": ("list(string)", "", "addresses of EMQX's API in `[emqx] api` without TLS, beyond loopback"),
     "versions": ("list(string)", ask.NODES, "EMQX versions of the running nodes, each once"),
     "nodes_not_running": ("list(string)", ask.NODES, "cluster nodes that do not run"),
@@ -109,6 +114,7 @@ _READERS: Final[dict[str, FactReader]] = {
     ask.LOGIN: read_login,
     ask.API_KEYS: read_api_keys,
     ask.CERTIFICATES: read_certificates,
+    ask.SHARE_GROUP: read_share_group,
 }
 
 
@@ -116,6 +122,7 @@ def gather_broker_facts(inspection: BrokerInspection) -> DeviceFacts:
     """Returns the facts of a broker, with a reason for each missing one."""
     known: dict[str, Any] = {
         "controller_receive_maximum": inspection.receive_maximum,
+        "shares_messages": inspection.is_shared,
         "plain_api_addresses": [address for address in inspection.api if _is_plain(address)],
     }
     missing: dict[str, MissingFact] = {}

@@ -24,6 +24,7 @@ COUNTS: Final = "counts"
 LOGIN: Final = "login"
 API_KEYS: Final = "api_keys"
 CERTIFICATES: Final = "certificates"
+SHARE_GROUP: Final = "share_group"
 
 _USES: Final = {"tcp": PortUse.MQTT, "ssl": PortUse.MQTTS, "ws": PortUse.WEBSOCKET, "wss": PortUse.WEBSOCKET_TLS}
 _ANYWHERE: Final = frozenset({"", "0.0.0.0", "::", "*"})  # noqa: S104 - values of a listener's `bind`
@@ -33,7 +34,8 @@ _ANYWHERE: Final = frozenset({"", "0.0.0.0", "::", "*"})  # noqa: S104 - values 
 class BrokerInspection:
     """`answers`: responses by name, as EMQX sends them; `silence`: why the others are missing.
 
-    `receive_maximum`: messages in flight that the controller asks for. `api`: URLs of EMQX's API.
+    `receive_maximum`: messages in flight that the controller asks for. `api`: URLs of EMQX's API. `is_shared`:
+    whether controllers share the fleet's messages; one alone has a session of its own.
     """
 
     answers: Mapping[str, Any]
@@ -41,6 +43,7 @@ class BrokerInspection:
     at: float
     receive_maximum: int
     api: tuple[str, ...]
+    is_shared: bool = False
 
 
 def parse_bind(text: object) -> tuple[str, int]:

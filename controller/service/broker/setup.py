@@ -18,6 +18,7 @@ from controller.ports.broker_setup import (
 from controller.ports.clock import Clock
 from controller.ports.errors import ControllerError
 from controller.service.audit_log import AuditRecorder
+from controller.service.own_clients import OwnClients
 
 
 class NothingToUndoError(ControllerError):
@@ -25,16 +26,26 @@ class NothingToUndoError(ControllerError):
 
 
 class SetupOperations:
-    """The setup of one broker. `wanted` is that of the configuration, without an operator's options."""
+    """The setup of one broker. `wanted` is that of the configuration, without an operator's options.
+
+    `own`: the clients of all controllers, which get the same rules.
+    """
 
     def __init__(
-        self, setup: BrokerSetup, kept: SetupStore, record: AuditRecorder, clock: Clock, wanted: DesiredSetup
+        self,
+        setup: BrokerSetup,
+        kept: SetupStore,
+        record: AuditRecorder,
+        clock: Clock,
+        wanted: DesiredSetup,
+        own: OwnClients | None = None,
     ) -> None:
         self._setup = setup
         self._kept = kept
         self._record_entry = record
         self._clock = clock
-        self._wanted = wanted
+        self._own_wanted = wanted
+        self._own = own or OwnClients.of(wanted.controller_id)
         self._changing = asyncio.Lock()  # an undo and a repair at the same time would leave some of both
         self._was_complete = False
 
@@ -42,7 +53,9 @@ class SetupOperations:
         """The desired setup, with the options of earlier setups."""
         kept = await self._kept.kept()
         return replace(
-            self._wanted,
+            self._own_wanted,
+            others=tuple(one for one in self._own.ids if one != self._own_wanted.controller_id),
+            other_users=tuple(sorted(self._own.usernames - {self._own_wanted.username})),
             client_id_from_certificate=client_id or (kept is not None and kept.client_id_from_certificate),
             deny_unmatched=deny_unmatched or (kept is not None and kept.deny_unmatched),
         )
@@ -68,7 +81,7 @@ class SetupOperations:
         Raises:
             NothingToUndoError: there is nothing to undo.
         """
-        return await self._setup.plan_undo((await self._before()).before)
+        return await self._setup.plan_undo((await self._before()).before, tuple(self._own.ids))
 
     async def undo(self, actor: str) -> Sequence[str]:
         """Restores the state before; returns what could not be restored.
@@ -80,7 +93,7 @@ class SetupOperations:
             before = await self._before()
             await self._kept.begin_undo()  # whatever happens from here on, the setup is not repaired
             self._was_complete = False
-            left = await self._setup.undo(before.before)
+            left = await self._setup.undo(before.before, tuple(self._own.ids))
             await self._kept.forget()
         await self._record(AuditKind.BROKER_SETUP_UNDONE, actor, list(left))
         return left

@@ -184,8 +184,8 @@ class OperatorActions:
 
     def check_protected(self, devices: Sequence[str], *, even_protected: bool) -> None:
         """Checks that none of these is protected, or that protected ones are meant (`ProtectedDeviceError`)."""
-        if self._fleet.own_id in devices:
-            raise ProtectedDeviceError({self._fleet.own_id: "it is the client of the controller itself, always"})
+        if own := self._fleet.own.among(devices):
+            raise ProtectedDeviceError(dict.fromkeys(own, "it is the client of the controller itself, always"))
         if even_protected:
             return
         protection = self._fleet.guards.protection

@@ -36,13 +36,12 @@ class ReturnMonitor:
     """
 
     def __init__(
-        self, users: UserContainments, broker: BrokerControl, fleet: FleetState, own: str, every: float, log: Log
+        self, users: UserContainments, broker: BrokerControl, fleet: FleetState, every: float, log: Log
     ) -> None:
-        """`own`: the user name of the controller itself. `every`: seconds between comparisons."""
+        """`every`: seconds between comparisons."""
         self._users = users
         self._broker = broker
         self._fleet = fleet
-        self._own = own
         self._every = every
         self._log = log
         self._wake = asyncio.Event()
@@ -157,8 +156,8 @@ class ReturnMonitor:
 
     def _reason_against(self, device: Device, others: Sequence[MqttSession]) -> str:
         """Returns why the user name is not contained, empty if it is."""
-        if device.device_id == self._own:
-            return "it is the user name of the controller"
+        if device.device_id in self._fleet.own.usernames:
+            return "it is the user name of a controller"
         if protection := self._fleet.guards.protection.protection_reason(device):
             return f"the device is protected: {protection}"
         shared = [one.client_id for one in others if self._fleet.get(one.client_id) is not None]

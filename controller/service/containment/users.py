@@ -45,12 +45,9 @@ class UserContainments:
     Cases need no outbox: an unproven case is what is still to be carried out, and it is stored with its decision.
     """
 
-    def __init__(
-        self, fleet: FleetState, broker: ContainmentBroker, every: float, log: Log, own_user: str = ""
-    ) -> None:
-        """`every`: seconds between comparisons; `own_user`: of Cordon's own MQTT connection."""
+    def __init__(self, fleet: FleetState, broker: ContainmentBroker, every: float, log: Log) -> None:
+        """`every`: seconds between comparisons."""
         self._fleet = fleet
-        self._own_user = own_user
         self._broker = broker
         self._executor = ContainmentExecutor(fleet, broker)
         self._every = every
@@ -74,7 +71,8 @@ class UserContainments:
         """
         self._broker.check(Subject.user(name))
         sessions = await self._broker.sessions(name)
-        if name == self._own_user or any(one.client_id == self._fleet.own_id for one in sessions):
+        own = self._fleet.own
+        if name in own.usernames or own.among(one.client_id for one in sessions):
             raise OwnUserError
         return tuple(one.client_id for one in sessions)
 

@@ -79,16 +79,13 @@ class CertificateService:
         settings: AuthoritySettings,
         log: Log,
         on_changed: Callable[[str], None],
-        own_name: str = "",
     ) -> None:
-        """`own_name`: the controller's client id, whose certificate is not announced as a device's."""
         self.authority = authority
         self.registry = registry
         self.crls = crls
         self.settings = settings
         self.changed = asyncio.Event()
         self.on_changed = on_changed
-        self._own_name = own_name
         self._fleet = fleet
         self._clock = fleet.clock
         self._log = log
@@ -186,7 +183,7 @@ class CertificateService:
             lost = tuple(
                 one
                 for one, is_followed in found
-                if _is_lost(one, is_followed=is_followed) and one.name != self._own_name
+                if _is_lost(one, is_followed=is_followed) and one.name not in self._fleet.own.ids
             )
             if lost:
                 await self._fleet.record(*map(_expired, lost))

@@ -8,7 +8,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from controller.domain.identity.certificates import Certificate, backdated
-from controller.ports.certificates import CertificateAuthority, CertificateRegistry, PublishedCrl, RevocationMarks
+from controller.ports.certificates import (
+    CertificateAuthority,
+    CertificateRegistry,
+    PublishedCrl,
+    RevocationMarks,
+    SharedRevocations,
+)
 from controller.ports.clock import Clock
 from controller.ports.log import Log
 
@@ -28,7 +34,9 @@ class CrlPublisher:
         lifetime: float,
         log: Log,
         export: Callable[[Sequence[PublishedCrl]], None] | None = None,
+        shared: SharedRevocations | None = None,
     ) -> None:
+        """`shared`: where other controllers serve the lists as well; one of them publishes, the others `follow`."""
         self._export = export
         self._authority = authority
         self._registry = registry
@@ -38,6 +46,8 @@ class CrlPublisher:
         self._log = log
         self._lists: dict[str, PublishedCrl] = {}
         self._listed: dict[str, tuple[str, ...]] = {}
+        self._shared = shared
+        self._numbers: dict[str, int] = {}
         self._lock = asyncio.Lock()
 
     @property
@@ -58,12 +68,30 @@ class CrlPublisher:
             for issuer in self._authority.former_issuers:
                 await self._publish_former(issuer)
             current = await self._publish(self._authority.issuer)
-            if self._export is not None:
-                try:
-                    await asyncio.to_thread(self._export, self.lists)
-                except OSError as e:  # tried again at the next pass; the revocation stands in any case
-                    self._log("revocation lists were not written to the folder", {"error": str(e)})
+            await self._write_lists()
             return current
+
+    async def follow(self) -> None:
+        """Takes the lists that another controller published."""
+        if self._shared is None:
+            return
+        async with self._lock:
+            fresh = await self._shared.lists(self._numbers)
+            for number, published in fresh:
+                self._lists[published.name], self._numbers[published.name] = published, number
+                self._listed.pop(published.name, None)  # a list of this controller follows that one
+            root = self._authority.root_revocations()
+            if root is not None:
+                self._lists[root.name] = root
+            if fresh:
+                await self._write_lists()
+
+    async def _write_lists(self) -> None:
+        if self._export is not None:
+            try:
+                await asyncio.to_thread(self._export, self.lists)
+            except OSError as e:  # tried again at the next pass; the revocation stands in any case
+                self._log("revocation lists were not written to the folder", {"error": str(e)})
 
     async def _publish_former(self, issuer: str) -> None:
         """A replaced issuer's list is served until its last certificate was on one list after its end."""
@@ -85,7 +113,9 @@ class CrlPublisher:
         await self._mark(revoked, {issuer: number})
         start = backdated(now, self._lifetime)
         fresh = self._authority.revocations(issuer, revoked, number, start, now + self._lifetime)
-        self._lists[issuer], self._listed[issuer] = fresh, listed
+        if self._shared is not None:
+            await self._shared.put_list(number, fresh)
+        self._lists[issuer], self._listed[issuer], self._numbers[issuer] = fresh, listed, number
         self._log("revocation list published", {"issuer": issuer, "number": number, "revoked": len(listed)})
         return fresh
 

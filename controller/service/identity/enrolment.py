@@ -89,7 +89,7 @@ def digest_of(token: str) -> str:
 
 
 class EnrolmentService:
-    """Enrols devices with tokens. `keys` are the public keys that sign commands; `reserved` ids are refused."""
+    """Enrols devices with tokens. `keys` are the public keys that sign commands."""
 
     def __init__(
         self,
@@ -98,7 +98,6 @@ class EnrolmentService:
         servers: tuple[str, ...],
         keys: Callable[[], tuple[str, ...]],
         clients: BrokerClients,
-        reserved: frozenset[str] = frozenset(),
     ) -> None:
         self._clients = clients
         self._certificates = certificates
@@ -106,7 +105,6 @@ class EnrolmentService:
         self._fleet = fleet
         self._servers = servers
         self._keys = keys
-        self._reserved = reserved
         self._audit_limit = TokenBuckets(REFUSALS_PER_SECOND, REFUSALS_BURST)
 
     async def make_token(self, wanted: EnrolmentTokenRequest) -> tuple[str, EnrolmentToken]:
@@ -182,7 +180,7 @@ class EnrolmentService:
         request = self._certificates.authority.read(pem)
         if request.name != device_id:
             raise CertificateRequestRefusedError("wrong_name", f"the request is for another name than {device_id}")
-        if device_id in self._reserved:
+        if device_id in self._fleet.own.ids:
             raise CertificateRequestRefusedError("id_reserved", f"the id {device_id} is the controller's own")
         return request
 

@@ -70,13 +70,14 @@ class OwnCertificates:
                 self._note(file.use, str(e))
 
     async def uses(self, certificates: Sequence[Certificate]) -> bool:
-        """Whether the controller itself uses one of these."""
+        """Whether a controller itself uses one of these."""
         now = self._fleet.clock.now()
         valid = [one for one in certificates if one.is_valid(now)]
         in_use = {status.serial for status in self.statuses.values()}
-        if self._certificates is not None and any(one.name == self._fleet.own_id for one in valid):
-            held = [one for one in await self._certificates.registry.of(self._fleet.own_id) if one.is_valid(now)]
-            in_use.add(max(held, key=lambda one: one.issued_at).serial)
+        if self._certificates is not None:
+            for name in dict.fromkeys(self._fleet.own.among(one.name for one in valid)):
+                held = [one for one in await self._certificates.registry.of(name) if one.is_valid(now)]
+                in_use.add(max(held, key=lambda one: one.issued_at).serial)
         return any(one.serial in in_use for one in valid)
 
     async def _check(self, file: OwnCertificateFile) -> None:

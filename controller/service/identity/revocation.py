@@ -41,7 +41,7 @@ class RevocationService:
         self._log = log
         # Between an order and the isolation that follows it, no pass takes the revocation for one without an order.
         self._lock = asyncio.Lock()
-        self._has_told_own = False
+        self._told_own: set[str] = set()
         self.waiting: Mapping[str, str] = {}  # clients with a revoked certificate that are not isolated, and why
 
     async def run(self) -> None:
@@ -79,7 +79,7 @@ class RevocationService:
         async with self._lock:
             done = await self._publish(await revoking)
             for name, cause in _causes(done, by, why).items():
-                if name != self._fleet.own_id:
+                if name not in self._fleet.own.ids:
                     await self._isolate(name, cause, counts=False)
         return done
 
@@ -116,8 +116,8 @@ class RevocationService:
         for standing in await self._registry.standings(now):
             device = fleet.get(standing.name)
             is_held = device is not None and revocation.is_held_by_revocation(device)
-            if standing.name == fleet.own_id:
-                await self._spare_own(device, is_revoked=standing.is_revoked)
+            if standing.name in fleet.own.ids:
+                await self._spare_own(standing.name, device, is_revoked=standing.is_revoked)
             elif standing.is_revoked and not is_held:
                 revoked.append(device or Device(standing.name, first_seen=now, last_seen=now))
             elif device is not None and is_held and self._may_be_readmitted(device, standing, now):
@@ -131,11 +131,11 @@ class RevocationService:
         await self._announce({name: why for name, why in waiting.items() if name not in self.waiting})
         self.waiting = waiting
 
-    async def _spare_own(self, device: Device | None, *, is_revoked: bool) -> None:
+    async def _spare_own(self, name: str, device: Device | None, *, is_revoked: bool) -> None:
         """Isolating the controller itself would end all containment; one that is isolated is released."""
-        if is_revoked and not self._has_told_own:
-            self._has_told_own = True
-            await self._announce({self._fleet.own_id: "the controller itself, which is never isolated"})
+        if is_revoked and name not in self._told_own:
+            self._told_own.add(name)
+            await self._announce({name: "the controller itself, which is never isolated"})
         if device is None or device.case is None:
             return
         why = "the controller itself is never isolated"

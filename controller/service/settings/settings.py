@@ -1,5 +1,6 @@
 """The settings of `cordon.toml`, checked when the file is read; errors name the file and the key."""
 
+import re
 import socket
 import tomllib
 from ipaddress import IPv4Network, IPv6Network
@@ -195,13 +196,13 @@ class PostureSettings(SettingsTable):
 
 
 class ControllerSettings(SettingsTable):
-    """`name` tells controllers on one store apart; the default is the name of the host."""
+    """`name` tells controllers on one store apart, and is part of the MQTT client id there; by default the host's."""
 
-    name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,100}$")] | None = None
+    name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,40}$")] | None = None
 
     @property
     def own_name(self) -> str:
-        return self.name or socket.gethostname()[:100]
+        return self.name or re.sub(r"[^A-Za-z0-9._-]", "-", socket.gethostname())[:40]
 
 
 class ReconcileSettings(SettingsTable):
@@ -327,6 +328,22 @@ class Settings(SettingsTable):
     rollouts: RolloutSettings = RolloutSettings()
     accounts: AccountSettings = AccountSettings()
     notifications: NotificationSettings = NotificationSettings()
+
+    @model_validator(mode="after")
+    def _check_client_id(self) -> Self:
+        if re.fullmatch(DEVICE_ID_PATTERN, self.client_id) is None:
+            raise ValueError(f"mqtt.client_id and controller.name make the client id {self.client_id}: 64 are too few")
+        return self
+
+    @property
+    def has_peers(self) -> bool:
+        """Whether other controllers may work with the same store."""
+        return self.store.url is not None
+
+    @property
+    def client_id(self) -> str:
+        """The controller's MQTT client id, of this one alone."""
+        return f"{self.mqtt.client_id}-{self.controller.own_name}" if self.has_peers else self.mqtt.client_id
 
 
 _WRITABLE: Final = 0o022  # by group or others

@@ -64,6 +64,20 @@ def change_sys_topics(context: RequestContext, request: Request) -> Response:
         raise _setting_error(error) from error
 
 
+def broker(context: RequestContext, _request: Request) -> Response:
+    """Returns the settings of the broker's core that the stand-in has: share groups. From EMQX's source."""
+    return json_response(200, {"shared_subscription_group": context.registry.state.settings.share_groups})
+
+
+def change_broker(context: RequestContext, request: Request) -> Response:
+    """Replaces these settings."""
+    try:
+        context.registry.state.settings.put_share_groups(_changes(request).get("shared_subscription_group", {}))
+    except InvalidSettingError as error:
+        raise _setting_error(error) from error
+    return broker(context, request)
+
+
 def auto_subscribe(context: RequestContext, _request: Request) -> Response:
     """Lists the subscriptions that every client gets when it connects."""
     return json_response(200, context.registry.state.auto_subscribe)
@@ -134,6 +148,7 @@ def _hocon_value(value: Any) -> str:
 
 ROUTES = (
     Route("/api/v5/configs", {"GET": configs}),
+    Route("/api/v5/configs/broker", {"GET": broker, "PUT": change_broker}),
     Route("/api/v5/configs/global_zone", {"GET": zone, "PUT": change_zone}),
     Route("/api/v5/configs/sys_topics", {"GET": sys_topics, "PUT": change_sys_topics}),
     Route("/api/v5/mqtt/auto_subscribe", {"GET": auto_subscribe, "PUT": change_auto_subscribe}),

@@ -1,7 +1,7 @@
 """A deliberately bad stand-in has every planted weakness found, a good one none, and what cannot be read is unknown."""
 
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -103,9 +103,12 @@ class ShortCerts(Certs):
 
 
 @pytest.fixture
-def good(tmp_path: Path) -> Iterator[StandInProcess]:
+async def good(tmp_path: Path) -> AsyncIterator[StandInProcess]:
     with StandInProcess(nodes=2, users=[("lab", "lab-password")], certs=Certs(tmp_path / "certs")) as process:
         process.configure(GOOD)
+        async with open_emqx(process.api_urls, process.key, process.secret, clock=SystemClock()) as broker:
+            groups = {"shared_subscription_group": {"cordon": {"strategy": "hash_clientid"}}}
+            await broker.api.send(requests.json_request("PUT", "/configs/broker", "set strategy", body=groups))
         yield process
 
 
@@ -120,6 +123,7 @@ async def opened_auditor(process: StandInProcess, certs: Certs | None = None) ->
             ports=frozenset({1883}),
             receive_maximum=1000,
             context=lambda: probe_context(None, None) if own is None else probe_context(*own),
+            is_shared=True,
         )
         yield auditor(inspector, Settings.model_validate(SETTINGS))
 

@@ -11,7 +11,7 @@ import pytest
 
 from controller.adapters.emqx.client import requests
 from controller.adapters.emqx.containment.broker import EmqxBroker, open_emqx
-from controller.adapters.emqx.setup.baseline import read_all_rules, rules_for_all
+from controller.adapters.emqx.setup.baseline import read_all_rules, rules_for_all, rules_for_controller
 from controller.adapters.emqx.setup.setup import EmqxSetup
 from controller.adapters.sql.broker_setup import SqlSetupStore
 from controller.adapters.system import SystemClock
@@ -19,11 +19,13 @@ from controller.domain.audit_kinds import AuditKind
 from controller.domain.broker.session_limits import controller_zone
 from controller.ports.broker_setup import DesiredSetup, ManualStep
 from controller.ports.broker_tables import AccessRule
+from controller.ports.controllers import ControllerRecord
 from controller.ports.errors import BrokerError
 from controller.service.broker.setup import NothingToUndoError, SetupOperations
 from controller.service.containment.drift import DriftState
 from controller.service.containment.nodes import NodeWatch
 from controller.service.containment.reconciler import Reconciler
+from controller.service.own_clients import OwnClients
 from tests.support.controller_harness import ControllerHarness, open_harness
 from tests.support.emqx_calls import PATIENT, rules_of
 from tests.support.standin import StandInProcess
@@ -167,7 +169,7 @@ async def test_an_undo_that_is_cut_short_is_not_repaired_and_can_be_repeated(har
     assert await harness.reconciler().reconcile() == []
     broken = EmqxSetup(harness.broker.api)
 
-    async def killed(_before: str) -> list[str]:
+    async def killed(_before: str, _others: Any = ()) -> list[str]:
         await harness.broker.api.send(requests.delete_all_rules())
         raise BrokerError("the controller was killed here")
 
@@ -248,3 +250,32 @@ async def test_what_the_controllers_zone_lacks_is_said(harness: Harness) -> None
     step = await lacking()
     assert step is not None
     assert "cannot be told" in step.why
+
+
+async def test_every_controller_gets_its_rules_and_they_go_with_an_undo(harness: Harness) -> None:
+    own = OwnClients.of(CONTROLLER, "cordon")
+    one, setup = harness.harness, EmqxSetup(harness.broker.api)
+    desk = SetupOperations(setup, SqlSetupStore(one.store), one.fleet.record, one.clock, WANTED, own)
+    await desk.apply("operator:tests")
+    own.add([ControllerRecord("b", "cordon-b", 0.0, "another")])
+    assert [change.what for change in await desk.repair()] == ["rules of the client cordon-b"], "it started later"
+    assert await rules_of(harness.broker.api, "cordon-b") == rules_for_controller()
+    assert [step.what for step in (await desk.plan()).by_hand][:1] == ["user another of another controller"]
+    assert await desk.undo("operator:tests") == []
+    for client_id in own.ids:
+        assert await rules_of(harness.broker.api, client_id) == ()
+
+
+async def test_the_strategy_of_the_share_group_is_left_to_the_operator(harness: Harness) -> None:
+    setup, name = EmqxSetup(harness.broker.api), "strategy of the share group cordon"
+
+    async def steps(wanted: DesiredSetup) -> list[ManualStep]:
+        return [step for step in (await setup.plan(wanted)).by_hand if step.what == name]
+
+    shared = DesiredSetup(CONTROLLER, shares=True)
+    assert await steps(DesiredSetup(CONTROLLER)) == []
+    text = "broker.shared_subscription_group.cordon.strategy = hash_clientid"
+    assert await steps(shared) == [ManualStep(name, "it is round_robin", text)]
+    groups = {"shared_subscription_group": {"cordon": {"strategy": "hash_clientid"}}}
+    await harness.broker.api.send(requests.json_request("PUT", "/configs/broker", "set", body=groups))
+    assert await steps(shared) == []

@@ -127,6 +127,10 @@ class AuthStrengthEvaluator:
         settings = await self._current()
         return auth_strength_at(settings, await self._clients.get(client_id), heard_at)
 
+    async def is_connected(self, client_id: str) -> bool:
+        row = await self._clients.get(client_id)
+        return row is not None and row.connected
+
     async def has_session(self, client_id: str) -> bool:
         return await self._clients.get(client_id) is not None
 

@@ -127,6 +127,9 @@ class EmqxBroker(BrokerControl):
     async def auth_strength(self, client_id: str, *, heard_at: float | None = None) -> AuthStrength:
         return await self._authentication.auth_strength(client_id, heard_at)
 
+    async def is_connected(self, client_id: str) -> bool:
+        return await self._authentication.is_connected(client_id)
+
     async def has_session(self, client_id: str) -> bool:
         return await self._authentication.has_session(client_id)
 

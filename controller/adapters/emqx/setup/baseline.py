@@ -1,7 +1,7 @@
 """The least setup with which Cordon can contain devices: the order of EMQX's sources, rules for Cordon's topics."""
 
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Final
 
 from controller.adapters.emqx.client import requests
@@ -23,6 +23,7 @@ class SetupSnapshot:
     sources: tuple[SourceRow, ...]
     all_rules: AccessRules
     controller_rules: AccessRules
+    other_rules: Mapping[str, AccessRules] = field(default_factory=dict)  # of the other controllers, by client id
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,20 +57,27 @@ async def read_all_rules(api: EmqxApi) -> AccessRules:
     return () if row is None else rules_of(row)
 
 
-async def snapshot(api: EmqxApi, controller_id: str) -> SetupSnapshot:
+async def snapshot(api: EmqxApi, controller_id: str, others: Sequence[str] = ()) -> SetupSnapshot:
+    """`others`: client ids of the other controllers."""
     sources = await api.send(requests.read_sources())
     all_rules: AccessRules = ()
     controller_rules: AccessRules = ()
+    other_rules: dict[str, AccessRules] = dict.fromkeys(others, ())
     if any(source.type == DATABASE for source in sources):
         all_rules = await read_all_rules(api)
         own_rules = await api.send(requests.read_rules(Subject.client(controller_id)))
         controller_rules = own_rules or ()
-    return SetupSnapshot(controller_id, sources, all_rules, controller_rules)
+        for other in others:
+            found = await api.send(requests.read_rules(Subject.client(other)))
+            other_rules[other] = found or ()
+    return SetupSnapshot(controller_id, sources, all_rules, controller_rules, other_rules)
 
 
 def plan(before: SetupSnapshot) -> tuple[ExecutableChange, ...]:
     """The changes that are needed; empty when all is there. Pure: `apply` makes them."""
-    changes = [_source_change(before.sources), _all_rules_change(before.all_rules), _controller_rules_change(before)]
+    changes = [_source_change(before.sources), _all_rules_change(before.all_rules)]
+    controllers = {before.controller_id: before.controller_rules, **before.other_rules}
+    changes += [_controller_rules_change(client_id, rules) for client_id, rules in controllers.items()]
     return tuple(change for change in changes if change is not None)
 
 
@@ -148,12 +156,12 @@ def _all_rules_change(before: AccessRules) -> ExecutableChange | None:
     return ExecutableChange(change, lambda api: api.send(requests.write_all_rules(wanted)))
 
 
-def _controller_rules_change(before: SetupSnapshot) -> ExecutableChange | None:
-    rules, controller = before.controller_rules, Subject.client(before.controller_id)
+def _controller_rules_change(client_id: str, rules: AccessRules) -> ExecutableChange | None:
+    controller = Subject.client(client_id)
     wanted = _in_front(rules_for_controller(), rules)
     if wanted == rules:
         return None
-    what = f"rules of the client {before.controller_id}"
+    what = f"rules of the client {client_id}"
     change = SettingChange(what=what, before=rules_text(rules), after=rules_text(wanted))
     return ExecutableChange(change, lambda api: api.send(requests.write_rules(controller, wanted)))
 

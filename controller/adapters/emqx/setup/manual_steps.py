@@ -6,10 +6,12 @@ from controller.adapters.emqx.client import requests
 from controller.adapters.emqx.client.api import EmqxApi
 from controller.adapters.emqx.client.models import ListenerRow
 from controller.adapters.emqx.controller_zone import read_controller_zone
+from controller.adapters.emqx.share_group import HASH_CLIENTID, read_share_strategy
 from controller.domain.broker.inspection import is_loopback, parse_bind
 from controller.domain.broker.session_limits import ENOUGH_QUEUE, GLOBAL_ZONE, controller_zone, zone_limits
 from controller.ports.broker_setup import NO_MATCH_STEP, DesiredSetup, ManualStep
 from controller.ports.errors import BrokerError
+from schemas.topics import SHARE_GROUP
 
 _WHY_NO_MATCH: Final = (
     "topics without a matching rule are allowed, and a restricted device keeps topics that begin with `$`; "
@@ -34,8 +36,11 @@ async def manual_steps(
     if wanted.username and not authenticator:
         text = "authentication = [{mechanism = password_based, backend = built_in_database, user_id_type = username}]"
         left.append(ManualStep("an authenticator by user name", "EMQX asks no client for a password", text))
+    left += [_user_step(name) for name in wanted.other_users if authenticator]
     if wanted.receive_maximum:
         left += await _limits_steps(api, wanted)
+    if wanted.shares:
+        left += await _share_steps(api, mqtt)
     if mqtt is None:
         why = "the API key may not read or change the zone: make sure that it is this"
         left.append(ManualStep("client ids from certificates", why, "mqtt.peer_cert_as_clientid = cn"))
@@ -52,6 +57,21 @@ async def manual_steps(
     if settings is not None and settings.get("no_match") != "deny" and not wanted.deny_unmatched:
         left.append(ManualStep(NO_MATCH_STEP, _WHY_NO_MATCH, "authorization.no_match = deny"))
     return (*left, *await _listener_steps(api))
+
+
+def _user_step(name: str) -> ManualStep:
+    why = "only the host of that controller has its password: run `cordon broker setup` there while it is stopped, or"
+    return ManualStep(f"user {name} of another controller", f"{why} add it in the dashboard", "")
+
+
+async def _share_steps(api: EmqxApi, mqtt: dict[str, Any] | None) -> list[ManualStep]:
+    """What to configure so that the messages of a device keep going to one controller while none comes or goes."""
+    found = await read_share_strategy(api, mqtt)
+    if found == HASH_CLIENTID:
+        return []
+    why = f"it is {found}" if found else "it cannot be read: make sure that it is this"
+    text = f"broker.shared_subscription_group.{SHARE_GROUP}.strategy = {HASH_CLIENTID}"
+    return [ManualStep(f"strategy of the share group {SHARE_GROUP}", why, text)]
 
 
 async def _limits_steps(api: EmqxApi, wanted: DesiredSetup) -> list[ManualStep]:

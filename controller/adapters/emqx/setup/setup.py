@@ -6,8 +6,8 @@ one key is changed, and it is written back.
 """
 
 import json
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
 from pydantic import TypeAdapter, ValidationError
@@ -69,6 +69,9 @@ class PreviousBrokerSettings:
                 "sources": [row.model_dump(mode="json") for row in self.base.sources],
                 "all_rules": [asdict(rule) for rule in self.base.all_rules],
                 "controller_rules": [asdict(rule) for rule in self.base.controller_rules],
+                "other_rules": {
+                    client_id: [asdict(rule) for rule in rules] for client_id, rules in self.base.other_rules.items()
+                },
                 "mqtt": mqtt,
                 "no_match": None if self.settings is None else self.settings.get("no_match"),
                 "authenticator": self.authenticator,
@@ -88,11 +91,11 @@ class EmqxSetup(BrokerSetup):
         return (await self._read(controller_id, "")).text()
 
     async def changes(self, wanted: DesiredSetup) -> Sequence[SettingChange]:
-        before = await self._read(wanted.controller_id, wanted.username)
+        before = await self._read(wanted.controller_id, wanted.username, wanted.others)
         return [change.change for change in _changes(before, wanted)]
 
     async def plan(self, wanted: DesiredSetup) -> SetupPlan:
-        before = await self._read(wanted.controller_id, wanted.username)
+        before = await self._read(wanted.controller_id, wanted.username, wanted.others)
         changes = tuple(change.change for change in _changes(before, wanted))
         left = await manual_steps(self._api, wanted, before.mqtt, before.settings, before.authenticator)
         return SetupPlan(changes, left)
@@ -100,25 +103,25 @@ class EmqxSetup(BrokerSetup):
     async def apply(
         self, wanted: DesiredSetup, save: SavePreviousSetup, *, safe_only: bool = False
     ) -> Sequence[SettingChange]:
-        before = await self._read(wanted.controller_id, wanted.username)
+        before = await self._read(wanted.controller_id, wanted.username, wanted.others)
         changes = tuple(change for change in _changes(before, wanted) if not (safe_only and change.change.danger))
         if changes:
             await save(before.text())
         return await base.apply(self._api, changes)
 
-    async def plan_undo(self, before: str) -> Sequence[SettingChange]:
-        return [change.change for change in await self._undo_changes(_parsed(before))]
+    async def plan_undo(self, before: str, others: Sequence[str] = ()) -> Sequence[SettingChange]:
+        return [change.change for change in await self._undo_changes(_parsed(before), others)]
 
-    async def undo(self, before: str) -> Sequence[str]:
+    async def undo(self, before: str, others: Sequence[str] = ()) -> Sequence[str]:
         was = _parsed(before)
-        for change in await self._undo_changes(was):
+        for change in await self._undo_changes(was, others):
             await change.make(self._api)
         left = list(await base.restore_sources(self._api, was.sources))
         await self._api.send(requests.clear_all_caches())
         return left
 
-    async def _undo_changes(self, was: "_SavedState") -> list[ExecutableChange]:
-        now = await self._read(was.controller_id, was.user)
+    async def _undo_changes(self, was: "_SavedState", others: Sequence[str]) -> list[ExecutableChange]:
+        now = await self._read(was.controller_id, was.user, [one for one in others if one != was.controller_id])
         changes = [
             *_restore_rules(was, now.base),
             *_restore_zone(was.mqtt, now.zone),
@@ -135,12 +138,12 @@ class EmqxSetup(BrokerSetup):
             changes.append(ExecutableChange(SettingChange(base.SOURCE_ORDER, *order), _left_to_restore_sources))
         return changes
 
-    async def _read(self, controller_id: str, username: str) -> PreviousBrokerSettings:
+    async def _read(self, controller_id: str, username: str, others: Sequence[str] = ()) -> PreviousBrokerSettings:
         authenticator = await self._authenticator()
         has_user = bool(username) and bool(authenticator) and await self._has_user(authenticator, username)
         zone = await self._read_optional(_ZONE)
         return PreviousBrokerSettings(
-            base=await base.snapshot(self._api, controller_id),
+            base=await base.snapshot(self._api, controller_id, others),
             zone=zone if zone is not None and isinstance(zone.get("mqtt"), dict) else None,
             settings=await self._read_optional(_SETTINGS),
             authenticator=authenticator,
@@ -184,6 +187,7 @@ class _SavedState:
     user: str
     has_user: bool
     has_wildcard_ban: bool | None = True
+    other_rules: Mapping[str, AccessRules] = field(default_factory=dict)
 
 
 def _parsed(text: str) -> _SavedState:
@@ -191,6 +195,7 @@ def _parsed(text: str) -> _SavedState:
         raw = json.loads(text)
         for name, kind in (("all_rules", _RULES), ("controller_rules", _RULES), ("sources", _SOURCES)):
             raw[name] = kind.validate_python(raw[name])
+        raw["other_rules"] = {name: _RULES.validate_python(rules) for name, rules in raw.get("other_rules", {}).items()}
         return _SavedState(**raw)
     except (ValueError, KeyError, TypeError, ValidationError) as e:
         raise BrokerError("the saved broker settings cannot be read: restore the settings yourself") from e
@@ -250,27 +255,34 @@ def _restore_no_match(was: str | None, now: dict[str, Any] | None) -> list[Execu
 def _restore_rules(was: _SavedState, now: SetupSnapshot) -> list[ExecutableChange]:
     """Removes Cordon's rules and leaves what others have added since."""
     for_all = base.without_cordon_rules(now.all_rules, base.rules_for_all(), was.all_rules)
-    own = base.without_cordon_rules(now.controller_rules, base.rules_for_controller(), was.controller_rules)
-    controller = Subject.client(was.controller_id)
 
     async def restore_all(api: EmqxApi) -> None:
         request: ApiRequest[object] = requests.write_all_rules(for_all) if for_all else requests.delete_all_rules()
-        await api.send(request)
-
-    async def restore_own(api: EmqxApi) -> None:
-        request: ApiRequest[object] = (
-            requests.write_rules(controller, own) if own else requests.delete_rules(controller)
-        )
         await api.send(request)
 
     changes = []
     if for_all != now.all_rules:
         texts = (base.rules_text(now.all_rules), base.rules_text(for_all))
         changes.append(ExecutableChange(SettingChange("rules for all clients", *texts), restore_all))
-    if own != now.controller_rules:
-        texts = (base.rules_text(now.controller_rules), base.rules_text(own))
-        changes.append(ExecutableChange(SettingChange(f"rules of the client {was.controller_id}", *texts), restore_own))
+    before = {was.controller_id: was.controller_rules, **was.other_rules}
+    for client_id, rules in {was.controller_id: now.controller_rules, **now.other_rules}.items():
+        own = base.without_cordon_rules(rules, base.rules_for_controller(), before.get(client_id, ()))
+        if own != rules:
+            changes.append(_restored_controller(client_id, rules, own))
     return changes
+
+
+def _restored_controller(client_id: str, now: AccessRules, before: AccessRules) -> ExecutableChange:
+    controller = Subject.client(client_id)
+
+    async def restore(api: EmqxApi) -> None:
+        request: ApiRequest[object] = (
+            requests.write_rules(controller, before) if before else requests.delete_rules(controller)
+        )
+        await api.send(request)
+
+    texts = (base.rules_text(now), base.rules_text(before))
+    return ExecutableChange(SettingChange(f"rules of the client {client_id}", *texts), restore)
 
 
 def _user_path(authenticator: str, name: str) -> str:

@@ -26,6 +26,7 @@ def test_broker_without_responses_has_unknown_facts_with_reasons() -> None:
     facts = gather_broker_facts(inspection({}, {"nodes": "403 from the API"}))
     assert dict(facts.known) == {
         "controller_receive_maximum": 1000,
+        "shares_messages": False,
         "plain_api_addresses": ["http://10.0.0.1:18083"],
     }
     assert set(facts.missing) == CATALOGUE.keys() - facts.known.keys()
@@ -187,5 +188,6 @@ def test_documentation_has_the_catalogue() -> None:
 
 def test_pack_uses_every_fact() -> None:
     policies = load_policies((broker_pack_path(),), CelEnvironment(TYPES, "broker"))
-    used = {fact for rule in policies.rules.values() for fact in rule.check.uses}
+    read = (one for rule in policies.rules.values() for one in (rule.check, rule.applies_if) if one is not None)
+    used = {fact for expression in read for fact in expression.uses}
     assert CATALOGUE.keys() - used == {"authenticators", "max_inflight", "max_queue"}, "which are for custom policies"
