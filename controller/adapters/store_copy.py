@@ -21,15 +21,16 @@ from controller.adapters.postgres import registration, schema
 from controller.adapters.postgres.address import PostgresAddress
 from controller.adapters.postgres.connection import PostgresConnection, connect
 from controller.adapters.postgres.statements import CONTACT_COLUMNS
-from controller.adapters.sql import codec
-from controller.adapters.sql.audit_chain import ANCHOR
+from controller.adapters.sql import audit_chain, codec
 from controller.adapters.sql.options import StoreOptions
 from controller.adapters.sqlite import audit_chain as sqlite_chain
 from controller.adapters.sqlite import schema as sqlite_schema
 from controller.adapters.sqlite.lock import hold_store
 from controller.adapters.sqlite.migrations.m0001_initial import FORM
 from controller.adapters.sqlite.restore import verify
-from controller.domain.audit_chain import GENESIS, ChainHead, ChainVerification
+from controller.domain.audit_anchors import AuditHeads, AuditVerification
+from controller.domain.audit_chain import GENESIS
+from controller.domain.audit_id import FIRST_WRITER
 from controller.domain.device import REPORT_FIELDS
 from controller.ports.errors import StoreError
 from controller.ports.leases import bucket_of
@@ -44,7 +45,9 @@ _OPTIONS: Final = StoreOptions()
 TABLES: Final = {
     "report_keys": ("device_id", "key", "at"),
     "commands": ("seq", "command_id", "device_id", "state", "updated_at", "body"),
-    "audit": ("seq", "at", "kind", "device_id", "actor", "case_id", "alert", "detail", "chain"),
+    "audit": ("id", "at", "kind", "device_id", "actor", "case_id", "alert", "detail", "chain"),
+    "audit_chains": ("writer", "seq", "digest"),
+    "audit_anchors": ("number", "at", "body", "chain"),
     "outbox": ("seq", "effect_id", "kind", "body"),
     "dead_letters": ("seq", "at", "device_id", "topic", "reason", "detail", "size", "payload"),
     "kept_rules": ("device_id", "case_id", "at", "rules"),
@@ -90,6 +93,7 @@ TABLES: Final = {
         "seq", "key", "sink", "case_id", "severity", "state", "due", "attempts", "queued_at", "ended_at", "trouble",
         "body",
     ),
+    "notification_cursors": ("writer", "seq"),
     "notification_acknowledgements": ("case_id", "by", "at", "reason"),
     "meta": ("key", "value"),
 }  # fmt: skip
@@ -104,23 +108,30 @@ _KEYS: Final = {
     "notification_threads": 2,
 }
 _NUMBERED: Final = {"commands": "seq", "outbox": "seq", "access_grants": "rowid", "notification_deliveries": "seq"}
-# Rows of `meta` about the tables of SQLite, and of a log from which nothing was pruned.
-_NOT_COPIED: Final = (("schema.form", FORM), (ANCHOR, str(ChainHead(0, GENESIS))))
+# Rows about the tables of SQLite, and of a new store on each engine.
+_NOT_COPIED: Final = {"meta": ("schema.form", FORM), "audit_chains": (FIRST_WRITER, 0, GENESIS)}
 # Tables of SQLite itself, and what triggers derive.
 _INTERNAL: Final = ("sqlite_sequence", "_sqlite_migrations", "device_facets", "device_findings", "device_tags")
+# Every run that wrote is over.
+_CHAIN: Final = (
+    "INSERT INTO writers VALUES (?, '', 1, now(), now(), true, 0, 0, ?, ?) ON CONFLICT (writer)"
+    " DO UPDATE SET chain_seq = excluded.chain_seq, chain_digest = excluded.chain_digest"
+)
 _MARKS: Final = ", ".join(["?"] * (len(REPORT_FIELDS) + 2))
 
 
 @dataclass(frozen=True, slots=True)
 class Copied:
-    """The rows of each table, and the end of the audit log, which both stores have."""
+    """The rows of each table, and the ends of the audit log, which both stores have."""
 
     rows: dict[str, int]
-    head: ChainHead
+    heads: AuditHeads
 
 
 class StoreSide(Protocol):
     """A store that is read from or written to, while no controller works with it."""
+
+    connection: Any
 
     def rows(self, table: str) -> Iterator[Row]:
         """The rows in the order of their keys, with plain values."""
@@ -128,14 +139,11 @@ class StoreSide(Protocol):
 
     def write(self, table: str, rows: Iterator[Row]) -> None: ...
 
-    def finish(self, end: ChainHead) -> None:
-        """Sets the numbers that are given next; `end`: the last number of the audit log, and its digest."""
+    def finish(self) -> None:
+        """Sets the numbers that are given next."""
         ...
 
-    @property
-    def end(self) -> ChainHead: ...
-
-    def check(self, noted: ChainHead) -> ChainVerification: ...
+    def check(self, noted: AuditHeads) -> AuditVerification: ...
 
 
 def copy_store(source: Path | PostgresAddress, target: Path | PostgresAddress, progress: Progress) -> Copied:
@@ -151,13 +159,14 @@ def copy_store(source: Path | PostgresAddress, target: Path | PostgresAddress, p
             write = stack.enter_context(_target(target))
             for table in (*_OWN, *TABLES):
                 write.write(table, _counted(read.rows(table), table, progress))
-            write.finish(read.end)
+            write.finish()
             counts = {table: _compare(table, read, write, progress) for table in (*_OWN, *TABLES)}
+            heads = audit_chain.heads(read.connection)
             for side in (read, write):
-                checked = side.check(read.end)
+                checked = side.check(heads)
                 if not checked.is_intact:
                     raise StoreError(f"the audit log is not as it was written: {checked.flaws[0].text}")
-            return Copied(counts, read.end)
+            return Copied(counts, heads)
         except psycopg.Error as error:
             raise postgres_errors.as_store_error(error, "cannot copy the store") from error
 
@@ -255,7 +264,7 @@ def _refuse_filled(side: "_PostgresSide", shown: str) -> None:
 
 class _SqliteSide:
     def __init__(self, connection: Any) -> None:
-        self._connection = connection
+        self.connection = connection
         found = {name for (name,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
         unknown = sorted(found.difference(TABLES, _OWN, _INTERNAL))
         if unknown:
@@ -266,49 +275,43 @@ class _SqliteSide:
             told = ", ".join(f"devices.{name}" for name in codec.DEVICE_COLUMNS)
             stored = ", ".join(f"reports.{name}" for name in REPORT_FIELDS)
             query = f"SELECT {told}, {stored} FROM devices LEFT JOIN reports USING (device_id) ORDER BY device_id"  # noqa: S608 - constants
-            yield from (codec.present_row(row) for row in self._connection.execute(query))
+            yield from (codec.present_row(row) for row in self.connection.execute(query))
         elif table == "reports":
-            yield from self._connection.execute("SELECT device_id, reported_at, body FROM reports ORDER BY device_id")
+            yield from self.connection.execute("SELECT device_id, reported_at, body FROM reports ORDER BY device_id")
         else:
-            yield from _kept(table, self._connection.execute(_select(table)))
+            yield from _kept(table, self.connection.execute(_select(table)))
 
     def write(self, table: str, rows: Iterator[Row]) -> None:
         if table == "devices":
             names = ", ".join(codec.DEVICE_COLUMNS)
             marks = ", ".join("?" * len(codec.DEVICE_COLUMNS))
-            self._connection.executemany(f"INSERT INTO devices ({names}) VALUES ({marks})", rows)  # noqa: S608 - constants
+            self.connection.executemany(f"INSERT INTO devices ({names}) VALUES ({marks})", rows)  # noqa: S608 - constants
         elif table == "reports":
-            self._connection.executemany(
+            self.connection.executemany(
                 f"INSERT INTO reports (device_id, {', '.join(REPORT_FIELDS)}, body) VALUES ({_MARKS})",  # noqa: S608 - constants
                 (self._report(*row) for row in rows),
             )
         else:
             marks = ", ".join("?" * len(TABLES[table]))
-            self._connection.executemany(f"REPLACE INTO {table} ({', '.join(TABLES[table])}) VALUES ({marks})", rows)  # noqa: S608 - constants
+            self.connection.executemany(f"REPLACE INTO {table} ({', '.join(TABLES[table])}) VALUES ({marks})", rows)  # noqa: S608 - constants
 
     def _report(self, device_id: str, at: float, body: bytes) -> Row:
         """A stored report has what its device said, so that neither is the later state."""
         query = f"SELECT {', '.join(REPORT_FIELDS)} FROM devices WHERE device_id = ?"  # noqa: S608 - constants
-        told = self._connection.execute(query, (device_id,)).fetchone() or (0, "", at, 0, "", "", "", 0)
+        told = self.connection.execute(query, (device_id,)).fetchone() or (0, "", at, 0, "", "", "", 0)
         fields = dict(zip(REPORT_FIELDS, told, strict=True))
         return device_id, *({**fields, "reported_at": at}.values()), body
 
-    def finish(self, end: ChainHead) -> None:
-        if end.seq:
-            self._connection.execute("DELETE FROM sqlite_sequence WHERE name = 'audit'")
-            self._connection.execute("INSERT INTO sqlite_sequence (name, seq) VALUES ('audit', ?)", (end.seq,))
+    def finish(self) -> None:
+        """A number is one more than the highest."""
 
-    @property
-    def end(self) -> ChainHead:
-        return sqlite_chain.end(self._connection)
-
-    def check(self, noted: ChainHead) -> ChainVerification:
-        return sqlite_chain.check_rows(self._connection, noted)
+    def check(self, noted: AuditHeads) -> AuditVerification:
+        return sqlite_chain.check_rows(self.connection, noted)
 
 
 class _PostgresSide:
     def __init__(self, connection: PostgresConnection) -> None:
-        self._connection = connection
+        self.connection = connection
 
     def rows(self, table: str) -> Iterator[Row]:
         if table == "devices":
@@ -322,24 +325,25 @@ class _PostgresSide:
         else:
             query = _select(table)
         name = f"{table}_{id(self)}"
-        for row in _kept(table, self._connection.stream(query, name=name)):
+        for row in _kept(table, self.connection.stream(query, name=name)):
             yield tuple(int(value) if isinstance(value, bool) else value for value in row)
 
     def write(self, table: str, rows: Iterator[Row]) -> None:
         if table == "devices":
             self._write_devices(rows)
             return
+        if table == "audit_chains":  # a view
+            self.connection.executemany(_CHAIN, rows)
+            return
         columns: Sequence[str] = ("device_id", "at", "body") if table == "reports" else TABLES[table]
         more: Callable[[Row], Row] = lambda _row: ()  # noqa: E731 - most have no more columns
-        if table == "audit":
-            columns, more = (*columns, "writer"), lambda _row: (0,)
         if table == "outbox":
             columns, more = (*columns, "device_id", "bucket"), _outbox_columns
         self._fill(table, columns, ((*row, *more(row)) for row in rows))
 
     def _fill(self, table: str, columns: Sequence[str], rows: Iterator[Row]) -> None:
         text = f"COPY {table} ({', '.join(columns)}) FROM STDIN"
-        with self._connection.raw.cursor() as cursor, cursor.copy(text) as copy:
+        with self.connection.raw.cursor() as cursor, cursor.copy(text) as copy:
             for row in rows:
                 copy.write_row(row)
 
@@ -348,34 +352,26 @@ class _PostgresSide:
         names = ("device_id", "first_seen", "last_seen", "online", "stale", "level", "state", *REPORT_FIELDS)
         columns = ", ".join((*names, "bucket"))
         both = f"SELECT {columns} FROM devices JOIN contacts USING (device_id, bucket)"  # noqa: S608 - constants
-        self._connection.execute(f"CREATE TEMPORARY TABLE incoming ON COMMIT DROP AS {both} WITH NO DATA")
+        self.connection.execute(f"CREATE TEMPORARY TABLE incoming ON COMMIT DROP AS {both} WITH NO DATA")
         self._fill("incoming", (*names, "bucket"), ((*_booleans(row), bucket_of(row[0])) for row in rows))
-        self._connection.execute(
+        self.connection.execute(
             "INSERT INTO devices (device_id, bucket, version, first_seen, online, level, state)"
             " SELECT device_id, bucket, 1, first_seen, online, level, state FROM incoming ORDER BY device_id"
         )
         told = ", ".join(CONTACT_COLUMNS)
-        self._connection.execute(
+        self.connection.execute(
             f"INSERT INTO contacts ({told}, version) SELECT {told}, 1 FROM incoming ORDER BY device_id"  # noqa: S608 - constants
         )
 
-    def finish(self, end: ChainHead) -> None:
+    def finish(self) -> None:
         for table, column in _NUMBERED.items():
-            self._connection.execute(
+            self.connection.execute(
                 f"SELECT setval(pg_get_serial_sequence('{table}', '{column}'), coalesce(max({column}), 0) + 1, false)"  # noqa: S608 - constants
                 f" FROM {table}"
             )
-        self._connection.execute(
-            "UPDATE writers SET chain_seq = ?, chain_digest = ? WHERE writer = (SELECT max(writer) FROM writers)",
-            (end.seq, end.digest),
-        )
 
-    @property
-    def end(self) -> ChainHead:
-        return postgres_chain.end(self._connection)
-
-    def check(self, noted: ChainHead) -> ChainVerification:
-        return postgres_chain.check_rows(self._connection, noted)
+    def check(self, noted: AuditHeads) -> AuditVerification:
+        return postgres_chain.check_rows(self.connection, noted)
 
 
 def _select(table: str) -> str:
@@ -384,7 +380,8 @@ def _select(table: str) -> str:
 
 
 def _kept(table: str, rows: Iterator[Row]) -> Iterator[Row]:
-    return (row for row in rows if table != "meta" or row not in _NOT_COPIED)
+    left_out = _NOT_COPIED.get(table)
+    return (row for row in rows if row != left_out)
 
 
 def _booleans(row: Row) -> Row:

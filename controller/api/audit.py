@@ -1,5 +1,6 @@
 """The audit log: observations, decisions and actions with their actors."""
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated, Final, Literal
 
@@ -9,21 +10,24 @@ from pydantic import BeforeValidator, Field
 from controller.api.auth import scope
 from controller.api.context import StoreDep
 from controller.api.errors import ApiError, problems, seconds_of
-from controller.api.fields import DeviceIdFilter, PageLimit, SequenceQuery, TextFilter, View
+from controller.api.fields import DeviceIdFilter, NextKey, PageLimit, TextFilter, View
 from controller.api.views import AuditEntryView
+from controller.domain.audit_anchors import HEADS_FORM, AuditHeads
 from controller.domain.audit_chain import ChainHead
+from controller.domain.audit_id import CURSOR_FORM, AuditCursor, AuditId
 from controller.domain.audit_kinds import AuditKind
 
 MAX_KINDS: Final = 50  # kinds in one query
+MAX_HEAD: Final = 16_384  # characters
 
 router = APIRouter(prefix="/audit", tags=["audit"], responses=problems(401, 422, 429, 503))
 
 
 class AuditPage(View):
-    """`next` is the `after` of the next page; null on the last page."""
+    """Entries by time, writer and number."""
 
     items: tuple[AuditEntryView, ...]
-    next: int | None
+    next: NextKey
 
 
 @router.get("", dependencies=[scope("read")])
@@ -38,7 +42,10 @@ async def list_audit(
     since: Annotated[datetime | None, Query(alias="from", description="a time with its zone")] = None,
     until: Annotated[datetime | None, Query(alias="to", description="a time with its zone; exclusive")] = None,
     alerts_only: bool = False,
-    after: Annotated[SequenceQuery, Query(description="go on from this `seq`, in the chosen order")] = 0,
+    after: Annotated[
+        str | None,
+        Query(max_length=64, pattern=CURSOR_FORM, description="`next` of the page before, or the `id` of an entry"),
+    ] = None,
     limit: PageLimit = 200,
     order: Literal["newest", "oldest"] = "newest",
 ) -> AuditPage:
@@ -51,28 +58,49 @@ async def list_audit(
         since=seconds_of("from", since),
         until=seconds_of("to", until),
         alerts_only=alerts_only,
-        after=after,
+        after=None if after is None else AuditCursor.parse(after),
         limit=limit,
         newest_first=order == "newest",
     )
-    following = lines[-1].seq if len(lines) == limit else None
+    following = str(lines[-1].cursor) if len(lines) == limit else None
     return AuditPage(items=tuple(AuditEntryView.of(line) for line in lines), next=following)
 
 
-class AuditHeadView(View):
-    """The end of the hash chain. Save it where nobody with write access to the store can change it."""
+class AnchorHeadView(View):
+    """The last anchor: its digest stands for the ends of the chains as they were then."""
 
-    seq: int
+    number: Annotated[int, Field(validation_alias="seq")]
     digest: Annotated[str, BeforeValidator(bytes.hex)]
+
+
+class ChainHeadView(View):
+    """The end of one writer's chain: `id` of its last entry, and the digest of that."""
+
+    id: str
+    digest: str
+
+
+def _ends(chains: Mapping[int, ChainHead]) -> list[ChainHeadView]:
+    return [
+        ChainHeadView(id=str(AuditId(writer, head.seq)), digest=head.digest.hex())
+        for writer, head in sorted(chains.items())
+    ]
+
+
+class AuditHeadsView(View):
+    """The ends of the hash chains. Save `head` where nobody with write access to the store can change it."""
+
     head: Annotated[str, Field(validation_alias="text")]
+    anchor: AnchorHeadView
+    chains: Annotated[tuple[ChainHeadView, ...], BeforeValidator(_ends)]
 
 
 class ChainFlawView(View):
-    """A change that was made to the rows from `first` to `last`."""
+    """A change that was made to the entries from `first` to `last`; `aNUMBER` is an anchor."""
 
     what: str
-    first: int
-    last: int
+    first: str
+    last: str
     text: str
 
 
@@ -81,24 +109,26 @@ class AuditVerificationView(View):
 
     ok: Annotated[bool, Field(validation_alias="is_intact")]
     rows: int
-    head: AuditHeadView
+    heads: AuditHeadsView
     flaws: tuple[ChainFlawView, ...]
 
 
 @router.get("/head", dependencies=[scope("read")])
-async def audit_head(store: StoreDep) -> AuditHeadView:
-    """Returns the end of the audit log's hash chain."""
-    return AuditHeadView.of(await store.audit_head())
+async def audit_heads(store: StoreDep) -> AuditHeadsView:
+    """Returns the ends of the audit log's hash chains."""
+    return AuditHeadsView.of(await store.audit_heads())
 
 
 @router.get("/verify", dependencies=[scope("audit")])
 async def verify_audit(
     store: StoreDep,
-    head: Annotated[str | None, Query(pattern=r"^[0-9]{1,15}:[0-9a-f]{64}$", description="a head noted before")] = None,
+    head: Annotated[
+        str | None, Query(max_length=MAX_HEAD, pattern=HEADS_FORM, description="heads noted before")
+    ] = None,
 ) -> AuditVerificationView:
     """Verifies every row of the audit log in one snapshot; takes seconds for a million rows."""
     try:
-        noted = None if head is None else ChainHead.parse(head)
+        noted = None if head is None else AuditHeads.parse(head)
     except ValueError as e:
         raise ApiError(422, "invalid", str(e)) from e
     return AuditVerificationView.of(await store.check_audit(noted))

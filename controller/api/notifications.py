@@ -158,7 +158,7 @@ class DeliveryView(View):
     case_id: str
     device_id: str
     requester: str
-    audit_seq: int
+    audit_id: str
     count: int
     reminder: bool
     state: str
@@ -219,7 +219,7 @@ def _delivery_view(one: LoggedDelivery) -> DeliveryView:
         seq=one.seq,
         id=delivery.key,
         sink=delivery.sink,
-        audit_seq=message.seq,
+        audit_id=message.line,
         reminder=message.is_reminder,
         state=one.state.value,
         attempts=delivery.attempts,

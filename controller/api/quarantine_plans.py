@@ -245,4 +245,4 @@ async def _last_case(store: Store, device_id: str) -> str:
     found = [line for kind in OPENING for line in await store.audit(device_id=device_id, kind=kind, limit=1)]
     if not found:
         raise ApiError(404, "no_receipt", f"the audit log has no containment of {device_id}")
-    return max(found, key=lambda line: line.seq).entry.case_id
+    return max(found, key=lambda line: (line.at, line.id)).entry.case_id

@@ -200,9 +200,9 @@ def _entry(name: str) -> Any:
 
 
 class AuditEntryView(View):
-    """An audit entry: an observation, decision or action, and its actor; `seq` only grows."""
+    """An audit entry: an observation, decision or action, and its actor. `id`: `WRITER-SEQ`, unique in the log."""
 
-    seq: int
+    id: Annotated[str, BeforeValidator(str)]
     at: UtcTimestamp
     kind: Annotated[AuditKind, _entry("kind")]
     text: Annotated[AuditText, _entry("kind")]

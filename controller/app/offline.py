@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from controller.adapters.sql.store import SqlStore
     from controller.adapters.sqlite.restore_losses import RestoreLoss
     from controller.adapters.tuf_repository.keys import PassphrasePrompt
-    from controller.domain.audit_chain import ChainHead, ChainVerification
     from controller.domain.broker.access import AccessTemplates
     from controller.domain.effects import AuditEntry
     from controller.domain.policy.cel import CelEnvironment
@@ -215,17 +214,6 @@ def restore_store(source: Path, path: Path) -> Path | None:
     from controller.adapters.sqlite.restore import restore_file
 
     return restore_file(source, path, time.time())
-
-
-def verify_audit(path: Path, noted: "ChainHead | None") -> "ChainVerification":
-    """Verifies the audit chain in a store's file, up to a head that was noted earlier.
-
-    Raises:
-        StoreError: the file cannot be read.
-    """
-    from controller.adapters.sqlite.audit_chain import check_file
-
-    return check_file(path, noted)
 
 
 # The broker

@@ -12,13 +12,14 @@ from urllib.parse import unquote, urlsplit
 
 if TYPE_CHECKING:
     from controller.adapters.postgres.address import PostgresAddress
+    from controller.domain.audit_anchors import AuditHeads, AuditVerification
     from controller.service.settings.settings import StoreSettings
 
 _SQLITE: Final = "sqlite"
 
 
 def copy_store(source: str, target: str, passwords: tuple[str, str], progress: Callable[[str, int], None]) -> str:
-    """Copies a store to an empty place; returns the end of the audit log, which both have.
+    """Copies a store to an empty place; returns the ends of the audit log, which both have.
 
     `source` and `target` are URLs, `sqlite:///PATH` or `postgresql://...`, with a password each, or an empty text.
 
@@ -28,7 +29,7 @@ def copy_store(source: str, target: str, passwords: tuple[str, str], progress: C
     places = [_place(url, password) for url, password in zip((source, target), passwords, strict=True)]
     from controller.adapters.store_copy import copy_store
 
-    return str(copy_store(places[0], places[1], progress).head)
+    return str(copy_store(places[0], places[1], progress).heads)
 
 
 def _place(url: str, password: str) -> "Path | PostgresAddress":
@@ -73,8 +74,7 @@ def store_status(place: "StoreSettings") -> dict[str, Any]:
         from controller.app.adapters import postgres_address
 
         return status(postgres_address(place))
-    from controller.adapters.sql import queries
-    from controller.adapters.sqlite import audit_chain
+    from controller.adapters.sql import audit_chain, queries
     from controller.adapters.sqlite.restore import is_at_rest, opened
 
     path = place.path
@@ -87,6 +87,25 @@ def store_status(place: "StoreSettings") -> dict[str, Any]:
             "engine": f"SQLite {version}",
             "controller": {"name": "this machine's", "since": None, "live": True} if in_use else None,
             "bytes": path.stat().st_size,
-            "audit_head": str(audit_chain.head(connection)),
+            "audit_head": str(audit_chain.heads(connection)),
             "rows": queries.counts(connection),
         }
+
+
+def verify_audit(place: "Path | str", password: str, noted: "AuditHeads | None") -> "AuditVerification":
+    """Verifies the audit log of a file or of a database (a URL), up to heads that were noted earlier.
+
+    `password`: where the database's password is, empty for none.
+
+    Raises:
+        ControllerError: it cannot be read.
+    """
+    if isinstance(place, Path):
+        from controller.adapters.sqlite.audit_chain import check_file
+
+        return check_file(place, noted)
+    found = _place(place, read_password(password))
+    from controller.adapters.postgres.audit_chain import check_database
+    from controller.adapters.sqlite.audit_chain import check_file
+
+    return check_file(found, noted) if isinstance(found, Path) else check_database(found, noted)

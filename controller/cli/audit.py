@@ -11,12 +11,13 @@ from controller.api.client import ApiClient
 from controller.cli.connection_options import connected
 from controller.cli.errors import CliError, ExitCode
 from controller.cli.output import OutputFormat, OutputOption, moment, note, print_json, say, show
-from controller.domain.audit_chain import ChainHead, ChainVerification
+from controller.domain.audit_anchors import AuditHeads, AuditVerification
 from controller.ports.errors import StoreError
+from schemas.secret_sources import SECRET_HELP
 
 PAGE: Final = 1000  # rows; the API's limit
 _MAX_DETAIL: Final = 160  # characters in a table
-_AUDIT: Final = ("seq", "at", "device", "kind", "what", "by", "detail")
+_AUDIT: Final = ("id", "at", "device", "kind", "what", "by", "detail")
 _LETTERS: Final = ("at", "device", "topic", "reason", "detail", "bytes")
 app = typer.Typer(help="The audit log: observations, decisions and actions.", no_args_is_help=True)
 letters = typer.Typer(help="Messages that were rejected.", no_args_is_help=True)
@@ -37,7 +38,7 @@ def list_audit(
     ] = None,
     until: Annotated[str | None, typer.Option("--to", metavar="TIME", help="before: 2h ago as 2h, or a time")] = None,
     alerts: Annotated[bool, typer.Option("--alerts", help="only alerts")] = False,
-    after: Annotated[int, typer.Option(min=0, help="continue after this seq")] = 0,
+    after: Annotated[str | None, typer.Option(metavar="ID", help="continue after this line, such as 1-4711")] = None,
     limit: Annotated[int, typer.Option(min=1, help="maximum number")] = 100,
     oldest_first: Annotated[bool, typer.Option("--oldest-first", help="oldest lines first")] = False,
     output: OutputOption = OutputFormat.TABLE,
@@ -48,7 +49,7 @@ def list_audit(
     lines = list(_pages(client, query, after, limit, "oldest" if oldest_first else "newest"))
     rows = (
         (
-            line["seq"],
+            line["id"],
             line["at"],
             line["device_id"] or "-",
             ("! " if line["alert"] else "") + line["kind"],
@@ -61,7 +62,9 @@ def list_audit(
     show(output, lines, _AUDIT, rows, empty="no line matches")
 
 
-def _pages(client: ApiClient, query: dict[str, Any], after: int, limit: int, order: str) -> Iterator[dict[str, Any]]:
+def _pages(
+    client: ApiClient, query: dict[str, Any], after: str | None, limit: int, order: str
+) -> Iterator[dict[str, Any]]:
     remaining = limit
     while remaining > 0:
         page = client.get("/audit", **query, after=after, limit=min(PAGE, remaining), order=order)
@@ -96,18 +99,30 @@ def list_dead_letters(
 AuditFileOption = Annotated[
     Path | None, typer.Option("--file", help="read this store or backup; needs no controller and trusts none")
 ]
-AuditHeadOption = Annotated[
-    str | None, typer.Option("--head", metavar="SEQ:DIGEST", help="an earlier head, which has to be in the audit log")
+AuditStoreOption = Annotated[
+    str | None, typer.Option("--store", metavar="URL", help="the same of a database: postgresql://USER@HOST/DATABASE")
+]
+AuditPasswordOption = Annotated[str, typer.Option("--password-file", help=f"password for --store: {SECRET_HELP}")]
+AuditNotedOption = Annotated[
+    str | None,
+    typer.Option(
+        "--noted", "--head", metavar="HEADS", help="what `audit head` showed: the audit log has to contain it"
+    ),
 ]
 
 
 @app.command("head")
 @connected
 def head(
-    client: Callable[[], ApiClient], file: AuditFileOption = None, output: OutputOption = OutputFormat.TABLE
+    client: Callable[[], ApiClient],
+    file: AuditFileOption = None,
+    store: AuditStoreOption = None,
+    password: AuditPasswordOption = "",
+    output: OutputOption = OutputFormat.TABLE,
 ) -> None:
-    """Show the end of the chain, SEQ:DIGEST; keep it where the controller has no access."""
-    end: dict[str, Any] = client().get("/audit/head") if file is None else _head(_verified(file, None).head)
+    """Show the ends of all chains as one short text; keep it where the controller has no access."""
+    read = _verified(file, store, password, None)
+    end: dict[str, Any] = client().get("/audit/head") if read is None else _heads(read.heads)
     if output is OutputFormat.JSON:
         print_json(end)
     else:
@@ -119,40 +134,52 @@ def head(
 def verify(
     client: Callable[[], ApiClient],
     file: AuditFileOption = None,
-    noted: AuditHeadOption = None,
+    store: AuditStoreOption = None,
+    password: AuditPasswordOption = "",
+    noted: AuditNotedOption = None,
     output: OutputOption = OutputFormat.TABLE,
 ) -> None:
     """Verify every line of the audit log: exit status 1, with the lines, when one was changed, removed or inserted.
 
-    Without --head, somebody who rewrites the whole store can cut off the end of the audit log unnoticed.
+    Without --noted, somebody who rewrites the whole store can cut off the end of the audit log unnoticed.
     """
-    result = client().get("/audit/verify", head=noted) if file is None else _result(_verified(file, noted))
+    read = _verified(file, store, password, noted)
+    result = client().get("/audit/verify", head=noted) if read is None else _result(read)
     if output is OutputFormat.JSON:
         print_json(result)
     else:
         for flaw in result["flaws"]:
             say(flaw["text"])
         verdict = "as they were written" if result["ok"] else "NOT as they were written"
-        note(f"{result['rows']} rows, head {result['head']['head']}: {verdict}")
+        note(f"{result['rows']} rows, head {result['heads']['head']}: {verdict}")
     if not result["ok"]:
         raise typer.Exit(ExitCode.FAILED)
 
 
-def _verified(file: Path, noted: str | None) -> ChainVerification:
-    from controller.app.offline import verify_audit
+def _verified(file: Path | None, store: str | None, password: str, noted: str | None) -> AuditVerification | None:
+    """Verifies without a controller; `None` if that is not asked for."""
+    if file is None and store is None:
+        return None
+    if file is not None and store is not None:
+        raise CliError("either --file or --store", ExitCode.USAGE)
+    from controller.app.offline_store import verify_audit
 
     try:
-        return verify_audit(file, None if noted is None else ChainHead.parse(noted))
+        return verify_audit(file or str(store), password, None if noted is None else AuditHeads.parse(noted))
     except ValueError as e:
         raise CliError(str(e), ExitCode.USAGE) from e
     except StoreError as e:
         raise CliError(str(e)) from e
 
 
-def _head(head: ChainHead) -> dict[str, Any]:
-    return {"seq": head.seq, "digest": head.digest.hex(), "head": str(head)}
+def _heads(heads: AuditHeads) -> dict[str, Any]:
+    chains = [
+        {"id": f"{writer}-{head.seq}", "digest": head.digest.hex()} for writer, head in sorted(heads.chains.items())
+    ]
+    anchor = {"number": heads.anchor.seq, "digest": heads.anchor.digest.hex()}
+    return {"head": str(heads), "anchor": anchor, "chains": chains}
 
 
-def _result(verified: ChainVerification) -> dict[str, Any]:
+def _result(verified: AuditVerification) -> dict[str, Any]:
     flaws = [{"what": flaw.what, "first": flaw.first, "last": flaw.last, "text": flaw.text} for flaw in verified.flaws]
-    return {"ok": not flaws, "rows": verified.rows, "head": _head(verified.head), "flaws": flaws}
+    return {"ok": not flaws, "rows": verified.rows, "heads": _heads(verified.heads), "flaws": flaws}

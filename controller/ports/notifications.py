@@ -1,6 +1,6 @@
 """Where notifications wait and where they go: the store of sinks, threads and deliveries, and what sends them."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
@@ -34,8 +34,8 @@ class LoggedDelivery:
 class NotificationStore(Protocol):
     """Sinks, threads and deliveries beside the audit log, whose lines they tell of.
 
-    A line is its own notification until it was planned: the cursor is the last line that was, and moves in the
-    transaction that stores the deliveries. So a crash loses no notification, and doubles none.
+    A line is its own notification until it was planned: the cursor is the last line of each writer that was, and moves
+    in the transaction that stores the deliveries. So a crash loses no notification, and doubles none.
     """
 
     async def sinks(self) -> Sequence[Sink]:
@@ -50,8 +50,11 @@ class NotificationStore(Protocol):
         """Removes a sink with all that it was to be sent, and commits `writes` with it."""
         ...
 
-    async def unplanned(self, limit: int) -> tuple[Sequence[StoredAuditEntry], int, int]:
-        """Lines after the cursor that may notify, oldest first; the cursor, and where it is once they are planned."""
+    async def unplanned(self, limit: int) -> tuple[Sequence[StoredAuditEntry], Mapping[int, int]]:
+        """Lines after the cursor that may notify, oldest first; and where it is once they are planned.
+
+        Of each writer the last of at most `limit` lines; empty if no line waits.
+        """
         ...
 
     async def threads(self, keys: Collection[ThreadKey]) -> dict[ThreadKey, Thread]:
@@ -66,8 +69,8 @@ class NotificationStore(Protocol):
         """Open, critical threads of cases that nobody acknowledged and that were last told before a time."""
         ...
 
-    async def plan(self, plan: Plan, cursor: int | None, most: int, now: float) -> dict[str, int]:
-        """Stores a plan and the cursor; returns how many of each sink were dropped since more than `most` waited.
+    async def plan(self, plan: Plan, cursor: Mapping[int, int], most: int, now: float) -> dict[str, int]:
+        """Stores a plan and moves the cursor; returns how many of each sink were dropped since more than `most` waited.
 
         A delivery whose key is there replaces it while it was not begun; else it counts as told.
         """

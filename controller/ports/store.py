@@ -6,7 +6,8 @@ from enum import StrEnum
 from typing import Any, Final, Protocol
 
 from controller.domain.accounts.account import Account
-from controller.domain.audit_chain import ChainHead, ChainVerification
+from controller.domain.audit_anchors import AuditHeads, AuditVerification
+from controller.domain.audit_id import AuditCursor, AuditId
 from controller.domain.audit_kinds import AuditKind
 from controller.domain.containment.users import UserCase
 from controller.domain.device import Device
@@ -38,11 +39,16 @@ class DeadLetter:
 
 @dataclass(frozen=True, slots=True)
 class StoredAuditEntry:
-    """An entry of the audit log; `seq` grows by one."""
+    """An entry of the audit log."""
 
-    seq: int
+    id: AuditId
     at: float
     entry: AuditEntry
+
+    @property
+    def cursor(self) -> AuditCursor:
+        """Its place in lists."""
+        return AuditCursor(self.id, self.at)
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,7 +263,7 @@ class Store(Protocol):
         case_id: str | None = None,
         kind: AuditKind | None = None,
         alerts_only: bool = False,
-        after: int = 0,
+        after: AuditCursor | None = None,
         limit: int = 200,
         newest_first: bool = True,
         actor: str | None = None,
@@ -265,9 +271,12 @@ class Store(Protocol):
         since: float | None = None,
         until: float | None = None,
     ) -> Sequence[StoredAuditEntry]:
-        """Entries of the audit log; `after` is the `seq` to continue from in the chosen direction (0: from its end).
+        """Entries of the audit log by time, writer and number; `after`: where to continue in the chosen direction.
 
         `kinds`: any of these. `since` and `until` (Unix seconds): from the first on, before the second.
+
+        Raises:
+            UnknownRowError: the cursor has no time, and there is no such line.
         """
         ...
 
@@ -275,12 +284,12 @@ class Store(Protocol):
         """What the audit holds of each device since a time (Unix seconds)."""
         ...
 
-    async def audit_head(self) -> ChainHead:
-        """The end of the audit log's chain, to be noted outside the store."""
+    async def audit_heads(self) -> AuditHeads:
+        """The ends of the audit log's chains, to be noted outside the store."""
         ...
 
-    async def check_audit(self, noted: ChainHead | None = None) -> ChainVerification:
-        """Verifies every row of the audit log; `noted` is a head that the log has to contain."""
+    async def check_audit(self, noted: AuditHeads | None = None) -> AuditVerification:
+        """Verifies every row of the audit log; `noted`: heads that the log has to contain."""
         ...
 
     async def commands(
@@ -323,7 +332,7 @@ class Store(Protocol):
         ...
 
     async def prune(self) -> int:
-        """Deletes rows that are older than their retention; returns how many."""
+        """Deletes rows that are older than their retention, and adds an anchor of the audit log; returns how many."""
         ...
 
     async def close(self) -> None:

@@ -33,13 +33,13 @@ class StoreMaintenance:
         """Returns how many rows were deleted; `None` if the store failed."""
         try:
             rows = await self._store.prune()
-            head = await self._store.audit_head()
+            heads = await self._store.audit_heads()
         except StoreError as e:
             self._log("cannot prune the store", {"error": str(e)})
             return None
         self._log("store pruned", {"rows": rows})
         # In the log of another machine, the head shows later that the end of the audit log was cut off or rewritten.
-        self._log("head of the record", {"head": str(head)})
+        self._log("head of the record", {"head": str(heads)})
         return rows
 
 

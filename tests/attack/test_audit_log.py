@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from controller.domain.audit_id import AuditId
 from controller.domain.audit_kinds import AuditKind
 from controller.domain.effects import AuditEntry
 from controller.ports.store import StoreWrites
@@ -14,6 +15,7 @@ from tests.support.mosquitto import Mosquitto
 from tests.support.waiting import wait_for
 
 CANARY = "canary-7d3f0e"
+SECOND = AuditId(1, 2).key
 
 
 def _bytes_in(folder: Path) -> bytes:
@@ -32,11 +34,11 @@ def _tamper(path: Path, statement: str) -> None:
 @pytest.mark.parametrize(
     ("statement", "text"),
     [
-        ("UPDATE audit SET actor = 'operator:somebody' WHERE seq = 2", "row 2 was changed after it was written"),
-        ("DELETE FROM audit WHERE seq = 2", "row 2 was removed"),
-        ("DELETE FROM audit WHERE seq = (SELECT max(seq) FROM audit)", "row 5 was removed"),
+        (f"UPDATE audit SET actor = 'operator:eve' WHERE id = {SECOND}", "row 1-2 was changed after it was written"),
+        (f"DELETE FROM audit WHERE id = {SECOND}", "row 1-2 was removed"),
+        ("DELETE FROM audit WHERE id = (SELECT max(id) FROM audit)", "row 1-5 was removed"),
         ("INSERT INTO audit (at, kind, device_id, actor, case_id, alert) VALUES (1, 'k', 'd', 'a', '', 0)",
-         "row 6 was not written by Cordon: it has no digest"),
+         "row 1-6 was not written by Cordon: it has no digest"),
     ],
 )  # fmt: skip
 async def test_rows_tampered_with(tmp_path: Path, statement: str, text: str) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from controller.adapters.sql.audit_chain import AuditRow
 from controller.adapters.sql.options import StoreOptions
 from controller.adapters.sqlite import audit_chain, schema
+from controller.domain.audit_id import AuditId
 from controller.domain.audit_kinds import AuditKind
 
 GROUP = 500  # rows of each transaction
@@ -63,7 +64,7 @@ def main() -> None:
     took = time.perf_counter() - begun
     print(f"check of {checked.rows:,} rows: {took:.2f} s, {checked.rows / took:,.0f}/s, {len(checked.flaws)} flaws")
     with sqlite3.connect(given.folder / "chained.db") as connection:
-        connection.execute("UPDATE audit SET actor = 'operator:eve' WHERE seq = ?", (given.rows // 2,))
+        connection.execute("UPDATE audit SET actor = 'operator:eve' WHERE id = ?", (AuditId(1, given.rows // 2).key,))
     connection.close()
     for flaw in audit_chain.check_file(given.folder / "chained.db").flaws:
         print(flaw.text)

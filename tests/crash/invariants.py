@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from controller.domain.audit_id import AuditId
 from controller.domain.audit_kinds import AuditKind
 from controller.domain.containment.cases import POLICY
 from controller.domain.device import ContainmentCase, Device
@@ -142,8 +143,8 @@ def operators_are_heard(kept: Kept, asked: Asked) -> Iterator[str]:
 def record_is_whole(kept: Kept) -> Iterator[str]:
     """No line is missing between two others, and time does not run backwards in it."""
     for before, after in zip(kept.audit, kept.audit[1:], strict=False):
-        if after.seq != before.seq + 1:
-            yield f"the record jumps from line {before.seq} to {after.seq}"
+        if after.id != AuditId(before.id.writer, before.id.seq + 1):
+            yield f"the record jumps from line {before.id} to {after.id}"
     ends = {state.value for state in CommandState if state.is_end}
     kinds_of_ends = {AuditKind(f"command.{end}") for end in ends}
     still_open = {one.command_id for device in kept.devices.values() for one in device.commands}
@@ -168,7 +169,7 @@ def findings_are_true(kept: Kept, seen: Seen) -> Iterator[str]:
         wrongly_better = truth & set(detail.get("better", ()))
         wrongly_worse = {rule for rule, result in detail.get("worse", {}).items() if result == "fail"} - truth
         for rule in sorted(wrongly_better | wrongly_worse):
-            yield f"{line.entry.device_id}: line {line.seq} is wrong about {rule}"
+            yield f"{line.entry.device_id}: line {line.id} is wrong about {rule}"
 
 
 @dataclass(slots=True)
@@ -181,7 +182,7 @@ class _Story:
     failing: set[str] = field(default_factory=set)
     is_refused: bool = False
     # The decision not proven yet: its case, what has to be proven, and its line.
-    pending: tuple[str, str, int] | None = None
+    pending: tuple[str, str, AuditId] | None = None
 
 
 def cases_make_sense(kept: Kept, asked: Asked) -> Iterator[str]:
@@ -190,12 +191,12 @@ def cases_make_sense(kept: Kept, asked: Asked) -> Iterator[str]:
     for line in kept.audit:
         story = stories.setdefault(line.entry.device_id, _Story())
         for complaint in _tell(story, line, asked):
-            yield f"{line.entry.device_id}: line {line.seq}: {complaint}"
+            yield f"{line.entry.device_id}: line {line.id}: {complaint}"
     waiting = {(one.device_id, one.case_id) for one in kept.effects if not isinstance(one, SendCommand)}
     for name, story in stories.items():
         if story.pending is not None and (name, story.pending[0]) not in waiting:
-            case_id, what, seq = story.pending
-            yield f"{name}: line {seq} decided {what} for {case_id}: not proven, and nothing is left to be done"
+            case_id, what, decided = story.pending
+            yield f"{name}: line {decided} decided {what} for {case_id}: not proven, and nothing is left to be done"
         device = kept.devices.get(name)
         case = None if device is None else device.case
         if (case.case_id if case else "") != story.case_id and not story.is_refused:
@@ -217,7 +218,7 @@ def _tell(story: _Story, line: StoredAuditEntry, asked: Asked) -> Iterator[str]:
                 yield from _stepped_down(story, line, asked)
             story.causes |= set(detail.get("causes", ()))
             story.until = detail.get("until")
-            story.pending = (entry.case_id, str(detail.get("level", ContainmentLevel.RESTRICTED.value)), line.seq)
+            story.pending = (entry.case_id, str(detail.get("level", ContainmentLevel.RESTRICTED.value)), line.id)
         case AuditKind.CONTAINMENT_RELEASE_DECIDED:
             yield from _released(story, line, asked)
         case AuditKind.CONTAINMENT_REFUSED:
@@ -241,7 +242,7 @@ def _contained(story: _Story, line: StoredAuditEntry) -> Iterator[str]:
     story.case_id, story.is_refused = entry.case_id, False
     story.causes |= set(detail["causes"])
     story.until = detail["until"]
-    story.pending = (entry.case_id, str(detail["level"]), line.seq)
+    story.pending = (entry.case_id, str(detail["level"]), line.id)
     if entry.actor == BY_ITSELF and not set(detail["causes"]) <= story.failing:
         yield f"contained for {detail['causes']}, failing were {sorted(story.failing)}"
 
@@ -264,7 +265,7 @@ def _released(story: _Story, line: StoredAuditEntry, asked: Asked) -> Iterator[s
     elif _detail(line).get("reason") not in asked.attempted:
         yield "released by an operator, and none asked for it"
     story.case_id, story.causes, story.until, story.is_refused = "", set(), None, False
-    story.pending = (entry.case_id, RELEASE, line.seq)
+    story.pending = (entry.case_id, RELEASE, line.id)
 
 
 def everything_is_done(kept: Kept) -> Iterator[str]:

@@ -34,7 +34,7 @@ def read_kept(path: Path) -> Kept:
     """Reads the store's file, whether or not a controller has it open."""
     with closing(schema.connect(path, StoreOptions(), read_only=True)) as connection:
         connection.execute("BEGIN")  # one moment for all tables
-        lines = queries.audit(connection, {}, alerts_only=False, after=0, limit=MOST_LINES, newest_first=False)
+        lines = queries.audit(connection, {}, alerts_only=False, after=None, limit=MOST_LINES, newest_first=False)
         return Kept(
             devices={device.device_id: device for device in reader.devices(connection)},
             reports=dict(connection.execute("SELECT device_id, digest FROM reports").fetchall()),

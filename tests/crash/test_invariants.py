@@ -6,6 +6,7 @@ from typing import Any, Final
 
 import pytest
 
+from controller.domain.audit_id import AuditId
 from controller.domain.audit_kinds import AuditKind
 from controller.domain.device import ContainmentCase, Device, OpenCommand
 from controller.domain.effects import AuditEntry, ReleaseClient
@@ -26,7 +27,7 @@ OTHER: Final = AuditKind.COMMAND_SENT  # a line that decides and proves nothing
 
 
 def _line(seq: int, kind: AuditKind, actor: str = "cordon", case: str = "", **detail: Any) -> StoredAuditEntry:
-    return StoredAuditEntry(seq, 1000.0 + seq, AuditEntry(kind, NAME, actor, case, detail))
+    return StoredAuditEntry(AuditId(1, seq), 1000.0 + seq, AuditEntry(kind, NAME, actor, case, detail))
 
 
 def _failed(seq: int) -> StoredAuditEntry:
@@ -96,8 +97,8 @@ def _found(kept: Kept = KEPT, held: Held = HELD, seen: Seen = SEEN, asked: Asked
 
 def _told(*lines: StoredAuditEntry) -> Kept:
     """The good record with these lines in the place of others, or after them."""
-    by_seq = {line.seq: line for line in (*AUDIT, *lines)}
-    return replace(KEPT, audit=[by_seq[seq] for seq in sorted(by_seq)])
+    by_id = {line.id: line for line in (*AUDIT, *lines)}
+    return replace(KEPT, audit=[by_id[one] for one in sorted(by_id)])
 
 
 def _with(**changes: Any) -> Kept:
@@ -118,7 +119,7 @@ BAD_KEPT: Final[Mapping[str, tuple[Kept, str]]] = {
     "other report": (_with(digest=BAD), "was receipted with digest"),
     "device lost": (replace(KEPT, devices={}), "is not in the store"),
     "report body lost": (replace(KEPT, reports={}), "the report kept is None"),
-    "lines lost": (replace(KEPT, audit=[*AUDIT[:3], *AUDIT[4:]]), "jumps from line 3 to 5"),
+    "lines lost": (replace(KEPT, audit=[*AUDIT[:3], *AUDIT[4:]]), "jumps from line 1-3 to 1-5"),
     "end of the record lost": (replace(KEPT, audit=AUDIT[:8]), "the record ends in case none"),
     "operator forgotten": (_told(_contained(9, "c2", "isolated", "ada", reason="other", until=UNTIL)), "has no 'asked"),
     "contained twice": (_told(_failed(8), _contained(9, "c2"), _failed(10), _contained(11, "c3")), "contained again"),

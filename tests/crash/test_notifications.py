@@ -89,7 +89,7 @@ async def test_each_decision_is_told_at_least_once_and_twice_only_with_the_same_
             assert deployment.starts == DEVICES + 1
             for device, requests in told().items():
                 assert len({request.key for request in requests}) == 1, device
-                assert len({request.json["audit_seq"] for request in requests}) == 1, device
+                assert len({request.json["audit_id"] for request in requests}) == 1, device
             twice = [device for device, requests in told().items() if len(requests) > 1]
             assert set(twice) >= {fleet.device_ids[1], fleet.device_ids[5]}, "killed before the answer"
             log = (await deployment.operator.call("GET", "/notifications/log"))["items"]

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from typing import Any, Final
 
+from controller.domain.audit_id import AuditId
 from controller.domain.audit_kinds import AuditKind
 from controller.domain.effects import AuditEntry
 from controller.domain.notifications.model import (
@@ -42,14 +43,14 @@ def line(
     **detail: Any,
 ) -> Line:
     """An audit line."""
-    return Line(seq, at, AuditEntry(kind, device, actor, case, detail, alert), device_class)
+    return Line(AuditId(1, seq), at, AuditEntry(kind, device, actor, case, detail, alert), device_class)
 
 
 def delivery(name: str = "ops", key: str = "k" * 32, **changes: Any) -> Delivery:
     """A delivery of a message about a contained device."""
     message = Message(
         "containment.decided", AlertSeverity.WARNING, ThreadStatus.OPEN, "pump-7: A containment was decided.",
-        "case:case-1", "pump-7: A containment was decided.", NOW, 7, (("level", "isolated"),), "case-1", "pump-7",
+        "case:case-1", "pump-7: A containment was decided.", NOW, "1-7", (("level", "isolated"),), "case-1", "pump-7",
         actor="cordon",
     )  # fmt: skip
     return Delivery(key, name, NOW, replace(message, **changes))

@@ -73,7 +73,7 @@ def kept(path: Path) -> list[str]:
     connection = sqlite3.connect(path)
     try:
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
-        names = [name for (name,) in connection.execute("SELECT device_id FROM audit ORDER BY seq")]
+        names = [name for (name,) in connection.execute("SELECT device_id FROM audit ORDER BY id")]
         devices = {name for (name,) in connection.execute("SELECT device_id FROM devices")}
         effects = {name for (name,) in connection.execute("SELECT effect_id FROM outbox")}
     finally:

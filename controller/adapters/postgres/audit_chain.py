@@ -1,51 +1,65 @@
-"""The audit log's hash chain: its end is in the row of the run that writes, and is locked by each transaction."""
+"""The audit log's hash chains: a run's chain ends in the row of that run, which each of its transactions locks."""
 
+from functools import partial
 from typing import Any, Final
 
-from controller.adapters.postgres.connection import PostgresConnection
+import psycopg
+
+from controller.adapters.postgres import errors
+from controller.adapters.postgres.address import PostgresAddress
+from controller.adapters.postgres.connection import PostgresConnection, connect
 from controller.adapters.sql import audit_chain
-from controller.adapters.sql.audit_chain import COLUMNS, AuditRow, anchor, chained
-from controller.domain.audit_chain import ChainBounds, ChainHead, ChainVerification
+from controller.adapters.sql.audit_chain import COLUMNS, Lines, chained
+from controller.domain.audit_anchors import AuditHeads, AuditVerification
+from controller.domain.audit_chain import START, ChainHead
+from controller.domain.audit_id import AuditId
 
 INSERT: Final = (
-    "INSERT INTO audit (seq, writer, at, kind, device_id, actor, case_id, alert, detail, chain)"
-    " SELECT seq, ?, at, kind, device_id, actor, case_id, alert, detail, chain FROM unnest(?::float8[], ?::text[],"
+    "INSERT INTO audit (id, at, kind, device_id, actor, case_id, alert, detail, chain)"
+    " SELECT id, at, kind, device_id, actor, case_id, alert, detail, chain FROM unnest(?::float8[], ?::text[],"
     " ?::text[], ?::text[], ?::text[], ?::int2[], ?::text[], ?::int8[], ?::bytea[])"
-    " AS new (at, kind, device_id, actor, case_id, alert, detail, seq, chain)"
+    " AS new (at, kind, device_id, actor, case_id, alert, detail, id, chain)"
 )
-_END: Final = "SELECT chain_seq, chain_digest FROM writers ORDER BY writer DESC LIMIT 1"
+_LOCK: Final = 0x43_4F_52_45  # advisory lock of this transaction: who adds an anchor does so alone
 
 
 class WritingConnection(PostgresConnection):
-    """The connection of a writer; `head` is the end of the chain in the present transaction, `writer` its run."""
+    """The connection of a writer; `head` is the end of its chain in the present transaction, `writer` its run."""
 
     def __init__(self, inner: PostgresConnection) -> None:
         super().__init__(inner.raw)
-        self.head = ChainHead(0, b"")
+        self.head = START
         self.writer = 0
 
-    def append(self, lines: list[tuple[AuditRow, bytes]]) -> None:
-        """Appends rows with their content as bytes."""
-        rows, self.head = chained(self.head, lines)
+    def append(self, lines: Lines) -> AuditId:
+        """Appends rows with their content as bytes; returns the name of the last one."""
+        rows, self.head = chained(self.writer, self.head, lines)
         at, kind, device_id, actor, case_id, alert, *rest = (list[Any](column) for column in zip(*rows, strict=True))
         columns = (list(map(float, at)), kind, device_id, actor, case_id, list(map(int, alert)), *rest)
-        self.execute(INSERT, (self.writer, *columns))
+        self.execute(INSERT, columns)
+        return AuditId(self.writer, self.head.seq)
 
 
-def end(connection: PostgresConnection) -> ChainHead:
-    """Returns the highest number ever given, and the digest before the next row."""
-    seq, digest = connection.execute(_END).fetchone()
-    return ChainHead(seq, bytes(digest))
+def add_anchor(connection: PostgresConnection, now: float, **more: Any) -> ChainHead | None:
+    """Adds an anchor as `controller.adapters.sql.audit_chain.add_anchor`; others wait until the transaction ends."""
+    connection.execute("SELECT pg_advisory_xact_lock(?)", (_LOCK,))
+    return audit_chain.add_anchor(connection, now, **more)
 
 
-def head(connection: PostgresConnection) -> ChainHead:
-    """Returns the end of the chain."""
-    found = connection.execute("SELECT seq, chain FROM audit ORDER BY seq DESC LIMIT 1").fetchone()
-    return anchor(connection) if found is None else ChainHead(found[0], audit_chain.own_digest(found[1]))
+def begin_chain(connection: PostgresConnection, writer: int, now: float) -> bytes:
+    """Registers a writer with an anchor; returns the digest that its chain begins with."""
+    added = add_anchor(connection, now, begins=writer)
+    assert added is not None
+    return added.digest
 
 
-def check(connection: PostgresConnection, noted: ChainHead | None = None) -> ChainVerification:
-    """Verifies every row in one snapshot; without a `noted` head, against the end that the last writer's row has.
+def prune(connection: WritingConnection, before: float, now: float, most: int) -> int:
+    """Prunes as `controller.adapters.sql.audit_chain.prune`."""
+    return audit_chain.prune(connection, connection.append, partial(add_anchor, connection), before, now, most)
+
+
+def check(connection: PostgresConnection, noted: AuditHeads | None = None) -> AuditVerification:
+    """Verifies every row in one snapshot.
 
     Raises:
         psycopg.Error: the rows cannot be read.
@@ -54,10 +68,23 @@ def check(connection: PostgresConnection, noted: ChainHead | None = None) -> Cha
         return check_rows(connection, noted)
 
 
-def check_rows(connection: PostgresConnection, noted: ChainHead | None = None) -> ChainVerification:
+def check_rows(connection: PostgresConnection, noted: AuditHeads | None = None) -> AuditVerification:
     """Verifies as `check` in the present transaction."""
-    last = end(connection)
-    (count,) = connection.execute("SELECT count(*) FROM audit").fetchone()
-    bounds = ChainBounds(anchor(connection), last.seq, noted or last)
-    rows = connection.stream(f"SELECT {COLUMNS} FROM audit ORDER BY seq")  # noqa: S608 - constants
-    return audit_chain.verification(rows, count, head(connection), bounds)
+    rows = connection.stream(f"SELECT {COLUMNS} FROM audit ORDER BY id")  # noqa: S608 - constants
+    return audit_chain.verification(connection, rows, noted)
+
+
+def check_database(address: PostgresAddress, noted: AuditHeads | None = None) -> AuditVerification:
+    """Verifies a database, whether controllers are running or not; changes nothing.
+
+    Raises:
+        StoreError: no server, or no store in the database.
+    """
+    try:
+        connection = connect(address, "cordon audit verify", read_only=True)
+        try:
+            return check(connection, noted)
+        finally:
+            connection.close()
+    except (psycopg.Error, ValueError) as error:
+        raise errors.as_store_error(error, f"cannot check the audit of {address.shown}") from error

@@ -49,8 +49,8 @@ _FLEET: Final = (
         " chain_seq INT NOT NULL, chain_digest bytea NOT NULL",
         "WITH (fillfactor = 10)",
     ),
-    # The row before the first controller: the audit log of an empty store.
-    "INSERT INTO writers VALUES (0, '', 1, now(), now(), true, 0, 0, 0, decode(repeat('00', 32), 'hex'))",
+    # What was before the first controller, and what commands do beside controllers.
+    "INSERT INTO writers VALUES (1, '', 1, now(), now(), true, 0, 0, 0, decode(repeat('00', 32), 'hex'))",
 )
 
 _DEVICES: Final = (
@@ -84,16 +84,18 @@ _DEVICES: Final = (
 )
 
 _AUDIT: Final = (
-    # `chain` is the digest of the row before, followed by this row's own. `writer`: who appended it.
+    # `id` is writer * 2^40 + number. `chain` is the digest of the row before, followed by this row's own.
     _table(
         "audit",
-        "seq INT NOT NULL, writer integer NOT NULL, at REAL NOT NULL, kind TEXT NOT NULL, device_id TEXT NOT NULL,"
-        " actor TEXT NOT NULL, case_id TEXT NOT NULL, alert FLAG NOT NULL, detail TEXT, chain bytea,"
-        " PRIMARY KEY (seq, writer)",
+        "id INT PRIMARY KEY, at REAL NOT NULL, kind TEXT NOT NULL, device_id TEXT NOT NULL, actor TEXT NOT NULL,"
+        " case_id TEXT NOT NULL, alert FLAG NOT NULL, detail TEXT, chain bytea",
     ),
-    "CREATE INDEX audit_device ON audit (device_id, seq)",
-    "CREATE INDEX audit_case ON audit (case_id, seq) WHERE case_id <> ''",
-    "CREATE INDEX audit_alert ON audit (seq) WHERE alert = 1",
+    "CREATE INDEX audit_at ON audit (at, id)",
+    "CREATE INDEX audit_device ON audit (device_id, at, id)",
+    "CREATE INDEX audit_case ON audit (case_id, at, id) WHERE case_id <> ''",
+    "CREATE INDEX audit_alert ON audit (at, id) WHERE alert = 1",
+    "CREATE VIEW audit_chains AS SELECT writer, chain_seq AS seq, chain_digest AS digest FROM writers",
+    _table("audit_anchors", "number INT PRIMARY KEY, at REAL NOT NULL, body TEXT NOT NULL, chain bytea"),
 )
 
 _EFFECTS: Final = (
@@ -253,6 +255,7 @@ _NOTIFICATIONS: Final = (
     ),
     "CREATE INDEX notification_deliveries_due ON notification_deliveries (sink, due) WHERE state = 'pending'",
     "CREATE INDEX notification_deliveries_case ON notification_deliveries (case_id) WHERE case_id <> ''",
+    _table("notification_cursors", "writer integer PRIMARY KEY, seq INT NOT NULL"),
     _table(
         "notification_acknowledgements",
         "case_id TEXT PRIMARY KEY, by TEXT NOT NULL, at REAL NOT NULL, reason TEXT NOT NULL",

@@ -1,7 +1,7 @@
 """Who writes: each run of a controller has a row in `writers`, which every commit locks and changes.
 
 The row is the fence (whoever takes over marks it), the lease (renewed by each commit, in the server's time), the end of
-the audit chain, and the answer to whether a commit whose answer was lost is there. For now one run writes at a time.
+its audit chain, and the answer to whether a commit whose answer was lost is there. For now one run writes at a time.
 """
 
 import contextlib
@@ -14,9 +14,11 @@ from typing import Final
 import psycopg
 
 from controller.adapters.postgres import schema
+from controller.adapters.postgres.audit_chain import begin_chain
 from controller.adapters.postgres.connection import PostgresConnection
 from controller.adapters.postgres.migrations import STEPS, Step
 from controller.domain.audit_chain import ChainHead
+from controller.domain.audit_id import FIRST_WRITER, KEYS
 from controller.ports.errors import StoreError
 
 LEASE: Final = 3.0  # seconds
@@ -32,8 +34,8 @@ _LAPSED: Final = (
 )
 _OTHERS: Final = "SELECT writer, name, started_at FROM writers WHERE NOT fenced ORDER BY writer DESC LIMIT 1"
 _NEW: Final = (
-    "INSERT INTO writers SELECT writer + 1, ?, ?, clock_timestamp(), clock_timestamp() + interval '3 s', false,"
-    " pg_backend_pid(), 0, chain_seq, chain_digest FROM writers ORDER BY writer DESC LIMIT 1 RETURNING writer"
+    "INSERT INTO writers VALUES (?, ?, ?, clock_timestamp(), clock_timestamp() + interval '3 s', false,"
+    " pg_backend_pid(), 0, 0, ?)"
 )
 _TERMINATE: Final = (
     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity JOIN writers"
@@ -45,7 +47,12 @@ RENEW: Final = (
     f"UPDATE writers SET lease_until = clock_timestamp() + interval '{LEASE} s', commits = ?, chain_seq = ?,"  # noqa: S608 - constants
     " chain_digest = ? WHERE writer = ?"
 )
-_GUEST: Final = "SELECT writer, chain_seq, chain_digest FROM writers ORDER BY writer DESC LIMIT 1 FOR UPDATE"
+_GUEST: Final = f"SELECT writer, chain_seq, chain_digest FROM writers WHERE writer = {FIRST_WRITER} FOR UPDATE"  # noqa: S608 - constants
+# A chain that is wholly pruned needs its row no longer: the anchors have its end.
+_FORGET: Final = (
+    f"DELETE FROM writers WHERE fenced AND writer > {FIRST_WRITER} AND writer < ? AND NOT EXISTS"  # noqa: S608 - constants
+    f" (SELECT 1 FROM audit WHERE id > writers.writer * {KEYS} AND id < (writers.writer + 1) * {KEYS})"
+)
 _EXTEND: Final = "UPDATE writers SET chain_seq = ?, chain_digest = ? WHERE writer = ?"
 
 
@@ -89,9 +96,11 @@ def _try(connection: PostgresConnection, name: str, steps: Sequence[Step]) -> in
             other = connection.execute(_OTHERS).fetchone()
             if other is not None:
                 return f"{other[1]}, since {other[2]:%Y-%m-%d %H:%M:%S} UTC"
-            (writer,) = connection.execute(_NEW, (name, len(steps))).fetchone()
+            (writer,) = connection.execute("SELECT max(writer) + 1 FROM writers").fetchone()
+            begin = begin_chain(connection, writer, time.time())
+            connection.execute(_NEW, (writer, name, len(steps), begin))
             schema.raise_write_level(connection, steps)
-            connection.execute("DELETE FROM writers WHERE fenced AND writer < ?", (writer - 1000,))
+            connection.execute(_FORGET, (writer - 1000,))
             return int(writer)
     except psycopg.Error as error:
         if error.sqlstate != _LOCKED:
@@ -143,7 +152,7 @@ def commits_of(connection: PostgresConnection, writer: int) -> int | None:
 
 
 def lock_as_guest(connection: PostgresConnection) -> tuple[int, ChainHead]:
-    """Locks the end of the audit chain beside a controller, or without one, for the present transaction."""
+    """Locks the end of the chain of commands, for the present transaction."""
     connection.execute("SELECT pg_advisory_xact_lock_shared(?)", (schema.LOCK,))
     writer, seq, digest = connection.execute(_GUEST).fetchone()
     return int(writer), ChainHead(seq, bytes(digest))

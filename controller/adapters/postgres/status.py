@@ -4,10 +4,10 @@ from typing import Any, Final
 
 import psycopg
 
-from controller.adapters.postgres import audit_chain, errors, registration, schema
+from controller.adapters.postgres import errors, registration, schema
 from controller.adapters.postgres.address import PostgresAddress
 from controller.adapters.postgres.connection import connect
-from controller.adapters.sql import queries
+from controller.adapters.sql import audit_chain, queries
 
 _STANDBYS: Final = "SELECT count(*) FROM pg_stat_replication WHERE sync_state IN ('sync', 'quorum')"
 
@@ -43,7 +43,7 @@ def status(address: PostgresAddress) -> dict[str, Any]:
                 "write_level": write_level,
                 "synchronous_standbys": standbys,
                 "bytes": size,
-                "audit_head": str(audit_chain.head(connection)),
+                "audit_head": str(audit_chain.heads(connection)),
                 "rows": queries.counts(connection),
             }
         finally:

@@ -15,12 +15,12 @@ from controller.adapters.postgres.connection import PostgresConnection, connect
 from controller.adapters.postgres.fleet_queries import PostgresFleetQueries
 from controller.adapters.postgres.statements import work_of
 from controller.adapters.postgres.writer import PostgresWriter
-from controller.adapters.sql import audit_chain as shared_chain
 from controller.adapters.sql.connection import Dialect, SqlConnection, WriteJob
 from controller.adapters.sql.dead_letters import DeadLetterIndex
 from controller.adapters.sql.options import StoreOptions
 from controller.adapters.sql.store import SqlStore
-from controller.domain.audit_chain import ChainHead, ChainVerification
+from controller.domain.audit_anchors import AuditHeads, AuditVerification
+from controller.domain.audit_chain import ChainHead
 from controller.domain.device import Device
 from controller.ports.log import Log
 from controller.ports.store import StoreHealth, StoreWrites
@@ -145,14 +145,14 @@ class PostgresStore(SqlStore):
     async def devices(self) -> Sequence[Device]:
         return await self._readers.run(reader.devices, self._patience)
 
-    async def audit_head(self) -> ChainHead:
-        return await self._readers.run(audit_chain.head, self._patience)
-
-    async def check_audit(self, noted: ChainHead | None = None) -> ChainVerification:
+    async def check_audit(self, noted: AuditHeads | None = None) -> AuditVerification:
         return await self._readers.run(partial(audit_chain.check, noted=noted), self._patience)
 
     def _prune_audit(self, connection: WritingConnection, before: float, now: float, most: int) -> int:
-        return shared_chain.prune(connection, connection.append, before, now, most)
+        return audit_chain.prune(connection, before, now, most)
+
+    def _add_anchor(self, connection: WritingConnection, now: float) -> ChainHead | None:
+        return audit_chain.add_anchor(connection, now)
 
     async def counts(self) -> dict[str, Any]:
         """Returns the rows of each table by name, and `bytes` of the database."""

@@ -1,29 +1,48 @@
-"""Rows of the audit log's hash chain, and its verification; how an engine finds the ends of the chain is its own."""
+"""Rows of the audit log's hash chains and their anchors, pruning, and verification.
+
+`audit_chains` has the end of each chain: a table on SQLite, the rows of the runs on PostgreSQL. A row's key has its
+writer and its number (`controller.domain.audit_id`).
+"""
 
 import json
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Final, NamedTuple
+from itertools import groupby, islice
+from typing import Any, Final, NamedTuple, Protocol
 
 from controller.adapters.sql import codec
 from controller.adapters.sql.connection import SqlConnection
+from controller.domain.audit_anchors import Anchor, AnchorBook, AnchorContent, AuditCheck, AuditHeads, AuditVerification
 from controller.domain.audit_chain import (
     DIGEST_BYTES,
     GENESIS,
     PRUNED,
-    ChainBounds,
+    START,
+    ChainFlaw,
     ChainHead,
     ChainLink,
-    ChainVerification,
-    find_flaws,
     next_digest,
     row_bytes,
 )
+from controller.domain.audit_id import FIRST_WRITER, KEYS, AuditId
 from controller.ports.store import StoreWrites
 
-ANCHOR: Final = "audit.anchor"  # key in `meta`: the last pruned row
-COLUMNS: Final = "seq, at, kind, device_id, actor, case_id, alert, detail, chain"
+COLUMNS: Final = "id, at, kind, device_id, actor, case_id, alert, detail, chain"
+ANCHORED: Final = "audit.anchored"  # key in `meta`: the last anchor
 MAX_FLAWS: Final = 100  # flaws in one verification
+_MAX_CHAINS: Final = 100  # chains that one transaction prunes
 _CLOCK_SLACK: Final = 86_400.0  # seconds; a row from further ahead was written by a wrong clock
+# Constants only; every value is bound.
+_FIRST: Final = (
+    f"SELECT audit.id, audit.at FROM audit_chains JOIN audit ON audit.id = (SELECT min(id) FROM audit"  # noqa: S608
+    f" WHERE id > audit_chains.writer * {KEYS} AND id < (audit_chains.writer + 1) * {KEYS})"
+    " WHERE audit.at < ? OR audit.at > ? ORDER BY audit.at LIMIT ?"
+)
+_COUNT: Final = (
+    f"SELECT coalesce(sum(audit_chains.writer * {KEYS} + seq + 1 - coalesce((SELECT min(id) FROM audit"  # noqa: S608
+    f" WHERE id > audit_chains.writer * {KEYS} AND id < (audit_chains.writer + 1) * {KEYS}),"
+    f" audit_chains.writer * {KEYS} + seq + 1)), 0) FROM audit_chains"
+)
+PUT_META: Final = "INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value"
 
 
 class AuditRow(NamedTuple):
@@ -43,7 +62,10 @@ class AuditRow(NamedTuple):
         return row_bytes(*self[:5], alert=self.alert, detail=self.detail)
 
 
-def audit_rows(writes: StoreWrites) -> list[tuple[AuditRow, bytes]]:
+Lines = list[tuple[AuditRow, bytes]]
+
+
+def audit_rows(writes: StoreWrites) -> Lines:
     """Returns the audit rows of a commit with their content as bytes.
 
     Raises:
@@ -56,14 +78,17 @@ def audit_rows(writes: StoreWrites) -> list[tuple[AuditRow, bytes]]:
     return [(row, row.body) for row in rows]
 
 
-def chained(head: ChainHead, lines: Iterable[tuple[AuditRow, bytes]]) -> tuple[list[tuple[Any, ...]], ChainHead]:
-    """Returns rows with number and digests (as in the column `chain`) that follow `head`, and the new head."""
+def chained(
+    writer: int, head: ChainHead, lines: Iterable[tuple[AuditRow, bytes]]
+) -> tuple[list[tuple[Any, ...]], ChainHead]:
+    """Returns rows with key and digests (as in the column `chain`) that follow `head`, and the new head."""
     seq, before = head.seq, head.digest
+    first = AuditId(writer, 0).key
     rows: list[tuple[Any, ...]] = []
     for line, body in lines:
         seq += 1
         digest = next_digest(before, seq, body)
-        rows.append((*line, seq, before + digest))
+        rows.append((*line, first + seq, before + digest))
         before = digest
     return rows, ChainHead(seq, before)
 
@@ -73,60 +98,146 @@ def own_digest(chain: bytes | None) -> bytes:
     return bytes(chain or GENESIS)[-DIGEST_BYTES:]
 
 
-def anchor(connection: SqlConnection) -> ChainHead:
-    """Returns the last pruned row."""
-    found = connection.execute("SELECT value FROM meta WHERE key = ?", (ANCHOR,)).fetchone()
-    return ChainHead(0, GENESIS) if found is None else ChainHead.parse(found[0])
+def chains(connection: SqlConnection) -> dict[int, ChainHead]:
+    """Returns the end of each chain, as it was counted."""
+    rows = connection.execute("SELECT writer, seq, digest FROM audit_chains ORDER BY writer").fetchall()
+    return {writer: ChainHead(seq, bytes(digest)) for writer, seq, digest in rows}
 
 
-Append = Callable[[list[tuple[AuditRow, bytes]]], None]
+def heads(connection: SqlConnection) -> AuditHeads:
+    """Returns the ends of all chains."""
+    return AuditHeads.of(chains(connection), AnchorBook.of(_anchors(connection)))
 
 
-def prune(connection: SqlConnection, append: Append, before: float, now: float, most: int) -> int:
-    """Deletes the oldest rows from before a time, at most `most`, and records that in a row; returns how many.
+def count(connection: SqlConnection) -> int:
+    """Returns the number of rows, from their numbers, which have no gaps."""
+    return int(connection.execute(_COUNT).fetchone()[0])
 
-    It stops at the first row that is not older. A row from far after `now`, by a wrong clock, counts as old.
+
+# Anchors
+
+
+class AddAnchor(Protocol):
+    """Adds an anchor in the present transaction, alone; returns it, or `None` if there was nothing to say."""
+
+    def __call__(self, now: float, **more: Any) -> ChainHead | None: ...
+
+
+def _anchors(connection: SqlConnection) -> list[Anchor]:
+    rows = connection.execute("SELECT number, at, body, chain FROM audit_anchors ORDER BY number").fetchall()
+    return [
+        Anchor(number, at, body, bytes(chain or b"")[:DIGEST_BYTES], bytes(chain or b"")[DIGEST_BYTES:])
+        for number, at, body, chain in rows
+    ]
+
+
+def _counted(connection: SqlConnection) -> ChainHead:
+    found = connection.execute("SELECT value FROM meta WHERE key = ?", (ANCHORED,)).fetchone()
+    try:
+        return START if found is None else ChainHead.parse(found[0])
+    except ValueError:
+        return START
+
+
+def add_anchor(connection: SqlConnection, now: float, **more: Any) -> ChainHead | None:
+    """Adds an anchor with the ends of the chains that changed since the last one.
+
+    `more`: further fields of `AnchorContent`. Nobody else may add one meanwhile.
     """
-    oldest = connection.execute("SELECT seq, at, chain FROM audit ORDER BY seq LIMIT ?", (most,)).fetchall()
-    last, gone = None, 0
-    for seq, at, chain in oldest:
-        if before <= at <= now + _CLOCK_SLACK:
+    book, counted = AnchorBook.of(_anchors(connection)), _counted(connection)
+    content = book.next_content(chains(connection), **more)
+    if content == AnchorContent():
+        return None
+    # After an anchor that somebody removed: the gap stays visible.
+    anchor = Anchor.after(max(book.last, counted, key=lambda one: one.seq), now, content)
+    connection.execute(
+        "INSERT INTO audit_anchors (number, at, body, chain) VALUES (?, ?, ?, ?)",
+        (anchor.number, anchor.at, anchor.body, anchor.before + anchor.digest),
+    )
+    added = ChainHead(anchor.number, anchor.digest)
+    connection.execute(PUT_META, (ANCHORED, str(added)))
+    return added
+
+
+# Pruning
+
+Append = Callable[[Lines], AuditId]  # returns the last row's name
+
+
+def prune(connection: SqlConnection, append: Append, anchor: AddAnchor, before: float, now: float, most: int) -> int:
+    """Deletes the oldest rows of each chain from before a time, at most `most`, and records that; returns how many.
+
+    In each chain it stops at the first row that is not older. A row from far after `now`, by a wrong clock, counts as
+    old.
+    """
+    first = connection.execute(_FIRST, (before, now + _CLOCK_SLACK, _MAX_CHAINS)).fetchall()
+    ends: dict[int, ChainHead] = {}
+    gone = 0
+    for key, _ in first:
+        writer = AuditId.of_key(key).writer
+        oldest = connection.execute(
+            "SELECT id, at, chain FROM audit WHERE id >= ? AND id < ? ORDER BY id LIMIT ?",
+            (key, (writer + 1) * KEYS, most - gone),
+        ).fetchall()
+        for row, at, chain in oldest:
+            if before <= at <= now + _CLOCK_SLACK:
+                break
+            ends[writer], gone = ChainHead(AuditId.of_key(row).seq, own_digest(chain)), gone + 1
+        if gone >= most:
             break
-        last, gone = ChainHead(seq, own_digest(chain)), gone + 1
-    if last is None:
+    if not ends:
         return 0
-    detail = json.dumps({"through": last.seq, "digest": last.digest.hex(), "rows": gone}, separators=(",", ":"))
+    names = [str(AuditId(writer, head.seq)) for writer, head in ends.items()]
+    detail = json.dumps({"through": names, "rows": gone}, separators=(",", ":"))
     line = AuditRow(now, PRUNED.value, "", "cordon", "", alert=False, detail=detail)
-    append([(line, line.body)])
-    connection.execute("DELETE FROM audit WHERE seq <= ?", (last.seq,))
-    put = "INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value"
-    connection.execute(put, (ANCHOR, str(last)))
+    recorded = append([(line, line.body)])
+    anchor(now, pruned=ends, line=recorded)
+    for writer, head in ends.items():
+        connection.execute("DELETE FROM audit WHERE id > ? AND id <= ?", (writer * KEYS, AuditId(writer, head.seq).key))
     return gone
 
 
+# Verification
+
+
 def verification(
-    rows: Iterable[tuple[Any, ...]], count: int, head: ChainHead, bounds: ChainBounds
-) -> ChainVerification:
-    """Verifies rows in the order of `COLUMNS` and of their numbers."""
-    found = []
-    for flaw in find_flaws(_links(rows), bounds):
-        found.append(flaw)
-        if len(found) >= MAX_FLAWS:
-            break
-    return ChainVerification(count, head, tuple(found))
+    connection: SqlConnection, rows: Iterable[tuple[Any, ...]], noted: AuditHeads | None
+) -> AuditVerification:
+    """Verifies rows in the order of `COLUMNS` and of their keys; the caller's transaction sees one moment."""
+    ends = chains(connection)
+    check = AuditCheck(_anchors(connection), _counted(connection), ends, noted)
+    (number,) = connection.execute("SELECT count(*) FROM audit").fetchone()
+    return AuditVerification(number, AuditHeads.of(ends, check.book), tuple(islice(_flaws(check, rows), MAX_FLAWS)))
 
 
-def _links(rows: Iterable[tuple[Any, ...]]) -> Iterator[ChainLink]:
-    for seq, at, kind, device_id, actor, case_id, alert, detail, chain in rows:
+def _flaws(check: AuditCheck, rows: Iterable[tuple[Any, ...]]) -> Iterator[ChainFlaw]:
+    yield from check.of_anchors()
+    waiting = sorted(check.writers, reverse=True)
+    for writer, group in groupby(rows, key=lambda row: int(row[0]) // KEYS):
+        while waiting and waiting[-1] <= writer:
+            expected = waiting.pop()
+            if expected != writer:
+                yield from check.of_chain(expected, ())
+        yield from check.of_chain(writer, _links(group, check))
+    for writer in reversed(waiting):
+        yield from check.of_chain(writer, ())
+    yield from check.of_prunings()
+
+
+def _links(rows: Iterable[tuple[Any, ...]], check: AuditCheck) -> Iterator[ChainLink]:
+    for key, at, kind, device_id, actor, case_id, alert, detail, chain in rows:
+        line = AuditId.of_key(key)
         body = AuditRow(at, kind, device_id, actor, case_id, alert=alert, detail=detail).body
         digests = bytes(chain or b"")
-        through = _through(detail) if kind == PRUNED and actor == "cordon" else None
-        yield ChainLink(seq, body, digests[:DIGEST_BYTES], digests[DIGEST_BYTES:], through)
+        if kind == PRUNED and actor == "cordon":
+            check.recorded[line] = _ends(detail)
+        yield ChainLink(line.seq, body, digests[:DIGEST_BYTES], digests[DIGEST_BYTES:])
 
 
-def _through(detail: str | None) -> int | None:
+def _ends(detail: str | None) -> frozenset[str]:
+    """The last rows of a pruning; a version with one chain recorded a number."""
     try:
         found = json.loads(detail or "")["through"]
     except (ValueError, KeyError, TypeError):
-        return None
-    return found if isinstance(found, int) else None
+        return frozenset()
+    return frozenset(map(str, found)) if isinstance(found, list) else frozenset({str(AuditId(FIRST_WRITER, found))})

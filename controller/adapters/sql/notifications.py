@@ -1,13 +1,17 @@
 """Notifications: sinks, threads and deliveries, beside the audit log whose lines they tell of."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
+from heapq import merge
+from itertools import accumulate, islice
 from typing import Any, Final
 
 from controller.adapters.sql import queries
+from controller.adapters.sql.audit_chain import chains
 from controller.adapters.sql.codec import JsonCodec
 from controller.adapters.sql.connection import SqlConnection
 from controller.adapters.sql.store import SqlStore
+from controller.domain.audit_id import AuditId
 from controller.domain.notifications.kinds import notifying_kinds
 from controller.domain.notifications.model import (
     Acknowledgement,
@@ -22,7 +26,6 @@ from controller.domain.notifications.planning import Plan, ThreadKey
 from controller.ports.notifications import LoggedDelivery, NotificationStore, SinkChange
 from controller.ports.store import StoredAuditEntry, StoreWrites
 
-_CURSOR: Final = "notifications.cursor"  # in `meta`: the last audit line that was planned
 _SINK: Final = JsonCodec(Sink)
 _THREAD: Final = JsonCodec(Thread)
 _MESSAGE: Final = JsonCodec(Message)
@@ -31,8 +34,13 @@ _KINDS: Final = notifying_kinds()
 _MARKS: Final = ", ".join("?" * len(_KINDS))
 # Names are constants of this module; every value is bound.
 _UNPLANNED: Final = (
-    f"SELECT {queries.AUDIT_COLUMNS} FROM audit WHERE seq > ? AND seq <= ?"  # noqa: S608
-    f" AND (alert = 1 OR kind IN ({_MARKS})) ORDER BY seq"
+    f"SELECT {queries.AUDIT_COLUMNS} FROM audit WHERE id > ? AND id <= ?"  # noqa: S608
+    f" AND (alert = 1 OR kind IN ({_MARKS})) ORDER BY id"
+)
+_TIMES: Final = "SELECT id, at FROM audit WHERE id > ? AND id <= ? ORDER BY id"
+_SET_CURSOR: Final = (
+    "INSERT INTO notification_cursors (writer, seq) VALUES (?, ?)"
+    " ON CONFLICT (writer) DO UPDATE SET seq = excluded.seq WHERE excluded.seq > notification_cursors.seq"
 )
 _PUT_THREAD: Final = (
     "INSERT INTO notification_threads (sink, thread, case_id, told_at, severity, is_open, body)"
@@ -81,7 +89,7 @@ class SqlNotificationStore(NotificationStore):
     async def remove_sink(self, name: str, writes: StoreWrites) -> SinkChange:
         return await self._store.change_with(writes, partial(_remove_sink, name=name), _is_done)
 
-    async def unplanned(self, limit: int) -> tuple[Sequence[StoredAuditEntry], int, int]:
+    async def unplanned(self, limit: int) -> tuple[Sequence[StoredAuditEntry], Mapping[int, int]]:
         return await self._store.read(partial(_unplanned, limit=limit))
 
     async def threads(self, keys: Collection[ThreadKey]) -> dict[ThreadKey, Thread]:
@@ -96,7 +104,7 @@ class SqlNotificationStore(NotificationStore):
 
         return await self._store.read(query)
 
-    async def plan(self, plan: Plan, cursor: int | None, most: int, now: float) -> dict[str, int]:
+    async def plan(self, plan: Plan, cursor: Mapping[int, int], most: int, now: float) -> dict[str, int]:
         return await self._store.write(partial(_plan, plan=plan, cursor=cursor, most=most, now=now))
 
     async def claim(self, sink: str, now: float) -> tuple[Delivery, int] | None:
@@ -184,7 +192,7 @@ def _add_sink(connection: SqlConnection, sink: Sink, most: int) -> SinkChange:
     if len(names) >= most:
         return SinkChange.TOO_MANY
     if not names:  # nobody wanted to be told of what was recorded so far
-        _set_cursor(connection, _end(connection))
+        connection.executemany(_SET_CURSOR, [(writer, head.seq) for writer, head in chains(connection).items()])
     connection.execute("INSERT INTO notification_sinks (name, body) VALUES (?, ?)", (sink.name, _SINK.dump(sink)))
     return SinkChange.DONE
 
@@ -200,25 +208,47 @@ def _remove_sink(connection: SqlConnection, name: str) -> SinkChange:
     return SinkChange.DONE
 
 
-def _end(connection: SqlConnection) -> int:
-    found = connection.execute("SELECT max(seq) FROM audit").fetchone()[0]
-    return 0 if found is None else int(found)
+def _unplanned(connection: SqlConnection, limit: int) -> tuple[list[StoredAuditEntry], dict[int, int]]:
+    planned = dict(connection.execute("SELECT writer, seq FROM notification_cursors").fetchall())
+    ends = chains(connection) if planned else {}
+    # A writer commits its lines in their order: what is there up to the end of its chain is all there ever is.
+    waiting = {
+        writer: (planned.get(writer, 0), head.seq) for writer, head in ends.items() if head.seq > planned.get(writer, 0)
+    }
+    order: dict[AuditId, int] = {}
+    if len(waiting) > 1:
+        order, through = _merged(connection, waiting, limit)
+    else:
+        through = {writer: min(end, begin + limit) for writer, (begin, end) in waiting.items()}
+    lines = [
+        queries.audit_entry(row)
+        for writer, last in through.items()
+        for row in connection.execute(
+            _UNPLANNED, (AuditId(writer, waiting[writer][0]).key, AuditId(writer, last).key, *_KINDS)
+        )
+    ]
+    return sorted(lines, key=lambda one: order.get(one.id, 0)), through
 
 
-def _set_cursor(connection: SqlConnection, seq: int) -> None:
-    connection.execute(
-        "INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
-        (_CURSOR, str(seq)),
-    )
+def _merged(
+    connection: SqlConnection, waiting: Mapping[int, tuple[int, int]], limit: int
+) -> tuple[dict[AuditId, int], dict[int, int]]:
+    """Returns the first lines of all writers with their places by time, and the last one of each writer among them.
 
-
-def _unplanned(connection: SqlConnection, limit: int) -> tuple[list[StoredAuditEntry], int, int]:
-    found = connection.execute("SELECT value FROM meta WHERE key = ?", (_CURSOR,)).fetchone()
-    end = _end(connection)
-    cursor = end if found is None else int(found[0])
-    through = min(end, cursor + limit)
-    rows = connection.execute(_UNPLANNED, (cursor, through, *_KINDS))
-    return list(map(queries.audit_entry, rows)), cursor, max(cursor, through)
+    A writer's lines keep their order, also where its clock went back.
+    """
+    through: dict[int, int] = {}
+    timed: list[list[tuple[float, AuditId]]] = []
+    for writer, (begin, end) in waiting.items():
+        last = min(end, begin + limit)
+        rows = connection.execute(_TIMES, (AuditId(writer, begin).key, AuditId(writer, last).key)).fetchall()
+        if not rows:  # pruned before they were planned
+            through[writer] = last
+        latest = accumulate((at for _, at in rows), max)
+        timed.append([(at, AuditId.of_key(key)) for at, (key, _) in zip(latest, rows, strict=True)])
+    chosen = [line for _, line in islice(merge(*timed), limit)]
+    through.update((line.writer, line.seq) for line in chosen)
+    return {line: place for place, line in enumerate(chosen)}, through
 
 
 def _threads(connection: SqlConnection, keys: Collection[ThreadKey]) -> dict[ThreadKey, Thread]:
@@ -245,15 +275,14 @@ def _row(
     )  # fmt: skip
 
 
-def _plan(connection: SqlConnection, plan: Plan, cursor: int | None, most: int, now: float) -> dict[str, int]:
+def _plan(connection: SqlConnection, plan: Plan, cursor: Mapping[int, int], most: int, now: float) -> dict[str, int]:
     connection.executemany(_PUT, [_row(delivery, now) for delivery in plan.deliveries.values()])
     threads = [
         (one.sink, one.key, one.case_id, one.told_at, int(one.severity), int(one.is_open), _THREAD.dump(one))
         for one in plan.threads.values()
     ]
     connection.executemany(_PUT_THREAD, threads)
-    if cursor is not None:
-        _set_cursor(connection, cursor)
+    connection.executemany(_SET_CURSOR, list(cursor.items()))
     return _drop_excess(connection, {one.sink for one in plan.deliveries.values()}, most, now)
 
 

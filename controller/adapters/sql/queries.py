@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from typing import Any, Final
 
-from controller.adapters.sql import codec
+from controller.adapters.sql import audit_chain, codec
 from controller.adapters.sql.connection import Dialect, SqlConnection
+from controller.domain.audit_id import AuditCursor, AuditId
 from controller.domain.audit_kinds import AuditKind
 from controller.domain.effects import AuditEntry, CommandRecord, Effect
 from controller.domain.record_budget import FROM_STRANGERS, ROW_BYTES, RecordUse
@@ -13,7 +14,7 @@ from controller.ports.errors import StoreError, UnknownRowError
 from controller.ports.store import DeadLetter, StoredAuditEntry
 
 MAX_ROWS: Final = 10_000  # rows of one listing
-AUDIT_COLUMNS: Final = "seq, at, kind, device_id, actor, case_id, detail, alert"
+AUDIT_COLUMNS: Final = "id, at, kind, device_id, actor, case_id, detail, alert"
 
 _KINDS: Final = frozenset(AuditKind)
 _LISTED: Final = (
@@ -82,32 +83,36 @@ def audit(
     wanted: dict[str, str | None],
     *,
     alerts_only: bool,
-    after: int,
+    after: AuditCursor | None,
     limit: int,
     newest_first: bool,
     kinds: Sequence[str] = (),
     since: float | None = None,
     until: float | None = None,
 ) -> list[StoredAuditEntry]:
-    """Returns audit entries; `wanted` has the columns that must be equal, None for any."""
+    """Returns audit entries; `wanted` has the columns that must be equal, None for any.
+
+    Raises:
+        UnknownRowError: there is no line `after`.
+    """
     where, values = _equal(wanted)
     if kinds:
         where.append(f"kind IN ({', '.join('?' * len(kinds))})")
         values += kinds
     for moment, compared in ((since, ">="), (until, "<")):
-        if moment is not None:  # its place in the log spares reading what is before or after
-            where.append(f"at {compared} ? AND seq {compared} ?")
-            values += (moment, _first_since(connection, moment))
+        if moment is not None:
+            where.append(f"at {compared} ?")
+            values.append(float(moment))
     if wanted.get("case_id"):
         where.append("case_id <> ''")  # enables the partial index
     if alerts_only:
         where.append("alert = 1")
-    if after > 0:
-        where.append("seq < ?" if newest_first else "seq > ?")
-        values.append(after)
+    if after is not None:
+        where.append("(at, id) < (?, ?)" if newest_first else "(at, id) > (?, ?)")
+        values += (_time_of(connection, after), after.id.key)
+    way = "DESC" if newest_first else "ASC"
     rows = connection.execute(
-        f"SELECT {AUDIT_COLUMNS} FROM audit"  # noqa: S608 - values are bound
-        f" WHERE {' AND '.join(where)} ORDER BY seq {'DESC' if newest_first else 'ASC'} LIMIT ?",
+        f"SELECT {AUDIT_COLUMNS} FROM audit WHERE {' AND '.join(where)} ORDER BY at {way}, id {way} LIMIT ?",  # noqa: S608 - values are bound
         (*values, limit),
     )
     return list(map(audit_entry, rows))
@@ -115,19 +120,18 @@ def audit(
 
 def audit_entry(row: tuple[Any, ...]) -> StoredAuditEntry:
     """Returns the entry of a row with `AUDIT_COLUMNS`."""
-    seq, at, kind, device_id, actor, case_id, detail, alert = row
+    key, at, kind, device_id, actor, case_id, detail, alert = row
     entry = _entry(kind, device_id, actor, case_id, codec.load_detail(detail), alert=bool(alert))
-    return StoredAuditEntry(seq, at, entry)
+    return StoredAuditEntry(AuditId.of_key(key), at, entry)
 
 
-def _first_since(connection: SqlConnection, moment: float) -> int:
-    """Returns the `seq` of the first row of a time or a later one, found by halving: `at` grows with `seq`."""
-    low, high = connection.execute("SELECT coalesce(min(seq), 0), coalesce(max(seq) + 1, 0) FROM audit").fetchone()
-    while low < high:
-        middle = (low + high) // 2
-        (at,) = connection.execute("SELECT at FROM audit WHERE seq >= ? ORDER BY seq LIMIT 1", (middle,)).fetchone()
-        low, high = (middle + 1, high) if at < moment else (low, middle)
-    return int(low)
+def _time_of(connection: SqlConnection, cursor: AuditCursor) -> float:
+    if cursor.at is not None:
+        return cursor.at
+    found = connection.execute("SELECT at FROM audit WHERE id = ?", (cursor.id.key,)).fetchone()
+    if found is None:
+        raise UnknownRowError(str(cursor.id))
+    return float(found[0])
 
 
 def _entry(
@@ -179,11 +183,10 @@ def dead_letters(
 
 def record_use(connection: SqlConnection, dialect: Dialect, since: float) -> list[RecordUse]:
     """Returns what the audit holds of each device since a time; reads the rows since then and no older ones."""
-    older = connection.execute("SELECT seq FROM audit WHERE at < ? ORDER BY seq DESC LIMIT 1", (since,)).fetchone()
     rows = connection.execute(
         f"SELECT device_id, count(*), sum({dialect.detail_bytes}), max(CASE WHEN kind = ? THEN 1 ELSE 0 END)"  # noqa: S608 - constants
-        " FROM audit WHERE seq > ? AND device_id <> '' AND kind NOT IN (?, ?) GROUP BY device_id",
-        (AuditKind.AUDIT_BUDGET_USED_UP.value, 0 if older is None else older[0], *sorted(FROM_STRANGERS)),
+        " FROM audit WHERE at >= ? AND device_id <> '' AND kind NOT IN (?, ?) GROUP BY device_id",
+        (AuditKind.AUDIT_BUDGET_USED_UP.value, float(since), *sorted(FROM_STRANGERS)),
     )
     return [
         RecordUse(device_id, count, (size or 0) + count * ROW_BYTES, bool(is_told))
@@ -192,13 +195,12 @@ def record_use(connection: SqlConnection, dialect: Dialect, since: float) -> lis
 
 
 def counts(connection: SqlConnection) -> dict[str, int]:
-    """Returns the rows of each table; of the audit log from its numbers, which have no gaps."""
+    """Returns the rows of each table."""
     found = {
         table: connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]  # noqa: S608 - constants
         for table in _LISTED
     }
-    (found["audit"],) = connection.execute("SELECT coalesce(max(seq) - min(seq) + 1, 0) FROM audit").fetchone()
-    return found
+    return {**found, "audit": audit_chain.count(connection)}
 
 
 def _equal(wanted: dict[str, str | None]) -> tuple[list[str], list[Any]]:

@@ -6,11 +6,13 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from functools import partial
 from typing import Any, Concatenate, Final, ParamSpec, Self, TypeVar
 
-from controller.adapters.sql import containment_state, guard_state, queries
+from controller.adapters.sql import audit_chain, containment_state, guard_state, queries
 from controller.adapters.sql import tokens as token_rows
 from controller.adapters.sql.connection import Dialect, SqlConnection, WriteJob
 from controller.adapters.sql.options import StoreOptions
-from controller.domain.audit_chain import ChainHead, ChainVerification
+from controller.domain.audit_anchors import AuditHeads, AuditVerification
+from controller.domain.audit_chain import ChainHead
+from controller.domain.audit_id import AuditCursor
 from controller.domain.audit_kinds import AuditKind
 from controller.domain.device import Device
 from controller.domain.effects import CommandRecord
@@ -96,14 +98,15 @@ class SqlStore(Store, ABC):
     async def devices(self) -> Sequence[Device]: ...
 
     @abstractmethod
-    async def audit_head(self) -> ChainHead: ...
-
-    @abstractmethod
-    async def check_audit(self, noted: ChainHead | None = None) -> ChainVerification: ...
+    async def check_audit(self, noted: AuditHeads | None = None) -> AuditVerification: ...
 
     @abstractmethod
     def _prune_audit(self, connection: Any, before: float, now: float, most: int) -> int:
         """Deletes old audit rows, at most `most`, and records that in a row; returns how many."""
+
+    @abstractmethod
+    def _add_anchor(self, connection: Any, now: float) -> ChainHead | None:
+        """Adds an anchor of the audit log if it has changed since the last one."""
 
     @abstractmethod
     async def close(self) -> None: ...
@@ -182,17 +185,19 @@ class SqlStore(Store, ABC):
         return await self.change_with(writes, partial(token_rows.revoke, token=token), _is_done)
 
     async def prune(self) -> int:
-        """Deletes rows past their retention in small transactions; returns how many."""
+        """Deletes rows past their retention in small transactions, and adds an anchor; returns how many."""
         now = self._now()
         before = now - self._options.audit_days * _DAY
         gone = 0
         while rows := await self.write(lambda connection: self._prune_audit(connection, before, now, _PRUNE_ROWS)):
             gone += rows
+        await self.write(lambda connection: self._add_anchor(connection, now))
         ended = now - self._options.command_days * _DAY
         while rows := await self.write(lambda connection: connection.execute(_PRUNE_COMMANDS, (ended,)).rowcount):
             gone += rows
         return gone + await self.write(partial(guard_state.prune, now=now))
 
+    audit_heads = _query(audit_chain.heads)
     report = _query(queries.report)
     reports = _query(queries.reports)
     guard_books = _query(guard_state.books)
@@ -220,7 +225,7 @@ class SqlStore(Store, ABC):
         case_id: str | None = None,
         kind: AuditKind | None = None,
         alerts_only: bool = False,
-        after: int = 0,
+        after: AuditCursor | None = None,
         limit: int = 200,
         newest_first: bool = True,
         actor: str | None = None,
@@ -228,7 +233,7 @@ class SqlStore(Store, ABC):
         since: float | None = None,
         until: float | None = None,
     ) -> Sequence[StoredAuditEntry]:
-        """Lists audit entries after the `seq` `after` in the chosen direction (0: from its start)."""
+        """Lists audit entries, after `after` in the chosen direction."""
         query = partial(
             queries.audit,
             wanted={

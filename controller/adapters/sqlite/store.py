@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+from controller.adapters.sql.audit_chain import add_anchor
 from controller.adapters.sql.connection import Dialect, SqlConnection, WriteJob
 from controller.adapters.sql.dead_letters import DeadLetterIndex
 from controller.adapters.sql.options import StoreOptions
@@ -16,7 +17,8 @@ from controller.adapters.sqlite.fleet_queries import SqliteFleetQueries
 from controller.adapters.sqlite.restore import copy_to
 from controller.adapters.sqlite.statements import work_of
 from controller.adapters.sqlite.writer import WriterThread
-from controller.domain.audit_chain import ChainHead, ChainVerification
+from controller.domain.audit_anchors import AuditHeads, AuditVerification
+from controller.domain.audit_chain import ChainHead
 from controller.domain.device import Device
 from controller.ports.errors import StoreError
 from controller.ports.log import Log
@@ -115,14 +117,14 @@ class SqliteStore(SqlStore):
     async def devices(self) -> Sequence[Device]:
         return await self._readers.run(reader.devices)
 
-    async def audit_head(self) -> ChainHead:
-        return await self._readers.run(audit_chain.head)
-
-    async def check_audit(self, noted: ChainHead | None = None) -> ChainVerification:
+    async def check_audit(self, noted: AuditHeads | None = None) -> AuditVerification:
         return await self._readers.run(partial(audit_chain.check, noted=noted))
 
     def _prune_audit(self, connection: sqlite3.Connection, before: float, now: float, most: int) -> int:
         return audit_chain.prune(connection, before, now, most)
+
+    def _add_anchor(self, connection: sqlite3.Connection, now: float) -> ChainHead | None:
+        return add_anchor(connection, now)
 
     async def counts(self) -> dict[str, Any]:
         """Returns the rows of each table by name, and `bytes` on disk, including the write-ahead log."""

@@ -147,7 +147,8 @@ class ThreadStatus(StrEnum):
 class Message:
     """What is told; every text is harmless already (`texts.clean`).
 
-    `seq` and `at` are of the audit line. `facts`: label and text. `count`: audit lines that it stands for.
+    `line` and `at` are of the audit line; `line` is empty where there is none. `facts`: label and text. `count`: audit
+    lines that it stands for.
     `requester`: who asked for what it is about, and `account` that person's account id. `is_reminder`: nothing is new,
     but nobody acknowledged it.
     """
@@ -159,7 +160,7 @@ class Message:
     thread: str
     subject: str
     at: float
-    seq: int
+    line: str
     facts: tuple[tuple[str, str], ...] = ()
     case_id: str = ""
     device_id: str = ""

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from datetime import tzinfo
 from typing import Final, assert_never
 
+from controller.domain.audit_id import AuditId
 from controller.domain.effects import AuditEntry
 from controller.domain.notifications.kinds import Classified, classify
 from controller.domain.notifications.model import AlertSeverity, Delivery, Message, Sink, Thread, ThreadStatus
@@ -29,7 +30,7 @@ ThreadKey = tuple[str, str]  # sink and thread
 class Line:
     """An audit line with what planning needs besides; `device_class` is empty where it is not known."""
 
-    seq: int
+    id: AuditId
     at: float
     entry: AuditEntry
     device_class: str = ""
@@ -121,7 +122,7 @@ class Planner:
                     message = self._message(line, found, after)
                     last = message if found.status is ThreadStatus.OPEN else after.last if after.is_open else None
                     after = replace(after, silent=0, subject=message.subject, last=last)
-                    self._deliver(plan, sink, message, key_of(sink, line.seq, line.at, line.entry), now)
+                    self._deliver(plan, sink, message, key_of(sink, line.id, line.at, line.entry), now)
                 known[key] = plan.threads[key] = after
         return plan
 
@@ -167,7 +168,7 @@ class Planner:
             thread=found.thread,
             subject=after.subject or headline,
             at=line.at,
-            seq=line.seq,
+            line=str(line.id),
             facts=facts_of(entry),
             case_id=clean(entry.case_id, 64),
             device_id=clean(entry.device_id, 128),
@@ -187,12 +188,12 @@ class Planner:
         plan.deliveries[delivery.key] = delivery
 
 
-def key_of(sink: Sink, seq: int, at: float, entry: AuditEntry) -> str:
+def key_of(sink: Sink, line: AuditId, at: float, entry: AuditEntry) -> str:
     """Returns the idempotency key: the same for the same line and sink, whenever it is planned.
 
     A number of a line is given again after an older store was restored, so what the line says is part of the key.
     """
-    return _digest(f"{sink.sink_id}\n{seq}\n{at!r}\n{entry.kind}\n{entry.device_id}\n{entry.case_id}")
+    return _digest(f"{sink.sink_id}\n{line}\n{at!r}\n{entry.kind}\n{entry.device_id}\n{entry.case_id}")
 
 
 def _digest(text: str) -> str:

@@ -43,8 +43,8 @@ def lines_of(message: Message, missed: int) -> list[tuple[str, str]]:
         said.append(("times", str(message.count)))
     if missed:
         said.append(("missed", f"{missed} earlier notifications were dropped; cordon audit list --alerts has them"))
-    said += [("time", _time(message.at)), ("audit line", str(message.seq))]
-    return said
+    said.append(("time", _time(message.at)))
+    return [*said, ("audit line", message.line)] if message.line else said
 
 
 def title_of(message: Message) -> str:
@@ -79,7 +79,7 @@ def _webhook(delivery: Delivery, missed: int) -> Mapping[str, Any]:
         "reminder": message.is_reminder,
         "missed": missed,
         "at": _time(message.at),
-        "audit_seq": message.seq,
+        "audit_id": message.line,
     }
 
 

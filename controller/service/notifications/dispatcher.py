@@ -25,7 +25,7 @@ from controller.service.unit_of_work import UnitOfWork
 
 MAX_WAITING: Final = 1000  # deliveries of one sink
 PAGE: Final = 500  # audit lines planned in one transaction
-POLL: Final = 10.0  # seconds; lines of other processes (`cordon account`) wake nobody
+POLL: Final = 2.0  # seconds; lines of other controllers, and of commands, wake nobody
 REMIND_EVERY: Final = 60.0  # seconds between two looks for reminders
 MAX_REMINDERS: Final = 100  # at a time
 PRUNE_EVERY: Final = 3600.0  # seconds
@@ -153,15 +153,15 @@ class NotificationDispatcher:
 
     async def _plan_page(self) -> bool:
         """Plans one page; returns whether there was one."""
-        lines, before, cursor = await self.store.unplanned(self._page)
-        if cursor == before:
+        lines, cursor = await self.store.unplanned(self._page)
+        if not cursor:
             self._page = PAGE
             return False
         fleet = self._fleet
         page = []
         for one in lines:
             device = fleet.get(one.entry.device_id) if one.entry.device_id else None
-            page.append(Line(one.seq, one.at, one.entry, "" if device is None else device.device_class))
+            page.append(Line(one.id, one.at, one.entry, "" if device is None else device.device_class))
         found = [classify(line.entry) for line in page]
         keys = {(sink.sink_id, one.thread) for one in found if one is not None for sink in self.sinks}
         threads = await self.store.threads(keys)
@@ -173,7 +173,7 @@ class NotificationDispatcher:
             if self._page > 1:
                 self._page = 1
                 return True
-            self._log("an audit line cannot be told", {"seq": cursor, "error": repr(e)})
+            self._log("an audit line cannot be told", {"line": str(page[0].id), "error": repr(e)})
             plan = Plan()
         dropped = await self.store.plan(plan, cursor, MAX_WAITING, now)
         self.counts["planned"] += len(plan.deliveries)
@@ -185,7 +185,7 @@ class NotificationDispatcher:
         if not due:
             return
         plan = self._planner().remind(due, now)
-        dropped = await self.store.plan(plan, None, MAX_WAITING, now)
+        dropped = await self.store.plan(plan, {}, MAX_WAITING, now)
         await self._wake_workers({one.sink for one in plan.deliveries.values()}, dropped)
 
     async def _wake_workers(self, sinks: set[str], dropped: Mapping[str, int]) -> None:

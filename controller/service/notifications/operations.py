@@ -130,7 +130,7 @@ class NotificationOperations:
             f"test:{name}",
             headline,
             now,
-            0,
+            "",
             actor=clean(by),
         )
         delivery = Delivery(f"test-{self._fleet.new_id()}", name, now, message, attempts=1)

@@ -77,7 +77,7 @@ class TroubleWatch:
                 *await self._store.audit(kind=begins, limit=_MAX_KNOWN),
                 *await self._store.audit(kind=ends, limit=_MAX_KNOWN),
             ]
-            for line in sorted(lines, key=lambda one: one.seq):
+            for line in sorted(lines, key=lambda one: (one.at, one.id)):
                 trouble = (begins, str((line.entry.detail or {}).get("node", "")))
                 if line.entry.kind is begins:
                     self._recorded.add(trouble)
@@ -130,7 +130,7 @@ class TroubleWatch:
         """Tells every sink that takes it, at most once: nothing can be stored now."""
         headline = "Cordon: The store cannot write: nothing can be decided now."
         message = Message(
-            STORE_TROUBLE, AlertSeverity.CRITICAL, ThreadStatus.EVENT, headline, "store:", headline, now, 0,
+            STORE_TROUBLE, AlertSeverity.CRITICAL, ThreadStatus.EVENT, headline, "store:", headline, now, "",
             facts=(("trouble", clean(trouble)),),
         )  # fmt: skip
         sender = self._dispatcher.sender

@@ -2,11 +2,12 @@ import pytest
 
 from controller.adapters.sql.queries import MAX_ROWS
 from controller.adapters.sql.store import SqlStore
+from controller.domain.audit_id import AuditCursor, AuditId
 from controller.domain.audit_kinds import AuditKind
 from controller.domain.device import Device
 from controller.domain.effects import AuditEntry, CommandRecord
 from controller.ports.broker_tables import AccessRule
-from controller.ports.errors import StoreError
+from controller.ports.errors import StoreError, UnknownRowError
 from controller.ports.store import ApiToken, DeadLetter, StoredAuditEntry, StoredReport, StoreWrites, TokenChange
 from tests.contract.store.conftest import StorePlace
 from tests.support.store import NOW, line
@@ -28,21 +29,30 @@ def _entry(number: int) -> AuditEntry:
 
 def _seqs(found: object) -> list[int]:
     assert isinstance(found, list)
-    return [one.seq for one in found]
+    return [one.id.seq for one in found]
 
 
 async def test_the_record_is_listed_by_what_is_asked_for(store: SqlStore) -> None:
     await store.commit(StoreWrites(audit=tuple((float(number), _entry(number)) for number in range(1, 13))))
-    assert _seqs(await store.audit(limit=3)) == [12, 11, 10]
-    assert _seqs(await store.audit(limit=3, after=10)) == [9, 8, 7]
+    newest = await store.audit(limit=3)
+    writer = newest[0].id.writer
+    assert _seqs(newest) == [12, 11, 10]
+    assert _seqs(await store.audit(limit=3, after=newest[2].cursor)) == [9, 8, 7]
+    assert _seqs(await store.audit(limit=3, after=AuditCursor(newest[2].id))) == [9, 8, 7]
     assert _seqs(await store.audit(limit=3, newest_first=False)) == [1, 2, 3]
-    assert _seqs(await store.audit(limit=3, after=3, newest_first=False)) == [4, 5, 6]
+    assert _seqs(await store.audit(limit=3, after=AuditCursor(AuditId(writer, 3)), newest_first=False)) == [4, 5, 6]
     assert _seqs(await store.audit(device_id="device-0")) == [12, 9, 6, 3]
     assert _seqs(await store.audit(case_id="case-1")) == [9, 5, 1]
     assert _seqs(await store.audit(case_id="case-1", device_id="device-0")) == [9]
-    assert _seqs(await store.audit(kind=AuditKind.CONTAINMENT_DECIDED, after=6)) == [5, 3, 1]
-    assert await store.audit(alerts_only=True) == [StoredAuditEntry(5, 5.0, _entry(5))]
+    assert _seqs(await store.audit(kind=AuditKind.CONTAINMENT_DECIDED, after=AuditCursor(AuditId(writer, 6), 6.0))) == [
+        5,
+        3,
+        1,
+    ]
+    assert await store.audit(alerts_only=True) == [StoredAuditEntry(AuditId(writer, 5), 5.0, _entry(5))]
     assert await store.audit(device_id="nobody") == []
+    with pytest.raises(UnknownRowError):
+        await store.audit(after=AuditCursor(AuditId(writer, 13)))
 
 
 @pytest.mark.parametrize("limit", [0, -1, MAX_ROWS + 1])
@@ -101,7 +111,7 @@ async def test_what_is_older_than_its_time_is_pruned_and_what_is_open_stays(stor
     assert await store.command("old-ended") is None
     assert await store.prune() == 0
     await store.commit(line("a"))
-    assert _seqs(await store.audit(limit=1)) == [2507]  # numbers are never given twice
+    assert _seqs(await store.audit(limit=1, newest_first=False)) == [2507]  # numbers are never given twice
 
 
 async def test_counts_are_the_rows_of_each_table_and_the_bytes_on_disk(place: StorePlace) -> None:

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from controller.api.middleware import MAX_BODY
+from controller.domain.audit_id import AuditId
 from controller.ports.messages import IncomingMessage
 from tests.support.api import Api
 
@@ -122,18 +123,18 @@ async def test_record_pages_through_both_ways(api: Api) -> None:
     for number in range(5):
         await api.report(f"edge-{number}", ports=(23,) if number == 0 else ())
     total = await api.json("GET", "/api/v1/audit?limit=1000")
-    newest = [line["seq"] for line in total["items"]]
-    assert newest == sorted(newest, reverse=True)
+    newest = [line["id"] for line in total["items"]]
+    assert newest == sorted(newest, reverse=True, key=AuditId.parse)
     assert total["next"] is None
     for order, wanted in (("newest", newest), ("oldest", newest[::-1])):
-        seen: list[int] = []
-        after = 0
+        seen: list[str] = []
+        after = ""
         while True:
-            page = await api.json("GET", f"/api/v1/audit?limit=2&order={order}&after={after}")
-            seen += [line["seq"] for line in page["items"]]
+            page = await api.json("GET", f"/api/v1/audit?limit=2&order={order}{after}")
+            seen += [line["id"] for line in page["items"]]
             if page["next"] is None:
                 break
-            after = page["next"]
+            after = f"&after={page['next']}"
         assert seen == wanted
     (contained,) = (await api.json("GET", "/api/v1/audit?kind=containment.decided"))["items"]
     refused = await api.json("GET", "/api/v1/audit?kind=contained", 422)

@@ -116,7 +116,7 @@ async def test_several_devices_are_released_together(api: Api) -> None:
     await api.json("PUT", BASE, body={"devices": ["edge-3"], "level": "isolated", "reason": "x"})
     await api.harness.drain()
     wanted = {"devices": ["edge-1"], "tag": "lab", "device_class": "gate", "reason": "fine"}
-    before = await api.harness.store.audit_head()
+    before = (await api.harness.store.audit_heads()).chains[1]
     items = (await api.json("POST", f"{BASE}/release", body=wanted))["items"]
     # Of the tag and the class those that are contained; an isolation steps down.
     assert [(one["device_id"], one["decision"], one["level"]) for one in items] == [
@@ -124,7 +124,7 @@ async def test_several_devices_are_released_together(api: Api) -> None:
         ("edge-2", AuditKind.CONTAINMENT_RELEASE_DECIDED, "none"),
         ("edge-3", AuditKind.CONTAINMENT_STEPPED_DOWN, "restricted"),
     ]
-    assert (await api.harness.store.audit_head()).seq == before.seq + 3
+    assert (await api.harness.store.audit_heads()).chains[1].seq == before.seq + 3
     await api.harness.drain()
     assert api.harness.broker.rules_held.keys() == {"edge-3", "edge-4"}
     (named,) = (await api.json("POST", f"{BASE}/release", body={"devices": ["edge-1"], "reason": "x"}))["items"]

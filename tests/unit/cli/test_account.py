@@ -40,7 +40,7 @@ def _run(config: Path, *words: str, given: str = "") -> int:
 def _audit(config: Path) -> list[tuple[Any, ...]]:
     connection = sqlite3.connect(config.parent / "cordon.db")
     found = connection.execute(
-        "SELECT kind, actor, alert FROM audit WHERE kind LIKE 'account.%' ORDER BY seq"
+        "SELECT kind, actor, alert FROM audit WHERE kind LIKE 'account.%' ORDER BY id"
     ).fetchall()
     connection.close()
     return found

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from controller.domain.audit_chain import (
     DIGEST_BYTES,
     GENESIS,
+    START,
     ChainBounds,
-    ChainFlaw,
     ChainHead,
     ChainLink,
     find_flaws,
@@ -30,11 +30,11 @@ def chain(count: int, start: ChainHead = ChainHead(0, GENESIS), text: str = "") 
     return links
 
 
-def flaws(links: list[ChainLink], **bounds: object) -> list[tuple[str, int, int]]:
+def flaws(links: list[ChainLink], start: ChainHead = START, *heads: ChainHead) -> list[tuple[str, int, int]]:
     """Kind and rows of the flaws that are found."""
-    counted = bounds.pop("counted", links[-1].seq if links else None)
-    all_flaws: list[ChainFlaw] = list(find_flaws(links, ChainBounds(counted=counted, **bounds)))  # type: ignore[arg-type]  # in a test
-    return [(flaw.what, flaw.first, flaw.last) for flaw in all_flaws]
+    known = {head.seq: frozenset({head.digest}) for head in heads}
+    found = find_flaws(links, ChainBounds(start, known, prefix="4-"))
+    return [(one.what, int(one.first.removeprefix("4-")), int(one.last.removeprefix("4-"))) for one in found]
 
 
 def rehashed(link: ChainLink, body: bytes) -> ChainLink:
@@ -60,7 +60,7 @@ def test_row_changed_together_with_its_digest_is_found() -> None:
 @pytest.mark.parametrize(("first", "last"), [(1, 1), (2, 2), (3, 4), (5, 5), (4, 5), (1, 5)])
 def test_removed_rows_are_found(first: int, last: int) -> None:
     links = [link for link in chain(5) if not first <= link.seq <= last]
-    assert flaws(links, counted=5) == [("removed", first, last)]
+    assert flaws(links, START, ChainHead(5, chain(5)[4].digest)) == [("removed", first, last)]
 
 
 def test_rows_removed_from_the_end_are_found_after_further_rows() -> None:
@@ -78,24 +78,22 @@ def test_inserted_row_without_a_digest_is_found() -> None:
 def test_new_chain_is_found_by_a_noted_head() -> None:
     old, new = chain(5), chain(5, text="other")
     assert flaws(new) == []
-    assert flaws(new, noted=ChainHead(3, old[2].digest)) == [("replaced", 3, 3)]
-    assert flaws(old, noted=ChainHead(3, old[2].digest)) == []
+    assert flaws(new, START, ChainHead(3, old[2].digest)) == [("replaced", 3, 3)]
+    assert flaws(old, START, ChainHead(3, old[2].digest)) == []
 
 
-def test_rows_removed_together_with_their_count_are_found_by_a_noted_head() -> None:
+def test_rows_removed_from_the_end_are_found_by_a_noted_head() -> None:
     links = chain(5)
-    noted = ChainHead(5, links[4].digest)
-    assert flaws(links[:3], counted=3) == []
-    assert flaws(links[:3], counted=3, noted=noted) == [("removed", 4, 5)]
+    assert flaws(links[:3]) == []
+    assert flaws(links[:3], START, ChainHead(5, links[4].digest)) == [("removed", 4, 5)]
 
 
-def test_pruning_without_an_audit_row_is_found() -> None:
+def test_rows_follow_the_last_that_was_pruned() -> None:
     links = chain(8)
-    anchor = ChainHead(3, links[2].digest)
-    recorded = [*links[3:7], replace(links[7], pruned_through=3)]
-    assert flaws(recorded, anchor=anchor) == []
-    assert flaws(links[3:], anchor=anchor) == [("removed", 1, 3)]
-    assert flaws(links[3:], anchor=ChainHead(3, b"\1" * DIGEST_BYTES))[0] == ("replaced", 4, 4)
+    pruned, other = ChainHead(3, links[2].digest), ChainHead(3, b"\1" * DIGEST_BYTES)
+    assert flaws(links[3:], pruned) == []
+    assert flaws(links[3:], other) == [("replaced", 4, 4)]
+    assert flaws(links[3:], pruned, other) == [("replaced", 3, 3)], "an earlier head of the last row says so"
 
 
 def test_gap_between_linked_rows_is_a_removal() -> None:
@@ -118,14 +116,14 @@ def test_any_change_of_one_row_is_found(data: st.DataObject) -> None:
         ])
     )  # fmt: skip
     noted = ChainHead(6, links[5].digest)  # detects the last row, rewritten with its digest
-    detected = flaws([*links[:index], other, *links[index + 1 :]], noted=noted)
+    detected = flaws([*links[:index], other, *links[index + 1 :]], START, noted)
     assert detected
     assert {first for _, first, _ in detected} <= {link.seq, link.seq + 1, link.seq - 1}
 
 
 def test_head_is_parsed_from_its_text() -> None:
     head = ChainHead(7, b"\xab" * DIGEST_BYTES)
-    assert ChainHead.parse(f" {head}\n") == head
+    assert ChainHead.parse(str(head)) == head
     for invalid in ("", "7", "x:" + "ab" * 32, "7:ab", "-1:" + "ab" * 32, "7:zz"):
         with pytest.raises(ValueError, match="is not a head"):
             ChainHead.parse(invalid)

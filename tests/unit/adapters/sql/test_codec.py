@@ -58,14 +58,14 @@ def test_a_command_comes_back_as_it_was(memory: sqlite3.Connection, command: Com
 def test_the_detail_of_a_line_comes_back_as_it_was(memory: sqlite3.Connection, detail: dict[str, object]) -> None:
     entry = AuditEntry(AuditKind.DEVICE_ONLINE, "device", "actor", "case", detail, alert=True)
     _keep(memory, StoreWrites(audit=((1.5, entry),)))
-    (found,) = queries.audit(memory, {}, alerts_only=True, after=0, limit=1, newest_first=True)
+    (found,) = queries.audit(memory, {}, alerts_only=True, after=None, limit=1, newest_first=True)
     assert (found.at, found.entry) == (1.5, entry)
 
 
 @pytest.mark.parametrize("detail", [None, {}])
 def test_an_empty_detail_stays_what_it_was(memory: sqlite3.Connection, detail: dict[str, object] | None) -> None:
     _keep(memory, StoreWrites(audit=((1.0, AuditEntry(AuditKind.DEVICE_ONLINE, "device", "actor", detail=detail)),)))
-    (found,) = queries.audit(memory, {}, alerts_only=False, after=0, limit=1, newest_first=True)
+    (found,) = queries.audit(memory, {}, alerts_only=False, after=None, limit=1, newest_first=True)
     assert found.entry.detail == detail
 
 

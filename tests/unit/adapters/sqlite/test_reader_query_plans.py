@@ -6,16 +6,19 @@ from collections.abc import Callable
 import pytest
 
 from controller.adapters.sql import queries
+from controller.domain.audit_id import AuditCursor, AuditId
 
 
 def _audit(connection: sqlite3.Connection, *, alerts_only: bool = False, **wanted: str | None) -> None:
-    queries.audit(connection, wanted, alerts_only=alerts_only, after=7, limit=5, newest_first=True)
+    queries.audit(
+        connection, wanted, alerts_only=alerts_only, after=AuditCursor(AuditId(1, 7), 1.0), limit=5, newest_first=True
+    )
 
 
 @pytest.mark.parametrize(
     ("listing", "way"),
     [
-        (_audit, "audit USING INTEGER PRIMARY KEY"),
+        (_audit, "audit USING INDEX audit_at"),
         (lambda it: _audit(it, device_id="d"), "audit USING INDEX audit_device"),
         (lambda it: _audit(it, case_id="c"), "audit USING INDEX audit_case"),
         (lambda it: _audit(it, alerts_only=True), "audit USING INDEX audit_alert"),

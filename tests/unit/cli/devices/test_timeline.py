@@ -11,7 +11,7 @@ from controller.domain.audit_kinds import AuditKind
 
 def _entry(kind: str, actor: str = "cordon", *, alert: bool = False, **detail: Any) -> dict[str, Any]:
     return {
-        "seq": 1,
+        "id": "1-1",
         "at": "2026-11-23T10:00:00.123Z",
         "kind": kind,
         "text": f"The sentence of {kind}.",

@@ -48,6 +48,7 @@ async def test_a_lost_link_and_an_unread_node_are_recorded_when_they_last(tmp_pa
         await watch.look()
         assert await _lines(harness) == [("link.lost", True), ("broker.unread", True)]
     async with open_harness(tmp_path / "c.db") as harness:  # what was recorded before a restart is known after it
+        harness.clock.at += 2 * PATIENCE
         watch = harness.loop(TroubleWatch)
         patch(type(harness.link), "state", state)
         patch(type(harness.services.broker.nodes), "unread", ())
