@@ -135,6 +135,7 @@ AUDIT_TEXTS: Final[Mapping[AuditKind, str]] = {
     AuditKind.LINK_LOST: "The MQTT connection to the broker is lost: no report arrives.",
     AuditKind.LINK_RESTORED: "The MQTT connection to the broker is back.",
     AuditKind.STORE_RECOVERED: "The store could not write for a while: nothing was decided meanwhile.",
+    AuditKind.CONTROLLER_FENCED: "A controller stopped without saying so, and others took over: its audit lines end.",
     AuditKind.NOTIFICATION_SINK_ADDED: "A receiver of notifications was added.",
     AuditKind.NOTIFICATION_SINK_REMOVED: "A receiver of notifications was removed.",
     AuditKind.NOTIFICATION_SINK_FAILED: "A receiver has taken no notification for 15 minutes.",

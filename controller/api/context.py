@@ -12,6 +12,7 @@ from controller.domain.policy.model import PolicySet
 from controller.ports.broker import BrokerControl
 from controller.ports.fleet_queries import FleetQueries
 from controller.ports.inspection import BrokerInspector
+from controller.ports.leases import Leases
 from controller.ports.messages import Messages
 from controller.ports.store import Store
 from controller.ports.updates import UpdateRepository
@@ -126,6 +127,7 @@ class Services:
     accounts: AccountServices
     notifications: NotificationOperations
     controllers: Controllers
+    leases: Leases
 
 
 async def services_of(request: Request) -> Services:
@@ -194,6 +196,10 @@ async def _notifications(services: ServicesDep) -> NotificationOperations:
     return services.notifications
 
 
+async def _leases(services: ServicesDep) -> Leases:
+    return services.leases
+
+
 async def _identity(services: ServicesDep) -> IdentityServices | None:
     return services.identity
 
@@ -216,6 +222,7 @@ SigningDep = Annotated[ReportSigningServices, Depends(_signing)]
 MessagesDep = Annotated[Messages, Depends(_messages)]
 OwnCertificatesDep = Annotated[OwnCertificates, Depends(_own_certificates)]
 AccountsDep = Annotated[AccountServices, Depends(_accounts)]
+LeasesDep = Annotated[Leases, Depends(_leases)]
 NotificationsDep = Annotated[NotificationOperations, Depends(_notifications)]
 IdentityDep = Annotated[IdentityServices | None, Depends(_identity)]
 

@@ -37,6 +37,8 @@ def not_ready_reasons(services: Services, now: float) -> tuple[str, ...]:
     link, health, reconciler = services.messages.state, services.store.health, services.broker.reconciler
     if not link.connected:
         reasons.append(f"MQTT link is down: {link.detail or 'not connected yet'}")
+    if services.leases.lease_left() <= 0:
+        reasons.append("the lease of this controller is over: others may take over, nothing begins at the broker")
     if health.trouble:
         reasons.append(f"store cannot write: {health.trouble}")
     recent = max(MIN_RECENT, _PASSES * services.settings.reconcile.every)
@@ -79,8 +81,8 @@ async def readyz(services: ServicesDep, response: Response, caller: PresentedCal
 
 
 async def all_warnings(services: Services) -> tuple[str, ...]:
-    """Returns `warnings`, and what the store tells of accounts."""
+    """Returns `warnings`, and what the store tells of accounts and of itself."""
     try:
-        return (*warnings(services), *await services.accounts.warnings())
+        return (*warnings(services), *await services.accounts.warnings(), *await services.store.warnings())
     except StoreError:
         return warnings(services)  # the store is among the reasons

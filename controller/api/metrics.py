@@ -80,6 +80,7 @@ class MetricsCollector(Collector):
         yield from self._rollouts()
         yield from self._updates()
         yield from self._certificates()
+        yield from self._leases()
         if self._services.accounts.sso is not None:
             trouble = float(bool(self._services.accounts.sso.last_problem))
             text = "Whether the provider of single sign-on could not be used last"
@@ -185,6 +186,20 @@ class MetricsCollector(Collector):
         yield GaugeMetricFamily("cordon_store_bytes", "Bytes of the store", self._reading.rows.get("bytes", 0))
         trouble = float(bool(self._services.store.health.trouble))
         yield GaugeMetricFamily("cordon_store_trouble", "Whether the store cannot write", trouble)
+
+    def _leases(self) -> Iterator[Metric]:
+        leases = self._services.leases
+        if not leases.is_shared:
+            return
+        yield GaugeMetricFamily("cordon_leader", "Whether this controller leads", float(leases.is_leader))
+        buckets = "Buckets of devices that this controller holds, of 256"
+        yield GaugeMetricFamily("cordon_buckets", buckets, len(leases.buckets))
+        left = "Seconds for which nobody else takes over from this controller"
+        yield GaugeMetricFamily("cordon_lease_left_seconds", left, leases.lease_left())
+        offset = "Seconds by which this machine's clock is behind the store's"
+        yield GaugeMetricFamily("cordon_clock_offset_seconds", offset, leases.clock_offset)
+        fenced = "Controllers that this one took over from because their lease was over"
+        yield CounterMetricFamily("cordon_controllers_fenced", fenced, leases.fenced)
 
     def _certificates(self) -> Iterator[Metric]:
         ends = GaugeMetricFamily(

@@ -17,6 +17,7 @@ from controller.api import (
     broker_setup,
     certificates,
     commands,
+    controllers,
     crl,
     dead_letters,
     devices,
@@ -83,6 +84,7 @@ _RESOURCES: Final = (
     factors,
     notifications,
     doctor,
+    controllers,
 )
 
 

@@ -180,7 +180,7 @@ async def open_adapters(
         targets=PublishedTargets(updates),
         own_certificates=certificates,
         sender=sender,
-        leases=AllLeases(settings.controller.own_name, version("emqx-cordon"), clock.now()),
+        leases=store.shared_leases or AllLeases(settings.controller.own_name, version("emqx-cordon"), clock.now()),
         policy_sets=(_policy_sets(store), policies) if settings.has_peers else None,
     )
 
@@ -235,7 +235,8 @@ async def own_store(stack: contextlib.AsyncExitStack, settings: Settings, clock:
         from controller.adapters.postgres.store import open_store as open_postgres
 
         address = postgres_address(place)
-        store = await open_postgres(address, name=settings.controller.own_name, now=clock.now, log=log, options=options)
+        name, release = settings.controller.own_name, version("emqx-cordon")
+        store = await open_postgres(address, name=name, version=release, now=clock.now, log=log, options=options)
     stack.push_async_callback(store.close)
     return store
 

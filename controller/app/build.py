@@ -127,6 +127,7 @@ async def build(
         accounts=account_services(settings, adapters, callers, fleet, book),
         notifications=_notifications(settings, adapters, core),
         controllers=await controllers(settings, adapters, fleet.own, lambda: activation.files_version),
+        leases=adapters.leases,
     )
     loops = _loops(services, adapters.store, activation, (engine, trigger), clones, adapters.log)
     asked = presence(settings, adapters, fleet)
@@ -156,7 +157,7 @@ async def _core(
 ) -> _Core:
     durations, observations, waiters = ContainmentDurations(), RolloutObservations(), Waiters()
     wake = NotificationWake()
-    effects = EffectQueue(waiters.wake)
+    effects = EffectQueue(waiters.wake, adapters.leases)
     limits, now = settings.limits, adapters.clock.now()
     budget = RecordBudget(RecordLimits(limits.audit_rows_per_day, limits.audit_bytes_per_day))
     budget.load(await adapters.store.record_use(now - now % DAY), now)

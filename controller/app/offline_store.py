@@ -85,7 +85,7 @@ def store_status(place: "StoreSettings") -> dict[str, Any]:
         return {
             "store": str(path),
             "engine": f"SQLite {version}",
-            "controller": {"name": "this machine's", "since": None, "live": True} if in_use else None,
+            "controllers": [{"name": "this machine's"}] if in_use else [],
             "bytes": path.stat().st_size,
             "audit_head": str(audit_chain.heads(connection)),
             "rows": queries.counts(connection),

@@ -13,6 +13,7 @@ from controller.cli import (
     ca,
     certificates,
     commands,
+    controllers,
     enrol,
     guard,
     knowledge,
@@ -95,6 +96,7 @@ for name, noun in (
     ("rollout", rollouts.app),
     ("notify", notify.app),
     ("store", store.app),
+    ("controllers", controllers.app),
 ):
     app.add_typer(noun, name=name)
 

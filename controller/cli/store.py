@@ -22,7 +22,7 @@ def status(
     ] = DEFAULT_CONFIG,
     output: OutputOption = OutputFormat.TABLE,
 ) -> None:
-    """Show where the store is, which controller works with it, its rows and its size; needs no controller."""
+    """Show where the store is, which controllers work with it, its rows and its size; needs no controller."""
     from controller.app.offline_store import store_status
     from controller.service.settings.settings import load_settings
 
@@ -31,19 +31,28 @@ def status(
         print_json(found)
         return
     for name, value in found.items():
-        say(f"{name.replace('_', ' '):21}{_shown(name, value)}")
+        say(f"{name.replace('_', ' '):26}{_shown(name, value)}")
 
 
 def _shown(name: str, value: Any) -> str:
-    if name == "controller":
-        if value is None:
-            return "none"
-        begun = value["since"]
-        since = "" if begun is None else f", since {datetime.fromtimestamp(begun, UTC):%Y-%m-%d %H:%M:%S} UTC"
-        return f"{value['name']}{since}{'' if value['live'] else ', not seen any more'}"
+    if name == "controllers":
+        return "; ".join(map(_controller, value)) or "none"
+    if name == "synchronous_standbys" and value is None:
+        return "unknown: the role is no member of pg_monitor"
+    if name == "synchronous_standby_names" and not value:
+        return "none: a failover loses reports that were acknowledged"
     if name == "rows":
         return ", ".join(f"{table} {count}" for table, count in value.items())
     return str(value)
+
+
+def _controller(one: dict[str, Any]) -> str:
+    if "since" not in one:
+        return str(one["name"])
+    since = f"{datetime.fromtimestamp(one['since'], UTC):%Y-%m-%d %H:%M:%S} UTC"
+    leads = ", leads" if one["is_leader"] else ""
+    seen = "" if one["lease_left"] > 0 else ", not seen any more"
+    return f"{one['name']} ({one['version']}) since {since}{leads}, {one['buckets']} buckets{seen}"
 
 
 @app.command("copy")

@@ -168,6 +168,8 @@ class AuditKind(StrEnum):
 
     STORE_RECOVERED = "store.recovered"
 
+    CONTROLLER_FENCED = "controller.fenced"
+
     NOTIFICATION_SINK_ADDED = "notification.sink_added"
     NOTIFICATION_SINK_REMOVED = "notification.sink_removed"
     NOTIFICATION_SINK_FAILED = "notification.sink_failed"

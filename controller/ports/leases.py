@@ -69,6 +69,16 @@ class Leases(Protocol):
         """Grows by one with each change of the leader."""
         ...
 
+    @property
+    def clock_offset(self) -> float:
+        """Seconds by which this machine's clock was behind the store's when it was last asked."""
+        ...
+
+    @property
+    def fenced(self) -> int:
+        """How many other controllers this one has fenced since it started."""
+        ...
+
     def lease_left(self) -> float:
         """Seconds for which nobody else takes over, by this machine's monotonic clock; negative once they are over."""
         ...
@@ -105,6 +115,8 @@ class AllLeases:
     buckets: Final = ALL_BUCKETS
     is_leader: Final = True
     leader_epoch: Final = 1
+    clock_offset: Final = 0.0
+    fenced: Final = 0
 
     def __init__(self, name: str = "", version: str = "", since: float = 0.0) -> None:
         self._info = ControllerInfo(name, 1, since, version, True, BUCKETS, math.inf, 0, 0.0)

@@ -230,8 +230,13 @@ class Store(Protocol):
         """The knowledge that was imported last."""
         ...
 
-    async def effects(self) -> Sequence[Effect]:
-        """Every pending effect, oldest first."""
+    async def effects(
+        self, buckets: frozenset[int] | None = None, devices: Sequence[str] | None = None
+    ) -> Sequence[Effect]:
+        """Pending effects, oldest first: of all devices, or of some buckets or devices.
+
+        A store that one controller has for itself returns all of them.
+        """
         ...
 
     async def keep_rules(self, device_id: str, case_id: str, rules: AccessRules, at: float) -> None:
@@ -329,6 +334,10 @@ class Store(Protocol):
 
     async def counts(self) -> dict[str, Any]:
         """Rows of each table and bytes of the file, for metrics."""
+        ...
+
+    async def warnings(self) -> Sequence[str]:
+        """What the store does not promise although it works, for operators."""
         ...
 
     async def prune(self) -> int:

@@ -17,6 +17,7 @@ from controller.domain.guards.guards import NO_GUARDS, FleetGuards
 from controller.domain.policy.model import ContainmentLevel, PolicySet, Remedy, RuleResponse
 from controller.ports.certificates import OwnCertificateFile
 from controller.ports.errors import MessagesError
+from controller.ports.leases import AllLeases, Leases
 from controller.ports.messages import ConnectionState, IncomingMessage
 from controller.ports.rollouts import RolloutTargets
 from controller.ports.updates import UpdateRepository
@@ -195,6 +196,7 @@ async def open_harness(
     updates: UpdateRepository | None = None,
     targets: RolloutTargets | None = None,
     own_certificates: tuple[OwnCertificateFile, ...] = (),
+    leases: Leases | None = None,
 ) -> AsyncIterator[ControllerHarness]:
     """A controller on the store at `path`; opening the same path again is a restart, beside the same `broker`.
 
@@ -224,6 +226,7 @@ async def open_harness(
             targets=targets or PublishedTargets(updates),
             own_certificates=own_certificates,
             sender=told,
+            leases=leases or AllLeases(),
         )
         controller = await build(configured, adapters, chosen, guards, *listeners)
         await controller.services.containment.outbox.resume()

@@ -24,12 +24,16 @@ _LOCK: Final = 0x43_4F_52_45  # advisory lock of this transaction: who adds an a
 
 
 class WritingConnection(PostgresConnection):
-    """The connection of a writer; `head` is the end of its chain in the present transaction, `writer` its run."""
+    """The connection of a writer; `head` is the end of its chain in the present transaction, `writer` its run.
+
+    `held`: the buckets whose effects this process carries out; others are told of theirs.
+    """
 
     def __init__(self, inner: PostgresConnection) -> None:
         super().__init__(inner.raw)
         self.head = START
         self.writer = 0
+        self.held: frozenset[int] = frozenset()
 
     def append(self, lines: Lines) -> AuditId:
         """Appends rows with their content as bytes; returns the name of the last one."""

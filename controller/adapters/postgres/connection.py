@@ -19,7 +19,8 @@ _AT_ONCE: Final = 2000  # rows fetched at once of a long result
 _SETTINGS: Final = (
     "SET statement_timeout = '{statement}'; SET lock_timeout = '{lock}';"
     " SET idle_in_transaction_session_timeout = '{idle}'; SET timezone = 'UTC';"
-    " SET standard_conforming_strings = on; SET default_transaction_read_only = {read_only}"
+    " SET standard_conforming_strings = on; SET default_transaction_read_only = {read_only};"
+    " SET client_connection_check_interval = '2s'"  # a statement of a machine that is gone ends
 )
 
 
@@ -85,6 +86,12 @@ class PostgresConnection:
             line.shutdown(socket.SHUT_RDWR)
 
 
+def session_settings(*, read_only: bool) -> str:
+    """Returns the statements that begin a session; a writing transaction without work ends within a lease."""
+    limits = {"statement": "30s", "lock": "5s", "idle": "60s" if read_only else "3s"}
+    return _SETTINGS.format(**limits, read_only="on" if read_only else "off")
+
+
 def connect(address: PostgresAddress, name: str, *, read_only: bool = False) -> PostgresConnection:
     """Opens a connection; `name` is what the server lists it as.
 
@@ -93,8 +100,7 @@ def connect(address: PostgresAddress, name: str, *, read_only: bool = False) -> 
     """
     raw = psycopg.connect(**address.with_name(name), autocommit=True)  # type: ignore[arg-type]  # all are texts
     try:
-        limits = {"statement": "30s", "lock": "5s", "idle": "60s" if read_only else "5s"}
-        raw.execute(_SETTINGS.format(**limits, read_only="on" if read_only else "off"))
+        raw.execute(session_settings(read_only=read_only))
     except BaseException:
         raw.close()
         raise

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from controller.adapters.postgres.facets import FACETS
+from controller.ports.leases import BUCKETS
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,16 @@ _FLEET: Final = (
     ),
     # What was before the first controller, and what commands do beside controllers.
     "INSERT INTO writers VALUES (1, '', 1, now(), now(), true, 0, 0, 0, decode(repeat('00', 32), 'hex'))",
+)
+
+# What runs hold. A name belongs to one run at a time; writer 0 is nobody.
+_LEASES: Final = (
+    f"ALTER TABLE writers ADD COLUMN version {_TEXT} NOT NULL DEFAULT ''",
+    "ALTER TABLE writers ADD COLUMN clock_offset double precision NOT NULL DEFAULT 0",
+    "CREATE UNIQUE INDEX writers_name ON writers (name) WHERE NOT fenced",
+    "ALTER TABLE fleet ADD COLUMN leader integer NOT NULL DEFAULT 0, ADD COLUMN leader_epoch bigint NOT NULL DEFAULT 0",
+    "CREATE TABLE buckets (bucket smallint PRIMARY KEY, writer integer NOT NULL, epoch bigint NOT NULL)",
+    f"INSERT INTO buckets SELECT bucket, 0, 0 FROM generate_series(0, {BUCKETS - 1}) AS every (bucket)",  # noqa: S608 - constants
 )
 
 _DEVICES: Final = (
@@ -265,7 +276,7 @@ _NOTIFICATIONS: Final = (
 _META: Final = (_table("meta", "key TEXT PRIMARY KEY, value TEXT NOT NULL"),)
 
 _TABLES: Final = (
-    _FLEET, _DEVICES, _AUDIT, _EFFECTS, _CONTAINMENT, _GUARDS, _BROKER, _IDENTITY, _ACCOUNTS, _ROLLOUTS,
+    _FLEET, _LEASES, _DEVICES, _AUDIT, _EFFECTS, _CONTAINMENT, _GUARDS, _BROKER, _IDENTITY, _ACCOUNTS, _ROLLOUTS,
     _NOTIFICATIONS, _META, FACETS,
 )  # fmt: skip
 STEPS: Final = (Step(tuple(statement for group in _TABLES for statement in group)),)

@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, TypeVar
 
@@ -15,7 +15,9 @@ from controller.adapters.postgres.statements import CONTACT_COLUMNS
 from controller.adapters.sql import codec
 from controller.adapters.sql.options import StoreOptions
 from controller.domain.device import REPORT_FIELDS, Device
+from controller.domain.effects import Effect
 from controller.ports.errors import StoreError
+from controller.ports.leases import bucket_of
 from schemas.backoff import Backoff
 
 T = TypeVar("T")
@@ -89,6 +91,21 @@ def _passes(error: psycopg.Error) -> bool:
     """Whether the server is away, stops, or starts: classes 08 and 57P, and failures that have no code."""
     code = error.sqlstate
     return isinstance(error, psycopg.OperationalError) and (code is None or code[:2] == "08" or code[:3] == "57P")
+
+
+def effects(
+    connection: PostgresConnection, buckets: frozenset[int] | None, devices: Sequence[str] | None
+) -> list[Effect]:
+    """Returns pending effects of these buckets and devices, oldest first; `None`: of all."""
+    wanted: list[tuple[str, list[Any]]] = []
+    if buckets is not None:
+        wanted.append(("bucket = ANY(?::int2[])", sorted(buckets)))
+    if devices is not None:
+        wanted.append(("bucket = ANY(?::int2[])", sorted({bucket_of(one) for one in devices})))
+        wanted.append(("device_id = ANY(?::text[])", list(devices)))
+    where = " AND ".join(condition for condition, _ in wanted) or "true"
+    query = f"SELECT effect_id, kind, body FROM outbox WHERE {where} ORDER BY seq"  # noqa: S608 - constants
+    return [codec.effect_from(*row) for row in connection.execute(query, [values for _, values in wanted])]
 
 
 DEVICES: Final = (

@@ -66,6 +66,8 @@ _EFFECTS: Final = (
     " FROM unnest(?::text[], ?::int2[], ?::text[], ?::text[], ?::text[]) WITH ORDINALITY"
     " AS new (effect_id, bucket, device_id, kind, body, place) ORDER BY place ON CONFLICT (effect_id) DO NOTHING"
 )
+HANDED_OVER: Final = "cordon_outbox"  # channel: a bucket with effects that another controller decided
+_HAND_OVER: Final = f"SELECT pg_notify('{HANDED_OVER}', bucket::text) FROM unnest(?::int2[]) AS foreign_ones (bucket)"  # noqa: S608 - constants
 
 
 def device_row(device: Device) -> SqlRow:
@@ -158,6 +160,9 @@ def write(connection: WritingConnection, group: Sequence[CommitRows]) -> None:
             connection.execute(_DONE, (done,))
         if effects:
             connection.execute(_EFFECTS, [list(column) for column in zip(*effects, strict=True)])
+            foreign = {bucket for _, bucket, *_ in effects} - connection.held
+            if foreign:
+                connection.execute(_HAND_OVER, (sorted(foreign),))
         if audit:
             connection.append(audit)
         for statement, batch in (one for rows in group for one in rows.others):

@@ -8,11 +8,13 @@ from typing import Any, Final, Self, TypeVar
 
 import psycopg
 
-from controller.adapters.postgres import audit_chain, errors, reader, registration, schema
+from controller.adapters.postgres import audit_chain, errors, reader, registration, schema, status
 from controller.adapters.postgres.address import PostgresAddress
 from controller.adapters.postgres.audit_chain import WritingConnection
-from controller.adapters.postgres.connection import PostgresConnection, connect
+from controller.adapters.postgres.connection import connect
 from controller.adapters.postgres.fleet_queries import PostgresFleetQueries
+from controller.adapters.postgres.leases import PostgresLeases
+from controller.adapters.postgres.registration import Registration
 from controller.adapters.postgres.statements import work_of
 from controller.adapters.postgres.writer import PostgresWriter
 from controller.adapters.sql.connection import Dialect, SqlConnection, WriteJob
@@ -22,6 +24,7 @@ from controller.adapters.sql.store import SqlStore
 from controller.domain.audit_anchors import AuditHeads, AuditVerification
 from controller.domain.audit_chain import ChainHead
 from controller.domain.device import Device
+from controller.domain.effects import Effect
 from controller.ports.log import Log
 from controller.ports.store import StoreHealth, StoreWrites
 
@@ -48,32 +51,36 @@ async def open_store(
     address: PostgresAddress,
     *,
     name: str | None,
+    version: str = "",
     now: Callable[[], float],
     log: Log,
     options: StoreOptions = DEFAULTS,
 ) -> "PostgresStore":
     """Opens the store, and creates or migrates its tables.
 
-    `name`: of the controller that works with it alone from now on; `None` for a command, also beside a controller.
+    `name` and `version`: of the controller that works with it from now on; no name for a command beside controllers.
     `now` returns Unix seconds; `log` is called on the loop's thread when writing fails or recovers.
 
     Raises:
         StoreError: no server, access denied, another program's or version's database, another controller works with it.
     """
-    connection, writer, letters = await asyncio.to_thread(_open, address, name)
+    connection, run, letters = await asyncio.to_thread(_open, address, name, version, now())
     book = DeadLetterIndex.of(letters, options)
-    return PostgresStore(address, connection, writer, book, now=now, log=log, options=options)
+    return PostgresStore(address, connection, run, book, now=now, log=log, options=options)
 
 
-def _open(address: PostgresAddress, name: str | None) -> tuple[WritingConnection, int | None, list[tuple[int, str]]]:
-    connection: PostgresConnection | None = None
+def _open(
+    address: PostgresAddress, name: str | None, version: str, now: float
+) -> tuple[WritingConnection, Registration | None, list[tuple[int, str]]]:
+    connection: WritingConnection | None = None
     try:
-        connection = connect(address, "cordon starting" if name is not None else "cordon command")
+        connection = WritingConnection(connect(address, "cordon starting" if name is not None else "cordon command"))
         schema.prepare(connection, address.shown)
-        writer = None
+        run = None
         if name is not None:
-            writer = registration.register(connection, address.shown, name)
-            connection.execute("SELECT set_config('application_name', ?, false)", (registration.writer_name(writer),))
+            run = registration.register(connection, address.shown, name, version, now=now)
+            named = registration.writer_name(run.writer)
+            connection.execute("SELECT set_config('application_name', ?, false)", (named,))
         letters = connection.execute("SELECT seq, device_id FROM dead_letters ORDER BY seq").fetchall()
     except psycopg.Error as error:
         if connection is not None:
@@ -83,19 +90,20 @@ def _open(address: PostgresAddress, name: str | None) -> tuple[WritingConnection
         if connection is not None:
             connection.close()
         raise
-    return WritingConnection(connection), writer, letters
+    return connection, run, letters
 
 
 class PostgresStore(SqlStore):
     """`controller.ports.store.Store` in a database, created by `open_store`."""
 
     dialect = DIALECT
+    shared_leases: PostgresLeases | None
 
     def __init__(
         self,
         address: PostgresAddress,
         connection: WritingConnection,
-        writer: int | None,
+        run: Registration | None,
         book: DeadLetterIndex,
         *,
         now: Callable[[], float],
@@ -107,7 +115,10 @@ class PostgresStore(SqlStore):
         self._patience: float | None = None
         self._readers = reader.PostgresReaders(address, options)
         self.fleet_queries: PostgresFleetQueries = PostgresFleetQueries(address, options)
-        self._writer = PostgresWriter(address, connection, writer, options, now, log)
+        self._writer = PostgresWriter(address, connection, run, options, now, log)
+        self.shared_leases = None
+        if run is not None:
+            self.shared_leases = PostgresLeases(address, self._writer, run, self.read, now, log)
 
     @property
     def health(self) -> StoreHealth:
@@ -123,10 +134,13 @@ class PostgresStore(SqlStore):
         """Runs until cancelled.
 
         Raises:
-            StoreError: another controller has taken over.
+            ExceptionGroup: of a `StoreError`: this run is fenced.
         """
-        await self._writer.fenced.wait()
-        raise self._writer.refusal
+        async with asyncio.TaskGroup() as group:
+            if self.shared_leases is not None:
+                group.create_task(self.shared_leases.run(), name="leases")
+            await self._writer.fenced.wait()
+            raise self._writer.refusal
 
     def _submit(self, work: WriteJob) -> asyncio.Future[Any]:
         return self._writer.submit(work)
@@ -145,6 +159,11 @@ class PostgresStore(SqlStore):
     async def devices(self) -> Sequence[Device]:
         return await self._readers.run(reader.devices, self._patience)
 
+    async def effects(
+        self, buckets: frozenset[int] | None = None, devices: Sequence[str] | None = None
+    ) -> Sequence[Effect]:
+        return await self._readers.run(partial(reader.effects, buckets=buckets, devices=devices), self._patience)
+
     async def check_audit(self, noted: AuditHeads | None = None) -> AuditVerification:
         return await self._readers.run(partial(audit_chain.check, noted=noted), self._patience)
 
@@ -159,6 +178,9 @@ class PostgresStore(SqlStore):
         rows = await super().counts()
         size = "SELECT pg_database_size(current_database())"
         return {**rows, "bytes": await self.read(lambda connection: connection.execute(size).fetchone()[0])}
+
+    async def warnings(self) -> Sequence[str]:
+        return await self.read(status.warnings)
 
     async def close(self) -> None:
         """Writes the queue, then closes; commits not written within `close_seconds` fail."""

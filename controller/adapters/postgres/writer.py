@@ -28,6 +28,7 @@ from controller.ports.log import Log
 from controller.ports.store import StoreHealth
 
 _RENEW_EVERY: Final = 1.0  # seconds
+_LOOP_SILENT: Final = 10.0  # seconds without a sign of life from the event loop, after which the lease is not renewed
 _SILENT: Final = 5.0  # seconds for an answer after which the server counts as away
 _GUEST: Final = "cordon command"
 
@@ -37,13 +38,17 @@ class FencedError(StoreError):
 
 
 class PostgresWriter(GroupWriter):
-    """Owns the connection that writes. `writer`: the number of this run, `None` for a command beside a controller."""
+    """Owns the connection that writes. `run`: how this run is registered, `None` for a command beside a controller.
+
+    `lease_end` and `loop_seen_at` (when the event loop lived, 0: nobody says) are monotonic; `clock_offset`: seconds by
+    which this machine's clock is behind the server's; `held`: the buckets whose effects this process carries out.
+    """
 
     def __init__(
         self,
         address: PostgresAddress,
         connection: WritingConnection,
-        writer: int | None,
+        run: registration.Registration | None,
         options: StoreOptions,
         now: Callable[[], float],
         log: Log,
@@ -51,7 +56,11 @@ class PostgresWriter(GroupWriter):
         super().__init__(address.shown, options, now, log)
         self._address = address
         self._connection: WritingConnection | None = connection
-        self._writer = writer
+        self._writer = None if run is None else run.writer
+        self.lease_end = 0.0 if run is None else run.lease_end
+        self.loop_seen_at = 0.0
+        self.clock_offset = 0.0
+        self.held: frozenset[int] = frozenset()
         self._commits = 0
         self._uncertain: list[object] | None = None  # results of a commit whose answer was lost
         self._asked_at = 0.0  # monotonic; when the server was asked what it has not answered
@@ -133,11 +142,13 @@ class PostgresWriter(GroupWriter):
 
         Raises:
             GivenUpError: another controller has taken over.
+            StoreError: the clocks differ.
         """
         if self._writer is None:
             connection.raw.execute("BEGIN")
             connection.writer, connection.head = registration.lock_as_guest(connection)
             return
+        asked = registration.wall_clock()
         with connection.raw.pipeline():
             connection.raw.execute("BEGIN")
             locked = connection.execute(registration.LOCK, (self._writer,))
@@ -145,17 +156,21 @@ class PostgresWriter(GroupWriter):
         if found is None:
             connection.raw.execute("ROLLBACK")
             raise GivenUpError from _fenced(self._place)
+        clock = registration.ServerClock(asked, found[2], registration.wall_clock())
+        clock.check()
+        self.clock_offset = clock.offset
         connection.writer, connection.head = self._writer, ChainHead(found[0], bytes(found[1]))
+        connection.held = self.held
 
     def _commit(self, connection: WritingConnection, outcomes: list[object]) -> None:
-        head = connection.head
+        head, sent_at = connection.head, time.monotonic()
         try:
             # If the first fails, the server skips the second.
             with connection.raw.pipeline():
                 if self._writer is None:
                     registration.extend_as_guest(connection, connection.writer, head)
                 else:
-                    values = (self._commits + 1, head.seq, head.digest, self._writer)
+                    values = (self._commits + 1, head.seq, head.digest, self.clock_offset, self._writer)
                     connection.execute(registration.RENEW, values)
                 connection.raw.execute("COMMIT")
         except psycopg.Error:
@@ -167,6 +182,7 @@ class PostgresWriter(GroupWriter):
                 self._uncertain = outcomes
             raise
         self._commits += 1
+        self.lease_end = sent_at + registration.LEASE
 
     def _has_landed(self, connection: WritingConnection, writer: int) -> bool:
         """Whether the commit whose answer was lost is there.
@@ -210,8 +226,7 @@ class PostgresWriter(GroupWriter):
             return None
         self._asked_at = time.monotonic()
         try:
-            if not registration.renew(self._connect(), self._writer):
-                raise GivenUpError from _fenced(self._place)
+            self._renew(self._connect(), self._writer)
         except (psycopg.Error, StoreError) as error:
             self._step_back(error)
         else:
@@ -219,6 +234,31 @@ class PostgresWriter(GroupWriter):
         finally:
             self._asked_at = 0.0
         return _RENEW_EVERY
+
+    def _pause(self, seconds: float) -> bool:
+        """Keeps the lease while the writes of somebody fail, for example because another session locks their rows."""
+        if self._writer is not None and self._connection is not None and not self._connection.is_lost:
+            try:
+                self._renew(self._connection, self._writer)
+            except (psycopg.Error, StoreError) as error:
+                self._words_after(error)
+        return super()._pause(seconds)
+
+    def _renew(self, connection: WritingConnection, writer: int) -> None:
+        """Renews the lease, unless the event loop is stuck: others then take over what it does not do.
+
+        Raises:
+            psycopg.Error: the server failed.
+            StoreError: the clocks differ.
+            GivenUpError: fenced.
+        """
+        asked_at = time.monotonic()
+        if self.loop_seen_at and asked_at - self.loop_seen_at > _LOOP_SILENT:
+            return
+        clock = registration.renew(connection, writer, self.clock_offset)
+        if clock is None:
+            raise GivenUpError from _fenced(self._place)
+        self.clock_offset, self.lease_end = clock.offset, asked_at + registration.LEASE
 
     def _refusal(self, cause: BaseException) -> StoreError:
         if isinstance(cause, StoreError):

@@ -15,10 +15,11 @@ from controller.domain.audit_chain import ChainHead
 from controller.domain.audit_id import AuditCursor
 from controller.domain.audit_kinds import AuditKind
 from controller.domain.device import Device
-from controller.domain.effects import CommandRecord
+from controller.domain.effects import CommandRecord, Effect
 from controller.domain.guards.approvals import ApprovalRequest
 from controller.domain.record_budget import RecordUse
 from controller.ports.fleet_queries import FleetQueries
+from controller.ports.leases import Leases
 from controller.ports.store import ApiToken, DeadLetter, Store, StoredAuditEntry, StoreHealth, StoreWrites, TokenChange
 from schemas.commands import CommandState
 
@@ -61,6 +62,7 @@ class SqlStore(Store, ABC):
 
     dialect: Dialect
     fleet_queries: FleetQueries
+    shared_leases: Leases | None = None  # None: one controller has the store for itself
 
     def __init__(self, now: Callable[[], float], options: StoreOptions) -> None:
         self._now = now
@@ -184,6 +186,9 @@ class SqlStore(Store, ABC):
     async def revoke_token(self, token: ApiToken, writes: StoreWrites) -> TokenChange:
         return await self.change_with(writes, partial(token_rows.revoke, token=token), _is_done)
 
+    async def warnings(self) -> Sequence[str]:
+        return ()
+
     async def prune(self) -> int:
         """Deletes rows past their retention in small transactions, and adds an anchor; returns how many."""
         now = self._now()
@@ -205,7 +210,6 @@ class SqlStore(Store, ABC):
     accepted_policies = _query(guard_state.accepted_policies)
     accept_policies = _change(guard_state.accept_policies)
     knowledge = _query(guard_state.knowledge)
-    effects = _query(queries.effects)
     keep_rules = _change(queries.keep_rules)
     kept_rules = _query(queries.kept_rules)
     kept_subscriptions = _query(containment_state.subscriptions)
@@ -214,6 +218,13 @@ class SqlStore(Store, ABC):
     user_cases = _query(containment_state.user_cases)
     tokens = _query(token_rows.every)
     put_token = _change(token_rows.put)
+
+    async def effects(
+        self, buckets: frozenset[int] | None = None, devices: Sequence[str] | None = None
+    ) -> Sequence[Effect]:
+        """Lists pending effects, oldest first; only of a store that controllers share the buckets are asked for."""
+        del buckets, devices
+        return await self.read(queries.effects)
 
     async def record_use(self, since: float) -> Sequence[RecordUse]:
         return await self.read(partial(queries.record_use, dialect=self.dialect, since=since))

@@ -54,6 +54,7 @@ _KINDS: Final[Mapping[AuditKind, tuple[AlertSeverity, ThreadStatus]]] = {
     AuditKind.BROKER_UNREAD: (_CRITICAL, _OPEN),
     AuditKind.BROKER_READ_AGAIN: (_INFO, _RESOLVED),
     AuditKind.STORE_RECOVERED: (_CRITICAL, _EVENT),
+    AuditKind.CONTROLLER_FENCED: (_CRITICAL, _EVENT),
     AuditKind.NOTIFICATION_ACKNOWLEDGED: (_INFO, _EVENT),
     AuditKind.NOTIFICATION_SINK_FAILED: (_CRITICAL, _OPEN),
     AuditKind.NOTIFICATION_SINK_RECOVERED: (_INFO, _RESOLVED),

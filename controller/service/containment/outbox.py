@@ -1,12 +1,19 @@
-"""The outbox: effects are carried out at least once, in order per device, and retried without end."""
+"""The outbox: effects are carried out at least once, in order per device, and retried without end.
+
+Each controller carries out the effects of the buckets that it holds. What another one decided for them is read from the
+store, as is everything that is pending when a bucket is taken over.
+"""
 
 import asyncio
+import contextlib
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 from controller.domain.effects import Effect, IsolateClient, RestrictClient, SendCommand
+from controller.ports.errors import StoreError
+from controller.ports.leases import AllLeases, Leases, bucket_of
 from controller.ports.log import Log
 from controller.service.audit_log import effect_fields
 from controller.service.containment.enforcer import EffectDone, EffectRetry, Enforcer
@@ -20,6 +27,11 @@ from schemas.backoff import Backoff
 CONTAINING: Final = 256
 SENDING: Final = 32  # devices sent commands at a time; apart, so that a hanging link delays no containment
 RETRY: Final = Backoff(first=0.2, cap=15.0)  # seconds before the next attempt
+# The time limit of a call that protects (`controller.adapters.emqx.client.http`): none begins that the lease would not
+# outlast. A longer act is ended when the lease is over.
+ACT_SECONDS: Final = 2.0
+_LOOK: Final = 0.05  # seconds between two looks at a lease that is nearly over
+_SHARE_OF_READING: Final = 20  # a read of pending effects is followed by a pause of so many times its length
 
 
 @dataclass(slots=True)
@@ -37,20 +49,33 @@ class EffectQueue:
     """Committed effects that are not carried out yet: one lane per device, and the devices whose turn it is.
 
     `on_attempt` is called with the device after each attempt: after the commit of what came of it, and after the queue
-    has changed.
+    has changed. Only effects of the buckets that `leases` has are taken.
     """
 
-    def __init__(self, on_attempt: Callable[[str], None] = lambda _device_id: None) -> None:
+    def __init__(
+        self, on_attempt: Callable[[str], None] = lambda _device_id: None, leases: Leases | None = None
+    ) -> None:
         self._on_attempt = on_attempt
+        self.leases = leases or AllLeases()
         self._lanes: dict[str, _Lane] = {}
-        # Devices by the kind of their first effect; bounded by the number of devices.
+        self._known: set[str] = set()  # ids of the effects in the lanes
+        self._completed: set[str] | None = None  # ids of those that ended while the store is read
+        self._under_way: set[str] = set()  # devices
+        self._ended = asyncio.Event()
+        self._elsewhere: dict[str, bool] = {}  # devices with effects of others, and whether one is for the broker
+        # Devices by the kind of their first effect; bounded by the number of devices. Some may have no effect any more.
         self.to_contain_first: asyncio.Queue[str] = asyncio.Queue()  # violations
         self.to_contain: asyncio.Queue[str] = asyncio.Queue()
         self.to_send: asyncio.Queue[str] = asyncio.Queue()
 
     def on_commit(self, batch: UnitOfWork) -> None:
         for effect in batch.effects:
-            self.enqueue(effect)
+            if self.is_own(effect.device_id):
+                self.enqueue(effect)
+
+    def is_own(self, device_id: str) -> bool:
+        """Whether this controller carries out the effects of the device."""
+        return not self.leases.is_shared or bucket_of(device_id) in self.leases.buckets
 
     @property
     def all(self) -> tuple[asyncio.Queue[str], ...]:
@@ -68,13 +93,15 @@ class EffectQueue:
         return sum(lane.attempts > 0 for lane in self._lanes.values())
 
     def is_busy(self, device_id: str) -> bool:
-        """Whether something for this device is still to be carried out."""
-        return device_id in self._lanes
+        """Whether something for this device is still to be carried out; by others, as `look` found last."""
+        return device_id in self._lanes or device_id in self._elsewhere
 
     def is_containing(self, device_id: str) -> bool:
-        """Whether calls to the broker about this device are still to be made."""
+        """Whether calls to the broker about this device are still to be made; by others, as `look` found last."""
         lane = self._lanes.get(device_id)
-        return lane is not None and any(not isinstance(effect, SendCommand) for effect in lane.effects)
+        if lane is None:
+            return self._elsewhere.get(device_id, False)
+        return any(not isinstance(effect, SendCommand) for effect in lane.effects)
 
     def trouble_of(self, device_id: str) -> str:
         """What the last call to the broker about this device lacked; empty if it is not tried again."""
@@ -87,7 +114,10 @@ class EffectQueue:
         return () if lane is None or isinstance(lane.effects[0], SendCommand) else lane.unread
 
     def enqueue(self, effect: Effect) -> None:
-        """Adds an effect whose commit has returned."""
+        """Adds an effect whose commit has returned, unless it is known."""
+        if effect.effect_id in self._known:
+            return
+        self._known.add(effect.effect_id)
         lane = self._lanes.get(effect.device_id)
         if lane is None:
             lane = self._lanes[effect.device_id] = _Lane()
@@ -105,7 +135,7 @@ class EffectQueue:
     def complete(self, device_id: str) -> None:
         """Removes the device's first effect, and schedules the device if it has another."""
         lane = self._lanes[device_id]
-        lane.effects.popleft()
+        self._forget(lane.effects.popleft())
         lane.attempts, lane.trouble, lane.unread = 0, "", ()
         if lane.effects:
             self._schedule(device_id)
@@ -136,6 +166,66 @@ class EffectQueue:
         lane.retry = None
         self._schedule(device_id)
 
+    def begin(self, device_id: str) -> bool:
+        """Begins an attempt; false if there is nothing to do now: it is under way, pauses, or is another's."""
+        lane = self._lanes.get(device_id)
+        if lane is None or lane.retry is not None or device_id in self._under_way:
+            return False
+        self._under_way.add(device_id)
+        return True
+
+    def end(self, device_id: str) -> None:
+        """Ends an attempt; what is no longer this controller's is left to others."""
+        self._under_way.discard(device_id)
+        if not self.is_own(device_id):
+            self._drop(device_id)
+        self._ended.set()
+
+    async def quiesce(self, buckets: frozenset[int]) -> None:
+        """Drops what is pending of buckets, once what is under way has ended."""
+        for device_id in [one for one in self._lanes if bucket_of(one) in buckets and one not in self._under_way]:
+            self._drop(device_id)
+        while any(bucket_of(device_id) in buckets for device_id in self._under_way):
+            self._ended.clear()
+            await self._ended.wait()
+
+    async def merge(self, reading: Awaitable[Iterable[Effect]]) -> None:
+        """Adds what the store holds, oldest first, but for what was carried out while it was read.
+
+        Raises:
+            StoreError: the store cannot be read.
+        """
+        self._completed = set()
+        try:
+            for effect in await reading:
+                if effect.effect_id not in self._completed and self.is_own(effect.device_id):
+                    self.enqueue(effect)
+        finally:
+            self._completed = None
+
+    def set_elsewhere(self, devices: Sequence[str], found: Iterable[Effect]) -> None:
+        """Notes which of `devices` have effects that others carry out; `found` are all that are pending of them."""
+        wanted = {device_id for device_id in devices if not self.is_own(device_id)}
+        for device_id in devices:
+            self._elsewhere.pop(device_id, None)
+        for effect in found:
+            if effect.device_id in wanted:
+                is_for_broker = not isinstance(effect, SendCommand) or self._elsewhere.get(effect.device_id, False)
+                self._elsewhere[effect.device_id] = is_for_broker
+
+    def _drop(self, device_id: str) -> None:
+        lane = self._lanes.pop(device_id, None)
+        if lane is not None:
+            for effect in lane.effects:
+                self._known.discard(effect.effect_id)
+            if lane.retry is not None:
+                lane.retry.cancel()
+
+    def _forget(self, effect: Effect) -> None:
+        self._known.discard(effect.effect_id)
+        if self._completed is not None:
+            self._completed.add(effect.effect_id)
+
     def _schedule(self, device_id: str) -> None:
         effect = self.first(device_id)
         if isinstance(effect, SendCommand):
@@ -157,18 +247,27 @@ class Outbox:
         self._enforcer = enforcer
         self._log = log
         self._rand = rand
+        self._leases = queue.leases
         self.counts: Counter[str] = Counter()
 
     async def resume(self) -> int:
         """Queues what the store still holds, at the start; returns how many."""
-        effects = await self._fleet.store.effects()
-        for effect in effects:
-            self.queue.enqueue(effect)
-        return len(effects)
+        leases = self._leases
+        await self.queue.merge(self._fleet.store.effects(leases.buckets if leases.is_shared else None))
+        return self.queue.pending
+
+    async def look(self, *device_ids: str) -> None:
+        """Asks the store which devices have effects that other controllers carry out, for `EffectQueue.is_busy`."""
+        foreign = [one for one in device_ids if not self.queue.is_own(one)]
+        if foreign:
+            self.queue.set_elsewhere(foreign, await self._fleet.store.effects(devices=foreign))
 
     async def run(self) -> None:
         """Until cancelled; an effect that was begun is begun again at the next start."""
         async with asyncio.TaskGroup() as group:
+            if self._leases.is_shared:
+                self._leases.before_release(self.queue.quiesce)
+                group.create_task(self._follow(), name="outbox-take-over")
             for number in range(CONTAINING):
                 group.create_task(self._work(self.queue.to_contain_first), name=f"outbox-violation-{number}")
                 group.create_task(self._work(self.queue.to_contain), name=f"outbox-contain-{number}")
@@ -181,14 +280,33 @@ class Outbox:
         while ready := [one for one in queue.all if not one.empty()]:
             await self._attempt(ready[0].get_nowait())
 
+    async def _follow(self) -> None:
+        """Takes over what others decided for the held buckets, and what buckets that are new have pending."""
+        loop = asyncio.get_running_loop()
+        async for buckets in self._leases.handed_over():
+            began = loop.time()
+            try:
+                await self.queue.merge(self._fleet.store.effects(buckets))
+            except StoreError as e:
+                self._log("pending effects cannot be read", {"error": str(e)})
+            await asyncio.sleep(_SHARE_OF_READING * (loop.time() - began))
+
     async def _work(self, ready: asyncio.Queue[str]) -> None:
         while True:
             await self._attempt(await ready.get())
 
     async def _attempt(self, device_id: str) -> None:
-        effect = self.queue.first(device_id)
+        if not self.queue.begin(device_id):
+            return
         try:
-            result: EffectDone | EffectRetry = await self._enforcer.carry_out(effect)
+            await self._carry_out(self.queue.first(device_id))
+        finally:
+            self.queue.end(device_id)
+
+    async def _carry_out(self, effect: Effect) -> None:
+        try:
+            async with self._within_lease():
+                result: EffectDone | EffectRetry = await self._enforcer.carry_out(effect)
         except Exception as e:  # noqa: BLE001 - one device's trouble must never stop the others
             self._log("effect failed", {**effect_fields(effect), "error": repr(e)})
             result = EffectRetry(repr(e), None)
@@ -196,6 +314,37 @@ class Outbox:
             await self._finish(effect, result)
         else:
             await self._retry(effect, result)
+
+    @contextlib.asynccontextmanager
+    async def _within_lease(self) -> AsyncIterator[None]:
+        """Begins when the lease outlasts a call that protects; ends with the lease.
+
+        Raises:
+            StoreError: the lease is over.
+        """
+        if not self._leases.is_shared:
+            yield
+            return
+        while self._leases.lease_left() <= ACT_SECONDS:  # noqa: ASYNC110 - time passes, nothing happens
+            await asyncio.sleep(_LOOK)
+        loop, limit = asyncio.get_running_loop(), asyncio.timeout(self._leases.lease_left())
+
+        def extend() -> None:
+            nonlocal timer
+            if not limit.expired():
+                limit.reschedule(loop.time() + self._leases.lease_left())
+                timer = loop.call_later(ACT_SECONDS / 2, extend)
+
+        timer = loop.call_later(ACT_SECONDS / 2, extend)
+        try:
+            async with limit:
+                yield
+        except TimeoutError:
+            if limit.expired():
+                raise StoreError("the lease of this controller is over") from None
+            raise
+        finally:
+            timer.cancel()
 
     async def _finish(self, effect: Effect, result: EffectDone) -> None:
         if result.event is not None:

@@ -22,7 +22,7 @@ RULES: Final[list[dict[str, Any]]] = yaml.safe_load((DEPLOY / "prometheus" / "al
 ]
 BOARD: Final[dict[str, Any]] = json.loads((DEPLOY / "grafana" / "cordon.json").read_text())
 FROM_PROMETHEUS: Final = {"up"}
-# Only with updates, an open rollout, single sign-on, configured certificates or receivers: see `tests/unit/api`.
+# Only with updates, an open rollout, several controllers, single sign-on, configured certificates or receivers.
 SOMETIMES: Final = {
     "cordon_broker_node_unread",
     "cordon_update_metadata_trouble",
@@ -32,6 +32,10 @@ SOMETIMES: Final = {
     "cordon_own_certificate_warning",
     "cordon_notification_sink_failing_since_timestamp_seconds",
     "cordon_sso_trouble",
+    "cordon_leader",
+    "cordon_lease_left_seconds",
+    "cordon_clock_offset_seconds",
+    "cordon_controllers_fenced_total",
 }
 _FUNCTIONS: Final = {"absent", "and", "by", "changes", "histogram_quantile", "increase", "or", "rate", "sum", "time"}
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import pytest
 
 from controller.adapters.postgres import registration, schema
+from controller.adapters.postgres.audit_chain import WritingConnection
 from controller.adapters.postgres.connection import PostgresConnection, connect
 from controller.adapters.postgres.migrations import STEPS, Step
 from controller.adapters.postgres.store import open_store
@@ -23,12 +24,12 @@ def server(request: pytest.FixtureRequest, postgres_servers: PostgresServers) ->
     return postgres_servers[request.param]
 
 
-def _start(server: PostgresServer, database: str, steps: Sequence[Step]) -> tuple[PostgresConnection, int]:
+def _start(server: PostgresServer, database: str, steps: Sequence[Step]) -> tuple[WritingConnection, int]:
     """A controller of a version with these steps."""
-    connection = connect(address_of(server.url(database)), "tests")
+    connection = WritingConnection(connect(address_of(server.url(database)), "tests"))
     try:
         schema.prepare(connection, "here", steps)
-        return connection, registration.register(connection, "here", "tests", steps)
+        return connection, registration.register(connection, "here", "tests", steps=steps).writer
     except BaseException:
         connection.close()
         raise
@@ -57,7 +58,7 @@ async def test_a_newer_version_extends_the_tables_first_and_drops_what_was_when_
         with registration.alone(connection):
             schema.raise_write_level(connection, (*STEPS, SECOND))
     assert _columns(server, database) == {"waiver_id", "expires_at", "body", "reason"}
-    assert registration.renew(old, number)
+    assert registration.renew(old, number, 0.0) is not None
     registration.release(old, number)
     old.close()
     await _open(server, database)  # an older version may still start again
