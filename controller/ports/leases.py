@@ -6,15 +6,15 @@ and watches their deadlines and silence. One controller leads: it runs what exis
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 from zlib import crc32
 
 BUCKETS: Final = 256
 ALL_BUCKETS: Final = frozenset(range(BUCKETS))
 
-Quiesce = Callable[[frozenset[int]], Awaitable[None]]
+Quiesce = Callable[[frozenset[int]], Coroutine[Any, Any, None]]
 
 
 def bucket_of(device_id: str) -> int:

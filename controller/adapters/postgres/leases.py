@@ -17,7 +17,7 @@ from psycopg import AsyncConnection, AsyncRawCursor
 
 from controller.adapters.postgres import errors, registration
 from controller.adapters.postgres.address import PostgresAddress
-from controller.adapters.postgres.connection import PostgresConnection, numbered, session_settings
+from controller.adapters.postgres.connection import numbered, session_settings
 from controller.adapters.postgres.registration import Held, Registration
 from controller.adapters.postgres.statements import HANDED_OVER
 from controller.adapters.postgres.writer import PostgresWriter
@@ -60,7 +60,7 @@ class PostgresLeases:
         address: PostgresAddress,
         writer: PostgresWriter,
         run: Registration,
-        read: "Callable[[Callable[[PostgresConnection], Any]], Awaitable[Any]]",
+        read: Callable[[Callable[[Any], Any]], Awaitable[Any]],
         now: Callable[[], float],
         log: Log,
     ) -> None:
@@ -151,8 +151,8 @@ class PostgresLeases:
         )
         try:
             async with asyncio.timeout(_ANSWER):
-                await connection.execute(session_settings(read_only=False))  # type: ignore[arg-type]  # constants
-                await connection.execute(f"LISTEN {HANDED_OVER}; LISTEN {registration.CHANGED}")  # type: ignore[arg-type]
+                await connection.execute(session_settings(read_only=False))
+                await connection.execute(f"LISTEN {HANDED_OVER}; LISTEN {registration.CHANGED}")
             self._is_away = False
             while True:
                 async with asyncio.timeout(_ANSWER):

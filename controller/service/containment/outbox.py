@@ -329,6 +329,8 @@ class Outbox:
             await asyncio.sleep(_LOOK)
         loop, limit = asyncio.get_running_loop(), asyncio.timeout(self._leases.lease_left())
 
+        timer: asyncio.TimerHandle
+
         def extend() -> None:
             nonlocal timer
             if not limit.expired():
