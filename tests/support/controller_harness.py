@@ -198,7 +198,7 @@ async def open_harness(
     own_certificates: tuple[OwnCertificateFile, ...] = (),
     leases: Leases | None = None,
 ) -> AsyncIterator[ControllerHarness]:
-    """A controller on the store at `path`, with tables of `cordon.toml`; the same path and `broker` again: a restart."""
+    """A controller on the store at `path`, with tables of `cordon.toml`; the same ones again: a restart."""
     clock, chosen, logged, told = clock or ManualClock(), policy_set or starter(), LogLines(), MemorySender()
     configured = Settings.model_validate({**SETTINGS, **(settings or {})})
     store = await open_store(path, now=clock.now, log=logged)
