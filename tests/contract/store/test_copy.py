@@ -28,6 +28,7 @@ from controller.domain.identity.enrolment import EnrolmentToken
 from controller.ports.broker_tables import AccessRule
 from controller.ports.errors import StoreError
 from controller.ports.store import DeadLetter, StoredReport, StoreWrites
+from tests.support.audit_chains import four_chains
 from tests.support.postgres import SERVERS, PostgresServer, PostgresServers, address_of
 from tests.support.store import NOW, Logged, opened
 
@@ -126,6 +127,30 @@ async def test_a_store_is_the_same_on_the_other_engine_and_back_again(
         assert await state(store) == after
         assert (await store.check_audit()).is_intact
     assert (tmp_path / "back.db").stat().st_mode & 0o777 == 0o600
+
+
+async def test_chains_of_several_writers_are_copied_with_their_anchors(tmp_path: Path, server: PostgresServer) -> None:
+    first, second = (address_of(server.url(server.new_database())) for _ in range(2))
+    database = await open_postgres(first, name="tests", now=lambda: NOW, log=Logged())
+    await four_chains(database)
+    await database.close()
+    copy(first, tmp_path / "file.db")
+    async with opened(tmp_path / "file.db") as store:
+        heads, lines = await store.audit_heads(), await store.audit(newest_first=False)
+        assert [str(one.id) for one in lines][:4] == ["11-1", "11-2", "11-3", "12-1"]
+        assert heads.chains[14].seq == 3
+        await store.commit(StoreWrites(audit=((NOW, AuditEntry(AuditKind.DEVICE_OFFLINE, "d", "t")),)))
+        assert str((await store.audit(limit=1))[0].id) == "1-1", "a file has one writer"
+        assert (await store.check_audit(heads)).is_intact
+    copy(tmp_path / "file.db", second)
+    again = await open_postgres(second, name="tests", now=lambda: NOW, log=Logged())
+    try:
+        assert (await again.check_audit(heads)).is_intact
+        await again.commit(StoreWrites(audit=((NOW + 1, AuditEntry(AuditKind.DEVICE_ONLINE, "d", "t")),)))
+        assert str((await again.audit(limit=1))[0].id) == "15-1", "a run has a number that no other had"
+        assert (await again.check_audit(heads)).is_intact
+    finally:
+        await again.close()
 
 
 async def test_nothing_is_copied_over_what_is_there(filled: Path, tmp_path: Path, server: PostgresServer) -> None:

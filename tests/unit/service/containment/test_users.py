@@ -49,6 +49,7 @@ async def test_a_users_case_survives_a_restart_at_each_step(tmp_path: Path) -> N
         assert users.cases["lab"].level is ContainmentLevel.RESTRICTED
         await users.release("lab", by="operator:a", reason="found")
     async with open_harness(path) as harness:
+        harness.clock.at += 2e9
         users = await users_of(harness, broker)
         await users.tick()
         assert (users.cases, broker.rules["lab"]) == ({}, HAD)

@@ -1,0 +1,94 @@
+"""The audit log on PostgreSQL: lists that are index scans, verification without a controller, chains of runs."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from controller.adapters.postgres.connection import PostgresConnection, connect
+from controller.adapters.postgres.store import open_store
+from controller.adapters.sql import queries
+from controller.cli.app import run_safely
+from controller.domain.audit_id import AuditCursor, AuditId
+from tests.support.postgres import SERVERS, PostgresServer, PostgresServers, address_of
+from tests.support.store import NOW, QUICK, Logged, line
+
+pytestmark = pytest.mark.postgres
+ROWS = 20_000
+_FILL = f"""INSERT INTO audit SELECT (n % 3 + 2) * 1099511627776 + n, n, 'device.online', 'd-' || n % 500, 'a',
+    CASE n % 50 WHEN 0 THEN 'c-' || n % 100 ELSE '' END, CASE n % 100 WHEN 7 THEN 1 ELSE 0 END, NULL, NULL
+    FROM generate_series(1, {ROWS}) AS n"""
+
+
+@pytest.fixture(params=SERVERS)
+def server(request: pytest.FixtureRequest, postgres_servers: PostgresServers) -> PostgresServer:
+    return postgres_servers[request.param]
+
+
+class Explained(PostgresConnection):
+    """Keeps the plan of each statement beside its result."""
+
+    plans: list[str]
+
+    def execute(self, sql: str, parameters: Sequence[Any] = (), /) -> Any:
+        if sql.startswith("SELECT id"):
+            found = super().execute(f"EXPLAIN (FORMAT JSON) {sql}", parameters).fetchone()
+            self.plans.append(json.dumps(found[0]))
+        return super().execute(sql, parameters)
+
+
+async def opened(server: PostgresServer, database: str, name: str | None = "tests") -> Any:
+    return await open_store(address_of(server.url(database)), name=name, now=lambda: NOW, log=Logged(), options=QUICK)
+
+
+async def test_lists_find_their_lines_by_an_index_in_order(server: PostgresServer) -> None:
+    database = server.new_database()
+    await (await opened(server, database)).close()
+    server.query(database, _FILL)
+    connection = Explained(connect(address_of(server.url(database)), "tests").raw)
+    connection.plans = []
+    connection.execute("ANALYZE audit")
+    connection.execute("SET enable_bitmapscan = off")  # for a case of few lines the planner would rather sort these
+    cursor = AuditCursor(AuditId(3, 15_000), 15_000.0)
+    for wanted, alerts, index in (
+        ({}, False, "audit_at"),
+        ({"device_id": "d-7"}, False, "audit_device"),
+        ({"case_id": "c-50"}, False, "audit_case"),
+        ({}, True, "audit_alert"),
+    ):
+        for newest_first in (True, False):
+            found = queries.audit(
+                connection, dict(wanted), alerts_only=alerts, after=cursor, limit=3, newest_first=newest_first
+            )
+            assert len(found) == 3
+            plan = connection.plans.pop()
+            assert f'"Index Name": "{index}"' in plan, plan
+            assert '"Sort' not in plan, plan
+    connection.close()
+
+
+async def test_a_database_is_verified_without_a_controller(
+    server: PostgresServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    database = server.new_database()
+    url = server.url(database)
+    for number in range(3):
+        store = await opened(server, database)
+        await store.commit(line(f"d{number}"))
+        await store.close()
+    store = await opened(server, database, None)
+    await store.commit(line("command"))
+    names = [str(one.id) for one in await store.audit(newest_first=False)]
+    await store.close()
+    assert names == ["1-1", "2-1", "3-1", "4-1"]
+    assert run_safely(["audit", "head", "--store", url]) == 0
+    head = capsys.readouterr().out.strip()
+    assert head.startswith("a3:")
+    assert [part.partition(":")[0] for part in head.split(",")] == ["a3", "1-1", "4-1"]
+    assert run_safely(["audit", "verify", "--store", url, "--noted", head]) == 0
+    server.query(database, "UPDATE audit SET actor = 'eve' WHERE id = 3 * 1099511627776 + 1")
+    capsys.readouterr()
+    assert run_safely(["audit", "verify", "--store", url]) == 1
+    assert capsys.readouterr().out == "row 3-1 was changed after it was written\n"
+    assert run_safely(["audit", "verify", "--store", url, "--file", "x"]) == 2
