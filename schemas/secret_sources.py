@@ -7,8 +7,9 @@ program, which may name it, are in no error.
 import os
 import re
 import shlex
+import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -18,6 +19,7 @@ if TYPE_CHECKING:  # large, and only needed where a program is run
 
 MAX_SECRET: Final = 4096  # bytes
 SECRET_HELP: Final = "a file, file:PATH, credential:NAME, env:NAME or 'command:PROGRAM ARGUMENTS'"  # noqa: S105
+IN_PLACE_HELP: Final = "from file:PATH, credential:NAME, env:NAME, command:PROGRAM ARGUMENTS, or - for standard input"
 CREDENTIALS: Final = "CREDENTIALS_DIRECTORY"  # set by systemd: the folder of the unit's credentials
 COMMAND_SECONDS: Final = 30.0  # a manager may be at the other end of a network
 _ENDED_SECONDS: Final = 1.0  # for what an ended program left running, such as gpg-agent, and may still write
@@ -26,6 +28,7 @@ _MAX_ERROR: Final = 4096  # bytes of standard error
 _MAX_REASON: Final = 200  # characters of it in an error
 _CHUNK: Final = 4096
 _PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_KINDS: Final = ("file", "credential", "env", "command")
 _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _CREDENTIAL: Final = re.compile(r"(?!\.\.?$)[A-Za-z0-9._-]{1,255}")
 # What clients of password managers need of this process's environment: where they find their store, their key ring or
@@ -87,7 +90,7 @@ def secret_source(text: str) -> SecretSource:
         ValueError: what follows the colon is missing or malformed.
     """
     kind, separator, value = text.partition(":")
-    if not separator or kind not in ("file", "credential", "env", "command"):
+    if not separator or kind not in _KINDS:
         value, kind = text, "file"
     if kind == "file":
         if not value or "\0" in value:
@@ -109,6 +112,25 @@ def secret_source(text: str) -> SecretSource:
     if not words or not words[0] or "\0" in value:
         raise ValueError("command: the program is missing")
     return OutsideSecret(text)
+
+
+def secret_in_place(text: str, option: str, read: Callable[[str], str], warn: Callable[[str], object]) -> str:
+    """Returns the secret of an option that takes sources, `-` for standard input, and the secret itself.
+
+    Of the secret itself it warns: every user of a machine sees the arguments of all processes. `read` reads a source.
+
+    Raises:
+        SecretError: standard input has none.
+    """
+    if text == "-":
+        given = sys.stdin.readline(MAX_SECRET).strip()
+        if not given:
+            raise SecretError(f"{option}: standard input gives nothing")
+        return given
+    if ":" in text and text.partition(":")[0] in _KINDS:
+        return read(text)
+    warn(f"warning: other users of this machine see what {option} has; give it {IN_PLACE_HELP}")
+    return text
 
 
 def absolute_source(text: str) -> str:

@@ -12,8 +12,9 @@ import typer
 
 from controller.api.client import ApiClient, ApiEndpoint
 from controller.cli.errors import CliError, ExitCode
+from controller.cli.output import note
 from controller.ports.errors import SettingsError
-from schemas.secret_sources import SECRET_HELP
+from schemas.secret_sources import IN_PLACE_HELP, SECRET_HELP, SecretError, secret_in_place
 
 DEFAULT_URL: Final = "http://127.0.0.1:8480"
 DEFAULT_CONFIG: Final = Path("/etc/cordon/cordon.toml")
@@ -36,7 +37,11 @@ _OPTIONS: Final[Mapping[str, Any]] = {
     ],
     "token": Annotated[
         str | None,
-        typer.Option("--token", help="the token itself; others on this machine can see it", rich_help_panel=_PANEL),
+        typer.Option(
+            "--token",
+            help=f"the token {IN_PLACE_HELP}; others on this machine can see one that is given itself",
+            rich_help_panel=_PANEL,
+        ),
     ],
     "config": Annotated[
         Path | None,
@@ -106,7 +111,7 @@ def endpoint_of(options: ConnectionOptions, environment: Mapping[str, str]) -> A
         CliError: a given file cannot be used.
     """
     url = options.url or environment.get("CORDON_URL")
-    token = options.token or _read_token(options.token_file)
+    token = _token_in_place(options.token) or _read_token(options.token_file)
     token = token or environment.get("CORDON_TOKEN") or _read_token(environment.get("CORDON_TOKEN_FILE"))
     ca = options.ca or _path(environment.get("CORDON_CA"))
     config = options.config or _path(environment.get("CORDON_CONFIG"))
@@ -140,12 +145,23 @@ def _path(text: str | None) -> Path | None:
     return Path(text) if text else None
 
 
-def _read_token(source: str | None) -> str | None:
+def _token_in_place(text: str | None) -> str | None:
+    try:
+        return (
+            secret_in_place(text, "--token", lambda source: _read_token(source, "--token") or "", note)
+            if text
+            else None
+        )
+    except SecretError as e:
+        raise CliError(str(e), ExitCode.USAGE) from e
+
+
+def _read_token(source: str | None, what: str = "token file") -> str | None:
     if not source:
         return None
     from controller.app.offline import read_secret
 
     try:
-        return read_secret(source, "token file").strip()
+        return read_secret(source, what).strip()
     except SettingsError as e:
         raise CliError(str(e), ExitCode.USAGE) from e

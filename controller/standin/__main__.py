@@ -15,6 +15,14 @@ from controller.standin.options import StandInOptions
 from controller.standin.release import RELEASES
 from controller.standin.server import StandIn
 from controller.standin.zones import InvalidSettingError
+from schemas.secret_sources import (
+    IN_PLACE_HELP,
+    OutsideSecret,
+    SecretError,
+    secret_in_place,
+    secret_source,
+    why_unreadable,
+)
 
 _SECRET_VARIABLE = "CORDON_STANDIN_SECRET"  # noqa: S105 -- the name of a variable, not a secret
 
@@ -23,7 +31,24 @@ def _user(text: str) -> tuple[str, str]:
     name, colon, password = text.partition(":")
     if not name or not colon:
         raise argparse.ArgumentTypeError("must be NAME:PASSWORD")
-    return name, password
+    return name, _secret(password, "--user")
+
+
+def _read(text: str) -> str:
+    source = secret_source(text)
+    if isinstance(source, OutsideSecret):
+        return source.read()
+    try:
+        return source.read_text("utf-8").strip()
+    except OSError as error:
+        raise SecretError(why_unreadable(source, error)) from error
+
+
+def _secret(text: str, option: str = "--api-secret") -> str:
+    try:
+        return secret_in_place(text, option, _read, lambda line: sys.stderr.write(f"{line}\n"))
+    except (SecretError, ValueError) as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def _config(text: str) -> object:
@@ -56,8 +81,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--api-key", default="cordon", help="API key (default cordon)")
     parser.add_argument(
         "--api-secret",
-        default=os.environ.get(_SECRET_VARIABLE),
-        help=f"API secret (default ${_SECRET_VARIABLE}, else a random one, printed with the addresses)",
+        type=_secret,
+        help=f"API secret {IN_PLACE_HELP} (default ${_SECRET_VARIABLE}, else a random one, printed with the addresses)",
     )
     parser.add_argument(
         "--user",
@@ -65,7 +90,7 @@ def _parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="NAME:PASSWORD",
-        help="MQTT user; without any, clients may be anonymous",
+        help=f"MQTT user, the password {IN_PLACE_HELP}; without any, clients may be anonymous",
     )
     parser.add_argument(
         "--config",
@@ -123,8 +148,8 @@ def main(argv: list[str] | None = None) -> int:
     """Runs until SIGTERM or SIGINT. Returns the exit status: 1 when it cannot start, 2 for invalid arguments."""
     parser = _parser()
     args = parser.parse_args(argv)
-    generated = not args.api_secret
-    secret = secrets.token_urlsafe(24) if generated else args.api_secret
+    given = args.api_secret or os.environ.get(_SECRET_VARIABLE)
+    secret, generated = given or secrets.token_urlsafe(24), not given
     try:
         options = StandInOptions(
             nodes=args.nodes,

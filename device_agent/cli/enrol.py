@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from schemas.base import DEVICE_ID_PATTERN
-from schemas.secret_sources import SECRET_HELP
+from schemas.secret_sources import IN_PLACE_HELP, SECRET_HELP, SecretError, secret_in_place
 
 DEFAULT_FOLDER: Final = Path("/etc/cordon")
 _FINGERPRINT: Final = re.compile(r"^[0-9a-f]{64}$")
@@ -22,7 +22,7 @@ def add_parser(nouns: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
         description="Generate a key on this device, and get a certificate for it with an enrolment token.",
     )
     parser.add_argument("--url", required=True, help="the controller's API: https://host:port")
-    parser.add_argument("--token", help="enrolment token; other users of this machine can see it")
+    parser.add_argument("--token", help=f"enrolment token {IN_PLACE_HELP}; others can see one that is given itself")
     parser.add_argument("--token-file", help=f"the token: {SECRET_HELP}")
     parser.add_argument("--ca-fingerprint", required=True, help="SHA-256 of the authority, from `cordon enrol token`")
     parser.add_argument("--device-id", help="default: the host name")
@@ -48,7 +48,7 @@ def enrol(arguments: argparse.Namespace) -> None:
     folder = arguments.dir.absolute()
     options = enrolment.EnrolmentOptions(
         url=arguments.url,
-        token=arguments.token or read_given_secret(arguments.token_file, "--token-file"),
+        token=_token(arguments),
         fingerprint=fingerprint,
         device_id=device_id,
         folder=folder,
@@ -64,6 +64,23 @@ def enrol(arguments: argparse.Namespace) -> None:
         return
     enrolment.write_config(config, text)
     write(f"wrote {config}; start the agent: cordon-agent run --config {config}\n")
+
+
+def _token(arguments: argparse.Namespace) -> str:
+    from device_agent.errors import SettingsError
+    from device_agent.host.secrets import read_given_secret
+
+    if arguments.token is None:
+        return read_given_secret(arguments.token_file, "--token-file")
+    try:
+        return secret_in_place(
+            arguments.token,
+            "--token",
+            lambda text: read_given_secret(text, "--token"),
+            lambda text: sys.stderr.write(f"{text}\n"),
+        )
+    except SecretError as e:
+        raise SettingsError(str(e)) from e
 
 
 def _format_date(when: datetime) -> str:

@@ -40,7 +40,7 @@ def cordon(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Iterator[Cordo
 
         def call(*argv: str, status: int = 0) -> str:
             capsys.readouterr()
-            code = run_safely([*argv, "--url", server.url, "--token", TOKEN])
+            code = run_safely([*argv, "--url", server.url, "--token", f"command:echo {TOKEN}"])
             output = capsys.readouterr()
             assert code == status, output.out + output.err
             return output.out + output.err

@@ -21,7 +21,7 @@ def cordon(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Iterator[Cordo
 
         def run(*words: str) -> tuple[int, str]:
             capsys.readouterr()
-            status = run_safely(["notify", *words, "--url", server.url, "--token", TOKEN])
+            status = run_safely(["notify", *words, "--url", server.url, "--token", f"command:echo {TOKEN}"])
             shown = capsys.readouterr()
             return status, shown.out + shown.err
 
