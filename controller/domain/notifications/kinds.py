@@ -40,6 +40,11 @@ _KINDS: Final[Mapping[AuditKind, tuple[AlertSeverity, ThreadStatus]]] = {
     AuditKind.APPROVAL_EXPIRED: (_INFO, _RESOLVED),
     AuditKind.APPROVAL_WITHDRAWN: (_INFO, _RESOLVED),
     AuditKind.APPROVAL_FAILED: (_WARNING, _RESOLVED),
+    AuditKind.SCOPES_ENDED: (_INFO, _EVENT),
+    AuditKind.FACTOR_REGISTERED: (_INFO, _EVENT),
+    AuditKind.FACTOR_REMOVED: (_WARNING, _EVENT),
+    AuditKind.FACTOR_CODES_MADE: (_INFO, _EVENT),
+    AuditKind.SSO_TRIED: (_WARNING, _EVENT),
     AuditKind.ROLLOUT_APPROVAL_REQUESTED: (_WARNING, _OPEN),
     AuditKind.ROLLOUT_APPROVED: (_INFO, _OPEN),
     AuditKind.ROLLOUT_STOPPED: (_CRITICAL, _OPEN),
@@ -68,6 +73,15 @@ _HELD: Final = frozenset(
         AuditKind.CONTAINMENT_APPROVED,
         AuditKind.CONTAINMENT_DISMISSED,
         AuditKind.CONTAINMENT_PENDING_CLEARED,
+    }
+)
+# What a person does with an account: that of somebody else is never the same.
+_OF_PERSONS: Final = frozenset(
+    {
+        AuditKind.FACTOR_REGISTERED,
+        AuditKind.FACTOR_REMOVED,
+        AuditKind.FACTOR_CODES_MADE,
+        AuditKind.SSO_TRIED,
     }
 )
 # Detail that names the subject of a line without a case; the first one that is there.
@@ -117,6 +131,8 @@ def thread_of(entry: AuditEntry) -> str:
     if entry.case_id:
         return f"case:{entry.case_id}"
     subject, _, _ = entry.kind.value.partition(".")
+    if entry.kind is AuditKind.SCOPES_ENDED:
+        subject = "approval"  # the request that gave them
     detail = entry.detail or {}
     for name in _SUBJECTS:
         value = detail.get(name)
@@ -133,7 +149,8 @@ def _state_of(entry: AuditEntry) -> str:
     unread = detail.get("unread")
     if isinstance(unread, list):
         parts += sorted(str(one.get("node", "")) for one in unread if isinstance(one, dict))
-    if entry.kind not in _KINDS and entry.kind not in _OPENED and not entry.device_id and not entry.case_id:
+    is_stated = entry.kind in _OPENED or (entry.kind in _KINDS and entry.kind not in _OF_PERSONS)
+    if not is_stated and not entry.device_id and not entry.case_id:
         parts.append(_words_of(entry))
     return " ".join(parts)
 

@@ -51,6 +51,8 @@ def subject_of(entry: AuditEntry) -> str:
         return entry.device_id
     detail = entry.detail or {}
     kind, _, name = entry.actor.partition(":")
+    if entry.kind.value.startswith("factor."):
+        return name  # `name` in the detail is that of the factor
     return next((str(detail[key]) for key in _SUBJECTS if detail.get(key)), name if kind == "person" else "Cordon")
 
 

@@ -31,6 +31,8 @@ SOMETIMES: Final = {
     "cordon_own_certificate_end_timestamp_seconds",
     "cordon_own_certificate_warning",
     "cordon_notification_sink_failing_since_timestamp_seconds",
+    "cordon_notifications_total",
+    "cordon_notifications_waiting",
     "cordon_sso_trouble",
     "cordon_leader",
     "cordon_lease_left_seconds",

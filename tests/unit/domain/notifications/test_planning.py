@@ -89,6 +89,18 @@ def test_a_line_about_a_person_begins_with_the_name() -> None:
     assert [one.message.headline.partition(":")[0] for one in told.plan(used, reset)] == ["boss", "ann"]
 
 
+def test_changes_of_factors_and_the_end_of_scopes_are_told_of_each_person() -> None:
+    told = _Planning(sink())
+    for kind in (AuditKind.FACTOR_REGISTERED, AuditKind.FACTOR_REMOVED, AuditKind.SSO_TRIED):
+        by = [line(kind, n, device="", case="", actor=f"person:{who}", name="key") for n, who in enumerate("aab")]
+        assert told.kinds(*by) == [kind, kind], "the same of another person is news"
+    granted = line(AuditKind.APPROVAL_GRANTED, 7, device="", case="", request="r-1", requester="person:a")
+    ended = line(AuditKind.SCOPES_ENDED, 8, device="", case="", request="r-1", requester="person:a")
+    assert [one.message.thread for one in told.plan(granted, ended)] == ["approval:r-1"] * 2
+    (removed,) = told.plan(line(AuditKind.FACTOR_REMOVED, 9, device="", case="", actor="person:c", name="key"))
+    assert removed.message.headline.startswith("c: ")
+
+
 def test_an_acknowledged_case_tells_changes_only() -> None:
     told = _Planning(sink())
     told.plan(line(FAILED, 1))
