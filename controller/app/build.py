@@ -30,6 +30,7 @@ from controller.packs import shipped_knowledge
 from controller.ports.errors import SettingsError
 from controller.ports.log import Log
 from controller.ports.messages import IncomingMessage
+from controller.service.accounts.authentication import Authentication
 from controller.service.approvals.book import ApprovalBook
 from controller.service.approvals.inbox import ApprovalInbox
 from controller.service.audit_log import AuditLogger
@@ -104,7 +105,7 @@ async def build(
     engine, trigger = await _rollouts(settings, adapters, fleet, core.observations)
     own = _own_certificates(adapters, identity, fleet)
     operations = RolloutOperations(fleet, engine)
-    approvals = _approvals(fleet, book, containment, operations, identity, own, adapters.log("approvals"))
+    approvals = _approvals(fleet, book, containment, operations, identity, own, adapters.log("approvals"), callers)
     activation = policy_activation(settings, adapters, fleet)
     knowledge = await _knowledge(settings, adapters, fleet, activation)
     services = Services(
@@ -226,9 +227,11 @@ def _approvals(
     identity: IdentityServices | None,
     own: OwnCertificates,
     log: Log,
+    callers: Authentication,
 ) -> ApprovalInbox:
     """What decides every question that needs a second person, over the services that carry it out."""
-    inbox = ApprovalInbox(fleet, book, containment.operators, containment.users, rollouts, identity, own, log)
+    operators, users = containment.operators, containment.users
+    inbox = ApprovalInbox(fleet, book, operators, users, rollouts, identity, own, log, callers.still)
     fleet.follow(book)
     fleet.follow(inbox)
     return inbox

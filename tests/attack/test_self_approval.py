@@ -172,6 +172,31 @@ async def test_somebody_who_is_disabled_while_the_broker_answers(fleet: Api, mon
     assert users.cases == {}
 
 
+async def test_somebody_who_loses_scopes_or_session_while_the_broker_answers(
+    fleet: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fleet.users.live["lab"] = ["a", "b", "c"]
+    body = {"username": "lab", "level": "isolated", **WHY}
+    request = (await as_(fleet, "ada", "POST", "/users/contain", body))[1]["request"]["request_id"]
+    users, accounts = fleet.services.containment.users, fleet.services.accounts
+    looked = users.sessions_to_cut
+
+    async def slowly(name: str) -> tuple[str, ...]:
+        bob = await accounts.store.account_named("bob")
+        assert bob is not None
+        if who == "bob@":
+            await accounts.sign_in.end(bob, bob.in_session)
+        else:
+            await accounts.operations.set_role(bob, "viewer", Administrator(), fleet.harness.clock.at)
+        return await looked(name)
+
+    monkeypatch.setattr(users, "sessions_to_cut", slowly)
+    for who in ("bob@", "bob"):
+        status, text = await approve(fleet, who, request)
+        assert (status, "needs the scope" in text) == (403, True), who
+    assert users.cases == {}
+
+
 async def test_a_name_is_never_given_again(fleet: Api) -> None:
     await disable(fleet, "bob")
     for name in ("bob", "BOB"):

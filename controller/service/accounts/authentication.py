@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from functools import partial
 from typing import Final
 
@@ -106,6 +107,17 @@ class Authentication:
             session.session_id,
             gate,
         )
+
+    async def still(self, caller: Caller) -> Caller:
+        """The caller with what they may do still, after something that took its time."""
+        if not caller.account_id:
+            return caller
+        account = await self.accounts.account(caller.account_id)
+        scopes = frozenset[Scope]() if account is None else caller.scopes & await self.scopes_of(account)
+        if caller.session_id:
+            there = await self.accounts.sessions(caller.account_id)
+            scopes = scopes if any(one.session_id == caller.session_id for one in there) else frozenset[Scope]()
+        return replace(caller, scopes=scopes)
 
     def _is_due(self, digest: str, stored: float, now: float) -> bool:
         if not wants_touch(max(stored, self._touched.get(digest, 0.0)), now):

@@ -1,7 +1,7 @@
 """The inbox: all questions that need a second person, decided and carried out in one place."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -65,7 +65,9 @@ class ApprovalInbox:
         identity: IdentityServices | None,
         own: OwnCertificates,
         log: Log,
+        still: Callable[[Caller], Awaitable[Caller]],
     ) -> None:
+        """`still` returns a caller with what they may do by then."""
         self._fleet = fleet
         self.book = book
         self._operators = operators
@@ -74,6 +76,7 @@ class ApprovalInbox:
         self._identity = identity
         self._own = own
         self._log = log
+        self._still = still
         self._changed = asyncio.Event()
         self._lock = asyncio.Lock()  # held while the request of a rollout, and the rollout, change together
 
@@ -122,7 +125,9 @@ class ApprovalInbox:
         if request.kind is ApprovalKind.ROLLOUT:
             return Approved(await self._approve_rollout(request, by.principal))
         await self._check_possible(request)
-        request = await self.book.to_approve(request_id, by.principal, digest)  # the broker may have taken its time
+        # The broker may have taken its time.
+        by, request = await self._still(by), await self.book.to_approve(request_id, by.principal, digest)
+        self._check_scopes(request, by, approves=True)
         # No await from here to the commit: of two approvals at one moment the second finds it approved.
         now, batch = self._fleet.clock.now(), UnitOfWork()
         approved = self.book.approve(request, by.principal, now, batch)
