@@ -3,6 +3,7 @@
 import asyncio
 import ipaddress
 import json
+import re
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection
 from contextlib import suppress
@@ -31,6 +32,9 @@ _LARGER: Final = {  # and the token scope that permits it
     "/api/v1/access/apply": TokenScope.POLICY,
 }
 _SHOWN: Final = 100  # characters of a repeated key
+_ESCAPES: Final = re.compile(rb"\\u(?:0000|[dD][89a-fA-F])")
+_UNSTORABLE: Final = re.compile("[\x00\ud800-\udfff]")
+_NOT_STORABLE: Final = "a text has the character NUL, or half a surrogate pair"
 _HEADERS: Final = (
     (b"x-content-type-options", b"nosniff"),
     (b"x-frame-options", b"DENY"),
@@ -79,6 +83,8 @@ class BodyMemory:
 class RequestLimitMiddleware:
     """ASGI middleware; refuses a body by its Content-Length, or when it is too large, has too many keys or repeats one.
 
+    It refuses texts that cannot be stored, too.
+
     `scopes_of` returns the scopes of the valid token of a request, None without one: nobody without a token makes the
     event loop read much. Without `scopes_of` everybody may send what the path permits.
     """
@@ -105,6 +111,9 @@ class RequestLimitMiddleware:
                 message["headers"] = [*headers, *(each for each in _HEADERS if each[0] not in own)]
             await send(message)
 
+        if "\x00" in scope["path"] or b"%00" in scope["query_string"]:
+            await answer(422, "invalid", _NOT_STORABLE)(scope, receive, decorated)
+            return
         most = MAX_POLICY_BODY if scope["path"] in _LARGER else MAX_BODY
         announced = _announced(scope, most)
         bound = await self._bound(scope) if announced <= most else _Bound(most, 0)
@@ -163,7 +172,7 @@ class _Bounded:
         self._size += count
         self._body += message.get("body", b"")
         if message["type"] == "http.request" and not message.get("more_body", False):
-            check = partial(_refuse_repeated_keys, bytes(self._body), self._bound.keys)
+            check = partial(_check_json, bytes(self._body), self._bound.keys)
             if self._size > MAX_BODY:
                 await asyncio.to_thread(check)
             else:
@@ -174,12 +183,12 @@ class _Bounded:
         self._memory.release(self._address, self._size)
 
 
-def _refuse_repeated_keys(body: bytes, most: int) -> None:
+def _check_json(body: bytes, most: int) -> None:
     """Of a repeated key programs take the first or the last value: what was checked on the way is not what counts.
 
     Raises:
-        HTTPException: an object has a key twice, or there are more than `most` keys and objects. What is no JSON is
-            left to the route.
+        HTTPException: an object has a key twice, there are more than `most` keys and objects, or a text is none that
+            the store can hold. What is no JSON is left to the route.
     """
     left = most
 
@@ -196,6 +205,23 @@ def _refuse_repeated_keys(body: bytes, most: int) -> None:
 
     with suppress(ValueError, RecursionError):
         json.loads(body or b"null", object_pairs_hook=counted)
+        # JSON has these characters as escapes only.
+        if _ESCAPES.search(body) is not None and not _is_storable(json.loads(body)):
+            raise HTTPException(422, _NOT_STORABLE)
+
+
+def _is_storable(value: object) -> bool:
+    """Whether every text in a value of JSON is Unicode without NUL, which PostgreSQL refuses."""
+    waiting = [value]
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, str) and _UNSTORABLE.search(one) is not None:
+            return False
+        if isinstance(one, dict):
+            waiting += [*one, *one.values()]
+        elif isinstance(one, list):
+            waiting += one
+    return True
 
 
 def _announced(scope: Scope, most: int) -> int:

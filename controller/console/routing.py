@@ -28,7 +28,8 @@ from controller.domain.accounts.factors import FactorGate
 from controller.domain.accounts.relying_party import RelyingParty
 from controller.domain.accounts.secret_text import csrf_of
 from controller.ports.errors import ControllerError
-from controller.service.accounts.factors import FactorError, NewSession
+from controller.service.accounts.factor_errors import FactorError
+from controller.service.accounts.factors import NewSession
 
 MAX_FIELDS: Final = 16  # of a form
 MAX_PATH: Final = 500  # characters of a path to go on to
@@ -63,7 +64,8 @@ class PageRoute(APIRoute):
                     clear_cookie(response)
                 return response
             except ApiError as e:
-                return _problem(e.status, e.message, e.headers)
+                is_stale = e.code == "step_up_needed"
+                return redirect(STEP_UP_PAGE) if is_stale else _problem(e.status, e.message, e.headers)
             except (HTTPException, RequestValidationError) as e:
                 status = e.status_code if isinstance(e, HTTPException) else 404
                 return _problem(status, str(e.detail) if isinstance(e, HTTPException) else "there is no such page")
@@ -124,7 +126,10 @@ async def form_of(request: Request) -> Form:
 
 
 def _fields(body: bytes) -> dict[str, str] | None:
-    """The fields of a form; None if it is none, or has a field twice: programs take the first or the last."""
+    """The fields of a form; None if it is none, has a text with NUL, which the store may refuse, or has a field twice.
+
+    Of a field that is there twice programs take the first or the last.
+    """
     try:
         pairs = parse_qsl(
             body.decode("ascii"),
@@ -135,7 +140,8 @@ def _fields(body: bytes) -> dict[str, str] | None:
         )
     except ValueError:
         return None
-    return dict(pairs) if len({name for name, _ in pairs}) == len(pairs) else None
+    is_storable = not any("\x00" in text for pair in pairs for text in pair)
+    return dict(pairs) if is_storable and len({name for name, _ in pairs}) == len(pairs) else None
 
 
 FormDep = Annotated[Form, Depends(form_of)]

@@ -37,7 +37,7 @@ async def _send(api: Api, path: str, body: bytes, token: str | None = None, meth
 async def test_nobody_without_a_valid_token_makes_anybody_read_a_large_body(
     fleet: Api, monkeypatch: pytest.MonkeyPatch, path: str, token: str | None
 ) -> None:
-    monkeypatch.setattr("controller.api.middleware._refuse_repeated_keys", _not_to_be_called)
+    monkeypatch.setattr("controller.api.middleware._check_json", _not_to_be_called)
     size = MAX_BODY + 1 if token == READER else MAX_PUBLIC_BODY + 1
     if token == READER and path == "/api/v1/access/plan":
         return  # the scope `read` is what it needs

@@ -32,7 +32,18 @@ def numbered(sql: str) -> str:
 
 
 def _plain(parameters: Sequence[Any]) -> list[Any]:
-    return [int(value) if isinstance(value, bool) else value for value in parameters]
+    return [_plain_value(value) for value in parameters]
+
+
+def _plain_value(value: Any) -> Any:
+    """Single truth values go to columns of 0 and 1, as on SQLite. Texts have no NUL here.
+
+    A client at the broker may have one in its id or a topic, and must not keep what is stored about it from being
+    stored; from elsewhere none comes.
+    """
+    if isinstance(value, bool):
+        return int(value)
+    return value.replace("\x00", "\ufffd") if isinstance(value, str) and "\x00" in value else value
 
 
 class PostgresConnection:
@@ -42,7 +53,7 @@ class PostgresConnection:
         self.raw = raw
 
     def execute(self, sql: str, parameters: Sequence[Any] = (), /) -> SqlCursor:
-        """Executes a statement; single truth values go to columns of 0 and 1, as on SQLite."""
+        """Executes a statement; see `_plain_value`."""
         cursor: RawCursor[Any] = RawCursor(self.raw)
         cursor.execute(numbered(sql), _plain(parameters) or None)
         return cursor
@@ -58,7 +69,7 @@ class PostgresConnection:
         """Yields the rows of a long result without holding all of them; in a transaction, `name` is unique there."""
         with psycopg.RawServerCursor(self.raw, name) as cursor:
             cursor.itersize = _AT_ONCE
-            cursor.execute(numbered(sql), parameters or None)
+            cursor.execute(numbered(sql), _plain(parameters) or None)
             yield from cursor
 
     @contextlib.contextmanager

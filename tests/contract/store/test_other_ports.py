@@ -137,6 +137,7 @@ async def test_names_of_accounts_are_given_once_and_factors_are_used_once(place:
             await accounts.add_account(Account("a2", "aDA", "viewer", NOW), StoreWrites()) is AccountRefusal.NAME_USED
         )
         assert await accounts.account_named("ADA") == ada
+        assert await accounts.account_named("Ada\x00") is None
         session = Session("s" * 64, "a1", NOW, NOW, 0.0, "", "192.0.2.1", "browser")
         assert await accounts.add_session(session, StoreWrites())
         there = await accounts.session(session.digest)

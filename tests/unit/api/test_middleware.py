@@ -31,6 +31,25 @@ async def test_every_error_has_one_shape(api: Api, method: str, path: str, statu
     assert error["code"] == code
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("POST", "/api/v1/sessions", rb'{"name": "ada\u0000", "password": "correct horse battery"}'),
+        ("POST", "/api/v1/sessions", rb'{"name": "ada\udC00", "password": "correct horse battery"}'),
+        ("POST", "/api/v1/enrolment/enrol", rb'{"token": ["x", {"a": "\u0000"}]}'),
+        ("POST", "/api/v1/tokens", rb'{"\u0000": 1}'),
+        ("GET", "/api/v1/accounts/a%00b", b""),
+        ("GET", "/api/v1/devices?search=a%00b", b""),
+        ("GET", "/setup?code=%00", b""),
+    ],
+)
+async def test_texts_that_a_database_refuses_reach_none(api: Api, method: str, path: str, body: bytes) -> None:
+    headers = {"Content-Type": "application/json", "Authorization": ""}
+    response = await api.client.request(method, path, content=body, headers=headers)
+    assert response.status_code == 422
+    assert "NUL" in response.json()["error"]["message"]
+
+
 @pytest.mark.parametrize("body", [b"{", b"[]", b"\xff", b'{"reason": "\\ud800"}', b"[" * 20_000])
 async def test_bodies_that_are_none(api: Api, body: bytes) -> None:
     await api.report("edge-1")
