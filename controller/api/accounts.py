@@ -72,6 +72,14 @@ class SetupCodeView(View):
     setup_until: UtcTimestamp
 
 
+class FactorsResetView(View):
+    """`setup_code`: as in `SetupCodeView`; null for an account that is disabled, or that only the provider signs in."""
+
+    name: str
+    setup_code: str | None
+    setup_until: OptionalTimestamp
+
+
 def _view(found: AccountOverview) -> AccountView:
     account = found.account
     return AccountView.of(
@@ -144,7 +152,7 @@ async def _enabled(now: float, accounts: AccountServices, who: Caller, name: str
     return await show_account(accounts, name)
 
 
-@router.post("/{name}/setup-code", status_code=201, dependencies=_changing, responses=problems(404))
+@router.post("/{name}/setup-code", status_code=201, dependencies=_changing, responses=problems(404, 409))
 async def new_setup_code(
     fleet: FleetDep, accounts: AccountsDep, who: RequestCallerDep, name: NamePath
 ) -> SetupCodeView:
@@ -161,13 +169,17 @@ async def _code(accounts: AccountServices, account: Account, who: Caller, now: f
     return SetupCodeView.of(after, setup_code=code)
 
 
-@router.delete("/{name}/factors", status_code=204, dependencies=_changing, responses=problems(404))
-async def reset_factors(fleet: FleetDep, accounts: AccountsDep, who: RequestCallerDep, name: NamePath) -> None:
-    """Removes all second factors of an account whose owner lost them, and ends its sessions."""
-    account = await _named(accounts, name)
+@router.delete("/{name}/factors", dependencies=_changing, responses=problems(404))
+async def reset_factors(
+    fleet: FleetDep, accounts: AccountsDep, who: RequestCallerDep, name: NamePath
+) -> FactorsResetView:
+    """Removes all second factors and the password of an account whose owner lost them, and ends its sessions."""
+    account, code = await _named(accounts, name), new_code()
     await _check_takeover(accounts, who, account)
+    by, now = Administrator(who.principal), fleet.clock.now()
     with _told():
-        await accounts.operations.reset_factors(account, Administrator(who.principal), fleet.clock.now())
+        after = await accounts.operations.reset_factors(account, digest_of(code), by, now)
+    return FactorsResetView.of(after, setup_code=code if after.setup_digest else None)
 
 
 @router.get("/{name}/sessions", dependencies=[_admin], responses=problems(404))

@@ -107,7 +107,7 @@ AUDIT_TEXTS: Final[Mapping[AuditKind, str]] = {
     AuditKind.ACCOUNT_SETUP_CODE_CREATED: "A one-time code for the set-up of an account was made.",
     AuditKind.ACCOUNT_ENABLED: "An account was enabled.",
     AuditKind.ACCOUNT_DISABLED: "An account was disabled; its tokens, sessions and requests ended.",
-    AuditKind.ACCOUNT_FACTORS_RESET: "The second factors of an account were removed; its sessions ended.",
+    AuditKind.ACCOUNT_FACTORS_RESET: "Factors and password of an account were removed; its sessions ended.",
     AuditKind.ACCOUNT_SIGN_IN_REFUSED: "A sign-in was refused.",
     AuditKind.ACCOUNT_GUESSING_DETECTED: "Many sign-ins to one account failed: somebody guesses its password or codes.",
     AuditKind.SESSION_STARTED: "A person signed in.",

@@ -17,15 +17,8 @@ from controller.domain.accounts.factors import FactorKind
 from controller.domain.accounts.relying_party import RelyingParty
 from controller.domain.accounts.second_factor import TOTP_STEP, totp_text, totp_uri
 from controller.domain.accounts.secret_text import csrf_of
-from controller.service.accounts.factors import (
-    ISSUER,
-    MAX_FACTOR_NAME,
-    TOTP_ID,
-    FactorError,
-    FactorSlowedError,
-    GivenFactor,
-    NewSession,
-)
+from controller.service.accounts.factor_errors import FactorError, FactorSlowedError
+from controller.service.accounts.factors import ISSUER, MAX_FACTOR_NAME, TOTP_ID, GivenFactor, NewSession
 
 router = APIRouter(prefix="/factors", tags=["factors"], responses=problems(401, 403, 409, 422, 429, 503))
 _CHANGE: Final = [session(before_factor=True), Depends(writable)]  # the service looks at the factor itself

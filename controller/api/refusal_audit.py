@@ -28,10 +28,21 @@ class RefusalAudit:
         self._omitted = 0
 
     async def record(
-        self, kind: AuditKind, peer: str, reason: str, *, actor: str = "unknown", alert: bool = False
+        self,
+        kind: AuditKind,
+        peer: str,
+        reason: str,
+        *,
+        actor: str = "unknown",
+        alert: bool = False,
+        same: str | None = None,
     ) -> None:
-        """Records that `peer` was refused; `reason` is one of a few fixed texts."""
-        if not self._should_record(kind, peer + "\n" + reason, MAX_ROWS + (MAX_ALERTS if alert else 0)):
+        """Records that `peer` was refused; `reason` is one of a few fixed texts.
+
+        `same`: what makes two refusals of a peer the same one; the reason by default.
+        """
+        what = f"{peer}\n{reason if same is None else same}"
+        if not self._should_record(kind, what, MAX_ROWS + (MAX_ALERTS if alert else 0)):
             self._omitted += 1
             return
         detail: dict[str, object] = {"peer": peer, "reason": reason}

@@ -12,6 +12,8 @@ from controller.domain.accounts.secret_text import csrf_of
 from controller.domain.accounts.session import ABSOLUTE
 
 COOKIE: Final = "__Host-cordon"
+BROWSER_COOKIE: Final = "__Host-cordon-browser"
+BROWSER_DAYS: Final = 90
 CSRF_HEADER: Final = "X-Cordon-CSRF"
 SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 MAX_SECRET: Final = 128  # characters
@@ -30,6 +32,18 @@ def has_cookie(request: HTTPConnection) -> bool:
 def set_cookie(response: Response, secret: str) -> None:
     """Gives the browser the secret of its session; only this host, over TLS, and no script gets it back."""
     response.set_cookie(COOKIE, secret, max_age=int(ABSOLUTE), path="/", secure=True, httponly=True, samesite="lax")
+
+
+def browser_mark_of(request: HTTPConnection) -> str:
+    """What the browser kept of an earlier sign-in, see `SignIn.browser_mark`; empty without it."""
+    mark = request.cookies.get(BROWSER_COOKIE, "")
+    return mark if len(mark) <= MAX_SECRET else ""
+
+
+def set_browser_mark(response: Response, mark: str) -> None:
+    """Has the browser keep that an account signed in with it, also after it signed out."""
+    seconds = BROWSER_DAYS * 86_400
+    response.set_cookie(BROWSER_COOKIE, mark, max_age=seconds, path="/", secure=True, httponly=True, samesite="lax")
 
 
 def clear_cookie(response: Response) -> None:

@@ -9,7 +9,14 @@ from controller.api.auth import KnownCallerDep, RequestCallerDep, peer_of, publi
 from controller.api.context import AccountsDep, FleetDep, writable
 from controller.api.errors import ApiError, problems
 from controller.api.fields import Body, OptionalTimestamp, UtcTimestamp, View
-from controller.api.session_cookie import check_not_cross_site, clear_cookie, secret_of, set_cookie
+from controller.api.session_cookie import (
+    browser_mark_of,
+    check_not_cross_site,
+    clear_cookie,
+    secret_of,
+    set_browser_mark,
+    set_cookie,
+)
 from controller.domain.accounts.account import MAX_NAME, Account
 from controller.domain.accounts.caller import Caller
 from controller.domain.accounts.factors import FactorGate
@@ -19,7 +26,7 @@ from controller.domain.accounts.session import SESSION_DIGITS, Session
 from controller.domain.audit_kinds import AuditKind
 from controller.domain.scopes import Scope
 from controller.ports.accounts import TooManyLoginsError
-from controller.service.accounts.attempt_delays import GUESSING
+from controller.service.accounts.factor_attempts import GUESSING
 from controller.service.accounts.services import AccountServices
 from controller.service.accounts.sign_in import PasswordRefusedError, SetupRefusedError
 
@@ -88,16 +95,19 @@ async def password_checked(request: Request, accounts: AccountServices, name: st
     check_not_cross_site(request)
     peer, refusals = peer_of(request), refusals_of(request)
     try:
-        account = await accounts.sign_in.check(name, password, peer)
+        account = await accounts.sign_in.check(name, password, peer, browser_mark_of(request))
     except TooManyLoginsError as e:
         raise ApiError(429, "too_many_sign_ins", str(e), RETRY_SIGN_IN) from e
     except PasswordRefusedError as e:
-        meant = await accounts.store.account_named(name)
+        # One line in each case, whether there is such an account or not: the answer takes as long.
+        meant, same, is_guessed = await accounts.store.account_named(name), name.casefold(), e.failures >= GUESSING
         known = "unknown" if meant is None else meant.name  # what strangers write is no part of the record
-        await refusals.record(AuditKind.ACCOUNT_SIGN_IN_REFUSED, peer, f"sign-in as {known}")
-        if meant is not None and e.failures >= GUESSING:
+        if meant is not None and is_guessed:
             reason = f"sign-ins as {known} failed {GUESSING} times in a row"
-            await refusals.record(AuditKind.ACCOUNT_GUESSING_DETECTED, "", reason, alert=True)
+            await refusals.record(AuditKind.ACCOUNT_GUESSING_DETECTED, "", reason, alert=True, same=same)
+        else:
+            whose = "" if is_guessed else peer
+            await refusals.record(AuditKind.ACCOUNT_SIGN_IN_REFUSED, whose, f"sign-in as {known}", same=same)
         raise ApiError(401, "sign_in_refused", str(e)) from e
     return account
 
@@ -130,6 +140,7 @@ async def started(
     except PasswordRefusedError as e:
         raise ApiError(401, "sign_in_refused", str(e)) from e
     set_cookie(response, secret)
+    set_browser_mark(response, accounts.sign_in.browser_mark(account.name))
     return await signed_in_view(accounts, account, made, secret)
 
 

@@ -21,6 +21,7 @@ from controller.service.unit_of_work import UnitOfWork
 from schemas.durations import parse_duration
 
 MAX_TOKENS: Final = 100
+MAX_OF_OWNER: Final = 20
 
 router = APIRouter(prefix="/tokens", tags=["tokens"], responses=problems(401, 403, 422, 429, 503))
 own_router = APIRouter(prefix="/me/tokens", tags=["me"], responses=problems(401, 403, 422, 429, 503))
@@ -65,14 +66,17 @@ def _view(token: ApiToken, names: Mapping[str, str], now: float) -> dict[str, ob
     }
 
 
-def _audit(kind: AuditKind, actor: str, token: ApiToken, owner: str, now: float) -> UnitOfWork:
+def audit_of(
+    kind: AuditKind, actor: str, token: ApiToken, owner: str, now: float, *, alerts: bool = True
+) -> UnitOfWork:
+    """The audit line of a token, an alert for a new administrator; `owner`: login name of its account."""
     detail: dict[str, object] = {
         "name": token.name,
         "scopes": list(token.scopes),
         "expires_at": token.expires_at,
         "owner": owner,
     }
-    alert = kind is AuditKind.TOKEN_CREATED and Scope.ADMIN in token.scopes
+    alert = alerts and kind is AuditKind.TOKEN_CREATED and Scope.ADMIN in token.scopes
     return UnitOfWork(audit=[(now, AuditEntry(kind, "", actor, "", detail, alert=alert))])
 
 
@@ -114,8 +118,8 @@ class Tokens:
         end = None if body.duration is None else now + parse_duration(body.duration)
         maker = MakingRecord(who.principal.standing, who.principal.name, now)
         token = ApiToken(body.name, digest_of(secret), now, ordered(body.scopes), end, (maker,), who.account_id)
-        batch = _audit(AuditKind.TOKEN_CREATED, who.actor, token, names.get(token.owner, ""), now)
-        _check(await self._store.add_token(token, MAX_TOKENS, batch.to_writes()), token)
+        batch = audit_of(AuditKind.TOKEN_CREATED, who.actor, token, names.get(token.owner, ""), now)
+        _check(await self._store.add_token(token, MAX_TOKENS, batch.to_writes(), MAX_OF_OWNER), token)
         self._fleet.publish_committed(batch)
         return CreatedApiToken.of(token, **_view(token, names, now), token=secret)
 
@@ -130,7 +134,7 @@ class Tokens:
         if gone is None:
             raise ApiError(404, "token_unknown", f"there is no token {name}")
         of = (await self._names()).get(gone.owner, "")
-        batch = _audit(AuditKind.TOKEN_REVOKED, caller, gone, of, self._fleet.clock.now())
+        batch = audit_of(AuditKind.TOKEN_REVOKED, caller, gone, of, self._fleet.clock.now())
         _check(await self._store.revoke_token(gone, batch.to_writes()), gone)
         self._fleet.publish_committed(batch)
         await self._approvals.book.expire()
@@ -212,6 +216,9 @@ def _check(change: TokenChange, token: ApiToken) -> None:
             raise ApiError(409, "token_name_used", text)
         case TokenChange.TOO_MANY:
             raise ApiError(409, "too_many_tokens", f"there are {MAX_TOKENS} tokens already: revoke one first")
+        case TokenChange.TOO_MANY_OF_OWNER:
+            text = f"your account has {MAX_OF_OWNER} tokens already: revoke one of them first"
+            raise ApiError(409, "too_many_tokens", text)
         case TokenChange.MAKER_GONE:
             raise ApiError(401, "token_invalid", "this token is not known here, or was revoked")
         case TokenChange.NO_OWNER:

@@ -14,18 +14,19 @@ from controller.adapters.sql.store import SqlStore
 from controller.adapters.system import UlidGenerator
 from controller.api.auth import new_token
 from controller.api.fields import rfc3339, to_datetime
-from controller.api.tokens import MAX_TOKENS
+from controller.api.tokens import MAX_TOKENS, audit_of
 from controller.app.offline import open_store
 from controller.domain.accounts.account import Account
 from controller.domain.accounts.passwords import check_password
 from controller.domain.accounts.roles import Roles
 from controller.domain.accounts.secret_text import digest_of
+from controller.domain.audit_kinds import AuditKind
 from controller.domain.principal import is_reserved
 from controller.domain.scopes import Scope
 from controller.packs import common_passwords
 from controller.ports.accounts import AccountStore
 from controller.ports.errors import StoreError
-from controller.ports.store import ApiToken, StoreWrites, TokenChange
+from controller.ports.store import ApiToken, TokenChange
 from controller.service.accounts.operations import AccountOperations, Administrator, new_code
 from controller.service.approvals.book import end_requests_of
 from controller.service.settings.settings import StoreSettings
@@ -80,6 +81,13 @@ async def give_code(accounts: OfflineAccounts, account: Account, by: Administrat
     return code
 
 
+async def reset_factors(accounts: OfflineAccounts, account: Account, by: Administrator) -> str:
+    """Removes factors and password of the account; returns the one-time code, empty where it gets none."""
+    code = new_code()
+    after = await accounts.change.reset_factors(account, digest_of(code), by, now())
+    return code if after.setup_digest else ""
+
+
 def new_account(name: str, role: str) -> Account:
     """An account with an id that no other has, to be created."""
     at = now()
@@ -95,11 +103,13 @@ async def new_account_with_token(
         ControllerError: the name was given before.
     """
     account = await accounts.change.create(new_account(name, role), by)
-    return await add_token(accounts, account, name, scopes)
+    return await add_token(accounts, account, name, scopes, by)
 
 
-async def add_token(accounts: OfflineAccounts, account: Account, name: str, scopes: Sequence[Scope]) -> str:
-    """Stores a token of this account that never ends; returns its secret.
+async def add_token(
+    accounts: OfflineAccounts, account: Account, name: str, scopes: Sequence[Scope], by: Administrator
+) -> str:
+    """Stores a token of this account that never ends, with its audit line; returns its secret.
 
     Raises:
         StoreError: the name was given before.
@@ -108,7 +118,8 @@ async def add_token(accounts: OfflineAccounts, account: Account, name: str, scop
     token = ApiToken(name, digest_of(secret), now(), tuple(scopes), owner=account.account_id)
     if is_reserved(name):
         raise StoreError(f"no token is called {name}: the audit names the machine so")
-    change = await accounts.tokens.add_token(token, MAX_TOKENS, StoreWrites())
+    batch = audit_of(AuditKind.TOKEN_CREATED, by.actor, token, account.name, token.created_at, alerts=by.alerts)
+    change = await accounts.tokens.add_token(token, MAX_TOKENS, batch.to_writes())
     if change is not TokenChange.DONE:
         raise StoreError(f"the token {name} cannot be added: {change.value}")
     return secret

@@ -164,17 +164,23 @@ def _set_enabled(name: str, config: Path, *, enabled: bool) -> None:
 
 @app.command("reset-factor")
 def reset_factor(name: AccountNameArgument, config: AccountConfigOption = DEFAULT_CONFIG) -> None:
-    """Remove all second factors of an account, end its sessions, and print a one-time code to set it up anew."""
-    from controller.app.offline_accounts import BY_MACHINE, give_code, now
+    """Remove all second factors and the password of an account, end its sessions, and print a one-time code for it."""
+    from controller.app.offline_accounts import BY_MACHINE, reset_factors
 
-    async def work(accounts: "OfflineAccounts", settings: "Settings") -> str:
+    async def work(accounts: "OfflineAccounts", settings: "Settings") -> "tuple[Account, str]":
         account = await _named(accounts, name)
-        await accounts.change.reset_factors(account, BY_MACHINE, now())
-        return f"{settings.api.page}/setup?code={await give_code(accounts, account, BY_MACHINE)}"
+        code = await reset_factors(accounts, account, BY_MACHINE)
+        return account, f"{settings.api.page}/setup?code={code}" if code else ""
 
-    address = _run(config, work)
-    note(f"account {name} has no second factor any more; this page sets it up anew, once and within a day:")
-    say(address)
+    account, address = _run(config, work)
+    gone = f"account {name} has no second factor and no password any more"
+    if address:
+        note(f"{gone}; this page sets it up anew, once and within a day:")
+        say(address)
+    elif account.enabled:
+        note(f"{gone}; it signs in at the provider, and registers a factor at /me")
+    else:
+        note(f"{gone}; it is disabled: `cordon account enable {name}`, then this command again for a one-time code")
 
 
 def _shown(found: "AccountOverview") -> dict[str, Any]:

@@ -254,7 +254,7 @@ async def _store_first_account(place: "StoreSettings", *, may_create: bool) -> t
         if account is None:
             account = await accounts.change.create(new_account(FIRST_ACCOUNT, ADMIN_ROLE), SETTING_UP)
         code = await give_code(accounts, account, SETTING_UP)
-        return await add_token(accounts, account, FIRST_TOKEN, ALL), code
+        return await add_token(accounts, account, FIRST_TOKEN, ALL, SETTING_UP), code
 
 
 async def _set_broker_up(settings: "Settings", *, yes: bool) -> None:

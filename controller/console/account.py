@@ -1,14 +1,18 @@
-"""The page of one's own account: second factors, recovery codes, sessions, tokens."""
+"""The page of one's own account: second factors, recovery codes, password, sessions, tokens."""
 
 import json
 from typing import Annotated, Final
 
 from fastapi import APIRouter, Depends, Path, Request, Response
+from pydantic import ValidationError
 
 from controller.api.auth import public
 from controller.api.context import Services, ServicesDep, writable
+from controller.api.errors import ApiError
 from controller.api.fields import to_datetime
+from controller.api.me import NewPassword, change_password
 from controller.api.session_cookie import set_cookie
+from controller.api.tokens import TokenPath, TokensDep
 from controller.console.rendering import page, qr_path
 from controller.console.routing import (
     HOME,
@@ -20,12 +24,14 @@ from controller.console.routing import (
     party_of,
     posted_by,
     redirect,
+    retry,
     sentence,
 )
 from controller.domain.accounts.caller import STEP_UP, SignedIn
 from controller.domain.accounts.factors import FactorGate, Factors
 from controller.domain.accounts.second_factor import TOTP_STEP, totp_text, totp_uri
-from controller.service.accounts.factors import ISSUER, MAX_FACTOR_NAME, TOTP_ID, FactorError, NewSession
+from controller.service.accounts.factor_errors import FactorError
+from controller.service.accounts.factors import ISSUER, MAX_FACTOR_NAME, TOTP_ID, NewSession
 
 _SESSION: Final = public("the page asks for a session itself, and sends everybody else to log in")
 router = APIRouter(prefix="/me", include_in_schema=False, route_class=PageRoute, dependencies=[_SESSION])
@@ -58,6 +64,7 @@ async def _account_page(
         must_register=person.gate is FactorGate.REGISTER,
         factors=_factor_rows(factors),
         has_totp=factors.totp is not None,
+        has_password=who.account.password != "",
         recovery_left=factors.recovery_codes,
         no_passkey=party if isinstance(party, str) else "",
         fresh_until=to_datetime(who.session.factor_at + STEP_UP) if fresh else None,
@@ -181,6 +188,44 @@ async def remove_factor(request: Request, services: ServicesDep, person: PersonD
     """Removes a factor."""
     await posted_by(request, person)
     await services.accounts.second_factors.remove(person.who, factor_id)
+    return redirect(HOME)
+
+
+@router.post("/password", dependencies=_WRITE)
+async def new_password(request: Request, services: ServicesDep, person: PersonDep) -> Response:
+    """Changes the password; all sessions end but a new one."""
+    form, accounts = await posted_by(request, person), services.accounts
+    if form["password"] != form["again"]:
+        return await _account_page(request, services, person, "The two new passwords are not the same.", 422)
+    response, caller = redirect(HOME), await accounts.authentication.caller_in(person.who.session, person.who.account)
+    try:
+        body = NewPassword(current=form["current"], password=form["password"])
+        await change_password(request, response, accounts, services.fleet, caller, body)
+    except ValidationError:
+        text = "Give your password, and a new one of 12 to 256 characters."
+        return await _account_page(request, services, person, text, 422)
+    except ApiError as e:
+        if e.code == "step_up_needed":
+            raise
+        return retry(e, await _account_page(request, services, person, sentence(e.message), e.status))
+    return response
+
+
+@router.post("/tokens/{name}/revoke", dependencies=_WRITE)
+async def revoke_token(request: Request, tokens: TokensDep, person: PersonDep, name: TokenPath) -> Response:
+    """Revokes one of one's own tokens."""
+    await posted_by(request, person)
+    account = person.who.account
+    await tokens.revoke(account.in_session.actor, name, account.account_id)
+    return redirect(HOME)
+
+
+@router.post("/sessions/end-others", dependencies=_WRITE)
+async def end_other_sessions(request: Request, services: ServicesDep, person: PersonDep) -> Response:
+    """Ends all of one's own sessions but the one of this page."""
+    await posted_by(request, person)
+    who = person.who
+    await services.accounts.sign_in.end(who.account, who.account.in_session, but=who.session.session_id)
     return redirect(HOME)
 
 

@@ -33,7 +33,8 @@ from controller.console.routing import (
 from controller.console.sso import login_link, step_up_link
 from controller.domain.accounts.factors import FactorGate
 from controller.domain.accounts.relying_party import RelyingParty
-from controller.service.accounts.factors import FactorSlowedError, FactorWrongError, GivenFactor
+from controller.service.accounts.factor_errors import FactorSlowedError, FactorWrongError
+from controller.service.accounts.factors import GivenFactor
 
 MAX_CODE: Final = 128  # characters of a one-time code
 _OPEN: Final = public("the pages with which people log in")

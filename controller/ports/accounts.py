@@ -40,6 +40,10 @@ class AccountStore(Protocol):
         """The account with this login name; capitals count as small letters."""
         ...
 
+    async def account_with_code(self, digest: str) -> Account | None:
+        """The account with the one-time code of this digest; whether the code still counts is not looked at."""
+        ...
+
     async def account_of_subject(self, issuer: str, subject: str) -> Account | None:
         """The account with this identity at an OpenID provider."""
         ...
@@ -117,11 +121,17 @@ class SsoTrials(Protocol):
 
 
 class FactorStore(Protocol):
-    """Second factors of accounts. A change with `writes` stores both in one transaction, or neither."""
+    """Second factors of accounts. A change with `writes` stores both in one transaction, or neither.
+
+    `session`: digest of the session that makes a change; nothing changes if it has ended meanwhile, as with a reset of
+    the factors. None: no session makes it.
+    """
 
     async def factors(self, account_id: str) -> Factors: ...
 
-    async def add_passkey(self, passkey: Passkey, writes: StoreWrites, *, as_first: bool = False) -> bool:
+    async def add_passkey(
+        self, passkey: Passkey, writes: StoreWrites, *, session: str | None = None, as_first: bool = False
+    ) -> bool:
         """Adds a passkey, unless its id is known already or the account has `MAX_PASSKEYS`.
 
         `as_first`: unless the account has a factor by now.
@@ -132,9 +142,21 @@ class FactorStore(Protocol):
         """Notes a use; False, and nothing is stored, if the counter did not grow (both may stay 0)."""
         ...
 
-    async def remove_passkey(self, account_id: str, credential_id: bytes, writes: StoreWrites) -> bool: ...
+    async def remove_passkey(
+        self,
+        account_id: str,
+        credential_id: bytes,
+        writes: StoreWrites,
+        *,
+        session: str | None = None,
+        keeps_one: bool = False,
+    ) -> bool:
+        """Deletes a passkey; with `keeps_one` not the last factor of the account."""
+        ...
 
-    async def put_totp(self, totp: Totp, writes: StoreWrites, *, as_first: bool = False) -> bool:
+    async def put_totp(
+        self, totp: Totp, writes: StoreWrites, *, session: str | None = None, as_first: bool = False
+    ) -> bool:
         """Stores the TOTP secret of an account, in place of another; `as_first`: unless it has a factor by now."""
         ...
 
@@ -142,9 +164,15 @@ class FactorStore(Protocol):
         """Notes the time step of a code; False if this or a later one was taken before."""
         ...
 
-    async def remove_totp(self, account_id: str, writes: StoreWrites) -> bool: ...
+    async def remove_totp(
+        self, account_id: str, writes: StoreWrites, *, session: str | None = None, keeps_one: bool = False
+    ) -> bool:
+        """Deletes the TOTP secret; `keeps_one` as of `remove_passkey`."""
+        ...
 
-    async def put_recovery_codes(self, account_id: str, digests: Sequence[str], writes: StoreWrites) -> None:
+    async def put_recovery_codes(
+        self, account_id: str, digests: Sequence[str], writes: StoreWrites, *, session: str | None = None
+    ) -> bool:
         """Replaces the recovery codes of an account; each by the SHA-256 of its text in hex."""
         ...
 

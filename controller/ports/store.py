@@ -151,6 +151,7 @@ class TokenChange(StrEnum):
     EXISTS = "exists"  # a token of the same name
     USED = "used"  # by a token that was revoked, and that the audit still names
     TOO_MANY = "too many"
+    TOO_MANY_OF_OWNER = "too many of owner"
     MAKER_GONE = "maker gone"  # the token that makes it was revoked meanwhile
     NO_OWNER = "no owner"  # it belongs to no account, or to one that is disabled
     UNKNOWN = "unknown"
@@ -321,8 +322,12 @@ class Store(Protocol):
 
     async def tokens(self) -> Sequence[ApiToken]: ...
 
-    async def add_token(self, token: ApiToken, most: int, writes: StoreWrites) -> TokenChange:
-        """Adds a token of an account beside at most `most` - 1 others, and commits `writes` with it.
+    async def add_token(
+        self, token: ApiToken, most: int, writes: StoreWrites, most_of_owner: int | None = None
+    ) -> TokenChange:
+        """Adds a token of an account, and commits `writes` with it; then there are at most `most`.
+
+        Of its owner there are at most `most_of_owner`, `most` where that is None.
 
         Checked and written in one transaction, as `revoke_token`: of changes at one moment each sees the one before.
         """

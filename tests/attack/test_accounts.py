@@ -8,11 +8,13 @@ import pytest
 
 from controller.adapters.password_hashing import MAX_WAITING, Argon2Hasher
 from controller.api.session_cookie import COOKIE, CSRF_HEADER
+from controller.api.tokens import MAX_OF_OWNER
 from controller.domain.accounts.login_delay import FREE_OF_ADDRESS, MAX_ADDRESS_DELAY
 from controller.domain.accounts.secret_text import csrf_of, digest_of
 from controller.domain.audit_kinds import AuditKind
 from controller.domain.scopes import ALL
 from controller.ports.store import ApiToken
+from controller.service.accounts.line_limit import MAX_LINES
 from controller.service.accounts.operations import AccountError, Administrator
 from controller.service.accounts.sign_in import MAX_OF_ADDRESS, PasswordRefusedError, SignIn
 from tests.support.api import HEADERS, Api
@@ -207,6 +209,52 @@ async def test_who_shares_an_address_with_a_guesser_gets_in(api: Api, monkeypatc
     assert own.result().secret
 
 
+async def test_who_signed_in_with_a_browser_waits_for_no_junk_under_their_name(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ada = await signed_in(api, "ada")
+    goes_on, waiting = asyncio.Event(), asyncio.Semaphore(0)
+
+    async def sleep(_seconds: float) -> None:
+        waiting.release()
+        await goes_on.wait()
+
+    for _ in range(FREE_OF_ADDRESS):
+        await Browser(api).json("POST", "/sessions", 401, WRONG)
+    monkeypatch.setattr(_sign_in(api), "_sleep", sleep)
+    async with asyncio.TaskGroup() as group:
+        for _ in range(MAX_OF_ADDRESS):
+            group.create_task(Browser(api).json("POST", "/sessions", 401, WRONG))
+            await waiting.acquire()
+        await Browser(api).json("POST", "/sessions", 429, RIGHT)
+        assert await Browser(api, mark=ada.mark).json("POST", "/sessions", 201, RIGHT), "at once"
+        goes_on.set()
+
+
+@pytest.mark.parametrize("failures", [1, 15])
+async def test_unknown_and_known_names_write_as_many_lines(api: Api, waits: list[float], failures: int) -> None:
+    lines = []
+    for name in ("nobody", "ada"):
+        before = len(await api.harness.store.audit(limit=500))
+        for number in range(failures):
+            await Browser(api, f"203.0.113.{number}").json("POST", "/sessions", 401, {**WRONG, "name": name})
+        lines.append(len(await api.harness.store.audit(limit=500)) - before)
+    assert lines[0] == lines[1] > 0
+    assert bool(waits) is (failures > 10)
+
+
+async def test_a_person_who_signs_in_again_and_again_fills_no_record(api: Api) -> None:
+    account = await api.services.accounts.store.account_named("ada")
+    assert account is not None
+    started = [await _sign_in(api).start(account, "192.0.2.9", "x") for _ in range(3 * MAX_LINES)]
+    api.harness.clock.at += 60
+    await _sign_in(api).start(account, "192.0.2.9", "x")
+    lines = [one.entry.detail or {} for one in await api.harness.store.audit(kind=AuditKind.SESSION_STARTED)]
+    assert len(lines) == MAX_LINES + 1
+    assert lines[0]["more_since_the_last_line"] == len(started) - MAX_LINES
+    assert lines[1]["further_ones_are_counted"] is True, "the record says that it is not complete"
+
+
 async def test_a_token_never_outgrows_its_owner(api: Api) -> None:
     ada = await signed_in(api, "ada")
     token = (await ada.json("POST", "/me/tokens", 201, {"name": "bot", "scopes": ["read", "contain", "admin"]}))[
@@ -273,8 +321,10 @@ async def test_the_maker_of_an_account_is_no_second_person(api: Api) -> None:
     await bob.give_factor()
     assert (await bob.json("POST", f"/approvals/{request}/approve", 409))["error"], "nor one that was taken over"
     await put_account(api, "carl")
-    assert (await ada.send("DELETE", "/accounts/carl/factors")).status_code == 204
-    carl = await signed_in(api, "carl")
+    reset = await ada.json("DELETE", "/accounts/carl/factors", 200)
+    carl = Browser(api, "192.0.2.12")
+    await carl.json("POST", "/sessions/setup", 201, {"code": reset["setup_code"], "password": PASSWORD})
+    await carl.give_factor()
     assert (await carl.json("POST", f"/approvals/{request}/approve", 409))["error"], "nor one whose factors are new"
 
 
@@ -288,7 +338,33 @@ async def test_nobody_takes_over_an_account_that_may_do_more(tmp_path: Path, met
         refused = await helper.json(method, f"/accounts/boss/{what}", 403)
         assert refused["error"]["code"] == "scope_missing"
         answer = await helper.send(method, f"/accounts/vera/{what}")
-        assert answer.status_code in (201, 204), answer.text
+        assert answer.status_code in (200, 201), answer.text
+
+
+async def test_nobody_takes_all_places_for_tokens(api: Api) -> None:
+    ada = await signed_in(api, "ada")
+    for number in range(MAX_OF_OWNER):
+        await ada.json("POST", "/me/tokens", 201, {"name": f"bot-{number}"})
+    refused = await ada.json("POST", "/me/tokens", 409, {"name": "one-more"})
+    assert refused["error"]["code"] == "too_many_tokens"
+    await put_account(api, "bob")
+    bob = await signed_in(api, "bob")
+    await bob.json("POST", "/me/tokens", 201, {"name": "one-more"})
+
+
+async def test_a_reset_leaves_nothing_to_who_has_the_password(api: Api) -> None:
+    thief = await signed_in(api, "ada")
+    await put_account(api, "root")
+    root = await signed_in(api, "root")
+    old = (await root.json("POST", "/accounts/ada/setup-code", 201))["setup_code"]
+    reset = await root.json("DELETE", "/accounts/ada/factors", 200)
+    await thief.json("GET", "/me", 401)
+    await Browser(api).json("POST", "/sessions", 401, RIGHT)
+    await Browser(api).json("POST", "/sessions/setup", 401, {"code": old, "password": PASSWORD})
+    await Browser(api).json("POST", "/sessions/setup", 201, {"code": reset["setup_code"], "password": PASSWORD})
+    await root.json("POST", "/accounts/ada/disable")
+    assert (await root.json("POST", "/accounts/ada/setup-code", 409))["error"]["code"] == "account_disabled"
+    assert (await root.json("DELETE", "/accounts/ada/factors", 200))["setup_code"] is None, "it could not be used"
 
 
 async def test_what_was_begun_with_the_old_password_ends_with_it(api: Api) -> None:

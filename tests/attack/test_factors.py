@@ -15,7 +15,8 @@ from controller.domain.accounts.caller import STEP_UP
 from controller.domain.accounts.secret_text import csrf_of
 from controller.domain.audit_kinds import AuditKind
 from controller.ports.store import StoreWrites
-from controller.service.accounts.attempt_delays import FREE_FAILURES, GUESSING, MAX_LINES, MAX_WAIT
+from controller.service.accounts.factor_attempts import FREE_FAILURES, GUESSING, MAX_WAIT
+from controller.service.accounts.line_limit import MAX_LINES
 from tests.support.api import Api
 from tests.support.api import api as open_api
 from tests.support.authenticator import SoftAuthenticator

@@ -15,11 +15,14 @@ import pytest
 from fastapi.dependencies.models import Dependant
 
 from controller.adapters.sql.accounts import SqlAccounts
+from controller.adapters.sql.factors import SqlFactors
 from controller.api import auth
 from controller.api.auth import FailedAttempts, PublicRoute, RequiresScope, presented_caller
 from controller.api.session_cookie import COOKIE, CSRF_HEADER, SAFE_METHODS
+from controller.console.routing import HOME, RequiresPerson
 from controller.domain.accounts.account import Account
 from controller.domain.accounts.caller import STEP_UP
+from controller.domain.accounts.factors import FactorGate
 from controller.domain.accounts.roles import BUILT_IN, Roles
 from controller.domain.accounts.secret_text import csrf_of, digest_of
 from controller.domain.accounts.session import IDLE, Session
@@ -38,7 +41,10 @@ REFUSALS: Final = {
 }  # fmt: skip
 PASSED: Final = ""  # the route itself answers
 # What routes answer themselves although it looks like a refusal.
-OWN_ANSWERS: Final = {("POST", "/api/v1/factors/give", 403): "no second factor was given in the body"}
+OWN_ANSWERS: Final = {
+    ("POST", "/api/v1/factors/give", 403): "no second factor was given in the body",
+    ("POST", "/login/factor", 401): "none was given in the form",
+}
 # Routes that ask for a fresh factor by themselves, because every session may call them.
 ALSO_STEP_UP: Final = frozenset({("POST", "/api/v1/me/tokens")})
 HERE: Final = {"Sec-Fetch-Site": "same-origin"}
@@ -110,6 +116,12 @@ CALLERS: Final = (
     Caller("token and cookie", wrong="two_credentials"),
 )
 
+NOT_FROM_A_PAGE: Final = frozenset(
+    {
+        "no one", "own token", "token without owner", "token of a viewer", "token that lacks the owner's scopes",
+        "token of a disabled account", "expired token", "unknown token",
+    }
+)  # fmt: skip
 QUICK: Final = frozenset({"no one", "expired step-up", "another session's token"})
 
 
@@ -217,6 +229,15 @@ class Cast:
             del request.headers["Authorization"]
         return await self.api.client.send(request)
 
+    async def page(self, caller: Caller, method: str, path: str) -> httpx.Response:
+        """What the caller is shown; a form has the token that the header has elsewhere."""
+        headers = {name: value for name, value in (await self.headers(caller)).items() if value}
+        form = {"csrf": headers.pop(CSRF_HEADER, "")} if method not in SAFE_METHODS else None
+        request = self.api.client.build_request(method, path, headers=headers, data=form)
+        if "Authorization" not in headers:
+            del request.headers["Authorization"]
+        return await self.api.client.send(request)
+
 
 @pytest.fixture
 async def cast(tmp_path: Path) -> AsyncIterator[Cast]:
@@ -228,7 +249,7 @@ async def cast(tmp_path: Path) -> AsyncIterator[Cast]:
 
 
 def _is_page(path: str) -> bool:
-    """Pages answer with redirects to the login; their own tests look at that."""
+    """Pages answer with redirects to the login: they have a matrix of their own."""
     return path.split("/")[1] in {"login", "logout", "setup", "me", "static", "sso"}
 
 
@@ -246,13 +267,16 @@ def _code(response: httpx.Response) -> str:
     return code if code in REFUSALS else PASSED
 
 
-@pytest.mark.parametrize(
+every_caller = pytest.mark.parametrize(
     "caller",
     [
         pytest.param(caller, id=caller.name, marks=() if caller.name in QUICK else pytest.mark.slow)
         for caller in CALLERS
     ],
 )
+
+
+@every_caller
 async def test_every_route_with_every_kind_of_caller(cast: Cast, caller: Caller) -> None:
     wrong: list[str] = []
     tried = 0
@@ -271,4 +295,51 @@ async def test_every_route_with_every_kind_of_caller(cast: Cast, caller: Caller)
             if not is_right or is_unclear:
                 wrong.append(f"{method} {path}: {status} {code or 'passed'}, expected {expected or 'passed'}")
     assert tried > 90
+    assert wrong == []
+
+
+def _gates(dependant: Dependant) -> frozenset[FactorGate] | None:
+    """With which gates a session sees a page; None if nobody needs one."""
+    found = [one for one in _calls(dependant) if isinstance(one, RequiresPerson)]
+    return frozenset(found[0]._gates) if found else None
+
+
+def _expected_page(caller: Caller, gates: frozenset[FactorGate] | None, method: str) -> str:
+    """Where a page sends a caller, `refused`, or `PASSED`."""
+    if gates is None:
+        is_here = caller.name not in NOT_FROM_A_PAGE and caller.unsafe != "cross_site_request"
+        return PASSED if is_here or method in SAFE_METHODS else "refused"
+    if not caller.is_session:
+        return "/login?return_to="
+    if (FactorGate.REGISTER if caller.name == "no factor" else FactorGate.OPEN) not in gates:
+        return HOME
+    return "refused" if caller.unsafe and method not in SAFE_METHODS else PASSED
+
+
+def _sent_to(response: httpx.Response) -> str:
+    place = response.headers.get("location", "")
+    if response.status_code in (401, 403):
+        return "refused"
+    return "/login?return_to=" if place.startswith("/login?return_to=") else PASSED
+
+
+@every_caller
+async def test_every_page_with_every_kind_of_caller(cast: Cast, caller: Caller) -> None:
+    await SqlFactors(cast.api.harness.store).require()
+    wrong: list[str] = []
+    tried = 0
+    for path, methods, dependant in routes(cast.api):
+        if not _is_page(path):
+            continue
+        for method in sorted(methods):
+            expected = _expected_page(caller, _gates(dependant), method)
+            response = await cast.page(caller, method, _filled(path))
+            tried += 1
+            is_own = expected == PASSED and (method, path, response.status_code) in OWN_ANSWERS
+            sent = PASSED if is_own else _sent_to(response)
+            if expected == HOME:  # a session that has to register a factor first
+                sent = response.headers.get("location", "")
+            if sent != expected or response.status_code >= 500:
+                wrong.append(f"{method} {path}: {response.status_code} {sent or 'passed'}, not {expected or 'passed'}")
+    assert tried > 20
     assert wrong == []

@@ -10,7 +10,7 @@ from argon2 import PasswordHasher
 
 from controller.adapters.password_hashing import MEMORY, PASSES
 from controller.adapters.sql.accounts import SqlAccounts
-from controller.api.session_cookie import COOKIE, CSRF_HEADER
+from controller.api.session_cookie import BROWSER_COOKIE, COOKIE, CSRF_HEADER
 from controller.domain.accounts.account import Account
 from controller.domain.accounts.secret_text import csrf_of, digest_of
 from controller.ports.store import StoreWrites
@@ -38,18 +38,21 @@ async def put_account(api: Api, name: str, role: str = "admin", **changes: Any) 
 
 @dataclass(slots=True)
 class Browser:
-    """Cookie and CSRF token of one session, empty before the sign-in."""
+    """Cookie and CSRF token of one session, empty before the sign-in; `mark` is kept for the next one."""
 
     api: Api
     address: str = "192.0.2.9"
     secret: str = ""
     csrf: str = ""
+    mark: str = ""
 
     async def send(
         self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None
     ) -> httpx.Response:
         """Sends a request below `/api/v1` as a page of Cordon would; `headers` replace, and empty ones remove."""
-        given = {**SAME_ORIGIN, CSRF_HEADER: self.csrf, "Cookie": f"{COOKIE}={self.secret}" if self.secret else ""}
+        kept = {COOKIE: self.secret, BROWSER_COOKIE: self.mark}
+        cookies = "; ".join(f"{name}={value}" for name, value in kept.items() if value)
+        given = {**SAME_ORIGIN, CSRF_HEADER: self.csrf, "Cookie": cookies}
         wanted = {name: value for name, value in {**given, **(headers or {})}.items() if value}
         transport = httpx.ASGITransport(self.api.app, raise_app_exceptions=False, client=(self.address, 1))
         async with httpx.AsyncClient(transport=transport, base_url=f"http://{HOST}") as client:
@@ -74,6 +77,7 @@ class Browser:
 
     def _take(self, response: httpx.Response) -> None:
         cookie = response.headers.get("set-cookie", "")
+        self.mark = response.cookies.get(BROWSER_COOKIE) or self.mark
         if cookie.startswith(f"{COOKIE}="):
             self.secret = cookie.partition(";")[0].partition("=")[2].strip('"')
             self.csrf = response.json()["csrf_token"] if response.content else ""

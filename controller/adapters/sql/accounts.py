@@ -11,7 +11,7 @@ from controller.adapters.sql import codec
 from controller.adapters.sql.connection import SqlConnection
 from controller.adapters.sql.factors import counts_of, delete_factors, factors_of
 from controller.adapters.sql.store import SqlStore
-from controller.domain.accounts.account import MAX_ACCOUNTS, Account, AccountDecision, AccountRefusal
+from controller.domain.accounts.account import MAX_ACCOUNTS, Account, AccountDecision, AccountRefusal, look_of
 from controller.domain.accounts.session import ABSOLUTE, IDLE, MAX_SESSIONS, SESSION_DIGITS, Session
 from controller.domain.principal import MakingRecord
 from controller.ports.accounts import AccountOverview, AccountStore
@@ -47,6 +47,9 @@ class SqlAccounts(AccountStore):
 
     async def account_named(self, name: str) -> Account | None:
         return await self._store.read(partial(_one, where="lower(name) = ?", values=(name.lower(),)))
+
+    async def account_with_code(self, digest: str) -> Account | None:
+        return await self._store.read(partial(_one, where="setup_digest = ?", values=(digest,)))
 
     async def account_of_subject(self, issuer: str, subject: str) -> Account | None:
         if not subject:
@@ -130,7 +133,7 @@ def _overviews(connection: SqlConnection) -> list[AccountOverview]:
 
 def _add(connection: SqlConnection, account: Account) -> Account | AccountRefusal:
     (count,) = connection.execute("SELECT count(*) FROM accounts").fetchone()
-    if _one(connection, "lower(name) = ?", (account.name.lower(),)) is not None:
+    if _is_name_used(connection, account):
         return AccountRefusal.NAME_USED
     if count >= MAX_ACCOUNTS:
         return AccountRefusal.TOO_MANY
@@ -138,6 +141,14 @@ def _add(connection: SqlConnection, account: Account) -> Account | AccountRefusa
         return AccountRefusal.SUBJECT_USED
     connection.execute(_ADD, _row(account))
     return account
+
+
+def _is_name_used(connection: SqlConnection, account: Account) -> bool:
+    """Whether the name was given; one that a provider sends must not even look like another one."""
+    names = [name for (name,) in connection.execute("SELECT name FROM accounts")]
+    if account.subject:
+        return look_of(account.name) in map(look_of, names)
+    return account.name.lower() in (name.lower() for name in names)
 
 
 def _change(

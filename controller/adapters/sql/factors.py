@@ -1,6 +1,6 @@
 """Second factors of accounts: passkeys, TOTP secrets, recovery codes."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import astuple
 from functools import partial
 from typing import Final
@@ -18,6 +18,7 @@ _PUT_TOTP: Final = (
 )
 _IS_REQUIRED: Final = "SELECT 1 FROM meta WHERE key = 'accounts.factor_required'"
 _REQUIRE: Final = "INSERT INTO meta (key, value) VALUES ('accounts.factor_required', '1') ON CONFLICT (key) DO NOTHING"
+_IS_SESSION: Final = "SELECT 1 FROM sessions WHERE digest = ?"
 _TABLES: Final = ("passkeys", "totp", "recovery_codes")
 
 
@@ -30,8 +31,11 @@ class SqlFactors(FactorStore):
     async def factors(self, account_id: str) -> Factors:
         return await self._store.read(partial(factors_of, account_id=account_id))
 
-    async def add_passkey(self, passkey: Passkey, writes: StoreWrites, *, as_first: bool = False) -> bool:
-        return await self._store.change_with(writes, partial(_add_passkey, passkey=passkey, as_first=as_first), bool)
+    async def add_passkey(
+        self, passkey: Passkey, writes: StoreWrites, *, session: str | None = None, as_first: bool = False
+    ) -> bool:
+        change = partial(_add_passkey, passkey=passkey, as_first=as_first)
+        return await self._in_session(change, session, writes)
 
     async def use_passkey(self, credential_id: bytes, sign_count: int, at: float) -> bool:
         statement = (
@@ -40,27 +44,45 @@ class SqlFactors(FactorStore):
         )
         return await self._changes(statement, sign_count, at, credential_id, sign_count, sign_count)
 
-    async def remove_passkey(self, account_id: str, credential_id: bytes, writes: StoreWrites) -> bool:
+    async def remove_passkey(
+        self,
+        account_id: str,
+        credential_id: bytes,
+        writes: StoreWrites,
+        *,
+        session: str | None = None,
+        keeps_one: bool = False,
+    ) -> bool:
         statement = "DELETE FROM passkeys WHERE account_id = ? AND credential_id = ?"
-        return await self._changes(statement, account_id, credential_id, writes=writes)
+        change = partial(_remove, statement=statement, values=(account_id, credential_id), keeps_one=keeps_one)
+        return await self._in_session(change, session, writes)
 
-    async def put_totp(self, totp: Totp, writes: StoreWrites, *, as_first: bool = False) -> bool:
-        return await self._store.change_with(writes, partial(_put_totp, totp=totp, as_first=as_first), bool)
+    async def put_totp(
+        self, totp: Totp, writes: StoreWrites, *, session: str | None = None, as_first: bool = False
+    ) -> bool:
+        return await self._in_session(partial(_put_totp, totp=totp, as_first=as_first), session, writes)
 
     async def use_totp(self, account_id: str, step: int) -> bool:
         statement = "UPDATE totp SET last_step = ? WHERE account_id = ? AND last_step < ?"
         return await self._changes(statement, step, account_id, step)
 
-    async def remove_totp(self, account_id: str, writes: StoreWrites) -> bool:
-        return await self._changes("DELETE FROM totp WHERE account_id = ?", account_id, writes=writes)
+    async def remove_totp(
+        self, account_id: str, writes: StoreWrites, *, session: str | None = None, keeps_one: bool = False
+    ) -> bool:
+        statement = "DELETE FROM totp WHERE account_id = ?"
+        change = partial(_remove, statement=statement, values=(account_id,), keeps_one=keeps_one)
+        return await self._in_session(change, session, writes)
 
-    async def put_recovery_codes(self, account_id: str, digests: Sequence[str], writes: StoreWrites) -> None:
-        def put(connection: SqlConnection) -> None:
+    async def put_recovery_codes(
+        self, account_id: str, digests: Sequence[str], writes: StoreWrites, *, session: str | None = None
+    ) -> bool:
+        def put(connection: SqlConnection) -> bool:
             connection.execute("DELETE FROM recovery_codes WHERE account_id = ?", (account_id,))
             rows = [(account_id, digest) for digest in digests]
             connection.executemany("INSERT INTO recovery_codes (account_id, digest) VALUES (?, ?)", rows)
+            return True
 
-        await self._store.commit_with(writes, put, len(digests))
+        return await self._in_session(put, session, writes)
 
     async def use_recovery_code(self, account_id: str, digest: str, writes: StoreWrites) -> bool:
         statement = "DELETE FROM recovery_codes WHERE account_id = ? AND digest = ?"
@@ -71,6 +93,17 @@ class SqlFactors(FactorStore):
 
     async def require(self) -> None:
         await self._store.write(lambda connection: connection.execute(_REQUIRE))
+
+    async def _in_session(
+        self, change: Callable[[SqlConnection], bool], session: str | None, writes: StoreWrites
+    ) -> bool:
+        """Makes the change, if the session with this digest is there still: a reset of the factors ends it."""
+
+        def both(connection: SqlConnection) -> bool:
+            there = session is None or connection.execute(_IS_SESSION, (session,)).fetchone() is not None
+            return there and change(connection)
+
+        return await self._store.change_with(writes, both, bool)
 
     async def _changes(self, statement: str, *values: object, writes: StoreWrites | None = None) -> bool:
         """Whether the statement changed a row; `writes` is committed with it, if it did."""
@@ -101,6 +134,13 @@ def delete_factors(connection: SqlConnection, account_id: str) -> None:
     """Deletes the factors and recovery codes of one account."""
     for table in _TABLES:
         connection.execute(f"DELETE FROM {table} WHERE account_id = ?", (account_id,))  # noqa: S608 - constants
+
+
+def _remove(connection: SqlConnection, statement: str, values: tuple[str | bytes, ...], *, keeps_one: bool) -> bool:
+    """Runs the statement; the first of `values` is the account."""
+    if keeps_one and factors_of(connection, str(values[0])).count <= 1:
+        return False
+    return connection.execute(statement, values).rowcount > 0
 
 
 def _put_totp(connection: SqlConnection, totp: Totp, *, as_first: bool) -> bool:

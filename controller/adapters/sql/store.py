@@ -178,9 +178,11 @@ class SqlStore(Store, ABC):
         result: T = await self._submit(WriteJob(both, work.rows + 1, work.size + _ROW_BYTES))
         return result
 
-    async def add_token(self, token: ApiToken, most: int, writes: StoreWrites) -> TokenChange:
-        named = self.dialect.detail_name
-        change = partial(token_rows.add, token=token, most=most, detail_name=named)
+    async def add_token(
+        self, token: ApiToken, most: int, writes: StoreWrites, most_of_owner: int | None = None
+    ) -> TokenChange:
+        bounds = most, most if most_of_owner is None else most_of_owner
+        change = partial(token_rows.add, token=token, bounds=bounds, detail_name=self.dialect.detail_name)
         return await self.change_with(writes, change, _is_done)
 
     async def revoke_token(self, token: ApiToken, writes: StoreWrites) -> TokenChange:

@@ -41,9 +41,10 @@ def put(connection: SqlConnection, token: ApiToken) -> None:
     connection.execute(_PUT, (*made, token.owner, token.last_used_at, token.last_peer))
 
 
-def add(connection: SqlConnection, token: ApiToken, most: int, detail_name: str) -> TokenChange:
-    """Adds a token, if owner and maker are still there, its name was never used, and there are fewer than `most`.
+def add(connection: SqlConnection, token: ApiToken, bounds: tuple[int, int], detail_name: str) -> TokenChange:
+    """Adds a token, if owner and maker are still there, its name was never used, and there are fewer than `bounds`.
 
+    `bounds`: of all tokens, and of those of one owner: nobody takes all places.
     `detail_name`: the engine's expression for the field `name` of `audit.detail`.
     """
     there = every(connection)
@@ -57,6 +58,9 @@ def add(connection: SqlConnection, token: ApiToken, most: int, detail_name: str)
         return TokenChange.EXISTS
     if connection.execute(_REVOKED.format(detail_name), (token.name,)).fetchone() is not None:
         return TokenChange.USED
+    most, most_of_owner = bounds
+    if sum(one.owner == token.owner for one in there) >= most_of_owner:
+        return TokenChange.TOO_MANY_OF_OWNER
     if len(there) >= most:
         return TokenChange.TOO_MANY
     put(connection, token)

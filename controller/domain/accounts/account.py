@@ -7,11 +7,14 @@ from enum import StrEnum
 from typing import Final
 
 from controller.domain.accounts.roles import Roles
-from controller.domain.principal import KINSHIP, MakingRecord, Principal, account_key, joined_makers
+from controller.domain.principal import KINSHIP, MakingRecord, Principal, account_key, is_reserved, joined_makers
 from controller.domain.scopes import Scope
 
 MAX_ACCOUNTS: Final = 1000
 MAX_NAME: Final = 64  # characters
+# Read for one another, in one font or another.
+_READ_AS: Final = str.maketrans({"0": "o", "1": "l", "i": "l", "5": "s", ".": "-", "_": "-"})
+_PAIRS: Final = (("rn", "m"), ("vv", "w"))
 _NAME: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._@-]{0,62}[A-Za-z0-9])?")
 
 
@@ -58,12 +61,13 @@ class AccountRefusal(StrEnum):
     """Why a change of an account was refused; nothing was stored."""
 
     UNKNOWN = "unknown"
-    NAME_USED = "name used"  # by an account that there is or was
+    NAME_USED = "name used"  # by an account that there is or was; for single sign-on also by one that looks like it
     NAME_INVALID = "name invalid"
     TOO_MANY = "too many"
     LAST_ADMIN = "last admin"  # nobody could administer accounts any more
     SUBJECT_USED = "subject used"  # the identity at the provider belongs to another account
     CHANGED = "changed"  # it is not as it was when the change was decided
+    DISABLED = "disabled"  # what it would get is of no use before it is enabled
 
 
 # Decides one account's change over all of them, in the transaction that stores it; it may run more than once.
@@ -71,8 +75,16 @@ AccountDecision = Callable[[Account, Sequence[Account]], Account | AccountRefusa
 
 
 def is_account_name(text: str) -> bool:
-    """Whether a name may be given to an account: ASCII, so that no two look the same."""
-    return _NAME.fullmatch(text) is not None
+    """Whether a name may be given to an account: ASCII, and none that the audit has for the machine."""
+    return _NAME.fullmatch(text) is not None and not is_reserved(text)
+
+
+def look_of(name: str) -> str:
+    """What is the same for names that people take for one another."""
+    text = name.casefold().translate(_READ_AS)
+    for pair, letter in _PAIRS:
+        text = text.replace(pair, letter)
+    return text
 
 
 def administers(account: Account, roles: Roles) -> bool:
@@ -132,18 +144,34 @@ def with_rehash(before: str, phc: str) -> AccountDecision:
 def with_setup_code(digest: str, now: float, until: float, makers: tuple[MakingRecord, ...] = ()) -> AccountDecision:
     """Gives the account a one-time code until `until`, which replaces an earlier one."""
 
-    def change(account: Account, _all: Sequence[Account]) -> Account:
+    def change(account: Account, _all: Sequence[Account]) -> Account | AccountRefusal:
+        if not account.enabled:
+            return AccountRefusal.DISABLED
         made = joined_makers(makers, account.makers, now)
         return replace(account, setup_digest=digest, setup_until=until, makers=made)
 
     return change
 
 
-def with_makers(makers: tuple[MakingRecord, ...], now: float) -> AccountDecision:
-    """Adds those who took something of the account away that shows who its owner is."""
+def without_credentials(
+    digest: str, now: float, until: float, makers: tuple[MakingRecord, ...] = ()
+) -> AccountDecision:
+    """Takes the password away, and gives a one-time code (by digest) in place of it and of an earlier code.
+
+    Without its factors, the password alone would be enough to register others: whoever has it would have the account.
+    Accounts that are disabled, and those that only the provider signs in, get no code. `makers`: of whoever does it.
+    """
 
     def change(account: Account, _all: Sequence[Account]) -> Account:
-        return replace(account, makers=joined_makers(makers, account.makers, now))
+        is_given = account.enabled and (account.password != "" or account.subject == "")
+        return replace(
+            account,
+            password="",
+            password_at=now if account.password else account.password_at,
+            makers=joined_makers(makers, account.makers, now),
+            setup_digest=digest if is_given else "",
+            setup_until=until if is_given else 0.0,
+        )
 
     return change
 

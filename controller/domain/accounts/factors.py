@@ -60,6 +60,11 @@ class Factors:
     recovery_codes: int = 0
 
     @property
+    def count(self) -> int:
+        """How many second factors there are; recovery codes are none."""
+        return len(self.passkeys) + (self.totp is not None and self.totp.confirmed_at > 0.0)
+
+    @property
     def exist(self) -> bool:
-        """Whether there is a second factor; recovery codes alone are none."""
-        return bool(self.passkeys) or (self.totp is not None and self.totp.confirmed_at > 0.0)
+        """Whether there is a second factor."""
+        return self.count > 0

@@ -9,7 +9,13 @@ import unicodedata
 from dataclasses import dataclass, replace
 from typing import Final
 
-from controller.domain.accounts.account import Account, AccountDecision, unless_last_admin
+from controller.domain.accounts.account import (
+    Account,
+    AccountDecision,
+    is_account_name,
+    look_of,
+    unless_last_admin,
+)
 from controller.domain.accounts.roles import Roles
 
 ATTEMPT_SECONDS: Final = 600.0  # from the first page of the provider to its answer
@@ -46,8 +52,12 @@ class SsoRules:
     configuration: str = ""
 
     def takes_password_of(self, account: Account) -> bool:
-        """Whether an account may log in by password while single sign-on is enforced."""
-        return account.name.casefold() in {name.casefold() for name in self.break_glass}
+        """Whether an account may log in by password while single sign-on is enforced; never one of the provider."""
+        return not account.subject and account.name.casefold() in {name.casefold() for name in self.break_glass}
+
+    def gives_name(self, name: str) -> bool:
+        """Whether a person of the provider may get this login name: one of `break_glass` is kept, also unused."""
+        return is_account_name(name) and look_of(name) not in map(look_of, self.break_glass)
 
 
 @dataclass(frozen=True, slots=True)

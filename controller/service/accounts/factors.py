@@ -23,7 +23,6 @@ from controller.domain.accounts.session import Session
 from controller.domain.audit_kinds import AuditKind
 from controller.domain.effects import AuditEntry
 from controller.ports.accounts import AccountStore, FactorStore
-from controller.ports.errors import ControllerError
 from controller.ports.factors import (
     PasskeyCounterError,
     PasskeyCredential,
@@ -32,8 +31,10 @@ from controller.ports.factors import (
     SealError,
     SecretSealer,
 )
-from controller.service.accounts.attempt_delays import GUESSING, AttemptDelays, FailureLines
+from controller.service.accounts.factor_attempts import FactorAttempts
+from controller.service.accounts.factor_errors import FactorError, FactorWrongError
 from controller.service.accounts.factor_requirement import FactorRequirement
+from controller.service.accounts.line_limit import LineLimit
 from controller.service.accounts.pending_factors import FactorPurpose, PendingFactors
 from controller.service.fleet_state import FleetState
 from controller.service.unit_of_work import UnitOfWork
@@ -43,29 +44,6 @@ SESSION_BYTES: Final = 32
 ISSUER: Final = "Cordon"  # as authenticator apps show it
 MAX_FACTOR_NAME: Final = 64  # characters
 TOTP_ID: Final = "totp"  # names the one authenticator app of an account where factors are named
-
-
-class FactorError(ControllerError):
-    """A request about factors that is refused; `code` is for programs, the text for people."""
-
-    def __init__(self, code: str, text: str) -> None:
-        super().__init__(text)
-        self.code = code
-
-
-class FactorWrongError(FactorError):
-    """A second factor was given and is not right."""
-
-    def __init__(self) -> None:
-        super().__init__("factor_wrong", "this is not right, or was used before: try again with a new code")
-
-
-class FactorSlowedError(FactorError):
-    """Too many wrong factors; `wait`: seconds until the next one is looked at."""
-
-    def __init__(self, wait: float) -> None:
-        super().__init__("too_many_attempts", f"too many wrong attempts: wait {int(wait) + 1} seconds")
-        self.wait = wait
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,9 +84,8 @@ class FactorService:
         self._roles = roles
         self._requirement = requirement
         self._pending = PendingFactors()
-        # Apart: sessions are as many as somebody begins, and must not push the count of an account out.
-        self._delays_of_accounts, self._delays_of_sessions = AttemptDelays(), AttemptDelays()
-        self._lines = FailureLines()
+        self._attempts = FactorAttempts(fleet)
+        self._lines = LineLimit()
 
     async def factors_of(self, account_id: str) -> Factors:
         return await self._factors.factors(account_id)
@@ -153,8 +130,10 @@ class FactorService:
         account_id = who.account.account_id
         totp = Totp(account_id, self._sealer.seal(account_id, secret), now, step)
         batch = self._line(AuditKind.FACTOR_REGISTERED, who, {"factor": FactorKind.TOTP})
-        if not await self._factors.put_totp(totp, batch.to_writes(), as_first=not before.exist):
-            raise FactorError("factor_not_added", "another factor was registered meanwhile: give it first")
+        session, as_first = who.session.digest, not before.exist
+        if not await self._factors.put_totp(totp, batch.to_writes(), session=session, as_first=as_first):
+            text = "another factor was registered meanwhile, or this session has ended: give the factor first"
+            raise FactorError("factor_not_added", text)
         self._fleet.publish_committed(batch)
         return await self._opened(who, before, FactorKind.TOTP)
 
@@ -183,9 +162,10 @@ class FactorService:
         now = self._fleet.clock.now()
         passkey = Passkey(who.account.account_id, made.credential_id, made.public_key, made.sign_count, name, now)
         batch = self._line(AuditKind.FACTOR_REGISTERED, who, {"factor": FactorKind.PASSKEY, "name": name})
-        if not await self._factors.add_passkey(passkey, batch.to_writes(), as_first=not before.exist):
-            text = "this passkey is registered already, the account has ten of them, or got another factor meanwhile"
-            raise FactorError("factor_not_added", text)
+        session, as_first = who.session.digest, not before.exist
+        if not await self._factors.add_passkey(passkey, batch.to_writes(), session=session, as_first=as_first):
+            text = "this passkey is registered already, the account has ten of them or got another factor meanwhile,"
+            raise FactorError("factor_not_added", f"{text} or this session has ended")
         self._fleet.publish_committed(batch)
         return await self._opened(who, before, FactorKind.PASSKEY)
 
@@ -208,8 +188,9 @@ class FactorService:
         codes = tuple(recovery_code(secrets.token_bytes(RECOVERY_BYTES)) for _ in range(RECOVERY_CODES))
         account_id = who.account.account_id
         batch = self._line(AuditKind.FACTOR_CODES_MADE, who, {"codes": len(codes)})
-        digests = [recovery_digest(account_id, code) for code in codes]
-        await self._factors.put_recovery_codes(account_id, digests, batch.to_writes())
+        digests, session = [recovery_digest(account_id, code) for code in codes], who.session.digest
+        if not await self._factors.put_recovery_codes(account_id, digests, batch.to_writes(), session=session):
+            raise FactorError("session_over", "this session has ended: log in again")
         self._fleet.publish_committed(batch)
         return codes
 
@@ -223,18 +204,23 @@ class FactorService:
         passkey = next((one for one in before.passkeys if one.credential_id.hex() == factor_id), None)
         if passkey is None and (factor_id != TOTP_ID or before.totp is None):
             raise FactorError("factor_unknown", "your account has no such factor")
-        if len(before.passkeys) + (before.totp is not None) == 1 and await self._requirement.is_in_force():
+        keeps_one = await self._requirement.is_in_force()
+        if keeps_one and before.count <= 1:
             raise FactorError("last_factor", "everybody needs a second factor: register another one first")
-        account_id = who.account.account_id
+        account_id, session = who.account.account_id, who.session.digest
         if passkey is not None:
             detail = {"factor": FactorKind.PASSKEY, "name": passkey.name}
             batch = self._line(AuditKind.FACTOR_REMOVED, who, detail)
-            done = await self._factors.remove_passkey(account_id, passkey.credential_id, batch.to_writes())
+            done = await self._factors.remove_passkey(
+                account_id, passkey.credential_id, batch.to_writes(), session=session, keeps_one=keeps_one
+            )
         else:
             batch = self._line(AuditKind.FACTOR_REMOVED, who, {"factor": FactorKind.TOTP})
-            done = await self._factors.remove_totp(account_id, batch.to_writes())
-        if done:
-            self._fleet.publish_committed(batch)
+            done = await self._factors.remove_totp(account_id, batch.to_writes(), session=session, keeps_one=keeps_one)
+        if not done:
+            text = "your factors were changed meanwhile, or this session has ended: look at them again"
+            raise FactorError("factors_changed", text)
+        self._fleet.publish_committed(batch)
 
     # Giving
 
@@ -253,27 +239,8 @@ class FactorService:
             FactorSlowedError: too many were wrong.
             FactorError: the session has ended.
         """
-        # Codes of an app are guessed whatever the session; of the rest nothing can be guessed, so that whoever knows
-        # the password cannot slow a person who has a passkey or a recovery code.
         is_code = given.passkey is None and not given.recovery
-        delays = self._delays_of_accounts if is_code else self._delays_of_sessions
-        slowed = who.account.account_id if is_code else who.session.session_id
-        now = self._fleet.clock.monotonic()
-        if (wait := delays.wait(slowed, now)) > 0:
-            raise FactorSlowedError(wait)
-        # It counts before it is looked at: guesses that come at one moment would all find no failure of another.
-        failures = delays.record_failure(slowed, now)
-        try:
-            opened = await self._give(who, given, party)
-        except FactorWrongError:
-            if is_code and failures % GUESSING == 0:
-                await self._tell_guessing(who)
-            raise
-        except FactorError:  # the session has ended: nothing was wrong
-            delays.take_back(slowed)
-            raise
-        delays.record_success(slowed)
-        return opened
+        return await self._attempts.counted(who, lambda: self._give(who, given, party), is_code=is_code)
 
     async def _give(self, who: SignedIn, given: GivenFactor, party: RelyingParty | None) -> NewSession:
         factors = await self.factors_of(who.account.account_id)
@@ -285,13 +252,15 @@ class FactorService:
             else:
                 kind, is_right = FactorKind.TOTP, await self._uses_totp(who, given.code, factors.totp)
         except PasskeyCounterError as e:
-            await self._refuse(who, FactorKind.PASSKEY, str(e), alert=True)
+            await self._attempts.refuse(who, FactorKind.PASSKEY, str(e), alert=True)
             raise FactorWrongError from e
         except (PasskeyError, SealError) as e:
-            await self._refuse(who, FactorKind.PASSKEY if given.passkey is not None else FactorKind.TOTP, str(e))
+            await self._attempts.refuse(
+                who, FactorKind.PASSKEY if given.passkey is not None else FactorKind.TOTP, str(e)
+            )
             raise FactorWrongError from e
         if not is_right:
-            await self._refuse(who, kind, "wrong, or used before")
+            await self._attempts.refuse(who, kind, "wrong, or used before")
             raise FactorWrongError
         return await self._raised(who, kind)
 
@@ -376,24 +345,12 @@ class FactorService:
         secret, now = secrets.token_urlsafe(SESSION_BYTES), self._fleet.clock.now()
         former = who.session
         session = replace(former, digest=digest_of(secret), last_used_at=now, factor_at=now, factor=kind.value)
-        batch = self._line(AuditKind.FACTOR_GIVEN, who, {"factor": kind})
+        more = self._lines.admit(who.account.account_id, self._fleet.clock.monotonic())
+        batch = UnitOfWork() if more is None else self._line(AuditKind.FACTOR_GIVEN, who, {"factor": kind, **more})
         if not await self._accounts.add_session(session, batch.to_writes(), replaces=former.digest):
             raise FactorError("session_over", "this session has ended: log in again")
         self._fleet.publish_committed(batch)
         return NewSession(session, secret)
-
-    async def _refuse(self, who: SignedIn, kind: FactorKind, why: str, *, alert: bool = False) -> None:
-        if not self._lines.take(who.account.account_id, self._fleet.clock.monotonic()):
-            return
-        detail: dict[str, object] = {"factor": kind, "reason": why, "peer": who.session.peer}
-        entry = AuditEntry(AuditKind.FACTOR_REFUSED, "", who.account.in_session.actor, "", detail, alert)
-        await self._fleet.record(entry)
-
-    async def _tell_guessing(self, who: SignedIn) -> None:
-        account, reason = who.account, f"codes were wrong {GUESSING} times in a row: somebody may know the password"
-        detail: dict[str, object] = {"account": account.account_id, "name": account.name, "reason": reason}
-        entry = AuditEntry(AuditKind.ACCOUNT_GUESSING_DETECTED, "", account.in_session.actor, "", detail, alert=True)
-        await self._fleet.record(entry)
 
     def _line(self, kind: AuditKind, who: SignedIn, detail: Mapping[str, object], *, alert: bool = False) -> UnitOfWork:
         entry = AuditEntry(kind, "", who.account.in_session.actor, "", dict(detail), alert)

@@ -12,10 +12,10 @@ from controller.domain.accounts.account import (
     AccountRefusal,
     is_account_name,
     with_enabled,
-    with_makers,
     with_password,
     with_role,
     with_setup_code,
+    without_credentials,
 )
 from controller.domain.accounts.roles import Roles
 from controller.domain.audit_kinds import AuditKind
@@ -167,17 +167,18 @@ class AccountOperations:
         """Gives the account a one-time code by its digest, with which it sets password and factor for a day.
 
         Raises:
-            AccountError: the account is gone.
+            AccountError: the account is gone, or disabled.
             TooManyGenerationsError: the line of makers would be too long.
         """
         until = now + SETUP_CODE_LIFE
         batch = _line(AuditKind.ACCOUNT_SETUP_CODE_CREATED, account, by, now, expires_at=until)
         return await self._change(account, with_setup_code(digest, now, until, by.makers(now, account)), batch, now)
 
-    async def reset_factors(self, account: Account, by: Administrator, now: float) -> None:
-        """Removes all second factors of an account, and ends its sessions.
+    async def reset_factors(self, account: Account, digest: str, by: Administrator, now: float) -> Account:
+        """Removes all second factors of an account and its password, and ends its sessions; returns it as it is then.
 
-        Whoever removes those of somebody else counts as the same person for a day.
+        The one-time code with this digest sets it up anew, if `without_credentials` gives it one. Whoever removes the
+        factors of somebody else counts as the same person for a day.
 
         Raises:
             AccountError: the account is gone.
@@ -185,10 +186,10 @@ class AccountOperations:
         """
         batch = _line(AuditKind.ACCOUNT_FACTORS_RESET, account, by, now)
         self._ends(account.key, "the second factors of the account were removed", now, batch)
-        decide = with_makers(by.makers(now, account), now)
+        decide = without_credentials(digest, now, now + SETUP_CODE_LIFE, by.makers(now, account))
         writes = batch.to_writes()
         found = await self._accounts.change_account(account.account_id, decide, now, writes, resets_factors=True)
-        self._done(found, batch, account.name)
+        return self._done(found, batch, account.name)
 
     async def _change(self, account: Account, decide: AccountDecision, batch: UnitOfWork, now: float) -> Account:
         found = await self._accounts.change_account(account.account_id, decide, now, batch.to_writes())
@@ -209,12 +210,14 @@ _TEXTS: Final = {
     AccountRefusal.UNKNOWN: "there is no account {name}",
     AccountRefusal.NAME_USED: "the name {name} belongs to an account that there is or was: choose another",
     AccountRefusal.NAME_INVALID: (
-        "a login name has letters, digits and . _ - @, at most 64, with a letter or digit at both ends"
+        "a login name has letters, digits and . _ - @, at most 64, with a letter or digit at both ends, and is not"
+        " machine or init"
     ),
     AccountRefusal.TOO_MANY: f"there are {MAX_ACCOUNTS} accounts already",
     AccountRefusal.LAST_ADMIN: "{name} is the last account that administers accounts: create another first",
     AccountRefusal.SUBJECT_USED: "this identity at the provider belongs to another account",
     AccountRefusal.CHANGED: "{name} was changed meanwhile: try again",
+    AccountRefusal.DISABLED: "{name} is disabled: enable it first",
 }
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import hmac
 import secrets
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Iterator
@@ -20,11 +21,13 @@ from controller.ports.accounts import AccountStore, PasswordHasher, TooManyLogin
 from controller.ports.clock import Clock
 from controller.ports.errors import ControllerError
 from controller.ports.store import StoreWrites
+from controller.service.accounts.line_limit import LineLimit
 from controller.service.accounts.operations import CREDENTIAL_SET, Ends
 from controller.service.unit_of_work import UnitOfWork
 
 MAX_OF_ADDRESS: Final = 5  # sign-ins of one address that wait or are checked, and of an account known there
 _SECRET_BYTES: Final = 32  # random
+_BROWSER: Final = "browser of "  # begins what stands for an address, where the browser is known
 _NOTHING: Final = StoreWrites()
 
 
@@ -74,27 +77,40 @@ class SignIn:
         self._sleep = sleep
         self._rule = rule
         self._ends = ends
-        self._delays = LoginDelays(secrets.token_bytes(_SECRET_BYTES))
+        self._key = secrets.token_bytes(_SECRET_BYTES)
+        self._delays = LoginDelays(self._key)
         self._at_once: Counter[tuple[str, str]] = Counter()
+        self._lines = LineLimit()
 
-    async def check(self, name: str, password: str, peer: str) -> Account:
+    def browser_mark(self, name: str) -> str:
+        """What a browser keeps in which the account of this name signed in, since the controller's start."""
+        text = f"{_BROWSER}{name.casefold()}".encode("utf-8", "surrogatepass")
+        return hmac.digest(self._key, text, "sha256").hex()
+
+    async def check(self, name: str, password: str, peer: str, mark: str = "") -> Account:
         """Returns the account with this name and password; one hash is made, whatever is wrong.
+
+        `mark`: what the browser kept of an earlier sign-in, see `browser_mark`.
 
         Raises:
             PasswordRefusedError: there is none, it is disabled, or it may not log in by password.
             TooManyLoginsError: too many sign-ins are under way, of this address or of all; nothing was hashed.
         """
         address = counted_as(peer)
-        # Whoever shares an address with somebody who guesses has places of their own, once they signed in from there.
-        with self._place(address, name.casefold() if self._delays.is_known(address, name) else ""):
-            if wait := self._delays.seconds(address, name, self._clock.monotonic()):
+        # Whoever shares an address with somebody who guesses has places of their own, once they signed in from there;
+        # in a browser that they used, nobody else has these places, even who writes their name.
+        is_marked = hmac.compare_digest(mark.encode("utf-8", "replace"), self.browser_mark(name).encode())
+        where = f"{_BROWSER}{name.casefold()}" if is_marked else address
+        is_known = is_marked or self._delays.is_known(address, name)
+        with self._place(where, name.casefold() if is_known else ""):
+            if wait := self._delays.seconds(where, name, self._clock.monotonic(), is_known=is_known):
                 await self._sleep(wait)
             account, may_log_in = await self._accounts.account_named(name), await self._rule()
             phc = account.password if account is not None and account.enabled and may_log_in(account) else ""
             is_right = await self._hasher.matches(password[: MAX_PASSWORD + 1], phc)
             if account is None or not is_right:
                 now = self._clock.monotonic()
-                self._delays.failed(address, name, now)
+                self._delays.failed(where, name, now)
                 raise PasswordRefusedError(self._delays.failures(name, now))
             self._delays.succeeded(address, name)
         return await self._rehashed(account, password)
@@ -136,11 +152,11 @@ class SignIn:
         Raises:
             SetupRefusedError: there is none such, or it is disabled.
         """
-        digest, now = digest_of(code), self._clock.now()
-        for one in await self._accounts.accounts():
-            if one.enabled and one.has_setup_code(digest, now):
-                return one
-        raise SetupRefusedError(_NO_CODE)
+        digest = digest_of(code)
+        found = await self._accounts.account_with_code(digest)
+        if found is None or not found.enabled or not found.has_setup_code(digest, self._clock.now()):
+            raise SetupRefusedError(_NO_CODE)
+        return found
 
     async def start(
         self, account: Account, peer: str, agent: str, *, factor: str = "", factor_at: float = 0.0
@@ -155,7 +171,7 @@ class SignIn:
         secret, now = secrets.token_urlsafe(_SECRET_BYTES), self._clock.now()
         session = Session(digest_of(secret), account.account_id, now, now, factor_at, factor, peer, agent[:MAX_AGENT])
         detail: dict[str, object] = {"session": session.session_id, "peer": peer, "factor": factor}
-        batch = _line(AuditKind.SESSION_STARTED, account.in_session, now, detail)
+        batch = self._own_line(AuditKind.SESSION_STARTED, account, now, detail)
         if not await self._accounts.add_session(session, batch.to_writes(), password_at=account.password_at):
             raise PasswordRefusedError(0)
         self._publish(batch)
@@ -168,13 +184,21 @@ class SignIn:
         """
         now = self._clock.now()
         detail: dict[str, object] = {"account": account.account_id, "name": account.name, "session": session_id}
-        batch = _line(AuditKind.SESSION_ENDED, by, now, detail)
+        if session_id and by.key == account.key:
+            batch = self._own_line(AuditKind.SESSION_ENDED, account, now, detail)
+        else:
+            batch = _line(AuditKind.SESSION_ENDED, by, now, detail)
         if not session_id:
             self._ends(account.key, "the sessions of the account were ended", now, batch)
         ended = await self._accounts.end_sessions(account.account_id, batch.to_writes(), session_id=session_id, but=but)
         if ended:
             self._publish(batch)
         return ended
+
+    def _own_line(self, kind: AuditKind, account: Account, now: float, detail: dict[str, object]) -> UnitOfWork:
+        """The line of what somebody does at will, within the limit of such lines."""
+        more = self._lines.admit(f"{kind} {account.key}", self._clock.monotonic())
+        return UnitOfWork() if more is None else _line(kind, account.in_session, now, {**detail, **more})
 
     @contextlib.contextmanager
     def _place(self, address: str, known: str) -> Iterator[None]:

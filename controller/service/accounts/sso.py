@@ -36,6 +36,7 @@ from controller.ports.identity_provider import (
 )
 from controller.ports.log import Log
 from controller.service.accounts.factors import SESSION_BYTES, NewSession
+from controller.service.accounts.line_limit import LineLimit
 from controller.service.accounts.operations import ROLE_LOST, Ends
 from controller.service.accounts.sign_in import PasswordRule
 from controller.service.fleet_state import FleetState
@@ -85,6 +86,7 @@ class SingleSignOn:
         self._ends = ends
         self._key = secrets.token_bytes(32)
         self._taken: OrderedDict[str, float] = OrderedDict()
+        self._lines = LineLimit()
 
     async def begin(self, return_to: str, session: Session | None = None) -> tuple[str, str]:
         """Returns where to send the browser, and the cookie that it keeps; `session`: gives its factor again.
@@ -186,7 +188,7 @@ class SingleSignOn:
 
     async def _created(self, who: ProvedIdentity, role: str) -> Account:
         now, (wished, other) = self._fleet.clock.now(), login_names(who)
-        for name in (wished, other):
+        for name in (wished, other) if self.rules.gives_name(wished) else (other,):
             account = Account(
                 self._ids.new(now), name, role, now, issuer=who.issuer, subject=who.subject, last_login_at=now
             )
@@ -226,7 +228,7 @@ class SingleSignOn:
         session = Session(
             digest_of(secret), account.account_id, now, now, at, FACTOR if at else "", peer, agent[:MAX_AGENT]
         )
-        batch = self._batch(AuditKind.SSO_SIGNED_IN, account, role=account.role, peer=peer, second_factor=at > 0)
+        batch = self._own_line(AuditKind.SSO_SIGNED_IN, account, role=account.role, peer=peer, second_factor=at > 0)
         is_new = await self._trials.tried_configuration() != self.rules.configuration
         if is_new:
             batch.audit += self._batch(AuditKind.SSO_TRIED, account, issuer=who.issuer).audit
@@ -245,7 +247,7 @@ class SingleSignOn:
             raise SignInRefusedError("factor_not_proved", text)
         secret = secrets.token_urlsafe(SESSION_BYTES)
         session = replace(person.session, digest=digest_of(secret), last_used_at=now, factor_at=at, factor=FACTOR)
-        batch = self._batch(AuditKind.FACTOR_GIVEN, account, factor=FACTOR)
+        batch = self._own_line(AuditKind.FACTOR_GIVEN, account, factor=FACTOR)
         return await self._stored(session, secret, batch, replaces=person.session.digest)
 
     async def _stored(
@@ -268,7 +270,15 @@ class SingleSignOn:
             self._log("sign-in through the provider failed", {"error": str(e)})
             raise
 
+    def _own_line(self, kind: AuditKind, who: Account, **more: object) -> UnitOfWork:
+        """The line of what somebody does at will, within the limit of such lines."""
+        counted = self._lines.admit(f"{kind} {who.key}", self._fleet.clock.monotonic())
+        return UnitOfWork() if counted is None else self._line(kind, who, {**more, **counted})
+
     def _batch(self, kind: AuditKind, who: Account, *, alert: bool = False, **more: object) -> UnitOfWork:
+        return self._line(kind, who, more, alert=alert)
+
+    def _line(self, kind: AuditKind, who: Account, more: dict[str, object], *, alert: bool = False) -> UnitOfWork:
         detail: dict[str, object] = {"account": who.account_id, "name": who.name, **more}
         entry = AuditEntry(kind, "", who.in_session.actor, "", detail, alert=alert)
         return UnitOfWork(audit=[(self._fleet.clock.now(), entry)])

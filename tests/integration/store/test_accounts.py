@@ -13,10 +13,10 @@ from controller.domain.accounts.account import (
     AccountRefusal,
     with_enabled,
     with_first_password,
-    with_makers,
     with_password,
     with_role,
     with_setup_code,
+    without_credentials,
 )
 from controller.domain.accounts.factors import MAX_PASSKEYS, Factors, Passkey, Totp
 from controller.domain.accounts.roles import Roles
@@ -209,8 +209,26 @@ async def test_steps_and_codes_are_taken_once(tmp_path: Path) -> None:
         accounts = SqlAccounts(store)
         await accounts.add_account(ADA, NOTHING)
         await accounts.add_session(Session("d", ADA.account_id, NOW, NOW), NOTHING)
-        decide = with_makers((eve,), NOW)
+        decide = without_credentials("d", NOW, NOW + 9, (eve,))
         after = await accounts.change_account(ADA.account_id, decide, NOW, LINE, resets_factors=True)
-        assert after == replace(ADA, makers=(eve,), last_login_at=NOW)
+        assert after == replace(ADA, makers=(eve,), last_login_at=NOW, setup_digest="d", setup_until=NOW + 9)
+        assert await accounts.account_with_code("d") == after
+        assert not await factors.put_totp(Totp(ADA.account_id, "begun before", NOW), LINE, session="d")
+        assert not await factors.add_passkey(replace(key, credential_id=b"y"), LINE, session="d")
+        assert not await factors.put_recovery_codes(ADA.account_id, ["x"], LINE, session="d")
         assert await accounts.session("d") is None
         assert await factors.factors(ADA.account_id) == Factors()
+
+
+async def test_of_two_last_factors_that_are_removed_at_one_moment_one_stays(tmp_path: Path) -> None:
+    async with opened(tmp_path / "store.db") as store:
+        factors = SqlFactors(store)
+        await factors.put_totp(Totp(ADA.account_id, "sealed", NOW), NOTHING)
+        await factors.add_passkey(Passkey(ADA.account_id, b"id", b"key", 5, "phone", NOW), NOTHING)
+        removed = await asyncio.gather(
+            factors.remove_totp(ADA.account_id, LINE, keeps_one=True),
+            factors.remove_passkey(ADA.account_id, b"id", LINE, keeps_one=True),
+        )
+        assert sorted(removed) == [False, True]
+        assert (await factors.factors(ADA.account_id)).count == 1
+        assert len(await store.audit()) == 1

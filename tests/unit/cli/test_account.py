@@ -51,6 +51,10 @@ def test_init_makes_the_first_administrator(config: Path, capsys: pytest.Capture
     (admin,) = json.loads(capsys.readouterr().out)
     assert (admin["name"], admin["role"], admin["has_password"], admin["tokens"]) == ("admin", "admin", False, 1)
     assert admin["setup_until"]
+    connection = sqlite3.connect(config.parent / "cordon.db")
+    made = connection.execute("SELECT actor, alert FROM audit WHERE kind = 'token.created'").fetchall()
+    connection.close()
+    assert made == [("operator:machine", 0)], "the token of the first run is in the audit too"
 
 
 def test_an_account_is_made_changed_and_told(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -68,9 +72,18 @@ def test_an_account_is_made_changed_and_told(config: Path, capsys: pytest.Captur
     assert [kind for kind, _, _ in told] == [
         AuditKind.ACCOUNT_CREATED, AuditKind.ACCOUNT_SETUP_CODE_CREATED, AuditKind.ACCOUNT_PASSWORD_CHANGED,
         AuditKind.ACCOUNT_ROLE_CHANGED, AuditKind.ACCOUNT_DISABLED, AuditKind.ACCOUNT_FACTORS_RESET,
-        AuditKind.ACCOUNT_SETUP_CODE_CREATED,
     ]  # fmt: skip
     assert {(actor, alert) for _, actor, alert in told} == {("operator:machine", 1)}
+
+
+def test_a_disabled_account_gets_no_code_that_it_cannot_use(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _run(config, "create", "ada", "--role", "operator") == 0
+    assert _run(config, "disable", "ada") == 0
+    capsys.readouterr()
+    assert _run(config, "reset-factor", "ada") == 0
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert "cordon account enable ada" in shown.err
 
 
 @pytest.mark.parametrize(

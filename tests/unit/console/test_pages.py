@@ -12,6 +12,7 @@ import pytest
 from controller.api.session_cookie import COOKIE
 from controller.console.rendering import shown, static_file
 from controller.console.routing import HOME, local_path
+from controller.domain.accounts.caller import STEP_UP
 from controller.domain.accounts.secret_text import csrf_of
 from controller.ports.store import StoreHealth
 from tests.support.api import Api
@@ -108,6 +109,45 @@ async def test_a_person_logs_in_goes_on_and_out(api: Api) -> None:
         assert (await person.get("/login", 303)).headers["location"] == "/login/factor?return_to=/me"
 
 
+async def test_tokens_are_revoked_and_other_sessions_ended_without_scripts(api: Api) -> None:
+    async with signed_in(api) as person, signed_in(api) as other, signed_in(api, "eve") as eve:
+        await person.register_app()
+        made = await person.call("POST", "/me/tokens", 201, {"name": "bot"})
+        check_page(await person.get("/me"))
+        await eve.register_app()
+        await eve.post("/me/tokens/bot/revoke", 404)
+        await person.post("/me/tokens/bot/revoke")
+        answer = await api.client.get("/api/v1/devices", headers={"Authorization": f"Bearer {made['token']}"})
+        assert answer.status_code == 401
+        assert "bot" not in (await person.get("/me")).text
+        await person.post("/me/sessions/end-others")
+        assert (await other.get("/me", 303)).headers["location"].startswith("/login")
+        check_page(await person.get("/me"))
+
+
+async def test_the_password_is_changed_without_scripts(api: Api) -> None:
+    await put_account(api, "anna")
+    new, path = "another horse battery", "/me/password"
+    async with signed_in(api) as person, signed_in(api) as other:
+        check_page(await person.get("/me"))
+        for status, current, given, again in (
+            (422, PASSWORD, new, new + "x"), (422, "", new, new), (401, "wrong", new, new), (422, PASSWORD, "a", "a"),
+        ):  # fmt: skip
+            check_page(await person.post(path, status, current=current, password=given, again=again))
+        app = await person.register_app()
+        api.harness.clock.at += STEP_UP
+        stale = await person.post(path, 303, current=PASSWORD, password=new, again=new)
+        assert stale.headers["location"].startswith("/login/factor")
+        assert f'action="{path}"' not in (await person.get("/me")).text
+        await person.post("/login/factor", 303, code=app.code())
+        before = person.secret
+        await person.post(path, 303, current=PASSWORD, password=new, again=new)
+        assert person.secret != before
+        await person.get("/me")
+        await other.get("/me", 303)
+        await other.post("/login", 303, name="anna", password=new)
+
+
 @pytest.mark.parametrize(
     ("text", "path"),
     [
@@ -166,6 +206,7 @@ async def test_forms_of_other_pages_change_nothing(api: Api) -> None:
     [
         (b"a=1&a=2", "application/x-www-form-urlencoded"),
         (b"%ff=%ff", "application/x-www-form-urlencoded"),
+        (b"name=a%00b", "application/x-www-form-urlencoded"),
         ("\xe4=\xe4".encode(), "application/x-www-form-urlencoded"),
         (b"&".join(b"%d=1" % n for n in range(40)), "application/x-www-form-urlencoded"),
         (b"{}", "application/json"),

@@ -1,5 +1,6 @@
 """Signing in through a provider: accounts, roles, second factors, and from when on it is enforced."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,21 @@ async def test_a_name_or_address_of_somebody_else_opens_no_account(tmp_path: Pat
         assert found.role == "operator"
         (line,) = await way.api.harness.store.audit(kind=AuditKind.ACCOUNT_CREATED)
         assert line.entry.alert, "perhaps one human with two accounts"
+
+
+@pytest.mark.parametrize(
+    "name", ["ANNA", "anna ", "\uff41nna", "bil1", "B111", "rnargo", "Safe.1", "safe_1", "Machine", "a\x00nna\u202e"]
+)
+async def test_no_name_of_the_provider_imitates_one_that_is_here(tmp_path: Path, name: str) -> None:
+    async with journey(tmp_path, break_glass=["safe-1"]) as way:
+        for there in ("anna", "bill", "margo", "a-nna"):
+            await _add(way.api, account_of(there, "admin"))
+        await way.sign_in(groups=["ops"], preferred_username=name)
+        found = await way.account()
+        assert found is not None
+        assert re.fullmatch(r"[A-Za-z0-9._-]+-[0-9a-f]{12}", found.name)
+        (line,) = await way.api.harness.store.audit(kind=AuditKind.ACCOUNT_CREATED)
+        assert line.entry.alert
 
 
 @pytest.mark.parametrize("groups", [[], None, ["staff"], ["OPS"], [" ops"], "staff", {"ops": 1}])

@@ -10,11 +10,11 @@ from controller.domain.accounts.account import (
     is_account_name,
     with_enabled,
     with_first_password,
-    with_makers,
     with_password,
     with_rehash,
     with_role,
     with_setup_code,
+    without_credentials,
 )
 from controller.domain.accounts.caller import STEP_UP, Caller, Credential
 from controller.domain.accounts.roles import BUILT_IN, Roles
@@ -80,7 +80,7 @@ def test_whoever_takes_over_later_hides_no_earlier_maker(how: str) -> None:
     decide = {
         "password": with_password("phc", now, by_bob),
         "setup code": with_setup_code("digest", now, now + 9, by_bob),
-        "factors": with_makers(by_bob, now),
+        "factors": without_credentials("", now, now, by_bob),
     }[how]
     after = decide(puppet, ())
     assert isinstance(after, Account)
@@ -88,7 +88,7 @@ def test_whoever_takes_over_later_hides_no_earlier_maker(how: str) -> None:
     assert after.in_session.is_same_person(eve, now)
     assert not after.in_session.is_same_person(eve, 10.0 + KINSHIP)
     assert after.in_session.is_same_person(bob, 10.0 + KINSHIP)
-    again = with_makers(eve.makers_of_new(now + 1), now + 1)(after, ())
+    again = without_credentials("", now + 1, now + 1, eve.makers_of_new(now + 1))(after, ())
     assert isinstance(again, Account)
     assert [(maker.name, maker.at) for maker in again.makers] == [("eve", now + 1), ("bob", now)]
 
@@ -133,3 +133,16 @@ def test_a_factor_is_fresh_for_a_while() -> None:
     assert not caller.has_fresh_factor(1000.0 + STEP_UP)
     assert not caller.has_fresh_factor(999.0)
     assert not replace(caller, factor_at=0.0).has_fresh_factor(1.0)
+
+
+def test_without_credentials_only_who_can_use_a_code_gets_one() -> None:
+    decide = without_credentials("d", 5.0, 9.0)
+    for before, code, at in (
+        (replace(ADA, password="phc", setup_digest="old", setup_until=7.0), "d", 5.0),
+        (replace(ADA, enabled=False, password="phc"), "", 5.0),
+        (replace(ADA, issuer="https://id", subject="s", setup_digest="old"), "", 0.0),
+    ):
+        after = decide(before, ())
+        assert isinstance(after, Account)
+        assert (after.password, after.setup_digest, after.password_at) == ("", code, at)
+    assert with_setup_code("d", 5.0, 9.0)(replace(ADA, enabled=False), ()) is AccountRefusal.DISABLED
