@@ -20,7 +20,8 @@ from controller.adapters.postgres import errors as postgres_errors
 from controller.adapters.postgres import registration, schema
 from controller.adapters.postgres.address import PostgresAddress
 from controller.adapters.postgres.connection import PostgresConnection, connect
-from controller.adapters.postgres.statements import CONTACT_COLUMNS
+from controller.adapters.postgres.contacts import CONTACT_COLUMNS
+from controller.adapters.postgres.statements import DEVICE_COLUMNS
 from controller.adapters.sql import audit_chain, codec
 from controller.adapters.sql.options import StoreOptions
 from controller.adapters.sqlite import audit_chain as sqlite_chain
@@ -28,6 +29,7 @@ from controller.adapters.sqlite import schema as sqlite_schema
 from controller.adapters.sqlite.lock import hold_store
 from controller.adapters.sqlite.migrations.m0001_initial import FORM
 from controller.adapters.sqlite.restore import verify
+from controller.adapters.sqlite.statements import DEVICE_COLUMNS as SQLITE_COLUMNS
 from controller.domain.audit_anchors import AuditHeads, AuditVerification
 from controller.domain.audit_chain import GENESIS
 from controller.domain.audit_id import FIRST_WRITER
@@ -107,7 +109,8 @@ _KEYS: Final = {
     "recovery_codes": 2,
     "notification_threads": 2,
 }
-_NUMBERED: Final = {"commands": "seq", "outbox": "seq", "access_grants": "rowid", "notification_deliveries": "seq"}
+_BY_SEQ: Final = ("commands", "outbox", "dead_letters", "notification_deliveries")
+_NUMBERED: Final = {**dict.fromkeys(_BY_SEQ, "seq"), "access_grants": "rowid"}
 # Rows about the tables of SQLite, and of a new store on each engine.
 _NOT_COPIED: Final = {"meta": ("schema.form", FORM), "audit_chains": (FIRST_WRITER, 0, GENESIS)}
 # Tables of SQLite itself, and what triggers derive.
@@ -274,8 +277,11 @@ class _SqliteSide:
         if table == "devices":
             told = ", ".join(f"devices.{name}" for name in codec.DEVICE_COLUMNS)
             stored = ", ".join(f"reports.{name}" for name in REPORT_FIELDS)
-            query = f"SELECT {told}, {stored} FROM devices LEFT JOIN reports USING (device_id) ORDER BY device_id"  # noqa: S608 - constants
-            yield from (codec.present_row(row) for row in self.connection.execute(query))
+            query = (
+                f"SELECT deadline_at, waits_in, {told}, {stored} FROM devices LEFT JOIN reports USING (device_id)"  # noqa: S608 - constants
+                " ORDER BY device_id"
+            )
+            yield from ((*codec.present_row(row[2:]), *row[:2]) for row in self.connection.execute(query))
         elif table == "reports":
             yield from self.connection.execute("SELECT device_id, reported_at, body FROM reports ORDER BY device_id")
         else:
@@ -283,8 +289,7 @@ class _SqliteSide:
 
     def write(self, table: str, rows: Iterator[Row]) -> None:
         if table == "devices":
-            names = ", ".join(codec.DEVICE_COLUMNS)
-            marks = ", ".join("?" * len(codec.DEVICE_COLUMNS))
+            names, marks = ", ".join(SQLITE_COLUMNS), ", ".join("?" * len(SQLITE_COLUMNS))
             self.connection.executemany(f"INSERT INTO devices ({names}) VALUES ({marks})", rows)  # noqa: S608 - constants
         elif table == "reports":
             self.connection.executemany(
@@ -317,7 +322,7 @@ class _PostgresSide:
         if table == "devices":
             told = ", ".join(f"contacts.{name}" for name in REPORT_FIELDS)
             query = (
-                f"SELECT device_id, first_seen, last_seen, online, stale, level, state, {told}"  # noqa: S608 - constants
+                f"SELECT device_id, first_seen, last_seen, online, stale, level, state, {told}, deadline_at, waits_in"  # noqa: S608 - constants
                 " FROM devices JOIN contacts USING (device_id) ORDER BY device_id"
             )
         elif table == "reports":
@@ -349,16 +354,13 @@ class _PostgresSide:
 
     def _write_devices(self, rows: Iterator[Row]) -> None:
         """One pass for each of the two tables: the contacts are read back from a table of this transaction."""
-        names = ("device_id", "first_seen", "last_seen", "online", "stale", "level", "state", *REPORT_FIELDS)
-        columns = ", ".join((*names, "bucket"))
-        both = f"SELECT {columns} FROM devices JOIN contacts USING (device_id, bucket)"  # noqa: S608 - constants
+        names = (*SQLITE_COLUMNS, "bucket")
+        both = f"SELECT {', '.join(names)} FROM devices JOIN contacts USING (device_id, bucket)"  # noqa: S608 - constants
         self.connection.execute(f"CREATE TEMPORARY TABLE incoming ON COMMIT DROP AS {both} WITH NO DATA")
-        self._fill("incoming", (*names, "bucket"), ((*_booleans(row), bucket_of(row[0])) for row in rows))
-        self.connection.execute(
-            "INSERT INTO devices (device_id, bucket, version, first_seen, online, level, state)"
-            " SELECT device_id, bucket, 1, first_seen, online, level, state FROM incoming ORDER BY device_id"
-        )
-        told = ", ".join(CONTACT_COLUMNS)
+        self._fill("incoming", names, ((*_booleans(row), bucket_of(row[0])) for row in rows))
+        told = ", ".join(DEVICE_COLUMNS)
+        self.connection.execute(f"INSERT INTO devices ({told}) SELECT {told} FROM incoming ORDER BY device_id")  # noqa: S608 - constants
+        told = ", ".join((*CONTACT_COLUMNS, "bucket"))
         self.connection.execute(
             f"INSERT INTO contacts ({told}, version) SELECT {told}, 1 FROM incoming ORDER BY device_id"  # noqa: S608 - constants
         )

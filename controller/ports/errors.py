@@ -1,5 +1,7 @@
 """The error families of the ports: an adapter raises only its own family, always from the cause."""
 
+from collections.abc import Collection
+
 
 class ControllerError(Exception):
     """The root of every error that an operator may see; `str()` is its text."""
@@ -15,6 +17,24 @@ class StoreError(ControllerError):
 
 class StoreFullError(StoreError):
     """The store's file system is full; commits wait until there is room."""
+
+
+class ConflictError(StoreError):
+    """Another controller changed what a commit was decided on; nothing of that commit was stored.
+
+    Attributes:
+        devices: those whose stored version is another.
+        guards: the guards' version is another.
+        policies: decided by policies of an earlier epoch.
+    """
+
+    def __init__(self, devices: Collection[str] = (), *, guards: bool = False, policies: bool = False) -> None:
+        self.devices = frozenset(devices)
+        self.guards = guards
+        self.policies = policies
+        changed = [f"devices ({len(self.devices)})"] if self.devices else []
+        changed += [name for name, is_other in (("guards", guards), ("policies", policies)) if is_other]
+        super().__init__(f"another controller has changed: {', '.join(changed)}")
 
 
 class UnknownRowError(ControllerError):

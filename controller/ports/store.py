@@ -1,7 +1,7 @@
 """The durable state: devices, reports, the audit log, pending effects; and how operators read it."""
 
-from collections.abc import Awaitable, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final, Protocol
 
@@ -19,6 +19,7 @@ from controller.domain.record_budget import RecordUse
 from controller.domain.scopes import Scope
 from controller.ports.broker import SavedSubscription
 from controller.ports.broker_tables import AccessRules
+from controller.ports.device_rows import DeviceRows
 
 KEY_DIGITS: Final = 32  # hex digits of a token's digest that name it among all tokens ever made
 
@@ -77,6 +78,9 @@ class StoredKnowledge:
 class StoreWrites:
     """Everything that one decision changes, stored together or not at all.
 
+    Where several controllers share a store, a commit is refused if what it was decided on is no longer what is stored.
+    Versions are numbers that are given once: whoever decides makes a new one. A store with one controller ignores them.
+
     `devices`: whole new states. `seen`: devices of which only the values of a contact or a report are new. `reports`:
     full reports; of their devices only the values of the report are stored, unless they are among `devices` too. A
     device whose agent is another, or that is no longer stale, is among `devices`.
@@ -84,6 +88,13 @@ class StoreWrites:
     for containments by policies, else the operator), device, and Unix seconds, or `None` to remove it. `waivers`: by
     id, `None` for an ended waiver. `requests`: decisions that need a second person. `users`: cases of users; a
     case that is over is deleted. `knowledge`: replaces what was imported before.
+    `versions`: for each device in `devices`, `seen` and `reports` the version that was decided on, 0 for a new device,
+    and the version after. Both are equal if nothing is new but the time of a contact and what an unchanged report says
+    of itself (number, time, how many). A device without a version is written unchecked.
+    `deadlines`: for devices in `devices` when time alone changes something next, Unix seconds; others have none.
+    `waits_in`: the pools of the blast radius in which devices of `devices` are held back; others are not.
+    `guards_version`: the version of the guards that was decided on, and the one after; `None` if the decision rests on
+    no limit of the fleet and changes none. `policy_epoch`: of the policies that were decided by.
     """
 
     devices: tuple[Device, ...] = ()
@@ -99,15 +110,26 @@ class StoreWrites:
     requests: tuple[ApprovalRequest, ...] = ()
     users: tuple[UserCase, ...] = ()
     knowledge: StoredKnowledge | None = None
+    versions: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    deadlines: Mapping[str, float | None] = field(default_factory=dict)
+    waits_in: Mapping[str, str] = field(default_factory=dict)
+    guards_version: tuple[int, int] | None = None
+    policy_epoch: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class GuardSnapshot:
-    """The state of the guards; `charges` as in `StoreWrites`, `requests`: those of which something is still to come."""
+    """The state of the guards at one moment.
+
+    `charges` as in `StoreWrites`, `requests`: those of which something is still to come. `version`: what a decision
+    that rests on this state names as `guards_version`. `waiting`: devices that are held back, by pool.
+    """
 
     charges: tuple[tuple[str, str, float], ...] = ()
     waivers: tuple[Waiver, ...] = ()
     requests: tuple[ApprovalRequest, ...] = ()
+    version: int = 0
+    waiting: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +188,7 @@ class StoreHealth:
     since: float = 0.0
 
 
-class Store(Protocol):
+class Store(DeviceRows, Protocol):
     """A commit that returned survives power loss; one that raised stored nothing."""
 
     def commit(self, writes: StoreWrites) -> Awaitable[None]:
@@ -175,6 +197,9 @@ class Store(Protocol):
         The call itself queues the commit: later decisions may be made before this one is awaited.
         While the store cannot write (full, locked, read-only) the commit waits and is retried; `health` says why.
         Cancelling the wait does not undo the writes.
+
+        Raises (when awaited):
+            ConflictError: decided on what another controller has changed; other commits are not concerned.
         """
         ...
 
@@ -198,7 +223,7 @@ class Store(Protocol):
         ...
 
     async def guard_books(self) -> GuardSnapshot:
-        """The state of the guards, for the start."""
+        """The state of the guards, for the start and after a conflict."""
         ...
 
     async def approval(self, request_id: str) -> ApprovalRequest | None: ...

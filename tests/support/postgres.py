@@ -100,6 +100,12 @@ class PostgresServer:
             connection.execute(f"CREATE DATABASE {name} TEMPLATE template0 ENCODING 'UTF8'")
         return name
 
+    @property
+    def cpu_seconds(self) -> float:
+        """What all its processes have used so far."""
+        ticks = sum(sum(_ticks(process)[:2]) for process in self._children()) + sum(_ticks(self._pid))
+        return ticks / os.sysconf("SC_CLK_TCK")
+
     def query(self, database: str, statement: str) -> list[tuple[Any, ...]]:
         """Executes a statement; returns its rows."""
         with psycopg.connect(self.url(database), autocommit=True) as connection:
@@ -125,11 +131,11 @@ class PostgresServer:
 
 
 @contextlib.contextmanager
-def postgres_server(kind: str, **settings: str) -> Iterator[PostgresServer]:
-    """A new, empty server; `settings` are lines of its configuration."""
+def postgres_server(kind: str, place: Path | None = None, **settings: str) -> Iterator[PostgresServer]:
+    """A new, empty server in a folder in `place`, by default in memory; `settings` are lines of its configuration."""
     program = installed(kind)
     assert program is not None
-    folder = Path(mkdtemp(prefix="cordon-pg-", dir=_fast_folder()))
+    folder = Path(mkdtemp(prefix="cordon-pg-", dir=_fast_folder() if place is None else place))
     try:
         if os.geteuid() == 0:
             os.chown(folder, _NOBODY, _NOBODY)
@@ -207,6 +213,15 @@ def _reachable(program: Path, folder: Path) -> Path:
         shutil.copytree(program, folder / "program")
         return folder / "program"
     return program
+
+
+def _ticks(process: int) -> list[int]:
+    """User and system time of a process, and of its children that have ended."""
+    try:
+        text = Path(f"/proc/{process}/stat").read_text()
+    except OSError:
+        return [0, 0, 0, 0]
+    return [int(word) for word in text.rpartition(")")[2].split()[11:15]]
 
 
 def _free_port() -> int:

@@ -27,6 +27,7 @@ class WritingConnection(PostgresConnection):
     """The connection of a writer; `head` is the end of its chain in the present transaction, `writer` its run.
 
     `held`: the buckets whose effects this process carries out; others are told of theirs.
+    `policy_epoch`: of the policies in force when the transaction began.
     """
 
     def __init__(self, inner: PostgresConnection) -> None:
@@ -34,6 +35,10 @@ class WritingConnection(PostgresConnection):
         self.head = START
         self.writer = 0
         self.held: frozenset[int] = frozenset()
+        self.policy_epoch = 0
+        # An update of many rows visits them in the order in which it names them, by their index: two writers that
+        # lock the same rows in two orders would each wait for the other.
+        self.raw.execute("SET enable_hashjoin = off; SET enable_mergejoin = off; SET enable_seqscan = off")
 
     def append(self, lines: Lines) -> AuditId:
         """Appends rows with their content as bytes; returns the name of the last one."""

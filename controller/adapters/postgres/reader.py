@@ -11,7 +11,7 @@ import psycopg
 from controller.adapters.postgres import errors
 from controller.adapters.postgres.address import PostgresAddress
 from controller.adapters.postgres.connection import PostgresConnection, connect
-from controller.adapters.postgres.statements import CONTACT_COLUMNS
+from controller.adapters.postgres.contacts import CONTACT_COLUMNS
 from controller.adapters.sql import codec
 from controller.adapters.sql.options import StoreOptions
 from controller.domain.device import REPORT_FIELDS, Device
@@ -22,7 +22,7 @@ from schemas.backoff import Backoff
 
 T = TypeVar("T")
 _NAME: Final = "cordon reader"
-_TOLD: Final = ("last_seen", "stale", *CONTACT_COLUMNS[4:])
+_TOLD: Final = CONTACT_COLUMNS[1:]
 
 
 class PostgresReaders:
@@ -119,7 +119,7 @@ def devices(connection: PostgresConnection) -> list[Device]:
         return [device_of(row) for row in connection.stream(DEVICES)]
 
 
-def device_of(row: tuple[Any, ...]) -> Device:
+def device_of(row: Sequence[Any]) -> Device:
     """Returns the device of a row of `DEVICES`."""
     device_id, first_seen, online, level, state, last_seen, stale, *told = row
     nothing = [None] * len(REPORT_FIELDS)  # no stored report is later than the contact

@@ -1,63 +1,78 @@
 """What a commit writes: rows of many callers as arrays, each device once, in the order of ids."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any, Final
+from typing import Final
 
+from controller.adapters.postgres.arrays import arrays, unnest
 from controller.adapters.postgres.audit_chain import WritingConnection
+from controller.adapters.postgres.contacts import (
+    CONTACT_COLUMNS,
+    Contact,
+    Contacts,
+    Versions,
+    contact_row,
+    reported_row,
+)
 from controller.adapters.sql import codec
 from controller.adapters.sql.audit_chain import AuditRow, audit_rows
-from controller.adapters.sql.connection import WriteJob, size_of
-from controller.adapters.sql.dead_letters import DeadLetterIndex
-from controller.adapters.sql.statements import Batch, SqlRow, common_batches
+from controller.adapters.sql.connection import SqlCursor, WriteJob, size_of
+from controller.adapters.sql.options import StoreOptions
+from controller.adapters.sql.statements import LETTER_COLUMNS, Batch, SqlRow, common_batches, letter_row
 from controller.domain.device import REPORT_FIELDS, Device
+from controller.ports.errors import ConflictError
 from controller.ports.leases import bucket_of
-from controller.ports.store import StoredReport, StoreWrites
+from controller.ports.store import DeadLetter, StoreWrites
 
-_FLOATS: Final = frozenset({"last_seen", "reported_at", "first_seen", "at"})
-_TYPES: Final = {
-    "bucket": "int2", "first_seen": "float8", "last_seen": "float8", "online": "bool", "stale": "bool",
-    "report_seq": "int8", "reported_at": "float8", "accepted": "int8", "satisfied": "int8", "at": "float8",
-    "body": "bytea", "by_report": "bool",
-}  # fmt: skip
-
-DEVICE_COLUMNS: Final = ("device_id", "bucket", "first_seen", "online", "level", "state")
-CONTACT_COLUMNS: Final = ("device_id", "bucket", "last_seen", "stale", *REPORT_FIELDS)
+DEVICE_COLUMNS: Final = ("device_id", "bucket", "first_seen", "online", "level", "state", "deadline_at", "waits_in")
 REPORT_COLUMNS: Final = ("device_id", "at", "body")
-_ACCEPTED: Final = CONTACT_COLUMNS.index("accepted")
-_REPORTED_AT: Final = CONTACT_COLUMNS.index("reported_at")
-_LAST_SEEN: Final = CONTACT_COLUMNS.index("last_seen")
-_STALE: Final = CONTACT_COLUMNS.index("stale")
+_TOUCHED_COLUMNS: Final = (*CONTACT_COLUMNS, "expected", "version", "by_report")
+_ADDED_COLUMNS: Final = (*CONTACT_COLUMNS, "version", "bucket")
 
 
-def _arrays(columns: Sequence[str]) -> str:
-    """`unnest` of one array for each column."""
-    arrays = ", ".join(f"?::{_TYPES.get(name, 'text')}[]" for name in columns)
-    return f"unnest({arrays}) AS new ({', '.join(columns)})"
-
-
-def _upsert(table: str, columns: Sequence[str], *, versioned: bool) -> str:
-    changes = [f"{name} = excluded.{name}" for name in columns if name not in {"device_id", "bucket"}]
-    version, one = (", version", ", 1") if versioned else ("", "")
-    if versioned:
-        changes.append(f"version = {table}.version + 1")
+def _insert(table: str, columns: Sequence[str]) -> str:
     # Names are constants of this module; every value is bound.
-    return (
-        f"INSERT INTO {table} ({', '.join(columns)}{version}) SELECT {', '.join(columns)}{one} FROM {_arrays(columns)}"  # noqa: S608
-        f" ON CONFLICT (device_id) DO UPDATE SET {', '.join(changes)}"
-    )
+    return f"INSERT INTO {table} ({', '.join(columns)}) SELECT {', '.join(columns)} FROM {unnest(columns)}"  # noqa: S608
 
 
-_DEVICES: Final = _upsert("devices", DEVICE_COLUMNS, versioned=True)
-_CONTACTS: Final = _upsert("contacts", CONTACT_COLUMNS, versioned=True)
-_REPORTS: Final = _upsert("reports", REPORT_COLUMNS, versioned=False)
-# A contact changes no decision: the version stays. A report that is older than the stored state leaves the row.
-_TOUCHED: Final = (
-    "UPDATE contacts SET stale = contacts.stale AND NOT new.by_report, last_seen = CASE WHEN new.by_report"  # noqa: S608 - constants
+def _upsert(table: str, columns: Sequence[str]) -> str:
+    changes = [f"{name} = excluded.{name}" for name in columns if name not in {"device_id", "bucket"}]
+    return f"{_insert(table, columns)} ON CONFLICT (device_id) DO UPDATE SET {', '.join(changes)}"
+
+
+# Whether a device is new is found at its contact.
+_NEW_DEVICES: Final = f"{_insert('devices', DEVICE_COLUMNS)} ON CONFLICT (device_id) DO NOTHING"
+_DEVICES: Final = (
+    f"UPDATE devices SET {', '.join(f'{name} = new.{name}' for name in DEVICE_COLUMNS[2:])}"  # noqa: S608 - constants
+    f" FROM {unnest(DEVICE_COLUMNS)} WHERE devices.device_id = new.device_id"
+)
+_ANY_DEVICES: Final = _upsert("devices", DEVICE_COLUMNS)
+_NEW_CONTACTS: Final = (
+    f"{_insert('contacts', _ADDED_COLUMNS)} ON CONFLICT (device_id) DO NOTHING RETURNING contacts.device_id"
+)
+_ANY_CONTACTS: Final = _upsert("contacts", _ADDED_COLUMNS).replace("= excluded.version", "= contacts.version + 1")
+# A row with fewer reports than the stored one comes from who has not seen the last: its version is no longer right, or
+# (unchecked) it is older than the stored state. A contact leaves the version.
+_CONTACTS: Final = (
+    "UPDATE contacts SET version = coalesce(new.version, contacts.version),"  # noqa: S608 - constants
+    " stale = coalesce(new.stale, contacts.stale), last_seen = CASE WHEN new.by_report"
     " THEN greatest(contacts.last_seen, new.last_seen) ELSE new.last_seen END,"
-    f" {', '.join(f'{name} = new.{name}' for name in REPORT_FIELDS)} FROM {_arrays((*CONTACT_COLUMNS, 'by_report'))}"
-    " WHERE contacts.device_id = new.device_id AND (NOT new.by_report OR new.accepted > contacts.accepted)"
+    f" {', '.join(f'{name} = new.{name}' for name in REPORT_FIELDS)} FROM {unnest(_TOUCHED_COLUMNS)}"
+    " WHERE contacts.device_id = new.device_id AND CASE WHEN new.expected IS NULL"
+    " THEN NOT new.by_report OR new.accepted > contacts.accepted"
+    " ELSE contacts.version = new.expected AND new.accepted >= contacts.accepted END RETURNING contacts.device_id"
+)
+_REPORTS: Final = _upsert("reports", REPORT_COLUMNS)
+_GUARDS: Final = "UPDATE fleet SET guard_version = ? WHERE guard_version = ?"
+RAISE_BOOKS: Final = "UPDATE fleet SET books_version = books_version + 1"
+_DEAD: Final = f"INSERT INTO dead_letters ({', '.join(LETTER_COLUMNS)}) VALUES ({', '.join('?' * len(LETTER_COLUMNS))})"  # noqa: S608 - constants
+_DEAD_OF_DEVICE: Final = (
+    "WITH mine AS MATERIALIZED (SELECT seq FROM dead_letters WHERE device_id = ? ORDER BY seq DESC OFFSET ?)"
+    " DELETE FROM dead_letters WHERE seq IN (SELECT seq FROM mine)"
+)
+_DEAD_OF_ALL: Final = (
+    "DELETE FROM dead_letters WHERE seq <= (SELECT seq FROM dead_letters ORDER BY seq DESC OFFSET ? LIMIT 1)"
 )
 _DONE: Final = "DELETE FROM outbox WHERE effect_id = ANY(?::text[])"
 # An effect that is requested twice is the same effect.
@@ -70,16 +85,10 @@ HANDED_OVER: Final = "cordon_outbox"  # channel: a bucket with effects that anot
 _HAND_OVER: Final = f"SELECT pg_notify('{HANDED_OVER}', bucket::text) FROM unnest(?::int2[]) AS foreign_ones (bucket)"  # noqa: S608 - constants
 
 
-def device_row(device: Device) -> SqlRow:
+def device_row(device: Device, deadline_at: float | None, waits_in: str | None) -> SqlRow:
     """Returns a device in the order of `DEVICE_COLUMNS`."""
     device_id, first_seen, _, online, _, level, state, *_ = codec.device_row(device)
-    return device_id, bucket_of(device_id), first_seen, online, level, state
-
-
-def contact_row(device: Device, *, stale: bool) -> SqlRow:
-    """Returns the last contact of a device in the order of `CONTACT_COLUMNS`."""
-    last_seen, *told, device_id = codec.contact_row(device)
-    return device_id, bucket_of(device_id), last_seen, stale, *told
+    return device_id, bucket_of(device_id), first_seen, online, level, state, deadline_at, waits_in
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,11 +98,16 @@ class CommitRows:
     devices: list[SqlRow]
     known: list[SqlRow]  # contacts of `devices`
     seen: list[SqlRow]
-    reported: list[tuple[SqlRow, SqlRow]]  # contact and report
+    reported: list[SqlRow]  # contacts of `reports`
+    reports: list[SqlRow]
     effects: list[SqlRow]
     done: tuple[str, ...]
     others: tuple[Batch, ...]
     audit: list[tuple[AuditRow, bytes]]
+    versions: Versions
+    guards_version: tuple[int, int] | None
+    policy_epoch: int | None
+    changes_books: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,29 +117,35 @@ class RowsJob(WriteJob):
     content: CommitRows | None = None
 
 
-def work_of(writes: StoreWrites, book: DeadLetterIndex, payload_bytes: int) -> RowsJob:
+def work_of(writes: StoreWrites, options: StoreOptions) -> RowsJob:
     """Returns the work of `writes`.
 
     Raises:
         StoreError: a value cannot be stored.
     """
+    deadlines, waits_in = writes.deadlines, writes.waits_in
     rows = CommitRows(
-        [device_row(device) for device in writes.devices],
+        [device_row(one, deadlines.get(one.device_id), waits_in.get(one.device_id)) for one in writes.devices],
         [contact_row(device, stale=device.stale) for device in writes.devices],
-        [contact_row(device, stale=False) for device in writes.seen],
-        [(_reported(one), (one.device.device_id, one.device.reported_at, one.body)) for one in writes.reports],
+        [contact_row(device, stale=None) for device in writes.seen],
+        [reported_row(one.device) for one in writes.reports],
+        [(one.device.device_id, one.device.reported_at, one.body) for one in writes.reports],
         [
             (effect.effect_id, bucket_of(effect.device_id), effect.device_id, *codec.effect_row(effect)[1:])
             for effect in writes.effects
         ],
         writes.done,
-        tuple(batch for batch in common_batches(writes, book, payload_bytes) if batch[1]),
+        tuple(batch for batch in (*common_batches(writes), *_dead(writes.dead, options)) if batch[1]),
         audit_rows(writes),
+        dict(writes.versions),
+        writes.guards_version,
+        writes.policy_epoch,
+        bool(writes.waivers) or writes.knowledge is not None,
     )
     everything: list[Sequence[SqlRow]] = [
         rows.devices,
         rows.seen,
-        [one for _, one in rows.reported],
+        rows.reports,
         rows.effects,
         [row for row, _ in rows.audit],
     ]
@@ -134,28 +154,21 @@ def work_of(writes: StoreWrites, book: DeadLetterIndex, payload_bytes: int) -> R
     return RowsJob(lambda connection: write(connection, [rows]), sum(map(len, everything)) + len(rows.done), size, rows)
 
 
-def _reported(report: StoredReport) -> SqlRow:
-    row = list(contact_row(report.device, stale=False))
-    row[_LAST_SEEN] = report.device.reported_at
-    return tuple(row)
-
-
 def write(connection: WritingConnection, group: Sequence[CommitRows]) -> None:
-    """Writes the rows of callers in a pipeline, as if one after the other."""
-    devices = _last(row for rows in group for row in rows.devices)
-    known, touched = _contacts(group)
-    reports = _last(report for rows in group for _, report in rows.reported)
+    """Writes the rows of callers in a pipeline, as if one after the other.
+
+    Raises:
+        ConflictError: a caller decided on something that is no longer stored; the transaction has to be rolled back.
+    """
+    guards = _check_guards(group, connection.policy_epoch)
+    contacts = Contacts()
+    for rows in group:
+        contacts.add(rows.known, rows.seen, rows.reported, rows.versions)
     effects, done = _effects(group)
     audit = [line for rows in group for line in rows.audit]
     with connection.raw.pipeline():
-        for statement, columns, found in (
-            (_DEVICES, DEVICE_COLUMNS, devices),
-            (_CONTACTS, CONTACT_COLUMNS, known),
-            (_TOUCHED, (*CONTACT_COLUMNS, "by_report"), touched),
-            (_REPORTS, REPORT_COLUMNS, reports),
-        ):
-            if found:
-                connection.execute(statement, _columns(columns, found))
+        missing = _write_devices(connection, group, contacts)
+        _put(connection, _REPORTS, REPORT_COLUMNS, _last(row for rows in group for row in rows.reports))
         if done:
             connection.execute(_DONE, (done,))
         if effects:
@@ -168,48 +181,91 @@ def write(connection: WritingConnection, group: Sequence[CommitRows]) -> None:
         for statement, batch in (one for rows in group for one in rows.others):
             for row in batch:
                 connection.execute(statement, row)
+        # The row that all controllers share comes last: it is locked for as short as can be.
+        if any(rows.changes_books for rows in group):
+            connection.execute(RAISE_BOOKS)
+        guarded = None if guards is None else connection.execute(_GUARDS, (guards[1], guards[0]))
+    changed = missing()
+    are_other_guards = guarded is not None and guarded.rowcount == 0
+    if changed or are_other_guards:
+        raise ConflictError(changed, guards=are_other_guards)
+
+
+def _check_guards(group: Sequence[CommitRows], policy_epoch: int) -> tuple[int, int] | None:
+    """Returns the version of the guards before and after all callers, `None` if nobody decided by them.
+
+    Raises:
+        ConflictError: of two callers the second decided on another version than the first left, or policies of an
+            earlier epoch were decided by.
+    """
+    found: tuple[int, int] | None = None
+    for rows in group:
+        if rows.policy_epoch is not None and rows.policy_epoch < policy_epoch:
+            raise ConflictError(policies=True)
+        if rows.guards_version is not None:
+            before, after = rows.guards_version
+            if found is not None and found[1] != before:
+                raise ConflictError(guards=True)
+            found = (before if found is None else found[0], after)
+    return found
+
+
+def _write_devices(
+    connection: WritingConnection, group: Sequence[CommitRows], contacts: Contacts
+) -> Callable[[], set[str]]:
+    """Writes contacts, which locks the devices, then decided devices.
+
+    Returns what tells, after the pipeline, the devices whose stored version is another than was decided on.
+    """
+    new: list[Contact] = []
+    unchecked: list[Contact] = []
+    others: list[Contact] = []
+    for one in contacts.sorted():
+        if one.is_decided and not one.expected:
+            (unchecked if one.expected is None else new).append(one)
+        else:
+            others.append(one)
+    written = [
+        _put(connection, _CONTACTS, _TOUCHED_COLUMNS, [one.values for one in others]),
+        _put(connection, _NEW_CONTACTS, _ADDED_COLUMNS, [_added(one) for one in new]),
+    ]
+    _put(connection, _ANY_CONTACTS, _ADDED_COLUMNS, [_added(one) for one in unchecked])
+    devices = _last(row for rows in group for row in rows.devices)
+    expected = {row[0]: contacts[row[0]].expected for row in devices}
+    _put(connection, _NEW_DEVICES, DEVICE_COLUMNS, [row for row in devices if expected[row[0]] == 0])
+    _put(connection, _ANY_DEVICES, DEVICE_COLUMNS, [row for row in devices if expected[row[0]] is None])
+    _put(connection, _DEVICES, DEVICE_COLUMNS, [row for row in devices if expected[row[0]]])
+
+    def missing() -> set[str]:
+        checked = {one.row[0] for one in (*others, *new) if one.expected is not None}
+        return checked.difference(row[0] for cursor in written if cursor is not None for row in cursor)
+
+    return missing
+
+
+def _added(contact: Contact) -> SqlRow:
+    """Returns a contact in the order of `_ADDED_COLUMNS`."""
+    version = 1 if contact.version is None else contact.version
+    return (*contact.row, version, bucket_of(contact.row[0]))
+
+
+def _put(
+    connection: WritingConnection, statement: str, columns: Sequence[str], rows: Sequence[SqlRow]
+) -> SqlCursor | None:
+    return connection.execute(statement, arrays(columns, rows)) if rows else None
 
 
 def _last(rows: Iterable[SqlRow]) -> list[SqlRow]:
-    """Returns the last row of each device, sorted: writers that lock in one order cannot deadlock."""
+    """Returns the last row of each device, in the order of ids."""
     return sorted({row[0]: row for row in rows}.values(), key=lambda row: row[0])
 
 
-def _contacts(group: Sequence[CommitRows]) -> tuple[list[SqlRow], list[SqlRow]]:
-    """Returns the contacts of decided devices, and those of others with whether a report is all that is new."""
-    known: dict[str, SqlRow] = {}
-    touched: dict[str, tuple[SqlRow, bool]] = {}
-    for rows in group:
-        for row in rows.known:
-            known[row[0]] = row
-            touched.pop(row[0], None)
-        for row in rows.seen:
-            if row[0] in known:
-                known[row[0]] = (*row[:_STALE], known[row[0]][_STALE], *row[_STALE + 1 :])
-            else:
-                touched[row[0]] = (row, False)
-        for row, _ in rows.reported:
-            device_id = row[0]
-            if device_id in known:
-                known[device_id] = _later(known[device_id], row)
-            elif device_id in touched:
-                before, by_report = touched[device_id]
-                touched[device_id] = (_later(before, row), by_report)
-            else:
-                touched[device_id] = (row, True)
-    return (
-        [known[device_id] for device_id in sorted(known)],
-        [(*touched[device_id][0], touched[device_id][1]) for device_id in sorted(touched)],
-    )
-
-
-def _later(before: SqlRow, reported: SqlRow) -> SqlRow:
-    """Returns the state after a report: of the two, the one with more accepted reports is the later."""
-    if reported[_ACCEPTED] <= before[_ACCEPTED]:
-        return before
-    row = list(reported)
-    row[_LAST_SEEN] = max(before[_LAST_SEEN], reported[_REPORTED_AT])
-    return tuple(row)
+def _dead(letters: Sequence[DeadLetter], options: StoreOptions) -> tuple[Batch, ...]:
+    """The oldest make room: first of the same device, then of all."""
+    senders = [(sender, options.max_dead_letters_per_device) for sender in sorted({one.device_id for one in letters})]
+    all_of_them = [(options.max_dead_letters,)] if letters else []
+    rows = [letter_row(one, options.dead_payload_bytes) for one in letters]
+    return (_DEAD, rows), (_DEAD_OF_DEVICE, list[SqlRow](senders)), (_DEAD_OF_ALL, list[SqlRow](all_of_them))
 
 
 def _effects(group: Sequence[CommitRows]) -> tuple[list[SqlRow], list[str]]:
@@ -223,11 +279,3 @@ def _effects(group: Sequence[CommitRows]) -> tuple[list[SqlRow], list[str]]:
             pending.pop(effect_id, None)
             done[effect_id] = None
     return list(pending.values()), list(done)
-
-
-def _columns(names: Sequence[str], rows: Sequence[SqlRow]) -> list[list[Any]]:
-    """Returns a list for each column; numbers of one column are of one type."""
-    columns = [list(column) for column in zip(*rows, strict=True)]
-    return [
-        list(map(float, column)) if name in _FLOATS else column for name, column in zip(names, columns, strict=True)
-    ]

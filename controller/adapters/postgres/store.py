@@ -8,7 +8,7 @@ from typing import Any, Final, Self, TypeVar
 
 import psycopg
 
-from controller.adapters.postgres import audit_chain, errors, reader, registration, schema, status
+from controller.adapters.postgres import audit_chain, device_rows, errors, reader, registration, schema, status
 from controller.adapters.postgres.address import PostgresAddress
 from controller.adapters.postgres.audit_chain import WritingConnection
 from controller.adapters.postgres.connection import connect
@@ -18,9 +18,8 @@ from controller.adapters.postgres.registration import Registration
 from controller.adapters.postgres.statements import work_of
 from controller.adapters.postgres.writer import PostgresWriter
 from controller.adapters.sql.connection import Dialect, SqlConnection, WriteJob
-from controller.adapters.sql.dead_letters import DeadLetterIndex
 from controller.adapters.sql.options import StoreOptions
-from controller.adapters.sql.store import SqlStore
+from controller.adapters.sql.store import SqlStore, reading
 from controller.domain.audit_anchors import AuditHeads, AuditVerification
 from controller.domain.audit_chain import ChainHead
 from controller.domain.device import Device
@@ -64,14 +63,13 @@ async def open_store(
     Raises:
         StoreError: no server, access denied, another program's or version's database, another controller works with it.
     """
-    connection, run, letters = await asyncio.to_thread(_open, address, name, version, now())
-    book = DeadLetterIndex.of(letters, options)
-    return PostgresStore(address, connection, run, book, now=now, log=log, options=options)
+    connection, run = await asyncio.to_thread(_open, address, name, version, now())
+    return PostgresStore(address, connection, run, now=now, log=log, options=options)
 
 
 def _open(
     address: PostgresAddress, name: str | None, version: str, now: float
-) -> tuple[WritingConnection, Registration | None, list[tuple[int, str]]]:
+) -> tuple[WritingConnection, Registration | None]:
     connection: WritingConnection | None = None
     try:
         connection = WritingConnection(connect(address, "cordon starting" if name is not None else "cordon command"))
@@ -81,7 +79,6 @@ def _open(
             run = registration.register(connection, address.shown, name, version, now=now)
             named = registration.writer_name(run.writer)
             connection.execute("SELECT set_config('application_name', ?, false)", (named,))
-        letters = connection.execute("SELECT seq, device_id FROM dead_letters ORDER BY seq").fetchall()
     except psycopg.Error as error:
         if connection is not None:
             connection.close()
@@ -90,7 +87,7 @@ def _open(
         if connection is not None:
             connection.close()
         raise
-    return connection, run, letters
+    return connection, run
 
 
 class PostgresStore(SqlStore):
@@ -104,14 +101,12 @@ class PostgresStore(SqlStore):
         address: PostgresAddress,
         connection: WritingConnection,
         run: Registration | None,
-        book: DeadLetterIndex,
         *,
         now: Callable[[], float],
         log: Log,
         options: StoreOptions,
     ) -> None:
         super().__init__(now, options)
-        self._book = book
         self._patience: float | None = None
         self._readers = reader.PostgresReaders(address, options)
         self.fleet_queries: PostgresFleetQueries = PostgresFleetQueries(address, options)
@@ -146,7 +141,7 @@ class PostgresStore(SqlStore):
         return self._writer.submit(work)
 
     def _work_of(self, writes: StoreWrites) -> WriteJob:
-        return work_of(writes, self._book, self._options.dead_payload_bytes)
+        return work_of(writes, self._options)
 
     async def read(self, query: Callable[[SqlConnection], T]) -> T:
         """Returns the result of `query` on a read-only connection; waits for a server that is away.
@@ -158,6 +153,14 @@ class PostgresStore(SqlStore):
 
     async def devices(self) -> Sequence[Device]:
         return await self._readers.run(reader.devices, self._patience)
+
+    load = reading(device_rows.load)
+    versions = reading(device_rows.versions)
+    due = reading(device_rows.due)
+    silent = reading(device_rows.silent)
+    fleet_size = reading(device_rows.fleet_size)
+    fleet_versions = reading(device_rows.fleet_versions)
+    guard_books = reading(device_rows.guard_books)
 
     async def effects(
         self, buckets: frozenset[int] | None = None, devices: Sequence[str] | None = None

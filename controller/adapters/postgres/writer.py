@@ -23,13 +23,14 @@ from controller.adapters.sql.connection import WriteJob
 from controller.adapters.sql.options import StoreOptions
 from controller.adapters.sql.writer import GivenUpError, GroupWriter, QueuedJob
 from controller.domain.audit_chain import ChainHead
-from controller.ports.errors import StoreError
+from controller.ports.errors import ConflictError, StoreError
 from controller.ports.log import Log
 from controller.ports.store import StoreHealth
 
 _RENEW_EVERY: Final = 1.0  # seconds
 _LOOP_SILENT: Final = 10.0  # seconds without a sign of life from the event loop, after which the lease is not renewed
 _SILENT: Final = 5.0  # seconds for an answer after which the server counts as away
+_DEADLOCKS: Final = 5  # in a row that count for nothing
 _GUEST: Final = "cordon command"
 
 
@@ -114,6 +115,14 @@ class PostgresWriter(GroupWriter):
             psycopg.Error: nothing was stored; a retry may help.
             GivenUpError: fenced.
         """
+        for _ in range(_DEADLOCKS):
+            try:
+                return self._commit_group(group)
+            except psycopg.errors.DeadlockDetected as error:  # the other one has gone on
+                self._words_after(error)
+        return self._commit_group(group)
+
+    def _commit_group(self, group: Sequence[QueuedJob]) -> list[object]:
         self._asked_at = time.monotonic()
         try:
             connection = self._connect()
@@ -130,8 +139,9 @@ class PostgresWriter(GroupWriter):
                 if not errors.is_of_data(error):
                     raise
                 connection.raw.execute("ROLLBACK")
-                self._begin(connection)
-                outcomes = [_alone(connection, job.work) for job in group]
+                self._begin(connection)  # also for a single conflict: what is committed renews the lease
+                is_known = isinstance(error, ConflictError) and len(group) == 1
+                outcomes = [error] if is_known else [_alone(connection, job.work) for job in group]
             self._commit(connection, outcomes)
             return outcomes
         finally:
@@ -152,6 +162,7 @@ class PostgresWriter(GroupWriter):
         with connection.raw.pipeline():
             connection.raw.execute("BEGIN")
             locked = connection.execute(registration.LOCK, (self._writer,))
+            epoch = connection.execute("SELECT policy_epoch FROM fleet")
         found = locked.fetchone()
         if found is None:
             connection.raw.execute("ROLLBACK")
@@ -161,6 +172,7 @@ class PostgresWriter(GroupWriter):
         self.clock_offset = clock.offset
         connection.writer, connection.head = self._writer, ChainHead(found[0], bytes(found[1]))
         connection.held = self.held
+        (connection.policy_epoch,) = epoch.fetchone()
 
     def _commit(self, connection: WritingConnection, outcomes: list[object]) -> None:
         head, sent_at = connection.head, time.monotonic()
@@ -300,8 +312,10 @@ def _alone(connection: WritingConnection, work: WriteJob) -> object:
             raise
         connection.raw.execute("ROLLBACK TO work")
         connection.head = before
-        refused = errors.as_store_error(error, "cannot be kept")
-        refused.__cause__ = error
-        result = refused
+        if isinstance(error, ConflictError):
+            result = error
+        else:
+            result = refused = errors.as_store_error(error, "cannot be kept")
+            refused.__cause__ = error
     connection.raw.execute("RELEASE work")
     return result

@@ -25,6 +25,7 @@ _CHARGE: Final = (
     "INSERT INTO charges (ledger, subject, at) VALUES (?, ?, ?)"
     " ON CONFLICT (ledger, subject) DO UPDATE SET at = excluded.at"
 )
+_WAITING: Final = "SELECT waits_in, count(*) FROM devices WHERE waits_in IS NOT NULL GROUP BY waits_in"
 _PUT_WAIVER: Final = (
     "INSERT INTO waivers (waiver_id, expires_at, body) VALUES (?, ?, ?)"
     " ON CONFLICT (waiver_id) DO UPDATE SET expires_at = excluded.expires_at, body = excluded.body"
@@ -63,13 +64,14 @@ def _request_row(one: ApprovalRequest) -> tuple[Any, ...]:
 
 
 def books(connection: SqlConnection) -> GuardSnapshot:
-    """Returns everything, oldest first; of the requests those of which something is still to come."""
+    """Returns everything, oldest first, without a version; of the requests those that may still change."""
     charges = connection.execute("SELECT ledger, subject, at FROM charges ORDER BY at").fetchall()
     requests = connection.execute("SELECT body FROM approvals WHERE may_change = 1 ORDER BY asked_at").fetchall()
     return GuardSnapshot(
         tuple((ledger, subject, at) for ledger, subject, at in charges),
         waivers_of(connection),
         tuple(_REQUEST.load("an approval request", body) for (body,) in requests),
+        waiting=dict(connection.execute(_WAITING).fetchall()),
     )
 
 

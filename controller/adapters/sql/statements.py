@@ -4,7 +4,6 @@ from typing import Any, Final
 
 from controller.adapters.sql import codec, guard_state
 from controller.adapters.sql.containment_state import user_rows
-from controller.adapters.sql.dead_letters import DeadLetterIndex
 from controller.ports.store import DeadLetter, StoreWrites
 
 MAX_DEAD_TEXT: Final = 1024  # characters of a rejected message's topic and detail
@@ -23,14 +22,11 @@ def upsert(table: str, columns: tuple[str, ...], key: str) -> str:
 
 
 _COMMAND: Final = upsert("commands", ("command_id", "device_id", "state", "updated_at", "body"), "command_id")
-# Numbers come from the index in memory; a number that another process used must not fail the commit.
-_LETTER_COLUMNS: Final = ("seq", "at", "device_id", "topic", "reason", "detail", "size", "payload")
-_DEAD: Final = upsert("dead_letters", _LETTER_COLUMNS, "seq")
-_DEAD_GONE: Final = "DELETE FROM dead_letters WHERE seq = ?"
+LETTER_COLUMNS: Final = ("at", "device_id", "topic", "reason", "detail", "size", "payload")
 
 
-def common_batches(writes: StoreWrites, book: DeadLetterIndex, payload_bytes: int) -> tuple[Batch, ...]:
-    """Returns what is neither a device, a report, an effect nor an audit row, in the order to execute it.
+def common_batches(writes: StoreWrites) -> tuple[Batch, ...]:
+    """Returns commands, users and what belongs to guards, in the order to execute it.
 
     Raises:
         StoreError: a value cannot be stored.
@@ -38,17 +34,11 @@ def common_batches(writes: StoreWrites, book: DeadLetterIndex, payload_bytes: in
     return (
         (_COMMAND, [codec.command_row(command) for command in writes.commands]),
         *guard_state.batches(writes),
-        *_dead(writes.dead, book, payload_bytes),
         *user_rows(writes.users),
     )
 
 
-def _dead(letters: tuple[DeadLetter, ...], book: DeadLetterIndex, payload_bytes: int) -> tuple[Batch, ...]:
-    rows: list[SqlRow] = []
-    gone: list[SqlRow] = []
-    for one in letters:
-        seq, out = book.add(one.device_id)
-        topic, detail = one.topic[:MAX_DEAD_TEXT], one.detail[:MAX_DEAD_TEXT]
-        rows.append((seq, one.at, one.device_id, topic, one.reason, detail, one.size, one.payload[:payload_bytes]))
-        gone += [(number,) for number in out]
-    return (_DEAD, rows), (_DEAD_GONE, gone)
+def letter_row(one: DeadLetter, payload_bytes: int) -> SqlRow:
+    """Returns a rejected message in the order of `LETTER_COLUMNS`."""
+    topic, detail = one.topic[:MAX_DEAD_TEXT], one.detail[:MAX_DEAD_TEXT]
+    return one.at, one.device_id, topic, one.reason, detail, one.size, one.payload[:payload_bytes]

@@ -35,10 +35,10 @@ _PRUNE_COMMANDS: Final = (
 )
 
 
-def _query(
-    query: Callable[Concatenate[SqlConnection, P], T],
+def reading(
+    query: Callable[Concatenate[Any, P], T],
 ) -> Callable[Concatenate[Any, P], Coroutine[Any, Any, T]]:
-    """Returns a method of the store that runs the query in a reader."""
+    """Returns a method of the store that runs the query in a reader, with a connection of the store's engine."""
 
     async def method(self: "SqlStore", /, *args: P.args, **kwargs: P.kwargs) -> T:
         return await self.read(lambda connection: query(connection, *args, **kwargs))
@@ -204,21 +204,21 @@ class SqlStore(Store, ABC):
             gone += rows
         return gone + await self.write(partial(guard_state.prune, now=now))
 
-    audit_heads = _query(audit_chain.heads)
-    report = _query(queries.report)
-    reports = _query(queries.reports)
-    guard_books = _query(guard_state.books)
-    approval = _query(guard_state.approval)
-    accepted_policies = _query(guard_state.accepted_policies)
+    audit_heads = reading(audit_chain.heads)
+    report = reading(queries.report)
+    reports = reading(queries.reports)
+    guard_books = reading(guard_state.books)
+    approval = reading(guard_state.approval)
+    accepted_policies = reading(guard_state.accepted_policies)
     accept_policies = _change(guard_state.accept_policies)
-    knowledge = _query(guard_state.knowledge)
+    knowledge = reading(guard_state.knowledge)
     keep_rules = _change(queries.keep_rules)
-    kept_rules = _query(queries.kept_rules)
-    kept_subscriptions = _query(containment_state.subscriptions)
+    kept_rules = reading(queries.kept_rules)
+    kept_subscriptions = reading(containment_state.subscriptions)
     keep_subscriptions = _change(containment_state.keep_subscriptions)
     forget_rules = _change(containment_state.forget)
-    user_cases = _query(containment_state.user_cases)
-    tokens = _query(token_rows.every)
+    user_cases = reading(containment_state.user_cases)
+    tokens = reading(token_rows.every)
     put_token = _change(token_rows.put)
 
     async def effects(

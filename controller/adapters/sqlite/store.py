@@ -11,8 +11,8 @@ from controller.adapters.sql.audit_chain import add_anchor
 from controller.adapters.sql.connection import Dialect, SqlConnection, WriteJob
 from controller.adapters.sql.dead_letters import DeadLetterIndex
 from controller.adapters.sql.options import StoreOptions
-from controller.adapters.sql.store import SqlStore
-from controller.adapters.sqlite import audit_chain, reader, schema
+from controller.adapters.sql.store import SqlStore, reading
+from controller.adapters.sqlite import audit_chain, device_rows, reader, schema
 from controller.adapters.sqlite.fleet_queries import SqliteFleetQueries
 from controller.adapters.sqlite.restore import copy_to
 from controller.adapters.sqlite.statements import work_of
@@ -116,6 +116,13 @@ class SqliteStore(SqlStore):
 
     async def devices(self) -> Sequence[Device]:
         return await self._readers.run(reader.devices)
+
+    load = reading(device_rows.load)
+    versions = reading(device_rows.versions)
+    due = reading(device_rows.due)
+    silent = reading(device_rows.silent)
+    fleet_size = reading(device_rows.fleet_size)
+    fleet_versions = reading(device_rows.fleet_versions)
 
     async def check_audit(self, noted: AuditHeads | None = None) -> AuditVerification:
         return await self._readers.run(partial(audit_chain.check, noted=noted))

@@ -38,6 +38,17 @@ class StorePlace:
         finally:
             await made.close()
 
+    @contextlib.asynccontextmanager
+    async def opened_beside(self) -> AsyncIterator[SqlStore]:
+        """Of PostgreSQL: another process that writes, beside the one that `opened` stands for."""
+        assert self.server is not None
+        address = address_of(self.server.url(self.database))
+        made = await open_postgres(address, name=None, now=lambda: NOW, log=Logged(), options=QUICK)
+        try:
+            yield made
+        finally:
+            await made.close()
+
     def change(self, statement: str) -> None:
         """Executes a statement beside the store, as an intruder would."""
         if self.server is not None:
@@ -56,6 +67,12 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
     if kind == "sqlite":
         return StorePlace(kind, tmp_path / "store.db", None)
     return StorePlace(kind, tmp_path, request.getfixturevalue("postgres_servers")[kind])
+
+
+@pytest.fixture(params=[kind for kind in KINDS if kind != "sqlite"])
+def shared_place(request: pytest.FixtureRequest, tmp_path: Path) -> StorePlace:
+    """On PostgreSQL only."""
+    return StorePlace(request.param, tmp_path, request.getfixturevalue("postgres_servers")[request.param])
 
 
 @pytest.fixture

@@ -1,8 +1,7 @@
 """The writer on a real PostgreSQL that stops, hangs, is killed, loses answers, or belongs to another controller."""
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 import pytest
@@ -10,32 +9,14 @@ import pytest
 from controller.adapters.postgres import registration
 from controller.adapters.postgres.store import PostgresStore, open_store
 from controller.ports.errors import StoreError
-from tests.support.postgres import DEBIAN, SERVERS, WHEEL, PostgresServer, PostgresServers, address_of, postgres_server
+from tests.support.postgres import DEBIAN, WHEEL, PostgresServer, address_of, postgres_server
 from tests.support.postgres_proxy import CommitLosingProxy
+from tests.support.postgres_store import opened
 from tests.support.store import NOW, QUICK, Logged, commit, line
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.postgres
 T = TypeVar("T")
-
-
-@pytest.fixture(params=SERVERS)
-def server(request: pytest.FixtureRequest, postgres_servers: PostgresServers) -> PostgresServer:
-    return postgres_servers[request.param]
-
-
-@pytest.fixture
-def database(server: PostgresServer) -> str:
-    return server.new_database()
-
-
-@contextlib.asynccontextmanager
-async def opened(url: str, name: str | None = "first", log: Logged | None = None) -> AsyncIterator[PostgresStore]:
-    store = await open_store(address_of(url), name=name, now=lambda: NOW, log=log or Logged(), options=QUICK)
-    try:
-        yield store
-    finally:
-        await store.close()
 
 
 def started(work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:

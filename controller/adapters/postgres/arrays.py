@@ -1,0 +1,56 @@
+"""Columns of rows as array literals: psycopg writes arrays value by value, which costs more than all else of a contact.
+
+Every array is sent as a text of unknown type, so that a statement is one prepared statement whatever its values are.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from controller.adapters.sql.statements import SqlRow
+
+_NULL: Final = "NULL"
+TYPES: Final = {
+    "bucket": "int2", "first_seen": "float8", "last_seen": "float8", "online": "bool", "stale": "bool",
+    "report_seq": "int8", "reported_at": "float8", "accepted": "int8", "satisfied": "int8", "at": "float8",
+    "body": "bytea", "deadline_at": "float8", "expected": "int8", "version": "int8", "by_report": "bool",
+}  # fmt: skip
+
+
+def unnest(columns: Sequence[str]) -> str:
+    """Returns the source `new` of rows with one array for each column; `TYPES` has those that are no texts."""
+    arrays = ", ".join(f"?::{TYPES.get(name, 'text')}[]" for name in columns)
+    return f"unnest({arrays}) AS new ({', '.join(columns)})"
+
+
+def arrays(columns: Sequence[str], rows: Sequence[SqlRow]) -> list[Any]:
+    """Returns the parameters of `unnest(columns)`; there is at least one row."""
+    values = zip(*rows, strict=True)
+    return [_LITERALS[TYPES.get(name, "text")](column) for name, column in zip(columns, values, strict=True)]
+
+
+def _texts(values: tuple[str | None, ...]) -> str:
+    if None not in values:
+        text = '","'.join(values)  # type: ignore[arg-type]  # all are texts
+        if "\\" not in text and text.count('"') == 2 * len(values) - 2:
+            return f'{{"{text}"}}'
+    return f"{{{','.join(map(_quoted, values))}}}"
+
+
+def _quoted(value: str | None) -> str:
+    if value is None:
+        return _NULL
+    text = value.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{text}"'
+
+
+def _numbers(values: tuple[float | None, ...]) -> str:
+    return f"{{{','.join([_NULL if value is None else repr(value) for value in values])}}}"
+
+
+def _truths(values: tuple[bool | None, ...]) -> str:
+    return f"{{{','.join([_NULL if value is None else 't' if value else 'f' for value in values])}}}"
+
+
+_LITERALS: Final[dict[str, Callable[[Any], Any]]] = {
+    "text": _texts, "float8": _numbers, "int8": _numbers, "int2": _numbers, "bool": _truths, "bytea": list,
+}  # fmt: skip
