@@ -2,20 +2,25 @@
 
 import asyncio
 import json
+import os
+import signal
 import time
 from pathlib import Path
 
 import pytest
 
 from controller.app.offline import open_store
+from controller.domain.audit_kinds import AuditKind
 from controller.ports.broker_tables import restriction
 from controller.ports.errors import StoreError
+from controller.ports.leases import ALL_BUCKETS
 from controller.service.settings.settings import load_settings
 from tests.support.certs import Certs
 from tests.support.cli import cordon
 from tests.support.deployment import WAIT_SECONDS, Deployment, open_deployment
 from tests.support.emqx_calls import rules_of
 from tests.support.postgres import SERVERS, WHEEL, PostgresServer, PostgresServers, postgres_server
+from tests.support.postgres_leases import running
 from tests.support.processes import ModuleProcess
 from tests.support.standin import StandInProcess
 from tests.support.waiting import eventually
@@ -60,7 +65,7 @@ async def test_a_device_is_contained_proven_and_released(
         await _second_controller(deployment)
     status, out, _ = await cordon("store", "status", "--config", str(deployment.config), "--output", "json")
     assert status == 0
-    assert json.loads(out)["controller"] is None
+    assert json.loads(out)["controllers"] == []
 
 
 async def _steps(deployment: Deployment) -> bool:
@@ -84,13 +89,13 @@ async def _commands(deployment: Deployment, folder: Path) -> None:
 
 
 async def _second_controller(deployment: Deployment) -> None:
-    """It is refused, and the first goes on."""
+    """One of the same name is refused, and the first goes on."""
     second = await ModuleProcess.start(
         "second", "controller.main", ["serve", "--config", str(deployment.config)], deployment.folder
     )
     await eventually(lambda: second.exit_code is not None, "the second ends", seconds=120.0)
     assert second.exit_code != 0
-    assert "in use by the controller" in second.log_tail()
+    assert "in use by a controller of the same name" in second.log_tail()
     await second.stop()
     assert await deployment.operator.is_ready()
 
@@ -113,6 +118,37 @@ async def test_reports_that_were_acknowledged_survive_kills_and_a_server_that_is
             await fleet.change(DEVICE, {"open_port": 2375})
             await _until(deployment, "isolated")
             assert (await _lines(deployment)).count("containment.decided") == 2
+
+
+@pytest.mark.slow
+async def test_a_controller_that_was_halted_for_longer_than_its_lease_ends_and_acknowledges_nothing(
+    tmp_path: Path, emqx: StandInProcess, certs: Certs, postgres_servers: PostgresServers
+) -> None:
+    server = postgres_servers[WHEEL]
+    url = server.url(server.new_database(), socket_file=True)
+    async with open_deployment(tmp_path, emqx, certs, store_url=url) as deployment:
+        fleet = await deployment.start_fleet(3)
+        async with running(url, "other") as other:
+            leases = other.shared_leases
+            assert leases is not None
+            await eventually(lambda: len(leases.buckets) == 128, "they share the buckets")
+            assert not leases.is_leader
+            os.kill(deployment.controller.pid, signal.SIGSTOP)
+            begun = time.monotonic()
+            await eventually(lambda: leases.is_leader and leases.buckets == ALL_BUCKETS, "the other takes over")
+            assert 2.0 < time.monotonic() - begun < 10.0
+            (fenced,) = await other.audit(kind=AuditKind.CONTROLLER_FENCED)
+            last = (fenced.entry.detail or {})["last"]
+            halted = time.monotonic()
+            await fleet.change(DEVICE, {"open_port": 23})
+            await asyncio.sleep(2.0)  # its report waits in the halted controller's connection
+            os.kill(deployment.controller.pid, signal.SIGCONT)
+            await eventually(lambda: deployment.controller.exit_code is not None, "it ends", seconds=WAIT_SECONDS)
+            assert deployment.controller.exit_code != 0
+            assert "another controller has taken over" in deployment.controller.log_tail()
+            own = [one.id for one in await other.audit(limit=1000) if one.id.writer == leases.run_number - 1]
+            assert str(max(own)) == last
+            assert fleet.observations.first(DEVICE, "receipt", since=halted) is None
 
 
 async def _is_proven(deployment: Deployment) -> bool:

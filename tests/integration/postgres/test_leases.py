@@ -4,17 +4,16 @@ import asyncio
 import contextlib
 import itertools
 import time
-from collections.abc import AsyncIterator
 
 import pytest
 
 from controller.adapters.postgres import leases, registration
-from controller.adapters.postgres.leases import PostgresLeases
 from controller.adapters.postgres.store import PostgresStore, open_store
 from controller.domain.audit_kinds import AuditKind
 from controller.ports.errors import StoreError
 from controller.ports.leases import ALL_BUCKETS, bucket_of
 from tests.support.postgres import DEBIAN, WHEEL, PostgresServer, PostgresServers, address_of
+from tests.support.postgres_leases import leases_of, running
 from tests.support.store import NOW, QUICK, Logged, line
 from tests.support.waiting import eventually
 
@@ -29,25 +28,6 @@ def server(request: pytest.FixtureRequest, postgres_servers: PostgresServers) ->
 @pytest.fixture
 def database(server: PostgresServer) -> str:
     return server.new_database()
-
-
-@contextlib.asynccontextmanager
-async def running(url: str, name: str) -> AsyncIterator[PostgresStore]:
-    """A store of a controller that keeps its leases."""
-    store = await open_store(address_of(url), name=name, version="1.2", now=lambda: NOW, log=Logged(), options=QUICK)
-    task = asyncio.get_running_loop().create_task(store.run())
-    try:
-        yield store
-    finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError, ExceptionGroup):
-            await task
-        await store.close()
-
-
-def leases_of(store: PostgresStore) -> PostgresLeases:
-    assert store.shared_leases is not None
-    return store.shared_leases
 
 
 def halt(store: PostgresStore, monkeypatch: pytest.MonkeyPatch) -> None:
