@@ -375,9 +375,11 @@ class AccessRuleManager:
         case, effect_id = present.case, f"access-{self._fleet.new_id()}"
         if case.level is ContainmentLevel.ISOLATED:
             until, reason = case.isolate_until, case.reason
-            self._effects.enqueue(IsolateClient(effect_id, device_id, case.case_id, False, until, reason))
+            await self._effects.repeat(
+                IsolateClient(effect_id, device_id, case.case_id, False, until, reason), self._fleet
+            )
         else:
-            self._effects.enqueue(RestrictClient(effect_id, device_id, case.case_id, False))
+            await self._effects.repeat(RestrictClient(effect_id, device_id, case.case_id, False), self._fleet)
 
     def _rules(self, rules: CompiledRules) -> AccessRules:
         """The broker's form, made once per set: the devices of a class share it."""

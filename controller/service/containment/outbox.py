@@ -7,14 +7,16 @@ store, as is everything that is pending when a bucket is taken over.
 import asyncio
 import contextlib
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Final
 
 from controller.domain.effects import Effect, IsolateClient, RestrictClient, SendCommand
 from controller.ports.errors import StoreError
 from controller.ports.leases import AllLeases, Leases, bucket_of
 from controller.ports.log import Log
+from controller.ports.store import Store
 from controller.service.audit_log import effect_fields
 from controller.service.containment.enforcer import EffectDone, EffectRetry, Enforcer
 from controller.service.fleet_state import FleetState
@@ -31,6 +33,8 @@ RETRY: Final = Backoff(first=0.2, cap=15.0)  # seconds before the next attempt
 # outlast. A longer act is ended when the lease is over.
 ACT_SECONDS: Final = 2.0
 _LOOK: Final = 0.05  # seconds between two looks at a lease that is nearly over
+_LOOK_EVERY: Final = 1.0  # seconds between two looks at what others carry out
+MOST_LOOKED_AT: Final = 1000  # devices of others
 _SHARE_OF_READING: Final = 20  # a read of pending effects is followed by a pause of so many times its length
 
 
@@ -72,6 +76,8 @@ class EffectQueue:
         for effect in batch.effects:
             if self.is_own(effect.device_id):
                 self.enqueue(effect)
+            elif self.leases.is_leader:  # operators wait for it here
+                self._note_elsewhere(effect)
 
     def is_own(self, device_id: str) -> bool:
         """Whether this controller carries out the effects of the device."""
@@ -203,15 +209,37 @@ class EffectQueue:
         finally:
             self._completed = None
 
-    def set_elsewhere(self, devices: Sequence[str], found: Iterable[Effect]) -> None:
-        """Notes which of `devices` have effects that others carry out; `found` are all that are pending of them."""
-        wanted = {device_id for device_id in devices if not self.is_own(device_id)}
-        for device_id in devices:
-            self._elsewhere.pop(device_id, None)
+    async def look(self, store: Store, *device_ids: str) -> None:
+        """Asks the store which devices have effects that other controllers carry out.
+
+        Raises:
+            StoreError: the store cannot be read.
+        """
+        foreign = {one for one in device_ids if not self.is_own(one)}
+        found = await store.effects(devices=sorted(foreign)) if foreign else ()
+        ended = [one for one in device_ids if self._elsewhere.pop(one, None) is not None]
         for effect in found:
-            if effect.device_id in wanted:
-                is_for_broker = not isinstance(effect, SendCommand) or self._elsewhere.get(effect.device_id, False)
-                self._elsewhere[effect.device_id] = is_for_broker
+            if effect.device_id in foreign:
+                self._note_elsewhere(effect)
+        for device_id in ended:
+            if device_id not in self._elsewhere:
+                self._on_attempt(device_id)
+
+    @property
+    def elsewhere(self) -> list[str]:
+        """Some devices of which other controllers had something to carry out, those looked at longest ago first."""
+        return list(islice(self._elsewhere, MOST_LOOKED_AT))
+
+    def _note_elsewhere(self, effect: Effect) -> None:
+        is_for_broker = not isinstance(effect, SendCommand)
+        self._elsewhere[effect.device_id] = is_for_broker or self._elsewhere.get(effect.device_id, False)
+
+    async def repeat(self, effect: Effect, fleet: FleetState) -> None:
+        """Has an effect carried out again that follows from no decision, by whoever holds the device's bucket."""
+        if self.is_own(effect.device_id):
+            self.enqueue(effect)
+        else:
+            await fleet.commit(UnitOfWork(effects=[effect]))
 
     def _drop(self, device_id: str) -> None:
         lane = self._lanes.pop(device_id, None)
@@ -256,18 +284,13 @@ class Outbox:
         await self.queue.merge(self._fleet.store.effects(leases.buckets if leases.is_shared else None))
         return self.queue.pending
 
-    async def look(self, *device_ids: str) -> None:
-        """Asks the store which devices have effects that other controllers carry out, for `EffectQueue.is_busy`."""
-        foreign = [one for one in device_ids if not self.queue.is_own(one)]
-        if foreign:
-            self.queue.set_elsewhere(foreign, await self._fleet.store.effects(devices=foreign))
-
     async def run(self) -> None:
         """Until cancelled; an effect that was begun is begun again at the next start."""
         async with asyncio.TaskGroup() as group:
             if self._leases.is_shared:
                 self._leases.before_release(self.queue.quiesce)
                 group.create_task(self._follow(), name="outbox-take-over")
+                group.create_task(self._look(), name="outbox-of-others")
             for number in range(CONTAINING):
                 group.create_task(self._work(self.queue.to_contain_first), name=f"outbox-violation-{number}")
                 group.create_task(self._work(self.queue.to_contain), name=f"outbox-contain-{number}")
@@ -290,6 +313,13 @@ class Outbox:
             except StoreError as e:
                 self._log("pending effects cannot be read", {"error": str(e)})
             await asyncio.sleep(_SHARE_OF_READING * (loop.time() - began))
+
+    async def _look(self) -> None:
+        """Looks each second what others have carried out, for those who wait for it here."""
+        while True:
+            await asyncio.sleep(_LOOK_EVERY)
+            with contextlib.suppress(StoreError):  # the store's own health tells of it
+                await self.queue.look(self._fleet.store, *self.queue.elsewhere)
 
     async def _work(self, ready: asyncio.Queue[str]) -> None:
         while True:

@@ -9,7 +9,14 @@ from typing import Final, Protocol
 
 from controller.domain.audit_kinds import AuditKind
 from controller.domain.device import Device
-from controller.domain.effects import AuditEntry, EndIsolation, IsolateClient, ReleaseClient, RestrictClient
+from controller.domain.effects import (
+    AuditEntry,
+    ContainmentEffect,
+    EndIsolation,
+    IsolateClient,
+    ReleaseClient,
+    RestrictClient,
+)
 from controller.domain.events import DriftDetected
 from controller.domain.policy.model import ContainmentLevel
 from controller.ports.broker_setup import SettingChange
@@ -154,14 +161,17 @@ class Reconciler:
 
     async def _confirmed(self, compared: NodeComparison) -> list[DriftCandidate]:
         suspects = compared.suspects
-        if len(suspects) > comparison.CERTAIN:
-            return list(suspects)
         confirmed: list[DriftCandidate] = []
-        for one in suspects:
-            what = await comparison.recheck(one, self._tables, self._fleet, self._managed.managed(), self._is_busy)
-            if what:
-                confirmed.append(DriftCandidate(one.device, what, one.node))
-        return confirmed
+        if len(suspects) > comparison.CERTAIN:
+            confirmed = list(suspects)
+        else:
+            for one in suspects:
+                what = await comparison.recheck(one, self._tables, self._fleet, self._managed.managed(), self._is_busy)
+                if what:
+                    confirmed.append(DriftCandidate(one.device, what, one.node))
+        # What another controller carries out meanwhile is no drift.
+        await self._effects.look(self._fleet.store, *(one.device.device_id for one in confirmed))
+        return [one for one in confirmed if not self._is_busy(one.device.device_id)]
 
     async def _compare_setup(self) -> list[DriftEntry]:
         """Compares the settings: removed ones are repaired where that is safe, all others reported."""
@@ -239,14 +249,16 @@ class Reconciler:
             self._managed.rewrite(device_id)
             return
         await self._repair_node(suspect)
+        effect: ContainmentEffect
         if case is None:
-            self._effects.enqueue(ReleaseClient(effect_id, device_id, case_id))
+            effect = ReleaseClient(effect_id, device_id, case_id)
         elif case.level is ContainmentLevel.ISOLATED:
-            self._effects.enqueue(IsolateClient(effect_id, device_id, case_id, False, case.isolate_until, case.reason))
+            effect = IsolateClient(effect_id, device_id, case_id, False, case.isolate_until, case.reason)
         elif what == comparison.BAN_LEFT:
-            self._effects.enqueue(EndIsolation(effect_id, device_id, case_id))
+            effect = EndIsolation(effect_id, device_id, case_id)
         else:
-            self._effects.enqueue(RestrictClient(effect_id, device_id, case_id, False))
+            effect = RestrictClient(effect_id, device_id, case_id, False)
+        await self._effects.repeat(effect, fleet)
 
     async def _repair_node(self, suspect: DriftCandidate) -> None:
         """Writes rules that only one node lacks: an effect would read another node and find nothing to write."""

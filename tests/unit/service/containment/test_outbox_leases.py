@@ -53,7 +53,7 @@ async def test_what_was_decided_for_the_bucket_of_another_is_left_to_it_until_it
         await settled(harness)
         assert set(harness.broker.rules_held) == {MINE}
         assert not harness.outbox.queue.is_busy(OTHERS)
-        await harness.outbox.look(OTHERS)
+        await harness.outbox.queue.look(harness.store, OTHERS)
         assert harness.outbox.queue.is_containing(OTHERS)
         leases.set(ALL_BUCKETS)
         for _ in range(2):  # what is known is not taken twice
