@@ -101,7 +101,7 @@ async def identify(request: Request, services: Services) -> Caller | None:
     if header is not None and has_cookie(request):
         raise ApiError(400, "two_credentials", "send a token or the cookie of a session, not both")
     if has_cookie(request):
-        caller = await services.accounts.authentication.of_session(secret_of(request))
+        caller = await services.authentication.of_session(secret_of(request))
         if caller is None:
             raise await _refusal(request, "unknown session")
         if request.method not in SAFE_METHODS:
@@ -120,7 +120,7 @@ async def _of_header(request: Request, services: Services, header: str) -> Calle
         raise await _refusal(request, "unknown token")
     if found.is_over(services.fleet.clock.now()):
         raise await _refusal(request, "expired token", found)
-    caller = await services.accounts.authentication.of_token(found, peer_of(request))
+    caller = await services.authentication.of_token(found, peer_of(request))
     if caller is None:
         raise await _refusal(request, "token of a disabled account", found)
     return caller
@@ -142,12 +142,12 @@ async def presented_scopes(scope: HttpScope) -> frozenset[Scope] | None:
         return None  # nothing, or both
     try:
         if header is None:
-            caller = await services.accounts.authentication.of_session(secret_of(request))
+            caller = await services.authentication.of_session(secret_of(request))
         else:
             token = await _stored(services, header)
             if token is None or token.is_over(services.fleet.clock.now()):
                 return None
-            caller = await services.accounts.authentication.of_token(token, peer_of(request))
+            caller = await services.authentication.of_token(token, peer_of(request))
             request.state.caller = caller
     except StoreError:
         return None  # the route tells it

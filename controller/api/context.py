@@ -16,6 +16,7 @@ from controller.ports.leases import Leases
 from controller.ports.messages import Messages
 from controller.ports.store import Store
 from controller.ports.updates import UpdateRepository
+from controller.service.accounts.authentication import Authentication
 from controller.service.accounts.services import AccountServices
 from controller.service.approvals.inbox import ApprovalInbox
 from controller.service.broker.access_operations import AccessOperations
@@ -102,10 +103,30 @@ class RolloutServices:
 
 
 @dataclass(frozen=True, slots=True)
+class LeaderServices:
+    """What exists once for a store: the leader has it, and builds it anew when it becomes leader."""
+
+    containment: ContainmentServices
+    approvals: ApprovalInbox
+    broker: BrokerServices
+    rollouts: RolloutServices
+    accounts: AccountServices
+    notifications: NotificationOperations
+
+
+class NoLeaderError(ApiError):
+    """Another controller leads, or none does."""
+
+    def __init__(self) -> None:
+        super().__init__(503, "no_leader", "no controller leads now: try again", RETRY_AFTER)
+
+
+@dataclass(slots=True)
 class Services:
     """Everything that the API serves; `identity` is absent where no authority is configured.
 
-    `started_at` is in Unix seconds.
+    `started_at` is in Unix seconds. `leader` is set while this controller leads; what belongs to it raises
+    `NoLeaderError` otherwise.
     """
 
     settings: Settings
@@ -117,17 +138,51 @@ class Services:
     ingest: Ingest
     signing: ReportSigningServices
     policies: PolicyServices
-    containment: ContainmentServices
-    approvals: ApprovalInbox
-    broker: BrokerServices
-    rollouts: RolloutServices
+    waivers: WaiverService
+    outbox: Outbox
+    nodes: NodeWatch
+    auditor: BrokerAuditor
     waiters: Waiters
     identity: IdentityServices | None
     own_certificates: OwnCertificates
-    accounts: AccountServices
-    notifications: NotificationOperations
     controllers: Controllers
     leases: Leases
+    authentication: Authentication
+    leader: LeaderServices | None = None
+
+    def lead_with(self, leader: LeaderServices | None) -> None:
+        """From now on this controller leads, or another one does."""
+        self.leader = leader
+
+    @property
+    def leading(self) -> LeaderServices:
+        if self.leader is None:
+            raise NoLeaderError
+        return self.leader
+
+    @property
+    def containment(self) -> ContainmentServices:
+        return self.leading.containment
+
+    @property
+    def approvals(self) -> ApprovalInbox:
+        return self.leading.approvals
+
+    @property
+    def broker(self) -> BrokerServices:
+        return self.leading.broker
+
+    @property
+    def rollouts(self) -> RolloutServices:
+        return self.leading.rollouts
+
+    @property
+    def accounts(self) -> AccountServices:
+        return self.leading.accounts
+
+    @property
+    def notifications(self) -> NotificationOperations:
+        return self.leading.notifications
 
 
 async def services_of(request: Request) -> Services:
@@ -166,6 +221,10 @@ async def _containment(services: ServicesDep) -> ContainmentServices:
 
 async def _approvals(services: ServicesDep) -> ApprovalInbox:
     return services.approvals
+
+
+async def _waivers(services: ServicesDep) -> WaiverService:
+    return services.waivers
 
 
 async def _broker(services: ServicesDep) -> BrokerServices:
@@ -215,6 +274,7 @@ QueriesDep = Annotated[FleetQueries, Depends(_queries)]
 PoliciesDep = Annotated[PolicyServices, Depends(_policies)]
 ContainmentDep = Annotated[ContainmentServices, Depends(_containment)]
 ApprovalsDep = Annotated[ApprovalInbox, Depends(_approvals)]
+WaiversDep = Annotated[WaiverService, Depends(_waivers)]
 BrokerDep = Annotated[BrokerServices, Depends(_broker)]
 RolloutsDep = Annotated[RolloutServices, Depends(_rollouts)]
 WaitersDep = Annotated[Waiters, Depends(_waiters)]

@@ -81,7 +81,7 @@ async def _broker(services: ServicesDep) -> list[CheckView]:
     if not services.settings.has_peers:
         return []
     try:
-        audit = await services.broker.auditor.audit()
+        audit = await services.auditor.audit()
     except ControllerError as e:
         return [CheckView(check="broker", result="unknown", detail=str(e))]
     wanted = {one.rule.partition("/")[2]: one for one in audit.items}

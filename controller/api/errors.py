@@ -92,6 +92,12 @@ def answer(status: int, code: str, message: str, headers: Mapping[str, str] | No
     return JSONResponse({"error": {"code": code, "message": clean}}, status, dict(headers or {}))
 
 
+def http_problem(error: HTTPException) -> JSONResponse:
+    """Returns the response of an error that the framework, or a middleware, raises."""
+    code = _CODES.get(error.status_code, "refused")
+    return answer(error.status_code, code, str(error.detail), error.headers)
+
+
 async def _api_error(_request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, ApiError)
     return answer(error.status, error.code, error.message, error.headers)
@@ -99,8 +105,7 @@ async def _api_error(_request: Request, error: Exception) -> JSONResponse:
 
 async def _http_error(_request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
-    code = _CODES.get(error.status_code, "refused")
-    return answer(error.status_code, code, str(error.detail), error.headers)
+    return http_problem(error)
 
 
 async def _invalid(_request: Request, error: Exception) -> JSONResponse:

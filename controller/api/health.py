@@ -34,26 +34,34 @@ class ReadinessView(View):
 def not_ready_reasons(services: Services, now: float) -> tuple[str, ...]:
     """Returns why the controller is not ready at `now` (Unix seconds)."""
     reasons = []
-    link, health, reconciler = services.messages.state, services.store.health, services.broker.reconciler
+    link, health = services.messages.state, services.store.health
     if not link.connected:
         reasons.append(f"MQTT link is down: {link.detail or 'not connected yet'}")
     if services.leases.lease_left() <= 0:
         reasons.append("the lease of this controller is over: others may take over, nothing begins at the broker")
     if health.trouble:
         reasons.append(f"store cannot write: {health.trouble}")
-    recent = max(MIN_RECENT, _PASSES * services.settings.reconcile.every)
-    if reconciler.trouble:
-        reasons.append(f"broker API: {reconciler.trouble}")
-    elif now - (reconciler.last_pass or services.started_at) > recent or reconciler.last_pass is None:
-        reasons.append("broker API has not been read yet" if reconciler.last_pass is None else "broker API is slow")
+    reasons += _broker_reasons(services, now)
     if not services.fleet.policies.rules:
         reasons.append("no policies are loaded")
     return tuple(reasons)
 
 
+def _broker_reasons(services: Services, now: float) -> list[str]:
+    if services.leader is None:  # another controller compares; this one asks the nodes, for what it carries out
+        return [] if services.nodes.running else ["broker API has not been read yet, or no node answers"]
+    reconciler = services.leader.broker.reconciler
+    recent = max(MIN_RECENT, _PASSES * services.settings.reconcile.every)
+    if reconciler.trouble:
+        return [f"broker API: {reconciler.trouble}"]
+    if now - (reconciler.last_pass or services.started_at) > recent or reconciler.last_pass is None:
+        return ["broker API has not been read yet" if reconciler.last_pass is None else "broker API is slow"]
+    return []
+
+
 def warnings(services: Services) -> tuple[str, ...]:
     """Returns what does not hold although the controller is ready."""
-    unread = [f"a running node of the broker cannot be read: {one}" for one in services.broker.nodes.unread]
+    unread = [f"a running node of the broker cannot be read: {one}" for one in services.nodes.unread]
     statuses = services.own_certificates.statuses.values()
     policies, known = services.fleet.policies, services.policies.knowledge.present
     old = sum(1 for one in known.knowledge.entries if known.is_too_old(one) and policies.rules_resting_on(one))
@@ -83,6 +91,7 @@ async def readyz(services: ServicesDep, response: Response, caller: PresentedCal
 async def all_warnings(services: Services) -> tuple[str, ...]:
     """Returns `warnings`, and what the store tells of accounts and of itself."""
     try:
-        return (*warnings(services), *await services.accounts.warnings(), *await services.store.warnings())
+        of_leader = () if services.leader is None else await services.leader.accounts.warnings()
+        return (*warnings(services), *of_leader, *await services.store.warnings())
     except StoreError:
         return warnings(services)  # the store is among the reasons

@@ -10,7 +10,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from controller.api.auth import public
-from controller.api.context import Services, ServicesDep
+from controller.api.context import LeaderServices, Services, ServicesDep
 from controller.domain.audit_kinds import AuditKind
 from controller.domain.notifications.model import SinkState
 from controller.domain.policy.model import ContainmentLevel
@@ -66,7 +66,8 @@ class MetricsCollector(Collector):
     async def text(self) -> bytes:
         """Returns the exposition."""
         summary = await self._services.queries.summary()
-        sinks = await self._services.notifications.dispatcher.store.states()
+        leader = self._services.leader
+        sinks = {} if leader is None else await leader.notifications.dispatcher.store.states()
         rows = await self._services.store.counts()
         self._reading = _Reading(rows, summary.levels, summary.unread, sinks)
         return generate_latest(self.registry)
@@ -77,15 +78,19 @@ class MetricsCollector(Collector):
         yield from self._guards()
         yield from self._work()
         yield from self._store()
-        yield from self._rollouts()
-        yield from self._updates()
         yield from self._certificates()
         yield from self._leases()
-        if self._services.accounts.sso is not None:
-            trouble = float(bool(self._services.accounts.sso.last_problem))
+        leader = self._services.leader
+        if leader is None:
+            return  # whoever leads tells the rest
+        yield from _comparison(leader)
+        yield from _rollouts(leader)
+        yield from _updates(leader)
+        if leader.accounts.sso is not None:
+            trouble = float(bool(leader.accounts.sso.last_problem))
             text = "Whether the provider of single sign-on could not be used last"
             yield GaugeMetricFamily("cordon_sso_trouble", text, trouble)
-        yield from self._notifications()
+        yield from _notifications(leader, self._reading.sinks)
 
     def _messages(self) -> Iterator[Metric]:
         counts = self._services.ingest.counts
@@ -131,17 +136,13 @@ class MetricsCollector(Collector):
         yield GaugeMetricFamily("cordon_guard_limit", limit, radius.bounds.limit(len(fleet.devices)))
 
     def _work(self) -> Iterator[Metric]:
-        outbox, reconciler = self._services.containment.outbox, self._services.broker.reconciler
+        outbox = self._services.outbox
         yield GaugeMetricFamily("cordon_effects_pending", "Effects not carried out yet", outbox.queue.pending)
         troubled = "Devices whose next effect failed and is tried again"
         yield GaugeMetricFamily("cordon_effects_troubled_devices", troubled, outbox.queue.troubled)
         yield CounterMetricFamily("cordon_effects_done", "Effects carried out", outbox.counts["done"])
         yield CounterMetricFamily("cordon_effects_retried", "Attempts to be repeated", outbox.counts["retried"])
-        yield CounterMetricFamily("cordon_drift_repaired", "Differences at the broker put right", reconciler.repaired)
-        yield GaugeMetricFamily(
-            "cordon_reconcile_last_pass_timestamp_seconds", "Last comparison", reconciler.last_pass or 0.0
-        )
-        nodes = self._services.broker.nodes
+        nodes = self._services.nodes
         running = "Nodes that run, as the cluster says"
         yield GaugeMetricFamily("cordon_broker_nodes_running", running, len(nodes.running))
         unread = GaugeMetricFamily(
@@ -153,29 +154,10 @@ class MetricsCollector(Collector):
         yield unread
         partial = "Devices whose containment is proven but for running nodes that cannot be read"
         yield GaugeMetricFamily("cordon_containments_partial", partial, self._reading.partial)
-        trouble = float(bool(reconciler.trouble))
-        yield GaugeMetricFamily("cordon_reconcile_trouble", "Whether the broker API cannot be read", trouble)
         waiting = "Requests that wait for a proof or the end of a command"
         yield GaugeMetricFamily("cordon_api_waiters", waiting, len(self._services.waiters))
         started = self._services.started_at
         yield GaugeMetricFamily("cordon_start_timestamp_seconds", "When the controller started", started)
-
-    def _rollouts(self) -> Iterator[Metric]:
-        operations = self._services.rollouts.operations
-        devices = GaugeMetricFamily(
-            "cordon_rollout_devices", "Devices of rollouts that have not ended", labels=["rollout", "ring", "state"]
-        )
-        for rollout in operations.open():
-            for ring in rollout.rings:
-                for state in ("waiting", "under_way", "confirmed", "errors"):
-                    devices.add_metric([rollout.rollout_id, ring.name, state], getattr(ring, state))
-        yield devices
-        stopped = "Rollouts that stopped themselves since the start"
-        yield CounterMetricFamily("cordon_rollouts_stopped", stopped, operations.counts["stopped"])
-        orders = CounterMetricFamily("cordon_rollout_orders", "Updates ordered, and ordered back", labels=["what"])
-        for what in ("orders", "returns"):
-            orders.add_metric([what], operations.counts[what])
-        yield orders
 
     def _store(self) -> Iterator[Metric]:
         rows = GaugeMetricFamily("cordon_store_rows", "Rows of each table", labels=["table"])
@@ -213,32 +195,60 @@ class MetricsCollector(Collector):
         yield ends
         yield stages
 
-    def _notifications(self) -> Iterator[Metric]:
-        dispatcher = self._services.notifications.dispatcher
-        sent = CounterMetricFamily(
-            "cordon_notifications", "Notifications and failed attempts", labels=["sink", "outcome"]
-        )
-        waiting = GaugeMetricFamily("cordon_notifications_waiting", "Notifications to be sent", labels=["sink"])
-        text = "Since when a receiver takes no notification, 0: it does"
-        failing = GaugeMetricFamily("cordon_notification_sink_failing_since_timestamp_seconds", text, labels=["sink"])
-        for sink in dispatcher.sinks:
-            for outcome in ("delivered", "failed", "given_up", "dropped"):
-                sent.add_metric([sink.name, outcome], dispatcher.counts[f"{sink.name}:{outcome}"])
-            state = self._reading.sinks.get(sink.name, SinkState())
-            waiting.add_metric([sink.name], state.pending)
-            failing.add_metric([sink.name], state.failing_since)
-        yield sent
-        yield waiting
-        yield failing
 
-    def _updates(self) -> Iterator[Metric]:
-        refresher = self._services.rollouts.refresher
-        if refresher is None:
-            return
-        trouble = "Whether the metadata of updates cannot be renewed"
-        yield GaugeMetricFamily("cordon_update_metadata_trouble", trouble, float(bool(refresher.trouble)))
-        warnings = "Roles that offline keys have to sign soon"
-        yield GaugeMetricFamily("cordon_update_metadata_warnings", warnings, float(len(refresher.warnings)))
+def _comparison(leader: LeaderServices) -> Iterator[Metric]:
+    reconciler = leader.broker.reconciler
+    yield CounterMetricFamily("cordon_drift_repaired", "Differences at the broker put right", reconciler.repaired)
+    yield GaugeMetricFamily(
+        "cordon_reconcile_last_pass_timestamp_seconds", "Last comparison", reconciler.last_pass or 0.0
+    )
+    trouble = float(bool(reconciler.trouble))
+    yield GaugeMetricFamily("cordon_reconcile_trouble", "Whether the broker API cannot be read", trouble)
+
+
+def _rollouts(leader: LeaderServices) -> Iterator[Metric]:
+    operations = leader.rollouts.operations
+    devices = GaugeMetricFamily(
+        "cordon_rollout_devices", "Devices of rollouts that have not ended", labels=["rollout", "ring", "state"]
+    )
+    for rollout in operations.open():
+        for ring in rollout.rings:
+            for state in ("waiting", "under_way", "confirmed", "errors"):
+                devices.add_metric([rollout.rollout_id, ring.name, state], getattr(ring, state))
+    yield devices
+    stopped = "Rollouts that stopped themselves since the start"
+    yield CounterMetricFamily("cordon_rollouts_stopped", stopped, operations.counts["stopped"])
+    orders = CounterMetricFamily("cordon_rollout_orders", "Updates ordered, and ordered back", labels=["what"])
+    for what in ("orders", "returns"):
+        orders.add_metric([what], operations.counts[what])
+    yield orders
+
+
+def _updates(leader: LeaderServices) -> Iterator[Metric]:
+    refresher = leader.rollouts.refresher
+    if refresher is None:
+        return
+    trouble = "Whether the metadata of updates cannot be renewed"
+    yield GaugeMetricFamily("cordon_update_metadata_trouble", trouble, float(bool(refresher.trouble)))
+    warnings = "Roles that offline keys have to sign soon"
+    yield GaugeMetricFamily("cordon_update_metadata_warnings", warnings, float(len(refresher.warnings)))
+
+
+def _notifications(leader: LeaderServices, states: Mapping[str, SinkState]) -> Iterator[Metric]:
+    dispatcher = leader.notifications.dispatcher
+    sent = CounterMetricFamily("cordon_notifications", "Notifications and failed attempts", labels=["sink", "outcome"])
+    waiting = GaugeMetricFamily("cordon_notifications_waiting", "Notifications to be sent", labels=["sink"])
+    text = "Since when a receiver takes no notification, 0: it does"
+    failing = GaugeMetricFamily("cordon_notification_sink_failing_since_timestamp_seconds", text, labels=["sink"])
+    for sink in dispatcher.sinks:
+        for outcome in ("delivered", "failed", "given_up", "dropped"):
+            sent.add_metric([sink.name, outcome], dispatcher.counts[f"{sink.name}:{outcome}"])
+        state = states.get(sink.name, SinkState())
+        waiting.add_metric([sink.name], state.pending)
+        failing.add_metric([sink.name], state.failing_since)
+    yield sent
+    yield waiting
+    yield failing
 
 
 @router.get("/metrics", response_class=Response)

@@ -47,6 +47,7 @@ from controller.api import tokens as token_routes
 from controller.api.auth import FailedAttempts, presented_scopes
 from controller.api.context import Services
 from controller.api.errors import install
+from controller.api.forwarding import LeaderForwarding, PeerAccess
 from controller.api.metrics import ContainmentDurations, MetricsCollector
 from controller.api.middleware import RequestLimitMiddleware
 from controller.api.refusal_audit import RefusalAudit
@@ -88,8 +89,16 @@ _RESOURCES: Final = (
 )
 
 
-def create_api(services: Services, durations: ContainmentDurations, pages: Sequence[BaseRoute] = ()) -> FastAPI:
-    """Returns the API and the `pages` as an ASGI application; its only own state is failed logins and metrics."""
+def create_api(
+    services: Services,
+    durations: ContainmentDurations,
+    pages: Sequence[BaseRoute] = (),
+    peers: PeerAccess | None = None,
+) -> FastAPI:
+    """Returns the API and the `pages` as an ASGI application; its only own state is failed logins and metrics.
+
+    `peers`: other controllers of the store, one of which may lead.
+    """
     app = FastAPI(
         title="Cordon",
         version=API_VERSION,
@@ -107,6 +116,8 @@ def create_api(services: Services, durations: ContainmentDurations, pages: Seque
     app.state.metrics = MetricsCollector(services, durations)
     app.router.routes.extend((*_routes(), *pages))
     install(app)
+    if peers is not None:
+        app.add_middleware(LeaderForwarding, access=peers)
     app.add_middleware(RequestLimitMiddleware, scopes_of=presented_scopes)
     return app
 
@@ -124,11 +135,13 @@ def _routes() -> tuple[BaseRoute, ...]:
     return tuple(top.routes)
 
 
-def create_list_server(services: Services) -> FastAPI:
+def create_list_server(services: Services, peers: PeerAccess | None = None) -> FastAPI:
     """Returns an application with the revocation lists only, for a listener without TLS."""
     app = FastAPI(title="Cordon revocation lists", openapi_url=None, docs_url=None, redoc_url=None)
     app.state.services = services
     app.include_router(crl.router)
     install(app)
+    if peers is not None:
+        app.add_middleware(LeaderForwarding, access=peers)
     app.add_middleware(RequestLimitMiddleware)
     return app

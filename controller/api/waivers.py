@@ -6,7 +6,7 @@ from fastapi import APIRouter, Depends, Path
 from pydantic import AfterValidator, Field, StringConstraints
 
 from controller.api.auth import CallerDep, scope
-from controller.api.context import ContainmentDep, writable
+from controller.api.context import WaiversDep, writable
 from controller.api.errors import ApiError, problems
 from controller.api.fields import Body, DurationText, ReasonText, UtcTimestamp, View
 from controller.domain.policy.cel import MAX_EXPRESSION
@@ -60,13 +60,13 @@ class WaiverList(View):
 
 
 @router.get("", dependencies=[scope("read")])
-async def list_waivers(containment: ContainmentDep) -> WaiverList:
+async def list_waivers(waivers: WaiversDep) -> WaiverList:
     """Lists waivers in force by expiry."""
-    return WaiverList(items=tuple(map(WaiverView.of, containment.waivers.all())))
+    return WaiverList(items=tuple(map(WaiverView.of, waivers.all())))
 
 
 @router.post("", status_code=201, dependencies=[scope("policy"), Depends(writable)], responses=problems(409))
-async def add_waiver(containment: ContainmentDep, caller: CallerDep, body: NewWaiverBody) -> WaiverView:
+async def add_waiver(waivers: WaiversDep, caller: CallerDep, body: NewWaiverBody) -> WaiverView:
     """Adds a waiver: covered devices still fail the rule, without a response."""
     new = WaiverRequest(
         body.rule,
@@ -79,7 +79,7 @@ async def add_waiver(containment: ContainmentDep, caller: CallerDep, body: NewWa
         body.expression or "",
     )
     try:
-        return WaiverView.of(await containment.waivers.add(new))
+        return WaiverView.of(await waivers.add(new))
     except WaiverError as e:
         raise ApiError(409, "waiver_mistake", str(e)) from e
 
@@ -87,9 +87,9 @@ async def add_waiver(containment: ContainmentDep, caller: CallerDep, body: NewWa
 @router.delete(
     "/{waiver_id}", status_code=204, dependencies=[scope("policy"), Depends(writable)], responses=problems(404)
 )
-async def revoke_waiver(containment: ContainmentDep, caller: CallerDep, waiver_id: WaiverId) -> None:
+async def revoke_waiver(waivers: WaiversDep, caller: CallerDep, waiver_id: WaiverId) -> None:
     """Revokes a waiver; the response to the rules that it covered follows at once."""
     try:
-        await containment.waivers.revoke(waiver_id, caller)
+        await waivers.revoke(waiver_id, caller)
     except KeyError as e:
         raise ApiError(404, "waiver_unknown", f"there is no waiver {waiver_id} in force") from e

@@ -10,6 +10,7 @@ from controller.adapters.sql.broker_setup import SqlSetupStore
 from controller.adapters.sql.store import SqlStore
 from controller.api.context import BrokerServices
 from controller.app.adapters import Adapters
+from controller.domain.broker.access import AccessTemplates
 from controller.domain.broker.facts import TYPES as BROKER_TYPES
 from controller.domain.policy.cel import CelEnvironment
 from controller.packs import broker_pack_path
@@ -20,6 +21,7 @@ from controller.service.audit_log import AuditRecorder
 from controller.service.broker.access import AccessRuleManager
 from controller.service.broker.access_operations import AccessOperations
 from controller.service.broker.audit import BROKER, BrokerAuditor
+from controller.service.broker.release_rules import ReleaseRules
 from controller.service.broker.setup import SetupOperations
 from controller.service.containment.nodes import NodeWatch
 from controller.service.containment.outbox import EffectQueue
@@ -62,6 +64,15 @@ def setup_operations(
     return SetupOperations(broker, SqlSetupStore(store), record, clock, desired_setup(settings), own)
 
 
+def _templates(text: str) -> AccessTemplates:
+    return parse_templates(text, "templates")
+
+
+def release_rules(adapters: Adapters, fleet: FleetState) -> ReleaseRules:
+    """The access rules that releases restore."""
+    return ReleaseRules(fleet, SqlAccessStore(adapters.store), _templates)
+
+
 async def access_rules(adapters: Adapters, fleet: FleetState, effects: EffectQueue) -> AccessRuleManager:
     """The fleet's access rules, as the store has them."""
     access = AccessRuleManager(
@@ -69,7 +80,7 @@ async def access_rules(adapters: Adapters, fleet: FleetState, effects: EffectQue
         effects,
         adapters.broker.access,
         SqlAccessStore(adapters.store),
-        lambda text: parse_templates(text, "templates"),
+        _templates,
         adapters.log("access"),
     )
     await access.load()
@@ -77,7 +88,13 @@ async def access_rules(adapters: Adapters, fleet: FleetState, effects: EffectQue
 
 
 def broker_services(
-    settings: Settings, adapters: Adapters, fleet: FleetState, effects: EffectQueue, access: AccessRuleManager
+    settings: Settings,
+    adapters: Adapters,
+    fleet: FleetState,
+    effects: EffectQueue,
+    access: AccessRuleManager,
+    nodes: NodeWatch,
+    audits: BrokerAuditor,
 ) -> BrokerServices:
     """What the API needs to look after the broker.
 
@@ -86,7 +103,6 @@ def broker_services(
     """
     broker = adapters.broker
     setup = setup_operations(broker.setup, adapters.store, fleet.record, adapters.clock, settings, fleet.own)
-    nodes = NodeWatch(broker.tables)
     reconciler = Reconciler(
         fleet,
         broker.tables,
@@ -100,7 +116,7 @@ def broker_services(
     return BrokerServices(
         control=broker.control,
         inspector=broker.inspector,
-        auditor=auditor(broker.inspector, settings),
+        auditor=audits,
         setup=setup,
         access=AccessOperations(access, fleet),
         reconciler=reconciler,

@@ -44,7 +44,9 @@ def policy_activation(settings: Settings, adapters: Adapters, fleet: FleetState)
     return PolicyActivation(fleet, adapters.store, adapters.load_policies, adapters.log("app"), shared)
 
 
-def presence(settings: Settings, adapters: Adapters, fleet: FleetState) -> tuple[PresenceCheck, PresenceSweep] | None:
+def connection_checks(
+    settings: Settings, adapters: Adapters, fleet: FleetState
+) -> tuple[PresenceCheck, PresenceSweep] | None:
     """What asks the broker who is connected: where messages are shared, these alone do not tell it."""
     if not settings.has_peers:
         return None

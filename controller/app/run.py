@@ -1,7 +1,8 @@
 """Runs the controller: opens the adapters, builds the services over them, serves until it is stopped.
 
-Read on in `build` (which service gets what), then `broker` and `identity` (its two larger groups), `adapters` (what is
-opened as the configuration says) and `servers`. `offline` is what the command line needs without a running controller.
+Read on in `build`, `core` and `leader` (which service gets what), then `broker` and `identity` (two larger groups),
+`adapters` (what is opened as the configuration says) and `servers`. `offline` is what the command line needs without a
+running controller.
 """
 
 import asyncio
@@ -44,11 +45,12 @@ async def serve(
         tune_gc()
         listeners = http_listeners(controller.services, controller.durations, log)
         await controller.policies.start(force=force)
-        resumed = await controller.services.containment.outbox.resume()
+        resumed = await controller.services.outbox.resume()
         devices = len(controller.services.fleet.devices)
         log("started", {"devices": devices, "effects": resumed, "policies": policies.version})
-        for warning in await controller.services.accounts.warnings():
-            log(warning, {})
+        if controller.services.leader is not None:
+            for warning in await controller.services.leader.accounts.warnings():
+                log(warning, {})
         await _run(controller, listeners, ready)
     log("stopped", {})
 

@@ -13,10 +13,12 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from controller.adapters.emqx.client.http import AT_ONCE
+from controller.adapters.http_peers import AT_ONCE as PEERS_AT_ONCE
 from controller.adapters.http_server.admission import MIN_CONNECTIONS, ConnectionLimits, share_descriptors
 from controller.adapters.http_server.server import BoundedServer
 from controller.api.context import Services
 from controller.api.downloads import create_downloads
+from controller.api.forwarding import PeerAccess, PeerOrigin
 from controller.api.metrics import ContainmentDurations
 from controller.api.middleware import ForwardedHeaders
 from controller.api.request_share import RequestShare
@@ -102,15 +104,19 @@ def _bind(address: str, key: str) -> socket.socket:
         raise SettingsError(f"{key}: cannot listen on {address}: {e.strerror}") from e
 
 
-def http_listeners(services: Services, durations: ContainmentDurations, log: Log) -> tuple[HttpListener, ...]:
+def http_listeners(
+    services: Services, durations: ContainmentDurations, log: Log, peers: PeerAccess | None = None
+) -> tuple[HttpListener, ...]:
     """The configured listeners, the API's first; together they leave `RESERVED_DESCRIPTORS` to everything else.
+
+    `peers`: other controllers of the store, if there may be any.
 
     Raises:
         SettingsError: a port is not free, or the process may open too few files.
     """
-    wanted = list(_wanted(services, durations))
+    wanted = list(_wanted(services, durations, peers))
     settings = services.settings
-    needed = RESERVED_DESCRIPTORS + AT_ONCE * len(settings.emqx.api)
+    needed = RESERVED_DESCRIPTORS + AT_ONCE * len(settings.emqx.api) + (0 if peers is None else PEERS_AT_ONCE)
     if settings.updates.listen is not None:
         needed += settings.updates.max_downloads  # the file of each download
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
@@ -127,14 +133,16 @@ def http_listeners(services: Services, durations: ContainmentDurations, log: Log
     return tuple(HttpListener(replace(each, limits=share)) for each, share in zip(wanted, shares, strict=True))
 
 
-def _wanted(services: Services, durations: ContainmentDurations) -> Iterator[ListenerSettings]:
+def _wanted(
+    services: Services, durations: ContainmentDurations, peers: PeerAccess | None
+) -> Iterator[ListenerSettings]:
     settings = services.settings
     api, updates, proxies = settings.api, settings.updates, settings.api.trusted_proxies
     yield ListenerSettings(
         "api",
         "api.listen",
         api.listen,
-        ForwardedHeaders(RequestShare(create_api(services, durations, page_routes())), proxies),
+        ForwardedHeaders(_api(services, durations, peers), proxies),
         ConnectionLimits(api.max_connections, api.max_connections_per_address, proxies),
         int(STOP_TIMEOUT),
         _tls(api.certificate, api.key),
@@ -166,11 +174,16 @@ def _wanted(services: Services, durations: ContainmentDurations) -> Iterator[Lis
             "revocation lists",
             "authority.crl_listen",
             settings.authority.crl_listen,
-            RequestShare(create_list_server(services)),
+            RequestShare(create_list_server(services, peers)),
             ConnectionLimits(CRL_CONNECTIONS, CRL_CONNECTIONS_PER_ADDRESS, proxies),
             1,
             {},
         )
+
+
+def _api(services: Services, durations: ContainmentDurations, peers: PeerAccess | None) -> ASGIApp:
+    shared = RequestShare(create_api(services, durations, page_routes(), peers))
+    return shared if peers is None else PeerOrigin(shared, peers)
 
 
 def _tls(certificate: Path | None, key: Path | None) -> dict[str, Any]:

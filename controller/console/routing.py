@@ -170,8 +170,8 @@ async def signed_in(request: Request, services: Services) -> Person | None:
     secret = secret_of(request)
     if not secret or request.headers.get("authorization") is not None:
         return None
-    who = await services.accounts.authentication.signed_in(secret)
-    return None if who is None else Person(who, await services.accounts.authentication.gate(who), secret)
+    who = await services.authentication.signed_in(secret)
+    return None if who is None else Person(who, await services.authentication.gate(who), secret)
 
 
 class RequiresPerson:

@@ -5,7 +5,12 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from controller.domain.broker.access import AccessGrant, CompiledRules
-from controller.ports.broker_tables import AccessRules
+from controller.ports.broker_tables import AccessRule, AccessRules
+
+
+def as_broker_rules(rules: CompiledRules) -> AccessRules:
+    """The same rules in the broker's form."""
+    return tuple(AccessRule(one.topic, one.permission, one.action, one.qos, one.retain) for one in rules)
 
 
 class AccessBroker(Protocol):
@@ -73,8 +78,8 @@ class AccessStore(Protocol):
         """No templates are in force any longer."""
         ...
 
-    async def written(self) -> Mapping[str, WrittenRules]:
-        """The rules of every device, for the start."""
+    async def written(self, device_ids: Sequence[str] | None = None) -> Mapping[str, WrittenRules]:
+        """The rules of every device, for the start; or of some."""
         ...
 
     async def begin(self, rows: Mapping[str, WrittenRules]) -> None:
@@ -89,8 +94,8 @@ class AccessStore(Protocol):
         """Cordon manages the rules of these devices no longer, and has deleted its own."""
         ...
 
-    async def open_grants(self) -> Sequence[AccessGrant]:
-        """Every grant that has not ended, for the start."""
+    async def open_grants(self, device_id: str | None = None) -> Sequence[AccessGrant]:
+        """Every grant that has not ended, for the start; or those of a device."""
         ...
 
     async def put_grant(self, grant: AccessGrant) -> None:

@@ -234,6 +234,10 @@ class FleetState:
         """Calls `listener` after each commit from now on."""
         self._listeners = (*self._listeners, listener)
 
+    def unfollow(self, listener: CommitListener) -> None:
+        """Undoes `follow`."""
+        self._listeners = tuple(one for one in self._listeners if one is not listener)
+
     def publish_committed(self, batch: UnitOfWork) -> None:
         """Calls the listeners once the batch is durable: from now on its effects may be carried out."""
         for listener in self._listeners:

@@ -242,7 +242,7 @@ class Cast:
 @pytest.fixture
 async def cast(tmp_path: Path) -> AsyncIterator[Cast]:
     async with open_api(tmp_path / "cordon.db") as api:
-        api.services.accounts.authentication.roles = Roles({"custom": (Scope.READ, Scope.ROLLOUT)})
+        api.services.authentication.roles = Roles({"custom": (Scope.READ, Scope.ROLLOUT)})
         cast = Cast(api)
         await cast.prepare()
         yield cast

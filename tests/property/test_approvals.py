@@ -82,7 +82,7 @@ class Approvals(RuleBasedStateMachine):
         token = next(one for one in self._run(self.place.store.tokens()) if one.name == name)
         if token.is_over(self.clock.at):
             return None
-        found: Caller | None = self._run(self.place.services.accounts.authentication.of_token(token, ""))
+        found: Caller | None = self._run(self.place.services.authentication.of_token(token, ""))
         return found
 
     def _request(self, request_id: str) -> ApprovalRequest:
@@ -192,7 +192,7 @@ class Approvals(RuleBasedStateMachine):
 
     @invariant()
     def memory_is_what_is_stored(self) -> None:
-        standing = self._run(self.place.services.accounts.authentication.standing())
+        standing = self._run(self.place.services.authentication.standing())
         for one in self.place.services.approvals.book.open:
             assert self._request(one.request_id) == one
             assert not has_ended(one.requester, standing) or one.kind is ApprovalKind.CONTAIN

@@ -135,7 +135,7 @@ class ControllerHarness:
 
     @property
     def outbox(self) -> Outbox:
-        return self.services.containment.outbox
+        return self.services.outbox
 
     @property
     def ingest(self) -> Ingest:
@@ -165,7 +165,9 @@ class ControllerHarness:
 
     def loop(self, kind: type[_Loop]) -> _Loop:
         """The background loop of this class."""
-        return next(loop for _, loop in self.controller.loops if isinstance(loop, kind))
+        leader = self.controller.leadership.leader
+        loops = (*self.controller.loops, *(() if leader is None else leader.loops))
+        return next(loop for _, loop in loops if isinstance(loop, kind))
 
     async def drain(self) -> None:
         """Carry out what is ready, one after the other, without waiting for retries."""
@@ -200,11 +202,10 @@ async def open_harness(
 ) -> AsyncIterator[ControllerHarness]:
     """A controller on the store at `path`, with tables of `cordon.toml`; the same ones again: a restart."""
     clock, chosen, logged, told = clock or ManualClock(), policy_set or starter(), LogLines(), MemorySender()
-    configured = Settings.model_validate({**SETTINGS, **(settings or {})})
-    store = await open_store(path, now=clock.now, log=logged)
+    configured, store = _configured(settings), await open_store(path, now=clock.now, log=logged)
     try:
-        broker, link, users = broker or MemoryBroker(clock), MemoryLink(), MemoryUsers(clock.at)
-        tables, setup, inspector = MemoryTables(broker), MemorySetup(), MemoryInspector()
+        broker, users = broker or MemoryBroker(clock), MemoryUsers(clock.at)
+        link, tables, setup, inspector = MemoryLink(), MemoryTables(broker), MemorySetup(), MemoryInspector()
         memory = BrokerAdapters(broker, tables, MemoryAccess(broker), users, setup, inspector)
         adapters = Adapters(
             clock=clock,
@@ -225,11 +226,19 @@ async def open_harness(
             sender=told,
             leases=leases or AllLeases(),
         )
-        controller = await build(configured, adapters, chosen, guards, *listeners)
-        await controller.services.containment.outbox.resume()
-        yield ControllerHarness(clock, broker, tables, setup, inspector, users, link, store, controller, logged, told)
+        made = await _started(await build(configured, adapters, chosen, guards, *listeners))
+        yield ControllerHarness(clock, broker, tables, setup, inspector, users, link, store, made, logged, told)
     finally:
         await store.close()
+
+
+async def _started(controller: Controller) -> Controller:
+    await controller.services.outbox.resume()
+    return controller
+
+
+def _configured(tables: Mapping[str, Any] | None) -> Settings:
+    return Settings.model_validate({**SETTINGS, **(tables or {})})
 
 
 def _ignore(_event: str, _fields: Mapping[str, object]) -> None:

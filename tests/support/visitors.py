@@ -58,7 +58,7 @@ class Visitor:
         return response.json() if response.content else None
 
     async def who(self) -> SignedIn | None:
-        return await self.api.services.accounts.authentication.signed_in(self.secret)
+        return await self.api.services.authentication.signed_in(self.secret)
 
     async def register_app(self) -> "App":
         """Registers an authenticator app."""

@@ -40,8 +40,10 @@ class SqlAccessStore(AccessStore):
     async def drop_templates(self) -> None:
         await self._store.write(lambda db: db.execute("DELETE FROM access_templates"))
 
-    async def written(self) -> Mapping[str, WrittenRules]:
-        return await self._store.read(_written)
+    async def written(self, device_ids: Sequence[str] | None = None) -> Mapping[str, WrittenRules]:
+        if device_ids is None:
+            return await self._store.read(_written)
+        return await self._store.read(partial(_written_of, device_ids=tuple(device_ids)))
 
     async def begin(self, rows: Mapping[str, WrittenRules]) -> None:
         sets: dict[str, str] = {}
@@ -70,9 +72,10 @@ class SqlAccessStore(AccessStore):
     async def forget(self, device_ids: Sequence[str]) -> None:
         await self._each("DELETE FROM access_rules WHERE device_id = ?", device_ids)
 
-    async def open_grants(self) -> Sequence[AccessGrant]:
+    async def open_grants(self, device_id: str | None = None) -> Sequence[AccessGrant]:
         def query(db: SqlConnection) -> list[AccessGrant]:
-            rows = db.execute("SELECT body FROM access_grants WHERE ended_at IS NULL")
+            of, values = ("", ()) if device_id is None else (" AND device_id = ?", (device_id,))
+            rows = db.execute(f"SELECT body FROM access_grants WHERE ended_at IS NULL{of}", values)  # noqa: S608 - bound
             return [_grant(body) for (body,) in rows]
 
         return await self._store.read(query)
@@ -107,6 +110,20 @@ class SqlAccessStore(AccessStore):
 
 def _many(db: SqlConnection, *, statement: str, values: list[tuple[str]]) -> None:
     db.executemany(statement, values)
+
+
+def _written_of(db: SqlConnection, *, device_ids: tuple[str, ...]) -> Mapping[str, WrittenRules]:
+    found: dict[str, WrittenRules] = {}
+    for device_id in device_ids:
+        row = db.execute(
+            "SELECT now.rules, before.rules, one.written FROM access_rules AS one"
+            " JOIN access_sets AS now ON now.digest = one.digest"
+            " LEFT JOIN access_sets AS before ON before.digest = one.previous WHERE one.device_id = ?",
+            (device_id,),
+        ).fetchone()
+        if row is not None:
+            found[device_id] = WrittenRules(_load(row[0]), None if row[1] is None else _load(row[1]), bool(row[2]))
+    return found
 
 
 def _written(db: SqlConnection) -> Mapping[str, WrittenRules]:

@@ -1,5 +1,7 @@
 """The scopes that persons have for a while, looked up with every request of the API."""
 
+from collections.abc import Mapping
+
 from controller.domain.accounts.grants import ScopeGrant, in_force
 
 
@@ -15,6 +17,10 @@ class GrantsInForce:
             self._grants.pop(grant_id, None)
         else:
             self._grants[grant_id] = grant
+
+    def replace_all(self, grants: Mapping[str, ScopeGrant]) -> None:
+        """Replaces every grant, by its id."""
+        self._grants = dict(grants)
 
     def of(self, person: str, now: float) -> tuple[ScopeGrant, ...]:
         """The grants of a person (`Principal.key`) that count at `now` (Unix seconds)."""

@@ -22,8 +22,8 @@ from controller.domain.broker.access import (
 from controller.domain.device import Device
 from controller.domain.effects import AuditEntry, IsolateClient, RestrictClient
 from controller.domain.policy.model import ContainmentLevel
-from controller.ports.access import AccessBroker, AccessStore, StoredTemplates, WrittenRules
-from controller.ports.broker_tables import AccessRule, AccessRules, is_restriction, restriction
+from controller.ports.access import AccessBroker, AccessStore, StoredTemplates, WrittenRules, as_broker_rules
+from controller.ports.broker_tables import AccessRules, is_restriction, restriction
 from controller.ports.errors import BrokerError
 from controller.ports.log import Log
 from controller.service.containment.outbox import EffectQueue
@@ -38,11 +38,6 @@ YIELD: Final = 5000  # devices visited before the loop yields
 _ACTOR: Final = "access"
 
 TemplateParser = Callable[[str], AccessTemplates]
-
-
-def as_broker_rules(rules: CompiledRules) -> AccessRules:
-    """The same rules in the broker's form."""
-    return tuple(AccessRule(one.topic, one.permission, one.action, one.qos, one.retain) for one in rules)
 
 
 @dataclass(slots=True)
@@ -227,10 +222,11 @@ class AccessRuleManager:
 
     async def _write_all(self, due: Sequence[_Due]) -> None:
         actual = await self._current_rules(due)
+        await self._look_again([one for one in due if self._is_foreign(one, actual)])
         ready: list[_Due] = []
         for one in due:
             device_id = one.device.device_id
-            if self._is_foreign(device_id, actual.get(device_id), one.wanted):
+            if self._is_foreign(one, actual):
                 self._skip_foreign(device_id, actual[device_id])
             else:
                 ready.append(one)
@@ -270,14 +266,20 @@ class AccessRuleManager:
         found = {device_id: await self.broker.rules(device_id) for device_id in ids}
         return {device_id: rules for device_id, rules in found.items() if rules is not None}
 
-    def _is_foreign(self, device_id: str, actual: AccessRules | None, wanted: CompiledRules | None) -> bool:
+    async def _look_again(self, strange: Sequence[_Due]) -> None:
+        """Another controller may have written the rules of a release: the store has them."""
+        if strange:
+            self.state.written.update(await self.store.written([one.device.device_id for one in strange]))
+
+    def _is_foreign(self, one: _Due, actual_rules: Mapping[str, AccessRules]) -> bool:
+        device_id = one.device.device_id
+        actual, known = actual_rules.get(device_id), self.state.written.get(device_id)
         if actual is None or device_id in self.state.overwrite:
             return False
-        ours: list[CompiledRules] = [] if wanted is None else [wanted]
-        known = self.state.written.get(device_id)
-        if known is not None:
-            ours += [known.rules, *([] if known.previous is None else [known.previous])]
-        return not is_restriction(actual, device_id) and all(actual != self._rules(one) for one in ours)
+        ours = (one.wanted, *(() if known is None else (known.rules, known.previous)))
+        return not is_restriction(actual, device_id) and all(
+            actual != self._rules(rules) for rules in ours if rules is not None
+        )
 
     def _skip_foreign(self, device_id: str, rules: AccessRules) -> None:
         known = self.state.written.get(device_id)

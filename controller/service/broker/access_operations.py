@@ -21,10 +21,10 @@ from controller.domain.broker.access import (
 from controller.domain.broker.access_lint import LintFinding, LintSeverity, lint, lint_errors, lint_rule
 from controller.domain.device import Device
 from controller.domain.effects import AuditEntry
-from controller.ports.access import GrantRecord, StoredTemplates
+from controller.ports.access import GrantRecord, StoredTemplates, as_broker_rules
 from controller.ports.broker_tables import AccessRule, AccessRules, is_restriction
 from controller.ports.errors import ControllerError
-from controller.service.broker.access import AccessRuleManager, as_broker_rules
+from controller.service.broker.access import AccessRuleManager
 from controller.service.fleet_state import FleetState
 
 SHOWN: Final = 200  # devices listed in a plan

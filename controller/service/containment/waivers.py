@@ -9,7 +9,7 @@ from controller.domain.audit_kinds import AuditKind
 from controller.domain.effects import AuditEntry
 from controller.domain.events import DeadlineReached
 from controller.domain.guards.guards import PROTECTED_PREDICATE
-from controller.domain.guards.waivers import ANY_RULE, Waiver
+from controller.domain.guards.waivers import ANY_RULE, Waiver, Waivers
 from controller.domain.policy.cel import ExpressionError
 from controller.domain.policy.model import DevicePredicate
 from controller.ports.errors import ControllerError
@@ -57,16 +57,16 @@ class WaiverService:
             mark = DevicePredicate(PROTECTED_PREDICATE, fleet.language.compile(protected_if), when_unknown=True)
             self._protected = (mark,)
         self._expressions: dict[str, DevicePredicate] = {}
+        self._loaded = False
 
     def load(self, snapshot: GuardSnapshot) -> None:
-        """Loads the stored waivers at the start."""
-        for waiver in snapshot.waivers:
-            if waiver.expression:
-                self._expressions[waiver.waiver_id] = self._compile(waiver)
-        waivers = self._fleet.guards.waivers
-        for waiver in snapshot.waivers:
-            waivers = waivers.with_waiver(waiver)
-        self._fleet.set_guards(waivers=waivers, predicates=self._predicates())
+        """Puts the stored waivers in force, in place of those that were."""
+        if {waiver.waiver_id: waiver for waiver in snapshot.waivers} == self._fleet.guards.waivers.all and self._loaded:
+            return
+        self._loaded = True
+        found = {waiver.waiver_id: waiver for waiver in snapshot.waivers if waiver.expression}
+        self._expressions = {key: self._expressions.get(key) or self._compile(one) for key, one in found.items()}
+        self._fleet.set_guards(waivers=Waivers(snapshot.waivers), predicates=self._predicates())
 
     async def run(self) -> None:
         """Runs until cancelled."""

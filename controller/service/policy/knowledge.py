@@ -76,6 +76,7 @@ class KnowledgeService:
         self._log = log
         self._one_at_a_time = asyncio.Lock()
         self._knowledge = self._shipped
+        self._stored: StoredKnowledge | None = None
         self.imported: StoredKnowledge | None = None
         self.unused = ""
 
@@ -89,7 +90,8 @@ class KnowledgeService:
 
         An imported file counts too if it was forced over the shipped one, and none that the keys of now do not cover.
         """
-        stored = await self._store.knowledge()
+        stored = self._stored = await self._store.knowledge()
+        self._knowledge, self.imported, self.unused = self._shipped, None, ""
         if stored is not None:
             try:
                 found = self._parse(stored.text.encode())
@@ -101,6 +103,11 @@ class KnowledgeService:
                 if self._shipped.version <= max(found.version, stored.forced_over):
                     self._knowledge, self.imported = found, stored
         self._fleet.set_knowledge(self._knowledge.on(self._today()))
+
+    async def load_again(self) -> None:
+        """Puts in force what another controller has imported meanwhile."""
+        if await self._store.knowledge() != self._stored:
+            await self.load()
 
     async def run(self) -> None:
         """Runs until cancelled: entries get too old, supports end."""
@@ -157,7 +164,7 @@ class KnowledgeService:
             batch = UnitOfWork(audit=[(now, AuditEntry(AuditKind.KNOWLEDGE_REPLACED, "", by, "", detail))])
             batch.knowledge = stored
             await self._fleet.commit(batch)
-            self._knowledge, self.imported, self.unused = fresh, stored, ""
+            self._knowledge, self.imported, self._stored, self.unused = fresh, stored, stored, ""
             self._fleet.set_knowledge(fresh.on(self._today()))
 
     def _check_signer(self, key: str) -> None:

@@ -16,9 +16,10 @@ from controller.domain.device import Device as DeviceState
 from controller.domain.events import ContainmentOrdered, ReleaseOrdered
 from controller.domain.policy.model import ContainmentLevel
 from controller.main import main
+from controller.ports.access import as_broker_rules
 from controller.ports.broker_tables import AccessRule, AccessRules, restriction
 from controller.ports.policies import PolicyError
-from controller.service.broker.access import AccessRuleManager, as_broker_rules
+from controller.service.broker.access import AccessRuleManager
 from controller.service.broker.access_operations import AccessOperations, AccessRefusedError
 from controller.service.containment.comparison import ACCESS_ALTERED, ACCESS_MISSING
 from controller.service.containment.drift import DriftState

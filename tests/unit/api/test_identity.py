@@ -86,7 +86,10 @@ async def test_a_device_that_enrols_is_told_where_updates_come_from_and_by_which
     updates = settings.updates.model_copy(update={"url": "https://updates.example:8443"})
     api.app.state.services = replace(
         api.services,
-        rollouts=replace(api.services.rollouts, updates=TufUpdateRepository(made.folder.base)),
+        leader=replace(
+            api.services.leading,
+            rollouts=replace(api.services.rollouts, updates=TufUpdateRepository(made.folder.base)),
+        ),
         settings=settings.model_copy(update={"updates": updates}),
     )
     got = EnrolResponse.model_validate(await enrol(api, await token(api)))

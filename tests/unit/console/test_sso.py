@@ -100,7 +100,7 @@ async def test_the_role_follows_the_groups_and_ends_with_them(tmp_path: Path) ->
         assert "lost scopes" in ended.outcome
         left = await way.api.services.accounts.store.account_of_subject(way.served.issuer, "u-1")
         assert left is not None
-        assert await way.api.services.accounts.authentication.scopes_of(left) == frozenset()
+        assert await way.api.services.authentication.scopes_of(left) == frozenset()
         await way.sign_in(groups=["ops"])
         assert await way.account() is not None
 
@@ -175,7 +175,7 @@ async def test_stepping_up_through_the_provider(tmp_path: Path) -> None:
         assert who is not None
         assert who.session.factor_at == now
         assert way.browser.secret != before, "the session goes on under another secret"
-        assert await way.api.services.accounts.authentication.signed_in(before) is None
+        assert await way.api.services.authentication.signed_in(before) is None
         await way.sign_in(403, "/login/sso?step_up=1", groups=["ops"], acr="mfa", auth_time=now, sub="u-2")
 
 

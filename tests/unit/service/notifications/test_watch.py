@@ -38,7 +38,7 @@ async def test_a_lost_link_and_an_unread_node_are_recorded_when_they_last(tmp_pa
         watch = harness.loop(TroubleWatch)
         state = harness.link.state
         patch(type(harness.link), "state", replace(state, connected=False, detail="refused"))
-        patch(type(harness.services.broker.nodes), "unread", (UnreadNode("emqx@b", "no answer"),))
+        patch(type(harness.services.nodes), "unread", (UnreadNode("emqx@b", "no answer"),))
         await watch.look()
         harness.clock.at += PATIENCE - 1
         await watch.look()
@@ -51,7 +51,7 @@ async def test_a_lost_link_and_an_unread_node_are_recorded_when_they_last(tmp_pa
         harness.clock.at += 2 * PATIENCE
         watch = harness.loop(TroubleWatch)
         patch(type(harness.link), "state", state)
-        patch(type(harness.services.broker.nodes), "unread", ())
+        patch(type(harness.services.nodes), "unread", ())
         await watch.load()
         await watch.look()
         await watch.look()

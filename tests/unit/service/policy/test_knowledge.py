@@ -128,7 +128,7 @@ async def test_an_older_file_is_refused_unless_it_is_forced(harness: ControllerH
 async def test_a_newer_cordon_brings_newer_knowledge(
     harness: ControllerHarness, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("controller.app.build.shipped_knowledge", lambda: file(9))
+    monkeypatch.setattr("controller.app.core.shipped_knowledge", lambda: file(9))
     async with open_harness(tmp_path / "c.db", RULES) as again:
         assert (knowledge(again).present.knowledge.version, knowledge(again).imported) == (9, None)
     assert knowledge(harness).imported is not None
@@ -175,7 +175,7 @@ async def test_what_the_keys_of_now_do_not_cover_is_not_in_force(tmp_path: Path,
 
 
 async def test_a_file_after_a_forced_one_stays_in_force(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("controller.app.build.shipped_knowledge", lambda: file(5))
+    monkeypatch.setattr("controller.app.core.shipped_knowledge", lambda: file(5))
     async with open_harness(tmp_path / "c.db", RULES) as made:
         await knowledge(made).replace(KnowledgeImport(file(1), force=True), "olga")
         await knowledge(made).replace(KnowledgeImport(file(2)), "olga")
