@@ -49,6 +49,7 @@ TABLES: Final = {
     "commands": ("seq", "command_id", "device_id", "state", "updated_at", "body"),
     "audit": ("id", "at", "kind", "device_id", "actor", "case_id", "alert", "detail", "chain"),
     "audit_chains": ("writer", "seq", "digest"),
+    "audit_pruned": ("writer", "seq", "digest", "line"),
     "audit_anchors": ("number", "at", "body", "chain"),
     "outbox": ("seq", "effect_id", "kind", "body"),
     "dead_letters": ("seq", "at", "device_id", "topic", "reason", "detail", "size", "payload"),

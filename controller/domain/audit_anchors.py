@@ -1,7 +1,7 @@
 """Anchors: the ends of all chains at one moment, themselves a chain; removing a chain, or its end, is detected.
 
-One is written when a writer begins or is fenced, when old rows are pruned, and once a day. A writer's chain begins with
-the digest of the anchor that registered it: rows cannot be moved to another chain, and no chain can be added.
+One is written when a writer begins or is fenced, and once a day. A writer's chain begins with the digest of the anchor
+that registered it: rows cannot be moved to another chain, and no chain can be added.
 """
 
 import json
@@ -34,23 +34,15 @@ class AnchorContent:
     Attributes:
         heads: the ends of the chains that have rows since the anchors before.
         begins: the writer that is registered with it; its chain begins with the anchor's digest.
-        pruned: the last rows that were pruned, of chains that were pruned with it.
-        line: the row that records the pruning.
     """
 
     heads: Heads = field(default_factory=dict)
     begins: int | None = None
-    pruned: Heads = field(default_factory=dict)
-    line: AuditId | None = None
 
     def text(self) -> str:
         """The content as JSON."""
-        found: dict[str, Any] = {"heads": _texts(self.heads)}
-        if self.begins is not None:
-            found["begins"] = self.begins
-        if self.pruned:
-            found |= {"pruned": _texts(self.pruned), "line": None if self.line is None else str(self.line)}
-        return _encode(found)
+        found: dict[str, Any] = {"heads": {str(writer): str(head) for writer, head in self.heads.items()}}
+        return _encode(found if self.begins is None else {**found, "begins": self.begins})
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -61,23 +53,10 @@ class AnchorContent:
         """
         try:
             found = json.loads(text)
-            line = found.get("line")
-            return cls(
-                _heads(found["heads"]),
-                found.get("begins"),
-                _heads(found.get("pruned", {})),
-                None if line is None else AuditId.parse(line),
-            )
+            heads = {int(writer): ChainHead.parse(head) for writer, head in found["heads"].items()}
+            return cls(heads, found.get("begins"))
         except (KeyError, TypeError, AttributeError) as e:
             raise ValueError(f"no anchor: {e!r}") from e
-
-
-def _texts(heads: Heads) -> dict[str, str]:
-    return {str(writer): str(head) for writer, head in heads.items()}
-
-
-def _heads(texts: Mapping[str, str]) -> dict[int, ChainHead]:
-    return {int(writer): ChainHead.parse(text) for writer, text in texts.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,8 +91,6 @@ class AnchorBook:
     last: ChainHead = START
     begun: dict[int, bytes] = field(default_factory=lambda: {FIRST_WRITER: GENESIS})  # the digest before the first row
     heads: dict[int, dict[int, set[bytes]]] = field(default_factory=dict)
-    pruned: dict[int, ChainHead] = field(default_factory=dict)
-    prunings: list[AnchorContent] = field(default_factory=list)
 
     @classmethod
     def of(cls, anchors: Iterable[Anchor]) -> Self:
@@ -128,26 +105,18 @@ class AnchorBook:
         return book
 
     def _add(self, content: AnchorContent, digest: bytes) -> None:
-        for writer, head in (*content.heads.items(), *content.pruned.items()):
+        for writer, head in content.heads.items():
             self.heads.setdefault(writer, {}).setdefault(head.seq, set()).add(head.digest)
         if content.begins is not None:
             self.begun[content.begins] = digest
-        if content.pruned:
-            self.pruned.update(content.pruned)
-            self.prunings.append(content)
 
     def has(self, writer: int, head: ChainHead) -> bool:
         """Whether an anchor has this end of the chain, or a later one."""
         return head.seq <= max(self.heads.get(writer, {}), default=0)
 
-    def next_content(self, chains: Heads, **more: Any) -> AnchorContent:
+    def next_content(self, chains: Heads, begins: int | None) -> AnchorContent:
         """What the next anchor says."""
-        return AnchorContent({writer: head for writer, head in chains.items() if not self.has(writer, head)}, **more)
-
-    def start_of(self, writer: int) -> ChainHead | None:
-        """What the chain's rows follow; `None`: no anchor registered the writer."""
-        begun = self.begun.get(writer)
-        return None if begun is None else self.pruned.get(writer, ChainHead(0, begun))
+        return AnchorContent({writer: head for writer, head in chains.items() if not self.has(writer, head)}, begins)
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,6 +168,14 @@ class AuditHeads:
 
 
 @dataclass(frozen=True, slots=True)
+class Pruning:
+    """How far a chain was pruned: the last row that is gone, and the row that records it."""
+
+    last: ChainHead
+    line: AuditId
+
+
+@dataclass(frozen=True, slots=True)
 class AuditVerification:
     """The result of checking all chains and anchors; `flaws` may be cut short."""
 
@@ -219,12 +196,14 @@ class AuditCheck:
         anchors: all of them.
         counted: the end of the anchors, as it was counted.
         chains: the ends of the chains, as they were counted.
+        pruned: how far each chain was pruned.
         noted: heads that were noted elsewhere.
     """
 
     anchors: list[Anchor]
     counted: ChainHead
     chains: Heads
+    pruned: Mapping[int, Pruning]
     noted: AuditHeads | None = None
     book: AnchorBook = field(init=False)
     recorded: dict[AuditId, frozenset[str]] = field(default_factory=dict)  # rows that record a pruning, with its ends
@@ -236,7 +215,7 @@ class AuditCheck:
     def writers(self) -> frozenset[int]:
         """Whose rows are expected."""
         noted = {} if self.noted is None else self.noted.chains
-        return frozenset((*self.book.begun, *self.book.heads, *self.chains, *noted))
+        return frozenset((*self.book.begun, *self.book.heads, *self.chains, *self.pruned, *noted))
 
     def of_anchors(self) -> Iterator[ChainFlaw]:
         known = [self.counted] if self.noted is None else [self.counted, self.noted.anchor]
@@ -244,12 +223,13 @@ class AuditCheck:
         yield from find_flaws((anchor.link for anchor in self.anchors), bounds)
 
     def of_chain(self, writer: int, links: Iterable[ChainLink]) -> Iterator[ChainFlaw]:
-        start = self.book.start_of(writer)
-        if start is None:
+        begun, pruned = self.book.begun.get(writer), self.pruned.get(writer)
+        if begun is None:
             first = next((link.seq for link in links), 1)
             name = f"{writer}-{first}"
             yield ChainFlaw("inserted", name, name, f"row {name} is of a chain that no anchor has the beginning of")
             return
+        start = ChainHead(0, begun) if pruned is None else pruned.last
         known = [ChainHead(seq, one) for seq, found in self.book.heads.get(writer, {}).items() for one in found]
         known += [heads[writer] for heads in self._counted_or_noted() if writer in heads]
         kept = _by_number(head for head in known if head.seq >= max(start.seq, 1))
@@ -262,17 +242,11 @@ class AuditCheck:
 
     def of_prunings(self) -> Iterator[ChainFlaw]:
         """After all chains: `recorded` is complete then."""
-        for one in self.book.prunings:
-            gone = None if one.line is None else self.book.pruned.get(one.line.writer)
-            if one.line is not None and gone is not None and one.line.seq <= gone.seq:
-                continue  # the row that recorded it is itself so old
-            ends = frozenset(str(AuditId(writer, head.seq)) for writer, head in one.pruned.items())
-            if one.line is None or self.recorded.get(one.line) != ends:
-                for writer, head in one.pruned.items():
-                    text = (
-                        f"rows {writer}-1 to {writer}-{head.seq} are missing, and no row records that they were pruned"
-                    )
-                    yield ChainFlaw("removed", f"{writer}-1", f"{writer}-{head.seq}", text)
+        for writer, one in self.pruned.items():
+            last = str(AuditId(writer, one.last.seq))
+            if last not in self.recorded.get(one.line, ()):
+                text = f"rows {writer}-1 to {last} are missing, and no row records that they were pruned"
+                yield ChainFlaw("removed", f"{writer}-1", last, text)
 
 
 def _by_number(heads: Iterable[ChainHead]) -> dict[int, frozenset[bytes]]:

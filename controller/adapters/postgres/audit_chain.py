@@ -1,6 +1,5 @@
 """The audit log's hash chains: a run's chain ends in the row of that run, which each of its transactions locks."""
 
-from functools import partial
 from typing import Any, Final
 
 import psycopg
@@ -20,7 +19,8 @@ INSERT: Final = (
     " ?::text[], ?::text[], ?::text[], ?::int2[], ?::text[], ?::int8[], ?::bytea[])"
     " AS new (at, kind, device_id, actor, case_id, alert, detail, id, chain)"
 )
-_LOCK: Final = 0x43_4F_52_45  # advisory lock of this transaction: who adds an anchor does so alone
+# Who adds an anchor does so alone; the row is what others of the same transactions lock last, too.
+_LOCK: Final = "SELECT 1 FROM fleet FOR UPDATE"
 
 
 class WritingConnection(PostgresConnection):
@@ -49,22 +49,22 @@ class WritingConnection(PostgresConnection):
         return AuditId(self.writer, self.head.seq)
 
 
-def add_anchor(connection: PostgresConnection, now: float, **more: Any) -> ChainHead | None:
+def add_anchor(connection: PostgresConnection, now: float, begins: int | None = None) -> ChainHead | None:
     """Adds an anchor as `controller.adapters.sql.audit_chain.add_anchor`; others wait until the transaction ends."""
-    connection.execute("SELECT pg_advisory_xact_lock(?)", (_LOCK,))
-    return audit_chain.add_anchor(connection, now, **more)
+    connection.execute(_LOCK)
+    return audit_chain.add_anchor(connection, now, begins)
 
 
 def begin_chain(connection: PostgresConnection, writer: int, now: float) -> bytes:
     """Registers a writer with an anchor; returns the digest that its chain begins with."""
-    added = add_anchor(connection, now, begins=writer)
+    added = add_anchor(connection, now, writer)
     assert added is not None
     return added.digest
 
 
 def prune(connection: WritingConnection, before: float, now: float, most: int) -> int:
     """Prunes as `controller.adapters.sql.audit_chain.prune`."""
-    return audit_chain.prune(connection, connection.append, partial(add_anchor, connection), before, now, most)
+    return audit_chain.prune(connection, connection.append, before, now, most)
 
 
 def check(connection: PostgresConnection, noted: AuditHeads | None = None) -> AuditVerification:

@@ -109,6 +109,8 @@ _AUDIT: Final = (
     "CREATE INDEX audit_case ON audit (case_id, at, id) WHERE case_id <> ''",
     "CREATE INDEX audit_alert ON audit (at, id) WHERE alert = 1",
     "CREATE VIEW audit_chains AS SELECT writer, chain_seq AS seq, chain_digest AS digest FROM writers",
+    # The last pruned row of each chain, and the key of the row that records it.
+    _table("audit_pruned", "writer integer PRIMARY KEY, seq INT NOT NULL, digest bytea NOT NULL, line INT NOT NULL"),
     _table("audit_anchors", "number INT PRIMARY KEY, at REAL NOT NULL, body TEXT NOT NULL, chain bytea"),
 )
 

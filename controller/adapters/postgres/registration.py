@@ -14,7 +14,7 @@ from typing import Any, Final
 import psycopg
 
 from controller.adapters.postgres import schema
-from controller.adapters.postgres.audit_chain import WritingConnection, begin_chain
+from controller.adapters.postgres.audit_chain import WritingConnection, add_anchor, begin_chain
 from controller.adapters.postgres.connection import PostgresConnection
 from controller.adapters.postgres.migrations import STEPS, Step
 from controller.adapters.sql.audit_chain import audit_rows
@@ -236,6 +236,8 @@ def fence(connection: WritingConnection, now: float) -> list[str]:
     """
     over = _mark(connection, "FOR UPDATE SKIP LOCKED")
     _note(connection, over, now)
+    if over:
+        add_anchor(connection, now)
     return [name for _, name, _ in over]
 
 

@@ -7,11 +7,19 @@ writer and its number (`controller.domain.audit_id`).
 import json
 from collections.abc import Callable, Iterable, Iterator
 from itertools import groupby, islice
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple
 
 from controller.adapters.sql import codec
 from controller.adapters.sql.connection import SqlConnection
-from controller.domain.audit_anchors import Anchor, AnchorBook, AnchorContent, AuditCheck, AuditHeads, AuditVerification
+from controller.domain.audit_anchors import (
+    Anchor,
+    AnchorBook,
+    AnchorContent,
+    AuditCheck,
+    AuditHeads,
+    AuditVerification,
+    Pruning,
+)
 from controller.domain.audit_chain import (
     DIGEST_BYTES,
     GENESIS,
@@ -42,7 +50,11 @@ _COUNT: Final = (
     f" WHERE id > audit_chains.writer * {KEYS} AND id < (audit_chains.writer + 1) * {KEYS}),"
     f" audit_chains.writer * {KEYS} + seq + 1)), 0) FROM audit_chains"
 )
-PUT_META: Final = "INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value"
+_PUT_PRUNED: Final = (
+    "INSERT INTO audit_pruned (writer, seq, digest, line) VALUES (?, ?, ?, ?)"
+    " ON CONFLICT (writer) DO UPDATE SET seq = excluded.seq, digest = excluded.digest, line = excluded.line"
+)
+_PUT_META: Final = "INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value"
 
 
 class AuditRow(NamedTuple):
@@ -117,18 +129,17 @@ def count(connection: SqlConnection) -> int:
 # Anchors
 
 
-class AddAnchor(Protocol):
-    """Adds an anchor in the present transaction, alone; returns it, or `None` if there was nothing to say."""
-
-    def __call__(self, now: float, **more: Any) -> ChainHead | None: ...
-
-
 def _anchors(connection: SqlConnection) -> list[Anchor]:
     rows = connection.execute("SELECT number, at, body, chain FROM audit_anchors ORDER BY number").fetchall()
     return [
         Anchor(number, at, body, bytes(chain or b"")[:DIGEST_BYTES], bytes(chain or b"")[DIGEST_BYTES:])
         for number, at, body, chain in rows
     ]
+
+
+def _pruned(connection: SqlConnection) -> dict[int, Pruning]:
+    rows = connection.execute("SELECT writer, seq, digest, line FROM audit_pruned").fetchall()
+    return {writer: Pruning(ChainHead(seq, bytes(digest)), AuditId.of_key(line)) for writer, seq, digest, line in rows}
 
 
 def _counted(connection: SqlConnection) -> ChainHead:
@@ -139,13 +150,13 @@ def _counted(connection: SqlConnection) -> ChainHead:
         return START
 
 
-def add_anchor(connection: SqlConnection, now: float, **more: Any) -> ChainHead | None:
-    """Adds an anchor with the ends of the chains that changed since the last one.
+def add_anchor(connection: SqlConnection, now: float, begins: int | None = None) -> ChainHead | None:
+    """Adds an anchor in the present transaction, alone; returns it, or `None` if there was nothing to say.
 
-    `more`: further fields of `AnchorContent`. Nobody else may add one meanwhile.
+    It has the ends of the chains that changed since the last one. `begins`: the writer that it registers.
     """
     book, counted = AnchorBook.of(_anchors(connection)), _counted(connection)
-    content = book.next_content(chains(connection), **more)
+    content = book.next_content(chains(connection), begins)
     if content == AnchorContent():
         return None
     # After an anchor that somebody removed: the gap stays visible.
@@ -155,7 +166,7 @@ def add_anchor(connection: SqlConnection, now: float, **more: Any) -> ChainHead 
         (anchor.number, anchor.at, anchor.body, anchor.before + anchor.digest),
     )
     added = ChainHead(anchor.number, anchor.digest)
-    connection.execute(PUT_META, (ANCHORED, str(added)))
+    connection.execute(_PUT_META, (ANCHORED, str(added)))
     return added
 
 
@@ -164,7 +175,7 @@ def add_anchor(connection: SqlConnection, now: float, **more: Any) -> ChainHead 
 Append = Callable[[Lines], AuditId]  # returns the last row's name
 
 
-def prune(connection: SqlConnection, append: Append, anchor: AddAnchor, before: float, now: float, most: int) -> int:
+def prune(connection: SqlConnection, append: Append, before: float, now: float, most: int) -> int:
     """Deletes the oldest rows of each chain from before a time, at most `most`, and records that; returns how many.
 
     In each chain it stops at the first row that is not older. A row from far after `now`, by a wrong clock, counts as
@@ -187,14 +198,25 @@ def prune(connection: SqlConnection, append: Append, anchor: AddAnchor, before: 
             break
     if not ends:
         return 0
-    names = [str(AuditId(writer, head.seq)) for writer, head in ends.items()]
-    detail = json.dumps({"through": names, "rows": gone}, separators=(",", ":"))
-    line = AuditRow(now, PRUNED.value, "", "cordon", "", alert=False, detail=detail)
-    recorded = append([(line, line.body)])
-    anchor(now, pruned=ends, line=recorded)
+    # What was recorded in a row that goes now is recorded again.
+    again = {
+        writer: one.last
+        for writer, one in _pruned(connection).items()
+        if one.line.writer in ends and one.line.seq <= ends[one.line.writer].seq
+    }
+    _record(connection, append, {**again, **ends}, gone, now)
     for writer, head in ends.items():
         connection.execute("DELETE FROM audit WHERE id > ? AND id <= ?", (writer * KEYS, AuditId(writer, head.seq).key))
     return gone
+
+
+def _record(connection: SqlConnection, append: Append, ends: dict[int, ChainHead], gone: int, now: float) -> None:
+    names = [str(AuditId(writer, head.seq)) for writer, head in sorted(ends.items())]
+    detail = json.dumps({"through": names, "rows": gone}, separators=(",", ":"))
+    line = AuditRow(now, PRUNED.value, "", "cordon", "", alert=False, detail=detail)
+    recorded = append([(line, line.body)])
+    for writer, head in ends.items():
+        connection.execute(_PUT_PRUNED, (writer, head.seq, head.digest, recorded.key))
 
 
 # Verification
@@ -205,7 +227,7 @@ def verification(
 ) -> AuditVerification:
     """Verifies rows in the order of `COLUMNS` and of their keys; the caller's transaction sees one moment."""
     ends = chains(connection)
-    check = AuditCheck(_anchors(connection), _counted(connection), ends, noted)
+    check = AuditCheck(_anchors(connection), _counted(connection), ends, _pruned(connection), noted)
     (number,) = connection.execute("SELECT count(*) FROM audit").fetchone()
     return AuditVerification(number, AuditHeads.of(ends, check.book), tuple(islice(_flaws(check, rows), MAX_FLAWS)))
 

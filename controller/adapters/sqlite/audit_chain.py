@@ -50,8 +50,7 @@ def _end(connection: sqlite3.Connection) -> ChainHead:
 
 def prune(connection: sqlite3.Connection, before: float, now: float, most: int) -> int:
     """Prunes as `controller.adapters.sql.audit_chain.prune`."""
-    anchor = partial(audit_chain.add_anchor, connection)
-    return audit_chain.prune(connection, partial(append, connection), anchor, before, now, most)
+    return audit_chain.prune(connection, partial(append, connection), before, now, most)
 
 
 def check(connection: sqlite3.Connection, noted: AuditHeads | None = None) -> AuditVerification:

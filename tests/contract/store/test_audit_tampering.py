@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from controller.adapters.sql.audit_chain import _anchors, add_anchor
+from controller.adapters.sql.audit_chain import add_anchor
 from controller.domain.audit_anchors import Anchor, AnchorBook, AnchorContent, AuditHeads
 from controller.domain.audit_chain import ChainHead
 from controller.domain.audit_id import KEYS
@@ -115,19 +115,11 @@ async def test_what_was_cut_off_since_the_last_anchor_is_found_by_a_noted_head(p
 
 
 async def test_a_pruning_that_no_line_records(place: StorePlace) -> None:
-    async with place.opened() as store:
-        await four_chains(store)
-
-        def forge(connection: object) -> None:
-            book = AnchorBook.of(_anchors(connection))  # type: ignore[arg-type]
-            digest = next(iter(book.heads[12][3]))
-            add_anchor(connection, 2.0, pruned={12: ChainHead(3, digest)}, line=None)  # type: ignore[arg-type]
-
-        await store.write(forge)
-        await store.write(lambda connection: connection.execute(f"DELETE FROM audit WHERE {CHAIN_12}").rowcount)
-        assert [one.text for one in (await store.check_audit()).flaws] == [
-            "rows 12-1 to 12-3 are missing, and no row records that they were pruned"
-        ]
+    forged = (
+        f"INSERT INTO audit_pruned SELECT 12, 3, substr(chain, 33), {key(14, 1)} FROM audit WHERE id = {key(12, 3)}"
+    )
+    found = await flaws_after(place, forged, f"DELETE FROM audit WHERE {CHAIN_12}")
+    assert found == [("removed", "12-1", "12-3")], "no row records that they were pruned"
 
 
 async def test_chains_are_pruned_each_from_its_beginning_and_stay_verifiable(place: StorePlace) -> None:
@@ -150,6 +142,26 @@ async def test_chains_are_pruned_each_from_its_beginning_and_stay_verifiable(pla
         assert (await store.check_audit()).is_intact
         heads = await store.audit_heads()
         assert str(heads) == f"a{heads.anchor.seq}:{heads.anchor.digest.hex()}", "each night's anchor has every end"
+
+
+async def test_what_a_pruned_line_recorded_is_recorded_again(place: StorePlace) -> None:
+    day = 86_400.0
+    async with place.opened() as store:
+        now = store._now()
+        await begin(store, 11)
+        await extend(store, 11, [line(now - 500 * day)] * 2)
+        assert await store.prune() == 2
+        (said,) = [one for one in await store.audit() if one.entry.kind == "audit.pruned"]
+        await extend(store, 11, [line(now - 499 * day)])
+        store._now = lambda: now + 401 * day
+        await store.prune()
+        lines = [one.entry.detail for one in await store.audit() if one.entry.kind == "audit.pruned"]
+        assert lines == [{"through": [str(said.id), "11-3"], "rows": 2}]
+        store._now = lambda: now + 802 * day
+        assert await store.prune() == 1, "only the line about the one before"
+        lines = [one.entry.detail for one in await store.audit() if one.entry.kind == "audit.pruned"]
+        assert ["11-3" in str(one) for one in lines] == [True]
+        assert (await store.check_audit()).flaws == ()
 
 
 def test_an_anchor_that_is_none_is_told_and_stops_nothing() -> None:

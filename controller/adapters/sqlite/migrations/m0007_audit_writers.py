@@ -3,13 +3,12 @@
 The lines of this file are of writer 1; their digests stay as they are.
 """
 
-import json
 from typing import Final
 
 import sqlite_utils
 
 from controller.adapters.sqlite.migrations.registry import migration
-from controller.domain.audit_chain import GENESIS, ChainHead, next_digest
+from controller.domain.audit_chain import GENESIS, ChainHead
 
 # The values are written here, not imported: a migration never changes its meaning.
 _WRITER: Final = 1 << 40  # before the number of a line of writer 1, in its key
@@ -21,6 +20,7 @@ _AUDIT: Final = (
     f"""INSERT INTO audit_lines SELECT seq + {_WRITER}, at, kind, device_id, actor, case_id, alert, detail, chain
         FROM audit ORDER BY seq""",  # noqa: S608 - constants
 )
+_RECORDED: Final = "SELECT seq FROM audit WHERE kind = 'audit.pruned' AND actor = 'cordon' ORDER BY seq DESC LIMIT 1"
 _RENAME: Final = (
     "DROP TABLE audit",
     "ALTER TABLE audit_lines RENAME TO audit",
@@ -32,6 +32,9 @@ _RENAME: Final = (
 _TABLES: Final = (
     # The end of each chain.
     "CREATE TABLE audit_chains (writer INTEGER PRIMARY KEY, seq INTEGER NOT NULL, digest BLOB NOT NULL) STRICT",
+    # The last pruned row of each chain, and the key of the row that records it.
+    """CREATE TABLE audit_pruned (
+        writer INTEGER PRIMARY KEY, seq INTEGER NOT NULL, digest BLOB NOT NULL, line INTEGER NOT NULL) STRICT""",
     """CREATE TABLE audit_anchors (
         number INTEGER PRIMARY KEY, at REAL NOT NULL, body TEXT NOT NULL, chain BLOB) STRICT""",
     # The last line of each writer of which notifications were planned.
@@ -60,7 +63,9 @@ def m0007_audit_writers(db: sqlite_utils.Database) -> None:
     end = max(head.seq, counted[0] if counted else 0)
     db.execute("INSERT INTO audit_chains VALUES (1, ?, ?)", (end, head.digest))
     if pruned.seq:
-        _anchor(db, pruned)
+        recorded = db.execute(_RECORDED).fetchone() or (0,)
+        row = (pruned.seq, pruned.digest, recorded[0] + _WRITER)
+        db.execute("INSERT INTO audit_pruned VALUES (1, ?, ?, ?)", row)
     cursor = db.execute("SELECT value FROM meta WHERE key = 'notifications.cursor'").fetchone()
     if cursor is not None:
         db.execute("INSERT INTO notification_cursors VALUES (1, ?)", (int(cursor[0]),))
@@ -72,14 +77,3 @@ def m0007_audit_writers(db: sqlite_utils.Database) -> None:
 def _pruned(db: sqlite_utils.Database) -> ChainHead:
     found = db.execute("SELECT value FROM meta WHERE key = 'audit.anchor'").fetchone()
     return ChainHead(0, GENESIS) if found is None else ChainHead.parse(found[0])
-
-
-def _anchor(db: sqlite_utils.Database, pruned: ChainHead) -> None:
-    """The first anchor says what was pruned so far, and which line recorded it last."""
-    query = "SELECT seq, at FROM audit WHERE kind = 'audit.pruned' AND actor = 'cordon' ORDER BY seq DESC LIMIT 1"
-    line, at = db.execute(query).fetchone() or (None, 0.0)
-    content = {"heads": {}, "line": None if line is None else f"1-{line}", "pruned": {"1": str(pruned)}}
-    body = json.dumps(content, separators=(",", ":"), sort_keys=True)
-    digest = next_digest(GENESIS, 1, json.dumps([float(at), body], separators=(",", ":")).encode())
-    db.execute("INSERT INTO audit_anchors VALUES (1, ?, ?, ?)", (at, body, GENESIS + digest))
-    db.execute("INSERT INTO meta VALUES ('audit.anchored', ?)", (str(ChainHead(1, digest)),))
