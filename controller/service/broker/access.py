@@ -263,8 +263,7 @@ class AccessRuleManager:
         ids = {one.device.device_id for one in due}
         if len(ids) > MANY:
             return await self.broker.rules_of_all(ids)
-        found = {device_id: await self.broker.rules(device_id) for device_id in ids}
-        return {device_id: rules for device_id, rules in found.items() if rules is not None}
+        return {device_id: rules for device_id in ids if (rules := await self.broker.rules(device_id)) is not None}
 
     async def _look_again(self, strange: Sequence[_Due]) -> None:
         """Another controller may have written the rules of a release: the store has them."""
