@@ -10,6 +10,7 @@ from controller.api.auth import CallerDep, RequestCallerDep, new_token, scope, s
 from controller.api.context import AccountsDep, ApprovalsDep, FleetDep, StoreDep, writable
 from controller.api.errors import ApiError, problems
 from controller.api.fields import Body, DurationText, OptionalTimestamp, TokenName, UtcTimestamp, View
+from controller.domain.accounts.account import look_of
 from controller.domain.accounts.caller import Caller
 from controller.domain.accounts.secret_text import digest_of
 from controller.domain.audit_kinds import AuditKind
@@ -115,6 +116,7 @@ class Tokens:
             raise ApiError(403, "scope_missing", text)
         await self._check_lent(who, body.scopes)
         secret, now, names = new_token(), self._fleet.clock.now(), await self._names()
+        _check_no_other(body.name, who, names)
         end = None if body.duration is None else now + parse_duration(body.duration)
         maker = MakingRecord(who.principal.standing, who.principal.name, now)
         token = ApiToken(body.name, digest_of(secret), now, ordered(body.scopes), end, (maker,), who.account_id)
@@ -200,6 +202,14 @@ async def create_own_token(tokens: TokensDep, who: RequestCallerDep, body: NewAp
 async def revoke_own_token(tokens: TokensDep, who: RequestCallerDep, name: TokenPath) -> None:
     """Revokes a token of the caller's account, and ends its open requests."""
     await tokens.revoke(who.actor, name, who.account_id)
+
+
+def _check_no_other(name: str, who: Caller, names: Mapping[str, str]) -> None:
+    """Checks that the audit does not show somebody else where it names this token (409); `names` by account."""
+    others = (other for account_id, other in names.items() if account_id != who.account_id)
+    if look_of(name) in map(look_of, others):
+        text = f"{name} is, or looks like, the login name of somebody else: choose another name"
+        raise ApiError(409, "token_name_used", text)
 
 
 def _check(change: TokenChange, token: ApiToken) -> None:

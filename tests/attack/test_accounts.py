@@ -352,6 +352,13 @@ async def test_nobody_takes_all_places_for_tokens(api: Api) -> None:
     await bob.json("POST", "/me/tokens", 201, {"name": "one-more"})
 
 
+async def test_no_token_is_called_like_a_colleague(api: Api) -> None:
+    await put_account(api, "bill")
+    ada = await signed_in(api, "ada")
+    for name, status in (("bill", 409), ("Bi11", 409), ("ada", 201)):
+        await ada.json("POST", "/me/tokens", status, {"name": name})
+
+
 async def test_a_reset_leaves_nothing_to_who_has_the_password(api: Api) -> None:
     thief = await signed_in(api, "ada")
     await put_account(api, "root")
