@@ -88,8 +88,7 @@ class AccessRuleManager:
 
     async def load(self) -> None:
         """Loads templates, written rules and grants at the start."""
-        kept = await self.store.templates()
-        self.state.kept = kept
+        kept = self.state.kept = await self.store.templates()
         self.set_templates(NO_TEMPLATES if kept is None else self.parse(kept.text))
         self.state.written = dict(await self.store.written())
         for device_id, one in self.state.written.items():
