@@ -54,7 +54,7 @@ def _books(core: Core) -> Books:
     store, services, knowledge = core.adapters.store, core.services, core.services.policies.knowledge
 
     async def version() -> int:
-        return int(core.adapters.clock.monotonic())
+        return (await store.fleet_versions()).books
 
     async def load_guards() -> None:
         snapshot = await store.guard_books()

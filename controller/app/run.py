@@ -15,6 +15,7 @@ from controller.adapters.http_server.certificate_reload import CertificateReload
 from controller.adapters.logs import configure_logs, logger_for
 from controller.app.adapters import PolicyLoader, check_secret_files, open_adapters, own_certificates
 from controller.app.build import Controller, build, fleet_guards
+from controller.app.peers import announce, peer_access
 from controller.app.servers import STOP_TIMEOUT, HttpListener, http_listeners
 from controller.ports.errors import ControllerError
 from controller.service.maintenance import tune_gc
@@ -43,7 +44,8 @@ async def serve(
         adapters = await open_adapters(stack, settings, loader, certificates)
         controller = await build(settings, adapters, policies, fleet_guards(settings))
         tune_gc()
-        listeners = http_listeners(controller.services, controller.durations, log)
+        peers = await peer_access(stack, settings, adapters, controller.services)
+        listeners = http_listeners(controller.services, controller.durations, log, peers)
         await controller.policies.start(force=force)
         resumed = await controller.services.outbox.resume()
         devices = len(controller.services.fleet.devices)
@@ -51,6 +53,7 @@ async def serve(
         if controller.services.leader is not None:
             for warning in await controller.services.leader.accounts.warnings():
                 log(warning, {})
+        await announce(settings, adapters, listeners[0].url)
         await _run(controller, listeners, ready)
     log("stopped", {})
 

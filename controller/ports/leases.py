@@ -70,6 +70,19 @@ class Leases(Protocol):
         ...
 
     @property
+    def leader_url(self) -> str:
+        """Where the API of the controller that leads is; empty if none leads, or it did not say."""
+        ...
+
+    async def announce(self, url: str) -> None:
+        """Tells the others where this controller's API is.
+
+        Raises:
+            StoreError: it could not be written.
+        """
+        ...
+
+    @property
     def clock_offset(self) -> float:
         """Seconds by which this machine's clock was behind the store's when it was last asked."""
         ...
@@ -115,11 +128,15 @@ class AllLeases:
     buckets: Final = ALL_BUCKETS
     is_leader: Final = True
     leader_epoch: Final = 1
+    leader_url: Final = ""
     clock_offset: Final = 0.0
     fenced: Final = 0
 
     def __init__(self, name: str = "", version: str = "", since: float = 0.0) -> None:
         self._info = ControllerInfo(name, 1, since, version, True, BUCKETS, math.inf, 0, 0.0)
+
+    async def announce(self, url: str) -> None:
+        """There are no others."""
 
     def lease_left(self) -> float:
         return math.inf

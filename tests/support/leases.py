@@ -19,9 +19,13 @@ class MemoryLeases:
         self.clock_offset = 0.0
         self.fenced = 0
         self.left = 3.0  # seconds
+        self.leader_url = ""
         self.quiesce: list[Quiesce] = []
         self._handed: asyncio.Queue[frozenset[int]] = asyncio.Queue()
         self._changed = asyncio.Event()
+
+    async def announce(self, url: str) -> None:
+        self.leader_url = url
 
     def lease_left(self) -> float:
         return self.left

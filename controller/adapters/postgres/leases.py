@@ -34,13 +34,14 @@ _STATE: Final = (
     "SELECT array(SELECT writer FROM writers WHERE NOT fenced ORDER BY writer),"  # noqa: S608 - constants
     f" array(SELECT writer FROM writers WHERE {registration.OVER}),"
     " array(SELECT bucket FROM buckets WHERE writer = ?),"
-    " (SELECT count(*) FROM buckets WHERE writer = 0), leader, leader_epoch FROM fleet"
+    " (SELECT count(*) FROM buckets WHERE writer = 0), leader, leader_epoch,"
+    " coalesce((SELECT url FROM writers WHERE writer = leader AND NOT fenced), '') FROM fleet"
 )
 
 
 @dataclass(frozen=True, slots=True)
 class StoreState:
-    """Who is there: runs, those whose lease is over, own buckets, number of free buckets, leader and its epoch."""
+    """Who is there: runs, those whose lease is over, own buckets, number of free buckets, leader, its epoch and URL."""
 
     live: tuple[int, ...]
     over: tuple[int, ...]
@@ -48,6 +49,7 @@ class StoreState:
     free: int
     leader: int
     epoch: int
+    url: str
 
 
 class PostgresLeases:
@@ -79,6 +81,7 @@ class PostgresLeases:
         self._has_handed = asyncio.Event()
         self._is_away = False
         self.fenced = 0
+        self.leader_url = ""
         self.buckets: frozenset[int] = frozenset()
         self._hold(run.held.buckets)
 
@@ -116,6 +119,13 @@ class PostgresLeases:
             found, self._handed = self.buckets & self._handed, set()
             if found:
                 yield found
+
+    async def announce(self, url: str) -> None:
+        def change(connection: Any) -> None:
+            connection.execute("UPDATE writers SET url = ? WHERE writer = ?", (url, self.run_number))
+            registration.tell(connection)
+
+        await self._submit(change)
 
     def before_release(self, quiesce: Quiesce) -> None:
         self._quiesce.append(quiesce)
@@ -170,8 +180,8 @@ class PostgresLeases:
         await cursor.execute(numbered(_STATE), (self.run_number,))
         row = await cursor.fetchone()
         assert row is not None
-        live, over, mine, free, leader, epoch = row
-        return StoreState(tuple(live), tuple(over), frozenset(mine), free, leader, epoch)
+        live, over, mine, free, leader, epoch, url = row
+        return StoreState(tuple(live), tuple(over), frozenset(mine), free, leader, epoch, url)
 
     async def _terminate(self, connection: AsyncConnection[Any]) -> None:
         """Ends the connections of runs whose lease is over: one within a transaction keeps its row locked."""
@@ -189,7 +199,7 @@ class PostgresLeases:
     async def _act(self, state: StoreState, group: asyncio.TaskGroup) -> None:
         if self.run_number not in state.live:
             return  # fenced: the writer finds out when it renews the lease
-        self._epoch = state.epoch
+        self._epoch, self.leader_url = state.epoch, state.url
         others = [one for one in state.over if one != self.run_number]
         wanted = registration.share(self.run_number, [one for one in state.live if one not in others])
         if others or state.leader == 0 or (state.free and len(state.mine) < wanted):

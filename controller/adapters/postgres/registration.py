@@ -258,7 +258,7 @@ def _free(connection: PostgresConnection, writers: list[int]) -> None:
             "UPDATE fleet SET leader = 0 WHERE leader = ANY(?::int4[])",
         ):
             connection.execute(statement, (writers,))
-        _tell(connection)
+        tell(connection)
 
 
 def _note(connection: WritingConnection, over: list[tuple[Any, ...]], now: float) -> None:
@@ -280,7 +280,7 @@ def claim(connection: PostgresConnection, writer: int) -> Held:
         mine = _buckets(connection, writer)
     connection.execute("UPDATE fleet SET leader = ?, leader_epoch = leader_epoch + 1 WHERE leader = 0", (writer,))
     leader, epoch = connection.execute("SELECT leader, leader_epoch FROM fleet").fetchone()
-    _tell(connection)
+    tell(connection)
     return Held(mine, epoch if leader == writer else 0)
 
 
@@ -297,7 +297,7 @@ def give_away(connection: PostgresConnection, writer: int, buckets: frozenset[in
     connection.execute(
         "UPDATE buckets SET writer = 0 WHERE writer = ? AND bucket = ANY(?::int2[])", (writer, sorted(buckets))
     )
-    _tell(connection)
+    tell(connection)
     return _buckets(connection, writer)
 
 
@@ -305,7 +305,7 @@ def _buckets(connection: PostgresConnection, writer: int) -> frozenset[int]:
     return frozenset(one for (one,) in connection.execute("SELECT bucket FROM buckets WHERE writer = ?", (writer,)))
 
 
-def _tell(connection: PostgresConnection) -> None:
+def tell(connection: PostgresConnection) -> None:
     connection.execute("SELECT pg_notify(?, '')", (CHANGED,))
 
 

@@ -196,9 +196,16 @@ class PostureSettings(SettingsTable):
 
 
 class ControllerSettings(SettingsTable):
-    """`name` tells controllers on one store apart, and is part of the MQTT client id there; by default the host's."""
+    """`name` tells controllers on one store apart, and is part of the MQTT client id there; by default the host's.
+
+    `url`: where the others reach this one's API while it leads; by default the address of `[api] listen`. `ca`: the
+    authority of their certificates.
+    """
 
     name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,40}$")] | None = None
+
+    url: ApiUrl | None = None
+    ca: ConfigPath | None = None
 
     @property
     def own_name(self) -> str:
