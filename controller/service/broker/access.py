@@ -242,7 +242,6 @@ class AccessRuleManager:
         single = await self._write_bulk([one for one in ready if one.device.device_id not in actual])
         single += [one for one in ready if one.device.device_id in actual]
         turns = asyncio.Semaphore(AT_ONCE)
-
         failed: list[str] = []
 
         async def write(one: _Due) -> None:

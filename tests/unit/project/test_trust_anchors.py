@@ -24,6 +24,7 @@ _PLACES: Final = {
     "controller/adapters/notifications/smtp.py": _OWN_TRUST,
     "controller/api/client.py": _OWN_TRUST,
     "controller/app/adapters.py": _OWN_TRUST,
+    "controller/app/peers.py": _OWN_TRUST,
     "controller/app/sso.py": _OWN_TRUST,
     "device_agent/collectors/crypto/fetch.py": _OWN_TRUST,
     "device_agent/mqtt_client.py": _OWN_TRUST,
