@@ -372,13 +372,10 @@ class AccessRuleManager:
             return
         await self.broker.write(device_id, restriction(device_id))
         case, effect_id = present.case, f"access-{self._fleet.new_id()}"
+        again: IsolateClient | RestrictClient = RestrictClient(effect_id, device_id, case.case_id, False)
         if case.level is ContainmentLevel.ISOLATED:
-            until, reason = case.isolate_until, case.reason
-            await self._effects.repeat(
-                IsolateClient(effect_id, device_id, case.case_id, False, until, reason), self._fleet
-            )
-        else:
-            await self._effects.repeat(RestrictClient(effect_id, device_id, case.case_id, False), self._fleet)
+            again = IsolateClient(effect_id, device_id, case.case_id, False, case.isolate_until, case.reason)
+        await self._effects.repeat(again, self._fleet)
 
     def _rules(self, rules: CompiledRules) -> AccessRules:
         """The broker's form, made once per set: the devices of a class share it."""

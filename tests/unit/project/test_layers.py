@@ -39,7 +39,7 @@ def _importers(package: str) -> set[str]:
 
 def test_httpx_is_imported_where_emqx_other_controllers_the_sign_on_provider_and_webhooks_are_called_only() -> None:
     # Its successor has another name; moving to it is to stay one line in each.
-    emqx = {f"controller/adapters/emqx/client/{name}.py" for name in ("http", "pool")}
+    emqx = {f"controller/adapters/emqx/client/{name}.py" for name in ("http", "connections")}
     assert _importers("httpx") == emqx | {
         "controller/adapters/http_peers.py",
         "controller/adapters/oidc/exchange.py",

@@ -1,4 +1,4 @@
-"""Speaks HTTP to EMQX, over the connections of `pool`: fail-over between addresses, time-outs, retries, bounds.
+"""Speaks HTTP to EMQX, over `connections`: fail-over between addresses, time-outs, retries, bounds.
 
 Retries of a single call to EMQX are here and nowhere else; the outbox repeats failed effects. `responses.py` maps
 answers to errors.
@@ -17,7 +17,7 @@ from urllib.parse import quote, quote_plus
 import httpx
 import stamina
 
-from controller.adapters.emqx.client.pool import NodePool
+from controller.adapters.emqx.client.connections import NodeConnections
 from controller.adapters.emqx.client.responses import response_data
 from controller.adapters.emqx.client.slots import CallRank, PrioritySemaphore
 from controller.ports.broker import ProofStep
@@ -30,7 +30,6 @@ stamina.instrumentation.set_on_retry_hooks(())
 API: Final = "/api/v5"
 CONNECT_SECONDS: Final = 2.0
 READ_SECONDS: Final = 5.0  # between two pieces of an answer
-POOL_SECONDS: Final = 0.2  # until there is a place among the node's connections, of which there are as many as callers
 ATTEMPT_SECONDS: Final = 10.0  # one exchange with one node
 CALL_SECONDS: Final = 20.0  # one call with all its retries and nodes
 # The same two of a call that protects: with one node hung, what takes effect did so within 0.25 s without an answer.
@@ -56,7 +55,6 @@ class HttpLimits:
 
     connect_seconds: float = CONNECT_SECONDS
     read_seconds: float = READ_SECONDS
-    pool_seconds: float = POOL_SECONDS
     attempt_seconds: float = ATTEMPT_SECONDS
     call_seconds: float = CALL_SECONDS
     prompt_attempt_seconds: float = PROMPT_ATTEMPT_SECONDS
@@ -72,7 +70,7 @@ class HttpLimits:
     @property
     def timeout(self) -> httpx.Timeout:
         """The limits of the parts of an exchange."""
-        return httpx.Timeout(self.read_seconds, connect=self.connect_seconds, pool=self.pool_seconds)
+        return httpx.Timeout(self.read_seconds, connect=self.connect_seconds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,16 +207,14 @@ class EmqxHttpClient:
         self._timeouts = {"timeout": self._limits.timeout.as_dict()}
         # Below httpx's client: its redirects, cookies and proxies are not wanted (a proxy from the environment would
         # be handed the secret), and they take a third of a call's time.
-        # A pool for each node: a common pool closes connections to open others, and looks at all of them in each call.
-        most, close_after = self._limits.max_answer_bytes, self._limits.attempt_seconds
-        self._pools = {
-            base: NodePool(lambda: transport or self._connections(tls), most, close_after) for base in self.addresses
-        }
+        make = self._connection_maker(tls) if transport is None else lambda: transport
+        self._nodes = {base: NodeConnections(make, self._limits.max_answer_bytes) for base in self.addresses}
 
-    def _connections(self, tls: ssl.SSLContext | None) -> httpx.AsyncBaseTransport:
-        at_once = self._limits.at_once
-        limits = httpx.Limits(max_connections=at_once, max_keepalive_connections=at_once)
-        return httpx.AsyncHTTPTransport(limits=limits, trust_env=False, verify=tls if tls is not None else True)
+    @staticmethod
+    def _connection_maker(tls: ssl.SSLContext | None) -> Callable[[], httpx.AsyncBaseTransport]:
+        context = tls or httpx.create_ssl_context(trust_env=False)  # once: it reads the system's authorities
+        one = httpx.Limits(max_connections=1, max_keepalive_connections=1)
+        return lambda: httpx.AsyncHTTPTransport(limits=one, trust_env=False, verify=context)
 
     async def __aenter__(self) -> Self:
         return self
@@ -226,8 +222,8 @@ class EmqxHttpClient:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for pool in self._pools.values():
-            await pool.aclose()
+        for node in self._nodes.values():
+            await node.aclose()
 
     async def call(self, request: ApiRequest[Any], options: CallOptions = _DEFAULT_OPTIONS) -> ApiResponse:
         """Sends the request, fails over to other nodes and retries where that is safe; its `read` is not used here.
@@ -317,8 +313,8 @@ class EmqxHttpClient:
     async def _exchange(self, request: ApiRequest[Any], base: str, seconds: float) -> ApiResponse:
         text = f"{base}: {request.text}"
         try:
-            status, kind, raw = await self._pools[base].send(self._built(request, base), text, seconds)
-        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as e:
+            status, kind, raw = await self._nodes[base].send(self._built(request, base), text, seconds)
+        except (httpx.ConnectError, httpx.ConnectTimeout) as e:
             raise _NotSentError(f"{text}: no connection ({self._describe(e, request)})") from e
         except (TimeoutError, httpx.TimeoutException) as e:
             raise _TimedOutError(f"{text}: no answer in time ({type(e).__name__})") from e

@@ -1,4 +1,4 @@
-"""Time limits and cancelled callers cost a pool no connection."""
+"""What becomes of the connections to a node: kept, closed, cancelled once."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -6,7 +6,8 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 
-from controller.adapters.emqx.client.pool import NodePool
+from controller.adapters.emqx.client.connections import NodeConnections
+from controller.ports.errors import BrokerAnswerError
 
 REQUEST = httpx.Request("GET", "http://node/api/v5/cluster")
 
@@ -46,28 +47,28 @@ class _Transport(httpx.AsyncBaseTransport):
         self.closed = True
 
 
-def pool_of(*transports: _Transport) -> NodePool:
+def node_of(*transports: _Transport) -> NodeConnections:
     left = list(transports)
-    return NodePool(lambda: left.pop(0), max_answer_bytes=10, close_after=0.01)
+    return NodeConnections(lambda: left.pop(0), max_answer_bytes=10)
 
 
 async def test_an_answer_in_time() -> None:
-    assert await pool_of(_Transport()).send(REQUEST, "GET /cluster", 5.0) == (200, "application/json", b"{}")
+    assert await node_of(_Transport()).send(REQUEST, "GET /cluster", 5.0) == (200, "application/json", b"{}")
 
 
 async def test_limits_that_end_together_cancel_the_exchange_once() -> None:
     transport = _Transport(60.0)
-    pool = pool_of(transport)
+    node = node_of(transport)
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.03):  # of the call, around the limit of the attempt
-            await pool.send(REQUEST, "GET /cluster", 0.03)
+            await node.send(REQUEST, "GET /cluster", 0.03)
     await asyncio.sleep(0.2)
     assert (transport.lost, transport.ended) == (0, 1)
 
 
 async def test_a_caller_that_is_cancelled_twice_cancels_the_exchange_once() -> None:
     transport = _Transport(60.0)
-    caller = asyncio.get_running_loop().create_task(pool_of(transport).send(REQUEST, "GET /cluster", 60.0))
+    caller = asyncio.get_running_loop().create_task(node_of(transport).send(REQUEST, "GET /cluster", 60.0))
     await asyncio.sleep(0.01)
     caller.cancel()
     await asyncio.sleep(0.01)
@@ -77,13 +78,37 @@ async def test_a_caller_that_is_cancelled_twice_cancels_the_exchange_once() -> N
     assert (transport.lost, transport.ended) == (0, 1)
 
 
-async def test_a_pool_without_a_free_place_is_replaced_and_closed() -> None:
-    full, fresh = _Transport(error=httpx.PoolTimeout("no place")), _Transport()
-    pool = pool_of(full, fresh)
-    with pytest.raises(httpx.PoolTimeout):
-        await pool.send(REQUEST, "GET /cluster", 5.0)
-    assert (await pool.send(REQUEST, "GET /cluster", 5.0))[0] == 200
+async def test_a_connection_serves_one_exchange_at_a_time_and_is_kept() -> None:
+    first, second = _Transport(0.02), _Transport(0.02)
+    node = node_of(first, second)
+    await asyncio.gather(*(node.send(REQUEST, "GET /cluster", 5.0) for _ in range(2)))
+    await node.send(REQUEST, "GET /cluster", 5.0)  # a third transport does not exist
+    assert [one.closed for one in (first, second)] == [False, False]
+    await node.aclose()
+    assert [one.closed for one in (first, second)] == [True, True]
+
+
+@pytest.mark.parametrize(
+    "broken", [_Transport(error=httpx.ReadError("reset")), _Transport(body=b"{" * 11), _Transport(60.0)]
+)
+async def test_after_a_failed_exchange_the_connection_is_closed(broken: _Transport) -> None:
+    fresh = _Transport()
+    node = node_of(broken, fresh)
+    with pytest.raises((httpx.ReadError, BrokerAnswerError, TimeoutError)):
+        await node.send(REQUEST, "GET /cluster", 0.05)
+    assert (await node.send(REQUEST, "GET /cluster", 5.0))[0] == 200
     await asyncio.sleep(0.1)
-    assert (full.closed, fresh.closed) == (True, False)
-    await pool.aclose()
+    assert (broken.closed, fresh.closed) == (True, False)
+    await node.aclose()
     assert fresh.closed
+
+
+async def test_closing_ends_what_is_under_way() -> None:
+    transport = _Transport(60.0)
+    node = node_of(transport)
+    caller = asyncio.get_running_loop().create_task(node.send(REQUEST, "GET /cluster", 60.0))
+    await asyncio.sleep(0.01)
+    await node.aclose()
+    with pytest.raises(asyncio.CancelledError):
+        await caller
+    assert (transport.ended, transport.closed) == (1, True)
