@@ -1,5 +1,6 @@
 """What is wrong with several controllers on one store, or with one: compared and checked on request."""
 
+from collections.abc import Sequence
 from typing import Literal
 
 from fastapi import APIRouter
@@ -9,6 +10,7 @@ from controller.api.context import ServicesDep
 from controller.api.errors import problems
 from controller.api.fields import View
 from controller.api.health import all_warnings, not_ready_reasons
+from controller.domain.policy.explain import RuleExplanation
 from controller.domain.policy.findings import RuleResult
 from controller.ports.errors import ControllerError
 from controller.service.controllers import key_differences
@@ -77,14 +79,19 @@ def _policies(services: ServicesDep) -> list[CheckView]:
 
 
 async def _broker(services: ServicesDep) -> list[CheckView]:
-    """The rules of the shipped audit that concern several controllers; none where there is one."""
+    """What an audit of the broker says of several controllers; nothing where there is one."""
     if not services.settings.has_peers:
         return []
     try:
         audit = await services.auditor.audit()
     except ControllerError as e:
         return [CheckView(check="broker", result="unknown", detail=str(e))]
-    wanted = {one.rule.partition("/")[2]: one for one in audit.items}
+    return broker_checks(audit.items)
+
+
+def broker_checks(rules: Sequence[RuleExplanation]) -> list[CheckView]:
+    """The rules of an audit that concern several controllers, as checks."""
+    wanted = {one.rule.partition("/")[2]: one for one in rules}
     items = []
     for name in _BROKER_RULES:
         found = wanted.get(name)

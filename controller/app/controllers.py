@@ -24,6 +24,7 @@ from controller.service.settings.settings import Settings
 from schemas.pem import fingerprint
 from schemas.signing import key_id
 
+COMMAND_KEY: Final = "commands"  # what the key that signs commands is entered as
 _DIGITS: Final = 16  # hex digits
 _USE: Final = b"cordon: fingerprint of the key of second factors"
 
@@ -83,7 +84,7 @@ def key_fingerprints(settings: Settings) -> dict[str, str]:
     Raises:
         ControllerError: a key cannot be used.
     """
-    found = {"commands": key_id(load_signing_key(settings.commands.signing_key).public_key())}
+    found = {COMMAND_KEY: key_id(load_signing_key(settings.commands.signing_key).public_key())}
     if settings.commands.retiring_key is not None:
         found["commands (retiring)"] = key_id(load_signing_key(settings.commands.retiring_key).public_key())
     if settings.authority.folder is not None:

@@ -16,6 +16,7 @@ from controller.ports.store import GuardSnapshot
 from controller.service.approvals.book import ApprovalBook
 from controller.service.approvals.inbox import ApprovalInbox
 from controller.service.broker.access import AccessRuleManager
+from controller.service.broker.versions import BrokerVersionWatch
 from controller.service.containment.operator_actions import OperatorActions, OperatorLimits
 from controller.service.containment.returns import ReturnMonitor
 from controller.service.containment.users import UserContainments
@@ -150,6 +151,7 @@ def _loops(
     common, log, identity = core.services, core.adapters.log, core.services.identity
     containment, broker, dispatcher = services.containment, services.broker, services.notifications.dispatcher
     link, notes = common.messages, log("notifications")
+    versions = BrokerVersionWatch(core.adapters.broker.inspector, log("controllers"))
     trouble = TroubleWatch(common.fleet, common.store, link, common.nodes, dispatcher, notes)
     return present(
         ("approvals", services.approvals),
@@ -166,6 +168,7 @@ def _loops(
         ("followed lists", None if identity is None else identity.external),
         ("clones", clones),
         ("presence of all", core.sweep),
+        ("versions of EMQX", versions if core.settings.has_peers else None),
         ("trouble", trouble),
         ("notifications", dispatcher),
     )

@@ -216,6 +216,19 @@ def restore_store(source: Path, path: Path) -> Path | None:
     return restore_file(source, path, time.time())
 
 
+async def keys_of_others(settings: "Settings") -> str:
+    """The id of the key with which other controllers on the same store sign commands; empty if there are none."""
+    if not settings.has_peers:
+        return ""
+    from controller.adapters.sql.controllers import SqlControllerBook
+    from controller.app.controllers import COMMAND_KEY
+
+    async with open_store(settings.store) as store:
+        records = await SqlControllerBook(store).records()
+    others = (one.keys.get(COMMAND_KEY, "") for one in records if one.name != settings.controller.own_name)
+    return next((key for key in others if key), "")
+
+
 # The broker
 
 

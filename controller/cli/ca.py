@@ -97,14 +97,16 @@ def issue_server(
 
 @app.command("issue-client")
 def issue_client(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="client id, the common name", show_default=False)],
+    name: Annotated[
+        str | None, typer.Argument(metavar="[NAME]", help="client id, the common name  [this controller's]")
+    ] = None,
     out: OutputFolderOption = Path(),
     config: CaConfigOption = DEFAULT_CONFIG,
 ) -> None:
     """Create key and certificate of a client: the controller itself, or a device that cannot enrol."""
     from controller.domain.identity.certificates import CertificateKind
 
-    _issue(config, CertificateKind.CLIENT, name, (), out)
+    _issue(config, CertificateKind.CLIENT, name or _settings(config).client_id, (), out)
 
 
 @app.command("crl")

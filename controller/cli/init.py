@@ -130,7 +130,7 @@ def _absolute_source(text: str | None) -> str | None:
 
 def _init(answers: "InitAnswers", emqx_key: EmqxApiKeyOptions, *, yes: bool) -> None:
     settings = _config(answers)
-    public_key = _signing_key(settings.commands.signing_key)
+    public_key = _signing_key(settings)
     _policies(settings.policy.paths)
     _emqx_key(settings.emqx.key_file, emqx_key, os.environ)
     made = _first_account(settings.store, answers.directory / TOKEN_FILE)
@@ -162,11 +162,15 @@ def _config(answers: "InitAnswers") -> "Settings":
     return settings
 
 
-def _signing_key(source: "SecretSource") -> str:
-    from controller.app.offline import create_signing_key, load_signing_key
+def _signing_key(settings: "Settings") -> str:
+    from controller.app.offline import create_signing_key, keys_of_others, load_signing_key
     from schemas.signing import public_key_text
 
+    source = settings.commands.signing_key
     is_new = isinstance(source, Path) and not source.exists()
+    if is_new and (held := asyncio.run(keys_of_others(settings))):
+        text = f"other controllers on this store sign commands with the key {held}: copy its file to {source}"
+        raise CliError(f"{text}; devices obey no other key")
     key = create_signing_key(source) if isinstance(source, Path) and is_new else load_signing_key(source)
     _report("made" if is_new else "there", source, "key that signs commands")
     return public_key_text(key.public_key())

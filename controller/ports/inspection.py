@@ -29,10 +29,18 @@ class NodeListeners:
 
 
 class BrokerInspector(Protocol):
-    """Reads everything that broker policies use; the result has a reason for what cannot be read, nothing is raised."""
+    """Reads everything that broker policies use; the result has a reason for what cannot be read."""
 
     async def inspect(self, login: DashboardLogin | None) -> BrokerInspection:
         """Reads everything: settings, listeners with a TLS handshake each, one attempt of the default login."""
+        ...
+
+    async def versions(self) -> Sequence[str]:
+        """The versions of the cluster's nodes, each once.
+
+        Raises:
+            BrokerError: they cannot be read.
+        """
         ...
 
     async def endpoints(self) -> Sequence[NodeListeners]:

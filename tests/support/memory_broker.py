@@ -167,6 +167,7 @@ class MemoryBroker:
         return grade if was_connected(self.connected.get(client_id, 0.0), heard_at) else AuthStrength.LATER
 
     async def is_connected(self, client_id: str) -> bool:
+        self._call(f"connected {client_id}")
         return client_id in self.online
 
     async def has_session(self, client_id: str) -> bool:
@@ -263,6 +264,11 @@ class MemoryInspector:
 
     answers: dict[str, Any] = field(default_factory=dict)
     logins: list[DashboardLogin | None] = field(default_factory=list)
+
+    async def versions(self) -> Sequence[str]:
+        if "nodes" not in self.answers:
+            raise BrokerError("no answer")
+        return sorted({row["version"] for row in self.answers["nodes"]})
 
     async def endpoints(self) -> Sequence[NodeListeners]:
         """The nodes of the answer `nodes`; `listeners` has the rows of each by its name, where it says."""

@@ -81,6 +81,12 @@ class EmqxInspector(BrokerInspector):
         self._is_shared = is_shared
         self._login: tuple[float, BrokerError | None] | None = None
 
+    async def versions(self) -> Sequence[str]:
+        rows = await self._get("/nodes")
+        if not isinstance(rows, list):
+            raise BrokerAnswerError("/nodes: not a list")
+        return sorted({str(row.get("version", "")) for row in rows if isinstance(row, dict)} - {""})
+
     async def endpoints(self) -> Sequence[NodeListeners]:
         reading = await self._cluster.read(fresh=True)
         found = await asyncio.gather(*(self._listeners_of(base, reading.names) for base in self._api.addresses))

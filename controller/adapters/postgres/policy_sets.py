@@ -12,6 +12,8 @@ _SET: Final = "policy set"  # key in `meta`
 _BODY: Final = codec.JsonCodec(StoredPolicySet)
 # Every commit compares its epoch with this one.
 _EPOCH: Final = "SELECT policy_epoch FROM fleet"
+# Ends what others are committing: a transaction begins with its writer's row, then it reads the epoch.
+_ALONE: Final = "SELECT writer FROM writers WHERE NOT fenced ORDER BY writer FOR UPDATE"
 _RAISE: Final = "UPDATE fleet SET policy_epoch = ? WHERE policy_epoch = ?"
 
 
@@ -34,6 +36,7 @@ class PostgresPolicySets(PolicySetStore):
         body = _BODY.dump(fresh)
 
         def change(connection: SqlConnection) -> bool:
+            connection.execute(_ALONE)
             if connection.execute(_RAISE, (fresh.epoch, fresh.epoch - 1)).rowcount != 1:
                 return False
             connection.execute(PUT_META, (_SET, body))
