@@ -77,6 +77,10 @@ BENCH_ARGS ?=
 bench: setup-dev setup-mosquitto ## how fast reports are taken, as ratios to a bare client (minutes, on a quiet machine)
 	@$(BIN)/python -m tests.bench.ingest $(BENCH_ARGS)
 
+.PHONY: bench-scale
+bench-scale: setup-dev ## what contacts and changed reports cost the store with 1,000 and 1,000,000 devices (half an hour, 8 GB of disk)
+	@$(BIN)/python -m tests.bench.scale $(BENCH_ARGS)
+
 .PHONY: bench-contain
 bench-contain: setup-dev ## time from a violating report to the cut, idle and under load (minutes, on a quiet machine)
 	@$(BIN)/python -m tests.bench.contain $(BENCH_ARGS)

@@ -1,8 +1,8 @@
-"""What a contact and a changed report cost the store as the fleet grows: `python -m tests.bench.scale FOLDER`.
+"""What a contact and a changed report cost the store as the fleet grows: `make bench-scale`.
 
 For each size of the fleet and each engine: rows a second, processor time of this process and of all processes of the
 server per row, bytes written to the log, and how long a commit waits. Devices are drawn at random, every row names the
-version that it was decided on, two batches are under way. FOLDER is on the disk to measure; nothing is asserted.
+version that it was decided on, two batches are under way. Nothing is asserted.
 """
 
 import argparse
@@ -35,8 +35,8 @@ SETTINGS = {
     "shared_buffers": "'2GB'",
     "max_wal_size": "'8GB'",
     "checkpoint_timeout": "'30min'",
-    "wal_compression": "lz4",
 }
+COMPRESSION = {DEBIAN: "lz4", WHEEL: "pglz"}  # the wheel is built without lz4
 
 
 @dataclass(frozen=True)
@@ -201,12 +201,12 @@ async def postgres_engine(folder: Path, server: PostgresServer) -> AsyncIterator
 
 @contextmanager
 def big_server(folder: Path) -> Iterator[PostgresServer | None]:
-    kind = next((one for one in (WHEEL, DEBIAN) if installed(one) is not None), None)
+    kind = next((one for one in COMPRESSION if installed(one) is not None), None)
     if kind is None:
         print("no PostgreSQL is installed")
         yield None
         return
-    with postgres_server(kind, folder, **SETTINGS) as server:
+    with postgres_server(kind, folder, **SETTINGS, wal_compression=COMPRESSION[kind]) as server:
         print(server.query("postgres", "SELECT version()")[0][0])
         yield server
 
@@ -246,13 +246,13 @@ def _say(event: str, values: Mapping[str, object]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", type=Path, help="an empty folder on the disk to measure, with 8 GB of room")
+    parser.add_argument("--store-in", type=Path, default=None, help="a folder on the disk to measure, 8 GB of room")
     parser.add_argument("--sizes", default="1000,1000000", help="devices, smallest first")
     parser.add_argument("--batches", type=int, default=200, help=f"commits of {BATCH} rows of each kind")
     given = parser.parse_args()
-    if any(given.folder.iterdir()):
-        parser.error(f"{given.folder} is not empty")
-    uvloop.run(run(given.folder, [int(one) for one in given.sizes.split(",")], given.batches))
+    with tempfile.TemporaryDirectory(dir=given.store_in) as folder:
+        Path(folder).chmod(0o755)  # a server does not run as root
+        uvloop.run(run(Path(folder), [int(one) for one in given.sizes.split(",")], given.batches))
 
 
 if __name__ == "__main__":

@@ -1,11 +1,12 @@
 """The audit log's hash chains: a run's chain ends in the row of that run, which each of its transactions locks."""
 
-from typing import Any, Final
+from typing import Final
 
 import psycopg
 
 from controller.adapters.postgres import errors
 from controller.adapters.postgres.address import PostgresAddress
+from controller.adapters.postgres.arrays import arrays, register, unnest
 from controller.adapters.postgres.connection import PostgresConnection, connect
 from controller.adapters.sql import audit_chain
 from controller.adapters.sql.audit_chain import COLUMNS, Lines, chained
@@ -13,12 +14,8 @@ from controller.domain.audit_anchors import AuditHeads, AuditVerification
 from controller.domain.audit_chain import START, ChainHead
 from controller.domain.audit_id import AuditId
 
-INSERT: Final = (
-    "INSERT INTO audit (id, at, kind, device_id, actor, case_id, alert, detail, chain)"
-    " SELECT id, at, kind, device_id, actor, case_id, alert, detail, chain FROM unnest(?::float8[], ?::text[],"
-    " ?::text[], ?::text[], ?::text[], ?::int2[], ?::text[], ?::int8[], ?::bytea[])"
-    " AS new (at, kind, device_id, actor, case_id, alert, detail, id, chain)"
-)
+_LINE: Final = ("at", "kind", "device_id", "actor", "case_id", "alert", "detail", "id", "chain")
+INSERT: Final = f"INSERT INTO audit ({', '.join(_LINE)}) SELECT {', '.join(_LINE)} FROM {unnest(_LINE)}"  # noqa: S608 - constants
 # Who adds an anchor does so alone; the row is what others of the same transactions lock last, too.
 _LOCK: Final = "SELECT 1 FROM fleet FOR UPDATE"
 
@@ -36,6 +33,7 @@ class WritingConnection(PostgresConnection):
         self.writer = 0
         self.held: frozenset[int] = frozenset()
         self.policy_epoch = 0
+        register(self.raw)
         # An update of many rows visits them in the order in which it names them, by their index: two writers that
         # lock the same rows in two orders would each wait for the other.
         self.raw.execute("SET enable_hashjoin = off; SET enable_mergejoin = off; SET enable_seqscan = off")
@@ -43,9 +41,7 @@ class WritingConnection(PostgresConnection):
     def append(self, lines: Lines) -> AuditId:
         """Appends rows with their content as bytes; returns the name of the last one."""
         rows, self.head = chained(self.writer, self.head, lines)
-        at, kind, device_id, actor, case_id, alert, *rest = (list[Any](column) for column in zip(*rows, strict=True))
-        columns = (list(map(float, at)), kind, device_id, actor, case_id, list(map(int, alert)), *rest)
-        self.execute(INSERT, columns)
+        self.execute(INSERT, arrays(_LINE, rows))
         return AuditId(self.writer, self.head.seq)
 
 

@@ -40,10 +40,10 @@ class StorePlace:
 
     @contextlib.asynccontextmanager
     async def opened_beside(self) -> AsyncIterator[SqlStore]:
-        """Of PostgreSQL: another process that writes, beside the one that `opened` stands for."""
+        """Of PostgreSQL: another controller, beside the one that `opened` stands for."""
         assert self.server is not None
         address = address_of(self.server.url(self.database))
-        made = await open_postgres(address, name=None, now=lambda: NOW, log=Logged(), options=QUICK)
+        made = await open_postgres(address, name="other", now=lambda: NOW, log=Logged(), options=QUICK)
         try:
             yield made
         finally:
