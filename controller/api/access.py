@@ -100,8 +100,8 @@ class GrantList(View):
     items: tuple[GrantView, ...]
 
 
-def _grant(fleet: FleetState, grant: AccessGrant, ended_at: float | None) -> GrantView:
-    device = fleet.get(grant.device_id)
+async def _grant(fleet: FleetState, grant: AccessGrant, ended_at: float | None) -> GrantView:
+    device = await fleet.find(grant.device_id)
     lasts = ended_at is None and grant.expires_at > fleet.clock.now()
     in_force = lasts and device is not None and device.case is None
     return GrantView.of(grant, ended_at=ended_at, lasts=lasts, in_force=in_force)
@@ -160,13 +160,13 @@ async def list_grants(
 ) -> GrantList:
     """Lists grants, newest first, ended ones included."""
     found = await broker.access.grants(device_id, limit)
-    return GrantList(items=tuple(_grant(fleet, one.grant, one.ended_at) for one in found))
+    return GrantList(items=tuple([await _grant(fleet, one.grant, one.ended_at) for one in found]))
 
 
 @router.post("/grants", dependencies=[scope("policy"), Depends(writable)], responses=problems(404))
 async def grant(fleet: FleetDep, broker: BrokerDep, caller: CallerDep, wanted: NewGrant) -> GrantView:
     """Adds a temporary permission."""
-    require_device(fleet, wanted.device_id)
+    await require_device(fleet, wanted.device_id)
     seconds = parse_duration(wanted.duration)
     try:
         made: AccessGrant = await broker.access.grant(
@@ -174,7 +174,7 @@ async def grant(fleet: FleetDep, broker: BrokerDep, caller: CallerDep, wanted: N
         )
     except AccessRefusedError as e:
         raise _refused(e) from e
-    return _grant(fleet, made, None)
+    return await _grant(fleet, made, None)
 
 
 @router.delete("/grants/{grant_id}", dependencies=[scope("policy"), Depends(writable)])
@@ -184,4 +184,4 @@ async def revoke(fleet: FleetDep, broker: BrokerDep, caller: CallerDep, grant_id
         ended = await broker.access.revoke(grant_id, caller)
     except AccessRefusedError as e:
         raise _refused(e) from e
-    return _grant(fleet, ended, fleet.clock.now())
+    return await _grant(fleet, ended, fleet.clock.now())

@@ -28,6 +28,7 @@ from controller.domain.effects import CommandRecord
 from controller.domain.events import CommandCountersigned, CommandRequested
 from controller.domain.guards.approvals import ApprovalNotAllowedError, ApprovalScopeError
 from controller.domain.principal import is_operator
+from controller.domain.transition import StepOutcome
 from controller.ports.store import Store, StoreWrites
 from controller.service.containment.enforcer import payload_of
 from controller.service.fleet_state import FleetState
@@ -133,7 +134,7 @@ async def send_command(
     wait: WaitDep,
 ) -> CommandResultView:
     """Signs and sends a command; an offline device receives it when it reconnects, until it expires."""
-    device = require_device(fleet, command.device_id)
+    await require_device(fleet, command.device_id)
     ttl = COMMAND_TTL if command.within is None else parse_duration(command.within)
     event = CommandRequested(
         fleet.new_id(),
@@ -144,11 +145,14 @@ async def send_command(
         command.dry_run,
         command.hold,
     )
-    now, batch = fleet.clock.now(), UnitOfWork()
-    outcome = fleet.apply(device, event, now, batch)
-    if command.hold and outcome.commands:
-        approvals.ask_for_signature(outcome.commands[0], caller, now, batch)
-    await fleet.commit(batch)
+
+    def decide(now: float, batch: UnitOfWork) -> StepOutcome:
+        outcome = fleet.apply(fleet.known_or_new(command.device_id, now), event, now, batch)
+        if command.hold and outcome.commands:
+            approvals.ask_for_signature(outcome.commands[0], caller, now, batch)
+        return outcome
+
+    outcome = await fleet.decide((command.device_id,), decide)
     if not outcome.commands:
         text = f"{command.device_id} has as many commands as may be open: wait, or see `cordon command list`"
         raise ApiError(409, "too_many_open", text)
@@ -204,7 +208,7 @@ class NewSignature(Body):
 
 async def _open(fleet: FleetState, store: Store, command_id: str) -> tuple[str, OpenCommand]:
     record = await _record(store, command_id)
-    for one in require_device(fleet, record.device_id).commands:
+    for one in (await require_device(fleet, record.device_id)).commands:
         if one.command_id == command_id:
             return record.device_id, one
     raise ApiError(409, "command_ended", f"the command {command_id} has ended: {record.state}")

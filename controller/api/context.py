@@ -287,13 +287,13 @@ NotificationsDep = Annotated[NotificationOperations, Depends(_notifications)]
 IdentityDep = Annotated[IdentityServices | None, Depends(_identity)]
 
 
-def require_device(fleet: FleetState, device_id: str) -> Device:
+async def require_device(fleet: FleetState, device_id: str) -> Device:
     """The device as it is now.
 
     Raises:
         ApiError: 404, it never reported.
     """
-    device = fleet.get(device_id)
+    device = await fleet.find(device_id, fresh=True)
     if device is None:
         raise ApiError(404, "device_unknown", f"no device {device_id} has ever reported")
     return device

@@ -89,7 +89,7 @@ async def show_device(
     timeline: Annotated[int, Query(ge=0, le=MAX_TIMELINE)] = 100,
 ) -> DeviceDetail:
     """Returns a device with its findings and timeline."""
-    device = require_device(fleet, device_id)
+    device = await require_device(fleet, device_id)
     lines = await store.audit(device_id=device_id, limit=timeline) if timeline else ()
     recent = await store.commands(device_id=device_id, limit=RECENT_COMMANDS)
     return _detail(
@@ -166,7 +166,7 @@ class CaseList(View):
 @router.get("/{device_id}/cases", dependencies=[scope("read")], responses=problems(404))
 async def list_cases(fleet: FleetDep, store: StoreDep, device_id: DeviceIdPath) -> CaseList:
     """Lists the containments of a device, newest first, as far as its newest 10,000 audit entries tell."""
-    require_device(fleet, device_id)
+    await require_device(fleet, device_id)
     lines = await store.audit(device_id=device_id, limit=MAX_CASE_LINES)
     cases = cases_of(device_id, ((line.at, line.entry) for line in reversed(lines)))
     return CaseList(items=tuple(map(CaseSummaryView.of_receipt, reversed(cases))))
@@ -175,7 +175,7 @@ async def list_cases(fleet: FleetDep, store: StoreDep, device_id: DeviceIdPath) 
 @router.get("/{device_id}/report", dependencies=[scope("read")], responses=problems(404))
 async def show_report(fleet: FleetDep, store: StoreDep, device_id: DeviceIdPath) -> ReportSections:
     """Returns the sections of the last full report, as this version parses them."""
-    require_device(fleet, device_id)
+    await require_device(fleet, device_id)
     raw = await store.report(device_id)
     if raw is None:
         raise ApiError(404, "no_report", f"{device_id} has not sent a full report yet")
@@ -187,7 +187,7 @@ async def label_device(
     fleet: FleetDep, caller: CallerDep, device_id: DeviceIdPath, labels: DeviceLabelsBody
 ) -> DeviceSummary:
     """Sets class and tags of a device; its next full report is evaluated with them."""
-    device = require_device(fleet, device_id)
+    device = await require_device(fleet, device_id)
     device_class = device.device_class if labels.device_class is None else labels.device_class
     tags = device.tags if labels.tags is None else tuple(dict.fromkeys(labels.tags))
     event = DeviceLabelled(fleet.new_id(), device_class, tags, caller)
@@ -204,6 +204,6 @@ async def lift_signature_requirement(
     fleet: FleetDep, signing: SigningDep, caller: CallerDep, device_id: DeviceIdPath, body: SignatureExemptionBody
 ) -> DeviceSummary:
     """Deletes the device's signing key, and accepts its unsigned reports until it signs again."""
-    require_device(fleet, device_id)
+    await require_device(fleet, device_id)
     await signing.lift_signature_requirement(fleet, device_id, caller, body.reason)
-    return device_summary(require_device(fleet, device_id))
+    return device_summary(await require_device(fleet, device_id))

@@ -26,7 +26,7 @@ from controller.domain.device import Device, HoldReason
 from controller.domain.guards.approvals import MAX_TARGETS, ApprovalKind, ApprovalRequest
 from controller.domain.policy.model import ContainmentLevel
 from controller.ports.errors import UnknownRowError
-from controller.service.containment.operator_actions import OperatorRequest
+from controller.service.containment.operator_actions import OperatorRequest, is_held, place_of_held
 from controller.service.fleet_state import FleetState
 from schemas.base import DEVICE_ID_PATTERN
 
@@ -95,15 +95,13 @@ def _waiting(fleet: FleetState, device: Device) -> HeldContainmentView:
     return HeldContainmentView.of(pending, device_id=device.device_id, protected=protected)
 
 
-def _selected(containment: ContainmentServices, selection: HeldDeviceSelection) -> tuple[str, ...]:
+async def _selected(containment: ContainmentServices, selection: HeldDeviceSelection) -> tuple[str, ...]:
     if selection.all == bool(selection.devices):
         raise ApiError(409, "selection", "name devices, or set `all` for those held by the blast radius")
-    waiting = {one.device_id: one for one in containment.operators.held_devices()}
     if selection.all:
-        chosen = [
-            one.device_id for one in waiting.values() if one.pending and one.pending.why is HoldReason.BLAST_RADIUS
-        ]
-        return tuple(chosen[:MAX_TARGETS])
+        held = await containment.operators.held_devices(MAX_TARGETS, why=HoldReason.BLAST_RADIUS)
+        return tuple(one.device_id for one in held.first)
+    waiting = {one.device_id for one in await containment.fleet.find_all(selection.devices) if is_held(one)}
     not_held = [one for one in selection.devices if one not in waiting]
     if not_held:
         raise ApiError(409, "not_waiting", f"nothing waits for {', '.join(not_held[:5])}: see `cordon guard status`")
@@ -121,15 +119,14 @@ async def show_guard(
     """Returns the blast radius and the held containments, oldest first."""
     fleet, now = containment.fleet, containment.fleet.clock.now()
     radius = fleet.guards.radius
-    waiting = containment.operators.held_devices()
     begin = (0.0, "") if after is None else _place_of(after)
-    left = [one for one in waiting if _place(one) > begin]
-    page = left[offset : offset + limit]
-    has_more = len(left) > offset + len(page)
+    held = await containment.operators.held_devices(offset + limit + 1, after=begin)
+    page = held.first[offset : offset + limit]
+    has_more = len(held.first) > offset + len(page)
     return GuardView(
-        fleet=len(fleet.devices),
+        fleet=fleet.size,
         contained=radius.used(now),
-        limit=radius.bounds.limit(len(fleet.devices)),
+        limit=radius.bounds.limit(fleet.size),
         max_devices=radius.bounds.max_devices,
         max_percent=radius.bounds.max_percent,
         window=radius.bounds.window,
@@ -139,14 +136,10 @@ async def show_guard(
             for pool, one in sorted(fleet.guards.pools.items())
         ),
         left_by_hand=containment.operators.remaining_allowance(caller),
-        waiting=len(waiting),
+        waiting=held.total,
         items=tuple(_waiting(containment.fleet, one) for one in page),
-        next="{}/{}".format(*_place(page[-1])) if has_more else None,
+        next="{}/{}".format(*place_of_held(page[-1])) if has_more and page else None,
     )
-
-
-def _place(device: Device) -> tuple[float, str]:
-    return device.pending.since if device.pending else 0.0, device.device_id
 
 
 def _place_of(key: str) -> tuple[float, str]:
@@ -166,7 +159,7 @@ async def approve(
     containment: ContainmentDep, caller: PrincipalDep, body: GuardApprovalBody, response: Response, wait: WaitDep
 ) -> BulkDecisionView:
     """Carries out held containments, if the devices still fail; many at once need a second operator."""
-    devices = _selected(containment, body)
+    devices = await _selected(containment, body)
     wanted = OperatorRequest(ApprovalKind.LET_THROUGH, devices, caller, body.reason, even_protected=body.even_protected)
     decided = await decide(containment, wanted)
     if isinstance(decided, ApprovalRequest):
@@ -178,5 +171,7 @@ async def approve(
 @router.post("/dismiss", dependencies=[scope("contain"), Depends(writable)], responses=problems(409))
 async def dismiss(containment: ContainmentDep, caller: CallerDep, body: HeldDeviceSelection) -> BulkDecisionView:
     """Dismisses held containments until their causes pass."""
-    outcomes = await containment.operators.dismiss(_selected(containment, body), caller, body.reason)
+    devices = await _selected(containment, body)
+    outcomes = await containment.operators.dismiss(devices, caller, body.reason)
+    await containment.fleet.load(devices)
     return BulkDecisionView(items=tuple(decision_view(containment, one) for one in outcomes))

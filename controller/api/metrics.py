@@ -133,7 +133,7 @@ class MetricsCollector(Collector):
         contained = "Devices contained by policy within the window"
         yield GaugeMetricFamily("cordon_guard_contained", contained, radius.used(fleet.clock.now()))
         limit = "Devices that policies may contain within the window"
-        yield GaugeMetricFamily("cordon_guard_limit", limit, radius.bounds.limit(len(fleet.devices)))
+        yield GaugeMetricFamily("cordon_guard_limit", limit, radius.bounds.limit(fleet.size))
 
     def _work(self) -> Iterator[Metric]:
         outbox = self._services.outbox

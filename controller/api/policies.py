@@ -235,7 +235,7 @@ async def reload_policies(fleet: FleetDep, policies: PoliciesDep, caller: Caller
 @router.get("/devices/{device_id}/explain", dependencies=[scope("read")], responses=problems(404))
 async def explain_device(fleet: FleetDep, store: StoreDep, device_id: DeviceIdPath) -> DeviceExplanationView:
     """Returns every rule with its facts and result for the device's last full report."""
-    device = require_device(fleet, device_id)
+    device = await require_device(fleet, device_id)
     raw = await store.report(device_id)
     if raw is None:
         raise ApiError(404, "no_report", f"{device_id} has not sent a full report yet")

@@ -109,7 +109,7 @@ async def _lines(fleet: FleetState, store: Store, candidate: PolicySet) -> Async
     last = PreviewLine(judged=0, reports=0, changes=(), done=True, version=candidate.policy_version)
     async for page in preview(fleet, store, candidate):
         tally = page.tally
-        limit = fleet.guards.radius.bounds.limit(len(fleet.devices))
+        limit = fleet.guards.radius.bounds.limit(fleet.size)
         changes = tuple(
             {
                 "device_id": one.device_id,

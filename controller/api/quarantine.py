@@ -35,6 +35,7 @@ from controller.domain.effects import ContainmentOptions
 from controller.domain.guards.approvals import MAX_TARGETS, ApprovalKind, ApprovalRequest
 from controller.domain.policy.model import ContainmentLevel
 from controller.domain.principal import Principal
+from controller.ports.fleet_queries import DeviceFilter
 from controller.service.containment.operator_actions import OperatorRequest
 from controller.service.fleet_state import FleetState
 from controller.service.waiting import ProofWatch, WaitEnd
@@ -72,23 +73,18 @@ class SelectedDevicesBody(Body):
     tag: DeviceLabel | None = None
     device_class: DeviceLabel | None = None
 
-    def chosen(self, fleet: FleetState, *, contained: bool) -> tuple[str, ...]:
+    async def chosen(self, fleet: FleetState, *, contained: bool) -> tuple[str, ...]:
         """Returns the ids; with `contained`, of tag and class only devices that are contained.
 
         Raises:
             ApiError: 404, a named device is unknown, or none is selected; 409, too many are.
         """
         for device_id in self.devices:
-            require_device(fleet, device_id)
-        found = [
-            device.device_id
-            for device in fleet.devices.values()
-            if (device.case is not None or not contained)
-            and (
-                (self.tag is not None and self.tag in device.tags)
-                or (self.device_class is not None and self.device_class == device.device_class)
-            )
-        ]
+            await require_device(fleet, device_id)
+        meant, found = DeviceFilter(contained=True if contained else None), set[str]()
+        for where in (replace(meant, tag=self.tag), replace(meant, device_class=self.device_class)):
+            if where != meant:
+                found |= {device.device_id async for device in fleet.select(where)}
         devices = tuple(dict.fromkeys((*self.devices, *sorted(found))))
         if not devices:
             what = "no contained device" if contained else "no device"
@@ -127,7 +123,7 @@ async def contain_many(
     containment: ContainmentDep, caller: PrincipalDep, body: BulkContainmentBody, response: Response, wait: WaitDep
 ) -> BulkDecisionView:
     """Restricts or isolates several devices in one decision."""
-    devices = body.chosen(containment.fleet, contained=False)
+    devices = await body.chosen(containment.fleet, contained=False)
     decided = await decide(containment, await _wanted(containment, devices, caller, body))
     if isinstance(decided, ApprovalRequest):
         response.status_code = 202
@@ -149,7 +145,7 @@ async def contain(
     wait: WaitDep,
 ) -> DecisionView | ApprovalRequiredView:
     """Restricts or isolates a device; a stronger containment in force stays."""
-    require_device(containment.fleet, device_id)
+    await require_device(containment.fleet, device_id)
     decided = await decide(containment, await _wanted(containment, (device_id,), caller, body))
     if isinstance(decided, ApprovalRequest):
         response.status_code = 202
@@ -180,7 +176,7 @@ async def release_many(
     containment: ContainmentDep, caller: CallerDep, body: BulkReleaseBody, wait: WaitDep
 ) -> BulkReleaseView:
     """Releases several devices in one decision: isolations step down to restrictions, restrictions end."""
-    devices = body.chosen(containment.fleet, contained=True)
+    devices = await body.chosen(containment.fleet, contained=True)
     outcomes = await containment.operators.release(devices, caller, body.reason)
     return BulkReleaseView(items=await answers(containment, outcomes, wait))
 
@@ -190,7 +186,7 @@ async def release(
     containment: ContainmentDep, caller: CallerDep, device_id: DeviceIdPath, body: ReleaseBody, wait: WaitDep
 ) -> DecisionView:
     """Releases a device: an isolation steps down to a restriction, a restriction ends."""
-    require_device(containment.fleet, device_id)
+    await require_device(containment.fleet, device_id)
     outcomes = await containment.operators.release((device_id,), caller, body.reason)
     (view,) = await answers(containment, outcomes, wait)
     return view
@@ -213,9 +209,9 @@ async def show_proof(
     containment: ContainmentDep, _caller: CallerDep, device_id: DeviceIdPath, wait: WaitDep
 ) -> DeviceProofView:
     """Returns the proof of the last decision; with `wait`, continues a wait that was too short."""
-    require_device(containment.fleet, device_id)
+    await require_device(containment.fleet, device_id)
     waited = await wait.until({device_id: ProofWatch(partial(proof_in_force, containment, device_id))})
-    device, proof = require_device(containment.fleet, device_id), proof_in_force(containment, device_id)
+    device, proof = await require_device(containment.fleet, device_id), proof_in_force(containment, device_id)
     return DeviceProofView(
         device_id=device_id,
         level=device.level,

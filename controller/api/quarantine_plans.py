@@ -167,7 +167,7 @@ async def show_plan(
     clear_retained: bool = False,
 ) -> ContainmentPlanView:
     """Returns the calls that a containment or release would make; the device may be unknown."""
-    device, options = containment.fleet.get(device_id), ContainmentOptions(kick, clear_retained)
+    device, options = await containment.fleet.find(device_id, fresh=True), ContainmentOptions(kick, clear_retained)
     case = None if device is None else device.case
     return await plan_view(
         containment.fleet, store, containment.broker, Subject.client(device_id), case, query, options
@@ -220,7 +220,7 @@ async def show_receipt(
     case_id: Annotated[str | None, Query(pattern=_CASE_PATTERN)] = None,
 ) -> ContainmentReceiptView:
     """Returns the calls and observations of a case, the latest by default, and the seconds to the disconnection."""
-    device = require_device(fleet, device_id)
+    device = await require_device(fleet, device_id)
     if case_id is None:
         case_id = device.case.case_id if device.case is not None else await _last_case(store, device_id)
     receipt = await read_receipt(store, device_id, case_id, shown=device_id)

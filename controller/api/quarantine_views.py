@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from controller.api.approval_views import ApprovalRequestView
-from controller.api.context import ContainmentServices, require_device
+from controller.api.context import ContainmentServices
 from controller.api.errors import ApiError
 from controller.api.fields import UnreadNodes, View
 from controller.api.views import AuditText, CaseView
@@ -38,8 +38,9 @@ class DecisionView(View):
 
 
 def decision_view(containment: ContainmentServices, outcome: StepOutcome, waited: WaitEnd = WaitEnd.NO) -> DecisionView:
-    """Returns the decision with its proof now."""
-    device, proof = require_device(containment.fleet, outcome.device.device_id), proof_of(containment, outcome)
+    """Returns the decision with its proof now; its device is loaded."""
+    device, proof = containment.fleet.get(outcome.device.device_id), proof_of(containment, outcome)
+    assert device is not None
     assert outcome.decision is not None  # every operator's request has one
     return DecisionView.of(
         device,

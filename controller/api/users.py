@@ -236,7 +236,7 @@ async def _release(
     users = containment.users
     user = await users.release(name, by=caller, reason=reason) if SubjectKind.USER in kinds else None
     device = None
-    if SubjectKind.CLIENT in kinds and containment.fleet.get(name) is not None:
+    if SubjectKind.CLIENT in kinds and await containment.fleet.find(name) is not None:
         device = await containment.fleet.apply_and_commit(
             name, ReleaseOrdered(containment.fleet.new_id(), caller, reason)
         )
@@ -274,7 +274,7 @@ async def _contain_device(
     """As an operator contains any device; a device that never reported becomes known by it."""
     if not re.fullmatch(DEVICE_ID_PATTERN, device_id) or device_id in containment.fleet.own.ids:
         raise ApiError(422, "invalid_client_id", "The common name is not a client id that Cordon can act on.")
-    if containment.fleet.get(device_id) is None and containment.fleet.is_full:
+    if await containment.fleet.find(device_id) is None and containment.fleet.is_full:
         raise ApiError(409, "too_many_devices", "As many devices are known as the configuration allows.")
     request = OperatorRequest(
         ApprovalKind.CONTAIN, (device_id,), caller, body.reason, body.level, body.hold, body.even_protected

@@ -8,11 +8,13 @@ from typing import Annotated, Final
 from fastapi import Depends, Query, Request
 
 from controller.api.auth import CallerDep
-from controller.api.context import ContainmentServices, WaitersDep
+from controller.api.context import ContainmentServices, FleetDep, WaitersDep
+from controller.domain.containment.plan import Subject
 from controller.domain.containment.proof import DecisionProof, ProofState, device_proof, needs_proof
 from controller.domain.transition import StepOutcome
 from controller.service.waiting import ProofWatch, WaitEnd, Watch
 
+_OF_USER: Final = str(Subject.user(""))  # begins a subject that is no device
 MAX_WAIT: Final = 55.0  # seconds; proxies give up after 60, as a rule
 WaitQuery = Annotated[
     float, Query(ge=0, le=MAX_WAIT, description="seconds to wait for the proof, or for the end of a command")
@@ -22,16 +24,28 @@ WaitQuery = Annotated[
 class RequestWait:
     """The wait of a request."""
 
-    def __init__(self, request: Request, waiters: WaitersDep, caller: CallerDep, wait: WaitQuery = 0.0) -> None:
+    def __init__(
+        self, request: Request, waiters: WaitersDep, fleet: FleetDep, caller: CallerDep, wait: WaitQuery = 0.0
+    ) -> None:
         self._request = request
+        self._fleet = fleet
         self._waiters = waiters
         self._caller = caller
         self._seconds = wait
 
     async def until(self, watches: Mapping[str, Watch]) -> WaitEnd:
-        """Waits until all watches, by subject, are over, the time is over, or the client has disconnected."""
-        if not self._seconds:
-            return WaitEnd.NO
+        """Waits until all watches, by subject, are over, the time is over, or the client has disconnected.
+
+        Meanwhile and when it returns, the devices among the subjects are loaded.
+        """
+        ids = [subject for subject in watches if not subject.startswith(_OF_USER)]
+        with self._fleet.cache.keep(ids):
+            await self._fleet.load(ids)
+            ended = await self._wait(watches) if self._seconds else WaitEnd.NO
+            await self._fleet.load(ids)
+        return ended
+
+    async def _wait(self, watches: Mapping[str, Watch]) -> WaitEnd:
         async with asyncio.TaskGroup() as group:
             waiting = group.create_task(self._waiters.wait(watches, self._seconds, self._caller), name="api-wait")
             gone = group.create_task(self._disconnected(), name="api-disconnect")
@@ -49,7 +63,7 @@ WaitDep = Annotated[RequestWait, Depends()]
 
 
 def proof_in_force(containment: ContainmentServices, device_id: str, case_id: str | None = None) -> DecisionProof:
-    """Returns the proof for a device; with `case_id`, of the decision that left it in that case ("": in none)."""
+    """The proof for a loaded device; with `case_id`, of the decision that left it in that case ("": in none)."""
     device, queue = containment.fleet.get(device_id), containment.outbox.queue
     case = None if device is None else device.case
     if case_id is None:

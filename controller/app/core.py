@@ -31,7 +31,8 @@ from controller.service.containment.enforcer import Enforcer
 from controller.service.containment.nodes import NodeWatch
 from controller.service.containment.outbox import EffectQueue, Outbox
 from controller.service.containment.waivers import WaiverService
-from controller.service.fleet_state import POOL_LEDGER, FleetState
+from controller.service.device_cache import DeviceCache
+from controller.service.fleet_state import FleetState
 from controller.service.identity.own_certificates import OwnCertificates
 from controller.service.identity.services import IdentityServices
 from controller.service.ingest.ingest import Ingest
@@ -108,7 +109,7 @@ async def build_core(
         started_at=adapters.clock.now(),
         fleet=fleet,
         store=adapters.requests,
-        queries=adapters.store.fleet_queries,
+        queries=fleet.queries,
         messages=adapters.messages,
         ingest=_ingest(settings, adapters, fleet, signing, identity, presence),
         signing=signing,
@@ -151,23 +152,26 @@ async def _fleet(
         guards,
         budget,
         OwnClients.of(settings.client_id, settings.mqtt.username),
+        queries=adapters.store.fleet_queries,
+        cache=DeviceCache(adapters.store, is_shared=adapters.leases.is_shared),
+        writer=adapters.leases.run_number,
     )
-    fleet.load(await adapters.store.devices())
+    await fleet.start()
     return fleet
 
 
 def _waivers(settings: Settings, fleet: FleetState, snapshot: GuardSnapshot) -> WaiverService:
-    """The waivers of the store, in force, with the charges of policies.
+    """The waivers of the store, in force.
 
     Raises:
         SettingsError: `guards.protected_if` is no expression.
     """
-    fleet.load_charges(one for one in snapshot.charges if not one[0] or one[0].startswith(POOL_LEDGER))
     try:
         waivers = WaiverService(fleet, settings.guards.protected_if)
     except ExpressionError as e:
         raise SettingsError(f"guards.protected_if: {e}") from e
     waivers.load(snapshot)
+    fleet.held.follow(waivers.load)
     return waivers
 
 
@@ -238,7 +242,7 @@ def _loops(
         ("ingest", services.ingest),
         ("policies", services.policies.activation),
         ("knowledge", services.policies.knowledge),
-        ("timers", DeviceTimers(services.fleet, services.settings.posture.stale_after)),
+        ("timers", DeviceTimers(services.fleet, services.settings.posture.stale_after, services.leases)),
         ("nodes", services.nodes),
         ("outbox", services.outbox),
         ("update metadata", refresher),

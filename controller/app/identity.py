@@ -36,8 +36,7 @@ def report_signing(settings: Settings, adapters: Adapters, fleet: FleetState) ->
     check = IdentityCheck(adapters.broker.control, adapters.messages, adapters.clock)
     keyring = DeviceKeyring(SqlReportKeys(store, registry), check.auth_strength, fleet, adapters.log("report keys"))
     rules = SignatureRequirements(settings.reports.max_age, frozenset(settings.reports.must_sign))
-    verifier = ReportSignatureVerifier(keyring, fleet.get, rules)
-    verifier.load(fleet.devices.values())
+    verifier = ReportSignatureVerifier(keyring, fleet.cache, rules)
     return ReportSigningServices(keyring, verifier)
 
 

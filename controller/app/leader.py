@@ -97,7 +97,7 @@ async def build_leader(core: Core) -> Leader:
     clones = _clone_monitor(core)
     trigger = RolloutTrigger(fleet, operations, settings.rollouts, log("rollouts"))
     observers = (containment.returns.observe, *(() if clones is None else (clones.observe,)))
-    listeners = (observations, wake, book, inbox)
+    listeners = (observations, wake, book, inbox, access)
     return Leader(services, _loops(core, services, engine, trigger, clones), listeners, observers, access)
 
 

@@ -48,7 +48,7 @@ async def serve(
         listeners = http_listeners(controller.services, controller.durations, log, peers)
         await controller.policies.start(force=force)
         resumed = await controller.services.outbox.resume()
-        devices = len(controller.services.fleet.devices)
+        devices = controller.services.fleet.size
         log("started", {"devices": devices, "effects": resumed, "policies": policies.version})
         if controller.services.leader is not None:
             for warning in await controller.services.leader.accounts.warnings():

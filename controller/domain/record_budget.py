@@ -122,6 +122,24 @@ class RecordBudget:
                 found.append(entry)
         return found
 
+    def undo(self, entries: Iterable[AuditEntry]) -> None:
+        """Takes back entries that were admitted, and then not recorded: what caused them is decided again."""
+        for entry in entries:
+            use = self._uses.get(entry.device_id)
+            if use is None:
+                continue
+            if entry.kind is AuditKind.AUDIT_BUDGET_USED_UP:
+                use.is_told = False
+                self.used_up -= 1
+                continue
+            use.rows = max(0, use.rows - 1)
+            use.size = max(0, use.size - _size_of(entry))
+            key = self._key(entry, use)
+            use.times[key] = max(0, use.times[key] - 1)
+            named = (entry.detail or {}).get(_RULES.get(entry.kind, ""))
+            if isinstance(named, dict | list):
+                use.rules -= set(map(str, named))
+
     def is_used_up(self, device_id: str, now: float) -> bool:
         """Whether the device has used up its budget of this day."""
         use = self._uses.get(device_id)
@@ -135,7 +153,7 @@ class RecordBudget:
 
     def _admit(self, entry: AuditEntry, day: int, found: list[AuditEntry]) -> None:
         use = self._use(entry.device_id, day, found)
-        size = ROW_BYTES + len(_encode(entry.detail).encode("utf-8", "surrogatepass"))
+        size = _size_of(entry)
         if entry.kind in _FROM_DEVICES:
             key = self._key(entry, use)
             use.times[key] += 1
@@ -222,3 +240,7 @@ class RecordBudget:
                 parts.append(value if isinstance(value, str) else _encode(value))
         key = "\n".join(parts)
         return key if key in use.times or len(use.times) < MAX_KEYS else entry.kind.value
+
+
+def _size_of(entry: AuditEntry) -> int:
+    return ROW_BYTES + len(_encode(entry.detail).encode("utf-8", "surrogatepass"))

@@ -1,5 +1,7 @@
 """What a device's own messages change: posture reports, heartbeats, online status; also silence and labels."""
 
+from typing import Final
+
 from controller.domain import commands
 from controller.domain.audit_kinds import AuditKind
 from controller.domain.containment import admission, cases, challenge, report_signatures, response
@@ -17,6 +19,8 @@ from controller.domain.identity import clones
 from controller.domain.policy.model import PolicySet
 from controller.domain.transition import Transition
 from schemas.events import ReceiptVerdict, RejectReason
+
+CLOCK_SET_BACK: Final = 60.0  # seconds by which a last contact is in the future that tell of a clock set back
 
 
 def is_repeated_report(device: Device, seq: int, boot_id: str, agent: str) -> bool:
@@ -188,4 +192,11 @@ def _record_contact(transition: Transition, at: float) -> None:
     device = transition.device
     if device.stale:
         transition.add_audit(AuditKind.DEVICE_CONTACT_RESUMED, device.device_id)
-    transition.update_device(last_seen=max(at, device.last_seen), stale=False)
+    transition.update_device(last_seen=last_contact(device, at), stale=False)
+
+
+def last_contact(device: Device, at: float) -> float:
+    """Returns when the last contact was, after a message that arrived at `at`: the later one, unless the clock was set
+    back in between.
+    """
+    return at if device.last_seen > at + CLOCK_SET_BACK else max(at, device.last_seen)

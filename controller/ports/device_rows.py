@@ -1,5 +1,6 @@
 """How a controller that does not hold every device in memory reads devices, and sees what other controllers changed."""
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -43,8 +44,17 @@ class DeviceRows(Protocol):
         """Devices whose deadline is not after `now`, the earliest first; `buckets`: only of these, `None`: of all."""
         ...
 
-    async def silent(self, before: float, buckets: Collection[int] | None, limit: int) -> Sequence[str]:
-        """Devices that are not stale and whose last contact was before a time (Unix seconds); `buckets` as of `due`."""
+    async def silent(
+        self, before: float, buckets: Collection[int] | None, limit: int, *, beyond: float = math.inf
+    ) -> Sequence[str]:
+        """Devices that are not stale and whose last contact was before a time (Unix seconds); `buckets` as of `due`.
+
+        Also those whose last contact is later than `beyond`: the clock was set back since.
+        """
+        ...
+
+    async def page(self, after: str, limit: int) -> Sequence[Device]:
+        """Devices in the order of ids, after the id `after`."""
         ...
 
     async def fleet_size(self) -> FleetSize: ...

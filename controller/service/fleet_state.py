@@ -1,39 +1,47 @@
-"""The devices in memory: events go through `step` in order, and what follows is committed before it takes effect."""
+"""The state of the fleet: events go through `step` in order, and what follows is committed before it takes effect."""
 
-import heapq
-from collections import Counter, OrderedDict
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import fields, replace
+import asyncio
+import itertools
+import math
+import random
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from dataclasses import fields
 from operator import attrgetter
-from typing import Any, Final
+from typing import Final, TypeVar
 
 from controller.domain.containment.deadlines import next_deadline
-from controller.domain.device import REPORT_FIELDS, Device, HoldReason
+from controller.domain.device import REPORT_FIELDS, Device
 from controller.domain.effects import AuditEntry
-from controller.domain.events import DomainEvent, HeartbeatReceived, PostureReported
+from controller.domain.events import DeadlineReached, DomainEvent
 from controller.domain.evolve import evolve
-from controller.domain.guards.blast_radius import BlastRadius
-from controller.domain.guards.guards import ESTABLISHED, NO_GUARDS, FleetGuards
+from controller.domain.guards.guards import NO_GUARDS, FleetGuards
 from controller.domain.guards.waivers import Waivers
 from controller.domain.policy.cel import CelEnvironment
 from controller.domain.policy.evaluate import PolicyEvaluator
 from controller.domain.policy.knowledge import KnowledgeOnDay
 from controller.domain.policy.model import DevicePredicate, PolicySet
 from controller.domain.record_budget import RecordBudget
+from controller.domain.reports import last_contact
 from controller.domain.step import step
 from controller.domain.transition import StepOutcome
 from controller.ports.clock import Clock, IdGenerator
-from controller.ports.store import Store, StoredReport, StoreWrites
+from controller.ports.errors import ConflictError
+from controller.ports.fleet_queries import FleetQueries
+from controller.ports.store import GuardSnapshot, Store, StoredReport, StoreWrites
+from controller.service.device_cache import DeviceCache
+from controller.service.fleet_reads import FleetReads
+from controller.service.guards_in_force import GuardsInForce, is_held_back
 from controller.service.own_clients import OwnClients
-from controller.service.unit_of_work import CommitListener, UnitOfWork
+from controller.service.unit_of_work import CommitListener, RefusalListener, UnitOfWork
 
-POOL_LEDGER: Final = "pool:"  # begins the ledger of a pool of new devices
+T = TypeVar("T")
 DEFAULT_MAX_DEVICES: Final = 200_000
+MOST_ATTEMPTS: Final = 10  # of one decision, while other controllers change what it rests on
+PAUSE: Final = 0.02  # seconds, at most, before the second attempt; more before each further one
 # The fields that neither the row of a contact nor that of a report has; and the agent, by which lists are filtered.
 _other_fields: Final[Callable[[Device], tuple[object, ...]]] = attrgetter(
     *(field.name for field in fields(Device) if field.name not in {"last_seen", *REPORT_FIELDS} - {"agent"})
 )
-_CONTACTS: Final = frozenset({PostureReported, HeartbeatReceived})
 
 
 class TooManyDevicesError(Exception):
@@ -47,11 +55,12 @@ class OwnClientError(Exception):
         super().__init__("this is the client id of the controller itself, which is no device")
 
 
-class FleetState:
+class FleetState(FleetReads):
     """The only place where device state changes; every method is called on the event loop's thread.
 
-    Memory is ahead of the store only during a commit: nothing is acknowledged, sent or carried out before the commit
-    that contains it has returned.
+    A device is loaded (`load`, `find`) before it is read or decided about. Memory is ahead of the store only during a
+    commit: nothing is acknowledged, sent or carried out before the commit that contains it has returned. Where
+    controllers share the store, a commit may be refused (`ConflictError`): it is decided again (`decide`).
     """
 
     def __init__(
@@ -66,63 +75,51 @@ class FleetState:
         guards: FleetGuards = NO_GUARDS,
         budget: RecordBudget | None = None,
         own: OwnClients | None = None,
+        *,
+        queries: FleetQueries,
+        cache: DeviceCache | None = None,
+        writer: int = 0,
     ) -> None:
-        """`own`: the clients of the controllers themselves."""
-        self.store = store
+        """`own`: the clients of the controllers themselves. Call `start` first.
+
+        `writer`: the number of this run of a controller; versions that it gives are told from those of others by it.
+        """
+        super().__init__(store, DeviceCache(store) if cache is None else cache, queries, policies, clock)
         self.own = own or OwnClients()
-        self.policies = policies
         self.language = language
         self.evaluator = PolicyEvaluator(policies, language)
-        self.clock = clock
-        self.devices: dict[str, Device] = {}
-        self.guards = guards
+        self._numbers = itertools.count((writer << 40) + 1)
+        self.held = GuardsInForce(guards, lambda: next(self._numbers))
         self.budget = budget or RecordBudget()
-        # Devices that the blast radius holds back: their number is needed without visiting all devices.
-        self._held_back: dict[str, str] = {}  # with the pool in which each waits
-        self._waiting: Counter[str] = Counter()  # devices by pool
+        # Called once policies of a later epoch have been put in force by another controller.
+        self.load_policies: Callable[[], Awaitable[None]] | None = None
         self._predicates: tuple[DevicePredicate, ...] = policies.predicates
         self._knowledge = policies.knowledge
         self.policy_epoch: int | None = None  # of the set in force, where the store has one for several controllers
         self._ids = ids
         self._max_devices = max_devices
         self._listeners = tuple(listeners)
-        # Monotonic seconds of the last contact, oldest first: finding stale devices costs nothing for the others, and
-        # setting the wall clock neither makes devices stale nor hides stale ones.
-        self._by_contact: OrderedDict[str, float] = OrderedDict()
-        self._deadlines: dict[str, float] = {}
-        self._heap: list[tuple[float, str]] = []
+        self._deadlines: dict[str, float | None] = {}  # as in the rows, of devices in memory that were decided about
+        self.cache.on_dropped(self._forget_deadline)
 
-    def load(self, devices: Iterable[Device]) -> None:
-        """Loads the stored devices at the start; silence counts from now, since nothing was received before."""
-        now = self.clock.monotonic()
-        for device in sorted(devices, key=lambda device: device.last_seen):
-            self.devices[device.device_id] = device
-            if not device.stale:
-                self._by_contact[device.device_id] = now
-            self._schedule(device)
-        oldest = min((device.first_seen for device in self.devices.values()), default=now)
-        self._update_guards(fleet=len(self.devices), began_at=oldest)
-        for device in self.devices.values():
-            if _is_held_back(device):
-                pool = self.guards.pool_of(device, now)
-                self._held_back[device.device_id] = pool
-                self._waiting[pool] += 1
-        for pool, waiting in self._waiting.items():
-            self._set_radius(pool, replace(self.guards.radius_of(pool), waiting=waiting))
+    @property
+    def guards(self) -> FleetGuards:
+        """The guards in force."""
+        return self.held.guards
 
-    def load_charges(self, charges: Iterable[tuple[str, str, float]]) -> None:
-        """Loads what counts against the blast radius: ledger, device and Unix seconds, oldest first."""
-        for ledger, device_id, at in charges:
-            pool = ledger.removeprefix(POOL_LEDGER)
-            radius = self.guards.radius_of(pool)
-            self._set_radius(pool, replace(radius, charged={**radius.charged, device_id: at}))
+    async def start(self, snapshot: GuardSnapshot | None = None) -> None:
+        """Reads how many devices there are, and what counts against the guards."""
+        size = await self.store.fleet_size()
+        now = self.clock.now()
+        self.held.update(fleet=size.devices, began_at=now if size.began_at is None else size.began_at)
+        self.held.load(await self.store.guard_books() if snapshot is None else snapshot)
 
     def set_guards(
         self, *, waivers: Waivers | None = None, predicates: tuple[DevicePredicate, ...] | None = None
     ) -> None:
         """Replaces waivers or predicates; with other predicates a device is evaluated again at its next message."""
         if waivers is not None:
-            self._update_guards(waivers=waivers)
+            self.held.update(waivers=waivers)
         if predicates is not None:
             self._predicates = predicates
         self.set_policies(self.policies)
@@ -137,24 +134,23 @@ class FleetState:
         self.policies = policies.with_predicates(self._predicates).with_knowledge(self._knowledge)
         if self.policies is not self.evaluator.policies:
             self.evaluator = PolicyEvaluator(self.policies, self.language)
-        for device in self.devices.values():
-            if device.rules or device.case or device.commands:
-                self._schedule(device)
 
     def new_id(self) -> str:
         """The id of a new event."""
         return self._ids.new(self.clock.now())
 
-    def get(self, device_id: str) -> Device | None:
-        return self.devices.get(device_id)
+    @property
+    def size(self) -> int:
+        """How many devices are known."""
+        return self.guards.fleet
 
     @property
     def is_full(self) -> bool:
         """Whether no further device has room."""
-        return len(self.devices) >= self._max_devices
+        return self.size >= self._max_devices
 
     def get_or_new(self, device_id: str, now: float) -> Device:
-        """The device, or a new one that was first seen `now`.
+        """The loaded device, or a new one that was first seen `now`.
 
         Raises:
             TooManyDevicesError: it would be one device too many.
@@ -162,12 +158,16 @@ class FleetState:
         """
         if device_id in self.own.ids:
             raise OwnClientError
-        device = self.devices.get(device_id)
+        device = self.get(device_id)
         if device is None:
             if self.is_full:
                 raise TooManyDevicesError(f"{self._max_devices} devices are known already")
             device = Device(device_id, first_seen=now, last_seen=now)
         return device
+
+    def known_or_new(self, device_id: str, now: float) -> Device:
+        """As `get_or_new`; a controller that an earlier version took for a device is known, and has to be released."""
+        return self.get(device_id) or self.get_or_new(device_id, now)
 
     def apply(
         self, device: Device, event: DomainEvent, now: float, batch: UnitOfWork, report: bytes | None = None
@@ -176,23 +176,28 @@ class FleetState:
 
         `report` is the full report of a `PostureReported`; it is stored if it was accepted and differs from the last.
         """
-        if device.device_id not in self.devices:
-            began_at = self.guards.began_at if self.devices else device.first_seen
-            self._update_guards(fleet=len(self.devices) + 1, began_at=began_at)
+        device_id, before = device.device_id, self.guards
+        is_new = self.cache.peek(device_id) is None
+        if is_new:
+            began_at = before.began_at if before.fleet else device.first_seen
+            self.held.update(fleet=before.fleet + 1, began_at=began_at)
         outcome = step(device, event, now, self.policies, self.guards)
         after = outcome.device
-        if outcome.charge is not None or after.pending is not device.pending:
-            self._charge(self.guards.pool_of(device, now), outcome, now, batch)
+        if is_new and after is device:
+            self.held.update(fleet=before.fleet, began_at=before.began_at)
+        is_moved = after.pending is not device.pending or after.enrolled_with != device.enrolled_with
+        if is_moved or outcome.charge is not None:
+            self.held.charge(device, outcome, now, batch)
         batch.add(outcome, self.budget.admit(outcome.audit, now) if outcome.audit else (), now)
-        device_id = after.device_id
         if after is not device:
-            self.devices[device_id] = after
+            self.cache.put(after)
             self._collect(device, after, batch, report)
-            is_contact = type(event) in _CONTACTS or after.stale is not device.stale
-            if is_contact or device_id not in self._by_contact:
-                self._record_contact(after)
-            if after.rules or after.case or after.commands or device_id in self._deadlines:
-                self._schedule(after)
+        if after.rules or after.case or after.commands or device_id in self._deadlines:
+            self._schedule(device, after, event, now, batch)
+        if after.pending is not None and device_id in batch.devices and is_held_back(after):
+            batch.waits_in[device_id] = self.guards.pool_of(after, now)
+        elif batch.waits_in:
+            batch.waits_in.pop(device_id, None)
         return outcome
 
     def _collect(self, before: Device, after: Device, batch: UnitOfWork, report: bytes | None) -> None:
@@ -200,35 +205,119 @@ class FleetState:
         is_stored = report is not None and after.accepted != before.accepted and after.digest != before.digest
         if is_stored and report is not None:
             batch.reports[device_id] = StoredReport(after, report)
+            self._give_version(device_id, batch)
         if device_id in batch.devices or not before.accepted or _other_fields(after) != _other_fields(before):
             batch.devices[device_id] = after
+            self._give_version(device_id, batch)
         elif not is_stored:
             batch.seen[device_id] = after
 
+    def _give_version(self, device_id: str, batch: UnitOfWork) -> None:
+        """Gives the decision about a device a number, by which others see that it was made."""
+        if self.cache.is_shared and device_id not in batch.versions:
+            before, after = self.cache.versions.get(device_id, 0), next(self._numbers)
+            batch.versions[device_id] = before, after
+            self.cache.versions[device_id] = after
+
     def record_contact(self, device: Device, at: float, batch: UnitOfWork, seq: int | None = None) -> None:
         """Records a message that changes nothing but the time of contact, without a step; `seq` is its report's."""
-        last_seen = max(at, device.last_seen)
+        last_seen = last_contact(device, at)
         if seq is None:
             after = evolve(device, last_seen=last_seen)
         else:
             after = evolve(device, last_seen=last_seen, report_seq=seq, reported_at=at, accepted=device.accepted + 1)
         device_id = device.device_id
-        self.devices[device_id] = after
+        self.cache.put(after)
         batch.seen[device_id] = after
         if device_id in batch.devices:
             batch.devices[device_id] = after
-        self._record_contact(after)
 
     async def commit(self, batch: UnitOfWork, write: Callable[[StoreWrites], Awaitable[None]] | None = None) -> None:
-        """Commits the batch and calls the listeners; `write` stores the batch together with something else."""
-        committing = self.enqueue_commit(batch) if write is None else write(batch.to_writes())
-        if committing is not None:
-            await committing
+        """Commits the batch and calls the listeners; `write` stores the batch together with something else.
+
+        Raises:
+            ConflictError: another controller changed what was decided on; nothing holds, in memory neither.
+        """
+        if write is None and batch.is_empty:
+            self.publish_committed(batch)
+            return
+        writes = self._writes_of(batch)
+        self.cache.under_way.append(batch)
+        try:
+            await (self.store.commit(writes) if write is None else write(writes))
+        except ConflictError as conflict:
+            await self.recover(batch, conflict)
+            raise
+        except BaseException:
+            self._ended(batch)
+            raise
         self.publish_committed(batch)
 
     def enqueue_commit(self, batch: UnitOfWork) -> Awaitable[None] | None:
         """Enqueues the batch, in the order of the decisions; await the result before `publish_committed`."""
-        return None if batch.is_empty else self.store.commit(batch.to_writes())
+        if batch.is_empty:
+            return None
+        committing = self.store.commit(self._writes_of(batch))
+        self.cache.under_way.append(batch)
+        return committing
+
+    def _writes_of(self, batch: UnitOfWork) -> StoreWrites:
+        if self.cache.is_shared:
+            versions = self.cache.versions
+            for device_id in batch.seen:
+                if device_id not in batch.versions:
+                    batch.versions[device_id] = versions[device_id], versions[device_id]
+            batch.policy_epoch = self.policy_epoch if batch.versions else None
+        return batch.to_writes()
+
+    def _ended(self, batch: UnitOfWork) -> None:
+        if self.cache.under_way:
+            self.cache.under_way = [one for one in self.cache.under_way if one is not batch]
+
+    async def recover(self, batch: UnitOfWork, conflict: ConflictError) -> None:
+        """Undoes in memory what was decided in a batch that was refused, and reads again what others changed."""
+        self._ended(batch)
+        self.cache.outdate({*conflict.devices, *batch.devices, *batch.seen, *batch.reports})
+        self.budget.undo(entry for _, entry in batch.audit)
+        for listener in self._listeners:
+            if isinstance(listener, RefusalListener):
+                listener.undo(batch)
+        new = sum(1 for before, _ in batch.versions.values() if not before)
+        self.held.update(fleet=self.guards.fleet - new)
+        if conflict.guards or batch.guards_version is not None:
+            self.held.load(await self.store.guard_books())
+        if conflict.policies and self.load_policies is not None:
+            await self.load_policies()
+
+    async def decide(
+        self,
+        ids: Collection[str],
+        decide: Callable[[float, UnitOfWork], T],
+        write: Callable[[StoreWrites], Awaitable[None]] | None = None,
+        *,
+        fresh: bool = False,
+    ) -> T:
+        """Loads devices, commits what `decide` adds to a batch (at Unix seconds), and returns its result.
+
+        `decide` is called again if other controllers changed what it rested on: it leaves nothing behind but the batch.
+        `fresh`: devices are loaded as other controllers left them.
+
+        Raises:
+            ConflictError: others changed it each time, `MOST_ATTEMPTS` times.
+        """
+        for attempt in range(1, MOST_ATTEMPTS + 1):
+            await self.cache.load(ids, fresh=fresh)
+            batch = UnitOfWork()
+            result = decide(self.clock.now(), batch)
+            try:
+                await self.commit(batch, write)
+            except ConflictError:
+                if attempt == MOST_ATTEMPTS:
+                    raise
+                await asyncio.sleep(pause_before(attempt))
+            else:
+                return result
+        raise AssertionError
 
     def follow(self, listener: CommitListener) -> None:
         """Calls `listener` after each commit from now on."""
@@ -240,6 +329,7 @@ class FleetState:
 
     def publish_committed(self, batch: UnitOfWork) -> None:
         """Calls the listeners once the batch is durable: from now on its effects may be carried out."""
+        self._ended(batch)
         for listener in self._listeners:
             listener.on_commit(batch)
 
@@ -249,12 +339,12 @@ class FleetState:
         Raises:
             TooManyDevicesError: it would be one device too many.
         """
-        now = self.clock.now()
-        batch = UnitOfWork(done=list(done))
-        # A controller that an earlier version took for a device is known, and has to be released.
-        outcome = self.apply(self.devices.get(device_id) or self.get_or_new(device_id, now), event, now, batch)
-        await self.commit(batch)
-        return outcome
+
+        def decide(now: float, batch: UnitOfWork) -> StepOutcome:
+            batch.done.extend(done)
+            return self.apply(self.known_or_new(device_id, now), event, now, batch)
+
+        return await self.decide((device_id,), decide)
 
     async def record(self, *entries: AuditEntry) -> None:
         """Commits audit entries that follow from no event."""
@@ -265,76 +355,30 @@ class FleetState:
         """Removes effects that were carried out without an event, or are superseded."""
         await self.store.commit(StoreWrites(done=effect_ids))
 
-    def stale_candidates(self, seconds: float, most: int) -> list[tuple[Device, float]]:
-        """Devices without contact for more than `seconds` that are not stale yet, with their silence; longest first."""
-        now = self.clock.monotonic()
-        silent: list[tuple[Device, float]] = []
-        for device_id, at in self._by_contact.items():
-            if now - at <= seconds or len(silent) >= most:
-                break
-            silent.append((self.devices[device_id], now - at))
-        return silent
+    def _forget_deadline(self, device_id: str) -> None:
+        self._deadlines.pop(device_id, None)
 
-    def due_devices(self, now: float, most: int) -> list[Device]:
-        """At most `most` devices whose deadline has passed; each is returned once until its next step."""
-        due: list[Device] = []
-        while self._heap and self._heap[0][0] <= now and len(due) < most:
-            at, device_id = heapq.heappop(self._heap)
-            if self._deadlines.get(device_id) == at:
-                del self._deadlines[device_id]
-                due.append(self.devices[device_id])
-        return due
-
-    def _update_guards(self, **changes: Any) -> None:
-        self.guards = evolve(self.guards, **changes)
-
-    def _charge(self, pool: str, outcome: StepOutcome, now: float, batch: UnitOfWork) -> None:
-        """Charges or refunds the blast radius as the step decided, in the same commit."""
-        device_id = outcome.device.device_id
-        if outcome.charge:
-            self._set_charge(pool, device_id, now, batch)
-        elif outcome.charge is not None:
-            for charged in (ESTABLISHED, *self.guards.pools):  # it may have been charged in an earlier pool
-                self._set_charge(charged, device_id, None, batch)
-        former = self._held_back.pop(device_id, None)
-        if former is not None:
-            self._waiting[former] -= 1
-        if _is_held_back(outcome.device):
-            self._held_back[device_id] = pool
-            self._waiting[pool] += 1
-        for changed in {pool if former is None else former, pool}:
-            self._set_radius(changed, replace(self.guards.radius_of(changed), waiting=self._waiting[changed]))
-
-    def _set_charge(self, pool: str, device_id: str, at: float | None, batch: UnitOfWork) -> None:
-        before = self.guards.radius_of(pool)
-        after = before.refund(device_id) if at is None else before.charge(device_id, at)
-        if after is not before:
-            self._set_radius(pool, after)
-            batch.charges[f"{POOL_LEDGER}{pool}" if pool else "", device_id] = at
-
-    def _set_radius(self, pool: str, radius: BlastRadius) -> None:
-        if pool == ESTABLISHED:
-            self._update_guards(radius=radius)
-        elif radius.charged or radius.waiting:
-            self._update_guards(pools={**self.guards.pools, pool: radius})
-        elif pool in self.guards.pools:
-            self._update_guards(pools={name: one for name, one in self.guards.pools.items() if name != pool})
-
-    def _record_contact(self, device: Device) -> None:
-        if device.stale:
-            self._by_contact.pop(device.device_id, None)
+    def _schedule(self, before: Device, after: Device, event: DomainEvent, now: float, batch: UnitOfWork) -> None:
+        """Has the row of the device say when time alone changes something next."""
+        device_id, is_due = after.device_id, type(event) is DeadlineReached
+        # What its deadline did not change waits for the next message.
+        at = next_deadline(after, self.policies, self.guards, self.clock.now(), after=now if is_due else -math.inf)
+        if device_id not in batch.devices:
+            if device_id in self._deadlines:
+                known = self._deadlines[device_id]
+            else:
+                known = next_deadline(before, self.policies, self.guards, self.clock.now())
+            if at != known or is_due or after.judged_by != before.judged_by:
+                batch.devices[device_id] = after
+                self._give_version(device_id, batch)
+        if device_id in batch.devices:
+            batch.deadlines[device_id] = at
+        if after.rules or after.case or after.commands:
+            self._deadlines[device_id] = at
         else:
-            self._by_contact[device.device_id] = self.clock.monotonic()
-            self._by_contact.move_to_end(device.device_id)
-
-    def _schedule(self, device: Device) -> None:
-        at = next_deadline(device, self.policies, self.guards, self.clock.now())
-        if at is None:
-            self._deadlines.pop(device.device_id, None)
-        elif self._deadlines.get(device.device_id) != at:
-            self._deadlines[device.device_id] = at
-            heapq.heappush(self._heap, (at, device.device_id))
+            self._deadlines.pop(device_id, None)
 
 
-def _is_held_back(device: Device) -> bool:
-    return device.pending is not None and device.pending.why is HoldReason.BLAST_RADIUS
+def pause_before(attempt: int) -> float:
+    """Seconds before a decision is made once more, after so many attempts that others got ahead of."""
+    return PAUSE * attempt * random.random()  # noqa: S311 - keeps controllers apart, no secret

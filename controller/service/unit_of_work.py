@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from controller.domain.device import Device
 from controller.domain.effects import AuditEntry, CommandRecord, Effect, SendReceipt
@@ -29,6 +29,15 @@ class UnitOfWork:
     waivers: dict[str, Waiver | None] = field(default_factory=dict)
     requests: dict[str, ApprovalRequest] = field(default_factory=dict)
     knowledge: StoredKnowledge | None = None
+    versions: dict[str, tuple[int, int]] = field(default_factory=dict)
+    deadlines: dict[str, float | None] = field(default_factory=dict)
+    waits_in: dict[str, str] = field(default_factory=dict)
+    guards_version: tuple[int, int] | None = None
+    policy_epoch: int | None = None
+
+    def __contains__(self, device_id: object) -> bool:
+        """Whether a row of the device is written."""
+        return device_id in self.seen or device_id in self.devices or device_id in self.reports
 
     def add(self, outcome: StepOutcome, audit: Sequence[AuditEntry], now: float) -> None:
         """Adds everything of an outcome except the device: the caller knows which of its rows changed.
@@ -58,6 +67,11 @@ class UnitOfWork:
             waivers=tuple(self.waivers.items()),
             requests=tuple(self.requests.values()),
             knowledge=self.knowledge,
+            versions=self.versions,
+            deadlines=self.deadlines,
+            waits_in=self.waits_in,
+            guards_version=self.guards_version,
+            policy_epoch=self.policy_epoch,
         )
 
     @property
@@ -82,4 +96,13 @@ class CommitListener(Protocol):
 
     def on_commit(self, batch: UnitOfWork) -> None:
         """Called after each commit, in the order of the decisions and on the loop's thread; it must not raise."""
+        ...
+
+
+@runtime_checkable
+class RefusalListener(Protocol):
+    """A listener that also changes its memory before a commit."""
+
+    def undo(self, batch: UnitOfWork) -> None:
+        """Called with a batch that was refused, before it is decided again."""
         ...

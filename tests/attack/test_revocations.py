@@ -29,6 +29,7 @@ from schemas.topics import DownChannel, UpChannel, down, up
 from tests.support.api import Api, report_message
 from tests.support.api import api as open_api
 from tests.support.controller_harness import START
+from tests.support.fleet_devices import add_devices, devices_of
 from tests.support.identity import DAY, request_for
 from tests.support.persons import put_holder
 
@@ -65,9 +66,8 @@ async def _issue(api: Api, name: str, kind: CertificateKind = CertificateKind.CL
 
 async def _known(api: Api, *names: str) -> dict[str, Certificate]:
     """Devices that reported a week ago, with a certificate each."""
-    for name in names:
-        api.harness.fleet.devices[name] = Device(name, first_seen=START - 8 * DAY, last_seen=START)
-    api.harness.fleet.load(list(api.harness.fleet.devices.values()))
+    known = (Device(name, first_seen=START - 8 * DAY, last_seen=START) for name in names)
+    await add_devices(api.harness.fleet, *known)
     return {name: await _issue(api, name) for name in names}
 
 
@@ -76,7 +76,7 @@ async def _revoke(api: Api, path: str, status: int = 200, **more: Any) -> Any:
 
 
 def _isolated(api: Api) -> set[str]:
-    return {one.device_id for one in api.harness.fleet.devices.values() if one.level is ContainmentLevel.ISOLATED}
+    return {one.device_id for one in devices_of(api.harness.fleet).values() if one.level is ContainmentLevel.ISOLATED}
 
 
 async def _alerts(api: Api) -> list[str]:
@@ -100,7 +100,7 @@ async def test_a_former_certificate_of_the_controller_is_revoked_and_nobody_is_b
     await _pass(api)
     await _pass(api)
     assert (_isolated(api), api.harness.broker.bans_held) == (set(), {})
-    assert api.harness.fleet.get(OWN) is None
+    assert await api.harness.fleet.find(OWN) is None
 
 
 @pytest.mark.parametrize("how", ["serial", "device"])
@@ -129,7 +129,7 @@ async def test_neither_a_list_nor_the_registry_isolates_the_controller(api: Api,
 
 async def test_reports_in_the_controllers_own_name_make_it_no_device(api: Api) -> None:
     await api.harness.ingest.process_batch([report_message(OWN, (2375,), 1)])
-    assert api.harness.fleet.get(OWN) is None
+    assert await api.harness.fleet.find(OWN) is None
     (dead,) = await api.harness.store.dead_letters()
     assert dead.reason == "wrong_device"
 
@@ -138,7 +138,7 @@ async def test_a_controller_that_an_earlier_version_isolated_is_released(api: Ap
     used = await _issue(api, OWN)
     fleet = api.harness.fleet
     now = api.harness.clock.at
-    fleet.devices[OWN] = Device(OWN, first_seen=START, last_seen=START)
+    await add_devices(fleet, Device(OWN, first_seen=START, last_seen=START))
     await fleet.apply_and_commit(OWN, CertificateRevoked(fleet.new_id(), (used.serial,), "operator:x", "x"))
     await api.harness.drain()
     assert OWN in api.harness.broker.bans_held
@@ -236,7 +236,7 @@ async def test_an_operator_who_isolates_what_waits_makes_it_a_revocation(api: Ap
     assert _isolated(api) == set()
     await api.json("PUT", f"{BASE}/quarantine", 200, {"devices": names, "level": "isolated", **WHY})
     await _pass(api)
-    assert all(is_held_by_revocation(api.harness.fleet.devices[name]) for name in names)
+    assert all(is_held_by_revocation(devices_of(api.harness.fleet)[name]) for name in names)
     assert _identity(api).revocation.waiting == {}
 
 
@@ -256,7 +256,7 @@ async def test_the_isolations_of_lists_and_policies_use_one_limit(api: Api) -> N
     assert _isolated(api) == {"dev-00", "dev-01"}
     await api.report("dev-02", ports=(23,))
     assert api.harness.level("dev-02") is ContainmentLevel.NONE
-    assert api.harness.fleet.devices["dev-02"].pending is not None
+    assert devices_of(api.harness.fleet)["dev-02"].pending is not None
 
 
 def test_a_device_in_the_window_counts_once_and_new_ones_have_a_pool_of_their_own() -> None:
@@ -309,7 +309,7 @@ async def test_a_renewal_that_is_under_way_does_not_survive_the_revocation(
     monkeypatch.undo()
     await _pass(api)
     assert all(one.revoked_at is not None for one in await _identity(api).certificates.registry.of("edge-1"))
-    assert is_held_by_revocation(api.harness.fleet.devices["edge-1"])
+    assert is_held_by_revocation(devices_of(api.harness.fleet)["edge-1"])
 
 
 async def test_what_was_renewed_just_before_is_revoked_with_the_rest(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:

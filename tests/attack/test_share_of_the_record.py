@@ -25,6 +25,7 @@ from controller.service.audit_log import AuditLogger
 from controller.service.identity.enrolment import EnrolmentRefusedError, EnrolmentTokenRequest
 from schemas.topics import UpChannel
 from tests.support.controller_harness import START, ControllerHarness, LogLines, open_harness
+from tests.support.fleet_devices import devices_of
 from tests.support.identity import authority_settings, request_for
 from tests.support.reports import full, incoming
 
@@ -138,7 +139,7 @@ async def test_flapping_is_held_once_the_share_is_used_up(harness: ControllerHar
     for number in range(1, 40):
         at = harness.clock.monotonic()
         ports = (23,) if number % 2 else (22,)
-        known = harness.fleet.get(DEVICE)
+        known = await harness.fleet.find(DEVICE)
         answers = "" if known is None or known.case is None else known.case.nonce
         await send(harness, incoming(DEVICE, answering(answers, number, *ports), at=at))
         harness.clock.at += 10.0
@@ -147,7 +148,7 @@ async def test_flapping_is_held_once_the_share_is_used_up(harness: ControllerHar
     assert kinds.count(AuditKind.CONTAINMENT_DECIDED) == 1
     assert AuditKind.CONTAINMENT_RELEASE_DECIDED not in kinds
     harness.clock.at += DAY
-    case = harness.fleet.devices[DEVICE].case
+    case = devices_of(harness.fleet)[DEVICE].case
     assert case is not None
     at = harness.clock.monotonic()
     await send(harness, incoming(DEVICE, answering(case.nonce, 100, 22), at=at))
@@ -272,5 +273,5 @@ async def test_an_enrolment_that_a_crash_interrupted_is_recorded_by_its_repetiti
     async with open_harness(path, settings=settings) as made:
         got = await made.identity.enrolment.enrol(secret, DEVICE, csr, "192.0.2.1")
         assert got.certificate.serial == signed.serial
-        assert made.fleet.devices[DEVICE].enrolled_with == token.token_id
+        assert devices_of(made.fleet)[DEVICE].enrolled_with == token.token_id
         assert len(await made.store.audit(kind=AuditKind.ENROLMENT_COMPLETED)) == 1

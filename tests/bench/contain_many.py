@@ -50,6 +50,7 @@ from controller.service.rollout.observations import PublishedTargets
 from controller.service.settings.settings import Settings
 from tests.support.controller_harness import SETTINGS, MemoryLink, starter
 from tests.support.emqx_calls import ban_of
+from tests.support.fleet_devices import add_devices, devices_of
 from tests.support.memory_broker import MemorySetup
 from tests.support.memory_sender import MemorySender
 from tests.support.playbook import language
@@ -93,14 +94,14 @@ class Side:
         return time.monotonic() - begun
 
     def _is_proven(self, name: str, level: ContainmentLevel) -> bool:
-        case = self.fleet.devices[name].case
+        case = devices_of(self.fleet)[name].case
         return case is not None and case.proven_level is level
 
     async def let_out(self, names: Sequence[str]) -> None:
         """Free all of them, as an operator does."""
         for _ in range(2):  # an isolation steps down first
             for name in names:
-                if self.fleet.devices[name].case is not None:
+                if devices_of(self.fleet)[name].case is not None:
                     event = ReleaseOrdered(self.fleet.new_id(), "operator:bench", "bench")
                     await self.fleet.apply_and_commit(name, event)
             await self.until(lambda: not self.outbox.queue.pending)
@@ -256,7 +257,8 @@ async def one_drifted_row(side: Side, bans: int) -> tuple[float, float, int]:
                  proven_level=ContainmentLevel.ISOLATED, proven_at=now)
             for name in names
         ]  # fmt: skip
-        side.fleet.load(Device(name, now, now, case=one_case) for name, one_case in zip(names, case, strict=True))
+        known = (Device(name, now, now, case=one_case) for name, one_case in zip(names, case, strict=True))
+        await add_devices(side.fleet, *known)
         begun = time.monotonic()
         assert await side.reconciler.reconcile() == []
         quiet = time.monotonic() - begun

@@ -29,6 +29,7 @@ from controller.service.unit_of_work import UnitOfWork
 from schemas.topics import UpChannel, up
 from tests.bench.fleet import Reports, device_id
 from tests.bench.link_rate import Harness, drain_bare
+from tests.support.fleet_devices import devices_of
 from tests.support.knowledge import shipped
 
 RECEIVE_MAXIMUM: Final = 1000
@@ -54,8 +55,8 @@ async def _fleet(path: Path) -> tuple[SqliteStore, FleetState]:
     language = CelEnvironment(TYPES)
     policies = load_policies([pack_path("starter")], language).with_knowledge(shipped())
     store = await open_store(path, now=clock.now, log=_quiet)
-    fleet = FleetState(store, policies, language, clock, UlidGenerator(), (_NoEffects(),))
-    fleet.load(await store.devices())
+    fleet = FleetState(store, policies, language, clock, UlidGenerator(), (_NoEffects(),), queries=store.fleet_queries)
+    await fleet.start()
     tune_gc()
     return store, fleet
 
@@ -120,11 +121,11 @@ async def _growth(fleet: FleetState, devices: int) -> float:
     nobody: Any = _Nobody()
     ingest = Ingest(nobody, fleet, _quiet)
     kernels = (Reports(41), Reports(42))
-    if not fleet.devices:
+    if not devices_of(fleet):
         for start in range(0, devices, BATCH):
             numbers = range(start, min(devices, start + BATCH))
             await ingest.process_batch([_message(kernels[1].full(number, 1), number) for number in numbers])
-    sequence = 1 + max(device.report_seq for device in fleet.devices.values())
+    sequence = 1 + max(device.report_seq for device in devices_of(fleet).values())
     batches = []
     for start in range(0, GROWTH_REPORTS, BATCH):
         batch = []

@@ -25,6 +25,7 @@ from controller.ports.broker_tables import AccessRule, AccessRules, restriction
 from controller.service.containment import comparison
 from tests.support.controller_harness import ControllerHarness, open_harness
 from tests.support.emqx_calls import lift_ban
+from tests.support.fleet_devices import add_devices
 from tests.support.standin import StandInProcess
 
 _CHUNK = 1000
@@ -82,7 +83,7 @@ async def _measure(size: int, one_in: int) -> dict[str, Any]:
             open_harness(Path(folder) / "c.db") as harness,
         ):
             devices = [_device(number, harness.clock.at, one_in) for number in range(size)]
-            harness.fleet.load(devices)
+            await add_devices(harness.fleet, *devices)
             await _fill(emqx, broker, devices)
             tables = EmqxTables(broker.api, broker.cluster, broker.prefixes)
             managed = {one.device_id: _OWN for one in devices}

@@ -16,6 +16,7 @@ from controller.ports.broker_tables import AccessRules, restriction
 from controller.ports.errors import BrokerUnreachableError
 from tests.support.emqx_calls import PATIENT, delete_rules, rules_of
 from tests.support.faulty_emqx import FaultyDeployment, faulty_deployment
+from tests.support.fleet_devices import devices_of
 from tests.support.mosquitto import free_port
 from tests.support.mqtt_device import Device
 from tests.support.reports import full, incoming
@@ -41,7 +42,7 @@ async def test_a_node_killed_in_the_middle_of_a_containment(tmp_path: Path) -> N
             it.harness.store.keep_rules = keep_and_kill  # type: ignore[method-assign]  # between two calls of a sequence
             await it.harness.ingest.process_batch([incoming("edge-1", full("edge-1", 1, 23))])
             await _settled(it)
-            case = it.harness.fleet.devices["edge-1"].case
+            case = devices_of(it.harness.fleet)["edge-1"].case
             assert case is not None
             assert (case.level, case.proven_level, case.trouble) == (
                 ContainmentLevel.RESTRICTED,

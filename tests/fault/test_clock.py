@@ -11,6 +11,7 @@ from controller.domain.events import CommandRequested, ReleaseOrdered
 from controller.domain.policy.model import ContainmentLevel
 from schemas.topics import DownChannel, down
 from tests.support.controller_harness import ControllerHarness, open_harness
+from tests.support.fleet_devices import devices_of
 from tests.support.reports import full, heartbeat, incoming
 
 DAY = 86_400.0
@@ -32,13 +33,13 @@ def set_clock(harness: ControllerHarness, by: float) -> None:
 
 
 async def beat(harness: ControllerHarness, seq: int) -> None:
-    digest = harness.fleet.devices[DEVICES[0]].digest
+    digest = devices_of(harness.fleet)[DEVICES[0]].digest
     at = harness.clock.monotonic()
     await harness.ingest.process_batch([incoming(name, heartbeat(name, seq, digest), at=at) for name in DEVICES])
 
 
 def stale(harness: ControllerHarness) -> int:
-    return sum(device.stale for device in harness.fleet.devices.values())
+    return sum(device.stale for device in devices_of(harness.fleet).values())
 
 
 @pytest.mark.parametrize("jump", [DAY, -DAY, 400 * DAY])

@@ -14,6 +14,7 @@ from controller.domain.events import ReleaseOrdered
 from controller.domain.policy.model import ContainmentLevel
 from controller.ports.errors import BrokerError
 from tests.support.faulty_emqx import FAULTS, FaultyDeployment, FaultyEmqx, faulty_deployment
+from tests.support.fleet_devices import devices_of
 from tests.support.reports import full, incoming
 
 RULES: Final = "/authorization/sources/built_in_database/rules/clients"
@@ -151,7 +152,7 @@ async def test_a_call_that_goes_wrong(tmp_path: Path, name: str, call: str, faul
         kinds = {type(one).__name__ for one in owed} - {"SendCommand"}
         if kinds:
             assert await proofs(at, scenario.proof) == before
-            case = at.harness.fleet.devices["dev"].case
+            case = devices_of(at.harness.fleet)["dev"].case
             assert case is None or case.trouble or case.unread
             # Where only what a node holds was not read, the proof is partial.
             partial = case is not None and bool(case.unread)
@@ -171,7 +172,7 @@ async def test_a_call_that_goes_wrong(tmp_path: Path, name: str, call: str, faul
         assert holds(emqx, scenario)
         assert await proofs(at, scenario.proof) == before + 1
         assert await at.harness.store.effects() == []
-        device = at.harness.fleet.devices["dev"]
+        device = devices_of(at.harness.fleet)["dev"]
         if device.case is not None:
             assert (device.case.trouble, device.case.proven_level) == ("", device.case.level)
 
@@ -185,7 +186,7 @@ async def test_without_a_restart_it_is_tried_again_by_itself(tmp_path: Path) -> 
         async with asyncio.timeout(10):
             while at.outbox.counts["retried"] < 3:
                 await asyncio.sleep(0.01)
-        case = at.harness.fleet.devices["dev"].case
+        case = devices_of(at.harness.fleet)["dev"].case
         assert case is not None
         assert "503" in case.trouble
         emqx.fault = None

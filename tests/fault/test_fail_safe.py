@@ -12,6 +12,7 @@ from controller.ports.broker_tables import restriction
 from controller.ports.errors import BrokerUnreachableError
 from tests.support.clocks import ManualClock
 from tests.support.controller_harness import ControllerHarness, open_harness
+from tests.support.fleet_devices import devices_of
 from tests.support.playbook import policies, rule
 from tests.support.reports import full, heartbeat, incoming
 from tests.support.store_faults import StoreFault, store_locked, store_read_only
@@ -37,12 +38,12 @@ async def _report(harness: ControllerHarness, device: str, seq: int, *ports: int
 
 
 async def _beat(harness: ControllerHarness, device: str, seq: int) -> None:
-    digest = harness.fleet.devices[device].digest
+    digest = devices_of(harness.fleet)[device].digest
     await harness.ingest.process_batch([incoming(device, heartbeat(device, seq, digest), at=harness.clock.monotonic())])
 
 
 def _waits(harness: ControllerHarness, device: str) -> bool:
-    return harness.fleet.devices[device].pending is not None
+    return devices_of(harness.fleet)[device].pending is not None
 
 
 async def test_a_grace_period_that_ended_while_the_controller_was_down_contains_nobody(tmp_path: Path) -> None:
@@ -155,7 +156,7 @@ async def test_while_the_brokers_api_is_away_nothing_changes_there_and_then_what
         await _report(harness, "edge-3", 1, 23)  # fails
         await harness.drain()
         assert broker.rules_held == {"edge-1": restriction("edge-1")}
-        case = harness.fleet.devices["edge-3"].case
+        case = devices_of(harness.fleet)["edge-3"].case
         assert case is not None
         assert (case.proven_level, case.trouble) == (ContainmentLevel.NONE, "away")
         alerts = [one.entry for one in await harness.store.audit(alerts_only=True)]

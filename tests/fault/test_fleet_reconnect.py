@@ -13,6 +13,7 @@ from device_agent.simulator.observations import Observation, ObservationKind
 from schemas.backoff import Backoff
 from schemas.broker_address import BrokerAddress
 from tests.support.controller_harness import open_harness
+from tests.support.fleet_devices import devices_of
 from tests.support.memory import resident_bytes
 from tests.support.mosquitto import Mosquitto
 from tests.support.mqtt_harness import plain, running
@@ -76,4 +77,4 @@ async def test_a_fleet_comes_back_to_a_broker_that_was_away(tmp_path: Path) -> N
     assert max(waits) <= 3.0
     assert len(of(ObservationKind.UNREACHABLE)) < DEVICES * 40  # bounded attempts while it was away
     assert growth < MAX_GROWTH
-    assert not any(device.stale for device in harness.fleet.devices.values())
+    assert not any(device.stale for device in devices_of(harness.fleet).values())

@@ -11,6 +11,7 @@ from controller.domain.audit_kinds import AuditKind
 from controller.domain.events import ContainmentOrdered
 from controller.domain.policy.model import ContainmentLevel
 from tests.support.controller_harness import open_harness
+from tests.support.fleet_devices import devices_of
 from tests.support.reports import full, incoming
 from tests.support.store_faults import STORE_FAULTS, store_locked
 from tests.support.waiting import eventually
@@ -39,7 +40,7 @@ async def test_reports_wait_unacknowledged_and_are_all_kept_in_the_end(tmp_path:
         assert harness.broker.calls == ["grade edge-1", "restrict edge-1"]
         assert [event for event, _ in harness.logged] == ["store cannot write", "store writes again"]
     async with open_harness(path) as harness:
-        assert {name: harness.level(name) for name in harness.fleet.devices} == {
+        assert {name: harness.level(name) for name in devices_of(harness.fleet)} == {
             "edge-1": ContainmentLevel.RESTRICTED,
             **others,
         }
@@ -79,7 +80,7 @@ async def test_a_kill_while_the_store_cannot_write_leaves_nothing_promised_and_n
         # What a machine that lost power now would find.
         await asyncio.to_thread(shutil.copy, path, tmp_path / "copy.db")
     async with open_harness(tmp_path / "copy.db") as harness:
-        assert harness.fleet.devices == {}
+        assert devices_of(harness.fleet) == {}
         await harness.ingest.process_batch([message])  # the broker delivers it again
         await harness.drain()
         assert harness.level("edge-1") is ContainmentLevel.RESTRICTED

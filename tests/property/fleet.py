@@ -28,6 +28,7 @@ from controller.service.containment.waivers import WaiverService
 from controller.service.unit_of_work import UnitOfWork
 from tests.support.clocks import ManualClock
 from tests.support.controller_harness import START, ControllerHarness, open_harness
+from tests.support.fleet_devices import devices_of
 from tests.support.memory_broker import MemoryBroker
 from tests.support.persons import put_holder, token_of
 from tests.support.playbook import policies, rule
@@ -211,7 +212,7 @@ class Fleet:
     def heartbeat(self, device_id: str) -> None:
         """Sends a heartbeat with the last digest."""
         self._seq += 1
-        digest = self.place.fleet.devices[device_id].digest
+        digest = devices_of(self.place.fleet)[device_id].digest
         self.run(
             self.place.ingest.process_batch(
                 [incoming(device_id, heartbeat(device_id, self._seq, digest), at=self._moment())]

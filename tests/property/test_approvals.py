@@ -32,6 +32,7 @@ from controller.service.accounts.operations import AccountError, Administrator
 from controller.service.containment.operator_actions import OperatorRequest
 from tests.support.clocks import ManualClock
 from tests.support.controller_harness import ControllerHarness, open_harness
+from tests.support.fleet_devices import devices_of
 from tests.support.persons import account_of, put_holder, token_of
 
 pytestmark = pytest.mark.slow
@@ -178,7 +179,7 @@ class Approvals(RuleBasedStateMachine):
     def nothing_is_contained_without_two(self) -> None:
         found = [self._request(request_id) for request_id in self.asked]
         allowed = {name for one in found if one.state is ApprovalState.APPROVED for name in one.devices}
-        for device in self.place.fleet.devices.values():
+        for device in devices_of(self.place.fleet).values():
             assert device.case is None or device.device_id in allowed
             assert device.case is None or " with " in device.case.by
 

@@ -21,7 +21,12 @@ from controller.domain.policy.model import ContainmentLevel
 from controller.domain.principal import Principal
 from controller.domain.scopes import ALL
 from controller.ports.broker_tables import restriction
-from controller.service.containment.operator_actions import OperatorRequest, ProtectedDeviceError
+from controller.service.containment.operator_actions import (
+    OperatorRequest,
+    ProtectedDeviceError,
+    is_held,
+    place_of_held,
+)
 from controller.service.containment.waivers import WaiverRequest
 from tests.property.fleet import (
     BY_HAND,
@@ -39,6 +44,7 @@ from tests.property.fleet import (
     WINDOW,
     Fleet,
 )
+from tests.support.fleet_devices import devices_of
 from tests.support.persons import person
 
 pytestmark = pytest.mark.slow
@@ -79,12 +85,12 @@ class Unattended(RuleBasedStateMachine):
 
         `reporter`: the device that sent a message; `requested`: the devices that an operator named.
         """
-        before = dict(self.fleet.place.fleet.devices)
+        before = dict(devices_of(self.fleet.place.fleet))
         self.was_held_back = any(
             state.pending is not None and state.pending.why is HoldReason.BLAST_RADIUS for state in before.values()
         )
         act()
-        for device_id, after in self.fleet.place.fleet.devices.items():
+        for device_id, after in devices_of(self.fleet.place.fleet).items():
             self._check(action, before[device_id], after, fresh=device_id == reporter, named=device_id in requested)
 
     def _check(self, action: str, before: Device, after: Device, *, fresh: bool, named: bool) -> None:
@@ -149,7 +155,7 @@ class Unattended(RuleBasedStateMachine):
     @rule(device=devices, ports=some_ports)
     def impostor_reports_and_the_device_returns(self, device: str, ports: tuple[int, ...]) -> None:
         """At a broker without authentication an impostor's report contains no device."""
-        broker, case = self.fleet.broker, self.fleet.place.fleet.devices[device].case
+        broker, case = self.fleet.broker, devices_of(self.fleet.place.fleet)[device].case
         before = broker.rules_held.get(device), broker.bans_held.get(device)
         self.report(device, ports)
         self.fleet.reconnect(device)
@@ -202,11 +208,16 @@ class Unattended(RuleBasedStateMachine):
         request = OperatorRequest(ApprovalKind.CONTAIN, tuple(chosen), by, "r", level, hold, even_protected=sure)
         self._decide(request, "contained by hand")
 
-    @precondition(lambda self: self.fleet.guarding.held_devices())
+    @precondition(lambda self: self.held())
     @rule(by=operators, sure=st.booleans(), most=st.integers(1, 6))
     def operator_approves_pending(self, by: Principal, sure: bool, most: int) -> None:
-        chosen = tuple(one.device_id for one in self.fleet.guarding.held_devices()[:most])
+        chosen = tuple(one.device_id for one in self.held()[:most])
         self._decide(OperatorRequest(ApprovalKind.LET_THROUGH, chosen, by, "r", even_protected=sure), "let through")
+
+    def held(self) -> list[Device]:
+        """The devices that a guard holds back, longest first."""
+        held = [one for one in devices_of(self.fleet.place.fleet).values() if is_held(one)]
+        return sorted(held, key=place_of_held)
 
     def _decide(self, request: OperatorRequest, action: str) -> None:
         now, answers = self.fleet.clock.at, []
@@ -249,10 +260,10 @@ class Unattended(RuleBasedStateMachine):
 
         self.perform(what, decide, requested=request.devices if approves else ())
 
-    @precondition(lambda self: self.fleet.guarding.held_devices())
+    @precondition(lambda self: self.held())
     @rule(by=operators)
     def operator_dismisses(self, by: Principal) -> None:
-        chosen = [one.device_id for one in self.fleet.guarding.held_devices()]
+        chosen = [one.device_id for one in self.held()]
         self.perform("dismissed", lambda: self.fleet.run(self.fleet.guarding.dismiss(chosen, by.actor, "r")))
 
     @rule(device=devices)
@@ -288,7 +299,7 @@ class Unattended(RuleBasedStateMachine):
     @invariant()
     def contained_device_is_proven_failing_or_in_progress(self) -> None:
         place = self.fleet.place
-        for device in place.fleet.devices.values():
+        for device in devices_of(place.fleet).values():
             case = device.case
             if case is None:
                 continue
@@ -297,7 +308,7 @@ class Unattended(RuleBasedStateMachine):
 
     @invariant()
     def proofs_and_failures_are_audited_and_failures_alert(self) -> None:
-        for device in self.fleet.place.fleet.devices.values():
+        for device in devices_of(self.fleet.place.fleet).values():
             case = device.case
             if case is None or not (case.trouble or case.proven_level is case.level):
                 continue
@@ -309,7 +320,7 @@ class Unattended(RuleBasedStateMachine):
     @invariant()
     def broker_holds_what_was_proven(self) -> None:
         place = self.fleet.place
-        for device in place.fleet.devices.values():
+        for device in devices_of(place.fleet).values():
             if device.case is not None and device.case.proven_level is not ContainmentLevel.NONE:
                 assert place.broker.rules_held.get(device.device_id) == restriction(device.device_id)
 
@@ -325,7 +336,7 @@ class Unattended(RuleBasedStateMachine):
         fleet = self.fleet.place.fleet
         waiting = [
             one
-            for one in fleet.devices.values()
+            for one in devices_of(fleet).values()
             if one.pending is not None and one.pending.why is HoldReason.BLAST_RADIUS
         ]
         assert fleet.guards.radius.waiting == len(waiting)
@@ -339,7 +350,7 @@ class Unattended(RuleBasedStateMachine):
         """A passed deadline changes something, or is not due again until another event."""
         place = self.fleet.place
         self.perform("time", lambda: self.fleet.run(place.timers.tick()))
-        assert place.fleet.due_devices(self.fleet.clock.at, 10) == []
+        assert self.fleet.run(place.store.due(self.fleet.clock.at, None, 10)) == []
 
 
 TestUnattended = Unattended.TestCase

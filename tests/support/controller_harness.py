@@ -34,6 +34,7 @@ from controller.service.unit_of_work import CommitListener
 from controller.service.waiting import Waiters
 from tests.support import clocks
 from tests.support.clocks import ManualClock
+from tests.support.fleet_devices import devices_of
 from tests.support.memory_broker import MemoryAccess, MemoryBroker, MemoryInspector, MemorySetup, MemoryTables
 from tests.support.memory_sender import MemorySender
 from tests.support.memory_users import MemoryUsers
@@ -175,7 +176,7 @@ class ControllerHarness:
 
     def level(self, device_id: str) -> ContainmentLevel:
         """How far the device is cut off, as decided."""
-        return self.fleet.devices[device_id].level
+        return devices_of(self.fleet)[device_id].level
 
     async def audited(self, device_id: str) -> list[str]:
         """Kinds of the device's record, oldest first."""

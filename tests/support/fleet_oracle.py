@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from hypothesis import strategies as st
 
+from controller.adapters.sql.store import SqlStore
 from controller.adapters.system import UlidGenerator
 from controller.domain import events as ev
 from controller.domain.device import Device
@@ -16,7 +17,6 @@ from controller.domain.guards.waivers import Waiver, Waivers
 from controller.domain.policy.findings import Finding, RuleResult, Severity
 from controller.domain.policy.model import ContainmentLevel, RuleResponse
 from controller.ports.fleet_queries import DeviceFilter, DeviceQuery, DeviceSort, FleetSummary
-from controller.ports.store import Store
 from controller.service.fleet_state import FleetState
 from controller.service.unit_of_work import UnitOfWork
 from tests.support.clocks import START, ManualClock
@@ -103,10 +103,15 @@ class RandomFleet:
     count: int = 0
 
     @classmethod
-    def over(cls, store: Store) -> "RandomFleet":
+    def over(cls, store: SqlStore) -> "RandomFleet":
         clock = ManualClock()
         guards = FleetGuards(BlastRadius(BlastRadiusLimits(2, 100.0, 600.0)))
-        return cls(FleetState(store, RULES, language(), clock, UlidGenerator(), (), guards=guards), clock)
+        return cls(
+            FleetState(
+                store, RULES, language(), clock, UlidGenerator(), (), guards=guards, queries=store.fleet_queries
+            ),
+            clock,
+        )
 
     async def grant(self, waivers: list[Waiver]) -> None:
         self.fleet.set_guards(waivers=Waivers(waivers))
@@ -114,7 +119,9 @@ class RandomFleet:
 
     async def play(self, events: Iterable[tuple[str, str, int, float]]) -> None:
         """Applies each event as ingest and the timers do, and commits it on its own."""
-        waiting = [committing for event in events if (committing := self._apply(*event)) is not None]
+        played = list(events)
+        await self.fleet.load({device_id for device_id, *_ in played})
+        waiting = [committing for event in played if (committing := self._apply(*event)) is not None]
         for committing in waiting:
             await committing
 

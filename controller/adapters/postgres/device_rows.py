@@ -1,5 +1,6 @@
 """`controller.ports.device_rows` on PostgreSQL."""
 
+import math
 from collections.abc import Collection
 from dataclasses import replace
 from typing import Final
@@ -13,13 +14,14 @@ from controller.ports.leases import ALL_BUCKETS
 from controller.ports.store import GuardSnapshot
 
 _LOAD: Final = f"SELECT contacts.version, {DEVICES.removeprefix('SELECT ')} WHERE devices.device_id = ANY(?::text[])"
+_PAGE: Final = f"{DEVICES} WHERE devices.device_id > ? ORDER BY devices.device_id LIMIT ?"
 # The index is by bucket first: naming all of them is what finds the earliest deadlines of all.
 _DUE: Final = (
     "SELECT device_id FROM devices WHERE bucket = ANY(?::int2[]) AND deadline_at <= ? ORDER BY deadline_at LIMIT ?"
 )
 _SILENT: Final = (
-    "SELECT device_id FROM contacts WHERE bucket = ANY(?::int2[]) AND NOT stale AND last_seen < ?"
-    " ORDER BY last_seen LIMIT ?"
+    "SELECT device_id FROM contacts WHERE bucket = ANY(?::int2[]) AND NOT stale"
+    " AND (last_seen < ? OR last_seen > ?) ORDER BY last_seen LIMIT ?"
 )
 _FLEET_VERSIONS: Final = "SELECT guard_version, policy_epoch, books_version FROM fleet"
 
@@ -38,9 +40,20 @@ def due(connection: PostgresConnection, now: float, buckets: Collection[int] | N
     return [device_id for (device_id,) in rows]
 
 
-def silent(connection: PostgresConnection, before: float, buckets: Collection[int] | None, limit: int) -> list[str]:
-    rows = connection.execute(_SILENT, (_all_of(buckets), float(before), limit))
+def silent(
+    connection: PostgresConnection,
+    before: float,
+    buckets: Collection[int] | None,
+    limit: int,
+    *,
+    beyond: float = math.inf,
+) -> list[str]:
+    rows = connection.execute(_SILENT, (_all_of(buckets), float(before), float(beyond), limit))
     return [device_id for (device_id,) in rows]
+
+
+def page(connection: PostgresConnection, after: str, limit: int) -> list[Device]:
+    return [device_of(row) for row in connection.execute(_PAGE, (after, limit))]
 
 
 def fleet_size(connection: PostgresConnection) -> FleetSize:

@@ -158,6 +158,7 @@ class PostgresStore(SqlStore):
     versions = reading(device_rows.versions)
     due = reading(device_rows.due)
     silent = reading(device_rows.silent)
+    page = reading(device_rows.page)
     fleet_size = reading(device_rows.fleet_size)
     fleet_versions = reading(device_rows.fleet_versions)
     guard_books = reading(device_rows.guard_books)

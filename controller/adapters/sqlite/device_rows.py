@@ -1,6 +1,7 @@
 """`controller.ports.device_rows` on SQLite: one controller has every bucket, and nobody else changes anything."""
 
 import json
+import math
 import sqlite3
 from collections.abc import Collection
 from typing import Final
@@ -12,13 +13,15 @@ from controller.ports.device_rows import FleetSize, FleetVersions
 
 _VERSION: Final = 1  # of each device that there is
 _LOAD: Final = f"{DEVICES} WHERE devices.device_id IN (SELECT value FROM json_each(?))"  # noqa: S608 - constants
+_PAGE: Final = f"{DEVICES} WHERE devices.device_id > ? ORDER BY devices.device_id LIMIT ?"
 _KNOWN: Final = "SELECT device_id FROM devices WHERE device_id IN (SELECT value FROM json_each(?))"
 _DUE: Final = "SELECT device_id FROM devices WHERE deadline_at <= ? ORDER BY deadline_at LIMIT ?"
 # A report that came after the device's row was written is a contact too.
 _SILENT: Final = (
-    "SELECT device_id FROM devices LEFT JOIN reports USING (device_id) WHERE stale = 0 AND last_seen < ?1"
-    " AND (reports.accepted IS NULL OR reports.accepted <= devices.accepted OR reports.reported_at < ?1)"
-    " ORDER BY last_seen LIMIT ?2"
+    "SELECT device_id FROM devices LEFT JOIN reports USING (device_id) WHERE stale = 0"
+    " AND (last_seen < ?1 OR last_seen > ?3)"
+    " AND (reports.accepted IS NULL OR reports.accepted <= devices.accepted OR reports.reported_at < ?1"
+    " OR last_seen > ?3) ORDER BY last_seen LIMIT ?2"
 )
 
 
@@ -35,9 +38,20 @@ def due(connection: sqlite3.Connection, now: float, buckets: Collection[int] | N
     return [device_id for (device_id,) in connection.execute(_DUE, (now, limit))]
 
 
-def silent(connection: sqlite3.Connection, before: float, buckets: Collection[int] | None, limit: int) -> list[str]:
+def silent(
+    connection: sqlite3.Connection,
+    before: float,
+    buckets: Collection[int] | None,
+    limit: int,
+    *,
+    beyond: float = math.inf,
+) -> list[str]:
     del buckets
-    return [device_id for (device_id,) in connection.execute(_SILENT, (before, limit))]
+    return [device_id for (device_id,) in connection.execute(_SILENT, (before, limit, beyond))]
+
+
+def page(connection: sqlite3.Connection, after: str, limit: int) -> list[Device]:
+    return [codec.device_from(row) for row in connection.execute(_PAGE, (after, limit))]
 
 
 def fleet_size(connection: sqlite3.Connection) -> FleetSize:

@@ -1,5 +1,7 @@
 """Deadlines of a device: when time alone changes something next, and what happens then."""
 
+import math
+
 from controller.domain import commands
 from controller.domain.containment import cases, device_events
 from controller.domain.device import Device, RuleState
@@ -11,9 +13,12 @@ from controller.domain.transition import Transition
 
 
 def next_deadline(
-    device: Device, policies: PolicySet, guards: FleetGuards = NO_GUARDS, now: float = 0.0
+    device: Device, policies: PolicySet, guards: FleetGuards = NO_GUARDS, now: float = 0.0, *, after: float = -math.inf
 ) -> float | None:
-    """Returns when the next `DeadlineReached` is due, Unix seconds; waivers that have expired at `now` do not count."""
+    """Returns when the next `DeadlineReached` is due, Unix seconds, without those that are not later than `after`.
+
+    Waivers that have expired at `now` do not count.
+    """
     times: list[float] = [commands.deadline_of(command) for command in device.commands]
     case = device.case
     if case is not None and case.level is ContainmentLevel.ISOLATED and case.isolate_until is not None:
@@ -29,7 +34,7 @@ def next_deadline(
             # During a probation no grace period leads to an isolation.
             probation = case.probation_until if case is not None else 0.0
             times.append(max(state.since + rule.response.grace, probation))
-    return min(times, default=None)
+    return min((time for time in times if time > after), default=None)
 
 
 def _waits_for_grace(device: Device, rule: PolicyRule, state: RuleState) -> bool:

@@ -54,6 +54,7 @@ class ApprovalBook:
         self.grants = grants
         self._requests: dict[str, ApprovalRequest] = {}
         self._ended: dict[str, ApprovalRequest] = {}  # until their end is surely in the store
+        self._before: dict[str, ApprovalRequest | None] = {}  # of those that are being committed
         self._made: dict[str, list[float]] = {}  # by person: when it made requests in the last day, since the start
 
     def load(self, snapshot: GuardSnapshot) -> None:
@@ -79,8 +80,18 @@ class ApprovalBook:
     def on_commit(self, batch: UnitOfWork) -> None:
         """Takes over what others have ended."""
         for request in batch.requests.values():
+            self._before.pop(request.request_id, None)
             if not request.may_change:
                 self._remember(request)
+
+    def undo(self, batch: UnitOfWork) -> None:
+        """Takes back the requests of a batch that was refused: it is decided again."""
+        for key in batch.requests.keys() & self._before.keys():
+            self._requests.pop(key, None)
+            self._ended.pop(key, None)
+            before = self._before.pop(key)
+            if before is not None:
+                self._remember(before)
 
     def end_of(self, key: str, why: str, now: float, batch: UnitOfWork) -> None:
         """As `end_requests_of`. Nothing changes unless the batch is committed and published."""
@@ -245,6 +256,7 @@ class ApprovalBook:
         return stored
 
     def _keep(self, request: ApprovalRequest, batch: UnitOfWork) -> None:
+        self._before.setdefault(request.request_id, self._here(request.request_id))
         batch.requests[request.request_id] = request
         self._remember(request)
 

@@ -125,20 +125,22 @@ class ApprovalInbox:
         if request.kind is ApprovalKind.ROLLOUT:
             return Approved(await self._approve_rollout(request, by.principal))
         await self._check_possible(request)
+        await self._fleet.load(request.devices)
         # The broker may have taken its time.
         by, request = await self._still(by), await self.book.to_approve(request_id, by.principal, digest)
         self._check_scopes(request, by, approves=True)
-        # No await from here to the commit: of two approvals at one moment the second finds it approved.
-        now, batch = self._fleet.clock.now(), UnitOfWork()
-        approved = self.book.approve(request, by.principal, now, batch)
-        outcomes: Sequence[StepOutcome] = ()
-        if approved.kind in (ApprovalKind.CONTAIN, ApprovalKind.LET_THROUGH):
-            outcomes = self._operators.apply_approved(approved, by.principal, now, batch)
-        is_done = approved.kind not in (ApprovalKind.CONTAIN_USER, ApprovalKind.REVOKE)
-        if is_done:
-            approved = self.book.finish(approved, now, batch)
-        await self._fleet.commit(batch)
-        return Approved(approved, outcomes) if is_done else await self._carry_out(approved)
+        # Of two approvals at one moment the second finds it approved.
+        is_done = request.kind not in (ApprovalKind.CONTAIN_USER, ApprovalKind.REVOKE)
+
+        def decide(now: float, batch: UnitOfWork) -> Approved:
+            approved = self.book.approve(request, by.principal, now, batch)
+            outcomes: Sequence[StepOutcome] = ()
+            if approved.kind in (ApprovalKind.CONTAIN, ApprovalKind.LET_THROUGH):
+                outcomes = self._operators.apply_approved(approved, by.principal, now, batch)
+            return Approved(self.book.finish(approved, now, batch) if is_done else approved, outcomes)
+
+        decided = await self._fleet.decide(request.devices, decide)
+        return decided if is_done else await self._carry_out(decided.request)
 
     async def _approve_rollout(self, request: ApprovalRequest, by: Principal) -> ApprovalRequest:
         async with self._lock:
@@ -244,25 +246,28 @@ class ApprovalInbox:
             check_second_person(request.requester, by.principal, self._fleet.clock.now())
         if request is not None:
             self._check_scopes(request, by, approves=True)
-        now, batch = self._fleet.clock.now(), UnitOfWork()
-        device = self._fleet.devices[device_id]
-        outcome = self._fleet.apply(device, event, now, batch)
-        if outcome.commands and request is not None and request.state is ApprovalState.OPEN:
-            self.book.finish(self.book.approve(request, by.principal, now, batch), now, batch)
-        await self._fleet.commit(batch)
-        return outcome
+
+        def decide(now: float, batch: UnitOfWork) -> StepOutcome:
+            outcome = self._fleet.apply(self._fleet.known_or_new(device_id, now), event, now, batch)
+            if outcome.commands and request is not None and request.state is ApprovalState.OPEN:
+                self.book.finish(self.book.approve(request, by.principal, now, batch), now, batch)
+            return outcome
+
+        return await self._fleet.decide((device_id,), decide)
 
     async def withdraw_command(self, device_id: str, command_id: str, by: Principal, reason: str) -> StepOutcome:
         """Ends an open command, and its request if it still waits for a signature; it is not sent any more."""
-        now, batch = self._fleet.clock.now(), UnitOfWork()
-        event = CommandWithdrawn(self._fleet.new_id(), command_id, by.actor, reason)
-        outcome = self._fleet.apply(self._fleet.devices[device_id], event, now, batch)
-        request = next((one for one in self.book.open if one.request_id == command_id), None)
-        if request is not None and outcome.commands:
-            state = ApprovalState.WITHDRAWN if request.requester.key == by.key else ApprovalState.REJECTED
-            self.book.end(request, state, by.actor, now, batch, reason)
-        await self._fleet.commit(batch)
-        return outcome
+
+        def decide(now: float, batch: UnitOfWork) -> StepOutcome:
+            event = CommandWithdrawn(self._fleet.new_id(), command_id, by.actor, reason)
+            outcome = self._fleet.apply(self._fleet.known_or_new(device_id, now), event, now, batch)
+            request = next((one for one in self.book.open if one.request_id == command_id), None)
+            if request is not None and outcome.commands:
+                state = ApprovalState.WITHDRAWN if request.requester.key == by.key else ApprovalState.REJECTED
+                self.book.end(request, state, by.actor, now, batch, reason)
+            return outcome
+
+        return await self._fleet.decide((device_id,), decide)
 
     async def follow_rollouts(self) -> None:
         """Opens a request for each rollout that waits for a second person, and ends those of the others."""
@@ -303,7 +308,7 @@ class ApprovalInbox:
             found = [await self._identity.certificates.registry.find(serial) for serial in request.serials]
             if await self._own.uses([one for one in found if one is not None]):
                 raise OwnCertificateInUseError
-        self._operators.check_protected(devices, even_protected=request.even_protected)
+        await self._operators.check_protected(devices, even_protected=request.even_protected)
 
     async def _carry_out(self, request: ApprovalRequest) -> Approved:
         """Carries out what was approved, once more after a crash: it is idempotent.
@@ -338,14 +343,16 @@ class ApprovalInbox:
         async with self._lock:
             if request.kind is ApprovalKind.ROLLOUT:
                 await self._rollouts.abort(request.subject, by.actor, revert=False, reason=reason)
-            now, batch = self._fleet.clock.now(), UnitOfWork()
-            ended = self.book.end(request, state, by.actor, now, batch, reason)
-            device = self._fleet.get(request.devices[0]) if request.kind is ApprovalKind.COMMAND else None
-            if device is not None:
-                event = CommandWithdrawn(self._fleet.new_id(), request.subject, by.actor, reason)
-                self._fleet.apply(device, event, now, batch)
-            await self._fleet.commit(batch)
-        return ended
+            ids = request.devices[:1] if request.kind is ApprovalKind.COMMAND else ()
+
+            def decide(now: float, batch: UnitOfWork) -> ApprovalRequest:
+                ended = self.book.end(request, state, by.actor, now, batch, reason)
+                for device in [one for one in map(self._fleet.get, ids) if one is not None]:
+                    event = CommandWithdrawn(self._fleet.new_id(), request.subject, by.actor, reason)
+                    self._fleet.apply(device, event, now, batch)
+                return ended
+
+            return await self._fleet.decide(ids, decide)
 
 
 def _of_rollout(rollout: Rollout, now: float) -> ApprovalRequest:

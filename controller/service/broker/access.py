@@ -22,30 +22,24 @@ from controller.domain.broker.access import (
 from controller.domain.device import Device
 from controller.domain.effects import AuditEntry, IsolateClient, RestrictClient
 from controller.domain.policy.model import ContainmentLevel
-from controller.ports.access import AccessBroker, AccessStore, StoredTemplates, WrittenRules, as_broker_rules
+from controller.ports.access import AccessBroker, AccessStore, StoredTemplates, WrittenRules
 from controller.ports.broker_tables import AccessRules, is_restriction, restriction
 from controller.ports.errors import BrokerError
 from controller.ports.log import Log
+from controller.service.broker.noted_devices import DueDevice, NotedDevices
+from controller.service.broker.rule_forms import RuleForms
 from controller.service.containment.outbox import EffectQueue
 from controller.service.fleet_state import FleetState
+from controller.service.unit_of_work import UnitOfWork
 
-EVERY: Final = 5.0  # seconds between two passes over all devices
+EVERY: Final = 5.0  # seconds between two passes over devices that may be due
 LATEST: Final = 0.05  # seconds after its end within which a grant expires
 AT_ONCE: Final = 16  # devices written at a time
 BULK: Final = 100  # clients in one request; EMQX takes 14,000 clients a second so
 MANY: Final = 50  # more devices than this: all rules are listed instead of read one by one
-YIELD: Final = 5000  # devices visited before the loop yields
 _ACTOR: Final = "access"
 
 TemplateParser = Callable[[str], AccessTemplates]
-
-
-@dataclass(slots=True)
-class _Due:
-    """A device whose rules differ from the desired ones; `wanted` of `None` removes the rules that Cordon wrote."""
-
-    device: Device
-    wanted: CompiledRules | None
 
 
 @dataclass(slots=True)
@@ -81,10 +75,11 @@ class AccessRuleManager:
         self._wake = asyncio.Event()
         self._ticking = asyncio.Lock()
         self._compiler = AccessRuleCompiler(NO_TEMPLATES)
-        self._as_rules: dict[int, tuple[CompiledRules, AccessRules]] = {}
+        self._forms = RuleForms()
         self._managed: dict[str, AccessRules] = {}
         self.state = AccessState()
         self.trouble = ""
+        self._noted = NotedDevices(fleet)
 
     async def load(self) -> None:
         """Loads templates, written rules and grants at the start."""
@@ -93,7 +88,7 @@ class AccessRuleManager:
         self.state.written = dict(await self.store.written())
         for device_id, one in self.state.written.items():
             if one.done:
-                self._managed[device_id] = self._rules(one.rules)
+                self._managed[device_id] = self._forms.of(one.rules)
         for grant in await self.store.open_grants():
             self.state.grants.setdefault(grant.device_id, []).append(grant)
 
@@ -103,10 +98,7 @@ class AccessRuleManager:
 
     def set_templates(self, templates: AccessTemplates) -> None:
         self._compiler = AccessRuleCompiler(templates)
-        self._wake.set()
-
-    def wake(self) -> None:
-        """Starts the next pass at once."""
+        self._noted.note_all()
         self._wake.set()
 
     async def run(self) -> None:
@@ -128,14 +120,24 @@ class AccessRuleManager:
             self._log("access rules cannot be written", {"error": trouble})
         self.trouble = trouble
 
+    def on_commit(self, batch: UnitOfWork) -> None:
+        """Notes the devices whose rules are to be written after a decision."""
+        for device in batch.devices.values():
+            if device.case is None and self._is_due(device) is not None:
+                self._noted.note(device.device_id)
+
+    def note(self, *device_ids: str) -> None:
+        """Has the next pass look at these."""
+        self._noted.note(*device_ids)
+        self._wake.set()
+
     def managed(self) -> Mapping[str, AccessRules]:
         """By device, the rules that were written; for the reconciler."""
         return self._managed
 
     def is_busy(self, device_id: str) -> bool:
         """Whether the device's rules are about to be written."""
-        device = self._fleet.get(device_id)
-        return device is not None and self._is_due(device) is not None
+        return device_id in self._noted
 
     def rewrite(self, device_id: str) -> None:
         """Writes the device's rules again, at the next pass."""
@@ -143,57 +145,60 @@ class AccessRuleManager:
         if known is not None:
             self.state.written[device_id] = WrittenRules(known.rules, None, done=False)
             self.state.foreign.pop(device_id, None)
-            self._wake.set()
+            self.note(device_id)
 
     async def rules_after(self, device_id: str, kept: AccessRules) -> AccessRules:
         """The rules that a release restores: of the template and grants in force, else those that were saved.
 
         They are stored as written before this returns: by the next pass the grants may have changed.
         """
-        device = self._fleet.get(device_id)
+        device = await self._fleet.find(device_id)
         wanted = None if device is None else self.desired_rules(device)
         if wanted is None:
             ours = self.state.written.get(device_id)
-            return () if ours is not None and kept == self._rules(ours.rules) else kept
+            return () if ours is not None and kept == self._forms.of(ours.rules) else kept
         if device_id in self.state.foreign:
             return kept
         known = self.state.written.get(device_id)
         begun = WrittenRules(wanted, None if known is None else known.rules, done=False)
         await self.store.begin({device_id: begun})
         self.state.written[device_id] = begun
-        return self._rules(wanted)
+        self._noted.note(device_id)
+        return self._forms.of(wanted)
 
     def desired_rules(self, device: Device, compiler: AccessRuleCompiler | None = None) -> CompiledRules | None:
         """The device's rules by its template and grants; `None` if it has neither."""
         grants = self.state.grants.get(device.device_id, ())
         return (compiler or self._compiler).rules(device.device_class, grants, self._fleet.clock.now())
 
-    def _is_due(self, device: Device) -> _Due | None:
+    def _is_due(self, device: Device) -> DueDevice | None:
         device_id = device.device_id
         wanted, known = self.desired_rules(device), self.state.written.get(device_id)
         if device_id in self.state.overwrite:
-            return _Due(device, wanted)
+            return DueDevice(device, wanted)
         if device_id in self.state.foreign or (known is None and wanted is None):
             return None
         if known is not None and known.done and known.rules is not wanted and known.rules == wanted:
             # Keeps the same object, so that the next comparison costs nothing.
             known = self.state.written[device_id] = WrittenRules(wanted)
         settled = known is not None and known.done and known.rules is wanted
-        return None if settled else _Due(device, wanted)
+        return None if settled else DueDevice(device, wanted)
 
     async def tick(self) -> None:
         """Expires grants, then writes what is due; contained and busy devices wait."""
         async with self._ticking:
             await self._expire_grants()
-            due: list[_Due] = []
-            for number, device in enumerate(list(self._fleet.devices.values())):
-                if number % YIELD == YIELD - 1:
-                    await asyncio.sleep(0)
-                one = self._is_due(device)
-                if one is not None and device.case is None and not self._effects.is_busy(device.device_id):
-                    due.append(one)
-            if due:
-                await self._write_all(due)
+            due: list[DueDevice] = []
+            async with self._noted.taken() as devices:
+                async for device in devices:
+                    one = self._is_due(device)
+                    if one is None or device.case is not None:
+                        continue  # once a containment ends, its commit notes the device
+                    self._noted.note(device.device_id)  # until its rules are written
+                    if not self._effects.is_busy(device.device_id):
+                        due.append(one)
+                if due:
+                    await self._write_all(due)
 
     async def _expire_grants(self) -> None:
         now = self._fleet.clock.now()
@@ -212,6 +217,7 @@ class AccessRuleManager:
                 self.state.grants[device_id] = left
             else:
                 self.state.grants.pop(device_id, None)
+            self._noted.note(device_id)
         entries = (
             AuditEntry(AuditKind.ACCESS_GRANT_ENDED, one.device_id, actor, detail={"grant": one.grant_id, "why": why})
             for one in grants
@@ -219,10 +225,10 @@ class AccessRuleManager:
         await self._fleet.record(*entries)
         self._wake.set()
 
-    async def _write_all(self, due: Sequence[_Due]) -> None:
+    async def _write_all(self, due: Sequence[DueDevice]) -> None:
         actual = await self._current_rules(due)
         await self._look_again([one for one in due if self._is_foreign(one, actual)])
-        ready: list[_Due] = []
+        ready: list[DueDevice] = []
         for one in due:
             device_id = one.device.device_id
             if self._is_foreign(one, actual):
@@ -244,7 +250,7 @@ class AccessRuleManager:
         turns = asyncio.Semaphore(AT_ONCE)
         failed: list[str] = []
 
-        async def write(one: _Due) -> None:
+        async def write(one: DueDevice) -> None:
             async with turns:
                 try:
                     await self._write(one, actual.get(one.device.device_id))
@@ -257,25 +263,25 @@ class AccessRuleManager:
         if failed:
             raise BrokerError(f"{len(failed)} devices, the first one {failed[0]}")
 
-    async def _current_rules(self, due: Sequence[_Due]) -> Mapping[str, AccessRules]:
+    async def _current_rules(self, due: Sequence[DueDevice]) -> Mapping[str, AccessRules]:
         ids = {one.device.device_id for one in due}
         if len(ids) > MANY:
             return await self.broker.rules_of_all(ids)
         return {device_id: rules for device_id in ids if (rules := await self.broker.rules(device_id)) is not None}
 
-    async def _look_again(self, strange: Sequence[_Due]) -> None:
+    async def _look_again(self, strange: Sequence[DueDevice]) -> None:
         """Another controller may have written the rules of a release: the store has them."""
         if strange:
             self.state.written.update(await self.store.written([one.device.device_id for one in strange]))
 
-    def _is_foreign(self, one: _Due, actual_rules: Mapping[str, AccessRules]) -> bool:
+    def _is_foreign(self, one: DueDevice, actual_rules: Mapping[str, AccessRules]) -> bool:
         device_id = one.device.device_id
         actual, known = actual_rules.get(device_id), self.state.written.get(device_id)
         if actual is None or device_id in self.state.overwrite:
             return False
         ours = (one.wanted, *(() if known is None else (known.rules, known.previous)))
         return not is_restriction(actual, device_id) and all(
-            actual != self._rules(rules) for rules in ours if rules is not None
+            actual != self._forms.of(rules) for rules in ours if rules is not None
         )
 
     def _skip_foreign(self, device_id: str, rules: AccessRules) -> None:
@@ -283,13 +289,14 @@ class AccessRuleManager:
         if known is not None and not known.done:
             # The rules were changed at the broker: the reconciler reports drift.
             self.state.written[device_id] = WrittenRules(known.rules, known.previous)
+        self._noted.settle(device_id)
         if device_id not in self.state.foreign:
             self.state.foreign[device_id] = rules
             self._log("access rules of others are not replaced", {"device": device_id, "rules": len(rules)})
 
-    async def _write_bulk(self, new: Sequence[_Due]) -> list[_Due]:
+    async def _write_bulk(self, new: Sequence[DueDevice]) -> list[DueDevice]:
         """Writes equal rules of devices without any, 100 in one request; returns the devices to write one by one."""
-        left: list[_Due] = [one for one in new if one.wanted is None]
+        left: list[DueDevice] = [one for one in new if one.wanted is None]
         giving = sorted((one for one in new if one.wanted is not None), key=lambda one: id(one.wanted))
         for _, group in groupby(giving, key=lambda one: id(one.wanted)):
             same = list(group)
@@ -300,16 +307,16 @@ class AccessRuleManager:
                 await self._add(same[first : first + BULK])
         return left
 
-    async def _add(self, some: Sequence[_Due]) -> None:
+    async def _add(self, some: Sequence[DueDevice]) -> None:
         wanted = some[0].wanted
         assert wanted is not None
-        still = [one for one in some if self._may_write(one)]
+        still = [one for one in some if await self._may_write(one)]
         # A row that was made meanwhile, as by a containment, makes EMQX refuse the whole request: nothing is replaced.
-        if not still or not await self.broker.add([one.device.device_id for one in still], self._rules(wanted)):
+        if not still or not await self.broker.add([one.device.device_id for one in still], self._forms.of(wanted)):
             return
         turns = asyncio.Semaphore(AT_ONCE)
 
-        async def settle(one: _Due) -> None:
+        async def settle(one: DueDevice) -> None:
             async with turns:
                 await self.broker.settle(one.device.device_id, wanted)
 
@@ -318,23 +325,23 @@ class AccessRuleManager:
                 group.create_task(settle(one))
         await self._finish(still)
 
-    def _may_write(self, one: _Due) -> bool:
-        present = self._fleet.get(one.device.device_id)
+    async def _may_write(self, one: DueDevice) -> bool:
+        present = await self._fleet.find(one.device.device_id, fresh=True)
         return present is not None and present.case is None and not self._effects.is_busy(one.device.device_id)
 
-    async def _write(self, one: _Due, actual: AccessRules | None) -> None:
+    async def _write(self, one: DueDevice, actual: AccessRules | None) -> None:
         device_id = one.device.device_id
-        if not self._may_write(one):
+        if not await self._may_write(one):
             return
         if one.wanted is None:
             known = self.state.written.get(device_id)
             if actual is not None and known is not None and not is_restriction(actual, device_id):
                 await self.broker.write(device_id, None)
                 await self.broker.settle(device_id, ())
-        elif actual != self._rules(one.wanted):
-            await self.broker.write(device_id, self._rules(one.wanted))
+        elif actual != self._forms.of(one.wanted):
+            await self.broker.write(device_id, self._forms.of(one.wanted))
             await self.broker.settle(device_id, one.wanted)
-        if self._may_write(one):
+        if await self._may_write(one):
             await self._finish([one])
         else:
             await self._yield_to_containment(device_id)
@@ -349,7 +356,7 @@ class AccessRuleManager:
             self.state.written.pop(device_id, None)
             self._managed.pop(device_id, None)
 
-    async def _finish(self, done: Sequence[_Due]) -> None:
+    async def _finish(self, done: Sequence[DueDevice]) -> None:
         gone = [one.device.device_id for one in done if one.wanted is None]
         there = [one for one in done if one.wanted is not None]
         if gone:
@@ -360,14 +367,15 @@ class AccessRuleManager:
         for one in there:
             assert one.wanted is not None
             self.state.written[one.device.device_id] = WrittenRules(one.wanted)
-            self._managed[one.device.device_id] = self._rules(one.wanted)
+            self._managed[one.device.device_id] = self._forms.of(one.wanted)
         for one in done:
+            self._noted.settle(one.device.device_id)
             self.state.foreign.pop(one.device.device_id, None)
             self.state.overwrite.discard(one.device.device_id)
 
     async def _yield_to_containment(self, device_id: str) -> None:
         """Writes the restriction again if a containment was decided meanwhile, and has the outbox read it back."""
-        present = self._fleet.get(device_id)
+        present = await self._fleet.find(device_id, fresh=True)
         if present is None or present.case is None:
             return
         await self.broker.write(device_id, restriction(device_id))
@@ -376,17 +384,6 @@ class AccessRuleManager:
         if case.level is ContainmentLevel.ISOLATED:
             again = IsolateClient(effect_id, device_id, case.case_id, False, case.isolate_until, case.reason)
         await self._effects.repeat(again, self._fleet)
-
-    def _rules(self, rules: CompiledRules) -> AccessRules:
-        """The broker's form, made once per set: the devices of a class share it."""
-        known = self._as_rules.get(id(rules))
-        if known is not None and known[0] is rules:
-            return known[1]
-        made = as_broker_rules(rules)
-        if len(self._as_rules) > YIELD:
-            self._as_rules.clear()
-        self._as_rules[id(rules)] = (rules, made)
-        return made
 
     def _seconds_to_next_pass(self) -> float:
         """Seconds until the next pass: `EVERY`, or until the first grant expires."""

@@ -19,7 +19,6 @@ from controller.domain.broker.access import (
     TopicRule,
 )
 from controller.domain.broker.access_lint import LintFinding, LintSeverity, lint, lint_errors, lint_rule
-from controller.domain.device import Device
 from controller.domain.effects import AuditEntry
 from controller.ports.access import GrantRecord, StoredTemplates, as_broker_rules
 from controller.ports.broker_tables import AccessRule, AccessRules, is_restriction
@@ -63,6 +62,16 @@ class AccessPlan:
     def errors(self) -> tuple[LintFinding, ...]:
         """The findings that prevent applying."""
         return lint_errors(self.remarks)
+
+
+@dataclass(frozen=True, slots=True)
+class _Concerned:
+    """What is compared of a device that has rules, or is to have some."""
+
+    device_id: str
+    device_class: str
+    is_contained: bool
+    wanted: CompiledRules | None
 
 
 class AccessOperations:
@@ -116,6 +125,7 @@ class AccessOperations:
         access.state.foreign.clear()
         whole = await self._compare((), most=None)
         access.state.overwrite = {one.device_id for one in whole.shown if one.state in taken}
+        access.note(*access.state.overwrite)
         detail: dict[str, object] = {"templates": access.templates.name, "counts": plan.counts}
         entry = AuditEntry(
             AuditKind.ACCESS_TEMPLATES_APPLIED, "", actor, detail={**detail, "version": access.templates.version}
@@ -181,7 +191,7 @@ class AccessOperations:
             )
         access, now = self.access, self._fleet.clock.now()
         held = access.state.grants.get(device_id, [])
-        device = self._fleet.get(device_id)
+        device = await self._fleet.find(device_id)
         rules = 0 if device is None else len(access.desired_rules(device) or ())
         if len(held) >= MAX_GRANTS or rules >= MAX_RULES:
             raise AccessRefusedError(f"{device_id} has {len(held)} grants and {rules} rules: EMQX takes no more")
@@ -191,7 +201,7 @@ class AccessOperations:
         entry = AuditEntry(AuditKind.ACCESS_GRANTED, device_id, actor, detail={**detail, "reason": reason})
         await self._fleet.record(entry)
         access.state.grants.setdefault(device_id, []).append(grant)
-        access.wake()
+        access.note(device_id)
         return grant
 
     async def revoke(self, grant_id: str, actor: str) -> AccessGrant:
@@ -216,25 +226,28 @@ class AccessOperations:
     ) -> AccessPlan:
         """Compares every device's rules at the broker with the desired ones."""
         access = self.access
-        devices = list(self._fleet.devices.values())
-        wants = {one.device_id: access.desired_rules(one, compiler) for one in devices}
-        concerned = [one for one in devices if wants[one.device_id] or one.device_id in access.state.written]
+        total, concerned = 0, list[_Concerned]()
+        async for page in self._fleet.pages():
+            total += len(page)
+            for device in page:
+                wanted = access.desired_rules(device, compiler)
+                if wanted or device.device_id in access.state.written:
+                    concerned.append(_Concerned(device.device_id, device.device_class, device.case is not None, wanted))
         actual = await access.broker.rules_of_all({one.device_id for one in concerned})
         counts: Counter[str] = Counter()
         shown: list[AccessChange] = []
-        for device in concerned:
-            wanted = wants[device.device_id]
-            state = self._state(device, actual.get(device.device_id), wanted)
+        for one in concerned:
+            state = self._state(one, actual.get(one.device_id))
             counts[state] += 1
             if state != "as it should be" and (most is None or len(shown) < most):
-                before = texts(actual.get(device.device_id, ()))
-                after = texts(wanted or ())
-                shown.append(AccessChange(device.device_id, device.device_class, state, before, after))
-        return AccessPlan(tuple(remarks), len(devices), dict(counts), tuple(shown))
+                before = texts(actual.get(one.device_id, ()))
+                after = texts(one.wanted or ())
+                shown.append(AccessChange(one.device_id, one.device_class, state, before, after))
+        return AccessPlan(tuple(remarks), total, dict(counts), tuple(shown))
 
-    def _state(self, device: Device, actual: AccessRules | None, wanted: CompiledRules | None) -> str:
-        known = self.access.state.written.get(device.device_id)
-        if device.case is not None or is_restriction(actual, device.device_id):
+    def _state(self, one: _Concerned, actual: AccessRules | None) -> str:
+        known, wanted = self.access.state.written.get(one.device_id), one.wanted
+        if one.is_contained or is_restriction(actual, one.device_id):
             return "contained"
         if actual is None:
             return "new" if wanted is not None else "as it should be"
@@ -243,7 +256,7 @@ class AccessOperations:
         if known is None:
             return "foreign"
         ours = [known.rules, *([] if known.previous is None else [known.previous])]
-        if all(actual != as_broker_rules(one) for one in ours):
+        if all(actual != as_broker_rules(rules) for rules in ours):
             return "altered"
         return "changed" if wanted is not None else "taken away"
 

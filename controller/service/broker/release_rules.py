@@ -46,5 +46,5 @@ class ReleaseRules:
         if stored != self._compiled[0]:
             templates = NO_TEMPLATES if stored is None else await asyncio.to_thread(self._parse, stored.text)
             self._compiled = (stored, AccessRuleCompiler(templates))
-        device = self._fleet.get(device_id)
+        device = await self._fleet.find(device_id)
         return None if device is None else self._compiled[1].rules(device.device_class, grants, self._fleet.clock.now())

@@ -3,17 +3,18 @@
 Correct rows are not kept; memory is bounded by the devices that are contained or have rules of a template.
 """
 
-import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Final, Protocol
 
 from controller.domain.device import Device
 from controller.domain.policy.model import ContainmentLevel
 from controller.ports.broker_tables import AccessRules, Ban, BrokerTables, is_restriction
+from controller.ports.fleet_queries import DeviceFilter
 from controller.service.fleet_state import FleetState
 
-AT_ONCE: Final = 5000  # devices visited before the loop yields
+AT_ONCE: Final = 1000  # devices that are compared before the loop yields
 # Up to this many differing rows are read again one by one: a listing that changes while it is paged may skip rows.
 CERTAIN: Final = 200
 END_SLACK: Final = 1.0  # seconds by which the end of a ban may differ: EMQX rounds to whole seconds
@@ -62,8 +63,7 @@ class NodeComparison:
 
 
 @dataclass(slots=True)
-class _Observation:
-    device: Device
+class _Rows:
     ban: Ban | None = None
     rules: AccessRules | None = None
 
@@ -118,62 +118,46 @@ async def compare(
     Raises:
         BrokerError: the node did not answer, or not all of it.
     """
-    now = fleet.clock.now()
-    contained = {device.device_id: _Observation(device) async for device in _contained(fleet)}
-    loose: dict[str, _Observation] = {}  # devices without a case whose rows may differ
-    unknown_bans: list[Ban] = []
+    contained = {device.device_id: device async for device in fleet.select(DeviceFilter(contained=True))}
+    rows = await _differing(node, tables, contained, managed)
+    suspects, unknown_bans = list[DriftCandidate](), list[Ban]()
+    ids = iter(rows)
+    while some := list(islice(ids, AT_ONCE)):
+        present = {device.device_id: device for device in await fleet.find_all(some)}
+        for client_id in some:
+            device, seen, before = present.get(client_id), rows[client_id], contained.get(client_id)
+            if device is None and seen.ban is not None:
+                unknown_bans.append(seen.ban)
+            if device is None or device.case != (None if before is None else before.case) or is_busy(client_id):
+                continue  # a decision was made while pages were read
+            now, rules_of = fleet.clock.now(), managed.get(client_id)
+            what = describe_difference(device, seen.ban, seen.rules, rules_of, now, tables.prefixes)
+            if what:
+                suspects.append(DriftCandidate(device, what, node))
+    return NodeComparison(tuple(suspects), tuple(unknown_bans))
+
+
+async def _differing(
+    node: str, tables: BrokerTables, contained: Mapping[str, Device], managed: Mapping[str, AccessRules]
+) -> dict[str, _Rows]:
+    """The rows of contained devices, and of other clients whose rows may differ from what was written."""
+    rows = {device_id: _Rows() for device_id in contained}
     async for ban in tables.bans(node, contained.__contains__):
-        seen = contained.get(ban.who)
-        device = fleet.get(ban.who)
-        if seen is not None:
-            seen.ban = ban
-        elif device is None:
-            unknown_bans.append(ban)
-        else:
-            loose[ban.who] = _Observation(device, ban=ban)
-    as_written: set[str] = set()
-    async for client_id, rules in tables.rules(node, fleet.devices.__contains__):
-        seen = contained.get(client_id)
-        device = fleet.devices[client_id]
-        if seen is not None:
-            seen.rules = rules
+        rows.setdefault(ban.who, _Rows()).ban = ban
+    lacking = set(managed)  # devices without the rules that were written; shares its ids with `managed`
+    async for client_id, rules in tables.rules(node, lambda _: True):
+        if client_id in contained:
+            rows[client_id].rules = rules
         elif managed.get(client_id) == rules:
-            as_written.add(device.device_id)  # not `client_id`: keeps no second copy of the id
+            lacking.discard(client_id)
         elif client_id in managed or is_restriction(rules, client_id):
-            loose.setdefault(client_id, _Observation(device)).rules = rules
-    for client_id in managed:
-        if client_id not in as_written and client_id not in contained and client_id in fleet.devices:
-            loose.setdefault(client_id, _Observation(fleet.devices[client_id]))
-    for client_id in as_written & loose.keys():
-        loose[client_id].rules = managed.get(client_id)
-    suspects = tuple(_classify(contained | loose, fleet, managed, is_busy, now, node, tables.prefixes))
-    return NodeComparison(suspects, tuple(unknown_bans))
-
-
-async def _contained(fleet: FleetState) -> AsyncIterator[Device]:
-    for number, device in enumerate(list(fleet.devices.values())):
-        if number % AT_ONCE == AT_ONCE - 1:
-            await asyncio.sleep(0)
-        if device.case is not None:
-            yield device
-
-
-def _classify(
-    seen: Mapping[str, _Observation],
-    fleet: FleetState,
-    managed: Mapping[str, AccessRules],
-    is_busy: Callable[[str], bool],
-    now: float,
-    node: str,
-    prefixes: frozenset[str],
-) -> Iterator[DriftCandidate]:
-    for device_id, rows in seen.items():
-        device = fleet.get(device_id)
-        if device is None or device.case != rows.device.case or is_busy(device_id):
-            continue  # a decision was made while pages were read
-        what = describe_difference(device, rows.ban, rows.rules, managed.get(device_id), now, prefixes)
-        if what:
-            yield DriftCandidate(device, what, node)
+            rows.setdefault(client_id, _Rows()).rules = rules
+    for client_id in lacking:
+        rows.setdefault(client_id, _Rows())
+    for client_id in rows.keys() & managed.keys() - lacking:
+        if client_id not in contained:
+            rows[client_id].rules = managed[client_id]
+    return rows
 
 
 async def recheck(
@@ -187,7 +171,7 @@ async def recheck(
     device_id, node = suspect.device.device_id, suspect.node
     ban = await tables.ban_of(node, device_id)
     rules = await tables.rules_of(node, device_id)
-    present = fleet.get(device_id)
+    present = await fleet.find(device_id, fresh=True)
     if present is None or present.case != suspect.device.case or is_busy(device_id):
         return ""
     return describe_difference(present, ban, rules, managed.get(device_id), fleet.clock.now(), tables.prefixes)

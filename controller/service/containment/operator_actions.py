@@ -1,6 +1,7 @@
 """Operator actions under the guards: containments, approvals and dismissals, with a second person where required."""
 
 import contextlib
+import heapq
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -18,6 +19,7 @@ from controller.domain.policy.model import ContainmentLevel
 from controller.domain.principal import Principal
 from controller.domain.transition import StepOutcome
 from controller.ports.errors import ControllerError
+from controller.ports.fleet_queries import MAX_PAGE, DeviceFilter
 from controller.ports.store import GuardSnapshot
 from controller.service.approvals.book import ApprovalBook
 from controller.service.fleet_state import FleetState, TooManyDevicesError
@@ -59,6 +61,14 @@ class OperatorRequest:
     word: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class HeldDevices:
+    """How many devices the guards hold back, and the first ones of a page."""
+
+    total: int
+    first: Sequence[Device]
+
+
 class OperatorActions:
     """The operator decisions that may need a second person. Called on the event loop's thread."""
 
@@ -83,17 +93,14 @@ class OperatorActions:
             ProtectedDeviceError: some of the devices are protected, and `even_protected` was not given.
             TooManyApprovalRequestsError: too many requests are open.
         """
-        fleet = self._fleet
-        now = fleet.clock.now()
-        self.check_protected(action.devices, even_protected=action.even_protected)
-        batch = UnitOfWork()
-        if not self._charge(action.by, action.devices, now, batch):
-            request = self._open_request(action, now, batch)
-            await fleet.commit(batch)
-            return request
-        outcomes = self._apply(_asking(action), action.by.actor, now, batch)
-        await fleet.commit(batch)
-        return outcomes
+
+        def decide(now: float, batch: UnitOfWork) -> Sequence[StepOutcome] | ApprovalRequest:
+            self._check_protected(action.devices, even_protected=action.even_protected)
+            if not self._charge(action.by, action.devices, now, batch):
+                return self._open_request(action, now, batch)
+            return self._apply(_asking(action), action.by.actor, now, batch)
+
+        return await self._fleet.decide(action.devices, decide)
 
     async def charge(self, action: OperatorRequest) -> ApprovalRequest | None:
         """Charges what the caller carries out, or opens an approval request where it is more than one person's.
@@ -104,17 +111,16 @@ class OperatorActions:
             ProtectedDeviceError: a device is protected, and `even_protected` was not given.
             TooManyApprovalRequestsError: too many requests are open.
         """
-        names = action.devices
-        if action.kind is ApprovalKind.REVOKE:  # what is isolated already stays so
-            names = tuple(name for name in names if (found := self._fleet.get(name)) is None or found.case is None)
-        self.check_protected(names, even_protected=action.even_protected)
-        now, batch = self._fleet.clock.now(), UnitOfWork()
-        counted = action.devices or (f"user:{action.username}",)
-        request = None
-        if not self._charge(action.by, counted, now, batch):
-            request = self._open_request(action, now, batch)
-        await self._fleet.commit(batch)
-        return request
+
+        def decide(now: float, batch: UnitOfWork) -> ApprovalRequest | None:
+            names = action.devices
+            if action.kind is ApprovalKind.REVOKE:  # what is isolated already stays so
+                names = tuple(name for name in names if (found := self._fleet.get(name)) is None or found.case is None)
+            self._check_protected(names, even_protected=action.even_protected)
+            counted = action.devices or (f"user:{action.username}",)
+            return None if self._charge(action.by, counted, now, batch) else self._open_request(action, now, batch)
+
+        return await self._fleet.decide(action.devices, decide)
 
     def _charge(self, by: Principal, names: tuple[str, ...], now: float, batch: UnitOfWork) -> bool:
         """Charges the devices if one person may contain them too, and drops charges outside of the window."""
@@ -156,24 +162,34 @@ class OperatorActions:
         self, devices: Iterable[str], event: Callable[[str], DomainEvent]
     ) -> Sequence[StepOutcome]:
         """Applies one event to each known device, in one commit; `event` makes it from its id."""
-        fleet = self._fleet
-        batch, now = UnitOfWork(), fleet.clock.now()
-        outcomes = [
-            fleet.apply(device, event(fleet.new_id()), now, batch)
-            for device in map(fleet.get, devices)
-            if device is not None
-        ]
-        await fleet.commit(batch)
-        return outcomes
+        fleet, ids = self._fleet, tuple(devices)
 
-    def held_devices(self) -> list[Device]:
-        """Devices whose containment a guard holds back, longest first, without dismissed ones."""
-        held = [
-            device
-            for device in self._fleet.devices.values()
-            if device.pending is not None and device.pending.why is not HoldReason.DISMISSED
-        ]
-        return sorted(held, key=lambda device: (device.pending.since if device.pending else 0.0, device.device_id))
+        def decide(now: float, batch: UnitOfWork) -> Sequence[StepOutcome]:
+            return [
+                fleet.apply(device, event(fleet.new_id()), now, batch)
+                for device in map(fleet.get, ids)
+                if device is not None
+            ]
+
+        return await fleet.decide(ids, decide)
+
+    async def held_devices(
+        self, most: int, *, after: tuple[float, str] = (0.0, ""), why: HoldReason | None = None
+    ) -> HeldDevices:
+        """Devices whose containment a guard holds back, longest first, without dismissed ones.
+
+        `after`: the place of the last one of the page before. `why`: only these are returned, all are counted.
+        """
+        total, first, new = 0, list[Device](), list[Device]()
+        async for device in self._fleet.select(DeviceFilter(pending=True)):
+            if not is_held(device):
+                continue
+            total += 1
+            if place_of_held(device) > after and (why is None or (device.pending and device.pending.why is why)):
+                new.append(device)
+            if len(new) >= MAX_PAGE:
+                first, new = heapq.nsmallest(most, (*first, *new), key=place_of_held), []
+        return HeldDevices(total, heapq.nsmallest(most, (*first, *new), key=place_of_held))
 
     def remaining_allowance(self, by: Principal) -> int:
         """How many more devices this person may contain without a second one."""
@@ -182,8 +198,12 @@ class OperatorActions:
         used = sum(1 for at in self._charged_to(by, now).values() if at > start)
         return max(0, self.limits.most - used)
 
-    def check_protected(self, devices: Sequence[str], *, even_protected: bool) -> None:
+    async def check_protected(self, devices: Sequence[str], *, even_protected: bool) -> None:
         """Checks that none of these is protected, or that protected ones are meant (`ProtectedDeviceError`)."""
+        await self._fleet.load(devices)
+        self._check_protected(devices, even_protected=even_protected)
+
+    def _check_protected(self, devices: Sequence[str], *, even_protected: bool) -> None:
         if own := self._fleet.own.among(devices):
             raise ProtectedDeviceError(dict.fromkeys(own, "it is the client of the controller itself, always"))
         if even_protected:
@@ -215,6 +235,16 @@ class OperatorActions:
             with contextlib.suppress(TooManyDevicesError):  # of a device that has never reported
                 outcomes.append(fleet.apply(fleet.get_or_new(device_id, now), event, now, batch))
         return outcomes
+
+
+def is_held(device: Device) -> bool:
+    """Whether a containment of the device waits for an operator."""
+    return device.pending is not None and device.pending.why is not HoldReason.DISMISSED
+
+
+def place_of_held(device: Device) -> tuple[float, str]:
+    """The device's place among those that wait: since when, and its id."""
+    return device.pending.since if device.pending else 0.0, device.device_id
 
 
 def _asking(action: OperatorRequest, request_id: str = "", now: float = 0.0, end: float = 0.0) -> ApprovalRequest:

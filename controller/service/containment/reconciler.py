@@ -236,7 +236,7 @@ class Reconciler:
     async def _repair(self, device: Device, suspect: DriftCandidate) -> None:
         """Enqueues the effect of the case again: the outbox writes, reads back and records as the first time."""
         fleet, device_id, case, what = self._fleet, device.device_id, device.case, suspect.what
-        present = fleet.get(device_id)
+        present = await fleet.find(device_id, fresh=True)
         if present is None or present.case != case or self._is_busy(device_id):
             return  # a decision was made during the comparison
         if what == comparison.ACCESS_ALTERED:
@@ -281,7 +281,8 @@ class Reconciler:
             if one.device_id and one.state is not DriftState.ALERTED:
                 continue
             detail: dict[str, object] = {"what": one.what, "state": one.state.value, "detail": one.detail}
-            known = one.device_id if self._fleet.get(one.device_id) is not None else ""
+            is_known = bool(one.device_id) and await self._fleet.find(one.device_id) is not None
+            known = one.device_id if is_known else ""
             if not known and one.device_id:
                 detail["device"] = one.device_id
             kind = AuditKind.BROKER_DRIFT_FOUND

@@ -7,6 +7,7 @@ devices, and with a certificate, whose common name is the id. Which other name a
 import asyncio
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final
 
 from controller.domain.audit_kinds import AuditKind
@@ -15,6 +16,7 @@ from controller.domain.effects import AuditEntry
 from controller.domain.policy.model import ContainmentLevel
 from controller.ports.broker import BrokerControl, MqttSession
 from controller.ports.errors import BrokerError, ControllerError
+from controller.ports.fleet_queries import DeviceFilter, DeviceQuery
 from controller.ports.log import Log
 from controller.ports.messages import IncomingMessage
 from controller.service.containment.users import UserContainments
@@ -22,9 +24,9 @@ from controller.service.fleet_state import FleetState
 
 MAX_SESSIONS: Final = 10  # of one user name; more are no single device that came back
 MAX_CHECKS: Final = 20  # isolated devices that one comparison asks the broker about: each costs a request
+MAX_NAMED: Final = 1000  # names that wait to be looked at
 _MAX_PRESENCE: Final = 4096  # bytes of one presence message
 _MAX_ID: Final = 80  # characters of a foreign client id in a text
-_BETWEEN_PAUSES: Final = 5000  # devices visited before other work goes on
 _BY: Final = "cordon"  # operators' cases name a person
 _USERNAME: Final = re.compile(rb'"username":\s*"([^"\\]+)"')
 
@@ -45,7 +47,7 @@ class ReturnMonitor:
         self._every = every
         self._log = log
         self._wake = asyncio.Event()
-        self._named: set[str] = set()  # isolated devices whose user name connected
+        self._named: set[str] = set()  # devices that may be isolated, and whose user name connected
         self._told: dict[str, tuple[str, str]] = {}  # by device: its case, and what was decided about the return
         self._last = ""  # the device that the last comparison ended with
 
@@ -55,8 +57,12 @@ class ReturnMonitor:
             if not message.topic.endswith("/connected") or len(message.payload) > _MAX_PRESENCE:
                 continue
             found = _USERNAME.search(message.payload)
-            if found is not None and self._isolated(name := found[1].decode(errors="replace")) is not None:
-                self._named.add(name)
+            if found is None or len(self._named) >= MAX_NAMED:
+                continue
+            name = found[1].decode(errors="replace")
+            device = self._fleet.cache.peek(name)
+            if name not in self._fleet.cache or (device is not None and device.level is ContainmentLevel.ISOLATED):
+                self._named.add(name)  # of a device that is not in memory the row tells
                 self._wake.set()
 
     async def run(self) -> None:
@@ -80,32 +86,31 @@ class ReturnMonitor:
     async def compare(self) -> None:
         """Ends what is over, and asks about the next isolated devices: presence messages may be lost or disabled."""
         await self._follow()
-        isolated = await self._all_isolated()
-        later = [one for one in isolated if one > self._last] or isolated
-        for device_id in later[:MAX_CHECKS]:
+        for device_id in await self._next_isolated():
             self._last = device_id
             await self._check(device_id)
 
-    async def _all_isolated(self) -> list[str]:
-        found: list[str] = []
-        for number, device_id in enumerate(list(self._fleet.devices)):
-            if number % _BETWEEN_PAUSES == _BETWEEN_PAUSES - 1:
-                await asyncio.sleep(0)
-            if self._isolated(device_id) is not None:
-                found.append(device_id)
-        return sorted(found)
+    async def _next_isolated(self) -> list[str]:
+        """The next isolated devices by id after the last one, or the first ones after the end."""
+        fleet, last = self._fleet, self._last
+        query = DeviceQuery(DeviceFilter(level=ContainmentLevel.ISOLATED), limit=MAX_CHECKS, after=(last, last))
+        found = (await fleet.queries.devices(query)).devices
+        if not found and last:
+            found = (await fleet.queries.devices(replace(query, after=None))).devices
+        return [device.device_id for device in found]
 
-    def _isolated(self, device_id: str) -> Device | None:
-        device = self._fleet.get(device_id)
+    async def _isolated(self, device_id: str) -> Device | None:
+        device = await self._fleet.find(device_id)
         is_isolated = device is not None and device.case is not None and device.case.level is ContainmentLevel.ISOLATED
         return device if is_isolated else None
 
     async def _follow(self) -> None:
         """Makes each of these user cases as weak as the case of its device; operators' cases are theirs."""
-        for device_id in [one for one in self._told if self._isolated(one) is None]:
-            del self._told[device_id]
+        for device_id in list(self._told):
+            if await self._isolated(device_id) is None:
+                del self._told[device_id]
         for name in [name for name, case in self._users.cases.items() if case.by == _BY]:
-            device = self._fleet.get(name)
+            device = await self._fleet.find(name)
             level = ContainmentLevel.NONE if device is None or device.case is None else device.case.level
             try:
                 await self._weaken(name, level)
@@ -117,10 +122,12 @@ class ReturnMonitor:
             await self._users.release(name, by=_BY, reason=f"the isolation of device {name} ended")
 
     async def _check(self, device_id: str) -> None:
+        if await self._isolated(device_id) is None:
+            return
         try:
             sessions = await self._users.broker.sessions(device_id)
             others = [one for one in sessions if one.client_id != device_id]
-            device = self._isolated(device_id)
+            device = await self._isolated(device_id)
             if device is not None and await self._is_proven(others):
                 await self._decide(device, others)
         except ControllerError as e:
@@ -136,7 +143,7 @@ class ReturnMonitor:
     async def _decide(self, device: Device, others: Sequence[MqttSession]) -> None:
         name, case = device.device_id, device.case
         before = self._users.cases.get(name)
-        why = self._reason_against(device, others)
+        why = await self._reason_against(device, others)
         case_id = case.case_id if case is not None else ""
         if before is not None or self._told.get(name) == (case_id, why):
             return  # in force already, decided by an operator, or released by one
@@ -154,14 +161,14 @@ class ReturnMonitor:
         detail = {"username": name, "clients": clients, "contained": not why, "why": why}
         await self._fleet.record(AuditEntry(AuditKind.DEVICE_RETURNED, name, _BY, case_id, detail, alert=True))
 
-    def _reason_against(self, device: Device, others: Sequence[MqttSession]) -> str:
+    async def _reason_against(self, device: Device, others: Sequence[MqttSession]) -> str:
         """Returns why the user name is not contained, empty if it is."""
         if device.device_id in self._fleet.own.usernames:
             return "it is the user name of a controller"
         if protection := self._fleet.guards.protection.protection_reason(device):
             return f"the device is protected: {protection}"
-        shared = [one.client_id for one in others if self._fleet.get(one.client_id) is not None]
-        healthy = [one for one in shared if self._isolated(one) is None]
+        shared = await self._fleet.find_all([one.client_id for one in others])
+        healthy = [one.device_id for one in shared if one.level is not ContainmentLevel.ISOLATED]
         if healthy:
             return f"device {min(healthy)} uses it too"
         if len(others) > MAX_SESSIONS:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from controller.domain.audit_kinds import AuditKind
@@ -13,6 +14,7 @@ from controller.domain.guards.waivers import ANY_RULE, Waiver, Waivers
 from controller.domain.policy.cel import ExpressionError
 from controller.domain.policy.model import DevicePredicate
 from controller.ports.errors import ControllerError
+from controller.ports.fleet_queries import DeviceFilter
 from controller.ports.store import GuardSnapshot
 from controller.service.fleet_state import FleetState
 from controller.service.unit_of_work import UnitOfWork
@@ -20,6 +22,7 @@ from controller.service.unit_of_work import UnitOfWork
 MAX_WAIVERS: Final = 1000
 MAX_EXPRESSIONS: Final = 50  # waivers by expression: each is evaluated for every report
 MAX_LASTING: Final = 366 * 86_400.0  # seconds; a longer exception belongs in the policy
+MOST_AT_ONCE: Final = 1000  # devices that are stepped in one commit when a waiver ends
 TICK: Final = 5.0  # seconds between two checks for expired waivers
 
 
@@ -95,11 +98,14 @@ class WaiverService:
         )  # fmt: skip
         if waiver.expression:
             self._expressions[waiver.waiver_id] = self._compile(waiver)
-        batch = UnitOfWork()
-        batch.waivers[waiver.waiver_id] = waiver
-        self._record(AuditKind.WAIVER_GRANTED, new.granted_by, waiver, now, batch)
-        fleet.set_guards(waivers=fleet.guards.waivers.with_waiver(waiver), predicates=self._predicates())
-        await fleet.commit(batch)
+
+        def decide(now: float, batch: UnitOfWork) -> None:
+            fleet.held.touch(batch)
+            batch.waivers[waiver.waiver_id] = waiver
+            self._record(AuditKind.WAIVER_GRANTED, new.granted_by, waiver, now, batch)
+            fleet.set_guards(waivers=fleet.guards.waivers.with_waiver(waiver), predicates=self._predicates())
+
+        await fleet.decide((), decide)
         return waiver
 
     async def revoke(self, waiver_id: str, by: str) -> Waiver:
@@ -121,24 +127,43 @@ class WaiverService:
 
     async def _end(self, waivers: Sequence[Waiver], kind: AuditKind, by: str) -> None:
         fleet = self._fleet
-        now = fleet.clock.now()
-        batch = UnitOfWork()
-        covered = [
-            device
-            for device in fleet.devices.values()
-            if device.rules and any(one.selects(device) and any(map(one.covers_rule, device.rules)) for one in waivers)
-        ]
-        for one in waivers:
-            batch.waivers[one.waiver_id] = None
-            self._expressions.pop(one.waiver_id, None)
-            self._record(kind, by, one, now, batch)
-        left = fleet.guards.waivers.without_waivers(*(one.waiver_id for one in waivers))
-        fleet.set_guards(waivers=left)
-        for device in covered:
-            fleet.apply(device, DeadlineReached(fleet.new_id()), now, batch)
+        covered = await self._covered(waivers)
+        ended = [one.waiver_id for one in waivers]
+
+        def end(now: float, batch: UnitOfWork) -> None:
+            fleet.set_guards(waivers=fleet.guards.waivers.without_waivers(*ended))
+            fleet.held.touch(batch)
+            for one in waivers:
+                batch.waivers[one.waiver_id] = None
+                self._record(kind, by, one, now, batch)
+            self._apply_to(covered[:MOST_AT_ONCE], now, batch)
+
+        await fleet.decide(covered[:MOST_AT_ONCE], end)
+        for first in range(MOST_AT_ONCE, len(covered), MOST_AT_ONCE):
+            some = covered[first : first + MOST_AT_ONCE]
+            await fleet.decide(some, partial(self._apply_to, some))
         # Only after the steps: with other predicates no stored result is of the policies in force any more.
+        for waiver_id in ended:
+            self._expressions.pop(waiver_id, None)
         fleet.set_guards(predicates=self._predicates())
-        await fleet.commit(batch)
+
+    def _apply_to(self, ids: Sequence[str], now: float, batch: UnitOfWork) -> None:
+        fleet = self._fleet
+        for device in [one for one in map(fleet.get, ids) if one is not None]:
+            fleet.apply(device, DeadlineReached(fleet.new_id()), now, batch)
+
+    async def _covered(self, waivers: Sequence[Waiver]) -> list[str]:
+        """The devices of which a waiver covers a rule that fails."""
+        found: dict[str, None] = {}
+        for one in waivers:
+            if one.device:
+                found[one.device] = None
+                continue
+            for rule in {one.rule, *filter(one.covers_rule, self._fleet.policies.rules)}:
+                async for device in self._fleet.select(DeviceFilter(rule=rule, tag=one.tag or None)):
+                    if one.selects(device):
+                        found[device.device_id] = None
+        return list(found)
 
     def _check(self, new: WaiverRequest) -> None:
         waivers = self._fleet.guards.waivers.all

@@ -63,7 +63,8 @@ class CloneMonitor:
             ended = _Ended.model_validate_json(message.payload)
         except (TopicError, ValidationError):
             return None
-        if is_connected or ended.reason not in TAKEN_OVER or self._fleet.get(device_id) is None:
+        is_unknown = device_id in self._fleet.cache and self._fleet.cache.peek(device_id) is None
+        if is_connected or ended.reason not in TAKEN_OVER or is_unknown:
             return None
         return SessionTakenOver(device_id, self._fleet.clock.now(), ended.ipaddress)
 
@@ -80,6 +81,8 @@ class CloneMonitor:
             await self._report(self._waiting.popleft())
 
     async def _report(self, suspicion: CloneSuspicion) -> None:
+        if await self._fleet.find(suspicion.device_id) is None:
+            return  # it was not in memory, and is no device
         try:
             grade = await self._broker.auth_strength(suspicion.device_id)
         except BrokerError:

@@ -160,18 +160,18 @@ class EnrolmentService:
         try:
             request = self._read(pem, device_id)
             held = await self._registry.of(device_id)
-            if not token.device_id and not held and self._fleet.get(device_id) is None:
+            if not token.device_id and not held and await self._fleet.find(device_id, fresh=True) is None:
                 await self._refuse_foreign(device_id)
             made = self._certificates.sign_client(request, held, f"token:{token.token_id}")
         except CertificateRequestRefusedError as e:
             raise await self._record_refusal(token, device_id, peer, e.code, str(e)) from e
-        is_known = self._fleet.get(device_id) is not None
+        is_known = await self._fleet.find(device_id, fresh=True) is not None
         admission = await self._registry.admit(digest, made, now, is_known=is_known)
         if admission.certificate is None:
             raise await self._record_refusal(token, device_id, peer, admission.code, admission.message)
         token, given = admission.token or token, admission.certificate
         if given.serial != made.serial and (
-            self._is_enrolled(device_id, token) or any(one.issued_at > given.issued_at for one in held)
+            await self._is_enrolled(device_id, token) or any(one.issued_at > given.issued_at for one in held)
         ):
             return self._answer(given)  # the response was lost, and nothing new was decided
         return await self._issue(token, given, peer)
@@ -205,9 +205,9 @@ class EnrolmentService:
         self._certificates.on_changed(name)
         return self._answer(certificate)
 
-    def _is_enrolled(self, device_id: str, token: EnrolmentToken) -> bool:
+    async def _is_enrolled(self, device_id: str, token: EnrolmentToken) -> bool:
         """Whether the enrolment with this token is recorded, or a full fleet has no place for it."""
-        device = self._fleet.get(device_id)
+        device = await self._fleet.find(device_id)
         return self._fleet.is_full if device is None else device.enrolled_with == token.token_id
 
     def _answer(self, certificate: Certificate) -> IssuedIdentity:

@@ -114,7 +114,7 @@ class RevocationService:
         fleet, revoked = self._fleet, []
         now = fleet.clock.now()
         for standing in await self._registry.standings(now):
-            device = fleet.get(standing.name)
+            device = await fleet.find(standing.name)
             is_held = device is not None and revocation.is_held_by_revocation(device)
             if standing.name in fleet.own.ids:
                 await self._spare_own(standing.name, device, is_revoked=standing.is_revoked)

@@ -35,6 +35,10 @@ class ReportDeduplicator:
             return None
         return payload[:cut] + _NO_SECTIONS
 
+    def forget(self, device_id: str) -> None:
+        """Reads the device's next report whatever its bytes are."""
+        self._last.pop(device_id, None)
+
     def remember(self, device: Device, policies: str, payload: bytes) -> None:
         """Makes this the device's last report; `policies` is the version that it was evaluated by."""
         hashed, digest = self._computed

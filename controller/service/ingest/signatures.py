@@ -6,17 +6,17 @@ A report without a signature passes by here at the cost of one comparison, unles
 import base64
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from pydantic import ValidationError
 
 from controller.domain.containment.report_signatures import ReplayWindow, age_rejection_reason
-from controller.domain.device import Device
 from controller.domain.events import SignatureRequirementLifted
 from controller.ports.device_keys import DeviceKeys
 from controller.ports.messages import IncomingMessage
+from controller.service.device_cache import DeviceCache
 from controller.service.fleet_state import FleetState
 from controller.service.ingest.decoding import RejectedMessage
 from controller.service.ingest.keyring import DeviceKeyring
@@ -28,7 +28,6 @@ from schemas.topics import TopicError, UpChannel, parse_up
 
 EVERY_CLASS: Final = "*"
 _OFFER: Final = b'"signing_key":"'
-DeviceLookup = Callable[[str], Device | None]
 
 
 class _ReportHeader(WireModel):
@@ -68,24 +67,20 @@ class SignatureRequirements:
 class ReportSignatureVerifier:
     """Verifies each message, on the loop's thread. Replay windows are in memory; the last sequence number is stored."""
 
-    def __init__(self, keys: DeviceKeys, find: DeviceLookup, rules: SignatureRequirements) -> None:
+    def __init__(self, keys: DeviceKeys, devices: DeviceCache, rules: SignatureRequirements) -> None:
+        """`devices` holds those whose messages are verified."""
         self._keys = keys
-        self._find = find
+        self._devices = devices
         self._rules = rules
-        self._windows: dict[str, ReplayWindow] = {}
-        self._signing: set[str] = set()  # devices that signed once: unsigned reports of theirs are rejected
+        self._windows: dict[str, ReplayWindow] = {}  # of devices in memory that signed
 
-    def load(self, devices: Iterable[Device]) -> None:
-        self._signing = {one.device_id for one in devices if one.signs}
-
-    def lift_requirement(self, device_id: str) -> None:
-        """Accepts reports of the device without a signature again."""
-        self._signing.discard(device_id)
+    def forget(self, device_id: str) -> None:
+        """Goes on from the row of the device: what was admitted last was not stored, or is not in memory any more."""
         self._windows.pop(device_id, None)
 
     def needs_verification(self, messages: Sequence[IncomingMessage]) -> bool:
         """Whether a message of the batch is signed, or a device must sign."""
-        if self._signing or self._rules.must_sign:
+        if self._devices.any_signs or self._windows or self._rules.must_sign:
             return True
         return any(message.payload.startswith(ENVELOPE_START) for message in messages)
 
@@ -102,10 +97,10 @@ class ReportSignatureVerifier:
         return self._check_unsigned(topic.device_id, message)
 
     def _check_unsigned(self, device_id: str, message: IncomingMessage) -> AdmittedMessage | RejectedMessage:
-        device = self._find(device_id)
+        device = self._devices.get(device_id)
         classes = self._rules.must_sign
         of_class = EVERY_CLASS in classes or (device is not None and device.device_class in classes)
-        if device_id in self._signing or of_class:
+        if of_class or device_id in self._windows or (device is not None and device.signs):
             why = "its class has to sign reports" if of_class else "it signed reports before"
             return RejectedMessage(device_id, RejectReason.UNSIGNED, f"a report without a signature: {why}")
         return AdmittedMessage(message)
@@ -140,8 +135,10 @@ class ReportSignatureVerifier:
             front = _ReportHeader.model_validate_json(sealed.payload)
         except ValidationError:
             return RejectedMessage(device_id, RejectReason.INVALID, "signed, but not a report")
-        device = self._find(device_id)
+        device = self._devices.get(device_id)
         window = self._windows.get(device_id)
+        # Heartbeats are numbered too, and their numbers are in no row; another controller may have got some as well.
+        counts_gaps = window is not None and not self._devices.is_shared
         if window is None:
             window = (
                 ReplayWindow()
@@ -157,11 +154,9 @@ class ReportSignatureVerifier:
         if old:
             return RejectedMessage(device_id, RejectReason.TOO_OLD, old, front.seq)
         self._windows[device_id] = window.accept(front.seq)
-        self._signing.add(device_id)
         self._keys.record_use(device_id, sealed.keyid)
-        return AdmittedMessage(
-            replace(message, payload=sealed.payload), is_signed=True, missing=window.gap_before(front.seq)
-        )
+        missing = window.gap_before(front.seq) if counts_gaps else 0
+        return AdmittedMessage(replace(message, payload=sealed.payload), is_signed=True, missing=missing)
 
 
 def _parse_header(payload: bytes) -> dict[str, Any]:
@@ -210,4 +205,4 @@ class ReportSigningServices:
         """Deletes the key of a first contact, and accepts reports without a signature again."""
         await fleet.apply_and_commit(device_id, SignatureRequirementLifted(fleet.new_id(), by, reason))
         await self.keyring.forget(device_id)
-        self.verifier.lift_requirement(device_id)
+        self.verifier.forget(device_id)

@@ -160,7 +160,7 @@ class NotificationDispatcher:
         fleet = self._fleet
         page = []
         for one in lines:
-            device = fleet.get(one.entry.device_id) if one.entry.device_id else None
+            device = await fleet.find(one.entry.device_id) if one.entry.device_id else None
             page.append(Line(one.id, one.at, one.entry, "" if device is None else device.device_class))
         found = [classify(line.entry) for line in page]
         keys = {(sink.sink_id, one.thread) for one in found if one is not None for sink in self.sinks}

@@ -171,8 +171,8 @@ class PolicyActivation:
             PolicyTooBroadError: they would contain too many.
         """
         fleet = self._fleet
-        limit = fleet.guards.radius.bounds.limit(len(fleet.devices))
-        if fleet.guards.radius.bounds.is_unlimited or not fleet.devices:
+        limit = fleet.guards.radius.bounds.limit(fleet.size)
+        if fleet.guards.radius.bounds.is_unlimited or not fleet.size:
             return
         named: list[str] = []
         found = 0
@@ -181,7 +181,7 @@ class PolicyActivation:
             found = page.tally.contains
         if found > limit:
             raise PolicyTooBroadError(
-                f"these policies would contain {found} of {len(fleet.devices)} devices, and [guards] lets {limit} be "
+                f"these policies would contain {found} of {fleet.size} devices, and [guards] lets {limit} be "
                 f"contained at once ({', '.join(named)}{', ...' if found > len(named) else ''}): see them with "
                 f"`cordon policy preview`, put a rule into shadow mode, or take them all the same with `{anyway}`"
             )

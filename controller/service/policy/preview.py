@@ -79,15 +79,16 @@ async def preview(fleet: FleetState, store: Store, candidate: PolicySet) -> Asyn
     """
     policies = candidate.with_predicates(fleet.policies.predicates)
     judge = PolicyEvaluator(policies, fleet.language)
-    tally = PreviewTally(reports=sum(1 for device in fleet.devices.values() if device.digest))
+    tally = PreviewTally(reports=(await store.counts()).get("reports", 0))
     after = ""
     while page := await store.reports(after, PAGE):
         after = page[-1][0]
         changes: list[ContainmentPreview] = []
+        devices = {device.device_id: device for device in await fleet.find_all([one for one, _ in page])}
         for number, (device_id, raw) in enumerate(page):
             if number % _TURN == _TURN - 1:
                 await asyncio.sleep(0)
-            device = fleet.get(device_id)
+            device = devices.get(device_id)
             if device is None or not device.digest:
                 continue
             if device.stale:

@@ -8,10 +8,12 @@ import contextlib
 from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import Final
 
 from controller.domain.audit_kinds import AuditKind
 from controller.domain.commands import END_GRACE
+from controller.domain.device import Device
 from controller.domain.effects import AuditEntry
 from controller.domain.events import CommandRequested, CommandWithdrawn
 from controller.domain.rollout import revert
@@ -94,7 +96,7 @@ class RolloutEngine:
                 record = await self._fleet.store.command(command_id) if command_id else None
                 if record is not None:
                     run.on_command_progress(member.device_id, command_progress(record), now)
-            device = self._fleet.get(member.device_id)
+            device = await self._fleet.find(member.device_id)
             if member.revert is RevertState.REVERTING and device and device.reported_at <= member.updated_at:
                 continue  # it was written before the order to go back
             report = await self._fleet.store.report(member.device_id)
@@ -139,13 +141,13 @@ class RolloutEngine:
         """One pass over all open rollouts; returns whether more updates can be ordered at once."""
         async with self.lock:
             self.counts["passes"] += 1
-            self._hear()
+            await self._hear()
             more = False
             for run in list(self.runs.values()):
                 more = await self._go_on(run) or more
             return more
 
-    def _hear(self) -> None:
+    async def _hear(self) -> None:
         now = self.now()
         commands, reports, changed = self._observations.take()
         for record in commands:
@@ -154,14 +156,12 @@ class RolloutEngine:
         for device_id, body in reports.items():
             for run in self._runs_of(device_id):
                 run.on_report(device_id, installed_version(body, run.rollout.target.name), now)
-        for device_id in changed:
-            for run in self._runs_of(device_id):
-                self._reached(run, device_id, now)
+        for device in await self._fleet.find_all(list(changed)):
+            for run in self._runs_of(device.device_id):
+                self._reached(run, device, now)
 
-    def _reached(self, run: RolloutRun, device_id: str, now: float) -> None:
-        device = self._fleet.get(device_id)
-        if device is None:
-            return
+    def _reached(self, run: RolloutRun, device: Device, now: float) -> None:
+        device_id = device.device_id
         view = rollout_device(device, self.settings.time_zone)
         if not view.is_reachable and device.stale:
             run.on_stale(device_id, now)
@@ -182,6 +182,8 @@ class RolloutEngine:
                 run.requeue(chosen)
                 chosen = []
             found = await asyncio.gather(*(self._installed(device_id, name) for device_id in chosen))
+            returning = list(run.pending_reverts(ORDERS_AT_ONCE))
+            await self._fleet.load((*chosen, *returning))
         except BaseException:
             run.requeue(chosen)
             raise
@@ -189,7 +191,7 @@ class RolloutEngine:
         batch = UnitOfWork()
         now = self.now()
         orders = sum(self._start_member(run, *each, now, batch) for each in zip(chosen, found, strict=True))
-        returns = sum(self._revert_member(run, each, now, batch) for each in run.pending_reverts(ORDERS_AT_ONCE))
+        returns = sum(self._revert_member(run, each, now, batch) for each in returning)
         run.tick(now)
         await self.keep(run, batch, now)
         return bool(orders or returns) and not run.rollout.terms.per_minute
@@ -300,14 +302,31 @@ class RolloutEngine:
     async def _commit(self, run: RolloutRun, changes: RolloutChanges, batch: UnitOfWork, now: float) -> None:
         fleet = self._fleet
         by = f"rollout:{run.rollout.rollout_id}"
-        for device_id, command_id in changes.withdrawals:
-            device = fleet.get(device_id)
-            if device is not None:
-                why = CommandWithdrawn(fleet.new_id(), command_id, by, "the rollout asks for it no more")
-                fleet.apply(device, why, now, batch)
-        record(changes.rollout, changes.notes, batch, now)
+
+        def withdraw(withdrawals: Sequence[tuple[str, str]], now: float, batch: UnitOfWork) -> None:
+            for device_id, command_id in withdrawals:
+                device = fleet.get(device_id)
+                if device is not None:
+                    why = CommandWithdrawn(fleet.new_id(), command_id, by, "the rollout asks for it no more")
+                    fleet.apply(device, why, now, batch)
+
         members = tuple(changes.members.values())
-        await fleet.commit(batch, lambda writes: self.store.keep(changes.rollout, members, writes))
+        keep = partial(self.store.keep, changes.rollout, members)
+        if batch.is_empty:
+
+            def decide(now: float, batch: UnitOfWork) -> None:
+                withdraw(changes.withdrawals, now, batch)
+                record(changes.rollout, changes.notes, batch, now)
+
+            await fleet.decide([device_id for device_id, _ in changes.withdrawals], decide, keep)
+        else:
+            # Devices were decided about already: nothing may be awaited, so others are loaded afterwards.
+            here = [one for one in changes.withdrawals if one[0] in fleet.cache]
+            others = [one for one in changes.withdrawals if one[0] not in fleet.cache]
+            withdraw(here, now, batch)
+            record(changes.rollout, changes.notes, batch, now)
+            await fleet.commit(batch, keep)
+            await fleet.decide([device_id for device_id, _ in others], partial(withdraw, others))
         has_ended = any(note.kind is AuditKind.ROLLOUT_ENDED for note in changes.notes)
         self.counts["stopped"] += has_ended and changes.rollout.state is RolloutState.STOPPED
 

@@ -1,7 +1,7 @@
 """Operations on rollouts, by operators and policies: start, pause, resume, approve, abort."""
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -87,7 +87,7 @@ class RolloutOperations:
         target = await self._rollouts.targets.find(asked.target)
         async with self._rollouts.lock:
             self._refuse_second(target)
-            rings = self.divided(asked, target)
+            rings = await self.divided(asked, target)
             remarks = await self._check_versions(asked, target, [one for _, ids in rings for one in ids])
             number = await self.store.next_number()
             now = self._rollouts.now()
@@ -136,14 +136,16 @@ class RolloutOperations:
         text = f"{rest} further devices are looked at when it is their turn" if rest else ""
         return tuple(filter(None, (remarks.newer, remarks.unordered, text)))
 
-    def divided(self, asked: RolloutRequest, target: RolloutTarget) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    async def divided(self, asked: RolloutRequest, target: RolloutTarget) -> tuple[tuple[str, tuple[str, ...]], ...]:
         """The devices of each ring, as far as the controller knows which devices the target fits.
 
         Raises:
             RolloutError: the rings make no sense.
         """
-        devices = (one for one in self._fleet.devices.values() if _is_meant(one, asked, target))
-        found = assign_rings(_candidates(devices), asked.rings, target.name)
+        fleet = self._fleet
+        pages = fleet.pages() if asked.device_ids is None else fleet.named(sorted(asked.device_ids))
+        candidates = [_candidate(one) async for page in pages for one in page if _is_meant(one, asked, target)]
+        found = assign_rings(candidates, asked.rings, target.name)
         rings = zip(asked.rings, found, strict=True)
         return tuple((ring.name, ids) for ring, ids in rings if ids or not asked.is_proven)
 
@@ -241,10 +243,6 @@ def _is_meant(device: Device, asked: RolloutRequest, target: RolloutTarget) -> b
     if device.device_class and ANY_CLASS not in target.classes and device.device_class not in target.classes:
         return False
     return asked.only is None or asked.only.matches(_candidate(device))
-
-
-def _candidates(devices: Iterable[Device]) -> Iterable[RolloutCandidate]:
-    return (_candidate(one) for one in devices)
 
 
 def _candidate(device: Device) -> RolloutCandidate:

@@ -10,6 +10,7 @@ from controller.domain.policy.findings import RuleResult
 from controller.domain.policy.model import PolicyRule
 from controller.domain.rollout.model import Rollout, RolloutError, RolloutState, RolloutTarget
 from controller.ports.errors import StoreError
+from controller.ports.fleet_queries import DeviceFilter
 from controller.ports.log import Log
 from controller.ports.rollouts import TargetError
 from controller.service.fleet_state import FleetState
@@ -20,7 +21,6 @@ from controller.service.unit_of_work import UnitOfWork
 EVERY: Final = 15.0  # seconds between two passes over all devices
 POLICY: Final = "policy"
 MOST_PAST: Final = 200  # earlier rollouts of a name that are considered
-_AT_ONCE: Final = 5000  # devices visited before the loop yields
 
 
 class RolloutTrigger:
@@ -59,21 +59,15 @@ class RolloutTrigger:
     async def _failing(self, rules: list[PolicyRule]) -> dict[str, set[str]]:
         fleet, now = self._fleet, self._fleet.clock.now()
         found: dict[str, set[str]] = {rule.key: set() for rule in rules}
-        for number, device in enumerate(list(fleet.devices.values())):
-            if number % _AT_ONCE == _AT_ONCE - 1:
-                await asyncio.sleep(0)
-            due = [
-                rule.key
-                for rule in rules
-                if (state := device.rules.get(rule.key)) is not None
-                and state.result is RuleResult.FAIL
-                and is_response_due(state, rule.response, now)
-            ]
-            if due:
-                without = rules_without_response(device, fleet.policies, fleet.guards, now)
-                for key in due:
-                    if key not in without:
-                        found[key].add(device.device_id)
+        for rule in rules:
+            async for device in fleet.select(DeviceFilter(rule=rule.key)):
+                state = device.rules.get(rule.key)
+                if state is None or state.result is not RuleResult.FAIL:
+                    continue
+                if is_response_due(state, rule.response, now) and rule.key not in rules_without_response(
+                    device, fleet.policies, fleet.guards, now
+                ):
+                    found[rule.key].add(device.device_id)
         return found
 
     async def _start_rollout(self, rule: PolicyRule, failing: set[str]) -> None:

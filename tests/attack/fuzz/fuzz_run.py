@@ -15,6 +15,7 @@ from schemas.topics import PRESENCE_PREFIX, DownChannel, UpChannel, down, up
 from tests.attack.fuzz.messages import Hostile, hostile
 from tests.support import reports
 from tests.support.controller_harness import ControllerHarness, open_harness
+from tests.support.fleet_devices import devices_of
 from tests.support.memory import resident_bytes
 
 BATCH: Final = 500  # messages
@@ -62,7 +63,7 @@ async def run(path: Path, inputs: int, seed: int, told: Iterator[None] | None = 
                 next(told)
         tally.growth = resident_bytes() - warm
         tally.letters = (await harness.store.counts())["dead_letters"]
-        tally.devices = len(harness.fleet.devices)
+        tally.devices = len(devices_of(harness.fleet))
         _bounds(harness, tally)
     return tally
 
@@ -109,7 +110,7 @@ def _answers(harness: ControllerHarness, batch: list[Hostile], number: int, tall
         expected = {"v": 1, "seq": number, "verdict": "accepted", "digest": digest}
         if said.pop(name, None) != [expected]:
             raise BreachError(f"{name} was not answered as it should be: {down(name, DownChannel.RECEIPT)}")
-        if harness.fleet.devices[name].level is not ContainmentLevel.NONE:
+        if devices_of(harness.fleet)[name].level is not ContainmentLevel.NONE:
             raise BreachError(f"{name} was contained by what others sent")
     for one in batch:
         verdict = check_answer(one, said.pop(one.device_id, []))

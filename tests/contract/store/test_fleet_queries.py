@@ -17,6 +17,7 @@ from controller.domain.policy.findings import RuleResult
 from controller.ports.fleet_queries import MAX_PAGE, DeviceFilter, DeviceQuery, DeviceSort, FleetQueries
 from controller.ports.store import StoreWrites
 from tests.contract.store.conftest import KINDS, StorePlace
+from tests.support.fleet_devices import devices_of
 from tests.support.fleet_oracle import EVENTS, FEW, SEVERITIES, WAIVERS, RandomFleet, expected, expected_summary
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ async def _compare(
         one = RandomFleet.over(store)
         await one.grant(waivers)
         await one.play(events)
-        devices, queries = one.fleet.devices, store.fleet_queries
+        devices, queries = devices_of(one.fleet), store.fleet_queries
         for asked, size in zip(wanted, sizes, strict=True):
             query = replace(asked, severities=SEVERITIES, now=one.clock.at)
             found = expected(devices.values(), query, Waivers(waivers))

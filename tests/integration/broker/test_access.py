@@ -36,6 +36,7 @@ from tests.support.emqx_calls import (
     subscriptions_of,
     write_rules,
 )
+from tests.support.fleet_devices import add_devices, devices_of
 from tests.support.mqtt_device import Device
 from tests.support.project_tree import ROOT
 from tests.support.reports import full, incoming
@@ -74,7 +75,7 @@ class Harness:
         return await rules_of(self.broker.api, device_id)
 
     def template(self, device_id: str) -> AccessRules:
-        wanted = self.access.desired_rules(self.harness.fleet.devices[device_id])
+        wanted = self.access.desired_rules(devices_of(self.harness.fleet)[device_id])
         assert wanted is not None
         return as_broker_rules(wanted)
 
@@ -292,7 +293,7 @@ async def test_a_containment_decided_while_rules_are_written_wins(harness: Harne
     await harness.access.tick()
     assert await harness.rules("a-1") == restriction("a-1")
     await harness.settled()
-    case = harness.harness.fleet.devices["a-1"].case
+    case = devices_of(harness.harness.fleet)["a-1"].case
     assert case is not None
     assert case.proven_level is ContainmentLevel.RESTRICTED
 
@@ -328,7 +329,7 @@ async def test_a_template_that_is_taken_away_takes_its_rules_along(harness: Harn
 async def test_many_devices_in_few_requests(harness: Harness) -> None:
     state = harness.harness.fleet
     many = [DeviceState(f"m-{number}", first_seen=0.0, last_seen=0.0) for number in range(250)]
-    state.load([*state.devices.values(), *many])
+    await add_devices(state, *many)
     posts: list[int] = []
     ordinary = harness.access.broker.add
 

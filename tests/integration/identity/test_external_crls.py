@@ -24,6 +24,7 @@ from controller.ports.errors import SettingsError
 from controller.service.identity.external_crls import ExternalCrlRefresher
 from controller.service.identity.services import IdentityServices
 from tests.support.controller_harness import START, ControllerHarness, open_harness
+from tests.support.fleet_devices import devices_of
 from tests.support.identity import DAY, authority_settings, make_authority, request_for
 
 
@@ -51,7 +52,7 @@ class Scenario:
         return made.der
 
     def out(self) -> bool:
-        device = self.harness.fleet.get("edge-1")
+        device = devices_of(self.harness.fleet).get("edge-1")
         return device is not None and device.level is ContainmentLevel.ISOLATED
 
     async def alerts(self) -> list[str]:

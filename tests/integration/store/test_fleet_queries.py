@@ -9,6 +9,7 @@ import pytest
 from controller.adapters.sql.options import StoreOptions
 from controller.adapters.sqlite.fleet_queries import SqliteFleetQueries
 from controller.ports.fleet_queries import DeviceQuery, QueryTooLongError
+from tests.support.fleet_devices import devices_of
 from tests.support.fleet_oracle import RandomFleet, expected_summary
 from tests.support.store import opened
 
@@ -28,10 +29,10 @@ async def test_the_devices_of_an_older_store_are_listed(tmp_path: Path) -> None:
             connection.execute(f"DROP {kind} {name}")
         connection.execute("DELETE FROM _sqlite_migrations WHERE name = 'm0005_queries'")
     async with opened(path) as store:
-        assert await store.fleet_queries.summary() == expected_summary(one.fleet.devices.values())
+        assert await store.fleet_queries.summary() == expected_summary(devices_of(one.fleet).values())
         one.fleet.store = store
         await one.play([("Edge-2", "report", 4, 1.0), ("Edge-1", "label", 5, 1.0)])
-        assert await store.fleet_queries.summary() == expected_summary(one.fleet.devices.values())
+        assert await store.fleet_queries.summary() == expected_summary(devices_of(one.fleet).values())
 
 
 async def test_a_query_that_takes_too_long_is_ended_and_the_next_one_answers(tmp_path: Path) -> None:

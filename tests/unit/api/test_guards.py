@@ -19,6 +19,7 @@ from controller.service.containment.operator_actions import OperatorLimits, Oper
 from tests.support.api import Api
 from tests.support.api import api as open_api
 from tests.support.controller_harness import open_harness
+from tests.support.fleet_devices import devices_of
 from tests.support.persons import account_of, person, put_holder
 
 BASE = "/api/v1"
@@ -85,7 +86,7 @@ async def test_the_budget_and_what_waits_survive_a_kill(tmp_path: Path) -> None:
         assert set(harness.fleet.guards.radius.charged) == {"edge-1", "edge-2"}
         assert harness.fleet.guards.radius.waiting == 2
         assert harness.fleet.guards.fleet == 5
-        assert [device for device in FLEET if harness.fleet.devices[device].pending] == ["edge-3", "edge-4"]
+        assert [device for device in FLEET if devices_of(harness.fleet)[device].pending] == ["edge-3", "edge-4"]
 
 
 async def test_selections_that_are_none(guarded: Api) -> None:
@@ -112,7 +113,7 @@ async def test_more_than_one_person_may_contain_waits_for_another(guarded: Api) 
     assert approved["request"]["state"] == "approved"
     assert approved["request"]["decided_by"] == "operator:second"
     assert _levels(guarded) == ["restricted"] * 3 + ["none"] * 2
-    case = guarded.harness.fleet.devices["edge-1"].case
+    case = devices_of(guarded.harness.fleet)["edge-1"].case
     assert case is not None
     assert case.by == "operator:tests with operator:second"
     await _second(guarded, "POST", f"{path}/approve", 409)
@@ -201,7 +202,7 @@ async def test_protection_by_an_expression_over_facts(tmp_path: Path) -> None:
         await one.report("edge-2", ports=(23,))
         assert one.harness.level("edge-1") is ContainmentLevel.NONE
         assert one.harness.level("edge-2") is ContainmentLevel.RESTRICTED
-        assert one.harness.fleet.devices["edge-1"].predicates == ("protected",)
+        assert devices_of(one.harness.fleet)["edge-1"].predicates == ("protected",)
     async with open_api(tmp_path / "d.db", protected_if="reboot_required") as one:
         await one.report("edge-1", ports=(23,))
         assert one.harness.level("edge-1") is ContainmentLevel.NONE, "what cannot be answered protects"

@@ -29,6 +29,7 @@ from schemas.pem import read_certificate
 from tests.support.api import Api
 from tests.support.api import api as open_api
 from tests.support.controller_harness import COMMAND_KEYS, open_harness
+from tests.support.fleet_devices import devices_of
 from tests.support.identity import authority_settings, request_for
 from tests.support.updates import repository
 
@@ -71,7 +72,7 @@ async def test_a_device_enrols_with_a_token(api: Api) -> None:
     leaf.verify_directly_issued_by(x509.load_pem_x509_certificate(got["chain"].encode()))
     assert got["controller_keys"] == list(COMMAND_KEYS)
     assert got["servers"] == ["mqtts://b:8883"]
-    assert api.harness.fleet.devices["edge-1"].device_class == "sensor"
+    assert devices_of(api.harness.fleet)["edge-1"].device_class == "sensor"
     assert await kinds(api) == [AuditKind.ENROLMENT_COMPLETED, AuditKind.DEVICE_LABELLED, AuditKind.CERTIFICATE_ISSUED]
     page = await api.json("GET", f"{BASE}/certificates?name=edge-1&good=true")
     assert [one["serial"] for one in page["items"]] == [f"{leaf.serial_number:x}"]

@@ -119,10 +119,10 @@ async def test_headers_for_browsers(api: Api, path: str) -> None:
 async def test_a_failure_nobody_foresaw_tells_nothing_of_its_inside(
     api: Api, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def broken(_self: object, device_id: str) -> None:
+    async def broken(_self: object, device_id: str, **_more: object) -> None:
         raise RuntimeError(f"secret of {device_id}")
 
-    monkeypatch.setattr(type(api.harness.fleet), "get", broken)
+    monkeypatch.setattr(type(api.harness.fleet), "find", broken)
     answer = await api.json("GET", "/api/v1/devices/edge-1", 500)
     assert answer["error"]["code"] == "internal"
     assert "secret" not in answer["error"]["message"]

@@ -6,6 +6,7 @@ import pytest
 
 from controller.domain.audit_kinds import AuditKind
 from tests.support.api import Api
+from tests.support.fleet_devices import devices_of
 from tests.support.notifications import deliver
 
 SINKS = "/api/v1/notifications/sinks"
@@ -108,7 +109,7 @@ async def test_a_test_and_an_acknowledgement_are_in_the_log(api: Api) -> None:
     await api.harness.services.notifications.dispatcher.load()
     assert await api.json("POST", f"{SINKS}/ops/test") == {"delivered": True, "trouble": ""}
     await api.report("edge-1", ports=(23,))
-    case = api.harness.fleet.devices["edge-1"].case
+    case = devices_of(api.harness.fleet)["edge-1"].case
     assert case is not None
     done = await api.json("POST", f"/api/v1/notifications/cases/{case.case_id}/acknowledge", body={"reason": "on it"})
     assert (done["by"], done["reason"]) == ("operator:tests", "on it")

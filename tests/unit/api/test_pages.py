@@ -14,6 +14,7 @@ from controller.ports.messages import IncomingMessage
 from controller.ports.store import StoreWrites
 from tests.support.api import Api
 from tests.support.api import api as open_api
+from tests.support.fleet_devices import devices_of
 
 BASE = "/api/v1"
 Change = Callable[[], Awaitable[object]]
@@ -53,7 +54,7 @@ async def test_contained_devices_when_one_is_released(api: Api, limit: int) -> N
     await reported(api, *ids, ports=(23,))
 
     async def release() -> None:
-        released = evolve(api.harness.fleet.devices["edge-1"], case=None)
+        released = evolve(devices_of(api.harness.fleet)["edge-1"], case=None)
         await api.harness.store.commit(StoreWrites(devices=(released,)))
 
     found = await pages(api, "/quarantine", limit, release)

@@ -9,6 +9,7 @@ from controller.domain.policy.model import ContainmentLevel
 from controller.ports.broker_tables import restriction
 from controller.ports.store import StoreHealth
 from tests.support.api import Api
+from tests.support.fleet_devices import devices_of
 
 BASE = "/api/v1/quarantine"
 
@@ -70,16 +71,16 @@ async def test_isolation_steps_down_and_is_then_released(api: Api) -> None:
 )
 async def test_what_is_no_decision_changes_nothing(api: Api, body: dict[str, Any]) -> None:
     await api.report("edge-1")
-    before = api.harness.fleet.get("edge-1")
+    before = await api.harness.fleet.find("edge-1")
     answer = await _contain(api, body, 422)
     assert answer["error"]["code"] == "invalid"
-    assert api.harness.fleet.get("edge-1") is before
+    assert await api.harness.fleet.find("edge-1") == before
 
 
 async def test_a_device_that_never_reported_is_not_made_up(api: Api) -> None:
     await _contain(api, {"level": "restricted", "reason": "who"}, 404)
     await api.json("POST", f"{BASE}/edge-1/release", 404, {"reason": "who"})
-    assert api.harness.fleet.devices == {}
+    assert devices_of(api.harness.fleet) == {}
 
 
 async def test_nothing_is_decided_while_the_store_cannot_write(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,7 +101,7 @@ async def test_nothing_is_decided_while_the_store_cannot_write(api: Api, monkeyp
             "code": "store_not_writable",
             "message": "nothing can be decided now: no room left",
         }
-    device = api.harness.fleet.get("edge-1")
+    device = await api.harness.fleet.find("edge-1")
     assert device is not None
     assert device.case is None
 

@@ -7,6 +7,7 @@ import pytest
 from controller.ports.broker import SavedSubscription
 from controller.ports.errors import BrokerUnreachableError
 from tests.support.api import Api
+from tests.support.fleet_devices import devices_of
 
 BASE = "/api/v1/quarantine/edge-1"
 
@@ -36,7 +37,7 @@ async def test_the_plan_of_a_release_is_of_the_case_in_force(api: Api) -> None:
     await api.harness.drain()
     assert (await api.json("GET", f"{BASE}/plan?goal=release"))["goal"] == "end isolation"
     await api.json("POST", f"{BASE}/release", body={"reason": "fine"})
-    case = api.harness.fleet.devices["edge-1"].case
+    case = devices_of(api.harness.fleet)["edge-1"].case
     assert case is not None
     cut = (SavedSubscription("fleet/news", 1, session="s"),)
     await api.harness.store.keep_subscriptions("edge-1", case.case_id, cut, 1.0)
@@ -82,7 +83,7 @@ async def test_an_option_that_would_not_be_done_is_refused(
     api.harness.broker.can_list_retained = False
     await api.report("edge-1")
     assert (await api.json("PUT", BASE, status, {"reason": "no", **body}))["error"]["code"] == code
-    assert api.harness.fleet.devices["edge-1"].case is None
+    assert devices_of(api.harness.fleet)["edge-1"].case is None
 
 
 async def test_options_reach_the_broker_also_after_a_failed_attempt(api: Api) -> None:

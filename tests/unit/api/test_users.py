@@ -131,7 +131,7 @@ async def test_a_protected_device_among_the_sessions_needs_even_protected(api: A
     await api.report("edge-1")
     await api.json("PUT", "/api/v1/devices/edge-1/labels", body={"tags": ["infrastructure"]})
     protection = ProtectionRules(tags=frozenset({"infrastructure"}))
-    api.harness.fleet.guards = replace(api.harness.fleet.guards, protection=protection)
+    api.harness.fleet.held.guards = replace(api.harness.fleet.guards, protection=protection)
     api.users.live["lab"] = ["edge-1"]
     assert (await _isolate(api, 409))["error"]["code"] == "device_protected"
     certificate = {"common_name": "edge-1", "level": "isolated", "reason": "stolen"}

@@ -179,7 +179,9 @@ async def test_a_client_that_is_gone_frees_its_place(api: Api) -> None:
         await gone.wait()
         return {"type": "http.disconnect"}
 
-    wait = RequestWait(Request({"type": "http"}, receive), api.harness.waiters, "operator:tests", 20.0)
+    wait = RequestWait(
+        Request({"type": "http"}, receive), api.harness.waiters, api.harness.fleet, "operator:tests", 20.0
+    )
     async with asyncio.TaskGroup() as group:
         end = group.create_task(wait.until({"edge-1": lambda _now: False}))
         await _waiting(api)

@@ -12,6 +12,7 @@ from controller.ports.broker_tables import BAN_MARK, Ban
 from controller.ports.errors import BrokerUnreachableError
 from controller.service.audit_log import MOST_TEXT, AuditLogger, effect_fields, fields_of
 from tests.support.controller_harness import open_harness
+from tests.support.fleet_devices import devices_of
 from tests.support.reports import full, incoming
 
 _LINES = """
@@ -35,7 +36,7 @@ async def test_one_case_is_one_thread_through_the_log(tmp_path: Path) -> None:
             [incoming("edge-1", full("edge-1", 1, 23)), incoming("edge-2", full("edge-2", 1))]
         )
         await harness.drain()
-        case = harness.fleet.devices["edge-1"].case
+        case = devices_of(harness.fleet)["edge-1"].case
         assert case is not None
         harness.outbox.queue.retry_now("edge-1")
         await harness.drain()

@@ -111,6 +111,7 @@ async def test_no_controllers_client_is_contained_or_becomes_a_device(tmp_path: 
         harness.fleet.own.add([ControllerRecord("b", "cordon-b", 0.0, "user-b")])
         operators = harness.services.containment.operators
         with pytest.raises(ProtectedDeviceError, match="cordon-b"):
-            operators.check_protected(["edge-1", "cordon-b"], even_protected=True)
+            await operators.check_protected(["edge-1", "cordon-b"], even_protected=True)
+        await harness.fleet.load(["cordon-b"])
         with pytest.raises(OwnClientError):
             harness.fleet.get_or_new("cordon-b", harness.clock.now())

@@ -5,6 +5,7 @@ from pathlib import Path
 from controller.domain.audit_kinds import AuditKind
 from controller.domain.policy.model import ContainmentLevel
 from tests.support.controller_harness import open_harness
+from tests.support.fleet_devices import devices_of
 from tests.support.reports import full, heartbeat, incoming
 
 
@@ -14,12 +15,12 @@ async def test_silence_is_noticed_and_never_frees_or_contains(tmp_path: Path) ->
             [incoming("edge-1", full("edge-1", 1, 23)), incoming("edge-2", full("edge-2", 1, 22))]
         )
         harness.clock.at += 200
-        digest = harness.fleet.devices["edge-2"].digest
+        digest = devices_of(harness.fleet)["edge-2"].digest
         await harness.ingest.process_batch([incoming("edge-2", heartbeat("edge-2", 2, digest), at=200.0)])
         harness.clock.at += 101
         await harness.timers.tick()
-        assert not harness.fleet.devices["edge-2"].stale
-        assert harness.fleet.devices["edge-1"].stale
+        assert not devices_of(harness.fleet)["edge-2"].stale
+        assert devices_of(harness.fleet)["edge-1"].stale
         assert harness.level("edge-1") == ContainmentLevel.RESTRICTED
         await harness.timers.tick()
         assert (await harness.audited("edge-1")).count(AuditKind.DEVICE_STALE) == 1
@@ -31,10 +32,10 @@ async def test_a_restart_calls_nobody_silent_before_it_listened_long_enough(tmp_
     async with open_harness(tmp_path / "c.db") as harness:
         harness.clock.at += 299
         await harness.timers.tick()
-        assert not harness.fleet.devices["edge-1"].stale
+        assert not devices_of(harness.fleet)["edge-1"].stale
         harness.clock.at += 2
         await harness.timers.tick()
-        assert harness.fleet.devices["edge-1"].stale
+        assert devices_of(harness.fleet)["edge-1"].stale
 
 
 async def test_an_isolation_steps_down_when_its_time_is_over(tmp_path: Path) -> None:

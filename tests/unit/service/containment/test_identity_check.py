@@ -14,6 +14,7 @@ from controller.ports.broker_tables import AccessRule, restriction
 from controller.ports.errors import BrokerUnreachableError
 from controller.service.containment.identity_check import BACKLOG_SECONDS
 from tests.support.controller_harness import START, ControllerHarness, open_harness
+from tests.support.fleet_devices import devices_of
 from tests.support.reports import full, heartbeat, incoming
 
 OWN = (AccessRule("fleet/#", "allow", "all"),)
@@ -32,7 +33,7 @@ async def test_a_claim_followed_by_the_victims_session_contains_nobody(tmp_path:
         harness.broker.connected["edge-1"] = START + 1  # the impostor is gone, the victim is back
         await harness.drain()
         assert (harness.broker.rules_held, harness.broker.bans_held) == ({}, {})
-        assert harness.fleet.devices["edge-1"].case is None
+        assert devices_of(harness.fleet)["edge-1"].case is None
         assert harness.outbox.queue.pending == 0
         (line,) = await harness.store.audit(kind=AuditKind.CONTAINMENT_REFUSED)
         assert line.entry.alert
@@ -42,7 +43,7 @@ async def test_a_claim_followed_by_the_victims_session_contains_nobody(tmp_path:
         await harness.timers.tick()
         await hear(harness, heartbeat("edge-1", 2, "sha256:" + "0" * 64))
         await harness.drain()
-        assert harness.fleet.devices["edge-1"].case is None
+        assert devices_of(harness.fleet)["edge-1"].case is None
 
 
 async def test_the_device_that_came_back_is_judged_by_its_next_word(tmp_path: Path) -> None:
@@ -52,10 +53,10 @@ async def test_the_device_that_came_back_is_judged_by_its_next_word(tmp_path: Pa
         harness.broker.connected["edge-1"] = START + 1
         await harness.drain()
         harness.clock.at += LATER_PAUSE
-        await hear(harness, heartbeat("edge-1", 2, harness.fleet.devices["edge-1"].digest))
+        await hear(harness, heartbeat("edge-1", 2, devices_of(harness.fleet)["edge-1"].digest))
         await harness.drain()
         assert harness.broker.rules_held["edge-1"] == restriction("edge-1")
-        case = harness.fleet.devices["edge-1"].case
+        case = devices_of(harness.fleet)["edge-1"].case
         assert case is not None
         assert case.evidence is Evidence.MUTUAL_TLS
 
@@ -72,7 +73,7 @@ async def test_whose_session_is_gone_and_another_comes_is_not_contained_for_the_
         harness.outbox.queue.retry_now("edge-1")
         await harness.drain()
         assert harness.broker.bans_held == {}
-        assert harness.fleet.devices["edge-1"].case is None
+        assert devices_of(harness.fleet)["edge-1"].case is None
 
 
 async def test_flapping_is_no_way_out_where_everybody_proves_who_they_are(tmp_path: Path) -> None:
@@ -94,7 +95,7 @@ async def test_what_may_have_waited_at_the_broker_is_nobodys_word_where_it_matte
         harness.link.resumed_at = harness.clock.monotonic()
         await hear(harness, full("edge-1", 1, 23))
         await harness.drain()
-        assert (harness.fleet.devices["edge-1"].case is None) is is_open
+        assert (devices_of(harness.fleet)["edge-1"].case is None) is is_open
         harness.clock.at += BACKLOG_SECONDS
         await hear(harness, full("edge-1", 2, 23, 24))
         await harness.drain()
@@ -118,7 +119,7 @@ async def test_who_was_vouched_for_does_not_escape_by_coming_back_during_the_cut
             await harness.drain()
     assert broker.bans_held["edge-1"].is_ours
     async with open_harness(tmp_path / "c.db", broker=broker, clock=clock) as harness:
-        case = harness.fleet.devices["edge-1"].case
+        case = devices_of(harness.fleet)["edge-1"].case
         assert case is not None
         assert case.proven_level is ContainmentLevel.ISOLATED
 

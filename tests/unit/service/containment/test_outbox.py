@@ -16,6 +16,7 @@ from controller.ports.broker_tables import AccessRule, Ban, restriction
 from controller.ports.errors import BrokerUnreachableError, NoSubscriberError
 from controller.service.containment.outbox import CONTAINING, SENDING
 from tests.support.controller_harness import MemoryLink, open_harness
+from tests.support.fleet_devices import devices_of
 from tests.support.reports import full, incoming
 
 ANYONE = AccessRule("fleet/#", "allow", "all")
@@ -110,7 +111,7 @@ async def test_a_proof_that_does_not_hold_is_no_containment(tmp_path: Path) -> N
         harness.broker.misses = 1
         await harness.ingest.process_batch([incoming("edge-1", full("edge-1", 1, 23))])
         await harness.drain()
-        case = harness.fleet.devices["edge-1"].case
+        case = devices_of(harness.fleet)["edge-1"].case
         assert case is not None
         assert (case.proven_level, case.trouble) == (ContainmentLevel.NONE, "read back and not there")
         assert harness.outbox.queue.pending == 2
@@ -154,12 +155,12 @@ async def test_nobody_is_contained_on_a_claim(tmp_path: Path) -> None:
         harness.broker.grades["edge-1"] = AuthStrength.CLAIMED
         await harness.ingest.process_batch([incoming("edge-1", full("edge-1", 1, 23))])
         await harness.drain()
-        device = harness.fleet.devices["edge-1"]
+        device = devices_of(harness.fleet)["edge-1"]
         assert device.case is None
         assert harness.broker.rules_held == {}
         assert AuditKind.CONTAINMENT_REFUSED in await harness.audited("edge-1")
         await harness.ingest.process_batch([incoming("edge-1", full("edge-1", 2, 23, 24))])
-        assert harness.fleet.devices["edge-1"].case is None
+        assert devices_of(harness.fleet)["edge-1"].case is None
 
 
 async def test_a_device_that_our_own_ban_keeps_out_is_isolated_further(tmp_path: Path) -> None:
@@ -209,7 +210,7 @@ async def test_how_the_identity_was_proved_is_in_case_and_record(tmp_path: Path)
             harness.broker.grades["edge-1"] = grade
             await harness.ingest.process_batch([incoming("edge-1", full("edge-1", 1, 23))])
             await harness.drain()
-            case = harness.fleet.devices["edge-1"].case
+            case = devices_of(harness.fleet)["edge-1"].case
             assert case is not None
             assert case.evidence is evidence
             (line,) = await harness.store.audit(kind=AuditKind.CONTAINMENT_PROVEN)

@@ -14,6 +14,7 @@ from controller.domain.policy.model import ContainmentLevel
 from controller.ports.messages import IncomingMessage
 from controller.service.containment.returns import MAX_CHECKS, MAX_SESSIONS, ReturnMonitor
 from tests.support.controller_harness import ControllerHarness, open_harness
+from tests.support.fleet_devices import add_devices
 
 
 def connected(client: str, username: str) -> IncomingMessage:
@@ -27,9 +28,8 @@ async def isolate(harness: ControllerHarness, device_id: str) -> None:
     await harness.fleet.apply_and_commit(device_id, event)
 
 
-def know(harness: ControllerHarness, *device_ids: str) -> None:
-    for device_id in device_ids:
-        harness.fleet.devices[device_id] = Device(device_id, first_seen=0.0, last_seen=0.0)
+async def know(harness: ControllerHarness, *device_ids: str) -> None:
+    await add_devices(harness.fleet, *(Device(device_id, first_seen=0.0, last_seen=0.0) for device_id in device_ids))
 
 
 async def told(harness: ControllerHarness) -> list[tuple[object, object]]:
@@ -41,7 +41,7 @@ async def told(harness: ControllerHarness) -> list[tuple[object, object]]:
 @pytest.fixture
 async def one(tmp_path: Path) -> AsyncIterator[ControllerHarness]:
     async with open_harness(tmp_path / "cordon.db") as made:
-        know(made, "d1", "d2")
+        await know(made, "d1", "d2")
         await isolate(made, "d1")
         yield made
 

@@ -12,6 +12,7 @@ from controller.ports.broker import AuthStrength
 from controller.ports.messages import IncomingMessage
 from controller.service.identity.clones import MAX_PRESENCE, CloneMonitor
 from tests.support.controller_harness import ControllerHarness, open_harness
+from tests.support.fleet_devices import add_devices
 
 
 def presence(
@@ -25,7 +26,7 @@ def presence(
 @pytest.fixture
 async def one(tmp_path: Path) -> AsyncIterator[ControllerHarness]:
     async with open_harness(tmp_path / "cordon.db") as made:
-        made.fleet.devices["d1"] = Device("d1", first_seen=0.0, last_seen=0.0)
+        await add_devices(made.fleet, Device("d1", first_seen=0.0, last_seen=0.0))
         yield made
 
 

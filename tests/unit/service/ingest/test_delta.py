@@ -12,6 +12,7 @@ from schemas.base import MAX_POSTURE_BYTES
 from schemas.posture import DeltaReport, FullReport, digest_of
 from tests.support import reports
 from tests.support.controller_harness import ControllerHarness, open_harness
+from tests.support.fleet_devices import devices_of
 from tests.support.receipts import receipts_sent, verdicts
 from tests.support.reports import delta, full, heartbeat
 
@@ -35,7 +36,7 @@ async def test_the_whole_is_kept_and_judged(tmp_path: Path) -> None:
         assert json.loads(stored)["sections"] == NEW
         assert harness.ingest.counts["deltas"] == 1
         assert await _take(harness, heartbeat("edge-1", 3, digest_of(NEW)), delta(4, NEW, OLD)) == ["accepted"]
-        assert harness.fleet.devices["edge-1"].digest == digest_of(OLD)
+        assert devices_of(harness.fleet)["edge-1"].digest == digest_of(OLD)
 
 
 async def test_a_delta_in_the_batch_of_its_base(tmp_path: Path) -> None:
@@ -61,9 +62,9 @@ async def test_another_base_is_not_guessed_at(tmp_path: Path) -> None:
 async def test_one_that_comes_twice_is_taken_once_and_an_older_one_is_refused(tmp_path: Path) -> None:
     async with open_harness(tmp_path / "c.db") as harness:
         await _take(harness, full("edge-1", 1, 22), delta(2, OLD, NEW))
-        streak = harness.fleet.devices["edge-1"].rules["p/telnet"].streak
+        streak = devices_of(harness.fleet)["edge-1"].rules["p/telnet"].streak
         assert await _take(harness, delta(2, OLD, NEW)) == ["accepted"]
-        assert harness.fleet.devices["edge-1"].rules["p/telnet"].streak == streak
+        assert devices_of(harness.fleet)["edge-1"].rules["p/telnet"].streak == streak
         await _take(harness, full("edge-1", 5, 22))
         assert await _take(harness, delta(4, OLD, NEW)) == ["rejected"]
         assert receipts_sent(harness, "edge-1")[-1]["reason"] == "stale_sequence"

@@ -13,6 +13,7 @@ from schemas.posture import digest_of
 from schemas.topics import DownChannel, UpChannel, down
 from tests.support import reports
 from tests.support.controller_harness import open_harness
+from tests.support.fleet_devices import devices_of
 from tests.support.receipts import receipts_sent
 from tests.support.reports import full, heartbeat, incoming
 
@@ -25,7 +26,7 @@ async def test_a_report_is_kept_then_acknowledged_then_answered(tmp_path: Path) 
         digest = digest_of(reports.sections(22))
         assert receipts_sent(harness, "edge-1") == [{"v": 1, "seq": 7, "verdict": "accepted", "digest": digest}]
     async with open_harness(tmp_path / "c.db") as harness:
-        device = harness.fleet.get("edge-1")
+        device = await harness.fleet.find("edge-1")
         assert device is not None
         assert (device.report_seq, device.digest) == (7, digest)
         assert await harness.store.report("edge-1") == message.payload
@@ -46,7 +47,7 @@ async def test_one_bad_message_harms_no_other_and_is_told_why(tmp_path: Path) ->
             "v": 1, "seq": 1, "verdict": "rejected", "digest": None, "reason": "wrong_device",
             "detail": "payload and topic name different devices",
         }  # fmt: skip
-        assert set(harness.fleet.devices) == {"edge-2"}
+        assert set(devices_of(harness.fleet)) == {"edge-2"}
         letters = await harness.store.dead_letters()
         assert sorted(letter.reason for letter in letters) == ["malformed", "wrong_device"]
 
@@ -79,7 +80,7 @@ async def test_a_retained_report_is_no_news(tmp_path: Path) -> None:
     async with open_harness(tmp_path / "c.db") as harness:
         await harness.ingest.process_batch([incoming("edge-1", full("edge-1", 1, 22), retain=True)])
         assert receipts_sent(harness, "edge-1")[0]["reason"] == "invalid"
-        assert not harness.fleet.devices
+        assert not devices_of(harness.fleet)
 
 
 async def test_a_heartbeat_of_another_posture_asks_for_all_of_it(tmp_path: Path) -> None:
@@ -103,7 +104,7 @@ async def test_new_policies_judge_the_stored_report_at_the_next_heartbeat(tmp_pa
         strict = policies(rule("telnet", TELNET, check="!listening_ports.exists(p, p == 23)"))
         object.__setattr__(strict, "version", "v2")
         harness.fleet.set_policies(strict)
-        digest = harness.fleet.devices["edge-1"].digest
+        digest = devices_of(harness.fleet)["edge-1"].digest
         await harness.ingest.process_batch([incoming("edge-1", heartbeat("edge-1", 2, digest))])
         assert harness.level("edge-1") == ContainmentLevel.RESTRICTED
 
@@ -143,7 +144,7 @@ async def test_the_fleet_is_bounded(tmp_path: Path) -> None:
         harness.fleet._max_devices = 1
         await harness.ingest.process_batch([incoming(name, full(name, 1, 22)) for name in ("edge-1", "edge-2")])
         assert receipts_sent(harness, "edge-2")[0]["reason"] == "too_many"
-        assert set(harness.fleet.devices) == {"edge-1"}
+        assert set(devices_of(harness.fleet)) == {"edge-1"}
 
 
 async def test_receipts_that_cannot_be_sent_are_counted(tmp_path: Path) -> None:
@@ -157,7 +158,7 @@ async def test_the_same_report_again_counts_again_without_being_read_again(tmp_p
     async with open_harness(tmp_path / "c.db") as harness:
         for seq in (1, 2, 3):
             await harness.ingest.process_batch([incoming("edge-1", full("edge-1", seq, 23))])
-        device = harness.fleet.devices["edge-1"]
+        device = devices_of(harness.fleet)["edge-1"]
         assert (device.report_seq, device.rules["p/telnet"].streak, device.satisfied) == (3, 3, 1)
         assert [one["seq"] for one in receipts_sent(harness, "edge-1")] == [1, 2, 3]
 
@@ -170,7 +171,7 @@ async def test_two_reports_in_one_batch_are_each_judged_for_what_they_say(tmp_pa
         )
         await harness.ingest.process_batch([incoming("edge-1", full("edge-1", 4, 22, 23))])
         assert harness.level("edge-1") is ContainmentLevel.RESTRICTED
-        assert "p/telnet" in harness.fleet.devices["edge-1"].rules
+        assert "p/telnet" in devices_of(harness.fleet)["edge-1"].rules
 
 
 async def test_labels_are_facts_too(tmp_path: Path) -> None:
@@ -204,7 +205,7 @@ async def test_an_event_is_judged_and_contains_over_a_restart(tmp_path: Path) ->
         assert harness.level("edge-1") is ContainmentLevel.RESTRICTED
         assert harness.broker.calls[-1].startswith("restrict edge-1")
     async with open_harness(tmp_path / "c.db") as harness:
-        device = harness.fleet.devices["edge-1"]
+        device = devices_of(harness.fleet)["edge-1"]
         assert device.rules["p/attack"].until == device.rules["p/attack"].since + 3600
 
 

@@ -16,6 +16,7 @@ from schemas.events import ReceiptVerdict, ReportReceipt, accepted_json
 from schemas.posture import digest_of
 from tests.support import reports
 from tests.support.controller_harness import ControllerHarness, MemoryLink, open_harness
+from tests.support.fleet_devices import devices_of
 from tests.support.receipts import receipts_sent
 from tests.support.reports import delta, full, heartbeat, incoming
 
@@ -132,8 +133,8 @@ async def test_a_report_that_repeats_is_kept_without_a_decision(tmp_path: Path) 
         assert receipts_sent(harness, "edge-1")[-1]["reason"] == "stale_sequence"
         assert await harness.audited("edge-1") == [AuditKind.REPORT_FIRST_ACCEPTED]
     async with open_harness(tmp_path / "c.db") as harness:
-        assert harness.fleet.devices["edge-1"].report_seq == 3
-        assert harness.fleet.devices["edge-1"].reported_at > 0
+        assert devices_of(harness.fleet)["edge-1"].report_seq == 3
+        assert devices_of(harness.fleet)["edge-1"].reported_at > 0
 
 
 def test_the_usual_receipt_is_what_the_model_says() -> None:

@@ -16,6 +16,7 @@ from schemas.posture import digest_of
 from schemas.topics import DownChannel, UpChannel, down
 from tests.support import reports
 from tests.support.controller_harness import ControllerHarness, open_harness
+from tests.support.fleet_devices import devices_of
 from tests.support.reports import full, heartbeat, incoming
 
 
@@ -125,14 +126,14 @@ async def test_a_flood_of_bad_messages_is_answered_and_kept_within_bounds(tmp_pa
         assert len(await harness.store.dead_letters(device_id="noisy")) <= ANSWER_BURST
         assert len(harness.link.acknowledged) == 4000
         assert harness.ingest.counts["received"] == 4000
-        assert "noisy" not in harness.fleet.devices
+        assert "noisy" not in devices_of(harness.fleet)
 
 
 async def test_a_flood_of_reports_costs_the_device_neither_status_nor_result(tmp_path: Path) -> None:
     async with open_harness(tmp_path / "c.db") as harness:
         await harness.ingest.process_batch([incoming("edge-1", full("edge-1", 1, 23))])
         await harness.drain()
-        (command,) = harness.fleet.devices["edge-1"].commands
+        (command,) = devices_of(harness.fleet)["edge-1"].commands
         flood = [incoming("edge-1", full("edge-1", seq, 23)) for seq in range(2, 400)]
         result = {"v": 1, "command_id": command.command_id, "state": "succeeded", "at": reports.SENT_AT}
         tail = [
@@ -140,8 +141,8 @@ async def test_a_flood_of_reports_costs_the_device_neither_status_nor_result(tmp
             incoming("edge-1", json.dumps(result).encode(), UpChannel.RESULT),
         ]
         await harness.ingest.process_batch([*flood, *tail])
-        assert harness.fleet.devices["edge-1"].online is True
-        assert command.command_id not in {one.command_id for one in harness.fleet.devices["edge-1"].commands}
+        assert devices_of(harness.fleet)["edge-1"].online is True
+        assert command.command_id not in {one.command_id for one in devices_of(harness.fleet)["edge-1"].commands}
 
 
 async def test_a_status_that_waited_is_taken_although_nothing_else_arrives(tmp_path: Path) -> None:
@@ -153,7 +154,7 @@ async def test_a_status_that_waited_is_taken_although_nothing_else_arrives(tmp_p
         assert lines < 20
         harness.clock.at += 60.0
         await harness.ingest.process_batch(())
-        assert harness.fleet.devices["edge-1"].online is False
+        assert devices_of(harness.fleet)["edge-1"].online is False
 
 
 async def test_an_honest_backlog_after_an_outage_is_read_completely(tmp_path: Path) -> None:

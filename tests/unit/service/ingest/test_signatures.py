@@ -21,6 +21,7 @@ from schemas.report_signing import (
 )
 from schemas.signing import SignatureError
 from tests.support.controller_harness import START, ControllerHarness, open_harness
+from tests.support.fleet_devices import devices_of
 from tests.support.receipts import register_signing_key, verdicts
 from tests.support.reports import full
 from tests.support.signing_device import SigningDevice
@@ -44,7 +45,7 @@ async def test_a_first_proven_contact_brings_the_key(tmp_path: Path, key: Privat
             AuditKind.REPORT_FIRST_ACCEPTED,
             AuditKind.REPORT_SIGNING_STARTED,
         ]
-        assert harness.fleet.devices["edge-1"].signs
+        assert devices_of(harness.fleet)["edge-1"].signs
         assert harness.ingest.counts["signed"] == 1
     async with open_harness(tmp_path / "c.db") as harness:  # the key is kept, and so is that it signs
         assert await verdicts(harness, full("edge-1", 9, 22)) == [("rejected", "unsigned")]
@@ -77,7 +78,7 @@ async def test_a_contact_that_is_not_proven_brings_none(tmp_path: Path, grade: A
         await verdicts(harness, device.full(1, START, 22))
         await harness.signing.keyring.refresh_pending()
         assert await verdicts(harness, device.full(1, START, 22)) == [("rejected", "bad_signature")]
-        assert "edge-1" not in harness.fleet.devices
+        assert "edge-1" not in devices_of(harness.fleet)
         assert await kinds(harness) == [AuditKind.KEY_REGISTRATION_REFUSED, AuditKind.REPORT_REJECTED]
 
 
@@ -128,10 +129,10 @@ async def test_the_last_report_again_is_told_again_and_no_sign_of_life(tmp_path:
     device = SigningDevice()
     async with open_harness(tmp_path / "c.db") as harness:
         await register_signing_key(harness, device)
-        seen = harness.fleet.devices["edge-1"].last_seen
+        seen = devices_of(harness.fleet)["edge-1"].last_seen
         harness.clock.at += 100
         assert await verdicts(harness, device.full(1, START, 22)) == [("accepted", None)]
-        assert harness.fleet.devices["edge-1"].last_seen == seen
+        assert devices_of(harness.fleet)["edge-1"].last_seen == seen
 
 
 async def test_heartbeats_and_a_gap(tmp_path: Path) -> None:
@@ -143,7 +144,7 @@ async def test_heartbeats_and_a_gap(tmp_path: Path) -> None:
         ]
         assert await verdicts(harness, device.beat(7, START, 22)) == []
         assert await verdicts(harness, device.beat(5, START, 22)) == []  # late, and new
-        assert harness.fleet.devices["edge-1"].gaps == 1
+        assert devices_of(harness.fleet)["edge-1"].gaps == 1
         (line,) = await harness.store.audit(kind=AuditKind.REPORT_SEQUENCE_GAP_FOUND)
         assert line.entry.detail == {"missing": 4, "before": 7}
         assert harness.ingest.counts["missing"] == 4
@@ -161,9 +162,9 @@ async def test_who_signed_once_is_not_believed_without_until_an_operator_says_so
 async def test_a_class_that_must_sign(tmp_path: Path) -> None:
     async with open_harness(tmp_path / "c.db") as harness:
         seals = ReportSignatureVerifier(
-            harness.signing.keyring, harness.fleet.get, SignatureRequirements(must_sign=frozenset({"*"}))
+            harness.signing.keyring, harness.fleet.cache, SignatureRequirements(must_sign=frozenset({"*"}))
         )
-        harness.ingest._verifier = seals
+        harness.ingest.decisions.verifier = seals
         assert await verdicts(harness, full("edge-1", 1, 22)) == [("rejected", "unsigned")]
         assert await kinds(harness) == [AuditKind.REPORT_REJECTED]
 

@@ -18,6 +18,7 @@ from controller.service.policy.preview import PAGE, kind_of, preview
 from tests.support.api import Api
 from tests.support.api import api as open_api
 from tests.support.controller_harness import ControllerHarness, open_harness
+from tests.support.fleet_devices import devices_of
 from tests.support.playbook import policies, rule
 from tests.support.reports import full, incoming
 
@@ -70,13 +71,13 @@ async def _foreseen(harness: ControllerHarness, candidate: PolicySet) -> tuple[l
 
 
 async def test_a_preview_is_what_comes_true(harness: ControllerHarness) -> None:
-    before = dict(harness.fleet.devices)
+    before = dict(devices_of(harness.fleet))
     changes, tally = await _foreseen(harness, _forbids(8080))
     assert [(one.device_id, one.after, one.causes) for one in changes] == [
         (one, ContainmentLevel.RESTRICTED, ("p/no-8080",)) for one in FLEET[17:]
     ]
     assert (tally.judged, tally.reports, tally.contains) == (20, 20, 3)
-    assert harness.fleet.devices == before, "nothing is kept"
+    assert devices_of(harness.fleet) == before, "nothing is kept"
     await _gate(harness, _forbids(8080)).reload()
     for one in FLEET:
         await harness.ingest.process_batch([incoming(one, full(one, 2, 22, *((8080,) if one >= "edge-017" else ())))])
@@ -89,7 +90,7 @@ async def test_what_comes_later_what_is_held_and_what_is_released(harness: Contr
     assert [kind_of(one) for one in changes] == ["later"] * 3
     assert tally.contains == 3
     assert (await _foreseen(harness, _forbids(8080, shadow=True)))[0] == []
-    harness.fleet.guards = FleetGuards(GUARDS.radius, protection=ProtectionRules(frozenset({FLEET[17]})))
+    harness.fleet.held.guards = FleetGuards(GUARDS.radius, protection=ProtectionRules(frozenset({FLEET[17]})))
     changes, tally = await _foreseen(harness, _forbids(8080))
     assert [kind_of(one) for one in changes] == ["held", "contained", "contained"]
     await _gate(harness, _forbids(8080)).reload()

@@ -24,6 +24,7 @@ from schemas.signing import key_id, public_key_text, to_be_signed
 from tests.support.api import api as open_api
 from tests.support.clocks import START
 from tests.support.controller_harness import ControllerHarness, open_harness
+from tests.support.fleet_devices import devices_of
 from tests.support.playbook import policies, rule
 from tests.support.reports import full, heartbeat, incoming, sections
 
@@ -66,7 +67,7 @@ async def harness(tmp_path: Path) -> AsyncIterator[ControllerHarness]:
 
 
 def result(harness: ControllerHarness) -> str:
-    state = harness.fleet.devices["edge-1"].rules.get("p/supported")
+    state = devices_of(harness.fleet)["edge-1"].rules.get("p/supported")
     return "pass" if state is None else state.result.value
 
 

@@ -24,6 +24,7 @@ from controller.ports.errors import StoreError
 from controller.ports.store import StoreWrites
 from controller.service.rollout.operations import RolloutRequest
 from tests.support.controller_harness import START
+from tests.support.fleet_devices import devices_of
 from tests.support.rollouts import BY, RINGS, SECOND, open_rollouts, seed_devices
 
 
@@ -190,11 +191,11 @@ async def test_an_order_not_begun_is_taken_back_at_the_end(tmp_path: Path) -> No
     async with open_rollouts(tmp_path / "db") as made:
         await seed_devices(made)
         await made.start()
-        assert made.harness.fleet.devices["t1"].commands
+        assert devices_of(made.harness.fleet)["t1"].commands
         await made.desk.abort("r-0001", BY.actor, revert=False)
         await made.go()
         assert (await made.now()).state is RolloutState.ABORTED
-        assert not made.harness.fleet.devices["t1"].commands
+        assert not devices_of(made.harness.fleet)["t1"].commands
         sent = len(made.harness.link.sent)
         await made.status("t1", "online")
         await made.go()

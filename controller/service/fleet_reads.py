@@ -1,0 +1,62 @@
+"""How services read devices: by id through the memory, and by what they have in common from the rows."""
+
+import itertools
+from collections.abc import AsyncIterator, Collection, Sequence
+from dataclasses import replace
+
+from controller.domain.device import Device
+from controller.domain.policy.model import PolicySet
+from controller.ports.clock import Clock
+from controller.ports.fleet_queries import MAX_PAGE, DeviceFilter, DeviceQuery, FleetQueries
+from controller.ports.store import Store
+from controller.service.device_cache import DeviceCache
+
+
+class FleetReads:
+    """The reading part of `FleetState`. Nothing visits all devices in memory: that is a part of the fleet."""
+
+    def __init__(
+        self, store: Store, cache: DeviceCache, queries: FleetQueries, policies: PolicySet, clock: Clock
+    ) -> None:
+        self.store = store
+        self.cache = cache
+        self.queries = queries
+        self.policies = policies
+        self.clock = clock
+        self.get = cache.get
+        self.load = cache.load
+
+    async def find(self, device_id: str, *, fresh: bool = False) -> Device | None:
+        """The device, loaded if need be; `fresh`: as other controllers left it."""
+        await self.cache.load((device_id,), fresh=fresh)
+        return self.cache.get(device_id)
+
+    async def find_all(self, ids: Collection[str]) -> list[Device]:
+        """The devices with these ids, without unknown ones."""
+        return [device async for page in self.named(ids) for device in page]
+
+    async def named(self, ids: Collection[str]) -> AsyncIterator[Sequence[Device]]:
+        """As `find_all`, a page at a time: not all of them push others out of memory."""
+        left = iter(ids)
+        while some := list(itertools.islice(left, MAX_PAGE)):
+            await self.cache.load(some)
+            yield [device for device in map(self.cache.get, some) if device is not None]
+
+    async def select(self, where: DeviceFilter) -> AsyncIterator[Device]:
+        """The devices in the store that match, by id, a page at a time."""
+        severities = {key: rule.severity for key, rule in self.policies.rules.items()}
+        query = DeviceQuery(where, limit=MAX_PAGE, severities=severities, now=self.clock.now())
+        while True:
+            page = await self.queries.devices(query)
+            for device in page.devices:
+                yield device
+            if page.following is None:
+                return
+            query = replace(query, after=page.following)
+
+    async def pages(self) -> AsyncIterator[Sequence[Device]]:
+        """All devices in the store, by id, a page at a time."""
+        after = ""
+        while page := await self.store.page(after, MAX_PAGE):
+            yield page
+            after = page[-1].device_id

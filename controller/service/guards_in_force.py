@@ -1,0 +1,100 @@
+"""What the guards of the fleet hold in memory: charges against the blast radius, devices held back, waivers."""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, Final
+
+from controller.domain.device import Device, HoldReason
+from controller.domain.evolve import evolve
+from controller.domain.guards.blast_radius import BlastRadius
+from controller.domain.guards.guards import ESTABLISHED, FleetGuards
+from controller.domain.transition import StepOutcome
+from controller.ports.store import GuardSnapshot
+from controller.service.unit_of_work import UnitOfWork
+
+POOL_LEDGER: Final = "pool:"  # begins the ledger of a pool of new devices
+
+
+class GuardsInForce:
+    """The guards that decisions are made by; what changes in them is committed with the decision that changed it.
+
+    `version`: of the stored state that this one rests on; a commit that rests on it is refused once that is another.
+    """
+
+    def __init__(self, guards: FleetGuards, next_version: Callable[[], int]) -> None:
+        self.guards = guards
+        self.version = 0
+        self._next_version = next_version
+        self._waiting: Counter[str] = Counter()  # devices that the blast radius holds back, by pool
+        self._listeners: tuple[Callable[[GuardSnapshot], None], ...] = ()
+
+    def update(self, **changes: Any) -> None:
+        """Replaces fields of the guards."""
+        self.guards = evolve(self.guards, **changes)
+
+    def follow(self, listener: Callable[[GuardSnapshot], None]) -> None:
+        """Calls `listener` with the stored state whenever it is read again."""
+        self._listeners = (*self._listeners, listener)
+
+    def load(self, snapshot: GuardSnapshot) -> None:
+        """Takes over the stored state."""
+        self.version = snapshot.version
+        charges: dict[str, dict[str, float]] = {}
+        for ledger, device_id, at in snapshot.charges:
+            if not ledger or ledger.startswith(POOL_LEDGER):
+                charges.setdefault(ledger.removeprefix(POOL_LEDGER), {})[device_id] = at
+        self._waiting = Counter(snapshot.waiting)
+        self.update(pools={})
+        for pool in {ESTABLISHED, *charges, *self._waiting}:
+            bounds = self.guards.radius.bounds
+            self._set_radius(pool, BlastRadius(bounds, charges.get(pool, {}), self._waiting[pool]))
+        for listener in self._listeners:
+            listener(snapshot)
+
+    def touch(self, batch: UnitOfWork) -> None:
+        """Makes the batch a change of the guards, or a decision that rests on them."""
+        if batch.guards_version is None:
+            after = self._next_version()
+            batch.guards_version = self.version, after
+            self.version = after
+
+    def charge(self, device: Device, outcome: StepOutcome, now: float, batch: UnitOfWork) -> None:
+        """Charges or refunds the blast radius as the step of `device` decided, in the same commit."""
+        after, pool = outcome.device, self.guards.pool_of(device, now)
+        if outcome.charge is None and not is_held_back(device) and not is_held_back(after):
+            return
+        self.touch(batch)
+        if outcome.charge:
+            self._set_charge(pool, after.device_id, now, batch)
+        elif outcome.charge is not None:
+            for charged in (ESTABLISHED, *self.guards.pools):  # it may have been charged in an earlier pool
+                self._set_charge(charged, after.device_id, None, batch)
+        changed = {pool}
+        for one, difference in ((device, -1), (after, 1)):
+            if is_held_back(one):
+                held_in = self.guards.pool_of(one, now)
+                self._waiting[held_in] += difference
+                changed.add(held_in)
+        for name in changed:
+            self._set_radius(name, replace(self.guards.radius_of(name), waiting=self._waiting[name]))
+
+    def _set_charge(self, pool: str, device_id: str, at: float | None, batch: UnitOfWork) -> None:
+        before = self.guards.radius_of(pool)
+        after = before.refund(device_id) if at is None else before.charge(device_id, at)
+        if after is not before:
+            self._set_radius(pool, after)
+            batch.charges[f"{POOL_LEDGER}{pool}" if pool else "", device_id] = at
+
+    def _set_radius(self, pool: str, radius: BlastRadius) -> None:
+        if pool == ESTABLISHED:
+            self.update(radius=radius)
+        elif radius.charged or radius.waiting:
+            self.update(pools={**self.guards.pools, pool: radius})
+        elif pool in self.guards.pools:
+            self.update(pools={name: one for name, one in self.guards.pools.items() if name != pool})
+
+
+def is_held_back(device: Device) -> bool:
+    """Whether the blast radius holds a containment of the device back."""
+    return device.pending is not None and device.pending.why is HoldReason.BLAST_RADIUS
