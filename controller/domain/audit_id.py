@@ -8,7 +8,7 @@ _SEQ_BITS: Final = 40
 KEYS: Final = 1 << _SEQ_BITS  # keys of one writer; more than it can ever use
 FIRST_WRITER: Final = 1  # the only one on SQLite; on PostgreSQL, what was before the first controller, and commands
 _FORM: Final = re.compile(r"([0-9]{1,7})-([0-9]{1,12})\Z")
-CURSOR_FORM: Final = r"^[0-9]{1,7}-[0-9]{1,12}(@[0-9]{1,12}(\.[0-9]{1,9})?)?$"
+CURSOR_FORM: Final = r"^[0-9]{1,7}-[0-9]{1,12}(@[0-9]{1,12}(\.[0-9]{1,17})?)?$"
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -37,6 +37,12 @@ _UNPLANNED: Final = (
     f"SELECT {queries.AUDIT_COLUMNS} FROM audit WHERE id > ? AND id <= ?"  # noqa: S608
     f" AND (alert = 1 OR kind IN ({_MARKS})) ORDER BY id"
 )
+_WAITING: Final = (
+    "SELECT chain.writer, coalesce(planned.seq, 0), chain.seq FROM audit_chains AS chain"
+    " LEFT JOIN notification_cursors AS planned ON planned.writer = chain.writer"
+    " WHERE chain.seq > coalesce(planned.seq, 0) AND EXISTS (SELECT 1 FROM notification_cursors)"
+    " ORDER BY chain.writer"
+)
 _TIMES: Final = "SELECT id, at FROM audit WHERE id > ? AND id <= ? ORDER BY id"
 _SET_CURSOR: Final = (
     "INSERT INTO notification_cursors (writer, seq) VALUES (?, ?)"
@@ -209,12 +215,8 @@ def _remove_sink(connection: SqlConnection, name: str) -> SinkChange:
 
 
 def _unplanned(connection: SqlConnection, limit: int) -> tuple[list[StoredAuditEntry], dict[int, int]]:
-    planned = dict(connection.execute("SELECT writer, seq FROM notification_cursors").fetchall())
-    ends = chains(connection) if planned else {}
     # A writer commits its lines in their order: what is there up to the end of its chain is all there ever is.
-    waiting = {
-        writer: (planned.get(writer, 0), head.seq) for writer, head in ends.items() if head.seq > planned.get(writer, 0)
-    }
+    waiting = {writer: (begin, end) for writer, begin, end in connection.execute(_WAITING).fetchall()}
     order: dict[AuditId, int] = {}
     if len(waiting) > 1:
         order, through = _merged(connection, waiting, limit)

@@ -1,21 +1,31 @@
 """The audit log on PostgreSQL: lists that are index scans, verification without a controller, chains of runs."""
 
+import asyncio
 import json
+import time
 from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
 from controller.adapters.postgres.connection import PostgresConnection, connect
-from controller.adapters.postgres.store import open_store
+from controller.adapters.postgres.store import PostgresStore, open_store
 from controller.adapters.sql import queries
+from controller.adapters.sql.notifications import SqlNotificationStore
 from controller.cli.app import run_safely
 from controller.domain.audit_id import AuditCursor, AuditId
+from controller.domain.audit_kinds import AuditKind
+from controller.domain.effects import AuditEntry
+from controller.domain.notifications.planning import Plan
+from controller.ports.notifications import SinkChange
+from controller.ports.store import StoreWrites
+from tests.support.notifications import sink
 from tests.support.postgres import SERVERS, PostgresServer, PostgresServers, address_of
 from tests.support.store import NOW, QUICK, Logged, line
 
 pytestmark = pytest.mark.postgres
 ROWS = 20_000
+COMMITS = 15
 _FILL = f"""INSERT INTO audit SELECT (n % 3 + 2) * 1099511627776 + n, n, 'device.online', 'd-' || n % 500, 'a',
     CASE n % 50 WHEN 0 THEN 'c-' || n % 100 ELSE '' END, CASE n % 100 WHEN 7 THEN 1 ELSE 0 END, NULL, NULL
     FROM generate_series(1, {ROWS}) AS n"""
@@ -66,6 +76,40 @@ async def test_lists_find_their_lines_by_an_index_in_order(server: PostgresServe
             assert f'"Index Name": "{index}"' in plan, plan
             assert '"Sort' not in plan, plan
     connection.close()
+
+
+async def test_controllers_and_a_command_write_at_once_and_each_alert_is_planned_once(server: PostgresServer) -> None:
+    database = server.new_database()
+    stores = [await opened(server, database, name) for name in ("a", "b", None)]
+    try:
+        notifications = SqlNotificationStore(stores[0])
+        assert await notifications.add_sink(sink(), 9, StoreWrites()) is SinkChange.DONE
+        told: list[str] = []
+
+        async def plan_all() -> bool:
+            lines, cursor = await notifications.unplanned(3)
+            told.extend(str(one.id) for one in lines)
+            await notifications.plan(Plan(), cursor, 10, 0.0)
+            return bool(cursor)
+
+        async def write_all(store: PostgresStore) -> None:
+            for number in range(COMMITS):
+                alert = AuditEntry(AuditKind.CONTAINMENT_DECIDED, f"d{number}", "cordon", alert=True)
+                await store.commit(StoreWrites(audit=((time.time(), alert),)))
+
+        async with asyncio.TaskGroup() as group:
+            writing = [group.create_task(write_all(store)) for store in stores]
+            while not all(one.done() for one in writing):
+                await plan_all()
+        while await plan_all():
+            pass
+        assert sorted(told) == sorted(f"{writer}-{seq}" for writer in (1, 2, 3) for seq in range(1, COMMITS + 1))
+        listed = await stores[1].audit(limit=1000, newest_first=False)
+        assert [(one.at, one.id) for one in listed] == sorted((one.at, one.id) for one in listed)
+        assert (await stores[1].check_audit()).flaws == ()
+    finally:
+        for store in stores:
+            await store.close()
 
 
 async def test_a_database_is_verified_without_a_controller(

@@ -103,6 +103,9 @@ async def test_a_controller_whose_lease_is_over_is_fenced_adopted_and_noted(
             await first.run()
         assert "another controller has taken over" in str(stopped.value.exceptions[0])
         assert [one.name for one in await b.controllers()] == ["b"]
+        checked = await second.check_audit()
+        assert (checked.flaws, checked.heads.chains[2].seq) == ((), 1), "nothing was added to the chain of the other"
+        assert 2 in checked.heads.anchored
     await first.close()
 
 
