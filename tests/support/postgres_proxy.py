@@ -55,13 +55,16 @@ class CommitLosingProxy:
         task = asyncio.current_task()
         assert task is not None
         self._tasks.add(task)
-        with contextlib.suppress(OSError):
+        try:
             from_server, to_server = await asyncio.open_connection("127.0.0.1", self._target)
             try:
                 await self._relay(reader, writer, from_server, to_server)
             finally:
                 to_server.transport.abort()
-                writer.transport.abort()
+        except* OSError:
+            pass  # one of both is gone
+        finally:
+            writer.transport.abort()
         self._tasks.discard(task)
 
     async def _relay(
@@ -72,9 +75,11 @@ class CommitLosingProxy:
         to_server: asyncio.StreamWriter,
     ) -> None:
         async def answers() -> None:
-            while data := await from_server.read(_CHUNK):
-                writer.write(data)
-                await writer.drain()
+            with contextlib.suppress(OSError):
+                while data := await from_server.read(_CHUNK):
+                    writer.write(data)
+                    await writer.drain()
+            writer.transport.abort()  # as the server did, which stopped: the client must not wait for an answer
 
         async with asyncio.TaskGroup() as group:
             answering = group.create_task(answers())
