@@ -13,7 +13,7 @@ from typing import Any, Final
 from controller.adapters.emqx.containment.broker import EmqxBroker, open_emqx
 from controller.adapters.system import SystemClock
 from tests.support.certs import Certs
-from tests.support.deployment import CONTROLLER_ID, START_SECONDS, Deployment, Timings, make_config
+from tests.support.deployment import CONTROLLER_ID, START_SECONDS, Deployment, Timings, make_config, with_name
 from tests.support.emqx_calls import PATIENT
 from tests.support.operator import OperatorClient
 from tests.support.postgres import PostgresServer
@@ -168,21 +168,13 @@ def _member(
     first: Path, number: int, certs: Certs, proxy: CommitLosingProxy, server: PostgresServer, database: str
 ) -> Member:
     """The first has the folder that `cordon init` made, others a copy with a name and a certificate of their own."""
-    home = first.parent
-    client_id = CONTROLLER_ID
+    home, name = first.parent, f"c{number}"
+    text = first.read_text()
     if number > 1:
-        client_id = f"{CONTROLLER_ID}-{number}"
         copied = home.with_name(f"{home.name}-{number}")
         shutil.copytree(home, copied)
-        text = first.read_text().replace(str(home), str(copied))
-        before = certs.client(CONTROLLER_ID)
-        for old, new in zip(before, certs.client(client_id), strict=True):
-            text = text.replace(str(old), str(new))
-        text = text.replace(f'"{CONTROLLER_ID}"', f'"{client_id}"')
+        text = with_name(text.replace(str(home), str(copied)), certs, name, "c1")
         home = copied
-    else:
-        text = first.read_text()
     config = home / "cordon.toml"
-    text = text.replace(server.url(database), server.url(database, port=proxy.port))
-    config.write_text(f'{text}\n[controller]\nname = "c{number}"\n' if "[controller]" not in text else text)
-    return Member(f"c{number}", client_id, config, proxy)
+    config.write_text(text.replace(server.url(database), server.url(database, port=proxy.port)))
+    return Member(name, f"{CONTROLLER_ID}-{name}", config, proxy)

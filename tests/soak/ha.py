@@ -117,7 +117,9 @@ async def _verify(cluster: Cluster) -> None:
 
 def _logs(cluster: Cluster) -> str:
     return "\n".join(
-        f"{one.name}, {one.starts} starts, exits {one.exits}:\n{one.process.log_tail()}" for one in cluster.members if one.process
+        f"{one.name}, {one.starts} starts, exits {one.exits}:\n{one.process.log_tail()}"
+        for one in cluster.members
+        if one.process
     )
 
 

@@ -153,7 +153,16 @@ async def make_config(
         file.write(_settings(timings) + more)
     if store_url:
         await _move_store(config, store_url)
+        config.write_text(with_name(config.read_text(), certs, "c1"))
     return config
+
+
+def with_name(text: str, certs: Certs, name: str, before: str = "") -> str:
+    """Returns a configuration with the name of a controller on PostgreSQL, and with the certificate of its client."""
+    client_ids = (f"{CONTROLLER_ID}-{one}" if one else CONTROLLER_ID for one in (before, name))
+    for old, new in zip(*map(certs.client, client_ids), strict=True):
+        text = text.replace(json.dumps(str(old)), json.dumps(str(new)))
+    return text.replace(f'\n[controller]\nname = "{before}"\n', "") + f'\n[controller]\nname = "{name}"\n'
 
 
 async def _init(home: Path, emqx: StandInProcess, certs: Certs, api: Sequence[str]) -> Path:
