@@ -59,6 +59,14 @@ test-postgres: ## the store and a controller on PostgreSQL: 18 of a wheel, and D
 	@tools/setup-venv.sh dev-postgres
 	@$(PYTEST) -m postgres $(PYTEST_ARGS)
 
+# Faults of `make soak-ha`, and the file that a later run goes on from.
+KILLS ?= 300
+SOAK_STATE ?= .cache/soak-ha.json
+.PHONY: soak-ha
+soak-ha: ## two controllers on one PostgreSQL with KILLS=300 faults under load; goes on where the last run ended (hours)
+	@tools/setup-venv.sh dev-postgres
+	@$(BIN)/python -m tests.soak.ha --kills $(KILLS) --state $(SOAK_STATE)
+
 .PHONY: agent
 agent: setup-dev ## the device agent as one file, build/cordon-agent.pyz, for this Python and processor
 	@$(BIN)/python tools/build_agent.py build/cordon-agent.pyz

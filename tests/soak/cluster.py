@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from controller.adapters.emqx.containment.broker import EmqxBroker, open_emqx
+from controller.adapters.sealing import KEY_SUFFIX, open_sealer
 from controller.adapters.system import SystemClock
 from tests.support.certs import Certs
 from tests.support.deployment import CONTROLLER_ID, START_SECONDS, Deployment, Timings, make_config, with_name
@@ -23,6 +24,7 @@ from tests.support.simulated_fleet import SimulatedFleetProcess
 from tests.support.standin import StandInProcess
 
 RESTART_SECONDS: Final = 1.0  # between the end of a controller and its next start
+_FIRST_SECONDS: Final = 120.0  # until the leader has written the rules of all, and they tried again to subscribe
 _SKEWED: Final = "tests.soak.skewed"
 
 
@@ -160,7 +162,7 @@ async def open_cluster(
         nothing: Any = None  # the deployment is used for its fleet only
         deployment = Deployment(folder, first, emqx, certs, timings, broker, stack, nothing, nothing)
         cluster = Cluster(folder, server, database, emqx, broker, members, deployment)
-        await cluster.until_ready()
+        await cluster.until_ready(_FIRST_SECONDS)
         yield cluster
 
 
@@ -170,6 +172,7 @@ def _member(
     """The first has the folder that `cordon init` made, others a copy with a name and a certificate of their own."""
     home, name = first.parent, f"c{number}"
     text = first.read_text()
+    open_sealer(home / f"cordon{KEY_SUFFIX}")  # the same key on every host
     if number > 1:
         copied = home.with_name(f"{home.name}-{number}")
         shutil.copytree(home, copied)

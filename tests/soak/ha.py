@@ -8,6 +8,7 @@ import argparse
 import asyncio
 import json
 import random
+import sys
 import tempfile
 from collections import Counter
 from dataclasses import asdict, dataclass, field
@@ -89,8 +90,8 @@ async def _block(progress: Progress, most: int, controllers: int, chance: random
                         load.is_ending = True
                     await load.check_end()
                     await _verify(cluster)
-                except* AssertionError as failed:
-                    failed.add_note(f"faults so far: {dict(done)}\n{_logs(cluster)}")
+                except BaseException:
+                    sys.stderr.write(f"faults so far: {dict(done)}\n{_logs(cluster)}\n")
                     raise
                 ((fenced,),) = await cluster.query("SELECT count(*) FROM writers WHERE fenced AND writer > 0")
                 progress.add(done, load, fenced)
