@@ -13,8 +13,9 @@ import signal
 import statistics
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
+from typing import Any
 
 import psycopg
 
@@ -30,7 +31,7 @@ from tests.support.standin import StandInProcess
 DEVICES = 10
 HALTED = 15.0  # seconds
 WAIT = 120.0  # seconds
-Failure = Callable[[Cluster, Member], Awaitable[None]]
+Failure = Callable[[Cluster, Member], Coroutine[Any, Any, None]]
 
 
 async def death(_cluster: Cluster, member: Member) -> None:
