@@ -131,7 +131,7 @@ class Load:
         levels = dict(await self.cluster.query("SELECT device_id, level FROM devices"))
         assert levels == dict.fromkeys(self.fleet.device_ids, "none")
         kinds = ", ".join(f"'{kind}'" for kind in _STEPS)
-        lines = await self.cluster.query(f"SELECT device_id, kind FROM audit WHERE kind IN ({kinds}) ORDER BY at, seq")
+        lines = await self.cluster.query(f"SELECT device_id, kind FROM audit WHERE kind IN ({kinds}) ORDER BY at, id")
         for device in self.fleet.device_ids:
             steps = [kind for of, kind in lines if of == device]
             assert steps == list(_STEPS) * self.rounds[device], f"{device}, {self.rounds[device]} rounds: {steps}"
