@@ -29,7 +29,7 @@ def _row(one: dict[str, Any]) -> tuple[object, ...]:
     left = "" if one["lease_left"] is None else f"{one['lease_left']:.1f} s"
     name = f"{one['name']} *" if one["answers"] else one["name"]
     leads = "yes" if one["is_leader"] else ""
-    clock = f"{-one['clock_offset']:+.3f} s"
+    clock = f"{0.0 - one['clock_offset']:+.3f} s"
     return (
         name, one["run"], ago(one["since"]), leads, one["buckets"], one["pending"], left, clock, one["version"]
     )  # fmt: skip

@@ -225,7 +225,7 @@ async def open_harness(
             targets=targets or PublishedTargets(updates),
             own_certificates=own_certificates,
             sender=told,
-            leases=leases or AllLeases(),
+            leases=leases or AllLeases("tests", "1.2", clock.at),
         )
         made = await _started(await build(configured, adapters, chosen, guards, *listeners))
         yield ControllerHarness(clock, broker, tables, setup, inspector, users, link, store, made, logged, told)

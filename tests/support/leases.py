@@ -21,6 +21,7 @@ class MemoryLeases:
         self.left = 3.0  # seconds
         self.leader_url = ""
         self.quiesce: list[Quiesce] = []
+        self.known: tuple[ControllerInfo, ...] = ()
         self._handed: asyncio.Queue[frozenset[int]] = asyncio.Queue()
         self._changed = asyncio.Event()
 
@@ -56,4 +57,4 @@ class MemoryLeases:
         self.quiesce.append(quiesce)
 
     async def controllers(self) -> Sequence[ControllerInfo]:
-        return ()
+        return self.known
