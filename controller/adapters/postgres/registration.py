@@ -71,6 +71,7 @@ _ADOPT: Final = (
     " FOR UPDATE SKIP LOCKED)"
     " UPDATE buckets SET writer = ?, epoch = epoch + 1 FROM free WHERE buckets.bucket = free.bucket"
 )
+_LEAD: Final = "UPDATE fleet SET leader = ?, leader_epoch = leader_epoch + 1 WHERE leader = 0"
 _INFOS: Final = (
     "SELECT name, writers.writer, extract(epoch FROM started_at)::float8, version, writers.writer = fleet.leader,"
     " (SELECT count(*) FROM buckets WHERE buckets.writer = writers.writer),"
@@ -188,6 +189,7 @@ def _try(
             _note(connection, over, now)
             connection.execute(_EXTEND, (connection.head.seq, connection.head.digest, writer))
             held = claim(connection, writer)
+            tell(connection)
             schema.raise_write_level(connection, steps)
             connection.execute(_FORGET, (writer - _KEPT,))
             return held
@@ -273,14 +275,15 @@ def _note(connection: WritingConnection, over: list[tuple[Any, ...]], now: float
 def claim(connection: PostgresConnection, writer: int) -> Held:
     """Takes free buckets up to this run's share, and leads if nobody does; in the caller's transaction."""
     live = [one for (one,) in connection.execute("SELECT writer FROM writers WHERE NOT fenced ORDER BY writer")]
-    mine = _buckets(connection, writer)
+    mine, changes = _buckets(connection, writer), 0
     lacking = share(writer, live) - len(mine)
     if lacking > 0:
-        connection.execute(_ADOPT, (lacking, writer))
+        changes = connection.execute(_ADOPT, (lacking, writer)).rowcount
         mine = _buckets(connection, writer)
-    connection.execute("UPDATE fleet SET leader = ?, leader_epoch = leader_epoch + 1 WHERE leader = 0", (writer,))
+    changes += connection.execute(_LEAD, (writer,)).rowcount
     leader, epoch = connection.execute("SELECT leader, leader_epoch FROM fleet").fetchone()
-    tell(connection)
+    if changes:
+        tell(connection)
     return Held(mine, epoch if leader == writer else 0)
 
 

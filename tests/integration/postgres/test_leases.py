@@ -47,6 +47,9 @@ async def test_controllers_share_the_buckets_evenly_and_one_leads(server: Postgr
         a = leases_of(first)
         assert (a.buckets, a.is_leader, a.leader_epoch) == (ALL_BUCKETS, True, 1)
         assert 2.0 < a.lease_left() <= 3.0
+        assert await first.warnings() == (
+            "PostgreSQL has no synchronous standby: a failover loses reports that were acknowledged",
+        )
         async with running(url, "b") as second, running(url, "c") as third:
             b, c = leases_of(second), leases_of(third)
             await eventually(lambda: [len(one.buckets) for one in (a, b, c)] == [86, 85, 85], "they share")
