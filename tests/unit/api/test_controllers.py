@@ -28,14 +28,14 @@ async def test_controllers_are_listed_with_leader_buckets_and_what_waits(tmp_pat
 
 
 async def test_a_controller_says_what_it_holds_and_that_its_lease_is_over(tmp_path: Path) -> None:
-    leases = MemoryLeases(frozenset(range(100)), is_leader=True)
+    leases = MemoryLeases(frozenset(range(100)))
     leases.fenced, leases.clock_offset = 2, 0.1
     async with api(tmp_path / "c.db", leases=leases) as one:
-        await one.harness.reconciler.reconcile()
+        await one.services.nodes.look()
         assert (await one.json("GET", "/readyz"))["reasons"] == []
         lines = (await one.client.get("/metrics")).text.splitlines()
         for line in (
-            "cordon_leader 1.0", "cordon_buckets 100.0", "cordon_lease_left_seconds 3.0",
+            "cordon_leader 0.0", "cordon_buckets 100.0", "cordon_lease_left_seconds 3.0",
             "cordon_clock_offset_seconds 0.1", "cordon_controllers_fenced_total 2.0",
         ):  # fmt: skip
             assert line in lines
