@@ -23,8 +23,8 @@ from controller.service.broker.access_operations import AccessOperations
 from controller.service.broker.audit import BROKER, BrokerAuditor
 from controller.service.broker.release_rules import ReleaseRules
 from controller.service.broker.setup import SetupOperations
+from controller.service.containment.effect_queue import EffectQueue
 from controller.service.containment.nodes import NodeWatch
-from controller.service.containment.outbox import EffectQueue
 from controller.service.containment.reconciler import Reconciler
 from controller.service.fleet_state import FleetState
 from controller.service.own_clients import OwnClients

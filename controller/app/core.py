@@ -27,9 +27,10 @@ from controller.ports.messages import IncomingMessage
 from controller.ports.store import GuardSnapshot
 from controller.service.audit_log import AuditLogger
 from controller.service.broker.release_rules import ReleaseRules
+from controller.service.containment.effect_queue import EffectQueue
 from controller.service.containment.enforcer import Enforcer
 from controller.service.containment.nodes import NodeWatch
-from controller.service.containment.outbox import EffectQueue, Outbox
+from controller.service.containment.outbox import Outbox
 from controller.service.containment.waivers import WaiverService
 from controller.service.device_cache import DeviceCache
 from controller.service.fleet_state import FleetState

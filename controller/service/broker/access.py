@@ -28,7 +28,7 @@ from controller.ports.errors import BrokerError
 from controller.ports.log import Log
 from controller.service.broker.noted_devices import DueDevice, NotedDevices
 from controller.service.broker.rule_forms import RuleForms
-from controller.service.containment.outbox import EffectQueue
+from controller.service.containment.effect_queue import EffectQueue
 from controller.service.fleet_state import FleetState
 from controller.service.unit_of_work import UnitOfWork
 

@@ -26,8 +26,8 @@ from controller.ports.log import Log
 from controller.service.containment import comparison
 from controller.service.containment.comparison import DriftCandidate, ManagedRules, NodeComparison
 from controller.service.containment.drift import DriftEntry, DriftLog, DriftState
+from controller.service.containment.effect_queue import EffectQueue
 from controller.service.containment.nodes import NodeWatch
-from controller.service.containment.outbox import EffectQueue
 from controller.service.fleet_state import FleetState
 
 RETRY: Final = 2.0  # seconds after a failed pass
@@ -170,7 +170,7 @@ class Reconciler:
                 if what:
                     confirmed.append(DriftCandidate(one.device, what, one.node))
         # What another controller carries out meanwhile is no drift.
-        await self._effects.look(self._fleet.store, *(one.device.device_id for one in confirmed))
+        self._effects.tell(await self._effects.look(self._fleet.store, *(one.device.device_id for one in confirmed)))
         return [one for one in confirmed if not self._is_busy(one.device.device_id)]
 
     async def _compare_setup(self) -> list[DriftEntry]:

@@ -15,6 +15,7 @@ from controller.domain.policy.model import ContainmentLevel
 from controller.ports.broker import Proof
 from controller.ports.broker_tables import restriction
 from controller.ports.leases import ALL_BUCKETS, bucket_of
+from controller.ports.store import StoreWrites
 from controller.service.containment import outbox
 from tests.support.controller_harness import ControllerHarness, open_harness
 from tests.support.leases import MemoryLeases
@@ -64,6 +65,23 @@ async def test_what_was_decided_for_the_bucket_of_another_is_left_to_it_until_it
         assert [call for call in harness.broker.calls if OTHERS in str(call)][1:] == []
         assert harness.outbox.counts["done"] == 2
         assert await harness.store.effects() == []
+
+
+async def test_the_leader_sees_when_another_has_carried_out_what_was_decided_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outbox, "_LOOK_EVERY", 0.001)
+    leases = MemoryLeases(HELD, is_leader=True)
+    async with open_harness(tmp_path / "c.db", leases=leases) as harness, carrying_out(harness):
+        await contain(harness, OTHERS)
+        for _ in range(3):
+            assert harness.outbox.queue.is_containing(OTHERS)
+            await asyncio.sleep(0.01)
+        (effect,) = await harness.store.effects()
+        await harness.store.commit(StoreWrites(done=(effect.effect_id,)))
+        while harness.outbox.queue.is_busy(OTHERS):
+            await asyncio.sleep(0.001)
+        assert harness.broker.calls == []
 
 
 async def test_buckets_are_given_away_once_what_is_under_way_has_ended(
