@@ -30,6 +30,13 @@ class AuditPage(View):
     next: NextKey
 
 
+def _cursor(text: str | None) -> AuditCursor | None:
+    try:
+        return None if text is None else AuditCursor.parse(text)
+    except ValueError as e:
+        raise ApiError(422, "invalid", f"query.after: {e}") from e
+
+
 @router.get("", dependencies=[scope("read")])
 async def list_audit(
     store: StoreDep,
@@ -58,7 +65,7 @@ async def list_audit(
         since=seconds_of("from", since),
         until=seconds_of("to", until),
         alerts_only=alerts_only,
-        after=None if after is None else AuditCursor.parse(after),
+        after=_cursor(after),
         limit=limit,
         newest_first=order == "newest",
     )

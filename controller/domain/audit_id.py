@@ -6,6 +6,7 @@ from typing import Final, Self
 
 _SEQ_BITS: Final = 40
 KEYS: Final = 1 << _SEQ_BITS  # keys of one writer; more than it can ever use
+_MAX_WRITER: Final = (1 << 22) - 1  # a key has 63 bits
 FIRST_WRITER: Final = 1  # the only one on SQLite; on PostgreSQL, what was before the first controller, and commands
 _FORM: Final = re.compile(r"([0-9]{1,7})-([0-9]{1,12})\Z")
 CURSOR_FORM: Final = r"^[0-9]{1,7}-[0-9]{1,12}(@[0-9]{1,12}(\.[0-9]{1,17})?)?$"
@@ -38,7 +39,7 @@ class AuditId:
             ValueError: the text has another form.
         """
         found = _FORM.match(text)
-        if found is None:
+        if found is None or int(found[1]) > _MAX_WRITER:
             raise ValueError(f"{text!r} is not an audit line: WRITER-SEQ, such as 1-4711")
         return cls(int(found[1]), int(found[2]))
 

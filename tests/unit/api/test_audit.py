@@ -42,11 +42,21 @@ async def test_time_and_kinds_of_an_empty_log(api: Api) -> None:
 
 @pytest.mark.parametrize(
     ("query", "words"),
-    [("from=2027-01-15T08:00:05", "query.from: a time needs"), ("kind=x", "kind"), ("after=4711", "query.after")],
+    [
+        ("from=2027-01-15T08:00:05", "query.from: a time needs"),
+        ("kind=x", "kind"),
+        ("after=4711", "query.after"),
+        ("after=9999999-1", "query.after"),
+    ],
 )
 async def test_what_is_no_filter_is_told(api: Api, query: str, words: str) -> None:
     answer = await api.json("GET", f"{BASE}?{query}", 422)
     assert words in answer["error"]["message"]
+
+
+async def test_a_line_that_is_not_there_begins_no_page(api: Api) -> None:
+    answer = await api.json("GET", f"{BASE}?after=4194303-999999999999", 404)
+    assert "4194303-999999999999" in answer["error"]["message"]
 
 
 async def test_the_cases_of_a_device(api: Api) -> None:
