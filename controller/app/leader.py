@@ -25,6 +25,7 @@ from controller.service.maintenance import StoreMaintenance
 from controller.service.notifications.dispatcher import NotificationDispatcher, NotificationWake
 from controller.service.notifications.operations import NotificationOperations
 from controller.service.notifications.watch import TroubleWatch
+from controller.service.remote_changes import RemoteChanges
 from controller.service.rollout.engine import RolloutEngine
 from controller.service.rollout.observations import RolloutObservations
 from controller.service.rollout.operations import RolloutOperations
@@ -94,11 +95,13 @@ async def build_leader(core: Core) -> Leader:
         accounts=account_services(settings, adapters, common.authentication, fleet, book),
         notifications=_notifications(core, wake),
     )
+    remote = _remote_changes(core, engine, observations, wake)
     clones = _clone_monitor(core)
     trigger = RolloutTrigger(fleet, operations, settings.rollouts, log("rollouts"))
     observers = (containment.returns.observe, *(() if clones is None else (clones.observe,)))
     listeners = (observations, wake, book, inbox, access)
-    return Leader(services, _loops(core, services, engine, trigger, clones), listeners, observers, access)
+    loops = (*_loops(core, services, engine, trigger, clones), *present(("changes elsewhere", remote)))
+    return Leader(services, loops, listeners, observers, access)
 
 
 async def _containment(core: Core, book: ApprovalBook, snapshot: GuardSnapshot) -> ContainmentServices:
@@ -121,6 +124,18 @@ async def _rollouts(core: Core) -> tuple[RolloutEngine, RolloutObservations]:
     engine = RolloutEngine(core.services.fleet, store, adapters.targets, observations, core.settings.rollouts, log)
     await engine.load()
     return engine, observations
+
+
+def _remote_changes(
+    core: Core, engine: RolloutEngine, observations: RolloutObservations, wake: NotificationWake
+) -> RemoteChanges | None:
+    """What hears of other controllers' commits, where there may be any."""
+    common, waiters = core.services, core.services.waiters
+    if not common.leases.is_shared:
+        return None
+    sources = (lambda: waiters.subjects, engine.under_way, lambda: observations.devices)
+    listeners = (waiters, observations)
+    return RemoteChanges(common.fleet, core.adapters.store, sources, listeners, wake.look, core.adapters.log("leader"))
 
 
 def _notifications(core: Core, wake: NotificationWake) -> NotificationOperations:

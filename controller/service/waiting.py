@@ -5,7 +5,7 @@ stop.
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from enum import StrEnum
 from typing import Final
 
@@ -89,6 +89,11 @@ class Waiters:
     def __len__(self) -> int:
         """The number of waits under way."""
         return self._by_caller.total()
+
+    @property
+    def subjects(self) -> Collection[str]:
+        """What is waited for."""
+        return self._by_subject.keys()
 
     def on_commit(self, batch: UnitOfWork) -> None:
         if not self._by_subject:

@@ -41,6 +41,11 @@ class NotificationWake:
         self.event = asyncio.Event()
         self.is_wanted = False  # whether there is a sink
 
+    def look(self) -> None:
+        """Has the dispatcher look for lines of other controllers, whose commits are not followed here."""
+        if self.is_wanted:
+            self.event.set()
+
     def on_commit(self, batch: UnitOfWork) -> None:
         if self.is_wanted and batch.audit and any(may_notify(entry) for _, entry in batch.audit):
             self.event.set()

@@ -112,6 +112,10 @@ class RolloutEngine:
         self.runs.pop(run.rollout.rollout_id, None)
         self._observations.unwatch(run.rollout.rollout_id, run.members)
 
+    def under_way(self) -> list[str]:
+        """The devices of all rollouts with an order that has not ended."""
+        return [device_id for run in self.runs.values() for device_id in run.under_way]
+
     async def run(self) -> None:
         """Runs until cancelled."""
         async with self.lock:

@@ -67,6 +67,11 @@ class RolloutObservations:
     def unwatch_all(self) -> None:
         self._rollouts.clear()
 
+    @property
+    def devices(self) -> Collection[str]:
+        """The devices of open rollouts."""
+        return self._rollouts.keys()
+
     def rollouts_of(self, device_id: str) -> Collection[str]:
         """Ids of the open rollouts that the device is in."""
         return self._rollouts.get(device_id, ())

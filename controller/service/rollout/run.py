@@ -7,7 +7,7 @@ members, so that a restart rebuilds it.
 import heapq
 import itertools
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
 from controller.domain.principal import Principal
@@ -85,6 +85,11 @@ class RolloutRun:
             or (self.rollout.is_reverting and each.state in (MemberState.FAILED, MemberState.DECLINED))
             or each.device_id in self._under_way
         ]
+
+    @property
+    def under_way(self) -> Collection[str]:
+        """The devices with an order that has not ended."""
+        return self._under_way
 
     def candidates(self, now: float, limit: int) -> list[str]:
         """Takes at most `limit` devices from the queues; each has to be passed to `schedule` or `requeue`."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -13,8 +14,11 @@ from controller.domain.effects import AuditEntry
 from controller.ports.errors import SettingsError, StoreError
 from controller.ports.leases import ALL_BUCKETS
 from controller.service.containment.waivers import WaiverRequest
+from schemas.topics import UpChannel
 from tests.support.controller_harness import ControllerHarness, open_harness
 from tests.support.leases import MemoryLeases
+from tests.support.reports import full, incoming
+from tests.support.rollouts import FakeTargets, open_rollouts, seed_devices, software
 
 
 @contextlib.asynccontextmanager
@@ -104,3 +108,30 @@ async def test_a_store_that_cannot_be_read_is_asked_again(tmp_path: Path, monkey
         leases.set(is_leader=True)
         await _until(harness, leads=True)
         assert "this controller cannot lead yet" in [event for event, _ in harness.logged]
+
+
+async def test_a_rollout_goes_on_with_the_next_leader(tmp_path: Path) -> None:
+    async with open_rollouts(tmp_path / "db") as made:
+        await seed_devices(made)
+        await made.start()
+        assert set(made.orders()) == {"t1"}
+        order = made.orders()["t1"]["command_id"]
+    leases = MemoryLeases(ALL_BUCKETS)
+    async with open_harness(tmp_path / "db", leases=leases, targets=FakeTargets()) as harness, _running(harness):
+        leases.set(is_leader=True)
+        await _until(harness, leads=True)
+        done = {
+            "v": 1, "command_id": order, "state": "succeeded", "reason": "", "at": "2026-11-23T10:00:00Z",
+            "detail": {"phase": "confirmed", "name": "app", "version": "2.0"},
+        }  # fmt: skip
+        section = software("2.0", attempted="2.0", command_id=order)
+        await harness.ingest.process_batch(
+            [
+                incoming("t1", json.dumps(done).encode(), UpChannel.RESULT),
+                incoming("t1", full("t1", 100, software=section)),
+            ]
+        )
+        operations = harness.services.rollouts.operations
+        async with asyncio.timeout(5):
+            while operations.open()[0].rings[0].confirmed != 1:
+                await asyncio.sleep(0.01)
