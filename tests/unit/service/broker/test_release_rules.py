@@ -28,7 +28,7 @@ FOREIGN: AccessRules = (AccessRule("theirs/#", "allow", "all"),)
 
 
 @dataclass
-class Place:
+class Releasing:
     """A device, the stored rules, and what restores them."""
 
     harness: ControllerHarness
@@ -49,21 +49,21 @@ class Place:
 
 
 @pytest.fixture
-async def place(tmp_path: Path) -> AsyncIterator[Place]:
+async def place(tmp_path: Path) -> AsyncIterator[Releasing]:
     async with open_harness(tmp_path / "c.db") as harness:
         await harness.ingest.process_batch([incoming("a", full("a", 1, 22))])
         store = SqlAccessStore(harness.store)
         rules = ReleaseRules(harness.fleet, store, lambda text: parse_templates(text, "templates"))
-        yield Place(harness, store, rules)
+        yield Releasing(harness, store, rules)
 
 
 @pytest.mark.parametrize("kept", [(), FOREIGN])
-async def test_without_a_template_a_device_gets_back_what_it_had(place: Place, kept: AccessRules) -> None:
+async def test_without_a_template_a_device_gets_back_what_it_had(place: Releasing, kept: AccessRules) -> None:
     assert await place.rules.rules_after("a", kept) == kept
     assert await place.rules.rules_after("unknown", kept) == kept
 
 
-async def test_with_a_template_it_gets_the_rules_of_now_which_are_stored_first(place: Place) -> None:
+async def test_with_a_template_it_gets_the_rules_of_now_which_are_stored_first(place: Releasing) -> None:
     await place.apply()
     wanted = await place.of_template()
     assert await place.rules.rules_after("a", ()) == wanted
@@ -75,13 +75,13 @@ async def test_with_a_template_it_gets_the_rules_of_now_which_are_stored_first(p
     assert again != wanted
 
 
-async def test_rules_of_others_are_given_back(place: Place) -> None:
+async def test_rules_of_others_are_given_back(place: Releasing) -> None:
     await place.apply()
     assert await place.rules.rules_after("a", FOREIGN) == FOREIGN
     assert await place.store.written(["a"]) == {}
 
 
-async def test_rules_of_a_template_that_was_withdrawn_are_not_given_back(place: Place) -> None:
+async def test_rules_of_a_template_that_was_withdrawn_are_not_given_back(place: Releasing) -> None:
     await place.apply()
     wanted = await place.of_template()
     await place.rules.rules_after("a", ())
@@ -90,7 +90,7 @@ async def test_rules_of_a_template_that_was_withdrawn_are_not_given_back(place: 
     assert await place.rules.rules_after("a", FOREIGN) == FOREIGN
 
 
-async def test_a_grant_in_force_counts(place: Place) -> None:
+async def test_a_grant_in_force_counts(place: Releasing) -> None:
     now = place.harness.clock.now()
     await place.store.put_grant(AccessGrant("g", "a", "publish", "more/#", "r", "tests", now, now + 60.0))
     granted = await place.rules.rules_after("a", ())
@@ -99,7 +99,7 @@ async def test_a_grant_in_force_counts(place: Place) -> None:
     assert await place.rules.rules_after("a", granted) == ()
 
 
-async def test_a_controller_that_keeps_the_rules_uses_its_memory(place: Place) -> None:
+async def test_a_controller_that_keeps_the_rules_uses_its_memory(place: Releasing) -> None:
     await place.apply()
     manager = place.harness.services.broker.access.access
     place.rules.follow(manager)
