@@ -109,10 +109,13 @@ class FleetState(FleetReads):
 
     async def start(self, snapshot: GuardSnapshot | None = None) -> None:
         """Reads how many devices there are, and what counts against the guards."""
-        size = await self.store.fleet_size()
-        now = self.clock.now()
-        self.held.update(fleet=size.devices, began_at=now if size.began_at is None else size.began_at)
+        await self.count()
         self.held.load(await self.store.guard_books() if snapshot is None else snapshot)
+
+    async def count(self) -> None:
+        """Reads how many devices there are: a limit in percent of the fleet counts those that others know, too."""
+        size, now = await self.store.fleet_size(), self.clock.now()
+        self.held.update(fleet=size.devices, began_at=now if size.began_at is None else size.began_at)
 
     def set_guards(
         self, *, waivers: Waivers | None = None, predicates: tuple[DevicePredicate, ...] | None = None

@@ -15,6 +15,7 @@ MOST_AT_ONCE: Final = 1000  # devices; the rest follows with the next tick
 MIN_LEAP: Final = 1.0  # seconds between wall clock and monotonic clock that are a leap
 REST: Final = 50  # times as long as the last search for silent devices took is waited before the next,
 MAX_REST: Final = 15.0  # seconds, at most
+COUNT_EVERY: Final = 2.0  # seconds between two looks at how many devices others have added, and as long a rest
 
 
 class DeviceTimers:
@@ -32,6 +33,7 @@ class DeviceTimers:
         self._held_since: dict[int, float] = {}
         self._clock_ahead = fleet.clock.now() - fleet.clock.monotonic()
         self._next_search = 0.0  # monotonic seconds
+        self._next_count = 0.0
 
     async def run(self) -> None:
         """Runs until cancelled."""
@@ -42,6 +44,8 @@ class DeviceTimers:
     async def tick(self) -> None:
         """Applies everything that is due now."""
         fleet, now = self._fleet, self._fleet.clock.now()
+        if self._leases.is_shared:
+            await self._count()
         buckets = self._leases.buckets if self._leases.is_shared else None
         due = await fleet.store.due(now, buckets, MOST_AT_ONCE)
         silent = await self._silent(now, buckets)
@@ -57,6 +61,13 @@ class DeviceTimers:
                 self._decide_silence(device_id, now, batch)
 
         await fleet.decide((*due, *silent), decide, fresh=True)
+
+    async def _count(self) -> None:
+        begun = self._fleet.clock.monotonic()
+        if begun >= self._next_count:
+            await self._fleet.count()
+            ended = self._fleet.clock.monotonic()
+            self._next_count = ended + COUNT_EVERY + REST * (ended - begun)
 
     def _decide_silence(self, device_id: str, now: float, batch: UnitOfWork) -> None:
         fleet = self._fleet

@@ -13,6 +13,8 @@ from controller.domain.guards.blast_radius import BlastRadius, BlastRadiusLimits
 from controller.domain.guards.guards import NO_GUARDS, FleetGuards
 from controller.domain.policy.model import ContainmentLevel
 from controller.ports.errors import ConflictError
+from controller.ports.leases import AllLeases
+from controller.service.timers import DeviceTimers
 from schemas.posture import digest_of
 from schemas.topics import DownChannel, down
 from tests.support import reports
@@ -54,6 +56,16 @@ async def test_a_decision_is_made_again_on_what_the_other_stored(make: Make) -> 
     ((device, _),) = await one.fleet.store.load(["edge-1"])
     assert (device.device_class, device.tags, device.online) == ("camera", ("lab",), True)
     assert [each.fleet.size for each in (one, other)] == [1, 0]  # read anew with the next look at the fleet
+
+
+async def test_the_fleet_of_a_limit_is_what_all_controllers_know(make: Make) -> None:
+    one, other = await make(1), await make(2)
+    await one.ingest.process_batch([incoming(f"edge-{number}", full(f"edge-{number}", 1, 22)) for number in range(3)])
+    assert other.fleet.guards.fleet == 0
+    leases = AllLeases()
+    leases.is_shared = True  # type: ignore[misc]
+    await DeviceTimers(other.fleet, 300.0, leases).tick()
+    assert other.fleet.guards.fleet == 3
 
 
 async def test_a_batch_is_decided_again_and_acknowledged_once(make: Make, store: Any) -> None:
