@@ -66,6 +66,7 @@ if TYPE_CHECKING:
 
 _PATIENCE: Final = 5.0  # seconds that a request waits for a store that is away
 _MAX_KEY: Final = 64 * 1024  # bytes
+PEER_REFUSED_WAIT: Final = 10.0  # seconds; a new controller's rules are written by the one that leads
 PEER_KEEPALIVE: Final = 5  # seconds; a host that vanished holds its share of the messages for half as long again
 _RENEWED: Final = "own-certificates"  # folder beside the store
 
@@ -316,7 +317,12 @@ def mqtt_options(settings: Settings) -> MqttOptions:
     if not settings.has_peers:
         return options
     # A session of a share group that is kept without its controller would keep its share of the messages with it.
-    return replace(options, session_expiry_seconds=0, keepalive_seconds=PEER_KEEPALIVE)
+    return replace(
+        options,
+        session_expiry_seconds=0,
+        keepalive_seconds=PEER_KEEPALIVE,
+        refused_wait_seconds=PEER_REFUSED_WAIT,
+    )
 
 
 def _check_tls_files(mqtt: MqttSettings) -> None:

@@ -62,6 +62,8 @@ class PolicyActivation:
         self._trouble = ""  # why the set in force cannot be used here
         self.files_version = fleet.policies.policy_version  # of this host's files, when they were read last
         self.in_force = StoredPolicySet(0)
+        if shared is not None:
+            fleet.load_policies = self.follow  # at once, when the store refuses a decision by former policies
 
     @property
     def warning(self) -> str:
