@@ -54,12 +54,12 @@ class Leadership:
                 tasks = [group.create_task(loop.run(), name=name) for name, loop in leader.loops]
                 while self._leads(epoch):
                     await anext(changes)
+                self._end(leader)  # before its loops end: nothing may be asked of it meanwhile
                 for task in tasks:
                     task.cancel()
         finally:
-            leader.end(self._core)
-            self.leader = None
-            self._log("this controller leads no more", {"epoch": epoch})
+            self._end(leader)
+        self._log("this controller leads no more", {"epoch": epoch})
 
     async def _build(self, epoch: int) -> Leader | None:
         """The leader's part, made of what the store holds now; `None` if that could not be read."""
@@ -79,6 +79,11 @@ class Leadership:
     def _begin(self, leader: Leader) -> None:
         leader.begin(self._core)
         self.leader = leader
+
+    def _end(self, leader: Leader) -> None:
+        if self.leader is leader:
+            leader.end(self._core)
+            self.leader = None
 
     def _leads(self, epoch: int) -> bool:
         return self._leases.is_leader and self._leases.leader_epoch == epoch

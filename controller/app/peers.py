@@ -39,7 +39,7 @@ async def peer_access(
     return PeerAccess(
         await peer_key(adapters.store),
         peers,
-        lambda: services.leader is not None,
+        lambda: services.leader is not None and leases.is_leader,
         leader_url,
         adapters.clock.now,
         logger_for("api"),
