@@ -200,6 +200,9 @@ class PostgresLeases:
         if self.run_number not in state.live:
             return  # fenced: the writer finds out when it renews the lease
         self._epoch, self.leader_url = state.epoch, state.url
+        # Somebody may have changed the rows, as by a restore of the database.
+        self._hold(self.buckets & state.mine)
+        self._leads = self._leads if state.leader == self.run_number else 0
         others = [one for one in state.over if one != self.run_number]
         wanted = registration.share(self.run_number, [one for one in state.live if one not in others])
         if others or state.leader == 0 or (state.free and len(state.mine) < wanted):

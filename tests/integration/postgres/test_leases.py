@@ -127,6 +127,18 @@ async def test_a_controller_whose_event_loop_is_stuck_does_not_renew_its_lease(
     await store.close()
 
 
+async def test_what_somebody_took_away_in_the_rows_is_noticed_and_taken_again(
+    server: PostgresServer, database: str
+) -> None:
+    async with running(server.url(database), "a") as store:
+        a = leases_of(store)
+        server.query(database, "UPDATE fleet SET leader = 0")
+        server.query(database, "UPDATE buckets SET writer = 0 WHERE bucket < 10")
+        server.query(database, "NOTIFY cordon_leases")
+        await eventually(lambda: a.leader_epoch >= 2 and a.buckets == ALL_BUCKETS, "it has them again")
+        assert a.is_leader
+
+
 async def test_two_of_one_name_do_not_run_at_once(
     server: PostgresServer, database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
