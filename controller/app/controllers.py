@@ -41,7 +41,7 @@ def policy_activation(settings: Settings, adapters: Adapters, fleet: FleetState)
     """What puts policies in force: those of the store, where several controllers share it."""
     shared = None
     if adapters.policy_sets is not None:
-        shared = SharedPolicies(*adapters.policy_sets, settings.controller.own_name)
+        shared = SharedPolicies(*adapters.policy_sets, settings.controller.own_name, lambda: adapters.leases.is_leader)
     return PolicyActivation(fleet, adapters.store, adapters.load_policies, adapters.log("app"), shared)
 
 

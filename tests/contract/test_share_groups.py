@@ -3,6 +3,7 @@
 What was recorded of share groups is in `test_after_a_cut` and `test_delivery`.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from tests.support.mqtt_probe import Probe
 from tests.support.waiting import wait_for
 
 WINDOW, QUEUE = 32, 1000
+BROKER = "/configs/broker"
 
 
 def _join(lab: Lab, suffix: str, group: str, **options: Any) -> Probe:
@@ -89,3 +91,23 @@ def test_a_member_that_resumes_its_session_goes_to_the_end_and_devices_move(lab:
     after = {message.topic for message in again.drain()}
     assert len(before) + len(after) == len(second.drain()) == len(devices)
     assert before.isdisjoint(after)
+
+
+@pytest.fixture
+def own_strategy(lab: Lab) -> Iterator[str]:
+    """A share group whose messages of one publisher go to one member, whatever holds for other groups."""
+    group = f"{lab.prefix}-own"
+    before: dict[str, Any] = lab.api.get(BROKER).json()
+    groups = {**before.get("shared_subscription_group", {}), group: {"strategy": "hash_clientid"}}
+    assert lab.api.put(BROKER, json={**before, "shared_subscription_group": groups}).status_code == 200
+    yield group
+    assert lab.api.put(BROKER, json=before).status_code == 200
+
+
+def test_a_group_has_a_strategy_of_its_own(lab: Lab, own_strategy: str) -> None:
+    topic = f"{lab.prefix}/up"
+    own = [_join(lab, f"o{number}", f"$share/{own_strategy}/{topic}") for number in range(2)]
+    others = [_join(lab, f"x{number}", f"$share/{lab.prefix}/{topic}") for number in range(2)]
+    _publish(lab.enter("dev"), topic, range(10))
+    assert sorted(len(member.drain()) for member in own) == [0, 10]
+    assert sorted(len(member.drain()) for member in others) == [5, 5]

@@ -31,11 +31,12 @@ class PoliciesReplacedError(ControllerError):
 
 @dataclass(frozen=True, slots=True)
 class SharedPolicies:
-    """What several controllers need to judge by the same policies; `name` is this controller's."""
+    """What several controllers need to judge by the same policies; `name` is this one's, `leads` whether it leads."""
 
     sets: PolicySetStore
     files: PolicyTextReader
     name: str
+    leads: Callable[[], bool]
 
 
 class PolicyActivation:
@@ -203,6 +204,9 @@ class PolicyActivation:
                 told = await self._follow_or_tell(told)
                 continue
             self._requested.clear()
+            if self._shared is not None and not self._shared.leads():
+                self._log("policies not loaded: the files of the controller that leads count", {})
+                continue
             try:
                 await self.reload()
             except ControllerError as e:

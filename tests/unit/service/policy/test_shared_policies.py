@@ -1,5 +1,6 @@
 """Several controllers judge by the set in the store, whatever files they have."""
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -11,6 +12,7 @@ from controller.ports.policies import PolicyError, PolicyProblem, PolicySetStore
 from controller.service.policy.activation import PoliciesReplacedError, PolicyActivation, SharedPolicies
 from tests.support.controller_harness import open_harness
 from tests.support.playbook import policies, rule
+from tests.support.waiting import eventually
 
 
 class Sets(PolicySetStore):
@@ -63,6 +65,7 @@ class Fleet:
 
     def __init__(self, folder: Path, stack: contextlib.AsyncExitStack) -> None:
         self.sets = Sets()
+        self.leader = "a"
         self._folder = folder
         self._stack = stack
 
@@ -71,7 +74,7 @@ class Fleet:
         harness = await self._stack.enter_async_context(
             open_harness(self._folder / f"{name}.db", policy_set=files.load())
         )
-        shared = SharedPolicies(self.sets, files, name)
+        shared = SharedPolicies(self.sets, files, name, lambda: self.leader == name)
         activation = PolicyActivation(
             harness.fleet, harness.store, files.load, lambda event, _: logged.append(event), shared
         )
@@ -147,3 +150,19 @@ async def test_a_set_that_this_version_cannot_use_is_said_and_can_be_replaced(fl
     await second.activation.reload()
     assert judged_by(second) == ("v1", 3)
     assert second.activation.warning == ""
+
+
+async def test_a_signal_reloads_at_the_controller_that_leads_only(fleet: Fleet) -> None:
+    first, second = await fleet.start("a", "v1"), await fleet.start("b", "v1")
+    async with asyncio.TaskGroup() as group:
+        running = [group.create_task(one.activation.run()) for one in (first, second)]
+        second.files.version = "v2"
+        second.activation.request_reload()
+        await eventually(lambda: any("controller that leads" in line for line in second.logged), "it says why")
+        assert fleet.sets.held.epoch == 1
+        first.files.version = "v3"
+        first.activation.request_reload()
+        await eventually(lambda: fleet.sets.held.epoch == 2, "the leader's files are in force")
+        for task in running:
+            task.cancel()
+    assert fleet.sets.held.version == "v3"
