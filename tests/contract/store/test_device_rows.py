@@ -66,3 +66,15 @@ async def test_what_the_blast_radius_holds_back_is_counted_by_pool(store: SqlSto
     assert dict((await store.guard_books()).waiting) == {"": 1, "new": 2}
     await store.commit(StoreWrites(devices=(_device("b"),), seen=(_device("c", 2.0),)))
     assert dict((await store.guard_books()).waiting) == {"": 1, "new": 1}
+
+
+async def test_devices_are_read_a_page_at_a_time(store: SqlStore) -> None:
+    await store.commit(StoreWrites(devices=tuple(map(_device, "bdac"))))
+    assert [device.device_id for device in await store.page("", 3)] == ["a", "b", "c"]
+    assert [device.device_id for device in await store.page("c", 3)] == ["d"]
+    assert await store.page("d", 3) == []
+
+
+async def test_a_contact_that_lies_ahead_counts_as_silence_once_the_clock_was_set_back(store: SqlStore) -> None:
+    await store.commit(StoreWrites(devices=(_device("a", 1.0), _device("b", 5.0), _device("c", 99.0))))
+    assert await store.silent(2.0, None, 10, beyond=10.0) == ["a", "c"]
