@@ -62,11 +62,14 @@ class Cost:
 
 @dataclass(frozen=True)
 class Engine:
-    """An open store, and what its server has used so far: seconds, bytes of the write-ahead log."""
+    """An open store; what its server has used so far, in seconds and bytes of the write-ahead log; and how to have the
+    server do at once what it would do after many new rows by itself.
+    """
 
     name: str
     store: SqlStore
     used: Callable[[], tuple[float, int]]
+    settle: Callable[[], object]
 
 
 class Fleet:
@@ -164,6 +167,7 @@ async def measure(engine: Engine, count: int, batches: int) -> dict[str, Cost]:
     """New devices, then contacts, changed reports, decisions; each once before it is measured."""
     fleet = Fleet(count)
     found = {"new device": await cost_of(engine, fleet.new(), count)}
+    await asyncio.to_thread(engine.settle)
     for name, make in (
         ("contact", fleet.contacts),
         ("changed report", fleet.reports),
@@ -181,7 +185,7 @@ async def sqlite_engine(folder: Path) -> AsyncIterator[Engine]:
     path = folder / "store.db"
     store = await open_sqlite(path, now=time.time, log=_say)
     try:
-        yield Engine("SQLite", store, lambda: (0.0, 0))
+        yield Engine("SQLite", store, lambda: (0.0, 0), lambda: None)
     finally:
         await store.close()
 
@@ -193,8 +197,16 @@ async def postgres_engine(folder: Path, server: PostgresServer) -> AsyncIterator
     address = address_of(server.url(database, socket_file=True))
     store = await open_postgres(address, name="bench", now=time.time, log=_say)
     start = "SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')::bigint"
+
+    def used() -> tuple[float, int]:
+        return server.cpu_seconds, int(server.query(database, start)[0][0])
+
+    def settle() -> None:
+        for statement in ("VACUUM (ANALYZE)", "CHECKPOINT"):
+            server.query(database, statement)
+
     try:
-        yield Engine("PostgreSQL", store, lambda: (server.cpu_seconds, int(server.query(database, start)[0][0])))
+        yield Engine("PostgreSQL", store, used, settle)
     finally:
         await store.close()
 
@@ -223,14 +235,14 @@ def flush_seconds(folder: Path) -> float:
     return sorted(times)[len(times) // 2]
 
 
-async def run(folder: Path, sizes: list[int], batches: int) -> None:
+async def run(folder: Path, sizes: list[int], batches: int, only: str) -> None:
     print(f"load average {os.getloadavg()[0]:.1f}, a flush takes {flush_seconds(folder) * 1000:.2f} ms")
     found: dict[str, list[dict[str, Cost]]] = {}
     with big_server(folder) as server:
         for count in sizes:
             with tempfile.TemporaryDirectory(dir=folder) as place:
-                engines = [sqlite_engine(Path(place))]
-                engines += [postgres_engine(Path(place), server)] if server is not None else []
+                engines = [] if only == "postgres" else [sqlite_engine(Path(place))]
+                engines += [] if only == "sqlite" or server is None else [postgres_engine(Path(place), server)]
                 for opened in engines:
                     async with opened as engine:
                         found.setdefault(engine.name, []).append(await measure(engine, count, batches))
@@ -249,10 +261,11 @@ def main() -> None:
     parser.add_argument("--store-in", type=Path, default=None, help="a folder on the disk to measure, 8 GB of room")
     parser.add_argument("--sizes", default="1000,1000000", help="devices, smallest first")
     parser.add_argument("--batches", type=int, default=200, help=f"commits of {BATCH} rows of each kind")
+    parser.add_argument("--only", choices=("sqlite", "postgres"), default="")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=given.store_in) as folder:
         Path(folder).chmod(0o755)  # a server does not run as root
-        uvloop.run(run(Path(folder), [int(one) for one in given.sizes.split(",")], given.batches))
+        uvloop.run(run(Path(folder), [int(one) for one in given.sizes.split(",")], given.batches, given.only))
 
 
 if __name__ == "__main__":
