@@ -31,7 +31,7 @@ LOOK_EVERY: Final = 1.0  # seconds
 _PULSE: Final = 0.25  # seconds between two looks at the own lease
 _ANSWER: Final = 5.0  # seconds for the server's answer
 _STATE: Final = (
-    "SELECT array(SELECT writer FROM writers WHERE NOT fenced ORDER BY writer),"  # noqa: S608 - constants
+    "SELECT array(SELECT writer FROM writers WHERE (ready OR writer = ?) AND NOT fenced ORDER BY writer),"  # noqa: S608 - constants
     f" array(SELECT writer FROM writers WHERE {registration.OVER}),"
     " array(SELECT bucket FROM buckets WHERE writer = ?),"
     " (SELECT count(*) FROM buckets WHERE writer = 0), leader, leader_epoch,"
@@ -41,7 +41,9 @@ _STATE: Final = (
 
 @dataclass(frozen=True, slots=True)
 class StoreState:
-    """Who is there: runs, those whose lease is over, own buckets, number of free buckets, leader, its epoch and URL."""
+    """Who is there: runs that have a share (and this one), those whose lease is over, own buckets, number of free
+    buckets, leader, its epoch and URL.
+    """
 
     live: tuple[int, ...]
     over: tuple[int, ...]
@@ -72,7 +74,8 @@ class PostgresLeases:
         self._now = now
         self._log = log
         self.run_number = run.writer
-        self._leads = self._epoch = run.held.leads
+        self._leads = self._epoch = 0
+        self._is_ready = False  # whether the others leave it its share
         self._leaving: frozenset[int] = frozenset()
         self._quiesce: list[Quiesce] = []
         self._watchers: set[asyncio.Event] = set()
@@ -83,7 +86,6 @@ class PostgresLeases:
         self.fenced = 0
         self.leader_url = ""
         self.buckets: frozenset[int] = frozenset()
-        self._hold(run.held.buckets)
 
     @property
     def is_leader(self) -> bool:
@@ -177,7 +179,7 @@ class PostgresLeases:
 
     async def _look(self, connection: AsyncConnection[Any]) -> StoreState:
         cursor: AsyncRawCursor[Any] = AsyncRawCursor(connection)
-        await cursor.execute(numbered(_STATE), (self.run_number,))
+        await cursor.execute(numbered(_STATE), (self.run_number, self.run_number))
         row = await cursor.fetchone()
         assert row is not None
         live, over, mine, free, leader, epoch, url = row
@@ -205,7 +207,7 @@ class PostgresLeases:
         self._leads = self._leads if state.leader == self.run_number else 0
         others = [one for one in state.over if one != self.run_number]
         wanted = registration.share(self.run_number, [one for one in state.live if one not in others])
-        if others or state.leader == 0 or (state.free and len(state.mine) < wanted):
+        if not self._is_ready or others or state.leader == 0 or (state.free and len(state.mine) < wanted):
             await self._take()
         elif len(state.mine) > wanted and not self._leaving:
             self._leaving = frozenset(sorted(state.mine)[wanted:])
@@ -222,6 +224,7 @@ class PostgresLeases:
             return fenced, registration.claim(connection, run)
 
         fenced, held = await self._submit(take)
+        self._is_ready = True
         self.fenced += len(fenced)
         for one in fenced:
             self._log("a controller whose lease was over was fenced", {"name": one})

@@ -59,6 +59,7 @@ _LEASES: Final = (
     f"ALTER TABLE writers ADD COLUMN version {_TEXT} NOT NULL DEFAULT ''",
     "ALTER TABLE writers ADD COLUMN clock_offset double precision NOT NULL DEFAULT 0",
     f"ALTER TABLE writers ADD COLUMN url {_TEXT} NOT NULL DEFAULT ''",
+    "ALTER TABLE writers ADD COLUMN ready boolean NOT NULL DEFAULT false",
     "CREATE UNIQUE INDEX writers_name ON writers (name) WHERE NOT fenced",
     "ALTER TABLE fleet ADD COLUMN leader integer NOT NULL DEFAULT 0, ADD COLUMN leader_epoch bigint NOT NULL DEFAULT 0",
     "CREATE TABLE buckets (bucket smallint PRIMARY KEY, writer integer NOT NULL, epoch bigint NOT NULL)",

@@ -2,7 +2,9 @@
 
 The row is the fence (whoever takes over marks it), the lease (renewed by each commit, in the server's time), the end of
 its audit chain, and the answer to whether a commit whose answer was lost is there. Buckets and leadership belong to
-runs: they have no lease of their own, and become free in the transaction that fences their run.
+runs: they have no lease of their own, and become free in the transaction that fences their run. A run has a share of
+them once it claims it, which it does when it carries out what it holds: one that still starts, or never gets so far,
+keeps nothing from the others.
 """
 
 import contextlib
@@ -71,6 +73,7 @@ _ADOPT: Final = (
     " FOR UPDATE SKIP LOCKED)"
     " UPDATE buckets SET writer = ?, epoch = epoch + 1 FROM free WHERE buckets.bucket = free.bucket"
 )
+_SHARING: Final = "SELECT writer FROM writers WHERE NOT fenced AND ready ORDER BY writer"
 _LEAD: Final = "UPDATE fleet SET leader = ?, leader_epoch = leader_epoch + 1 WHERE leader = 0"
 _INFOS: Final = (
     "SELECT name, writers.writer, extract(epoch FROM started_at)::float8, version, writers.writer = fleet.leader,"
@@ -136,7 +139,6 @@ class Registration:
     """A run that was registered. `lease_end`: by this machine's monotonic clock."""
 
     writer: int
-    held: Held
     lease_end: float
 
 
@@ -149,7 +151,7 @@ def register(
     now: float = 0.0,
     steps: Sequence[Step] = STEPS,
 ) -> Registration:
-    """Registers this run, fences those whose lease is over, and takes what is free.
+    """Registers this run, and fences those whose lease is over.
 
     `now`: Unix seconds, for the audit line of a run that is fenced.
 
@@ -164,8 +166,8 @@ def register(
     while True:
         lease_end = time.monotonic() + LEASE
         found = _try(connection, (name, version, len(steps)), now, steps)
-        if isinstance(found, Held):
-            return Registration(connection.writer, found, lease_end)
+        if not found:
+            return Registration(connection.writer, lease_end)
         if time.monotonic() >= end:
             raise StoreError(
                 f"the store {place} is in use by a controller of the same name, {found}: stop that one first, or give"
@@ -174,10 +176,8 @@ def register(
         time.sleep(_PAUSE)
 
 
-def _try(
-    connection: WritingConnection, identity: tuple[str, str, int], now: float, steps: Sequence[Step]
-) -> Held | str:
-    """Returns what this run holds, or who keeps it from registering."""
+def _try(connection: WritingConnection, identity: tuple[str, str, int], now: float, steps: Sequence[Step]) -> str:
+    """Returns who keeps this run from registering; empty if it is registered."""
     try:
         with alone(connection):
             over = _mark(connection, "FOR UPDATE")
@@ -188,11 +188,9 @@ def _try(
             connection.writer, connection.head = writer, ChainHead(0, begin)
             _note(connection, over, now)
             connection.execute(_EXTEND, (connection.head.seq, connection.head.digest, writer))
-            held = claim(connection, writer)
-            tell(connection)
             schema.raise_write_level(connection, steps)
             connection.execute(_FORGET, (writer - _KEPT,))
-            return held
+            return ""
     except _TakenError as taken:
         return str(taken)
     except psycopg.Error as error:
@@ -273,12 +271,16 @@ def _note(connection: WritingConnection, over: list[tuple[Any, ...]], now: float
 
 
 def claim(connection: PostgresConnection, writer: int) -> Held:
-    """Takes free buckets up to this run's share, and leads if nobody does; in the caller's transaction."""
-    live = [one for (one,) in connection.execute("SELECT writer FROM writers WHERE NOT fenced ORDER BY writer")]
-    mine, changes = _buckets(connection, writer), 0
+    """Takes free buckets up to this run's share, and leads if nobody does; in the caller's transaction.
+
+    From now on this run counts for what others leave to it.
+    """
+    changes = connection.execute("UPDATE writers SET ready = true WHERE writer = ? AND NOT ready", (writer,)).rowcount
+    live = [one for (one,) in connection.execute(_SHARING)]
+    mine = _buckets(connection, writer)
     lacking = share(writer, live) - len(mine)
     if lacking > 0:
-        changes = connection.execute(_ADOPT, (lacking, writer)).rowcount
+        changes += connection.execute(_ADOPT, (lacking, writer)).rowcount
         mine = _buckets(connection, writer)
     changes += connection.execute(_LEAD, (writer,)).rowcount
     leader, epoch = connection.execute("SELECT leader, leader_epoch FROM fleet").fetchone()

@@ -9,6 +9,7 @@ import pytest
 
 from controller.adapters.postgres import leases, registration
 from controller.adapters.postgres.store import PostgresStore, open_store
+from controller.adapters.sql.connection import WriteJob
 from controller.domain.audit_kinds import AuditKind
 from controller.ports.errors import StoreError
 from controller.ports.leases import ALL_BUCKETS, bucket_of
@@ -45,7 +46,7 @@ async def test_controllers_share_the_buckets_evenly_and_one_leads(server: Postgr
     url = server.url(database)
     async with running(url, "a") as first:
         a = leases_of(first)
-        assert (a.buckets, a.is_leader, a.leader_epoch) == (ALL_BUCKETS, True, 1)
+        await eventually(lambda: (a.buckets, a.is_leader, a.leader_epoch) == (ALL_BUCKETS, True, 1), "it has all")
         assert 2.0 < a.lease_left() <= 3.0
         assert await first.warnings() == (
             "PostgreSQL has no synchronous standby: a failover loses reports that were acknowledged",
@@ -62,6 +63,18 @@ async def test_controllers_share_the_buckets_evenly_and_one_leads(server: Postgr
             ]  # fmt: skip
             assert all(0 < one.lease_left <= 3.0 and abs(one.clock_offset) < 0.5 for one in found)
         await eventually(lambda: a.buckets == ALL_BUCKETS, "what they had came back")
+
+
+async def test_one_that_still_starts_keeps_nothing_from_the_others(server: PostgresServer, database: str) -> None:
+    url = server.url(database)
+    starting = await open_store(address_of(url), name="a", now=lambda: NOW, log=Logged(), options=QUICK)
+    async with running(url, "b") as second:
+        b = leases_of(second)
+        await eventually(lambda: b.is_leader and b.buckets == ALL_BUCKETS, "the other has all")
+        server.query(database, "NOTIFY cordon_leases")
+        await asyncio.sleep(0.2)
+        assert (b.buckets, leases_of(starting).buckets) == (ALL_BUCKETS, frozenset())
+        await starting.close()
 
 
 async def test_another_leads_at_once_when_the_leader_ends(server: PostgresServer, database: str) -> None:
@@ -87,6 +100,7 @@ async def test_a_controller_whose_lease_is_over_is_fenced_adopted_and_noted(
 ) -> None:
     url = server.url(database)
     first = await open_store(address_of(url), name="a", now=lambda: NOW, log=Logged(), options=QUICK)
+    await first._writer.submit(WriteJob(lambda connection: registration.claim(connection, 2)))
     async with running(url, "b") as second:
         await first.commit(line("x"))
         halt(first, monkeypatch)
@@ -97,7 +111,7 @@ async def test_a_controller_whose_lease_is_over_is_fenced_adopted_and_noted(
             held.raw.execute("BEGIN")
             held.execute(registration.LOCK, (2,))
         b = leases_of(second)
-        await eventually(lambda: b.is_leader and b.buckets == ALL_BUCKETS, "the other takes over")
+        await eventually(lambda: b.fenced and b.is_leader and b.buckets == ALL_BUCKETS, "the other takes over")
         (noted,) = await second.audit(kind=AuditKind.CONTROLLER_FENCED)
         assert noted.entry.detail == {"name": "a", "run": 2, "last": "2-1"}
         with pytest.raises(StoreError, match="another controller has taken over"):
@@ -132,6 +146,7 @@ async def test_what_somebody_took_away_in_the_rows_is_noticed_and_taken_again(
 ) -> None:
     async with running(server.url(database), "a") as store:
         a = leases_of(store)
+        await eventually(lambda: a.is_leader, "it has all")
         server.query(database, "UPDATE fleet SET leader = 0")
         server.query(database, "UPDATE buckets SET writer = 0 WHERE bucket < 10")
         server.query(database, "NOTIFY cordon_leases")
