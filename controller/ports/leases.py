@@ -101,10 +101,11 @@ class Leases(Protocol):
         ...
 
     def handed_over(self) -> AsyncIterator[frozenset[int]]:
-        """Yields held buckets whose effects are to be read from the store.
+        """Yields held buckets whose effects are to be read from the store: new ones, and now and then each of them."""
+        ...
 
-        New ones, those in which another controller decided something, and now and then all of them.
-        """
+    def devices_handed_over(self) -> AsyncIterator[frozenset[str]]:
+        """Yields devices of held buckets for which another controller decided something that is to be carried out."""
         ...
 
     def before_release(self, quiesce: Quiesce) -> None:
@@ -150,6 +151,11 @@ class AllLeases:
         """Yields all buckets once, then waits for ever."""
         yield ALL_BUCKETS
         await asyncio.Event().wait()
+
+    async def devices_handed_over(self) -> AsyncIterator[frozenset[str]]:
+        """Waits for ever."""
+        await asyncio.Event().wait()
+        yield frozenset()
 
     def before_release(self, quiesce: Quiesce) -> None:
         """Nothing is ever given away."""

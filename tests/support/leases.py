@@ -7,7 +7,7 @@ from controller.ports.leases import ControllerInfo, Quiesce
 
 
 class MemoryLeases:
-    """`controller.ports.leases.Leases`; `hand_over` tells the outbox of buckets, `set` changes what is held."""
+    """`controller.ports.leases.Leases`; `hand_over` tells of buckets, `named` of devices; `set` changes it."""
 
     is_shared = True
 
@@ -23,6 +23,7 @@ class MemoryLeases:
         self.quiesce: list[Quiesce] = []
         self.known: tuple[ControllerInfo, ...] = ()
         self._handed: asyncio.Queue[frozenset[int]] = asyncio.Queue()
+        self.named: asyncio.Queue[frozenset[str]] = asyncio.Queue()
         self._changed = asyncio.Event()
 
     async def announce(self, url: str) -> None:
@@ -52,6 +53,10 @@ class MemoryLeases:
     async def handed_over(self) -> AsyncIterator[frozenset[int]]:
         while True:
             yield await self._handed.get()
+
+    async def devices_handed_over(self) -> AsyncIterator[frozenset[str]]:
+        while True:
+            yield await self.named.get()
 
     def before_release(self, quiesce: Quiesce) -> None:
         self.quiesce.append(quiesce)

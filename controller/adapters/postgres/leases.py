@@ -23,7 +23,7 @@ from controller.adapters.postgres.statements import HANDED_OVER
 from controller.adapters.postgres.writer import PostgresWriter
 from controller.adapters.sql.connection import WriteJob
 from controller.ports.errors import StoreError
-from controller.ports.leases import ControllerInfo, Quiesce
+from controller.ports.leases import BUCKETS, ControllerInfo, Quiesce, bucket_of
 from controller.ports.log import Log
 
 T = TypeVar("T")
@@ -82,6 +82,9 @@ class PostgresLeases:
         self._told: tuple[frozenset[int], bool, int] = (frozenset(), False, 0)
         self._handed: set[int] = set()
         self._has_handed = asyncio.Event()
+        self._named: set[str] = set()
+        self._has_named = asyncio.Event()
+        self._turn = 0  # the bucket that is read again with the next look
         self._is_away = False
         self.fenced = 0
         self.leader_url = ""
@@ -121,6 +124,13 @@ class PostgresLeases:
             found, self._handed = self.buckets & self._handed, set()
             if found:
                 yield found
+
+    async def devices_handed_over(self) -> AsyncIterator[frozenset[str]]:
+        while True:
+            await self._has_named.wait()
+            self._has_named.clear()
+            found, self._named = frozenset(self._named), set()
+            yield found
 
     async def announce(self, url: str) -> None:
         def change(connection: Any) -> None:
@@ -166,13 +176,15 @@ class PostgresLeases:
                 await connection.execute(session_settings(read_only=False))
                 await connection.execute(f"LISTEN {HANDED_OVER}; LISTEN {registration.CHANGED}")
             self._is_away = False
+            self._hand_over(self.buckets)  # what was said while nobody listened
             while True:
                 async with asyncio.timeout(_ANSWER):
                     state = await self._look(connection)
                     if set(state.over) - {self.run_number}:
                         await self._terminate(connection)
                 await self._act(state, group)
-                self._hand_over(self.buckets)  # also what was said while nobody listened
+                self._turn = (self._turn + 1) % BUCKETS
+                self._hand_over(self.buckets & {self._turn})
                 await self._listen(connection)
         finally:
             await connection.close()
@@ -192,11 +204,16 @@ class PostgresLeases:
 
     async def _listen(self, connection: AsyncConnection[Any]) -> None:
         """Takes what other controllers say for `LOOK_EVERY`, or until one of them came, went or gave away."""
-        async with contextlib.aclosing(connection.notifies(timeout=LOOK_EVERY)) as notes:
-            async for note in notes:
+        end = time.monotonic() + LOOK_EVERY
+        has_changed = False
+        while not has_changed and (left := end - time.monotonic()) > 0:
+            # All that came at once: what is left of it when the generator ends is lost.
+            async for note in connection.notifies(timeout=left, stop_after=1):
                 if note.channel == registration.CHANGED:
-                    return
-                self._hand_over({int(note.payload)})
+                    has_changed = True
+                elif bucket_of(note.payload) in self.buckets:
+                    self._named.add(note.payload)
+                    self._has_named.set()
 
     async def _act(self, state: StoreState, group: asyncio.TaskGroup) -> None:
         if self.run_number not in state.live:

@@ -81,8 +81,9 @@ _EFFECTS: Final = (
     " FROM unnest(?::text[], ?::int2[], ?::text[], ?::text[], ?::text[]) WITH ORDINALITY"
     " AS new (effect_id, bucket, device_id, kind, body, place) ORDER BY place ON CONFLICT (effect_id) DO NOTHING"
 )
-HANDED_OVER: Final = "cordon_outbox"  # channel: a bucket with effects that another controller decided
-_HAND_OVER: Final = f"SELECT pg_notify('{HANDED_OVER}', bucket::text) FROM unnest(?::int2[]) AS foreign_ones (bucket)"  # noqa: S608 - constants
+HANDED_OVER: Final = "cordon_outbox"  # channel: a device with effects that another controller decided
+# What is said has a limit of 8,000 bytes, which no device id reaches that a message can come from.
+_HAND_OVER: Final = f"SELECT pg_notify('{HANDED_OVER}', left(id, 1000)) FROM unnest(?::text[]) AS foreign_ones (id)"  # noqa: S608 - constants
 
 
 def device_row(device: Device, deadline_at: float | None, waits_in: str | None) -> SqlRow:
@@ -173,7 +174,7 @@ def write(connection: WritingConnection, group: Sequence[CommitRows]) -> None:
             connection.execute(_DONE, (done,))
         if effects:
             connection.execute(_EFFECTS, [list(column) for column in zip(*effects, strict=True)])
-            foreign = {bucket for _, bucket, *_ in effects} - connection.held
+            foreign = {device_id for _, bucket, device_id, *_ in effects if bucket not in connection.held}
             if foreign:
                 connection.execute(_HAND_OVER, (sorted(foreign),))
         if audit:

@@ -42,7 +42,7 @@ class EffectQueue:
         self.leases = leases or AllLeases()
         self._lanes: dict[str, _Lane] = {}
         self._known: set[str] = set()  # ids of the effects in the lanes
-        self._completed: set[str] | None = None  # ids of those that ended while the store is read
+        self._completed: list[set[str]] = []  # for each read of the store: ids of those that ended meanwhile
         self._under_way: set[str] = set()  # devices
         self._ended = asyncio.Event()
         self._elsewhere: dict[str, bool] = {}  # devices with effects of others, and whether one is for the broker
@@ -180,13 +180,14 @@ class EffectQueue:
         Raises:
             StoreError: the store cannot be read.
         """
-        self._completed = set()
+        completed: set[str] = set()
+        self._completed.append(completed)
         try:
             for effect in await reading:
-                if effect.effect_id not in self._completed and self.is_own(effect.device_id):
+                if effect.effect_id not in completed and self.is_own(effect.device_id):
                     self.enqueue(effect)
         finally:
-            self._completed = None
+            self._completed = [one for one in self._completed if one is not completed]
 
     async def look(self, store: Store, *device_ids: str) -> list[str]:
         """Asks the store which devices have effects that other controllers carry out; returns those that had some.
@@ -233,8 +234,8 @@ class EffectQueue:
 
     def _forget(self, effect: Effect) -> None:
         self._known.discard(effect.effect_id)
-        if self._completed is not None:
-            self._completed.add(effect.effect_id)
+        for completed in self._completed:
+            completed.add(effect.effect_id)
 
     def _schedule(self, device_id: str) -> None:
         effect = self.first(device_id)

@@ -7,7 +7,7 @@ store, as is everything that is pending when a bucket is taken over.
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Final
 
 from controller.domain.effects import Effect
@@ -29,8 +29,8 @@ RETRY: Final = Backoff(first=0.2, cap=15.0)  # seconds before the next attempt
 # outlast. A longer act is ended when the lease is over.
 ACT_SECONDS: Final = 2.0
 _LOOK: Final = 0.05  # seconds between two looks at a lease that is nearly over
-_LOOK_EVERY: Final = 1.0  # seconds between two looks at what others carry out
-_SHARE_OF_READING: Final = 20  # a read of pending effects is followed by a pause of so many times its length
+_LOOK_EVERY: Final = 1.0  # seconds between two looks at what others carry out, or until a failed read is repeated
+_MOST_READ: Final = 1000  # devices whose effects are read at once
 
 
 class Outbox:
@@ -58,7 +58,8 @@ class Outbox:
         async with asyncio.TaskGroup() as group:
             if self._leases.is_shared:
                 self._leases.before_release(self.queue.quiesce)
-                group.create_task(self._follow(), name="outbox-take-over")
+                group.create_task(self._take_over(), name="outbox-take-over")
+                group.create_task(self._follow(), name="outbox-decided-by-others")
                 group.create_task(self._look(), name="outbox-of-others")
             for number in range(CONTAINING):
                 group.create_task(self._work(self.queue.to_contain_first), name=f"outbox-violation-{number}")
@@ -72,16 +73,29 @@ class Outbox:
         while ready := [one for one in queue.all if not one.empty()]:
             await self._attempt(ready[0].get_nowait())
 
-    async def _follow(self) -> None:
-        """Takes over what others decided for the held buckets, and what buckets that are new have pending."""
-        loop = asyncio.get_running_loop()
+    async def _take_over(self) -> None:
+        """Takes over what buckets that are new have pending."""
         async for buckets in self._leases.handed_over():
-            began = loop.time()
+            await self._merge(buckets, None)
+
+    async def _follow(self) -> None:
+        """Takes over what others decide for devices of the held buckets; no read of all that is pending delays it."""
+        async for devices in self._leases.devices_handed_over():
+            names = sorted(devices)
+            for first in range(0, len(names), _MOST_READ):
+                await self._merge(None, names[first : first + _MOST_READ])
+
+    async def _merge(self, buckets: frozenset[int] | None, devices: Sequence[str] | None) -> None:
+        """Reads until it succeeds: nobody names them again."""
+        told = ""
+        while True:
             try:
-                await self.queue.merge(self._fleet.store.effects(buckets))
+                return await self.queue.merge(self._fleet.store.effects(buckets, devices))
             except StoreError as e:
-                self._log("pending effects cannot be read", {"error": str(e)})
-            await asyncio.sleep(_SHARE_OF_READING * (loop.time() - began))
+                if str(e) != told:
+                    self._log("pending effects cannot be read", {"error": str(e)})
+                told = str(e)
+            await asyncio.sleep(_LOOK_EVERY)
 
     async def _look(self) -> None:
         """Looks each second what others have carried out, for those who wait for it here."""

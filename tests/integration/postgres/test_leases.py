@@ -175,11 +175,11 @@ async def test_what_is_decided_for_a_bucket_of_another_is_handed_to_it(
         bucket = min(b.buckets)
         devices = (name for name in (f"d{number}" for number in itertools.count()) if bucket_of(name) == bucket)
         told = []
-        async for handed in b.handed_over():
-            if handed == {bucket}:
-                break
+        handed = b.devices_handed_over()
+        for _ in range(3):
             told.append(next(devices))
             await first.commit(line(told[-1]))
+            assert await anext(handed) == {told[-1]}
         assert [one.device_id for one in await second.effects(b.buckets)] == told
         assert await first.effects(a.buckets) == []
         assert [one.device_id for one in await first.effects(devices=[told[0], "other"])] == told[:1]

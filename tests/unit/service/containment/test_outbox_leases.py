@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import pytest
 
 from controller.adapters.emqx.client.http import PROMPT_CALL_SECONDS
 from controller.domain.containment.plan import Subject
+from controller.domain.effects import Effect
 from controller.domain.events import ContainmentOrdered
 from controller.domain.policy.model import ContainmentLevel
 from controller.ports.broker import Proof
@@ -65,6 +66,29 @@ async def test_what_was_decided_for_the_bucket_of_another_is_left_to_it_until_it
         assert [call for call in harness.broker.calls if OTHERS in str(call)][1:] == []
         assert harness.outbox.counts["done"] == 2
         assert await harness.store.effects() == []
+
+
+async def test_what_another_decided_for_a_device_waits_for_no_read_of_all_that_is_pending(tmp_path: Path) -> None:
+    leases = MemoryLeases(HELD)
+    async with open_harness(tmp_path / "c.db", leases=leases) as harness:
+        await contain(harness, OTHERS)
+        read = harness.store.effects
+
+        async def slow(buckets: frozenset[int] | None = None, devices: Sequence[str] | None = None) -> Sequence[Effect]:
+            if devices is None:
+                await asyncio.Event().wait()
+            return await read(buckets, devices)
+
+        leases.set(ALL_BUCKETS)
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(harness.store, "effects", slow)
+            async with carrying_out(harness):
+                leases.hand_over(ALL_BUCKETS)
+                await asyncio.sleep(0.01)
+                leases.named.put_nowait(frozenset({OTHERS}))
+                while OTHERS not in harness.broker.rules_held:
+                    await asyncio.sleep(0.001)
+                await settled(harness)
 
 
 async def test_the_leader_sees_when_another_has_carried_out_what_was_decided_here(
