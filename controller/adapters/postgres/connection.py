@@ -16,6 +16,7 @@ from controller.adapters.sql.connection import SqlCursor
 
 _STATEMENTS: Final = 512  # texts whose placeholders are translated once
 _AT_ONCE: Final = 2000  # rows fetched at once of a long result
+LOCK_TIMEOUT: Final = "5s"
 _SETTINGS: Final = (
     "SET statement_timeout = '{statement}'; SET lock_timeout = '{lock}';"
     " SET idle_in_transaction_session_timeout = '{idle}'; SET timezone = 'UTC';"
@@ -99,7 +100,7 @@ class PostgresConnection:
 
 def session_settings(*, read_only: bool) -> str:
     """Returns the statements that begin a session; a writing transaction without work ends within a lease."""
-    limits = {"statement": "30s", "lock": "5s", "idle": "60s" if read_only else "3s"}
+    limits = {"statement": "30s", "lock": LOCK_TIMEOUT, "idle": "60s" if read_only else "3s"}
     return _SETTINGS.format(**limits, read_only="on" if read_only else "off")
 
 

@@ -263,7 +263,7 @@ class PostgresLeases:
         self._tell()
 
     def _submit(self, change: Callable[[Any], T]) -> "asyncio.Future[T]":
-        return self._writer.submit(WriteJob(change))
+        return self._writer.submit(WriteJob(change, alone=False))
 
     def _hold(self, mine: frozenset[int]) -> None:
         before, self.buckets = self.buckets, mine - self._leaving

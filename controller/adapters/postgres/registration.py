@@ -17,7 +17,7 @@ import psycopg
 
 from controller.adapters.postgres import schema
 from controller.adapters.postgres.audit_chain import WritingConnection, add_anchor, begin_chain
-from controller.adapters.postgres.connection import PostgresConnection
+from controller.adapters.postgres.connection import LOCK_TIMEOUT, PostgresConnection
 from controller.adapters.postgres.migrations import STEPS, Step
 from controller.adapters.sql.audit_chain import audit_rows
 from controller.domain.audit_chain import ChainHead
@@ -35,6 +35,7 @@ CHANGED: Final = "cordon_leases"  # channel: a controller came or went, or gave 
 _WAIT: Final = LEASE + GRACE + 1.0  # seconds in which the lease of a controller that was killed ends
 _PAUSE: Final = 0.2  # seconds
 _LOCK_TIMEOUT: Final = "2s"
+_ALONE_TIMEOUT: Final = "1s"
 _LOCKED: Final = "55P03"
 _KEPT: Final = 1000  # runs of which the row is kept
 _BY: Final = "cordon"
@@ -344,9 +345,24 @@ def commits_of(connection: PostgresConnection, writer: int) -> int | None:
     return None if found is None else int(found[0])
 
 
+def begin_alone(connection: PostgresConnection, *, guest: bool) -> None:
+    """Begins a transaction beside which no other one is that checks something and then changes it.
+
+    It waits before it holds the row of its run, and briefly: meanwhile nobody renews the lease. Who goes on after it
+    sees what it committed. `guest`: of a command; then nobody migrates or registers meanwhile, either.
+
+    Raises:
+        psycopg.Error: another one did not end in time; the caller rolls back.
+    """
+    first = f"SELECT pg_advisory_xact_lock_shared({schema.LOCK});" if guest else ""
+    connection.raw.execute(
+        f"BEGIN; {first} SET LOCAL lock_timeout = '{_ALONE_TIMEOUT}'; SELECT pg_advisory_xact_lock({schema.ALONE});"
+        f" SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'"
+    )
+
+
 def lock_as_guest(connection: PostgresConnection) -> tuple[int, ChainHead]:
     """Locks the end of the chain of commands, for the present transaction."""
-    connection.execute("SELECT pg_advisory_xact_lock_shared(?)", (schema.LOCK,))
     writer, seq, digest = connection.execute(_GUEST).fetchone()
     return int(writer), ChainHead(seq, bytes(digest))
 

@@ -19,6 +19,7 @@ from controller.ports.errors import StoreError
 
 OLDEST_SERVER: Final = 150_000  # PostgreSQL 15
 LOCK: Final = 0x43_4F_52_44  # advisory lock of this transaction: who migrates or registers does so alone
+ALONE: Final = LOCK + 1  # the same, for who checks something in the transaction that changes it
 _LOCK_TIMEOUT: Final = "2s"
 _ATTEMPTS: Final = 5
 _PAUSE: Final = 0.5  # seconds between attempts to lock

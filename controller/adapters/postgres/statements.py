@@ -115,6 +115,7 @@ class CommitRows:
 class RowsJob(WriteJob):
     """Work that may be merged with that of other callers."""
 
+    alone: bool = False
     content: CommitRows | None = None
 
 
@@ -152,7 +153,8 @@ def work_of(writes: StoreWrites, options: StoreOptions) -> RowsJob:
     ]
     everything += [batch for _, batch in rows.others]
     size = size_of(chain.from_iterable(everything))
-    return RowsJob(lambda connection: write(connection, [rows]), sum(map(len, everything)) + len(rows.done), size, rows)
+    number = sum(map(len, everything)) + len(rows.done)
+    return RowsJob(lambda connection: write(connection, [rows]), number, size, content=rows)
 
 
 def write(connection: WritingConnection, group: Sequence[CommitRows]) -> None:

@@ -42,7 +42,6 @@ DIALECT: Final = Dialect(
     open_reverts=_rings("revert_pending", "revert_away", "reverting"),
     failed_rings=_rings("failed", "declined"),
     is_reverting="coalesce((body::json ->> 'is_reverting')::boolean, false)",
-    registry_lock="SELECT pg_advisory_xact_lock(hashtext('cordon certificates'))",
 )
 
 

@@ -132,14 +132,15 @@ class PostgresWriter(GroupWriter):
                 if has_landed:
                     self._commits += 1
                     return outcomes
-            self._begin(connection)
+            is_alone = any(job.work.alone for job in group)
+            self._begin(connection, alone=is_alone)
             try:
                 outcomes = _run(connection, [job.work for job in group])
             except Exception as error:
                 if not errors.is_of_data(error):
                     raise
                 connection.raw.execute("ROLLBACK")
-                self._begin(connection)  # also for a single conflict: what is committed renews the lease
+                self._begin(connection, alone=is_alone)  # also for one conflict: a commit renews the lease
                 is_known = isinstance(error, ConflictError) and len(group) == 1
                 outcomes = [error] if is_known else [_alone(connection, job.work) for job in group]
             self._commit(connection, outcomes)
@@ -147,20 +148,24 @@ class PostgresWriter(GroupWriter):
         finally:
             self._asked_at = 0.0
 
-    def _begin(self, connection: WritingConnection) -> None:
+    def _begin(self, connection: WritingConnection, *, alone: bool) -> None:
         """Begins a transaction that holds the row of this run: nobody takes over before it ends.
 
         Raises:
+            psycopg.Error: the server failed, or another transaction that had to be alone did not end in time.
             GivenUpError: another controller has taken over.
             StoreError: the clocks differ.
         """
         if self._writer is None:
-            connection.raw.execute("BEGIN")
+            registration.begin_alone(connection, guest=True)
             connection.writer, connection.head = registration.lock_as_guest(connection)
             return
+        if alone:
+            registration.begin_alone(connection, guest=False)
         asked = registration.wall_clock()
         with connection.raw.pipeline():
-            connection.raw.execute("BEGIN")
+            if not alone:
+                connection.raw.execute("BEGIN")
             locked = connection.execute(registration.LOCK, (self._writer,))
             epoch = connection.execute("SELECT policy_epoch FROM fleet")
         found = locked.fetchone()

@@ -1,7 +1,7 @@
 """The registry of certificates and enrolment tokens, in the store's database."""
 
-from collections.abc import Callable, Sequence
-from typing import Any, Final, TypeVar
+from collections.abc import Sequence
+from typing import Any, Final
 
 from controller.adapters.sql.connection import SqlConnection
 from controller.adapters.sql.store import SqlStore
@@ -10,7 +10,6 @@ from controller.domain.identity.enrolment import EnrolmentToken, check_enrolment
 from controller.ports.certificates import CertificateConflictError, CertificateRegistry, EnrolmentResult, RenewalRefusal
 from controller.ports.errors import StoreError, UnknownRowError
 
-T = TypeVar("T")
 _COLUMNS: Final = "serial, issuer, kind, name, start_at, end_at, issued_at, origin, key, pem, revoked_at, reason"
 _TOKEN: Final = "token_id, digest, uses_left, created_at, expires_at, made_by, device_class, device_id, replaces, ids"  # noqa: S105 - columns
 _SELECT: Final = f"SELECT {_COLUMNS} FROM certificates"  # noqa: S608 - constants
@@ -27,17 +26,6 @@ class SqlCertificateRegistry(CertificateRegistry):
     def __init__(self, store: SqlStore) -> None:
         self._store = store
 
-    async def _write(self, change: Callable[[SqlConnection], T]) -> T:
-        """Writes alone: of two controllers each sees what the other one issued, revoked or used up before."""
-        lock = self._store.dialect.registry_lock
-
-        def alone(db: SqlConnection) -> T:
-            if lock:
-                db.execute(lock)
-            return change(db)
-
-        return await self._store.write(alone)
-
     async def add(self, *certificates: Certificate) -> None:
         def change(db: SqlConnection) -> str:
             for number, one in enumerate(certificates):
@@ -49,7 +37,7 @@ class SqlCertificateRegistry(CertificateRegistry):
                 _add(db, one)
             return ""
 
-        conflict = await self._write(change)
+        conflict = await self._store.write(change)
         if conflict:
             raise CertificateConflictError(conflict)
 
@@ -94,14 +82,14 @@ class SqlCertificateRegistry(CertificateRegistry):
         return await self._store.read(query)
 
     async def revoke(self, serials: Sequence[str], at: float, reason: str) -> Sequence[Certificate]:
-        return await self._write(lambda db: _revoke(db, serials, at, reason))
+        return await self._store.write(lambda db: _revoke(db, serials, at, reason))
 
     async def revoke_of(self, name: str, at: float, reason: str) -> Sequence[Certificate]:
         def change(db: SqlConnection) -> list[Certificate]:
             valid = [one.serial for one in _of(db, name) if one.is_valid(at)]
             return _revoke(db, valid, at, reason)
 
-        return await self._write(change)
+        return await self._store.write(change)
 
     async def revoked(self, issuer: str, after: float) -> Sequence[Certificate]:
         text = f"{_SELECT} WHERE revoked_at IS NOT NULL AND issuer = ? AND end_at > ? ORDER BY revoked_at"
@@ -124,7 +112,7 @@ class SqlCertificateRegistry(CertificateRegistry):
                 done.append(one)
             return done
 
-        return await self._write(change)
+        return await self._store.write(change)
 
     async def last_end(self, issuer: str) -> float | None:
         text = "SELECT max(end_at) FROM certificates WHERE issuer = ?"
@@ -155,7 +143,7 @@ class SqlCertificateRegistry(CertificateRegistry):
             db.execute(text, (f"seen {name}", min(number, _MAX_NUMBER)))
             return int(db.execute("SELECT number FROM crl_numbers WHERE issuer = ?", (f"seen {name}",)).fetchone()[0])
 
-        return await self._write(change)
+        return await self._store.write(change)
 
     async def next_crl_number(self, issuer: str, at_least: int) -> int:
         def change(db: SqlConnection) -> int:
@@ -168,7 +156,7 @@ class SqlCertificateRegistry(CertificateRegistry):
             (number,) = db.execute("SELECT number FROM crl_numbers WHERE issuer = ?", (issuer,)).fetchone()
             return int(number)
 
-        return await self._write(change)
+        return await self._store.write(change)
 
     async def add_token(self, token: EnrolmentToken, most: int) -> bool:
         def change(db: SqlConnection) -> bool:
@@ -177,7 +165,7 @@ class SqlCertificateRegistry(CertificateRegistry):
             db.execute(_INSERT_TOKEN, _token_row(token))
             return True
 
-        return await self._write(change)
+        return await self._store.write(change)
 
     async def tokens(self) -> Sequence[EnrolmentToken]:
         text = f"{_SELECT_TOKEN} ORDER BY created_at DESC, token_id"
@@ -185,7 +173,7 @@ class SqlCertificateRegistry(CertificateRegistry):
 
     async def drop_token(self, token_id: str) -> bool:
         text = "DELETE FROM enrolment_tokens WHERE token_id = ?"
-        return await self._write(lambda db: db.execute(text, (token_id,)).rowcount) > 0
+        return await self._store.write(lambda db: db.execute(text, (token_id,)).rowcount) > 0
 
     async def token(self, digest: str) -> EnrolmentToken | None:
         return await self._store.read(lambda db: _token_of(db, digest))
@@ -210,7 +198,7 @@ class SqlCertificateRegistry(CertificateRegistry):
             _add(db, certificate)
             return EnrolmentResult(certificate, token=token.with_use())
 
-        return await self._write(change)
+        return await self._store.write(change)
 
     async def renew(self, certificate: Certificate, of: str) -> Certificate | RenewalRefusal:
         def change(db: SqlConnection) -> Certificate | RenewalRefusal:
@@ -226,7 +214,7 @@ class SqlCertificateRegistry(CertificateRegistry):
             _add(db, certificate)
             return certificate
 
-        return await self._write(change)
+        return await self._store.write(change)
 
     async def unrecorded(self, limit: int) -> Sequence[Certificate]:
         text = f"{_SELECT} WHERE recorded = 0 LIMIT ?"
@@ -235,7 +223,7 @@ class SqlCertificateRegistry(CertificateRegistry):
     async def mark_recorded(self, serials: Sequence[str]) -> None:
         rows = [(serial,) for serial in serials]
         text = "UPDATE certificates SET recorded = 1 WHERE serial = ?"
-        await self._write(lambda db: db.executemany(text, rows).rowcount)
+        await self._store.write(lambda db: db.executemany(text, rows).rowcount)
 
     async def expired(self, now: float, limit: int) -> Sequence[tuple[Certificate, bool]]:
         text = (
@@ -249,7 +237,7 @@ class SqlCertificateRegistry(CertificateRegistry):
     async def mark_expiry_recorded(self, serials: Sequence[str]) -> None:
         rows = [(serial,) for serial in serials]
         text = "UPDATE certificates SET recorded = 2 WHERE serial = ?"
-        await self._write(lambda db: db.executemany(text, rows).rowcount)
+        await self._store.write(lambda db: db.executemany(text, rows).rowcount)
 
     async def prune(self, before: float) -> int:
         """The last certificate of a name stays, so that its id is not free for another device."""
@@ -263,7 +251,7 @@ class SqlCertificateRegistry(CertificateRegistry):
             gone = db.execute(text, (before, _PRUNE_ROWS)).rowcount
             return gone + db.execute("DELETE FROM enrolment_tokens WHERE expires_at < ?", (before,)).rowcount
 
-        return await self._write(change)
+        return await self._store.write(change)
 
 
 def _add(db: SqlConnection, one: Certificate) -> None:

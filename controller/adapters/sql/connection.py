@@ -38,7 +38,6 @@ class Dialect:
         open_reverts: whether rings of `rollouts.body` have devices that are going back.
         failed_rings: whether rings of `rollouts.body` have failed or declined devices.
         is_reverting: whether `rollouts.body` is a rollout that rolls back.
-        registry_lock: lets one transaction after the other change certificates; empty where there is one writer.
     """
 
     detail_name: str
@@ -46,19 +45,20 @@ class Dialect:
     open_reverts: str
     failed_rings: str
     is_reverting: str
-    registry_lock: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class WriteJob:
     """One caller's part of a transaction; `run` is called in the writer thread, again if the transaction failed.
 
-    `rows` and `size` (approximate bytes) count towards the limits of a transaction and of the queue.
+    `rows` and `size` (approximate bytes) count towards the limits of a transaction and of the queue. `alone`: no other
+    such job of any process is in a transaction meanwhile, so that what it reads is so until its commit.
     """
 
     run: Callable[[Any], object]
     rows: int = 1
     size: int = BYTES_PER_ROW
+    alone: bool = True
 
 
 def size_of(rows: Iterable[Sequence[Any]]) -> int:

@@ -1,14 +1,22 @@
 """The writer on a real PostgreSQL that stops, hangs, is killed, loses answers, or belongs to another controller."""
 
 import asyncio
+import contextlib
+import threading
+import time
 from collections.abc import Coroutine
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import pytest
 
 from controller.adapters.postgres import registration
+from controller.adapters.postgres.connection import connect
 from controller.adapters.postgres.store import PostgresStore, open_store
+from controller.adapters.sql.accounts import SqlAccounts
+from controller.domain.accounts.account import Account
 from controller.ports.errors import StoreError
+from controller.ports.store import StoreWrites
 from tests.support.postgres import DEBIAN, WHEEL, PostgresServer, address_of, postgres_server
 from tests.support.postgres_proxy import CommitLosingProxy
 from tests.support.postgres_store import opened
@@ -109,6 +117,45 @@ async def test_commands_beside_a_controller_extend_the_same_audit_log(server: Po
         names = await lines_of(controller)
     assert sorted(names) == sorted(["a", *(f"{who}{number}" for who in "cg" for number in range(10))])
     assert server.query(database, "SELECT commits FROM writers WHERE writer = 2") == [(10,)]
+
+
+async def test_a_command_changes_an_account_as_the_controller_left_it(server: PostgresServer, database: str) -> None:
+    url = server.url(database)
+    async with opened(url) as controller, opened(url, None) as command:
+        mine, theirs = SqlAccounts(controller), SqlAccounts(command)
+        await mine.add_account(Account("1", "eve", "operator", 1.0, password="old"), StoreWrites())
+        begun, go_on = threading.Event(), threading.Event()
+
+        def sign_in(found: Account, _: object) -> Account:
+            begun.set()
+            go_on.wait(5.0)
+            return replace(found, password="new", last_login_at=2.0)
+
+        signing_in = started(mine.change_account("1", sign_in, 2.0, StoreWrites()))
+        await asyncio.to_thread(begun.wait, 5.0)
+        disabling = started(theirs.change_account("1", lambda one, _: replace(one, enabled=False), 3.0, StoreWrites()))
+        assert not (await asyncio.wait((disabling,), timeout=0.3))[0]
+        go_on.set()
+        await asyncio.gather(signing_in, disabling)
+        found = await mine.account("1")
+        assert found is not None
+        assert (found.enabled, found.password, found.last_login_at) == (False, "new", 2.0)
+
+
+@pytest.mark.slow
+async def test_a_controller_keeps_its_lease_while_somebody_else_has_to_be_alone(
+    server: PostgresServer, database: str
+) -> None:
+    async with opened(url := server.url(database)) as controller:
+        with contextlib.closing(connect(address_of(url), "halted")) as halted:
+            halted.raw.execute("SET idle_in_transaction_session_timeout = 0")
+            registration.begin_alone(halted, guest=True)
+            waiting = started(controller.write(lambda connection: connection.execute("SELECT 1").fetchone()))
+            for _ in range(20):
+                await asyncio.sleep(0.3)
+                assert controller._writer.lease_end > time.monotonic()
+            assert not waiting.done()
+        assert await waiting == (1,)
 
 
 @pytest.mark.slow
