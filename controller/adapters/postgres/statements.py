@@ -142,7 +142,7 @@ def work_of(writes: StoreWrites, options: StoreOptions) -> RowsJob:
         dict(writes.versions),
         writes.guards_version,
         writes.policy_epoch,
-        bool(writes.waivers) or writes.knowledge is not None,
+        bool(writes.waivers or writes.requests) or writes.knowledge is not None,
     )
     everything: list[Sequence[SqlRow]] = [
         rows.devices,

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import pytest
 
@@ -9,7 +10,10 @@ from controller.adapters.sql.store import SqlStore
 from controller.domain.audit_kinds import AuditKind
 from controller.domain.device import Device
 from controller.domain.effects import AuditEntry, EndIsolation
+from controller.domain.guards.approvals import ApprovalKind, ApprovalRequest
 from controller.domain.guards.waivers import Waiver
+from controller.domain.policy.model import ContainmentLevel
+from controller.domain.principal import Principal
 from controller.ports.errors import ConflictError, StoreError
 from controller.ports.store import StoredReport, StoreWrites
 from tests.contract.store.conftest import StorePlace
@@ -173,3 +177,14 @@ async def test_others_see_that_waivers_changed(pair: Pair) -> None:
     waiver = Waiver("w", "p/r", "op", "why", "op", 1.0, 2.0, device="d")
     await one.commit(StoreWrites(waivers=(("w", waiver),)))
     assert (await other.fleet_versions()).books == before + 1
+
+
+async def test_others_see_that_a_request_and_thus_perhaps_a_grant_changed(pair: Pair) -> None:
+    one, other = pair
+    before = (await other.fleet_versions()).books
+    request = ApprovalRequest(
+        "1", ApprovalKind.SCOPES, Principal("account:x", "ada"), "r", ContainmentLevel.NONE, 9.0, (), 1.0, 2.0
+    )
+    await one.commit(StoreWrites(requests=(request,)))
+    await one.commit(StoreWrites(requests=(replace(request, ended_at=2.0),)))
+    assert (await other.fleet_versions()).books == before + 2
