@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from controller.api.context import NoLeaderError
@@ -92,7 +93,7 @@ class LeaderForwarding:
         self._access = access
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or self._access.leads() or not needs_leader(scope["method"], scope["path"]):
+        if scope["type"] != "http" or self._access.leads() or not _is_for_leader(scope):
             await self._app(scope, receive, send)
             return
         base = self._access.leader_url()
@@ -149,6 +150,13 @@ class LeaderForwarding:
                 await answer(502, "leader_lost", text)(scope, receive, send)
             else:
                 await _no_leader(scope, receive, send)
+
+
+def _is_for_leader(scope: Scope) -> bool:
+    """Only what this application serves: what is public at one listener is not reached through another one."""
+    if not needs_leader(scope["method"], scope["path"]):
+        return False
+    return any(route.matches(scope)[0] is Match.FULL for route in scope["app"].router.routes)
 
 
 async def _pass_on(found: PeerAnswer, send: Send) -> None:

@@ -135,13 +135,11 @@ def _routes() -> tuple[BaseRoute, ...]:
     return tuple(top.routes)
 
 
-def create_list_server(services: Services, peers: PeerAccess | None = None) -> FastAPI:
-    """Returns an application with the revocation lists only, for a listener without TLS."""
+def create_list_server(services: Services) -> FastAPI:
+    """Returns an application with the revocation lists only, for a listener without TLS; it forwards nothing."""
     app = FastAPI(title="Cordon revocation lists", openapi_url=None, docs_url=None, redoc_url=None)
     app.state.services = services
     app.include_router(crl.router)
     install(app)
-    if peers is not None:
-        app.add_middleware(LeaderForwarding, access=peers)
     app.add_middleware(RequestLimitMiddleware)
     return app

@@ -174,7 +174,7 @@ def _wanted(
             "revocation lists",
             "authority.crl_listen",
             settings.authority.crl_listen,
-            RequestShare(create_list_server(services, peers)),
+            RequestShare(create_list_server(services)),
             ConnectionLimits(CRL_CONNECTIONS, CRL_CONNECTIONS_PER_ADDRESS, proxies),
             1,
             {},

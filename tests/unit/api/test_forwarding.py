@@ -2,13 +2,15 @@
 
 import asyncio
 from collections.abc import AsyncIterator, MutableMapping
+from dataclasses import replace
 from typing import Any
 
 import httpx
 import pytest
 
+from controller.api.server import create_list_server
 from controller.domain.audit_kinds import AuditKind
-from tests.support.api import Api
+from tests.support.api import HEADERS, Api
 from tests.support.peers import Pair, pair
 
 
@@ -79,6 +81,19 @@ async def test_without_a_leader_a_client_is_told_to_come_again(two: Pair) -> Non
     assert answer.json()["error"]["code"] == "no_leader"
     assert (await two.follower.get("/api/v1/devices")).status_code == 200
     assert (await two.follower.get("/nowhere")).status_code == 404
+
+
+async def test_what_no_route_serves_is_not_forwarded(two: Pair) -> None:
+    for method, path in (("POST", "/nowhere"), ("POST", "/crl/x.crl"), ("DELETE", "/api/v1/waivers")):
+        assert (await two.follower.request(method, path)).status_code in (404, 405)
+    assert two.peers.sent == []
+
+
+async def test_the_listener_of_revocation_lists_serves_nothing_else(two: Pair) -> None:
+    app = create_list_server(replace(two.api.services, leader=None))
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://lists", headers=HEADERS) as lists:
+        for method, path in (("GET", "/login"), ("GET", "/api/v1/accounts"), ("POST", "/api/v1/tokens")):
+            assert (await lists.request(method, path, content=b"{}")).status_code == 404
 
 
 async def test_a_forwarded_request_is_never_forwarded_again(two: Pair) -> None:
