@@ -1,6 +1,7 @@
 """Opens what the services work with: store, MQTT link, EMQX API, keys, policies, update repository."""
 
 import contextlib
+import math
 import random
 import ssl
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -162,7 +163,8 @@ async def open_adapters(
     notifications = settings.notifications
     sender = NotificationSender(NotificationSecrets(notifications.secrets, notifications.mail_servers), clock.now)
     stack.callback(sender.close)
-    broker = emqx_adapters(await stack.enter_async_context(open_broker(settings)), settings)
+    leases = store.shared_leases or AllLeases(settings.controller.own_name, version("emqx-cordon"), clock.now())
+    broker = emqx_adapters(await stack.enter_async_context(open_broker(settings, leases.lease_left)), settings)
     updates = None if settings.updates.folder is None else TufUpdateRepository(settings.updates.folder)
     return Adapters(
         clock=clock,
@@ -181,7 +183,7 @@ async def open_adapters(
         targets=PublishedTargets(updates),
         own_certificates=certificates,
         sender=sender,
-        leases=store.shared_leases or AllLeases(settings.controller.own_name, version("emqx-cordon"), clock.now()),
+        leases=leases,
         policy_sets=(_policy_sets(store), policies) if settings.has_peers else None,
     )
 
@@ -258,8 +260,10 @@ def postgres_address(place: StoreSettings) -> "PostgresAddress":
 
 
 @contextlib.asynccontextmanager
-async def open_broker(settings: Settings) -> AsyncIterator[EmqxBroker]:
-    """The broker's management API as configured.
+async def open_broker(
+    settings: Settings, lease_left: Callable[[], float] = lambda: math.inf
+) -> AsyncIterator[EmqxBroker]:
+    """The broker's management API as configured; nothing is changed there once `lease_left` seconds are over.
 
     Raises:
         SettingsError: the key cannot be used.
@@ -269,7 +273,8 @@ async def open_broker(settings: Settings) -> AsyncIterator[EmqxBroker]:
     if not separator or not key or not secret:
         raise SettingsError(f"emqx.key_file: {settings.emqx.key_file} gives one line: key:secret")
     tls = None if settings.emqx.ca is None else ssl.create_default_context(cafile=str(settings.emqx.ca))
-    async with open_emqx(settings.emqx.api, key, secret, clock=SystemClock(), tls=tls) as broker:
+    clock = SystemClock()
+    async with open_emqx(settings.emqx.api, key, secret, clock=clock, tls=tls, lease_left=lease_left) as broker:
         yield broker
 
 

@@ -62,6 +62,12 @@ class BrokerWaitsError(BrokerUnreachableError):
     """The node that was asked answers, but this call waits for another node; it may have had its effect."""
 
 
+class BrokerLeaseError(BrokerError):
+    """Nothing was sent: the lease is over, and another controller may act instead of this one."""
+
+    transient = False
+
+
 class BrokerRefusedError(BrokerError):
     """The broker refused: wrong key, bad request, missing right. A retry does not help."""
 

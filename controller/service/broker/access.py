@@ -80,6 +80,7 @@ class AccessRuleManager:
         self.state = AccessState()
         self.trouble = ""
         self._noted = NotedDevices(fleet)
+        self._begun: set[str] = set()  # devices whose rules a former run, or another leader, began to write
 
     async def load(self) -> None:
         """Loads templates, written rules and grants at the start."""
@@ -89,6 +90,7 @@ class AccessRuleManager:
         for device_id, one in self.state.written.items():
             if one.done:
                 self._managed[device_id] = self._forms.of(one.rules)
+        self._begun = {device_id for device_id, one in self.state.written.items() if not one.done}
         for grant in await self.store.open_grants():
             self.state.grants.setdefault(grant.device_id, []).append(grant)
 
@@ -188,6 +190,10 @@ class AccessRuleManager:
         """Expires grants, then writes what is due; contained and busy devices wait."""
         async with self._ticking:
             await self._expire_grants()
+            for device_id in [one for one in self._begun if not self._effects.is_busy(one)]:
+                with contextlib.suppress(BrokerError):  # tried again at the next pass
+                    await self._yield_to_containment(device_id)
+                    self._begun.discard(device_id)
             due: list[DueDevice] = []
             async with self._noted.taken() as devices:
                 async for device in devices:
@@ -230,19 +236,20 @@ class AccessRuleManager:
         await self._look_again([one for one in due if self._is_foreign(one, actual)])
         ready: list[DueDevice] = []
         for one in due:
-            device_id = one.device.device_id
             if self._is_foreign(one, actual):
-                self._skip_foreign(device_id, actual[device_id])
+                self._skip_foreign(one.device.device_id, actual[one.device.device_id])
             else:
                 ready.append(one)
         if not ready:
             return
         known = self.state.written
-        begun = {
-            device_id: WrittenRules(one.wanted, known[device_id].rules if device_id in known else None, done=False)
-            for one in ready
-            if one.wanted is not None and (device_id := one.device.device_id)
-        }
+        begun: dict[str, WrittenRules] = {}
+        for one in ready:
+            before, device_id = known.get(one.device.device_id), one.device.device_id
+            if one.wanted is not None:
+                begun[device_id] = WrittenRules(one.wanted, before and before.rules, done=False)
+            elif before is not None:
+                begun[device_id] = WrittenRules(before.rules, before.previous, done=False)
         await self.store.begin(begun)
         known.update(begun)
         single = await self._write_bulk([one for one in ready if one.device.device_id not in actual])

@@ -7,21 +7,30 @@ So each transport has one connection, an exchange is a task that is cancelled on
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import httpx
 
-from controller.ports.errors import BrokerAnswerError
+from controller.ports.errors import BrokerAnswerError, BrokerLeaseError
 
 T = TypeVar("T")
 Answer = tuple[int, str, bytes]  # status, content type, body
+_SENT_WITHIN: Final = 2.0  # seconds in which a connection is made and a request is sent, at most
+_LOOK: Final = 0.05  # seconds between two looks at a lease that is nearly over
 
 
 class NodeConnections:
-    """Sends requests to one node; `make` returns a transport with one connection. Callers bound their number."""
+    """Sends requests to one node; `make` returns a transport with one connection. Callers bound their number.
 
-    def __init__(self, make: Callable[[], httpx.AsyncBaseTransport], max_answer_bytes: int) -> None:
+    `lease_left`: seconds for which nobody else changes anything at the broker. This is the one place that all changes
+    pass: whoever was halted between its decision and this goes no further.
+    """
+
+    def __init__(
+        self, make: Callable[[], httpx.AsyncBaseTransport], max_answer_bytes: int, lease_left: Callable[[], float]
+    ) -> None:
         self._make = make
+        self._lease_left = lease_left
         self._max_answer_bytes = max_answer_bytes
         self._idle: list[httpx.AsyncBaseTransport] = []
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -33,8 +42,14 @@ class NodeConnections:
         Raises:
             TimeoutError: no answer in time.
             BrokerAnswerError: the answer is too large, or encoded.
+            BrokerLeaseError: it is no GET, and the lease is over.
             httpx.HTTPError: the exchange failed.
         """
+        if request.method != "GET":
+            while (left := self._lease_left()) <= min(seconds, _SENT_WITHIN):
+                if left <= 0:
+                    raise BrokerLeaseError(f"{text}: not sent, as the lease of this controller is over")
+                await asyncio.sleep(_LOOK)
         # The connection that was used last: the others end by themselves when they are no longer needed.
         transport = self._idle.pop() if self._idle else self._make()
         task = self._start(self._exchange(transport, request, text))

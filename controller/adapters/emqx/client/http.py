@@ -7,6 +7,7 @@ answers to errors.
 import asyncio
 import base64
 import json
+import math
 import ssl
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -172,6 +173,7 @@ class EmqxHttpClient:
         limits: HttpLimits | None = None,
         tls: ssl.SSLContext | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
+        lease_left: Callable[[], float] = lambda: math.inf,
     ) -> None:
         """Connects to nothing yet.
 
@@ -183,6 +185,7 @@ class EmqxHttpClient:
             limits: time-outs and bounds.
             tls: for https addresses; without it the system's certificate authorities are trusted.
             transport: replaces the network in tests.
+            lease_left: seconds for which nobody else changes anything at EMQX; no request that does is sent after them.
 
         Raises:
             ValueError: no address, too many, or a malformed one.
@@ -208,7 +211,8 @@ class EmqxHttpClient:
         # Below httpx's client: its redirects, cookies and proxies are not wanted (a proxy from the environment would
         # be handed the secret), and they take a third of a call's time.
         make = self._connection_maker(tls) if transport is None else lambda: transport
-        self._nodes = {base: NodeConnections(make, self._limits.max_answer_bytes) for base in self.addresses}
+        size = self._limits.max_answer_bytes
+        self._nodes = {base: NodeConnections(make, size, lease_left) for base in self.addresses}
 
     @staticmethod
     def _connection_maker(tls: ssl.SSLContext | None) -> Callable[[], httpx.AsyncBaseTransport]:

@@ -1,8 +1,9 @@
 """EMQX as the port's broker: the one object that the rest of the controller contains devices and users with."""
 
 import asyncio
+import math
 import ssl
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
@@ -189,11 +190,13 @@ async def open_emqx(
     clock: Clock,
     limits: HttpLimits | None = None,
     tls: ssl.SSLContext | None = None,
+    lease_left: Callable[[], float] = lambda: math.inf,
 ) -> AsyncIterator[EmqxBroker]:
-    """Opens the broker behind these API addresses (base URLs without a path).
+    """Opens the broker behind these API addresses (base URLs without a path); `lease_left` as for `EmqxHttpClient`.
 
     Raises:
         ValueError: a malformed address.
     """
-    async with EmqxHttpClient(addresses, key, secret, clock=clock, limits=limits, tls=tls) as http:
+    http = EmqxHttpClient(addresses, key, secret, clock=clock, limits=limits, tls=tls, lease_left=lease_left)
+    async with http:
         yield EmqxBroker(EmqxApi(http), clock)

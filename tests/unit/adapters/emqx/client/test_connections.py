@@ -1,13 +1,14 @@
 """What becomes of the connections to a node: kept, closed, cancelled once."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import math
+from collections.abc import AsyncIterator, Callable
 
 import httpx
 import pytest
 
 from controller.adapters.emqx.client.connections import NodeConnections
-from controller.ports.errors import BrokerAnswerError
+from controller.ports.errors import BrokerAnswerError, BrokerLeaseError
 
 REQUEST = httpx.Request("GET", "http://node/api/v5/cluster")
 
@@ -47,13 +48,24 @@ class _Transport(httpx.AsyncBaseTransport):
         self.closed = True
 
 
-def node_of(*transports: _Transport) -> NodeConnections:
+def node_of(*transports: _Transport, lease_left: Callable[[], float] = lambda: math.inf) -> NodeConnections:
     left = list(transports)
-    return NodeConnections(lambda: left.pop(0), max_answer_bytes=10)
+    return NodeConnections(lambda: left.pop(0), 10, lease_left)
 
 
 async def test_an_answer_in_time() -> None:
     assert await node_of(_Transport()).send(REQUEST, "GET /cluster", 5.0) == (200, "application/json", b"{}")
+
+
+async def test_no_change_is_sent_when_the_lease_is_over_or_before_it_is_renewed() -> None:
+    left = iter([0.0, 0.01, 0.01, 3.0])
+    node = node_of(_Transport(), lease_left=lambda: next(left))
+    assert await node.send(REQUEST, "GET /cluster", 5.0)
+    change = httpx.Request("PUT", "http://node/api/v5/rules")
+    with pytest.raises(BrokerLeaseError, match="PUT /rules: not sent"):
+        await node.send(change, "PUT /rules", 5.0)
+    assert await node.send(change, "PUT /rules", 5.0)
+    assert next(left, None) is None
 
 
 async def test_limits_that_end_together_cancel_the_exchange_once() -> None:
