@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, TypeVar
 
 import psycopg
@@ -29,6 +29,8 @@ from controller.ports.log import Log
 T = TypeVar("T")
 LOOK_EVERY: Final = 1.0  # seconds
 _PULSE: Final = 0.25  # seconds between two looks at the own lease
+# Leases count as over only for who could have seen their renewal: nobody renews while the server is away.
+_SEEN_FOR: Final = registration.LEASE + registration.GRACE  # seconds
 _ANSWER: Final = 5.0  # seconds for the server's answer
 _STATE: Final = (
     "SELECT array(SELECT writer FROM writers WHERE (ready OR writer = ?) AND NOT fenced ORDER BY writer),"  # noqa: S608 - constants
@@ -177,9 +179,12 @@ class PostgresLeases:
                 await connection.execute(f"LISTEN {HANDED_OVER}; LISTEN {registration.CHANGED}")
             self._is_away = False
             self._hand_over(self.buckets)  # what was said while nobody listened
+            since = time.monotonic()
             while True:
                 async with asyncio.timeout(_ANSWER):
                     state = await self._look(connection)
+                    if time.monotonic() - since < _SEEN_FOR:
+                        state = replace(state, over=())
                     if set(state.over) - {self.run_number}:
                         await self._terminate(connection)
                 await self._act(state, group)
@@ -225,19 +230,19 @@ class PostgresLeases:
         others = [one for one in state.over if one != self.run_number]
         wanted = registration.share(self.run_number, [one for one in state.live if one not in others])
         if not self._is_ready or others or state.leader == 0 or (state.free and len(state.mine) < wanted):
-            await self._take()
+            await self._take(is_over=bool(others))
         elif len(state.mine) > wanted and not self._leaving:
             self._leaving = frozenset(sorted(state.mine)[wanted:])
             self._hold(state.mine)
             group.create_task(self._give_away(self._leaving), name="release of buckets")
         self._tell()
 
-    async def _take(self) -> None:
-        """Fences whom nobody fenced yet, and takes what is free."""
+    async def _take(self, *, is_over: bool) -> None:
+        """Takes what is free; `is_over`: and fences whom nobody fenced yet."""
         now, run = self._now(), self.run_number
 
         def take(connection: Any) -> tuple[list[str], Held]:
-            fenced = registration.fence(connection, now)
+            fenced = registration.fence(connection, now) if is_over else []
             return fenced, registration.claim(connection, run)
 
         fenced, held = await self._submit(take)

@@ -152,7 +152,7 @@ def register(
     now: float = 0.0,
     steps: Sequence[Step] = STEPS,
 ) -> Registration:
-    """Registers this run, and fences those whose lease is over.
+    """Registers this run, and fences former ones of its name whose lease is over.
 
     `now`: Unix seconds, for the audit line of a run that is fenced.
 
@@ -181,7 +181,7 @@ def _try(connection: WritingConnection, identity: tuple[str, str, int], now: flo
     """Returns who keeps this run from registering; empty if it is registered."""
     try:
         with alone(connection):
-            over = _mark(connection, "FOR UPDATE")
+            over = _mark(connection, "name = ?", identity[0], "FOR UPDATE")
             _check_name(connection, identity[0])
             (writer,) = connection.execute("SELECT max(writer) + 1 FROM writers").fetchone()
             begin = begin_chain(connection, writer, now)
@@ -231,20 +231,21 @@ def alone(
 
 
 def fence(connection: WritingConnection, now: float) -> list[str]:
-    """Fences the runs whose lease is over, and notes it in this run's audit chain; in the caller's transaction.
+    """Fences the other runs whose lease is over, and notes it in this run's audit chain; in the caller's transaction.
 
     One that is within a transaction keeps its row locked, and is left for the next time.
     """
-    over = _mark(connection, "FOR UPDATE SKIP LOCKED")
+    over = _mark(connection, "writer <> ?", connection.writer, "FOR UPDATE SKIP LOCKED")
     _note(connection, over, now)
     if over:
         add_anchor(connection, now)
     return [name for _, name, _ in over]
 
 
-def _mark(connection: PostgresConnection, locking: str) -> list[tuple[Any, ...]]:
+def _mark(connection: PostgresConnection, which: str, value: object, locking: str) -> list[tuple[Any, ...]]:
     found = connection.execute(
-        f"SELECT writer, name, chain_seq FROM writers WHERE {OVER} ORDER BY writer {locking}"  # noqa: S608 - constants
+        f"SELECT writer, name, chain_seq FROM writers WHERE {OVER} AND {which} ORDER BY writer {locking}",  # noqa: S608 - constants
+        (value,),
     ).fetchall()
     _free(connection, [writer for writer, *_ in found])
     return found

@@ -247,7 +247,7 @@ class AccessRuleManager:
         for one in ready:
             before, device_id = known.get(one.device.device_id), one.device.device_id
             if one.wanted is not None:
-                begun[device_id] = WrittenRules(one.wanted, before and before.rules, done=False)
+                begun[device_id] = WrittenRules(one.wanted, None if before is None else before.rules, done=False)
             elif before is not None:
                 begun[device_id] = WrittenRules(before.rules, before.previous, done=False)
         await self.store.begin(begun)

@@ -98,6 +98,7 @@ async def test_another_leads_at_once_when_the_leader_ends(server: PostgresServer
 async def test_a_controller_whose_lease_is_over_is_fenced_adopted_and_noted(
     server: PostgresServer, database: str, monkeypatch: pytest.MonkeyPatch, *, in_transaction: bool
 ) -> None:
+    monkeypatch.setattr(leases, "_SEEN_FOR", 0.0)
     url = server.url(database)
     first = await open_store(address_of(url), name="a", now=lambda: NOW, log=Logged(), options=QUICK)
     await first._writer.submit(WriteJob(lambda connection: registration.claim(connection, 2)))
@@ -124,6 +125,25 @@ async def test_a_controller_whose_lease_is_over_is_fenced_adopted_and_noted(
         assert (checked.flaws, checked.heads.chains[2].seq) == ((), 1), "nothing was added to the chain of the other"
         assert 2 in checked.heads.anchored
     await first.close()
+
+
+async def test_nobody_fences_itself_or_those_that_had_no_time_to_renew_after_the_server_was_away(
+    server: PostgresServer, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = server.url(database)
+    silent = await open_store(address_of(url), name="a", now=lambda: NOW, log=Logged(), options=QUICK)
+    halt(silent, monkeypatch)
+    end_lease(server, database, "a")
+    began = time.monotonic()
+    async with running(url, "b") as second:
+        b = leases_of(second)
+        await eventually(lambda: b.is_leader, "what is free is taken at once")
+        assert b.fenced == 0
+        end_lease(server, database, "b")
+        await second._writer.submit(WriteJob(lambda connection: registration.fence(connection, NOW)))
+        await second.commit(line("x"))  # it has not fenced itself
+        assert time.monotonic() - began < 3.0
+    await silent.close()
 
 
 async def test_a_controller_whose_event_loop_is_stuck_does_not_renew_its_lease(
