@@ -151,6 +151,7 @@ async def presented_scopes(scope: HttpScope) -> frozenset[Scope] | None:
             request.state.caller = caller
     except StoreError:
         return None  # the route tells it
+    request.state.presented = caller  # for those who only need to know who it is
     return None if caller is None else caller.scopes
 
 

@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from controller.api.context import NoLeaderError
 from controller.api.errors import answer, http_problem
+from controller.api.forwarding_places import BusyError, ForwardingPlaces
 from controller.api.leader_routes import needs_leader
 from controller.domain.forwarded_origin import MAX_AGE, Origin, RequestFacts, open_seal, seal
 from controller.ports.log import Log
@@ -91,6 +92,7 @@ class LeaderForwarding:
     def __init__(self, app: ASGIApp, access: PeerAccess) -> None:
         self._app = app
         self._access = access
+        self._places = ForwardingPlaces()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or self._access.leads() or not _is_for_leader(scope):
@@ -136,8 +138,14 @@ class LeaderForwarding:
             await send(message)
 
         try:
-            async with asyncio.timeout(MAX_SECONDS), self._access.peers.send(base, request) as found:
+            async with (
+                self._places.hold(scope),
+                asyncio.timeout(MAX_SECONDS),
+                self._access.peers.send(base, request) as found,
+            ):
                 await _pass_on(found, begun)
+        except BusyError as e:
+            await answer(e.status, e.code, e.message, e.headers)(scope, receive, send)
         except UnsendableRequestError as e:
             await answer(400, "bad_request", str(e))(scope, receive, send)
         except (PeerError, TimeoutError) as e:

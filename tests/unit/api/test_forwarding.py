@@ -8,6 +8,8 @@ from typing import Any
 import httpx
 import pytest
 
+from controller.adapters.http_peers import AT_ONCE
+from controller.api import forwarding_places
 from controller.api.server import create_list_server
 from controller.domain.audit_kinds import AuditKind
 from tests.support.api import HEADERS, Api
@@ -118,6 +120,30 @@ async def test_whether_a_leader_did_it_that_did_not_answer_is_not_known(api: Api
         reading = await two.follower.get("/api/v1/guard")
     assert (changing.status_code, changing.json()["error"]["code"]) == (502, "leader_lost")
     assert (reading.status_code, reading.json()["error"]["code"]) == (503, "no_leader")
+
+
+async def test_who_is_not_known_does_not_keep_others_from_the_leader(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forwarding_places, "ROOM_SECONDS", 0.05)
+    async with pair(api, Failing()) as two, asyncio.TaskGroup() as group:
+        wrong = {"Authorization": "Bearer cordon_wrong"}
+
+        def send(headers: dict[str, str]) -> asyncio.Task[httpx.Response]:
+            return group.create_task(two.follower.post("/api/v1/waivers", json={}, headers=headers))
+
+        strangers = [send(wrong) for _ in range(40)]
+        refused, held = await asyncio.wait(strangers, timeout=0.5)
+        assert len(held) == len(two.peers.sent) == forwarding_places.EACH_STRANGER
+        assert {(one.result().status_code, one.result().json()["error"]["code"]) for one in refused} == {(429, "busy")}
+        known = [send({}) for _ in range(forwarding_places.EACH_CALLER + 1)]
+        refused, _ = await asyncio.wait(known, timeout=0.5)
+        assert [one.result().status_code for one in refused] == [429]
+        assert len(two.peers.sent) == forwarding_places.EACH_STRANGER + forwarding_places.EACH_CALLER
+        for one in (*strangers, *known):
+            one.cancel()
+
+
+def test_there_is_a_connection_for_each_place() -> None:
+    assert forwarding_places.STRANGERS + forwarding_places.CALLERS == AT_ONCE
 
 
 async def test_a_client_that_goes_ends_its_request_at_the_leader(api: Api) -> None:
