@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from controller.api.errors import answer
 from controller.domain.client_address import counted_as
 from controller.domain.scopes import Scope as TokenScope
+from controller.service.conflicts import MAY_GIVE_UP
 
 MAX_BODY: Final = 64 * 1024  # bytes
 MAX_POLICY_BODY: Final = 2 * 1024 * 1024  # bytes; for policy files, knowledge and templates
@@ -121,9 +122,11 @@ class RequestLimitMiddleware:
             await answer(413, "body_too_large", bound.text)(scope, receive, decorated)
             return
         body = _Bounded(receive, bound, self._memory, (scope["client"] or ("",))[0])
+        waits = MAY_GIVE_UP.set(True)
         try:
             await self._app(scope, body.receive, decorated)
         finally:
+            MAY_GIVE_UP.reset(waits)
             body.release()
 
     async def _bound(self, scope: Scope) -> "_Bound":

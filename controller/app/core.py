@@ -156,6 +156,7 @@ async def _fleet(
         queries=adapters.store.fleet_queries,
         cache=DeviceCache(adapters.store, is_shared=adapters.leases.is_shared),
         writer=adapters.leases.run_number,
+        log=adapters.log("fleet"),
     )
     await fleet.start()
     return fleet

@@ -13,6 +13,7 @@ from controller.domain.containment.users import UserCase
 from controller.domain.device import Device
 from controller.domain.effects import AuditEntry, CommandRecord, Effect
 from controller.domain.guards.approvals import ApprovalRequest
+from controller.domain.guards.blast_radius import RadiusCheck
 from controller.domain.guards.waivers import Waiver
 from controller.domain.principal import UNOWNED, MakingRecord, Principal
 from controller.domain.record_budget import RecordUse
@@ -93,8 +94,9 @@ class StoreWrites:
     of itself (number, time, how many). A device without a version is written unchecked.
     `deadlines`: for devices in `devices` when time alone changes something next, Unix seconds; others have none.
     `waits_in`: the pools of the blast radius in which devices of `devices` are held back; others are not.
-    `guards_version`: the version of the guards that was decided on, and the one after; `None` if the decision rests on
-    no limit of the fleet and changes none. `policy_epoch`: of the policies that were decided by.
+    `guards_version`: the version of waivers that was decided on, and the one after, equal if none is changed; `None` if
+    the decision rests on no limit of the fleet. `radius`: what was decided on of the blast radius; charges of several
+    controllers do not conflict before its limit. `policy_epoch`: of the policies that were decided by.
     """
 
     devices: tuple[Device, ...] = ()
@@ -114,6 +116,7 @@ class StoreWrites:
     deadlines: Mapping[str, float | None] = field(default_factory=dict)
     waits_in: Mapping[str, str] = field(default_factory=dict)
     guards_version: tuple[int, int] | None = None
+    radius: tuple[RadiusCheck, ...] = ()
     policy_epoch: int | None = None
 
 

@@ -1,10 +1,9 @@
 """The state of the fleet: events go through `step` in order, and what follows is committed before it takes effect."""
 
-import asyncio
 import itertools
 import math
-import random
 from collections.abc import Awaitable, Callable, Collection, Sequence
+from contextlib import suppress
 from dataclasses import fields
 from operator import attrgetter
 from typing import Final, TypeVar
@@ -12,7 +11,7 @@ from typing import Final, TypeVar
 from controller.domain.containment.deadlines import next_deadline
 from controller.domain.device import REPORT_FIELDS, Device
 from controller.domain.effects import AuditEntry
-from controller.domain.events import DeadlineReached, DomainEvent
+from controller.domain.events import CertificateRevoked, DeadlineReached, DomainEvent
 from controller.domain.evolve import evolve
 from controller.domain.guards.guards import NO_GUARDS, FleetGuards
 from controller.domain.guards.waivers import Waivers
@@ -25,9 +24,11 @@ from controller.domain.reports import last_contact
 from controller.domain.step import step
 from controller.domain.transition import StepOutcome
 from controller.ports.clock import Clock, IdGenerator
-from controller.ports.errors import ConflictError
+from controller.ports.errors import ConflictError, ControllerError
 from controller.ports.fleet_queries import FleetQueries
+from controller.ports.log import Log
 from controller.ports.store import GuardSnapshot, Store, StoredReport, StoreWrites
+from controller.service.conflicts import MAY_GIVE_UP, MOST_ATTEMPTS, pause
 from controller.service.device_cache import DeviceCache
 from controller.service.fleet_reads import FleetReads
 from controller.service.guards_in_force import GuardsInForce, is_held_back
@@ -36,8 +37,6 @@ from controller.service.unit_of_work import CommitListener, RefusalListener, Uni
 
 T = TypeVar("T")
 DEFAULT_MAX_DEVICES: Final = 200_000
-MOST_ATTEMPTS: Final = 10  # of one decision, while other controllers change what it rests on
-PAUSE: Final = 0.02  # seconds, at most, before the second attempt; more before each further one
 # The fields that neither the row of a contact nor that of a report has; and the agent, by which lists are filtered.
 _other_fields: Final[Callable[[Device], tuple[object, ...]]] = attrgetter(
     *(field.name for field in fields(Device) if field.name not in {"last_seen", *REPORT_FIELDS} - {"agent"})
@@ -79,6 +78,7 @@ class FleetState(FleetReads):
         queries: FleetQueries,
         cache: DeviceCache | None = None,
         writer: int = 0,
+        log: Log | None = None,
     ) -> None:
         """`own`: the clients of the controllers themselves. Call `start` first.
 
@@ -97,6 +97,7 @@ class FleetState(FleetReads):
         self._knowledge = policies.knowledge
         self.policy_epoch: int | None = None  # of the set in force, where the store has one for several controllers
         self._ids = ids
+        self._log = log
         self._max_devices = max_devices
         self._listeners = tuple(listeners)
         self._deadlines: dict[str, float | None] = {}  # as in the rows, of devices in memory that were decided about
@@ -110,12 +111,16 @@ class FleetState(FleetReads):
     async def start(self, snapshot: GuardSnapshot | None = None) -> None:
         """Reads how many devices there are, and what counts against the guards."""
         await self.count()
-        self.held.load(await self.store.guard_books() if snapshot is None else snapshot)
+        self.held.load(await self.store.guard_books() if snapshot is None else snapshot, self.clock.now())
 
     async def count(self) -> None:
         """Reads how many devices there are: a limit in percent of the fleet counts those that others know, too."""
         size, now = await self.store.fleet_size(), self.clock.now()
         self.held.update(fleet=size.devices, began_at=now if size.began_at is None else size.began_at)
+
+    async def read_radius(self) -> None:
+        """Reads who is contained and who waits: other controllers contain devices, too."""
+        self.held.load_radius(await self.store.guard_books(), self.clock.now())
 
     def set_guards(
         self, *, waivers: Waivers | None = None, predicates: tuple[DevicePredicate, ...] | None = None
@@ -190,7 +195,8 @@ class FleetState(FleetReads):
             self.held.update(fleet=before.fleet, began_at=before.began_at)
         is_moved = after.pending is not device.pending or after.enrolled_with != device.enrolled_with
         if is_moved or outcome.charge is not None:
-            self.held.charge(device, outcome, now, batch)
+            is_admitted = type(event) is not CertificateRevoked
+            self.held.charge(device, outcome, now, batch, is_admitted=is_admitted)
         batch.add(outcome, self.budget.admit(outcome.audit, now) if outcome.audit else (), now)
         if after is not device:
             self.cache.put(after)
@@ -287,10 +293,13 @@ class FleetState(FleetReads):
                 listener.undo(batch)
         new = sum(1 for before, _ in batch.versions.values() if not before)
         self.held.update(fleet=self.guards.fleet - new)
-        if conflict.guards or batch.guards_version is not None:
-            self.held.load(await self.store.guard_books())
+        if conflict.guards:
+            await self.count()
+        if conflict.guards or batch.guards_version is not None or batch.changes_radius:
+            self.held.load(await self.store.guard_books(), self.clock.now())
         if conflict.policies and self.load_policies is not None:
-            await self.load_policies()
+            with suppress(ControllerError):  # whoever follows policies says why, and goes on trying
+                await self.load_policies()
 
     async def decide(
         self,
@@ -306,18 +315,18 @@ class FleetState(FleetReads):
         `fresh`: devices are loaded as other controllers left them.
 
         Raises:
-            ConflictError: others changed it each time, `MOST_ATTEMPTS` times.
+            ConflictError: others changed it each time, `MOST_ATTEMPTS` times, and somebody waits (`MAY_GIVE_UP`).
         """
-        for attempt in range(1, MOST_ATTEMPTS + 1):
+        for attempt in itertools.count(1):
             await self.cache.load(ids, fresh=fresh)
             batch = UnitOfWork()
             result = decide(self.clock.now(), batch)
             try:
                 await self.commit(batch, write)
-            except ConflictError:
-                if attempt == MOST_ATTEMPTS:
+            except ConflictError as conflict:
+                if attempt >= MOST_ATTEMPTS and MAY_GIVE_UP.get():
                     raise
-                await asyncio.sleep(pause_before(attempt))
+                await pause(attempt, conflict, self._log)
             else:
                 return result
         raise AssertionError
@@ -380,8 +389,3 @@ class FleetState(FleetReads):
             self._deadlines[device_id] = at
         else:
             self._deadlines.pop(device_id, None)
-
-
-def pause_before(attempt: int) -> float:
-    """Seconds before a decision is made once more, after so many attempts that others got ahead of."""
-    return PAUSE * attempt * random.random()  # noqa: S311 - keeps controllers apart, no secret

@@ -66,6 +66,7 @@ class DeviceTimers:
         begun = self._fleet.clock.monotonic()
         if begun >= self._next_count:
             await self._fleet.count()
+            await self._fleet.read_radius()
             ended = self._fleet.clock.monotonic()
             self._next_count = ended + COUNT_EVERY + REST * (ended - begun)
 

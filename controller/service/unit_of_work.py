@@ -7,6 +7,7 @@ from typing import Protocol, runtime_checkable
 from controller.domain.device import Device
 from controller.domain.effects import AuditEntry, CommandRecord, Effect, SendReceipt
 from controller.domain.guards.approvals import ApprovalRequest
+from controller.domain.guards.blast_radius import RadiusCheck
 from controller.domain.guards.waivers import Waiver
 from controller.domain.transition import StepOutcome
 from controller.ports.store import DeadLetter, StoredKnowledge, StoredReport, StoreWrites
@@ -33,6 +34,8 @@ class UnitOfWork:
     deadlines: dict[str, float | None] = field(default_factory=dict)
     waits_in: dict[str, str] = field(default_factory=dict)
     guards_version: tuple[int, int] | None = None
+    radius: dict[str, RadiusCheck] = field(default_factory=dict)  # by pool
+    changes_radius: bool = False
     policy_epoch: int | None = None
 
     def __contains__(self, device_id: object) -> bool:
@@ -71,6 +74,7 @@ class UnitOfWork:
             deadlines=self.deadlines,
             waits_in=self.waits_in,
             guards_version=self.guards_version,
+            radius=tuple(self.radius.values()),
             policy_epoch=self.policy_epoch,
         )
 

@@ -26,6 +26,9 @@ class SharedStore:
         self._store = store
         self._versions: dict[str, int] = {}
         self._guards = 0
+        self._charged: dict[tuple[str, str], float] = {}
+        self._waiting: dict[str, str] = {}  # pools by device
+        self.refusals = 0
         self.refuses: ConflictError | None = None  # every commit
 
     def __getattr__(self, name: str) -> Any:
@@ -34,15 +37,32 @@ class SharedStore:
     def commit(self, writes: StoreWrites) -> Awaitable[None]:
         others = [one for one, (before, _) in writes.versions.items() if self._versions.get(one, 0) != before]
         guards = writes.guards_version is not None and writes.guards_version[0] != self._guards
+        charged, waiting = self._after(writes)
+        for one in writes.radius:
+            used = sum(1 for (ledger, _), at in charged.items() if ledger == one.ledger and at > one.since)
+            waits = any(pool == one.pool and name not in one.held for name, pool in waiting.items())
+            guards = guards or not one.holds(used, waits=waits)
         refused = self.refuses or (ConflictError(others, guards=guards) if others or guards else None)
         if refused is not None:
+            self.refusals += 1
             told: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             told.set_exception(refused)
             return told
+        self._charged, self._waiting = charged, waiting
         self._versions.update({one: after for one, (_, after) in writes.versions.items()})
         if writes.guards_version is not None:
             self._guards = writes.guards_version[1]
         return self._store.commit(writes)
+
+    def _after(self, writes: StoreWrites) -> tuple[dict[tuple[str, str], float], dict[str, str]]:
+        charged = dict(self._charged)
+        for ledger, device_id, at in writes.charges:
+            charged.pop((ledger, device_id), None)
+            if at is not None:
+                charged[ledger, device_id] = at
+        decided = {one.device_id for one in writes.devices}
+        waiting = {name: pool for name, pool in self._waiting.items() if name not in decided}
+        return charged, {**waiting, **writes.waits_in}
 
     async def load(self, ids: Collection[str]) -> Sequence[tuple[Device, int]]:
         return [(one, self._versions.get(one.device_id, 0)) for one, _ in await self._store.load(ids)]
@@ -58,6 +78,7 @@ class OneController:
     fleet: FleetState
     ingest: Ingest
     link: MemoryLink
+    log: LogLines
 
 
 async def controller_over(
@@ -71,5 +92,5 @@ async def controller_over(
         writer=writer,
     )  # fmt: skip
     await fleet.start()
-    link = MemoryLink()
-    return OneController(fleet, Ingest(link, fleet, LogLines()), link)
+    link, log = MemoryLink(), LogLines()
+    return OneController(fleet, Ingest(link, fleet, log), link, log)

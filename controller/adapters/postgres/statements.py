@@ -1,7 +1,7 @@
 """What a commit writes: rows of many callers as arrays, each device once, in the order of ids."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Final
 
@@ -21,6 +21,7 @@ from controller.adapters.sql.connection import SqlCursor, WriteJob, size_of
 from controller.adapters.sql.options import StoreOptions
 from controller.adapters.sql.statements import LETTER_COLUMNS, Batch, SqlRow, common_batches, letter_row
 from controller.domain.device import REPORT_FIELDS, Device
+from controller.domain.guards.blast_radius import RadiusCheck
 from controller.ports.errors import ConflictError
 from controller.ports.leases import bucket_of
 from controller.ports.store import DeadLetter, StoreWrites
@@ -65,6 +66,11 @@ _CONTACTS: Final = (
 )
 _REPORTS: Final = _upsert("reports", REPORT_COLUMNS)
 _GUARDS: Final = "UPDATE fleet SET guard_version = ? WHERE guard_version = ?"
+# Runs after `_GUARDS` has locked the row of the fleet: it sees what every controller before has stored.
+_RADIUS: Final = (
+    "SELECT (SELECT count(*) FROM charges WHERE ledger = ? AND at > ?),"
+    " EXISTS (SELECT 1 FROM devices WHERE waits_in = ? AND device_id <> ALL(?::text[]))"
+)
 RAISE_BOOKS: Final = "UPDATE fleet SET books_version = books_version + 1"
 _DEAD: Final = f"INSERT INTO dead_letters ({', '.join(LETTER_COLUMNS)}) VALUES ({', '.join('?' * len(LETTER_COLUMNS))})"  # noqa: S608 - constants
 _DEAD_OF_DEVICE: Final = (
@@ -107,6 +113,7 @@ class CommitRows:
     audit: list[tuple[AuditRow, bytes]]
     versions: Versions
     guards_version: tuple[int, int] | None
+    radius: tuple[RadiusCheck, ...]
     policy_epoch: int | None
     changes_books: bool
 
@@ -141,6 +148,7 @@ def work_of(writes: StoreWrites, options: StoreOptions) -> RowsJob:
         audit_rows(writes),
         dict(writes.versions),
         writes.guards_version,
+        writes.radius,
         writes.policy_epoch,
         bool(writes.waivers or writes.requests) or writes.knowledge is not None,
     )
@@ -188,8 +196,15 @@ def write(connection: WritingConnection, group: Sequence[CommitRows]) -> None:
         if any(rows.changes_books for rows in group):
             connection.execute(RAISE_BOOKS)
         guarded = None if guards is None else connection.execute(_GUARDS, (guards[1], guards[0]))
+        rested = [
+            (one, connection.execute(_RADIUS, (one.ledger, float(one.since), one.pool, sorted(one.held))))
+            for one in _radius(group)
+        ]
     changed = missing()
     are_other_guards = guarded is not None and guarded.rowcount == 0
+    for check, found in rested:
+        used, waits = found.fetchone()
+        are_other_guards = are_other_guards or not check.holds(used, waits=waits)
     if changed or are_other_guards:
         raise ConflictError(changed, guards=are_other_guards)
 
@@ -211,6 +226,16 @@ def _check_guards(group: Sequence[CommitRows], policy_epoch: int) -> tuple[int, 
                 raise ConflictError(guards=True)
             found = (before if found is None else found[0], after)
     return found
+
+
+def _radius(group: Sequence[CommitRows]) -> Iterable[RadiusCheck]:
+    """Returns what all callers took for granted, each pool once."""
+    merged: dict[str, RadiusCheck] = {}
+    for one in (one for rows in group for one in rows.radius):
+        other = merged.get(one.pool, one)
+        admitted, is_full = one.admitted or other.admitted, one.is_full or other.is_full
+        merged[one.pool] = replace(one, admitted=admitted, is_full=is_full, held=one.held | other.held)
+    return merged.values()
 
 
 def _write_devices(

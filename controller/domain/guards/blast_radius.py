@@ -33,6 +33,28 @@ class BlastRadiusLimits:
 
 
 @dataclass(frozen=True, slots=True)
+class RadiusCheck:
+    """What decisions took for granted of one pool, to be checked against what all controllers have stored.
+
+    `since`: Unix seconds, begin of the window. `admitted`: at most `limit` devices were contained, and none waits.
+    `is_full`: as many were, or one waits. `held`: devices that these decisions themselves hold back.
+    """
+
+    ledger: str  # of the charges
+    pool: str
+    since: float
+    limit: int
+    admitted: bool = False
+    is_full: bool = False
+    held: frozenset[str] = frozenset()
+
+    def holds(self, used: int, *, waits: bool) -> bool:
+        """Whether it is so; `used`: charges within the window, with those of the decisions, `waits`: others wait."""
+        is_exceeded = self.admitted and (waits or used > self.limit)
+        return not is_exceeded and (not self.is_full or waits or used >= self.limit)
+
+
+@dataclass(frozen=True, slots=True)
 class BlastRadius:
     """The devices that were contained automatically.
 

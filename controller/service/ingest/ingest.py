@@ -10,7 +10,8 @@ from controller.domain.effects import SendReceipt
 from controller.ports.errors import ConflictError
 from controller.ports.log import Log
 from controller.ports.messages import IncomingMessage, Messages
-from controller.service.fleet_state import MOST_ATTEMPTS, FleetState, pause_before
+from controller.service.conflicts import pause
+from controller.service.fleet_state import FleetState
 from controller.service.ingest.decisions import Answers, BatchDecisions
 from controller.service.ingest.rate_limit import RateLimiter
 from controller.service.ingest.receipts import receipt_json
@@ -63,6 +64,7 @@ class Ingest:
         self.counts: Counter[str] = Counter()
         self.decisions = BatchDecisions(fleet, log, self._rate_limiter, verifier, on_renewal, self.counts)
         self._on_presence = on_presence
+        self._log = log
         self._deciding = asyncio.Lock()  # held while a batch is decided, and while refused ones are decided again
         self._under_way: list[_Decided] = []  # batches that are not answered yet, in order
 
@@ -132,13 +134,17 @@ class Ingest:
         """Decides the refused batches again, in order, before any new one; a later batch waits for the earlier ones."""
         async with self._deciding:
             under_way = list(self._under_way)
-            refused = [one for one in under_way if await self._is_refused(one)]
+            refused: dict[_Decided, ConflictError] = {}
+            for one in under_way:
+                conflict = await self._refusal(one)
+                if conflict is not None:
+                    refused[one] = conflict
             for one in under_way:
                 if one in refused:
-                    await self._repeat(one)
+                    await self._repeat(one, refused[one])
                 self._answer(one)
 
-    async def _is_refused(self, decided: _Decided) -> bool:
+    async def _refusal(self, decided: _Decided) -> ConflictError | None:
         """Waits for the commit; if it was refused, what it left in memory is undone."""
         try:
             if decided.committing is not None:
@@ -146,21 +152,21 @@ class Ingest:
         except ConflictError as conflict:
             self.decisions.undo(decided.batch, decided.admitted)
             await self._fleet.recover(decided.batch, conflict)
-            return True
-        return False
+            return conflict
+        return None
 
-    async def _repeat(self, decided: _Decided) -> None:
-        for attempt in range(1, MOST_ATTEMPTS):
-            await asyncio.sleep(pause_before(attempt))
+    async def _repeat(self, decided: _Decided, refusal: ConflictError | None) -> None:
+        """Decides a batch until it is stored; nothing of it is acknowledged before, and nothing new is decided."""
+        attempt = 0
+        while refusal is not None:
+            attempt += 1
+            await pause(attempt, refusal, self._log)
             before = self.counts.copy()
             await self._enqueue(decided, again=True)
             self.counts.clear()
             self.counts.update(before)  # each message counts once
             self.counts["repeated"] += 1
-            if not await self._is_refused(decided):
-                return
-        assert decided.committing is not None
-        await decided.committing  # raises what the last attempt met
+            refusal = await self._refusal(decided)
 
     def _answer(self, decided: _Decided) -> None:
         batch = decided.batch

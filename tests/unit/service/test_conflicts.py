@@ -1,5 +1,6 @@
 """Two controllers decide about the same devices: what one has not seen yet of the other is decided again."""
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,9 @@ from controller.domain.guards.guards import NO_GUARDS, FleetGuards
 from controller.domain.policy.model import ContainmentLevel
 from controller.ports.errors import ConflictError
 from controller.ports.leases import AllLeases
+from controller.ports.policies import PolicyError
+from controller.service import conflicts
+from controller.service.conflicts import MAY_GIVE_UP
 from controller.service.timers import DeviceTimers
 from schemas.posture import digest_of
 from schemas.topics import DownChannel, down
@@ -116,10 +120,10 @@ async def test_the_limit_of_the_fleet_holds_for_all_controllers(make: Make, stor
     assert pending is not None
     assert pending.why is HoldReason.BLAST_RADIUS
     assert (other.fleet.guards.radius.waiting, list(other.fleet.guards.radius.charged)) == (1, ["edge-1"])
-    # The first controller learns of the one that waits by its next decision.
     await one.ingest.process_batch([incoming("edge-3", full("edge-3", 1, 23))])
-    assert one.fleet.guards.radius.waiting == 2
     assert (await store.guard_books()).waiting == {"": 2}
+    await one.fleet.read_radius()
+    assert one.fleet.guards.radius.waiting == 2
 
 
 async def test_a_device_that_is_new_to_both_is_one_device(make: Make, store: Any) -> None:
@@ -132,14 +136,41 @@ async def test_a_device_that_is_new_to_both_is_one_device(make: Make, store: Any
     assert (await store.fleet_size()).devices == 1
 
 
-async def test_others_that_are_always_faster_end_in_the_conflict(make: Make, store: Any) -> None:
+async def test_who_waits_for_an_answer_is_told_that_others_are_always_faster(make: Make, store: Any) -> None:
     one = await make(1)
     store.refuses = ConflictError(["edge-1"])
+    waits = MAY_GIVE_UP.set(True)
     with pytest.raises(ConflictError):
         await one.fleet.apply_and_commit("edge-1", StatusChanged("e", True, "boot"))
-    with pytest.raises(ConflictError):
-        await one.ingest.process_batch([incoming("edge-1", full("edge-1", 1, 22))])
-    assert one.link.acknowledged == []
-    store.refuses = None
-    await one.ingest.process_batch([incoming("edge-2", full("edge-2", 1, 22))])
-    assert one.fleet.size == 1
+    MAY_GIVE_UP.reset(waits)
+    assert one.fleet.size == 0
+
+
+@pytest.mark.parametrize(
+    "refusal", [ConflictError(["edge-1"]), ConflictError(policies=True), ConflictError(guards=True)]
+)
+async def test_others_that_are_always_faster_end_no_controller(
+    make: Make, store: Any, monkeypatch: pytest.MonkeyPatch, refusal: ConflictError
+) -> None:
+    monkeypatch.setattr(conflicts, "PAUSE", 0.0)
+    one = await make(1)
+    follows = 0
+
+    async def fails() -> None:
+        nonlocal follows
+        follows += 1
+        raise PolicyError([])
+
+    one.fleet.load_policies = fails
+    store.refuses, store.refusals = refusal, 0
+    async with asyncio.TaskGroup() as group:
+        group.create_task(one.ingest.process_batch([incoming("edge-1", full("edge-1", 1, 22))]))
+        group.create_task(one.fleet.apply_and_commit("edge-2", StatusChanged("e", True, "boot")))
+        while store.refusals < 4 * conflicts.MOST_ATTEMPTS:
+            await asyncio.sleep(0)
+        assert one.link.acknowledged == []
+        store.refuses = None
+    assert len(one.link.acknowledged) == 1
+    assert one.fleet.size == 2
+    assert bool(follows) is refusal.policies
+    assert "tried again" in str(one.log)
