@@ -1,17 +1,17 @@
 """Follows what other controllers on the store revoked and published."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
-from controller.ports.certificates import SharedRevocations
+from controller.ports.certificates import PublishedCrl, SharedRevocations
 from controller.ports.clock import Clock
 from controller.ports.errors import StoreError
 from controller.ports.log import Log
 from controller.service.identity.crl_publisher import CrlPublisher
 
 FOLLOW_EVERY: Final = 1.0  # seconds
-_WINDOW: Final = 60.0  # seconds that are looked back at: more than clocks differ, and a pass may be late
+_WINDOW: Final = 60.0  # seconds that each pass looks back at: more than clocks differ, and a pass may be late
 
 
 class RevocationFollower:
@@ -30,7 +30,8 @@ class RevocationFollower:
         self._on_changed = on_changed
         self._clock = clock
         self._log = log
-        self._seen: frozenset[str] = frozenset()  # serial numbers in the window
+        self._seen: set[str] = set()  # serial numbers
+        self._lists: Sequence[PublishedCrl] | None = None
 
     async def run(self) -> None:
         """Runs until cancelled."""
@@ -42,9 +43,12 @@ class RevocationFollower:
                 self._log("revocations of other controllers are not known now", {"error": str(e)})
 
     async def run_once(self) -> None:
-        """Takes what is new."""
+        """Takes what is new: however long its commit took, a new list comes after it, and then all are looked at."""
         await self._crls.follow()
-        found = await self._shared.revoked_since(self._clock.now() - _WINDOW)
+        lists = self._crls.lists
+        is_complete = lists != self._lists
+        found = await self._shared.revoked_since(0.0 if is_complete else self._clock.now() - _WINDOW)
         for name in dict.fromkeys(name for serial, name in found if serial not in self._seen):
             self._on_changed(name)
-        self._seen = frozenset(serial for serial, _ in found)
+        self._seen.update(serial for serial, _ in found)
+        self._lists = lists
