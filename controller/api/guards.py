@@ -173,5 +173,5 @@ async def dismiss(containment: ContainmentDep, caller: CallerDep, body: HeldDevi
     """Dismisses held containments until their causes pass."""
     devices = await _selected(containment, body)
     outcomes = await containment.operators.dismiss(devices, caller, body.reason)
-    await containment.fleet.load(devices)
+    await containment.fleet.load(devices, fresh=True)
     return BulkDecisionView(items=tuple(decision_view(containment, one) for one in outcomes))

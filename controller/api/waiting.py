@@ -40,9 +40,9 @@ class RequestWait:
         """
         ids = [subject for subject in watches if not subject.startswith(_OF_USER)]
         with self._fleet.cache.keep(ids):
-            await self._fleet.load(ids)
+            await self._fleet.load(ids, fresh=True)
             ended = await self._wait(watches) if self._seconds else WaitEnd.NO
-            await self._fleet.load(ids)
+            await self._fleet.load(ids, fresh=True)
         return ended
 
     async def _wait(self, watches: Mapping[str, Watch]) -> WaitEnd:

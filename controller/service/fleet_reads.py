@@ -26,20 +26,20 @@ class FleetReads:
         self.get = cache.get
         self.load = cache.load
 
-    async def find(self, device_id: str, *, fresh: bool = False) -> Device | None:
-        """The device, loaded if need be; `fresh`: as other controllers left it."""
+    async def find(self, device_id: str, *, fresh: bool = True) -> Device | None:
+        """The device; `fresh`: as other controllers left it. Only a write by an older state would be refused."""
         await self.cache.load((device_id,), fresh=fresh)
         return self.cache.get(device_id)
 
     async def find_all(self, ids: Collection[str]) -> list[Device]:
-        """The devices with these ids, without unknown ones."""
+        """The devices with these ids as other controllers left them, without unknown ones."""
         return [device async for page in self.named(ids) for device in page]
 
     async def named(self, ids: Collection[str]) -> AsyncIterator[Sequence[Device]]:
         """As `find_all`, a page at a time: not all of them push others out of memory."""
         left = iter(ids)
         while some := list(itertools.islice(left, MAX_PAGE)):
-            await self.cache.load(some)
+            await self.cache.load(some, fresh=True)
             yield [device for device in map(self.cache.get, some) if device is not None]
 
     async def select(self, where: DeviceFilter) -> AsyncIterator[Device]:

@@ -125,7 +125,7 @@ class ApprovalInbox:
         if request.kind is ApprovalKind.ROLLOUT:
             return Approved(await self._approve_rollout(request, by.principal))
         await self._check_possible(request)
-        await self._fleet.load(request.devices)
+        await self._fleet.load(request.devices, fresh=True)
         # The broker may have taken its time.
         by, request = await self._still(by), await self.book.to_approve(request_id, by.principal, digest)
         self._check_scopes(request, by, approves=True)

@@ -200,7 +200,7 @@ class OperatorActions:
 
     async def check_protected(self, devices: Sequence[str], *, even_protected: bool) -> None:
         """Checks that none of these is protected, or that protected ones are meant (`ProtectedDeviceError`)."""
-        await self._fleet.load(devices)
+        await self._fleet.load(devices, fresh=True)
         self._check_protected(devices, even_protected=even_protected)
 
     def _check_protected(self, devices: Sequence[str], *, even_protected: bool) -> None:

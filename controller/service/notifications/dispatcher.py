@@ -164,8 +164,9 @@ class NotificationDispatcher:
             return False
         fleet = self._fleet
         page = []
+        await fleet.load({one.entry.device_id for one in lines if one.entry.device_id}, fresh=True)
         for one in lines:
-            device = await fleet.find(one.entry.device_id) if one.entry.device_id else None
+            device = fleet.get(one.entry.device_id) if one.entry.device_id else None
             page.append(Line(one.id, one.at, one.entry, "" if device is None else device.device_class))
         found = [classify(line.entry) for line in page]
         keys = {(sink.sink_id, one.thread) for one in found if one is not None for sink in self.sinks}
