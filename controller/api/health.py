@@ -44,6 +44,8 @@ def not_ready_reasons(services: Services, now: float) -> tuple[str, ...]:
     reasons += _broker_reasons(services, now)
     if not services.fleet.policies.rules:
         reasons.append("no policies are loaded")
+    if services.policies.activation.trouble:
+        reasons.append(services.policies.activation.trouble)
     return tuple(reasons)
 
 

@@ -205,7 +205,7 @@ class PostgresLeases:
     async def _terminate(self, connection: AsyncConnection[Any]) -> None:
         """Ends the connections of runs whose lease is over: one within a transaction keeps its row locked."""
         with contextlib.suppress(psycopg.errors.InsufficientPrivilege):  # then the server ends it in time
-            await connection.execute(registration.TERMINATE)
+            await AsyncRawCursor(connection).execute(numbered(registration.TERMINATE), (self.run_number,))
 
     async def _listen(self, connection: AsyncConnection[Any]) -> None:
         """Takes what other controllers say for `LOOK_EVERY`, or until one of them came, went or gave away."""

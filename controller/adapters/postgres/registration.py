@@ -46,9 +46,11 @@ _NEW: Final = (
     "INSERT INTO writers (writer, name, version, level, started_at, lease_until, fenced, backend, commits, chain_seq,"  # noqa: S608 - constants
     f" chain_digest) VALUES (?, ?, ?, ?, clock_timestamp(), {_FROM_NOW}, false, pg_backend_pid(), 0, 0, ?)"
 )
+# Other databases of the server may be other installations, whose runs have the same numbers.
 TERMINATE: Final = (
     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity JOIN writers"  # noqa: S608 - constants
-    f" ON application_name = 'cordon writer ' || writer WHERE {OVER}"
+    " ON datname = current_database() AND application_name = 'cordon writer ' || writer"
+    f" WHERE {OVER} AND writer <> ?"
 )
 LOCK: Final = (
     "SELECT chain_seq, chain_digest, extract(epoch FROM clock_timestamp())::float8 FROM writers"
@@ -58,6 +60,7 @@ RENEW: Final = (
     f"UPDATE writers SET lease_until = {_FROM_NOW}, commits = ?, chain_seq = ?, chain_digest = ?, clock_offset = ?"  # noqa: S608 - constants
     " WHERE writer = ?"
 )
+_COMMITS: Final = "UPDATE writers SET commits = commits WHERE writer = ? AND NOT fenced RETURNING commits"
 _RENEW_ONLY: Final = (
     f"UPDATE writers SET lease_until = {_FROM_NOW}, clock_offset = ? WHERE writer = ? AND NOT fenced"  # noqa: S608 - constants
     " RETURNING extract(epoch FROM clock_timestamp())::float8"
@@ -199,7 +202,7 @@ def _try(connection: WritingConnection, identity: tuple[str, str, int], now: flo
             raise
         # A controller that stopped within a transaction holds the lock on its row.
         with contextlib.suppress(psycopg.Error):  # the role may not: then the server ends the transaction in time
-            connection.execute(TERMINATE)
+            connection.execute(TERMINATE, (0,))
         return "that holds a lock, or a copy of the store is being made"
 
 
@@ -341,8 +344,14 @@ def renew(connection: PostgresConnection, writer: int, offset: float) -> ServerC
 
 
 def commits_of(connection: PostgresConnection, writer: int) -> int | None:
-    """Returns the number of the last commit that is there; `None` if this run is fenced."""
-    found = connection.execute("SELECT commits FROM writers WHERE writer = ? AND NOT fenced", (writer,)).fetchone()
+    """Returns the number of the last commit that is there; `None` if this run is fenced.
+
+    Waits for a commit that the server still works at (for a standby), which holds the lock on the row; then for the
+    standby. Raises psycopg.Error while that is not known.
+    """
+    connection.raw.execute("BEGIN")
+    found = connection.execute(_COMMITS, (writer,)).fetchone()
+    connection.raw.execute("COMMIT")
     return None if found is None else int(found[0])
 
 

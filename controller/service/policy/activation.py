@@ -67,6 +67,11 @@ class PolicyActivation:
             fleet.load_policies = self.follow  # at once, when the store refuses a decision by former policies
 
     @property
+    def trouble(self) -> str:
+        """Why nothing can be decided: others judge by policies that cannot be used here; empty if they can."""
+        return self._trouble
+
+    @property
     def warning(self) -> str:
         """What is not as an operator of several controllers expects it; empty if all is."""
         present = self.in_force
@@ -145,6 +150,7 @@ class PolicyActivation:
             self._take(shared, self.in_force)
         except PolicyError as e:
             self._trouble = f"the policies in force cannot be used by this version of Cordon: {e}"
+            self._log("policies of another controller not loaded", {"alert": True, "error": str(e)})
             raise
         self._log("policies of another controller are in force", {"version": self._fleet.policies.version})
 
@@ -216,6 +222,8 @@ class PolicyActivation:
         """Returns what was logged of a failure, which is logged once."""
         try:
             await self.follow()
+        except PolicyError:
+            return ""  # it was logged, once
         except ControllerError as e:
             if str(e) != told:
                 self._log("policies of another controller not loaded", {"alert": True, "error": str(e)})

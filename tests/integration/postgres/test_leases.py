@@ -8,6 +8,7 @@ import time
 import pytest
 
 from controller.adapters.postgres import leases, registration
+from controller.adapters.postgres.connection import connect
 from controller.adapters.postgres.store import PostgresStore, open_store
 from controller.adapters.sql.connection import WriteJob
 from controller.domain.audit_kinds import AuditKind
@@ -15,6 +16,7 @@ from controller.ports.errors import StoreError
 from controller.ports.leases import ALL_BUCKETS, bucket_of
 from tests.support.postgres import DEBIAN, WHEEL, PostgresServer, PostgresServers, address_of
 from tests.support.postgres_leases import leases_of, running
+from tests.support.postgres_store import opened
 from tests.support.store import NOW, QUICK, Logged, line
 from tests.support.waiting import eventually
 
@@ -242,3 +244,19 @@ async def test_a_clock_that_is_wrong_stops_all_deciding_until_it_is_right(
                 await open_store(address_of(url), name="b", now=lambda: NOW, log=Logged(), options=QUICK)
         await waiting
         assert store.health.trouble == ""
+
+
+async def test_a_run_of_the_same_number_in_another_database_is_left_alone(
+    server: PostgresServer, database: str
+) -> None:
+    url = server.url(database)
+    async with opened(server.url(server.new_database())) as elsewhere, opened(url) as store:
+        with contextlib.closing(connect(address_of(url), "other")) as other:
+            other.raw.execute("BEGIN")  # the row is locked: its run renews nothing
+            other.execute("UPDATE writers SET lease_until = lease_until - interval '1 hour'")
+            assert other.execute(registration.TERMINATE, (2,)).fetchall() == [], "nobody ends its own connection"
+            assert other.execute(registration.TERMINATE, (0,)).fetchall() == [(True,)]
+            other.raw.execute("ROLLBACK")
+        for one in (elsewhere, store):
+            assert one._writer._writer == 2
+            await one.commit(line("x"))

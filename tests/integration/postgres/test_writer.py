@@ -207,3 +207,25 @@ async def test_a_store_is_closed_in_time_while_the_server_hangs() -> None:
             with pytest.raises(StoreError):
                 await one
         server.resume()
+
+
+@pytest.mark.slow
+async def test_a_commit_that_waits_for_a_standby_beyond_its_connection_is_written_once() -> None:
+    with postgres_server(WHEEL) as server:
+        async with opened(server.url(server.new_database())) as store:
+            await store.commit(line("a"))
+            server.query("postgres", "ALTER SYSTEM SET synchronous_standby_names = 'nobody'")
+            server.query("postgres", "SELECT pg_reload_conf()")
+            await asyncio.sleep(0.5)
+            waiting = started(commit(store, line("b")))
+            waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
+            await eventually(lambda: server.query("postgres", waits) != [(0,)], "it waits for the standby")
+            assert store._writer._connection is not None
+            store._writer._connection.cut()
+            await eventually(lambda: store.health.trouble != "", "the connection is missed")
+            await asyncio.sleep(1.0)
+            assert not waiting.done()
+            server.query("postgres", "ALTER SYSTEM RESET synchronous_standby_names")
+            server.query("postgres", "SELECT pg_reload_conf()")
+            await asyncio.wait_for(waiting, 30.0)
+            assert await lines_of(store) == ["a", "b"]

@@ -145,11 +145,13 @@ async def test_a_set_that_this_version_cannot_use_is_said_and_can_be_replaced(fl
     await first.activation.reload()
     with pytest.raises(PolicyError):
         await second.activation.follow()
+    assert await second.activation._follow_or_tell("") == ""
+    assert [line for line in second.logged if "not loaded" in line] == ["policies of another controller not loaded"]
     assert judged_by(second) == ("v1", 1), "so the store refuses what it decides"
-    assert "cannot be used by this version" in second.activation.warning
+    assert "cannot be used by this version" in second.activation.trouble == second.activation.warning
     await second.activation.reload()
     assert judged_by(second) == ("v1", 3)
-    assert second.activation.warning == ""
+    assert second.activation.trouble == second.activation.warning == ""
 
 
 async def test_a_signal_reloads_at_the_controller_that_leads_only(fleet: Fleet) -> None:
