@@ -89,14 +89,15 @@ class StoreWrites:
     for containments by policies, else the operator), device, and Unix seconds, or `None` to remove it. `waivers`: by
     id, `None` for an ended waiver. `requests`: decisions that need a second person. `users`: cases of users; a
     case that is over is deleted. `knowledge`: replaces what was imported before.
-    `versions`: for each device in `devices`, `seen` and `reports` the version that was decided on, 0 for a new device,
-    and the version after. Both are equal if nothing is new but the time of a contact and what an unchanged report says
-    of itself (number, time, how many). A device without a version is written unchecked.
+    `versions`: for each device in `devices`, `seen`, `reports` and `checked` the version that was decided on, 0 for a
+    new device, and the version after. Both are equal if nothing is new but the time of a contact and what an unchanged
+    report says of itself (number, time, how many). A device without a version is written unchecked.
     `deadlines`: for devices in `devices` when time alone changes something next, Unix seconds; others have none.
     `waits_in`: the pools of the blast radius in which devices of `devices` are held back; others are not.
     `guards_version`: the version of waivers that was decided on, and the one after, equal if none is changed; `None` if
     the decision rests on no limit of the fleet. `radius`: what was decided on of the blast radius; charges of several
     controllers do not conflict before its limit. `policy_epoch`: of the policies that were decided by.
+    `checked`: devices, of none of the above, of which only the version is checked: it was decided to change nothing.
     """
 
     devices: tuple[Device, ...] = ()
@@ -118,6 +119,7 @@ class StoreWrites:
     guards_version: tuple[int, int] | None = None
     radius: tuple[RadiusCheck, ...] = ()
     policy_epoch: int | None = None
+    checked: tuple[Device, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

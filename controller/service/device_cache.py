@@ -80,8 +80,10 @@ class DeviceCache:
             self._kept = [one for one in self._kept if one is not ids]
 
     def missing(self, ids: Iterable[str]) -> list[str]:
-        """Those that have to be loaded."""
+        """Those that have to be loaded; where others add devices, an unknown one each time."""
         devices, outdated = self._devices, self._outdated
+        if self.is_shared:
+            return [one for one in ids if devices.get(one) is None or one in outdated]
         return [one for one in ids if one not in devices or one in outdated]
 
     def outdate(self, ids: Iterable[str]) -> None:

@@ -10,6 +10,7 @@ from controller.ports.clock import Clock
 from controller.ports.fleet_queries import MAX_PAGE, DeviceFilter, DeviceQuery, FleetQueries
 from controller.ports.store import Store
 from controller.service.device_cache import DeviceCache
+from controller.service.unit_of_work import UnitOfWork
 
 
 class FleetReads:
@@ -60,3 +61,11 @@ class FleetReads:
         while page := await self.store.page(after, MAX_PAGE):
             yield page
             after = page[-1].device_id
+
+    def rest_on(self, ids: Collection[str], batch: UnitOfWork) -> None:
+        """Has the commit check the devices that the batch leaves as they are: memory may be older than rows."""
+        if self.cache.is_shared:
+            for device_id in ids:
+                device = self.cache.get(device_id)
+                if device is not None and device_id not in batch:
+                    batch.checked[device_id] = device

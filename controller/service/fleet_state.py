@@ -273,7 +273,7 @@ class FleetState(FleetReads):
     def _writes_of(self, batch: UnitOfWork) -> StoreWrites:
         if self.cache.is_shared:
             versions = self.cache.versions
-            for device_id in batch.seen:
+            for device_id in (*batch.seen, *batch.checked):
                 if device_id not in batch.versions:
                     batch.versions[device_id] = versions[device_id], versions[device_id]
             batch.policy_epoch = self.policy_epoch if batch.versions else None
@@ -321,6 +321,7 @@ class FleetState(FleetReads):
             await self.cache.load(ids, fresh=fresh)
             batch = UnitOfWork()
             result = decide(self.clock.now(), batch)
+            self.rest_on(ids, batch)
             try:
                 await self.commit(batch, write)
             except ConflictError as conflict:

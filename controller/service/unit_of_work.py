@@ -20,6 +20,7 @@ class UnitOfWork:
     devices: dict[str, Device] = field(default_factory=dict)
     seen: dict[str, Device] = field(default_factory=dict)  # only their time of contact is written
     reports: dict[str, StoredReport] = field(default_factory=dict)
+    checked: dict[str, Device] = field(default_factory=dict)  # decided about without a change
     audit: list[tuple[float, AuditEntry]] = field(default_factory=list)
     effects: list[Effect] = field(default_factory=list)
     done: list[str] = field(default_factory=list)
@@ -76,6 +77,7 @@ class UnitOfWork:
             guards_version=self.guards_version,
             radius=tuple(self.radius.values()),
             policy_epoch=self.policy_epoch,
+            checked=tuple(self.checked.values()),
         )
 
     @property
@@ -92,6 +94,7 @@ class UnitOfWork:
             or self.charges
             or self.waivers
             or self.requests
+            or self.checked
         )
 
 

@@ -36,6 +36,13 @@ def reported_row(device: Device) -> SqlRow:
     return tuple(row)
 
 
+def checked_row(device: Device) -> SqlRow:
+    """Returns the same of a device of which nothing is new: no contact, and no report of it has as many before it."""
+    row = list(contact_row(device, stale=None))
+    row[_LAST_SEEN] = 0.0
+    return tuple(row)
+
+
 @dataclass(slots=True)
 class Contact:
     """A row to write. `is_decided`: the row in `devices` is written too; `by_report`: nothing is new but a report.

@@ -12,6 +12,7 @@ from controller.adapters.postgres.contacts import (
     Contact,
     Contacts,
     Versions,
+    checked_row,
     contact_row,
     reported_row,
 )
@@ -105,7 +106,7 @@ class CommitRows:
     devices: list[SqlRow]
     known: list[SqlRow]  # contacts of `devices`
     seen: list[SqlRow]
-    reported: list[SqlRow]  # contacts of `reports`
+    reported: list[SqlRow]  # contacts of `reports`, and of devices that are only checked
     reports: list[SqlRow]
     effects: list[SqlRow]
     done: tuple[str, ...]
@@ -137,7 +138,7 @@ def work_of(writes: StoreWrites, options: StoreOptions) -> RowsJob:
         [device_row(one, deadlines.get(one.device_id), waits_in.get(one.device_id)) for one in writes.devices],
         [contact_row(device, stale=device.stale) for device in writes.devices],
         [contact_row(device, stale=None) for device in writes.seen],
-        [reported_row(one.device) for one in writes.reports],
+        [*(reported_row(one.device) for one in writes.reports), *map(checked_row, writes.checked)],
         [(one.device.device_id, one.device.reported_at, one.body) for one in writes.reports],
         [
             (effect.effect_id, bucket_of(effect.device_id), effect.device_id, *codec.effect_row(effect)[1:])
@@ -156,6 +157,7 @@ def work_of(writes: StoreWrites, options: StoreOptions) -> RowsJob:
         rows.devices,
         rows.seen,
         rows.reports,
+        rows.reported[len(rows.reports) :],
         rows.effects,
         [row for row, _ in rows.audit],
     ]

@@ -124,6 +124,7 @@ class BatchDecisions:
                 opened = signature if isinstance(signature, AdmittedMessage) else None
                 delivery = _Delivery(number, message, content, message.received_at + offset, stored, opened)
                 self._process_message(delivery, now, batch)
+            fleet.rest_on(ids, batch)
             for number, (message, device_id) in enumerate(device_ids(excess), len(messages)):
                 self.counts["received"] += 1
                 why = RejectedMessage(device_id, RejectReason.TOO_MANY, self._rate_limiter.why)

@@ -13,17 +13,18 @@ from controller.ports.messages import IncomingMessage, Messages
 from controller.service.conflicts import pause
 from controller.service.fleet_state import FleetState
 from controller.service.ingest.decisions import Answers, BatchDecisions
-from controller.service.ingest.rate_limit import RateLimiter
+from controller.service.ingest.rate_limit import RateLimiter, device_ids
 from controller.service.ingest.receipts import receipt_json
 from controller.service.ingest.signatures import ReportSignatureVerifier
 from controller.service.unit_of_work import UnitOfWork
 from schemas.enrolment import RenewRequest
-from schemas.topics import PRESENCE_PREFIX, DownChannel, down
+from schemas.topics import PRESENCE_PREFIX, DownChannel, UpChannel, down
 
 MAX_BATCH: Final = 512  # messages
 BATCHES_AHEAD: Final = 1  # decided batches that wait while one is written and another is decided
 RECEIPT_EXPIRY: Final = 600  # seconds; by then the device has sent its message again
 HELD_PAUSE: Final = 0.5  # seconds without messages after which deferred statuses are processed
+_RESULT: Final = f"/{UpChannel.RESULT.value}"
 
 
 @dataclass(slots=True, eq=False)
@@ -104,6 +105,7 @@ class Ingest:
             if len(reported) < len(messages):
                 self._on_presence([one for one in messages if one.topic.startswith(PRESENCE_PREFIX)])
         async with self._deciding:
+            await self._load_commands(reported)
             moment = self._fleet.clock.monotonic()
             decided = _Decided(messages, *self._rate_limiter.admit(reported, moment, self._is_awaited_result))
             await self._enqueue(decided)
@@ -113,6 +115,12 @@ class Ingest:
     async def _enqueue(self, decided: _Decided, *, again: bool = False) -> None:
         decided.batch = await self.decisions.decide(decided.admitted, decided.excess, decided.answers, again=again)
         decided.committing = self._fleet.enqueue_commit(decided.batch)
+
+    async def _load_commands(self, messages: Sequence[IncomingMessage]) -> None:
+        """Reads the commands of devices that send results: another controller may have decided them."""
+        if self._fleet.cache.is_shared:
+            results = [one for one in messages if one.topic.endswith(_RESULT)]
+            await self._fleet.load({device_id for _, device_id in device_ids(results) if device_id}, fresh=True)
 
     def _is_awaited_result(self, device_id: str) -> bool:
         """Whether the device owes the result of a command; of one that is not in memory that is not known yet."""

@@ -187,7 +187,7 @@ class RolloutEngine:
                 chosen = []
             found = await asyncio.gather(*(self._installed(device_id, name) for device_id in chosen))
             returning = list(run.pending_reverts(ORDERS_AT_ONCE))
-            await self._fleet.load((*chosen, *returning))
+            await self._fleet.load((*chosen, *returning), fresh=True)
         except BaseException:
             run.requeue(chosen)
             raise

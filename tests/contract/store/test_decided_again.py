@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from controller.domain.audit_kinds import AuditKind
-from controller.domain.events import DeviceLabelled, StatusChanged
+from controller.domain.events import DeviceLabelled, DeviceWentStale, StatusChanged
 from controller.domain.guards.blast_radius import BlastRadius, BlastRadiusLimits
 from controller.domain.guards.guards import FleetGuards
 from controller.domain.policy.model import ContainmentLevel
@@ -56,3 +56,22 @@ async def test_messages_in_turn_at_both_are_one_history(pair: tuple[OneControlle
     assert len(await one.fleet.store.audit(kind=AuditKind.CONTAINMENT_DECIDED)) == 2
     assert await one.fleet.store.audit(kind=AuditKind.REPORT_SEQUENCE_REGRESSED) == []
     assert (await one.fleet.store.check_audit()).is_intact
+
+
+async def test_what_is_only_checked_is_refused_if_it_is_old_and_changes_no_row(
+    pair: tuple[OneController, OneController],
+) -> None:
+    one, other = pair
+    await one.ingest.process_batch([incoming("edge-1", full("edge-1", 1, 22))])
+    await other.fleet.find("edge-1")
+    clock = one.fleet.clock
+    assert isinstance(clock, ManualClock)
+    clock.at += 60.0
+    await one.fleet.apply_and_commit("edge-1", DeviceWentStale("e1", 60.0))
+    await one.ingest.process_batch([incoming("edge-1", full("edge-1", 2, 22))])
+    await one.fleet.apply_and_commit("edge-1", StatusChanged("e2", True, "boot"))
+    ((before, version),) = await one.fleet.store.load(["edge-1"])
+    await other.ingest.process_batch([incoming("edge-1", b"{")])
+    assert other.ingest.counts["repeated"] == 1
+    assert await one.fleet.store.load(["edge-1"]) == [(before, version)]
+    assert other.fleet.get("edge-1") == before

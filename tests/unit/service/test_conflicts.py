@@ -2,6 +2,8 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -9,18 +11,21 @@ import pytest
 
 from controller.domain.audit_kinds import AuditKind
 from controller.domain.device import HoldReason
-from controller.domain.events import DeviceLabelled, StatusChanged
+from controller.domain.events import CommandRequested, DeviceLabelled, StatusChanged
 from controller.domain.guards.blast_radius import BlastRadius, BlastRadiusLimits
 from controller.domain.guards.guards import NO_GUARDS, FleetGuards
 from controller.domain.policy.model import ContainmentLevel
 from controller.ports.errors import ConflictError
 from controller.ports.leases import AllLeases
+from controller.ports.messages import IncomingMessage
 from controller.ports.policies import PolicyError
 from controller.service import conflicts
 from controller.service.conflicts import MAY_GIVE_UP
+from controller.service.ingest.signatures import ReportSignatureVerifier, SignatureRequirements
 from controller.service.timers import DeviceTimers
+from schemas.commands import CommandResult, CommandState
 from schemas.posture import digest_of
-from schemas.topics import DownChannel, down
+from schemas.topics import DownChannel, UpChannel, down
 from tests.support import reports
 from tests.support.clocks import ManualClock
 from tests.support.reports import full, heartbeat, incoming
@@ -174,3 +179,60 @@ async def test_others_that_are_always_faster_end_no_controller(
     assert one.fleet.size == 2
     assert bool(follows) is refusal.policies
     assert "tried again" in str(one.log)
+
+
+async def _order(one: OneController) -> str:
+    event = CommandRequested("e", "service.disable", (("name", "telnetd"),), "operator:ada", 600.0, False)
+    await one.fleet.load(("edge-1",), fresh=True)
+    return (await one.fleet.apply_and_commit("edge-1", event)).commands[0].command_id
+
+
+def _result(command_id: str) -> IncomingMessage:
+    done = CommandResult(command_id=command_id, state=CommandState.SUCCEEDED, at=datetime.now(UTC), detail={})
+    return incoming("edge-1", done.model_dump_json().encode(), UpChannel.RESULT)
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+async def test_the_result_of_a_command_of_another_controller_counts(make: Make, store: Any, is_known: bool) -> None:
+    one, other = await make(1), await make(2)
+    if is_known:
+        await other.ingest.process_batch([incoming("edge-1", full("edge-1", 1, 22))])
+    else:
+        await other.fleet.find("edge-1")
+        await one.ingest.process_batch([incoming("edge-1", full("edge-1", 1, 22))])
+    command_id = await _order(one)
+    await other.ingest.process_batch([_result(command_id)])
+    command = await store.command(command_id)
+    assert command is not None
+    assert command.state == CommandState.SUCCEEDED
+    assert other.ingest.counts["repeated"] == 0
+
+
+async def test_what_changes_nothing_by_old_memory_is_decided_again(make: Make, store: Any) -> None:
+    one, other = await make(1), await make(2)
+    online, offline = [
+        incoming("edge-1", f'{{"v": 1, "state": "{state}", "boot_id": "b"}}'.encode(), UpChannel.STATUS)
+        for state in ("online", "offline")
+    ]
+    await one.ingest.process_batch([incoming("edge-1", full("edge-1", 1, 22)), online])
+    await other.fleet.find("edge-1")
+    await one.ingest.process_batch([offline])
+    await other.ingest.process_batch([online])
+    ((device, _),) = await store.load(["edge-1"])
+    assert device.online
+    await one.ingest.process_batch([offline])
+    await other.fleet.apply_and_commit("edge-1", StatusChanged("e", True, "b"))
+    ((device, _),) = await store.load(["edge-1"])
+    assert device.online
+
+
+async def test_a_rejection_by_old_memory_is_decided_again(make: Make, store: Any) -> None:
+    one, other = await make(1), await make(2)
+    keys: Any = None  # no message is signed
+    other.ingest.decisions.verifier = ReportSignatureVerifier(keys, other.fleet.cache, SignatureRequirements())
+    await one.ingest.process_batch([incoming("edge-1", full("edge-1", 1, 22))])
+    ((device, _),) = await store.load(["edge-1"])
+    other.fleet.cache._devices["edge-1"] = replace(device, signs=True)
+    other.fleet.cache.any_signs, other.fleet.cache.versions["edge-1"] = True, 1
+    await other.ingest.process_batch([incoming("edge-1", full("edge-1", 2, 23))])
+    assert [device.report_seq for device, _ in await store.load(["edge-1"])] == [2]
