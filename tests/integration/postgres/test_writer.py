@@ -86,7 +86,7 @@ async def test_a_controller_whose_lease_is_over_is_fenced_by_the_next_and_stores
         # As after a halt of its machine: it does not know that its time is over.
         monkeypatch.setattr(first._writer, "_on_idle", lambda: 600.0)
         server.query(database, "UPDATE writers SET lease_until = lease_until - interval '1 h'")
-        async with opened(url, "second") as second:
+        async with opened(url) as second:  # a start fences only whoever has its name
             await second.commit(line("b"))
             watching = started(first.run())
             for name in ("c", "d"):
@@ -103,7 +103,7 @@ async def test_a_controller_whose_lease_is_over_is_fenced_by_the_next_and_stores
         assert held is not None
         held.raw.execute("BEGIN")
         held.execute(registration.LOCK, (first._writer._writer,))
-        async with opened(url, "second") as second:
+        async with opened(url) as second:
             assert await lines_of(second) == ["a", "b", "e"]
 
 
