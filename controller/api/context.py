@@ -126,7 +126,7 @@ class Services:
     """Everything that the API serves; `identity` is absent where no authority is configured.
 
     `started_at` is in Unix seconds. `leader` is set while this controller leads; what belongs to it raises
-    `NoLeaderError` otherwise.
+    `NoLeaderError` otherwise, also when the lease is just over and the leader's loops have not ended yet.
     """
 
     settings: Settings
@@ -156,7 +156,7 @@ class Services:
 
     @property
     def leading(self) -> LeaderServices:
-        if self.leader is None:
+        if self.leader is None or not self.leases.is_leader:
             raise NoLeaderError
         return self.leader
 
