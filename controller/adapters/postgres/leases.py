@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 import psycopg
@@ -29,11 +29,15 @@ from controller.ports.log import Log
 T = TypeVar("T")
 LOOK_EVERY: Final = 1.0  # seconds
 _PULSE: Final = 0.25  # seconds between two looks at the own lease
-# Leases count as over only for who could have seen their renewal: nobody renews while the server is away.
+# Leases count as over only for who could have seen their renewal: nobody renews while the server is away or halted.
 _SEEN_FOR: Final = registration.LEASE + registration.GRACE  # seconds
 _ANSWER: Final = 5.0  # seconds for the server's answer
+_BREAK: Final = 2.5  # seconds between two looks, by either clock, in which others may have been kept from renewing
+# After a lost connection others may take longer to notice it (tcp_user_timeout), and to find the server that is there.
+_OTHERS_BACK: Final = 10.0  # seconds
 _STATE: Final = (
-    "SELECT array(SELECT writer FROM writers WHERE (ready OR writer = ?) AND NOT fenced ORDER BY writer),"  # noqa: S608 - constants
+    "SELECT extract(epoch FROM clock_timestamp())::float8,"  # noqa: S608 - constants
+    " array(SELECT writer FROM writers WHERE (ready OR writer = ?) AND NOT fenced ORDER BY writer),"
     f" array(SELECT writer FROM writers WHERE {registration.OVER}),"
     " array(SELECT bucket FROM buckets WHERE writer = ?),"
     " (SELECT count(*) FROM buckets WHERE writer = 0), leader, leader_epoch,"
@@ -43,7 +47,7 @@ _STATE: Final = (
 
 @dataclass(frozen=True, slots=True)
 class StoreState:
-    """Who is there: runs that have a share (and this one), those whose lease is over, own buckets, number of free
+    """Who is there: runs that have a share (and this one), others whose lease is over, own buckets, number of free
     buckets, leader, its epoch and URL.
     """
 
@@ -88,6 +92,8 @@ class PostgresLeases:
         self._has_named = asyncio.Event()
         self._turn = 0  # the bucket that is read again with the next look
         self._is_away = False
+        self._looked: tuple[float, float] | None = None  # the last look, by the monotonic and by the server's clock
+        self._judges_from = 0.0  # monotonic
         self.fenced = 0
         self.leader_url = ""
         self.buckets: frozenset[int] = frozenset()
@@ -158,7 +164,7 @@ class PostgresLeases:
                 except (psycopg.Error, StoreError, TimeoutError) as error:
                     if not self._is_away:
                         self._log("leases cannot be read", {"trouble": errors.words(error)})
-                    self._is_away = True
+                    self._is_away, self._looked = True, None
                 await asyncio.sleep(LOOK_EVERY)
 
     async def _pulse(self) -> None:
@@ -177,15 +183,14 @@ class PostgresLeases:
             async with asyncio.timeout(_ANSWER):
                 await connection.execute(session_settings(read_only=False))
                 await connection.execute(f"LISTEN {HANDED_OVER}; LISTEN {registration.CHANGED}")
+            if self._is_away:
+                self._judges_from = time.monotonic() + _SEEN_FOR + _OTHERS_BACK
             self._is_away = False
             self._hand_over(self.buckets)  # what was said while nobody listened
-            since = time.monotonic()
             while True:
                 async with asyncio.timeout(_ANSWER):
                     state = await self._look(connection)
-                    if time.monotonic() - since < _SEEN_FOR:
-                        state = replace(state, over=())
-                    if set(state.over) - {self.run_number}:
+                    if state.over:
                         await self._terminate(connection)
                 await self._act(state, group)
                 self._turn = (self._turn + 1) % BUCKETS
@@ -199,8 +204,20 @@ class PostgresLeases:
         await cursor.execute(numbered(_STATE), (self.run_number, self.run_number))
         row = await cursor.fetchone()
         assert row is not None
-        live, over, mine, free, leader, epoch, url = row
-        return StoreState(tuple(live), tuple(over), frozenset(mine), free, leader, epoch, url)
+        told, live, over, mine, free, leader, epoch, url = row
+        others = tuple(one for one in over if one != self.run_number) if self._may_judge(told) else ()
+        return StoreState(tuple(live), others, frozenset(mine), free, leader, epoch, url)
+
+    def _may_judge(self, told: float) -> bool:
+        """Whether others had the time to renew their leases: the server answered, and its clock made no leap.
+
+        `told`: the server's clock, in Unix seconds.
+        """
+        now = (time.monotonic(), told)
+        if self._looked is None or max(now[0] - self._looked[0], now[1] - self._looked[1]) > _BREAK:
+            self._judges_from = max(self._judges_from, now[0] + _SEEN_FOR)
+        self._looked = now
+        return now[0] >= self._judges_from
 
     async def _terminate(self, connection: AsyncConnection[Any]) -> None:
         """Ends the connections of runs whose lease is over: one within a transaction keeps its row locked."""
@@ -227,22 +244,21 @@ class PostgresLeases:
         # Somebody may have changed the rows, as by a restore of the database.
         self._hold(self.buckets & state.mine)
         self._leads = self._leads if state.leader == self.run_number else 0
-        others = [one for one in state.over if one != self.run_number]
-        wanted = registration.share(self.run_number, [one for one in state.live if one not in others])
-        if not self._is_ready or others or state.leader == 0 or (state.free and len(state.mine) < wanted):
-            await self._take(is_over=bool(others))
+        wanted = registration.share(self.run_number, [one for one in state.live if one not in state.over])
+        if not self._is_ready or state.over or state.leader == 0 or (state.free and len(state.mine) < wanted):
+            await self._take(state.over)
         elif len(state.mine) > wanted and not self._leaving:
             self._leaving = frozenset(sorted(state.mine)[wanted:])
             self._hold(state.mine)
             group.create_task(self._give_away(self._leaving), name="release of buckets")
         self._tell()
 
-    async def _take(self, *, is_over: bool) -> None:
-        """Takes what is free; `is_over`: and fences whom nobody fenced yet."""
+    async def _take(self, over: Sequence[int]) -> None:
+        """Fences those of `over` whom nobody fenced yet, and takes what is free."""
         now, run = self._now(), self.run_number
 
         def take(connection: Any) -> tuple[list[str], Held]:
-            fenced = registration.fence(connection, now) if is_over else []
+            fenced = registration.fence(connection, over, now)
             return fenced, registration.claim(connection, run)
 
         fenced, held = await self._submit(take)

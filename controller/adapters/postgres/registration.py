@@ -233,12 +233,15 @@ def alone(
         raise
 
 
-def fence(connection: WritingConnection, now: float) -> list[str]:
-    """Fences the other runs whose lease is over, and notes it in this run's audit chain; in the caller's transaction.
+def fence(connection: WritingConnection, seen: Sequence[int], now: float) -> list[str]:
+    """Fences runs whose lease is still over, and notes it in this run's audit chain; in the caller's transaction.
 
+    `seen`: those that had the time to renew it, and did not; who only has been kept from it meanwhile is none of them.
     One that is within a transaction keeps its row locked, and is left for the next time.
     """
-    over = _mark(connection, "writer <> ?", connection.writer, "FOR UPDATE SKIP LOCKED")
+    if not seen:
+        return []
+    over = _mark(connection, "writer = ANY(?::int4[])", list(seen), "FOR UPDATE SKIP LOCKED")
     _note(connection, over, now)
     if over:
         add_anchor(connection, now)

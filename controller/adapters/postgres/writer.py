@@ -253,13 +253,16 @@ class PostgresWriter(GroupWriter):
         return _RENEW_EVERY
 
     def _pause(self, seconds: float) -> bool:
-        """Keeps the lease while the writes of somebody fail, for example because another session locks their rows."""
+        """Keeps the lease while the writes of somebody fail, for example because another session locks their rows.
+
+        It waits no longer than a lease allows: once the server is back others count on a renewal.
+        """
         if self._writer is not None and self._connection is not None and not self._connection.is_lost:
             try:
                 self._renew(self._connection, self._writer)
             except (psycopg.Error, StoreError) as error:
                 self._words_after(error)
-        return super()._pause(seconds)
+        return super()._pause(min(seconds, _RENEW_EVERY))
 
     def _renew(self, connection: WritingConnection, writer: int) -> None:
         """Renews the lease, unless the event loop is stuck: others then take over what it does not do.

@@ -9,7 +9,7 @@ import pytest
 
 from controller.adapters.postgres import leases, registration
 from controller.adapters.postgres.connection import connect
-from controller.adapters.postgres.store import PostgresStore, open_store
+from controller.adapters.postgres.store import DEFAULTS, PostgresStore, open_store
 from controller.adapters.sql.connection import WriteJob
 from controller.domain.audit_kinds import AuditKind
 from controller.ports.errors import StoreError
@@ -141,11 +141,68 @@ async def test_nobody_fences_itself_or_those_that_had_no_time_to_renew_after_the
         b = leases_of(second)
         await eventually(lambda: b.is_leader, "what is free is taken at once")
         assert b.fenced == 0
-        end_lease(server, database, "b")
-        await second._writer.submit(WriteJob(lambda connection: registration.fence(connection, NOW)))
-        await second.commit(line("x"))  # it has not fenced itself
         assert time.monotonic() - began < 3.0
     await silent.close()
+
+
+async def test_nobody_judges_before_the_others_had_time_to_renew(
+    server: PostgresServer, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, told = 1000.0, NOW
+    store = await open_store(address_of(server.url(database)), name="a", now=lambda: NOW, log=Logged(), options=QUICK)
+    monkeypatch.setattr(time, "monotonic", lambda: clock)
+
+    def looks(seconds: int, of_server: float = 1.0, of_here: float = 1.0) -> list[bool]:
+        nonlocal clock, told
+        found = []
+        for _ in range(seconds):
+            clock, told = clock + of_here, told + of_server
+            found.append(leases_of(store)._may_judge(told))
+        return found
+
+    assert looks(6) == [False] * 4 + [True] * 2
+    assert looks(5, of_server=3.0) == [False] * 5, "its clock leaps"
+    assert looks(5) == [False] * 3 + [True] * 2
+    assert looks(1, of_server=4.0, of_here=4.0) + looks(5) == [False] * 4 + [True] * 2, "it was halted"
+    monkeypatch.undo()
+    await store.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("how", "seconds"), [("stop", 7.0), ("pause", 4.6)])
+async def test_all_controllers_live_on_after_the_server_was_away(
+    server: PostgresServer, database: str, monkeypatch: pytest.MonkeyPatch, how: str, seconds: float
+) -> None:
+    monkeypatch.setattr("tests.support.postgres_leases.QUICK", DEFAULTS)
+    url, acknowledged, is_over = server.url(database), set[str](), False
+
+    async def work(store: PostgresStore, name: str) -> None:
+        number = 0
+        while not is_over:
+            number += 1
+            await store.commit(line(f"{name}{number}"))
+            acknowledged.add(f"{name}{number}")
+            await asyncio.sleep(0.01)
+
+    async with running(url, "a") as a, running(url, "b") as b, running(url, "c") as c:
+        await eventually(lambda: [len(leases_of(one).buckets) for one in (a, b, c)] == [86, 85, 85], "they share")
+        async with asyncio.TaskGroup() as group:
+            working = [group.create_task(work(one, name)) for one, name in ((a, "a"), (b, "b"))]
+            await asyncio.sleep(5.0)  # each would judge the others by now
+            away, back = (server.pause, server.resume) if how == "pause" else (server.stop, server.start)
+            await asyncio.to_thread(away)
+            await asyncio.sleep(seconds)
+            await asyncio.to_thread(back)
+            before = len(acknowledged)
+            await asyncio.sleep(6.0)
+            assert not any(one.done() for one in working)
+            is_over = True
+        assert len(acknowledged) > before + 10
+        assert [one.name for one in await leases_of(c).controllers()] == ["a", "b", "c"]
+        assert [len(leases_of(one).buckets) for one in (a, b, c)] == [86, 85, 85]
+        assert await c.audit(kind=AuditKind.CONTROLLER_FENCED) == []
+    found = {row[0] for row in server.query(database, "SELECT device_id FROM outbox")}
+    assert acknowledged <= found
 
 
 async def test_a_controller_whose_event_loop_is_stuck_does_not_renew_its_lease(
