@@ -60,9 +60,10 @@ class ReturnMonitor:
             if found is None or len(self._named) >= MAX_NAMED:
                 continue
             name = found[1].decode(errors="replace")
-            device = self._fleet.cache.peek(name)
-            if name not in self._fleet.cache or (device is not None and device.level is ContainmentLevel.ISOLATED):
-                self._named.add(name)  # of a device that is not in memory the row tells
+            cache, device = self._fleet.cache, self._fleet.cache.peek(name)
+            is_certain = name in cache and not cache.is_shared
+            if not is_certain or (device is not None and device.level is ContainmentLevel.ISOLATED):
+                self._named.add(name)  # the row tells
                 self._wake.set()
 
     async def run(self) -> None:
@@ -81,7 +82,10 @@ class ReturnMonitor:
         """Asks the broker about the devices whose names connected."""
         self._wake.clear()
         while self._named:
-            await self._check(self._named.pop())
+            named, self._named = self._named, set()
+            for device in await self._fleet.find_all(named):
+                if device.level is ContainmentLevel.ISOLATED:
+                    await self._check(device.device_id)
 
     async def compare(self) -> None:
         """Ends what is over, and asks about the next isolated devices: presence messages may be lost or disabled."""
@@ -101,8 +105,7 @@ class ReturnMonitor:
 
     async def _isolated(self, device_id: str) -> Device | None:
         device = await self._fleet.find(device_id)
-        is_isolated = device is not None and device.case is not None and device.case.level is ContainmentLevel.ISOLATED
-        return device if is_isolated else None
+        return device if device is not None and device.level is ContainmentLevel.ISOLATED else None
 
     async def _follow(self) -> None:
         """Makes each of these user cases as weak as the case of its device; operators' cases are theirs."""

@@ -63,7 +63,8 @@ class CloneMonitor:
             ended = _Ended.model_validate_json(message.payload)
         except (TopicError, ValidationError):
             return None
-        is_unknown = device_id in self._fleet.cache and self._fleet.cache.peek(device_id) is None
+        cache = self._fleet.cache
+        is_unknown = not cache.is_shared and device_id in cache and cache.peek(device_id) is None
         if is_connected or ended.reason not in TAKEN_OVER or is_unknown:
             return None
         return SessionTakenOver(device_id, self._fleet.clock.now(), ended.ipaddress)

@@ -325,9 +325,11 @@ class RolloutEngine:
             await fleet.decide([device_id for device_id, _ in changes.withdrawals], decide, keep)
         else:
             # Devices were decided about already: nothing may be awaited, so others are loaded afterwards.
-            here = [one for one in changes.withdrawals if one[0] in fleet.cache]
-            others = [one for one in changes.withdrawals if one[0] not in fleet.cache]
+            away = set(fleet.cache.missing(device_id for device_id, _ in changes.withdrawals))
+            here = [one for one in changes.withdrawals if one[0] not in away]
+            others = [one for one in changes.withdrawals if one[0] in away]
             withdraw(here, now, batch)
+            fleet.rest_on([device_id for device_id, _ in here], batch)
             record(changes.rollout, changes.notes, batch, now)
             await fleet.commit(batch, keep)
             await fleet.decide([device_id for device_id, _ in others], partial(withdraw, others))

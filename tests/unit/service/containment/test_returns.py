@@ -15,6 +15,7 @@ from controller.ports.messages import IncomingMessage
 from controller.service.containment.returns import MAX_CHECKS, MAX_SESSIONS, ReturnMonitor
 from tests.support.controller_harness import ControllerHarness, open_harness
 from tests.support.fleet_devices import add_devices
+from tests.support.shared_store import controller_over
 
 
 def connected(client: str, username: str) -> IncomingMessage:
@@ -158,3 +159,20 @@ async def test_what_operators_decide_about_the_user_stays(one: ControllerHarness
         await one.fleet.apply_and_commit("d1", ReleaseOrdered(one.fleet.new_id(), "operator:a", "r"))
     await returns.compare()
     assert users.cases["d1"].level is ContainmentLevel.RESTRICTED
+
+
+async def test_a_device_that_another_controller_isolated_is_seen_to_come_back(
+    one: ControllerHarness, returns: ReturnMonitor
+) -> None:
+    one.fleet.cache.is_shared = True
+    other = await controller_over(one.store, 2, one.clock)
+    event = ContainmentOrdered("e", ContainmentLevel.ISOLATED, "operator:a", "stolen", None)
+    await other.fleet.load(("d2",))
+    await other.fleet.apply_and_commit("d2", event)
+    in_memory = one.fleet.cache.peek("d2")
+    assert in_memory is not None
+    assert in_memory.level is ContainmentLevel.NONE
+    one.users.live["d2"] = ["other"]
+    await one.ingest.process_batch([connected("other", "d2")])
+    await returns.run_once()
+    assert await told(one) == [(True, "")]

@@ -13,6 +13,7 @@ from controller.ports.messages import IncomingMessage
 from controller.service.identity.clones import MAX_PRESENCE, CloneMonitor
 from tests.support.controller_harness import ControllerHarness, open_harness
 from tests.support.fleet_devices import add_devices
+from tests.support.shared_store import controller_over
 
 
 def presence(
@@ -73,3 +74,15 @@ async def test_everything_else_is_passed_over(
     await one.ingest.process_batch([message] * 20)
     await watch.run_once()
     assert await one.store.audit(kind=AuditKind.DEVICE_CLONE_SUSPECTED) == []
+
+
+async def test_a_device_that_another_controller_added_is_no_stranger(
+    one: ControllerHarness, watch: CloneMonitor
+) -> None:
+    one.fleet.cache.is_shared = True
+    await one.fleet.find("d9")
+    other = await controller_over(one.store, 2, one.clock)
+    await add_devices(other.fleet, Device("d9", first_seen=0.0, last_seen=0.0))
+    await one.ingest.process_batch([presence("d9", peer=f"192.0.2.{number % 2}") for number in range(4)])
+    await watch.run_once()
+    assert len(await one.store.audit(kind=AuditKind.DEVICE_CLONE_SUSPECTED)) == 1
