@@ -165,6 +165,7 @@ async def test_a_device_that_another_controller_isolated_is_seen_to_come_back(
     one: ControllerHarness, returns: ReturnMonitor
 ) -> None:
     one.fleet.cache.is_shared = True
+    await one.fleet.find("d2")
     other = await controller_over(one.store, 2, one.clock)
     event = ContainmentOrdered("e", ContainmentLevel.ISOLATED, "operator:a", "stolen", None)
     await other.fleet.load(("d2",))
