@@ -66,6 +66,7 @@ _CONTACTS: Final = (
     " ELSE contacts.version = new.expected AND new.accepted >= contacts.accepted END RETURNING contacts.device_id"
 )
 _REPORTS: Final = _upsert("reports", REPORT_COLUMNS)
+_LOCK: Final = "SELECT 1 FROM contacts WHERE device_id = ANY(?::text[]) ORDER BY device_id FOR NO KEY UPDATE"
 _GUARDS: Final = "UPDATE fleet SET guard_version = ? WHERE guard_version = ?"
 # Runs after `_GUARDS` has locked the row of the fleet: it sees what every controller before has stored.
 _RADIUS: Final = (
@@ -165,6 +166,12 @@ def work_of(writes: StoreWrites, options: StoreOptions) -> RowsJob:
     size = size_of(chain.from_iterable(everything))
     number = sum(map(len, everything)) + len(rows.done)
     return RowsJob(lambda connection: write(connection, [rows]), number, size, content=rows)
+
+
+def lock(connection: WritingConnection, group: Sequence[CommitRows]) -> None:
+    """Locks the devices of callers in the order of ids, as `write` does, for callers that are written one by one."""
+    found = {row[0] for rows in group for row in (*rows.known, *rows.seen, *rows.reported)}
+    connection.execute(_LOCK, (sorted(found),))
 
 
 def write(connection: WritingConnection, group: Sequence[CommitRows]) -> None:

@@ -8,7 +8,6 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Sequence
-from itertools import groupby
 from typing import Final
 
 import psycopg
@@ -18,7 +17,7 @@ from controller.adapters.postgres import errors, registration, schema
 from controller.adapters.postgres.address import PostgresAddress
 from controller.adapters.postgres.audit_chain import WritingConnection
 from controller.adapters.postgres.connection import connect
-from controller.adapters.postgres.statements import RowsJob, write
+from controller.adapters.postgres.statements import CommitRows, RowsJob, lock, write
 from controller.adapters.sql.connection import WriteJob
 from controller.adapters.sql.options import StoreOptions
 from controller.adapters.sql.writer import GivenUpError, GroupWriter, QueuedJob
@@ -122,6 +121,13 @@ class PostgresWriter(GroupWriter):
                 self._words_after(error)
         return self._commit_group(group)
 
+    def _may_join(self, before: WriteJob, work: WriteJob) -> bool:
+        """Rows of callers are written together, in one order of locks; any other job has a transaction of its own.
+
+        After a job that locked what all controllers share nothing else may be waited for.
+        """
+        return isinstance(before, RowsJob) and isinstance(work, RowsJob)
+
     def _commit_group(self, group: Sequence[QueuedJob]) -> list[object]:
         self._asked_at = time.monotonic()
         try:
@@ -132,7 +138,7 @@ class PostgresWriter(GroupWriter):
                 if has_landed:
                     self._commits += 1
                     return outcomes
-            is_alone = any(job.work.alone for job in group)
+            is_alone = group[0].work.alone
             self._begin(connection, alone=is_alone)
             try:
                 outcomes = _run(connection, [job.work for job in group])
@@ -142,7 +148,7 @@ class PostgresWriter(GroupWriter):
                 connection.raw.execute("ROLLBACK")
                 self._begin(connection, alone=is_alone)  # also for one conflict: a commit renews the lease
                 is_known = isinstance(error, ConflictError) and len(group) == 1
-                outcomes = [error] if is_known else [_alone(connection, job.work) for job in group]
+                outcomes = [error] if is_known else _one_by_one(connection, [job.work for job in group])
             self._commit(connection, outcomes)
             return outcomes
         finally:
@@ -296,16 +302,22 @@ def _fenced(place: str) -> FencedError:
 
 
 def _run(connection: WritingConnection, works: Sequence[WriteJob]) -> list[object]:
-    """Runs the work of all callers in their order; neighbours that only write rows are merged."""
-    outcomes: list[object] = []
-    for is_rows, found in groupby(works, lambda work: isinstance(work, RowsJob)):
-        group = list(found)
-        if is_rows:
-            write(connection, [work.content for work in group if isinstance(work, RowsJob) and work.content])
-            outcomes += [None] * len(group)
-        else:
-            outcomes += [work.run(connection) for work in group]
-    return outcomes
+    """Runs the rows of all callers, or one other job."""
+    rows = _rows(works)
+    if not rows:
+        return [work.run(connection) for work in works]
+    write(connection, rows)
+    return [None] * len(works)
+
+
+def _rows(works: Sequence[WriteJob]) -> list[CommitRows]:
+    return [work.content for work in works if isinstance(work, RowsJob) and work.content is not None]
+
+
+def _one_by_one(connection: WritingConnection, works: Sequence[WriteJob]) -> list[object]:
+    """Runs the work of each caller; the devices of all are locked before the first locks the row of the fleet."""
+    lock(connection, _rows(works))
+    return [_alone(connection, work) for work in works]
 
 
 def _alone(connection: WritingConnection, work: WriteJob) -> object:

@@ -83,6 +83,10 @@ class GroupWriter(ABC):
     def _refusal(self, cause: BaseException) -> StoreError:
         """The error of work that was given up."""
 
+    def _may_join(self, _before: WriteJob, _work: WriteJob) -> bool:
+        """Whether `_work` may be in the transaction of `_before`, which is queued before it."""
+        return True
+
     def _on_written(self) -> None:  # noqa: B027 - an engine may have nothing to do
         """Called after each transaction."""
 
@@ -145,7 +149,11 @@ class GroupWriter(ABC):
                 work = self._queue[0].work
                 rows += work.rows
                 size += work.size
-                if group and (rows > self._options.max_group_rows or size > self._options.max_group_bytes):
+                if group and not (
+                    rows <= self._options.max_group_rows
+                    and size <= self._options.max_group_bytes
+                    and self._may_join(group[-1].work, work)
+                ):
                     break
                 group.append(self._queue.popleft())
                 self._waiting_bytes -= work.size

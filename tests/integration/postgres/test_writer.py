@@ -10,12 +10,13 @@ from typing import Any, TypeVar
 
 import pytest
 
-from controller.adapters.postgres import registration
+from controller.adapters.postgres import registration, statements
 from controller.adapters.postgres.connection import connect
 from controller.adapters.postgres.store import PostgresStore, open_store
 from controller.adapters.sql.accounts import SqlAccounts
 from controller.domain.accounts.account import Account
-from controller.ports.errors import StoreError
+from controller.domain.device import Device
+from controller.ports.errors import ConflictError, StoreError
 from controller.ports.store import StoreWrites
 from tests.support.postgres import DEBIAN, WHEEL, PostgresServer, address_of, postgres_server
 from tests.support.postgres_proxy import CommitLosingProxy
@@ -229,3 +230,36 @@ async def test_a_commit_that_waits_for_a_standby_beyond_its_connection_is_writte
             server.query("postgres", "SELECT pg_reload_conf()")
             await asyncio.wait_for(waiting, 30.0)
             assert await lines_of(store) == ["a", "b"]
+
+
+@pytest.mark.parametrize("conflicts", [False, True], ids=["job", "conflict"])
+async def test_a_writer_that_waits_for_a_device_has_not_locked_the_row_that_all_share(
+    server: PostgresServer, database: str, *, conflicts: bool
+) -> None:
+    """Another writer locks the two in the order that is common to all: neither waits for the other."""
+    async with opened(url := server.url(database)) as store:
+        await store.commit(line("a"))
+        await store.commit(line("b"))
+        gate = threading.Event()
+        jobs: list[asyncio.Task[Any]] = [started(store.write(lambda _: gate.wait(5.0)))]
+        if conflicts:
+            a = (Device("a", 1.0, 2.0),)
+            others = (StoreWrites(devices=a, versions={"a": (version, version + 1)}) for version in (90, 80))
+            jobs += [started(commit(store, one)) for one in (StoreWrites(guards_version=(0, 1)), *others)]
+        else:
+            jobs.append(started(store.write(lambda connection: connection.execute(statements.RAISE_BOOKS).rowcount)))
+        jobs.append(started(commit(store, StoreWrites(devices=(Device("b", 1.0, 3.0),)))))
+        await asyncio.sleep(0)  # all are queued
+        with contextlib.closing(connect(address_of(url), "other")) as other_writer:
+            other_writer.raw.execute("BEGIN; SET LOCAL lock_timeout = '500ms'")
+            other_writer.execute("SELECT 1 FROM contacts WHERE device_id = 'b' FOR UPDATE")
+            gate.set()
+            await asyncio.sleep(0.3)
+            await asyncio.to_thread(other_writer.execute, "UPDATE fleet SET books_version = books_version + 1")
+            assert not jobs[-1].done()
+            other_writer.raw.execute("COMMIT")
+        found = await asyncio.gather(*jobs, return_exceptions=True)
+        assert [type(one) for one in found if isinstance(one, BaseException)] == [
+            ConflictError,
+            ConflictError,
+        ] * conflicts
