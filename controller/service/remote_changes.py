@@ -5,6 +5,8 @@ from collections.abc import Callable, Collection, Sequence
 from itertools import islice
 from typing import Final
 
+from controller.domain.device import Device
+from controller.domain.effects import CommandRecord
 from controller.ports.errors import StoreError
 from controller.ports.log import Log
 from controller.ports.store import Store, StoredReport
@@ -70,9 +72,8 @@ class RemoteChanges:
             return
         found = await self._store.versions(ids)
         changed = [one for one in ids if one in found and self._versions.get(one) != found[one]]
-        if changed:
-            await self._tell(changed)
-        self._versions.update(found)
+        told = await self._tell(changed) if changed else ()
+        self._versions.update((one, version) for one, version in found.items() if one not in changed or one in told)
         watched = {*self._awaited(), *self._urgent(), *self._others()}
         self._versions = {one: version for one, version in self._versions.items() if one in watched}
 
@@ -83,22 +84,31 @@ class RemoteChanges:
         self._last = chosen[-1] if chosen else ""
         return chosen
 
-    async def _tell(self, changed: Sequence[str]) -> None:
+    async def _tell(self, changed: Sequence[str]) -> Collection[str]:
+        """Returns the devices that were told of, or are none; the others changed here while their rows were read."""
+        cache = self._fleet.cache
         await self._fleet.load(changed, fresh=True)
-        batch = UnitOfWork()
+        before = {one: cache.peek(one) for one in changed if not cache.is_ahead(one)}
         rollouts = {*self._urgent(), *self._others()}
-        for device_id in changed:
-            device = self._fleet.cache.peek(device_id)
+        read = {one: await self._rows(device) for one, device in before.items() if device and one in rollouts}
+        # No await from here on. What was decided here meanwhile is told by its own commit, after which rows from before
+        # it must not come.
+        batch = UnitOfWork()
+        told = [one for one, device in before.items() if cache.peek(one) is device and not cache.is_ahead(one)]
+        for device_id in told:
+            device = before[device_id]
             if device is None:
                 continue
             batch.devices[device_id] = device
-            if device_id not in rollouts:
-                continue
-            body = await self._store.report(device_id)
+            body, commands = read.get(device_id, (None, ()))
             if body is not None:
                 batch.reports[device_id] = StoredReport(device, body)
-            # Oldest first, as they were committed.
-            for record in reversed(await self._store.commands(device_id=device_id, limit=RECENT_COMMANDS)):
-                batch.commands[record.command_id] = record
+            batch.commands.update((record.command_id, record) for record in commands)
         for listener in self._listeners:
             listener.on_commit(batch)
+        return told
+
+    async def _rows(self, device: Device) -> tuple[bytes | None, Sequence[CommandRecord]]:
+        """The last report of a device, and its commands as they were committed, oldest first."""
+        commands = await self._store.commands(device_id=device.device_id, limit=RECENT_COMMANDS)
+        return await self._store.report(device.device_id), commands[::-1]

@@ -15,6 +15,7 @@ class Watching:
     """What is waited for, and what was told."""
 
     def __init__(self, harness: ControllerHarness, patch: pytest.MonkeyPatch) -> None:
+        self.harness = harness
         self.awaited: list[str] = []
         self.urgent: list[str] = []
         self.others: list[str] = []
@@ -84,3 +85,22 @@ async def test_many_devices_take_turns(watching: Watching) -> None:
     asked = [one for ids in watching.asked for one in ids]
     assert sorted(asked) == watching.others
     assert max(map(len, watching.asked)) == MOST_IN_TURN
+
+
+async def test_rows_from_before_a_commit_of_this_controller_are_not_told_after_it(
+    watching: Watching, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watching.others = ["a"]
+    harness, read = watching.harness, watching.harness.store.report
+
+    async def slow(device_id: str) -> bytes | None:
+        before = await read(device_id)
+        await harness.ingest.process_batch([incoming("a", full("a", 2, 23))])
+        return before
+
+    with monkeypatch.context() as patch:
+        patch.setattr(harness.store, "report", slow)
+        await watching.remote.look()
+    assert [list(one.devices) for one in watching.told] == [[]]
+    await watching.remote.look()
+    assert watching.told[1].reports["a"].body == await harness.store.report("a")
