@@ -31,6 +31,10 @@ from tests.support.standin import StandInProcess
 DEVICES = 10
 HALTED = 15.0  # seconds
 WAIT = 120.0  # seconds
+LEADERLESS = 12.0  # seconds in which it is looked whether there is a leader
+_LEADER = (
+    "SELECT leader FROM fleet JOIN writers ON writer = leader WHERE NOT fenced AND lease_until > clock_timestamp()"
+)
 Failure = Callable[[Cluster, Member], Coroutine[Any, Any, None]]
 
 
@@ -60,7 +64,7 @@ async def database(cluster: Cluster, _member: Member) -> None:
 
 async def leader_of(cluster: Cluster) -> int | None:
     """The number of the run that leads; `None` if nobody does."""
-    found = await cluster.query("SELECT leader FROM fleet WHERE leader_until > clock_timestamp()")
+    found = await cluster.query(_LEADER)
     return found[0][0] if found else None
 
 
@@ -83,12 +87,16 @@ async def one_round(
         told["contained"].append(time.monotonic() - begun)
 
     async def leader() -> None:
-        while True:
+        """The last moment at which nobody led."""
+        until = 0.0
+        while time.monotonic() < begun + LEADERLESS:
+            found = None
             with contextlib.suppress(psycopg.Error):
-                if await leader_of(cluster) is not None:
-                    told["leader"].append(time.monotonic() - begun)
-                    return
+                found = await leader_of(cluster)
+            if found is None:
+                until = time.monotonic() - begun
             await asyncio.sleep(0.1)
+        told["leader"].append(until)
 
     async with asyncio.TaskGroup() as group:
         for device in fleet.device_ids:
