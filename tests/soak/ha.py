@@ -10,6 +10,7 @@ import json
 import random
 import sys
 import tempfile
+import time
 from collections import Counter
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -103,8 +104,9 @@ async def _faults(cluster: Cluster, most: int, chance: random.Random, done: Coun
     weights = [FAULTS[fault] for fault in known]
     for _ in range(most):
         (fault,) = chance.choices(known, weights)
-        print(f"  {fault.__name__}", flush=True)
-        await fault(cluster, chance.choice(cluster.members), chance)
+        member = chance.choice(cluster.members)
+        print(f"  {time.strftime('%H:%M:%S')} {fault.__name__} {member.name}", flush=True)
+        await fault(cluster, member, chance)
         done[fault.__name__] += 1
         # Mostly once all is well again, sometimes in the middle of a recovery.
         if chance.random() < 0.7:

@@ -15,6 +15,7 @@ from tests.support.emqx_calls import clients_with_rules, rules_of
 from tests.support.simulated_fleet import SimulatedFleetProcess
 
 STEP_SECONDS: Final = 180.0  # for a receipt, and for what follows from it; longer than any fault lasts
+SLOW_SECONDS: Final = 10.0  # of a step that is told
 _POLL: Final = 0.25  # seconds
 _VIOLATION: Final = {"open_port": 23, "process": "not-telnetd"}  # no command repairs it
 _REPAIR: Final = {"close_port": 23}
@@ -66,6 +67,7 @@ class Load:
         await self.fleet.change(device, change)
         observed = self.fleet.observations
         await observed.wait_for(device, "receipt", seconds=STEP_SECONDS, since=begun, verdict="accepted")
+        answered = time.monotonic() - begun
         wanted = restriction(device) if level == "restricted" else ()
         found: object = None
         while time.monotonic() < begun + STEP_SECONDS:
@@ -74,6 +76,11 @@ class Load:
                 levels = await self.cluster.query(f"SELECT level, state FROM devices WHERE device_id = '{device}'")
                 found = (levels, rules)
                 if levels and levels[0][0] == level and rules == wanted:
+                    if (took := time.monotonic() - begun) > SLOW_SECONDS:
+                        print(
+                            f"    {device} {level}: receipt after {answered:.1f} s, rules after {took:.1f} s",
+                            flush=True,
+                        )
                     return
             except _FAILURES as error:
                 found = error
