@@ -1,5 +1,6 @@
 """The state of the fleet: events go through `step` in order, and what follows is committed before it takes effect."""
 
+import asyncio
 import itertools
 import math
 from collections.abc import Awaitable, Callable, Collection, Sequence
@@ -115,6 +116,7 @@ class FleetState(FleetReads):
 
     async def count(self) -> None:
         """Reads how many devices there are: a limit in percent of the fleet counts those that others know, too."""
+        self.held.counted_at = self.clock.monotonic() if self.cache.is_shared else math.inf
         size, now = await self.store.fleet_size(), self.clock.now()
         self.held.update(fleet=size.devices, began_at=now if size.began_at is None else size.began_at)
 
@@ -253,6 +255,7 @@ class FleetState(FleetReads):
         writes = self._writes_of(batch)
         self.cache.under_way.append(batch)
         try:
+            self.held.check_count(batch, self.clock.monotonic())
             await (self.store.commit(writes) if write is None else write(writes))
         except ConflictError as conflict:
             await self.recover(batch, conflict)
@@ -266,7 +269,12 @@ class FleetState(FleetReads):
         """Enqueues the batch, in the order of the decisions; await the result before `publish_committed`."""
         if batch.is_empty:
             return None
-        committing = self.store.commit(self._writes_of(batch))
+        try:
+            self.held.check_count(batch, self.clock.monotonic())
+            committing = self.store.commit(self._writes_of(batch))
+        except ConflictError as conflict:
+            committing = asyncio.get_running_loop().create_future()
+            committing.set_exception(conflict)
         self.cache.under_way.append(batch)
         return committing
 

@@ -11,9 +11,11 @@ from controller.domain.evolve import evolve
 from controller.domain.guards.blast_radius import BlastRadius, RadiusCheck
 from controller.domain.guards.guards import ESTABLISHED, FleetGuards
 from controller.domain.transition import StepOutcome
+from controller.ports.errors import ConflictError
 from controller.ports.store import GuardSnapshot
 from controller.service.unit_of_work import UnitOfWork
 
+COUNT_HOLDS: Final = 1.0  # seconds for which a number of devices is good enough to hold a device back
 POOL_LEDGER: Final = "pool:"  # begins the ledger of a pool of new devices
 _FRESH: Final = 1.0  # seconds in which what was read counts as what is stored: holding back too much does no harm
 
@@ -29,6 +31,7 @@ class GuardsInForce:
     def __init__(self, guards: FleetGuards, next_version: Callable[[], int]) -> None:
         self.guards = guards
         self.version = 0
+        self.counted_at = math.inf  # when the devices of the fleet were counted, monotonic seconds; never: by itself
         self._next_version = next_version
         self._read_at = -math.inf  # Unix seconds
         self._waiting: Counter[str] = Counter()  # devices that the blast radius holds back, by pool
@@ -62,6 +65,15 @@ class GuardsInForce:
             bounds = self.guards.radius.bounds
             self._set_radius(pool, BlastRadius(bounds, charges.get(pool, {}), self._waiting[pool]))
 
+    def check_count(self, batch: UnitOfWork, moment: float) -> None:
+        """Nothing is held back by a number of devices from before other controllers added some.
+
+        Raises:
+            ConflictError: it was; the decision is made again with the number of now.
+        """
+        if batch.holds_back and moment - self.counted_at > COUNT_HOLDS:
+            raise ConflictError(guards=True)
+
     def touch(self, batch: UnitOfWork) -> None:
         """Makes the batch a change of the waivers: decisions that rest on the former ones are refused."""
         before = self.version if batch.guards_version is None else batch.guards_version[0]
@@ -80,6 +92,7 @@ class GuardsInForce:
             return
         batch.changes_radius = True
         is_new = is_held_back(after) and not is_held_back(device)
+        batch.holds_back |= is_new
         if not self.guards.radius.bounds.is_unlimited and (is_new or (outcome.charge and is_admitted)):
             self._rest_on(pool, after.device_id if is_new else "", now, batch)
         if outcome.charge:

@@ -34,6 +34,7 @@ class UnitOfWork:
     versions: dict[str, tuple[int, int]] = field(default_factory=dict)
     deadlines: dict[str, float | None] = field(default_factory=dict)
     waits_in: dict[str, str] = field(default_factory=dict)
+    holds_back: bool = False  # a device that was not held back before
     guards_version: tuple[int, int] | None = None
     radius: dict[str, RadiusCheck] = field(default_factory=dict)  # by pool
     changes_radius: bool = False

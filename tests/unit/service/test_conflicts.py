@@ -77,6 +77,18 @@ async def test_the_fleet_of_a_limit_is_what_all_controllers_know(make: Make) -> 
     assert other.fleet.guards.fleet == 3
 
 
+async def test_nothing_is_held_back_by_a_fleet_that_has_grown_meanwhile(make: Make, store: Any) -> None:
+    guards = FleetGuards(BlastRadius(BlastRadiusLimits(max_devices=9, max_percent=50.0)))
+    one, other = await make(1, guards), await make(2, guards)
+    known = [incoming(f"edge-{number}", full(f"edge-{number}", 1, 22)) for number in range(4)]
+    await one.ingest.process_batch(known)
+    other.fleet.clock.at += 5.0  # type: ignore[attr-defined]
+    await other.ingest.process_batch([incoming(name, full(name, 1, 23)) for name in ("edge-8", "edge-9")])
+    rows = await store.load(["edge-8", "edge-9"])
+    assert [device.level for device, _ in rows] == [ContainmentLevel.RESTRICTED] * 2
+    assert (await store.guard_books()).waiting == {}
+
+
 async def test_a_batch_is_decided_again_and_acknowledged_once(make: Make, store: Any) -> None:
     one, other = await make(1), await make(2)
     await other.ingest.process_batch([incoming("edge-1", full("edge-1", 1, 22)), incoming("edge-2", b"{")])
