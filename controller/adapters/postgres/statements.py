@@ -63,7 +63,9 @@ _CONTACTS: Final = (
     f" {', '.join(f'{name} = new.{name}' for name in REPORT_FIELDS)} FROM {unnest(_TOUCHED_COLUMNS)}"
     " WHERE contacts.device_id = new.device_id AND CASE WHEN new.expected IS NULL"
     " THEN NOT new.by_report OR new.accepted > contacts.accepted"
-    " ELSE contacts.version = new.expected AND new.accepted >= contacts.accepted END RETURNING contacts.device_id"
+    # Of two reports that were counted by the same number in two memories, neither replaces the other.
+    " ELSE contacts.version = new.expected AND (new.accepted > contacts.accepted OR new.accepted = contacts.accepted"
+    " AND new.report_seq = contacts.report_seq) END RETURNING contacts.device_id"
 )
 _REPORTS: Final = _upsert("reports", REPORT_COLUMNS)
 _LOCK: Final = "SELECT 1 FROM contacts WHERE device_id = ANY(?::text[]) ORDER BY device_id FOR NO KEY UPDATE"
