@@ -106,7 +106,7 @@ def issue_client(
     """Create key and certificate of a client: the controller itself, or a device that cannot enrol."""
     from controller.domain.identity.certificates import CertificateKind
 
-    _issue(config, CertificateKind.CLIENT, name or _settings(config).client_id, (), out)
+    _issue(config, CertificateKind.CLIENT, _settings(config).client_id if name is None else name, (), out)
 
 
 @app.command("crl")
