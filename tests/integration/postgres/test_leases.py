@@ -83,7 +83,8 @@ async def test_another_leads_at_once_when_the_leader_ends(server: PostgresServer
     url = server.url(database)
     async with contextlib.AsyncExitStack() as stack:
         first = running(url, "a")
-        await first.__aenter__()
+        leader = await first.__aenter__()
+        await eventually(lambda: leases_of(leader).is_leader, "the first one leads")
         second = await stack.enter_async_context(running(url, "b"))
         changes = leases_of(second).changes()
         await anext(changes)
