@@ -50,7 +50,7 @@ from controller.service.rollout.observations import PublishedTargets
 from controller.service.settings.settings import Settings
 from tests.support.controller_harness import SETTINGS, MemoryLink, starter
 from tests.support.emqx_calls import ban_of
-from tests.support.fleet_devices import add_devices, devices_of
+from tests.support.fleet_devices import add_devices
 from tests.support.memory_broker import MemorySetup
 from tests.support.memory_sender import MemorySender
 from tests.support.playbook import language
@@ -94,14 +94,15 @@ class Side:
         return time.monotonic() - begun
 
     def _is_proven(self, name: str, level: ContainmentLevel) -> bool:
-        case = devices_of(self.fleet)[name].case
-        return case is not None and case.proven_level is level
+        device = self.fleet.cache.peek(name)
+        return device is not None and device.case is not None and device.case.proven_level is level
 
     async def let_out(self, names: Sequence[str]) -> None:
         """Free all of them, as an operator does."""
         for _ in range(2):  # an isolation steps down first
             for name in names:
-                if devices_of(self.fleet)[name].case is not None:
+                device = self.fleet.cache.peek(name)
+                if device is not None and device.case is not None:
                     event = ReleaseOrdered(self.fleet.new_id(), "operator:bench", "bench")
                     await self.fleet.apply_and_commit(name, event)
             await self.until(lambda: not self.outbox.queue.pending)
