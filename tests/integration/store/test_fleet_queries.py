@@ -42,7 +42,7 @@ async def test_a_query_that_takes_too_long_is_ended_and_the_next_one_answers(tmp
         try:
             for _ in range(3):
                 with pytest.raises(QueryTooLongError, match=r"longer than 0\.05 s"):
-                    await queries._run(lambda connection: connection.execute(endless).fetchone())
+                    await queries._run(lambda snapshot: snapshot.rows(endless, {}))
             assert (await queries.devices(DeviceQuery())).devices == []
         finally:
             queries.close()
