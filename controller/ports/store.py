@@ -211,10 +211,6 @@ class Store(DeviceRows, Protocol):
     @property
     def health(self) -> StoreHealth: ...
 
-    async def devices(self) -> Sequence[Device]:
-        """Every device, for the start."""
-        ...
-
     async def report(self, device_id: str) -> bytes | None:
         """The last full report of a device, as it was sent."""
         ...

@@ -24,6 +24,7 @@ from controller.domain.device import Device, RuleState
 from controller.domain.effects import AuditEntry
 from controller.domain.policy.findings import RuleResult
 from controller.ports.store import StoredReport, StoreWrites
+from tests.support.fleet_devices import stored_devices
 
 BATCH = 500  # rows of each commit
 SECTIONS = json.dumps(
@@ -135,7 +136,7 @@ async def measure(path: Path, count: int, url: str) -> None:
     print(await store.counts())
     await single(store, count)
     begun = time.perf_counter()
-    found = await store.devices()
+    found = await stored_devices(store)
     print(f"load of {len(found):,} devices: {time.perf_counter() - begun:.2f} s")
     if isinstance(store, SqliteStore):
         begun = time.perf_counter()

@@ -16,9 +16,11 @@ from controller.adapters.emqx.client.api import EmqxApi
 from controller.adapters.emqx.client.models import rules_of
 from controller.adapters.sql import queries
 from controller.adapters.sql.options import StoreOptions
-from controller.adapters.sqlite import reader, schema
+from controller.adapters.sqlite import schema
+from controller.adapters.sqlite.device_rows import page
 from schemas.topics import ALL_UP
 from tests.crash.invariants import Held, Kept, Seen
+from tests.support.fleet_devices import MOST_DEVICES
 from tests.support.simulated_fleet import SimulatedFleetProcess
 
 MOST_LINES: Final = 10_000_000
@@ -36,7 +38,7 @@ def read_kept(path: Path) -> Kept:
         connection.execute("BEGIN")  # one moment for all tables
         lines = queries.audit(connection, {}, alerts_only=False, after=None, limit=MOST_LINES, newest_first=False)
         return Kept(
-            devices={device.device_id: device for device in reader.devices(connection)},
+            devices={device.device_id: device for device in page(connection, "", MOST_DEVICES)},
             reports=dict(connection.execute("SELECT device_id, digest FROM reports").fetchall()),
             audit=lines,
             effects=queries.effects(connection),

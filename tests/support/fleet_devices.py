@@ -2,15 +2,16 @@
 
 import contextlib
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
-from controller.adapters.sqlite.reader import devices
+from controller.adapters.sqlite.device_rows import page
 from controller.adapters.sqlite.store import SqliteStore
 from controller.domain.device import Device
-from controller.ports.store import StoreWrites
+from controller.ports.store import Store, StoreWrites
 from controller.service.fleet_state import FleetState
 
+MOST_DEVICES: Final = 1_000_000
 _ROWS: Final = 10_000  # in one commit
 
 
@@ -19,8 +20,13 @@ def devices_of(fleet: FleetState) -> Mapping[str, Device]:
     found = {device.device_id: device for device in fleet.cache.present()}
     if isinstance(fleet.store, SqliteStore):
         with contextlib.closing(sqlite3.connect(f"{fleet.store.path.as_uri()}?mode=ro", uri=True)) as connection:
-            found = {device.device_id: device for device in devices(connection)} | found
+            found = {device.device_id: device for device in page(connection, "", MOST_DEVICES)} | found
     return found
+
+
+async def stored_devices(store: Store) -> Sequence[Device]:
+    """In the order of ids."""
+    return await store.page("", MOST_DEVICES)
 
 
 async def add_devices(fleet: FleetState, *added: Device) -> None:

@@ -114,11 +114,6 @@ DEVICES: Final = (
 )
 
 
-def devices(connection: PostgresConnection) -> list[Device]:
-    with connection.snapshot():
-        return [device_of(row) for row in connection.stream(DEVICES)]
-
-
 def device_of(row: Sequence[Any]) -> Device:
     """Returns the device of a row of `DEVICES`."""
     device_id, first_seen, online, level, state, last_seen, stale, *told = row

@@ -22,7 +22,6 @@ from controller.adapters.sql.options import StoreOptions
 from controller.adapters.sql.store import SqlStore, reading
 from controller.domain.audit_anchors import AuditHeads, AuditVerification
 from controller.domain.audit_chain import ChainHead
-from controller.domain.device import Device
 from controller.domain.effects import Effect
 from controller.ports.log import Log
 from controller.ports.store import StoreHealth, StoreWrites
@@ -149,9 +148,6 @@ class PostgresStore(SqlStore):
             StoreError: closed, PostgreSQL failed, or it was away for too long.
         """
         return await self._readers.run(query, self._patience)
-
-    async def devices(self) -> Sequence[Device]:
-        return await self._readers.run(reader.devices, self._patience)
 
     load = reading(device_rows.load)
     versions = reading(device_rows.versions)

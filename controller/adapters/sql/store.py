@@ -14,7 +14,6 @@ from controller.domain.audit_anchors import AuditHeads, AuditVerification
 from controller.domain.audit_chain import ChainHead
 from controller.domain.audit_id import AuditCursor
 from controller.domain.audit_kinds import AuditKind
-from controller.domain.device import Device
 from controller.domain.effects import CommandRecord, Effect
 from controller.domain.guards.approvals import ApprovalRequest
 from controller.domain.record_budget import RecordUse
@@ -95,9 +94,6 @@ class SqlStore(Store, ABC):
         Raises:
             StoreError: closed, or the engine failed.
         """
-
-    @abstractmethod
-    async def devices(self) -> Sequence[Device]: ...
 
     @abstractmethod
     async def check_audit(self, noted: AuditHeads | None = None) -> AuditVerification: ...

@@ -12,7 +12,7 @@ from typing import Final, TypeVar
 from controller.adapters.sql import codec
 from controller.adapters.sql.options import StoreOptions
 from controller.adapters.sqlite import errors, schema
-from controller.domain.device import REPORT_FIELDS, Device
+from controller.domain.device import REPORT_FIELDS
 from controller.ports.errors import StoreError
 
 T = TypeVar("T")
@@ -68,7 +68,3 @@ class ReaderPool:
             with self._lock:
                 self._open.append(found)
         return found
-
-
-def devices(connection: sqlite3.Connection) -> list[Device]:
-    return [codec.device_from(row) for row in connection.execute(DEVICES)]

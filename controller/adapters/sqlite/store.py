@@ -2,7 +2,7 @@
 
 import asyncio
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -19,7 +19,6 @@ from controller.adapters.sqlite.statements import work_of
 from controller.adapters.sqlite.writer import WriterThread
 from controller.domain.audit_anchors import AuditHeads, AuditVerification
 from controller.domain.audit_chain import ChainHead
-from controller.domain.device import Device
 from controller.ports.errors import StoreError
 from controller.ports.log import Log
 from controller.ports.store import StoreHealth, StoreWrites
@@ -113,9 +112,6 @@ class SqliteStore(SqlStore):
             StoreError: closed, or SQLite failed.
         """
         return await self._readers.run(query)
-
-    async def devices(self) -> Sequence[Device]:
-        return await self._readers.run(reader.devices)
 
     load = reading(device_rows.load)
     versions = reading(device_rows.versions)

@@ -14,6 +14,7 @@ from controller.domain.policy.model import ContainmentLevel
 from controller.ports.errors import StoreError
 from controller.ports.store import DeadLetter, StoredReport, StoreWrites
 from tests.contract.store.conftest import StorePlace
+from tests.support.fleet_devices import stored_devices
 from tests.support.store import QUICK
 
 
@@ -29,10 +30,6 @@ def _command(command_id: str, state: str) -> CommandRecord:
     return CommandRecord(command_id, "d", "rescan", (), state, "", (), "op", "", False, 1.0, 2.0, 3.0)
 
 
-async def _devices(store: SqlStore) -> list[Device]:
-    return sorted(await store.devices(), key=lambda one: one.device_id)
-
-
 async def test_contact_changes_nothing_but_its_values(store: SqlStore) -> None:
     both = (Device("a", 1.0, 1.0, agent="x"), Device("b", 1.0, 1.0, stale=True, agent="x"))
     await store.commit(StoreWrites(devices=both))
@@ -40,7 +37,7 @@ async def test_contact_changes_nothing_but_its_values(store: SqlStore) -> None:
     await store.commit(StoreWrites(seen=(Device("a", 1.0, 9.0, counter=5, **told), Device("nobody", 1.0, 9.0))))
     # An order that changes nothing of a silent device leaves it stale.
     await store.commit(StoreWrites(seen=(Device("b", 1.0, 1.0, stale=True, agent="x"),)))
-    assert await _devices(store) == [Device("a", 1.0, 9.0, **told), Device("b", 1.0, 1.0, stale=True, agent="x")]
+    assert await stored_devices(store) == [Device("a", 1.0, 9.0, **told), Device("b", 1.0, 1.0, stale=True, agent="x")]
 
 
 async def test_a_report_that_came_after_the_state_is_what_the_device_said_last(store: SqlStore) -> None:
@@ -54,10 +51,10 @@ async def test_a_report_that_came_after_the_state_is_what_the_device_said_last(s
     }
     before = Device("a", 1.0, 5.0, stale=True, counter=2, report_seq=7, accepted=2, digest="y")
     await store.commit(StoreWrites(devices=(before,), reports=(_report("a", b"{}", **told),)))
-    assert await store.devices() == [Device("a", 1.0, 9.0, counter=2, **told)]
+    assert await stored_devices(store) == [Device("a", 1.0, 9.0, counter=2, **told)]
     later = Device("a", 1.0, 10.0, counter=3, **{**told, "satisfied": 5})
     await store.commit(StoreWrites(devices=(later,)))
-    assert await store.devices() == [later]
+    assert await stored_devices(store) == [later]
 
 
 async def test_the_last_state_and_report_of_a_device_win(store: SqlStore) -> None:
@@ -65,7 +62,7 @@ async def test_the_last_state_and_report_of_a_device_win(store: SqlStore) -> Non
         StoreWrites(devices=(Device("a", 1.0, 1.0), Device("a", 1.0, 2.0)), reports=(_report("a", b"{}"),))
     )
     await store.commit(StoreWrites(devices=(Device("a", 1.0, 3.0, digest="y"),), reports=(_report("a", b'{"b":1}'),)))
-    assert await store.devices() == [Device("a", 1.0, 3.0, digest="y")]
+    assert await stored_devices(store) == [Device("a", 1.0, 3.0, digest="y")]
     assert await store.report("a") == b'{"b":1}'
     assert await store.report("b") is None
 
@@ -110,7 +107,7 @@ async def test_a_line_that_is_not_json_is_refused_before_anything_is_written(sto
     line = AuditEntry(AuditKind.DEVICE_ONLINE, "d", "actor", detail={"what": object()})
     with pytest.raises(StoreError, match="not JSON"):
         await store.commit(StoreWrites(devices=(Device("a", 1.0, 1.0),), audit=((1.0, line),)))
-    assert await store.devices() == []
+    assert await stored_devices(store) == []
 
 
 async def test_commits_that_are_written_together_end_as_if_one_came_after_the_other(store: SqlStore) -> None:
@@ -127,7 +124,7 @@ async def test_commits_that_are_written_together_end_as_if_one_came_after_the_ot
         *letters,
     )
     await asyncio.gather(*(store.commit(writes) for writes in group))
-    assert await _devices(store) == [
+    assert await stored_devices(store) == [
         Device("a", 1.0, 4.0, **told),
         Device("b", 1.0, 3.0, **told),
         Device("c", 1.0, 5.0),
@@ -155,6 +152,6 @@ async def test_every_text_and_infinity_comes_back_as_it_was(store: SqlStore, tex
     device = Device("d", 1.0, 2.0, tags=(text,), case=case, online=None)
     entry = AuditEntry(AuditKind.DEVICE_ONLINE, "d", "t", detail={"text": text, "big": 2**70})
     await store.commit(StoreWrites(devices=(device,), audit=((1.5, entry),)))
-    assert await store.devices() == [device]
+    assert await stored_devices(store) == [device]
     assert [one.entry for one in await store.audit()] == [entry]
     assert (await store.check_audit()).is_intact

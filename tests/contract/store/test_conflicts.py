@@ -17,6 +17,7 @@ from controller.domain.principal import Principal
 from controller.ports.errors import ConflictError, StoreError
 from controller.ports.store import StoredReport, StoreWrites
 from tests.contract.store.conftest import StorePlace
+from tests.support.fleet_devices import stored_devices
 
 pytestmark = pytest.mark.postgres
 Pair = tuple[SqlStore, SqlStore]
@@ -154,7 +155,7 @@ async def test_policies_of_an_earlier_epoch_decide_nothing_more(shared_place: St
     ]
     found = await asyncio.gather(*map(one.commit, devices), return_exceptions=True)
     assert [isinstance(error, ConflictError) and error.policies for error in found] == [True, False, False]
-    assert {device.device_id for device in await one.devices()} == {"b", "c"}
+    assert {device.device_id for device in await stored_devices(one)} == {"b", "c"}
     assert (await one.fleet_versions()).policy_epoch == 2
 
 

@@ -29,6 +29,7 @@ from controller.ports.broker_tables import AccessRule
 from controller.ports.errors import StoreError
 from controller.ports.store import DeadLetter, StoredReport, StoreWrites
 from tests.support.audit_chains import four_chains
+from tests.support.fleet_devices import stored_devices
 from tests.support.postgres import SERVERS, PostgresServer, PostgresServers, address_of
 from tests.support.store import NOW, Logged, opened
 
@@ -72,7 +73,7 @@ async def fill(store: SqlStore) -> None:
 async def state(store: SqlStore) -> list[object]:
     registry = SqlCertificateRegistry(store)
     return [
-        sorted(await store.devices(), key=lambda one: one.device_id),
+        await stored_devices(store),
         await store.reports("", 100),
         await store.audit(newest_first=False),
         await store.effects(),

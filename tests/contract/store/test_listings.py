@@ -10,6 +10,7 @@ from controller.ports.broker_tables import AccessRule
 from controller.ports.errors import StoreError, UnknownRowError
 from controller.ports.store import ApiToken, DeadLetter, StoredAuditEntry, StoredReport, StoreWrites, TokenChange
 from tests.contract.store.conftest import StorePlace
+from tests.support.fleet_devices import stored_devices
 from tests.support.store import NOW, line
 
 DAY = 86_400.0
@@ -157,7 +158,7 @@ async def test_a_closed_store_says_so(place: StorePlace) -> None:
     with pytest.raises(StoreError, match="closed"):
         await store.commit(line("b"))
     with pytest.raises(StoreError, match="closed"):
-        await store.devices()
+        await stored_devices(store)
     await store.close()  # a second time is nothing
 
 

@@ -26,6 +26,7 @@ from controller.ports.store import StoreWrites
 from controller.service.identity.crl_publisher import CrlPublisher
 from controller.service.identity.following import RevocationFollower
 from tests.support.clocks import ManualClock
+from tests.support.fleet_devices import stored_devices
 from tests.support.identity import make_authority
 from tests.support.postgres import SERVERS, address_of
 from tests.support.store import QUICK, Logged
@@ -192,7 +193,7 @@ async def test_nothing_that_was_decided_by_former_policies_is_stored(two: Two) -
         assert isinstance(late[0], ConflictError)
         assert late[0].policies
         await asyncio.gather(*under_way, return_exceptions=True)
-        assert f"d{epoch}-3" not in {one.device_id for one in await two.first.devices()}
+        assert f"d{epoch}-3" not in {one.device_id for one in await stored_devices(two.first)}
 
 
 async def test_controllers_read_each_others_records(two: Two) -> None:

@@ -9,6 +9,7 @@ from controller.domain.device import Device, HoldReason
 from controller.domain.guards.blast_radius import BlastRadius, BlastRadiusLimits
 from controller.domain.guards.guards import FleetGuards
 from tests.support.clocks import ManualClock
+from tests.support.fleet_devices import stored_devices
 from tests.support.postgres import PostgresServer
 from tests.support.postgres_leases import running
 from tests.support.reports import full, incoming
@@ -34,7 +35,7 @@ async def _contain_at_once(url: str, most: int) -> tuple[list[Device], int]:
         async with asyncio.timeout(60):
             await asyncio.gather(report(0), report(1))
         assert [len(one.link.acknowledged) for one in both] == [DEVICES, DEVICES]
-        return list(await stores[0].devices()), len((await stores[1].guard_books()).charges)
+        return list(await stored_devices(stores[0])), len((await stores[1].guard_books()).charges)
 
 
 async def test_all_that_the_limit_allows_are_contained(server: PostgresServer, database: str) -> None:

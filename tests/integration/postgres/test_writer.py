@@ -18,6 +18,7 @@ from controller.domain.accounts.account import Account
 from controller.domain.device import Device
 from controller.ports.errors import ConflictError, StoreError
 from controller.ports.store import StoreWrites
+from tests.support.fleet_devices import stored_devices
 from tests.support.postgres import DEBIAN, WHEEL, PostgresServer, address_of, postgres_server
 from tests.support.postgres_proxy import CommitLosingProxy
 from tests.support.postgres_store import opened
@@ -35,7 +36,7 @@ def started(work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
 async def lines_of(store: PostgresStore) -> list[str]:
     """The devices of the audit lines by writer; of each, device and effect have to be there once."""
     names = [one.entry.device_id for one in await store.audit(newest_first=False) if one.entry.device_id]
-    assert sorted(one.device_id for one in await store.devices()) == sorted(names)
+    assert sorted(one.device_id for one in await stored_devices(store)) == sorted(names)
     assert sorted(one.effect_id for one in await store.effects()) == sorted(f"effect-{name}" for name in names)
     assert (await store.check_audit()).is_intact
     return names

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.fleet_devices import stored_devices
 from tests.support.store import QUICK, child, commit_all, kept, line, opened, read_line
 from tests.support.waiting import eventually
 
@@ -26,7 +27,7 @@ async def test_everything_acknowledged_is_there_after_being_killed(tmp_path: Pat
         assert len(found) == len(set(found))
         assert acknowledged <= set(found)
         async with opened(path) as store:
-            assert {device.device_id for device in await store.devices()} == set(found)
+            assert {device.device_id for device in await stored_devices(store)} == set(found)
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from controller.adapters.sqlite.store import SqliteStore
 from controller.domain.device import Device
 from controller.ports.errors import StoreError, StoreFullError
 from controller.ports.store import StoredReport, StoreHealth, StoreWrites
+from tests.support.fleet_devices import stored_devices
 from tests.support.store import (
     NOW,
     QUICK,
@@ -58,7 +59,7 @@ async def test_commits_wait_for_another_process_and_are_all_kept_in_order(tmp_pa
             await eventually(lambda: store.health.trouble != "")
             assert "locked by another process (SQLITE_BUSY" in store.health.trouble
             assert store.health.since == NOW
-            assert await store.devices() == []  # reading goes on
+            assert await stored_devices(store) == []  # reading goes on
             assert not waiting.done()
         await waiting
         assert store.health == StoreHealth()

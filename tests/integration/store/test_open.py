@@ -15,6 +15,7 @@ from controller.cli.app import run_safely
 from controller.domain.device import Device
 from controller.ports.errors import StoreError
 from controller.ports.store import ApiToken
+from tests.support.fleet_devices import stored_devices
 from tests.support.store import child, kept, line, lock_held, names_in, opened, read_line
 
 
@@ -38,7 +39,7 @@ async def test_what_was_kept_is_there_after_opening_again(tmp_path: Path) -> Non
         await store.commit(line("a"))
         await store.put_token(ApiToken("t", "0" * 64, 1.0))
     async with opened(path) as store:
-        assert await store.devices() == [Device("a", 1.0, 2.0)]
+        assert await stored_devices(store) == [Device("a", 1.0, 2.0)]
         assert await store.tokens() == [ApiToken("t", "0" * 64, 1.0)]
         await store.commit(line("b"))
     assert kept(path) == ["a", "b"]

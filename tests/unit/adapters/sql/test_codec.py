@@ -39,7 +39,7 @@ def _keep(connection: sqlite3.Connection, writes: StoreWrites) -> None:
 @given(device=strategies.DEVICES)
 def test_a_device_comes_back_as_it_was(memory: sqlite3.Connection, device: Device) -> None:
     _keep(memory, StoreWrites(devices=(device,)))
-    assert reader.devices(memory) == [device]
+    assert [codec.device_from(row) for row in memory.execute(reader.DEVICES)] == [device]
 
 
 @given(effect=strategies.EFFECTS)
