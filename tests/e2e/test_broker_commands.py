@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tests.support import cli
+from tests.support.access_templates import TEMPLATES
 from tests.support.certs import Certs
 from tests.support.deployment import CONTROLLER_ID, Deployment, open_deployment
 from tests.support.emqx_calls import delete_rules, rules_of
@@ -16,15 +17,6 @@ from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.slow
 
-TEMPLATES = """
-access: fleet
-version: 1
-templates:
-  - class: "*"
-    title: Every device
-    rules:
-      - {allow: publish, topic: "fleet/${clientid}/#"}
-"""
 GRANTED = "firmware/logs"
 
 

@@ -26,6 +26,7 @@ from controller.service.containment.drift import DriftState
 from controller.service.containment.outbox import Outbox
 from controller.service.containment.reconciler import Reconciler
 from schemas.topics import DownChannel, UpChannel, down, up
+from tests.support import access_templates
 from tests.support.controller_harness import ControllerHarness, open_harness
 from tests.support.emqx_calls import (
     PATIENT,
@@ -43,19 +44,8 @@ from tests.support.reports import full, incoming
 from tests.support.standin import StandInProcess
 
 DENIED = 135
-TEMPLATES = """
-access: fleet
-version: 1
-templates:
-  - class: "*"
-    title: Every device
-    rules:
-      - {allow: publish, topic: "fleet/${clientid}/#"}
-      - {allow: subscribe, topic: "fleet/broadcast"}
-"""
-NARROW = TEMPLATES.replace("version: 1", "version: 2").replace(
-    '      - {allow: subscribe, topic: "fleet/broadcast"}\n', ""
-)
+TEMPLATES = access_templates.TEMPLATES + '      - {allow: subscribe, topic: "fleet/broadcast"}\n'
+NARROW = access_templates.TEMPLATES.replace("version: 1", "version: 2")
 FOREIGN: AccessRules = (AccessRule("theirs/#", "allow", "all"),)
 WHO = "operator:tests"
 

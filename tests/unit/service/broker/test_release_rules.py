@@ -12,18 +12,10 @@ from controller.domain.broker.access import AccessGrant
 from controller.ports.access import StoredTemplates, WrittenRules, as_broker_rules
 from controller.ports.broker_tables import AccessRule, AccessRules
 from controller.service.broker.release_rules import ReleaseRules
+from tests.support.access_templates import TEMPLATES
 from tests.support.controller_harness import ControllerHarness, open_harness
 from tests.support.reports import full, incoming
 
-TEMPLATES = """
-access: fleet
-version: 1
-templates:
-  - class: "*"
-    title: Every device
-    rules:
-      - {allow: publish, topic: "fleet/${clientid}/#"}
-"""
 FOREIGN: AccessRules = (AccessRule("theirs/#", "allow", "all"),)
 
 
