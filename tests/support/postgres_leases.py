@@ -5,23 +5,22 @@ import contextlib
 from collections.abc import AsyncIterator
 
 from controller.adapters.postgres.leases import PostgresLeases
-from controller.adapters.postgres.store import PostgresStore, open_store
-from tests.support.postgres import address_of
-from tests.support.store import NOW, QUICK, Logged
+from controller.adapters.postgres.store import PostgresStore
+from tests.support.postgres_store import opened
+from tests.support.store import QUICK
 
 
 @contextlib.asynccontextmanager
 async def running(url: str, name: str) -> AsyncIterator[PostgresStore]:
     """A store of a controller that keeps its leases."""
-    store = await open_store(address_of(url), name=name, version="1.2", now=lambda: NOW, log=Logged(), options=QUICK)
-    task = asyncio.get_running_loop().create_task(store.run())
-    try:
-        yield store
-    finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError, ExceptionGroup):
-            await task
-        await store.close()
+    async with opened(url, name, options=QUICK) as store:
+        task = asyncio.get_running_loop().create_task(store.run())
+        try:
+            yield store
+        finally:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError, ExceptionGroup):
+                await task
 
 
 def leases_of(store: PostgresStore) -> PostgresLeases:

@@ -2,16 +2,17 @@
 
 import contextlib
 from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from controller.adapters.postgres.store import open_store as open_postgres
 from controller.adapters.sql.options import StoreOptions
 from controller.adapters.sql.store import SqlStore
-from tests.support.postgres import SERVERS, PostgresServer, address_of
-from tests.support.store import NOW, QUICK, Logged, opened
+from tests.support.postgres import SERVERS, PostgresServer
+from tests.support.postgres_store import opened as opened_postgres
+from tests.support.store import QUICK, opened
 
 KINDS = ["sqlite", *(pytest.param(kind, marks=pytest.mark.postgres) for kind in SERVERS)]
 
@@ -25,29 +26,15 @@ class StorePlace:
         self.server = server
         self.database = "" if server is None else server.new_database()
 
-    @contextlib.asynccontextmanager
-    async def opened(self, options: StoreOptions = QUICK) -> AsyncIterator[SqlStore]:
+    def opened(self, options: StoreOptions = QUICK) -> AbstractAsyncContextManager[SqlStore]:
         if self.server is None:
-            async with opened(self.path, options) as store:
-                yield store
-            return
-        address = address_of(self.server.url(self.database))
-        made = await open_postgres(address, name="tests", now=lambda: NOW, log=Logged(), options=options)
-        try:
-            yield made
-        finally:
-            await made.close()
+            return opened(self.path, options)
+        return opened_postgres(self.server.url(self.database), "tests", options=options)
 
-    @contextlib.asynccontextmanager
-    async def opened_beside(self) -> AsyncIterator[SqlStore]:
+    def opened_beside(self) -> AbstractAsyncContextManager[SqlStore]:
         """Of PostgreSQL: another controller, beside the one that `opened` stands for."""
         assert self.server is not None
-        address = address_of(self.server.url(self.database))
-        made = await open_postgres(address, name="other", now=lambda: NOW, log=Logged(), options=QUICK)
-        try:
-            yield made
-        finally:
-            await made.close()
+        return opened_postgres(self.server.url(self.database), "other")
 
     def change(self, statement: str) -> None:
         """Executes a statement beside the store, as an intruder would."""

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from controller.adapters.postgres.connection import PostgresConnection, connect
-from controller.adapters.postgres.store import PostgresStore, open_store
+from controller.adapters.postgres.store import PostgresStore
 from controller.adapters.sql import queries
 from controller.adapters.sql.notifications import SqlNotificationStore
 from controller.cli.app import run_safely
@@ -20,8 +20,9 @@ from controller.domain.notifications.planning import Plan
 from controller.ports.notifications import SinkChange
 from controller.ports.store import StoreWrites
 from tests.support.notifications import sink
-from tests.support.postgres import SERVERS, PostgresServer, PostgresServers, address_of
-from tests.support.store import NOW, QUICK, Logged, line
+from tests.support.postgres import PostgresServer, address_of
+from tests.support.postgres_store import opened
+from tests.support.store import line
 
 pytestmark = pytest.mark.postgres
 ROWS = 20_000
@@ -29,11 +30,6 @@ COMMITS = 15
 _FILL = f"""INSERT INTO audit SELECT (n % 3 + 2) * 1099511627776 + n, n, 'device.online', 'd-' || n % 500, 'a',
     CASE n % 50 WHEN 0 THEN 'c-' || n % 100 ELSE '' END, CASE n % 100 WHEN 7 THEN 1 ELSE 0 END, NULL, NULL
     FROM generate_series(1, {ROWS}) AS n"""
-
-
-@pytest.fixture(params=SERVERS)
-def server(request: pytest.FixtureRequest, postgres_servers: PostgresServers) -> PostgresServer:
-    return postgres_servers[request.param]
 
 
 class Explained(PostgresConnection):
@@ -48,13 +44,9 @@ class Explained(PostgresConnection):
         return super().execute(sql, parameters)
 
 
-async def opened(server: PostgresServer, database: str, name: str | None = "tests") -> Any:
-    return await open_store(address_of(server.url(database)), name=name, now=lambda: NOW, log=Logged(), options=QUICK)
-
-
-async def test_lists_find_their_lines_by_an_index_in_order(server: PostgresServer) -> None:
-    database = server.new_database()
-    await (await opened(server, database)).close()
+async def test_lists_find_their_lines_by_an_index_in_order(server: PostgresServer, database: str) -> None:
+    async with opened(server.url(database)):
+        pass  # makes the tables
     server.query(database, _FILL)
     connection = Explained(connect(address_of(server.url(database)), "tests").raw)
     connection.plans = []
@@ -78,10 +70,12 @@ async def test_lists_find_their_lines_by_an_index_in_order(server: PostgresServe
     connection.close()
 
 
-async def test_controllers_and_a_command_write_at_once_and_each_alert_is_planned_once(server: PostgresServer) -> None:
-    database = server.new_database()
-    stores = [await opened(server, database, name) for name in ("a", "b", None)]
-    try:
+async def test_controllers_and_a_command_write_at_once_and_each_alert_is_planned_once(
+    server: PostgresServer, database: str
+) -> None:
+    url = server.url(database)
+    async with opened(url, "a") as one, opened(url, "b") as other, opened(url, None) as command:
+        stores = (one, other, command)
         notifications = SqlNotificationStore(stores[0])
         assert await notifications.add_sink(sink(), 9, StoreWrites()) is SinkChange.DONE
         told: list[str] = []
@@ -107,24 +101,18 @@ async def test_controllers_and_a_command_write_at_once_and_each_alert_is_planned
         listed = await stores[1].audit(limit=1000, newest_first=False)
         assert [(one.at, one.id) for one in listed] == sorted((one.at, one.id) for one in listed)
         assert (await stores[1].check_audit()).flaws == ()
-    finally:
-        for store in stores:
-            await store.close()
 
 
 async def test_a_database_is_verified_without_a_controller(
-    server: PostgresServer, capsys: pytest.CaptureFixture[str]
+    server: PostgresServer, database: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    database = server.new_database()
     url = server.url(database)
     for number in range(3):
-        store = await opened(server, database)
-        await store.commit(line(f"d{number}"))
-        await store.close()
-    store = await opened(server, database, None)
-    await store.commit(line("command"))
-    names = [str(one.id) for one in await store.audit(newest_first=False)]
-    await store.close()
+        async with opened(url) as store:
+            await store.commit(line(f"d{number}"))
+    async with opened(url, None) as store:
+        await store.commit(line("command"))
+        names = [str(one.id) for one in await store.audit(newest_first=False)]
     assert names == ["1-1", "2-1", "3-1", "4-1"]
     assert run_safely(["audit", "head", "--store", url]) == 0
     head = capsys.readouterr().out.strip()

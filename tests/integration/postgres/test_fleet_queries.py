@@ -7,13 +7,14 @@ from typing import Any
 import pytest
 
 from controller.adapters.postgres.fleet_queries import PostgresFleetQueries
-from controller.adapters.postgres.store import PostgresStore, open_store
+from controller.adapters.postgres.store import PostgresStore
 from controller.domain.device import Device, RuleState
 from controller.domain.policy.findings import RuleResult
 from controller.ports.fleet_queries import DeviceQuery, QueryTooLongError
 from controller.ports.store import StoredReport, StoreWrites
 from tests.support.postgres import WHEEL, PostgresServer, PostgresServers, address_of
-from tests.support.store import NOW, QUICK, Logged
+from tests.support.postgres_store import opened
+from tests.support.store import QUICK
 
 pytestmark = pytest.mark.postgres
 
@@ -29,16 +30,9 @@ def server(postgres_servers: PostgresServers) -> PostgresServer:
 
 
 @pytest.fixture
-def database(server: PostgresServer) -> str:
-    return server.new_database()
-
-
-@pytest.fixture
 async def store(server: PostgresServer, database: str) -> AsyncIterator[PostgresStore]:
-    address = address_of(server.url(database))
-    found = await open_store(address, name="tests", now=lambda: NOW, log=Logged(), options=QUICK)
-    yield found
-    await found.close()
+    async with opened(server.url(database)) as found:
+        yield found
 
 
 def _rows(server: PostgresServer, database: str) -> dict[str, list[Any]]:

@@ -14,23 +14,13 @@ from controller.adapters.sql.connection import WriteJob
 from controller.domain.audit_kinds import AuditKind
 from controller.ports.errors import StoreError
 from controller.ports.leases import ALL_BUCKETS, bucket_of
-from tests.support.postgres import DEBIAN, WHEEL, PostgresServer, PostgresServers, address_of
+from tests.support.postgres import PostgresServer, address_of
 from tests.support.postgres_leases import leases_of, running
 from tests.support.postgres_store import opened
 from tests.support.store import NOW, QUICK, Logged, line
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.postgres
-
-
-@pytest.fixture(params=[WHEEL, DEBIAN])
-def server(request: pytest.FixtureRequest, postgres_servers: PostgresServers) -> PostgresServer:
-    return postgres_servers[request.param]
-
-
-@pytest.fixture
-def database(server: PostgresServer) -> str:
-    return server.new_database()
 
 
 def halt(store: PostgresStore, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,18 +10,13 @@ from controller.adapters.postgres.connection import PostgresConnection, connect
 from controller.adapters.postgres.migrations import STEPS, Step
 from controller.adapters.postgres.store import open_store
 from controller.ports.errors import StoreError
-from tests.support.postgres import SERVERS, PostgresServer, PostgresServers, address_of
+from tests.support.postgres import PostgresServer, address_of
 from tests.support.store import NOW, Logged, line
 
 pytestmark = pytest.mark.postgres
 SECOND = Step(
     expand=("ALTER TABLE waivers ADD COLUMN reason text",), contract=("ALTER TABLE waivers DROP COLUMN expires_at",)
 )
-
-
-@pytest.fixture(params=SERVERS)
-def server(request: pytest.FixtureRequest, postgres_servers: PostgresServers) -> PostgresServer:
-    return postgres_servers[request.param]
 
 
 def _start(server: PostgresServer, database: str, steps: Sequence[Step]) -> tuple[WritingConnection, int]:
