@@ -9,6 +9,7 @@ from typing import Final
 
 from controller.domain.device import Device
 from controller.ports.store import Store
+from controller.service.unit_of_work import UnitOfWork
 
 MAX_CACHED: Final = 200_000  # devices; about 0.4 GB
 _LOADED_AT_ONCE: Final = 1000  # rows in one query
@@ -30,7 +31,7 @@ class DeviceCache:
         self._most = most
         self._devices: OrderedDict[str, Device | None] = OrderedDict()
         self._outdated: set[str] = set()  # to be read again before the next decision
-        self.under_way: list[Container[str]] = []  # the devices of commits that have not ended
+        self.under_way: dict[UnitOfWork, None] = {}  # commits that have not ended, in order
         self._kept: list[Container[str]] = []
         self._loading = asyncio.Lock()  # of two reads of a row the older one must not come last
         self._on_dropped: tuple[Callable[[str], None], ...] = ()
@@ -140,7 +141,7 @@ class DeviceCache:
         over = len(self._devices) - self._most
         if over <= 0:
             return
-        held = (*self._kept, *self.under_way)
+        held: tuple[Container[str], ...] = (*self._kept, *self.under_way)
         free = (one for one in self._devices if not any(one in ids for ids in held))
         for device_id in list(islice(free, over)):
             del self._devices[device_id]

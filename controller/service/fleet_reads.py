@@ -32,6 +32,13 @@ class FleetReads:
         await self.cache.load((device_id,), fresh=fresh)
         return self.cache.get(device_id)
 
+    async def report(self, device_id: str) -> bytes | None:
+        """The last report of the device, also while its commit is under way."""
+        for batch in reversed(self.cache.under_way):
+            if device_id in batch.reports:
+                return batch.reports[device_id].body
+        return await self.store.report(device_id)
+
     async def find_all(self, ids: Collection[str]) -> list[Device]:
         """The devices with these ids as other controllers left them, without unknown ones."""
         return [device async for page in self.named(ids) for device in page]

@@ -253,7 +253,7 @@ class FleetState(FleetReads):
             self.publish_committed(batch)
             return
         writes = self._writes_of(batch)
-        self.cache.under_way.append(batch)
+        self.cache.under_way[batch] = None
         try:
             self.held.check_count(batch, self.clock.monotonic())
             await (self.store.commit(writes) if write is None else write(writes))
@@ -261,7 +261,7 @@ class FleetState(FleetReads):
             await self.recover(batch, conflict)
             raise
         except BaseException:
-            self._ended(batch)
+            self.cache.under_way.pop(batch, None)
             raise
         self.publish_committed(batch)
 
@@ -275,7 +275,7 @@ class FleetState(FleetReads):
         except ConflictError as conflict:
             committing = asyncio.get_running_loop().create_future()
             committing.set_exception(conflict)
-        self.cache.under_way.append(batch)
+        self.cache.under_way[batch] = None
         return committing
 
     def _writes_of(self, batch: UnitOfWork) -> StoreWrites:
@@ -287,13 +287,9 @@ class FleetState(FleetReads):
             batch.policy_epoch = self.policy_epoch if batch.versions else None
         return batch.to_writes()
 
-    def _ended(self, batch: UnitOfWork) -> None:
-        if self.cache.under_way:
-            self.cache.under_way = [one for one in self.cache.under_way if one is not batch]
-
     async def recover(self, batch: UnitOfWork, conflict: ConflictError) -> None:
         """Undoes in memory what was decided in a batch that was refused, and reads again what others changed."""
-        self._ended(batch)
+        self.cache.under_way.pop(batch, None)
         self.cache.outdate({*conflict.devices, *batch.devices, *batch.seen, *batch.reports})
         self.budget.undo(entry for _, entry in batch.audit)
         for listener in self._listeners:
@@ -350,7 +346,7 @@ class FleetState(FleetReads):
 
     def publish_committed(self, batch: UnitOfWork) -> None:
         """Calls the listeners once the batch is durable: from now on its effects may be carried out."""
-        self._ended(batch)
+        self.cache.under_way.pop(batch, None)
         for listener in self._listeners:
             listener.on_commit(batch)
 

@@ -13,7 +13,7 @@ from controller.domain.transition import StepOutcome
 from controller.ports.store import DeadLetter, StoredKnowledge, StoredReport, StoreWrites
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class UnitOfWork:
     """Collects the outcomes of steps; a device that changes twice is written once, in its last state."""
 

@@ -14,7 +14,7 @@ from controller.domain.policy.model import PolicySet
 from controller.domain.reports import is_no_change_heartbeat, is_repeated_report
 from controller.ports.log import Log
 from controller.ports.messages import IncomingMessage
-from controller.ports.store import DeadLetter, StoredReport
+from controller.ports.store import DeadLetter
 from controller.service.fleet_state import FleetState, OwnClientError, TooManyDevicesError
 from controller.service.ingest.decoding import DecodedMessage, RejectedMessage, decode
 from controller.service.ingest.deduplication import ReportDeduplicator
@@ -82,7 +82,6 @@ class BatchDecisions:
         self._rejections = RejectionLog()
         self._answers: Answers = {}  # of the batch that is being decided
         self._is_again = False
-        self._uncommitted: list[Mapping[str, StoredReport]] = []  # of decided batches that are not durable yet
         fleet.cache.on_dropped(self._forget)
 
     async def decide(
@@ -129,18 +128,10 @@ class BatchDecisions:
                 self.counts["received"] += 1
                 why = RejectedMessage(device_id, RejectReason.TOO_MANY, self._rate_limiter.why)
                 self._reject(number, message, why, now, batch)
-            if batch.reports:
-                self._uncommitted.append(batch.reports)
             return batch
 
-    def settle(self, batch: UnitOfWork) -> None:
-        """The batch is in the store, or was refused."""
-        if batch.reports:
-            self._uncommitted = [one for one in self._uncommitted if one is not batch.reports]
-
-    def undo(self, batch: UnitOfWork, messages: Sequence[IncomingMessage]) -> None:
+    def undo(self, messages: Sequence[IncomingMessage]) -> None:
         """Forgets what was remembered of a batch that was refused: it is decided again from the rows."""
-        self.settle(batch)
         for _, device_id in device_ids(messages):
             self._forget(device_id)
 
@@ -185,14 +176,10 @@ class BatchDecisions:
                 continue
             if not is_delta and device.judged_by == version:
                 continue
-            report = self._uncommitted_report(device_id) or await fleet.store.report(device_id)
+            report = await fleet.report(device_id)
             if report is not None:
                 found[device_id] = report
         return found
-
-    def _uncommitted_report(self, device_id: str) -> bytes | None:
-        """The last report that is decided and not committed yet."""
-        return next((reports[device_id].body for reports in reversed(self._uncommitted) if device_id in reports), None)
 
     def _process_message(self, delivery: _Delivery, now: float, batch: UnitOfWork) -> None:
         self.counts["received"] += 1

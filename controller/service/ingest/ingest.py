@@ -158,7 +158,7 @@ class Ingest:
             if decided.committing is not None:
                 await decided.committing
         except ConflictError as conflict:
-            self.decisions.undo(decided.batch, decided.admitted)
+            self.decisions.undo(decided.admitted)
             await self._fleet.recover(decided.batch, conflict)
             return conflict
         return None
@@ -180,7 +180,6 @@ class Ingest:
         batch = decided.batch
         decided.is_answered = True
         self._under_way.remove(decided)
-        self.decisions.settle(batch)
         self._fleet.publish_committed(batch)
         self._messages.acknowledge(decided.messages)
         for receipt in batch.receipts:

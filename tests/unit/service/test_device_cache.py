@@ -60,7 +60,7 @@ async def test_the_oldest_is_dropped_but_not_what_is_kept_or_being_committed() -
     await cache.load("abc")
     device = cache.get("a")
     assert device is not None
-    cache.under_way.append(UnitOfWork(devices={"a": device}))
+    cache.under_way[UnitOfWork(devices={"a": device})] = None
     with cache.keep(["b"]):
         await cache.load("defg")
         assert sorted(one for one in "abcdefg" if one in cache) == list("abdefg")
