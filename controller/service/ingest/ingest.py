@@ -37,7 +37,6 @@ class _Decided:
     answers: Answers = field(default_factory=dict)
     batch: UnitOfWork = field(default_factory=UnitOfWork)
     committing: Awaitable[None] | None = None
-    is_answered: bool = False
 
 
 class Ingest:
@@ -128,8 +127,8 @@ class Ingest:
         return device_id not in self._fleet.cache if device is None else bool(device.commands)
 
     async def _confirm(self, decided: _Decided) -> None:
-        if decided.is_answered:
-            return
+        if decided not in self._under_way:
+            return  # it was answered after an earlier one had been refused
         try:
             if decided.committing is not None:
                 await decided.committing
@@ -142,14 +141,9 @@ class Ingest:
         """Decides the refused batches again, in order, before any new one; a later batch waits for the earlier ones."""
         async with self._deciding:
             under_way = list(self._under_way)
-            refused: dict[_Decided, ConflictError] = {}
-            for one in under_way:
-                conflict = await self._refusal(one)
-                if conflict is not None:
-                    refused[one] = conflict
-            for one in under_way:
-                if one in refused:
-                    await self._repeat(one, refused[one])
+            refusals = [await self._refusal(one) for one in under_way]
+            for one, refusal in zip(under_way, refusals, strict=True):
+                await self._repeat(one, refusal)
                 self._answer(one)
 
     async def _refusal(self, decided: _Decided) -> ConflictError | None:
@@ -178,7 +172,6 @@ class Ingest:
 
     def _answer(self, decided: _Decided) -> None:
         batch = decided.batch
-        decided.is_answered = True
         self._under_way.remove(decided)
         self._fleet.publish_committed(batch)
         self._messages.acknowledge(decided.messages)
