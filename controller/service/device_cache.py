@@ -58,10 +58,6 @@ class DeviceCache:
         """The device if it is in memory; `None` says nothing about the fleet."""
         return self._devices.get(device_id)
 
-    def present(self) -> Iterator[Device]:
-        """The devices in memory."""
-        return (device for device in self._devices.values() if device is not None)
-
     def put(self, device: Device) -> None:
         """Replaces a loaded device by its next state."""
         self._devices[device.device_id] = device

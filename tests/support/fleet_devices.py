@@ -17,7 +17,7 @@ _ROWS: Final = 10_000  # in one commit
 
 def devices_of(fleet: FleetState) -> Mapping[str, Device]:
     """By id; memory is as new as the rows, or ahead of them."""
-    found = {device.device_id: device for device in fleet.cache.present()}
+    found = {device_id: device for device_id, device in fleet.cache._devices.items() if device is not None}
     if isinstance(fleet.store, SqliteStore):
         with contextlib.closing(sqlite3.connect(f"{fleet.store.path.as_uri()}?mode=ro", uri=True)) as connection:
             found = {device.device_id: device for device in page(connection, "", MOST_DEVICES)} | found
