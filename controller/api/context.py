@@ -293,7 +293,7 @@ async def require_device(fleet: FleetState, device_id: str) -> Device:
     Raises:
         ApiError: 404, it never reported.
     """
-    device = await fleet.find(device_id, fresh=True)
+    device = await fleet.find(device_id)
     if device is None:
         raise ApiError(404, "device_unknown", f"no device {device_id} has ever reported")
     return device

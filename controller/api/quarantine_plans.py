@@ -167,7 +167,7 @@ async def show_plan(
     clear_retained: bool = False,
 ) -> ContainmentPlanView:
     """Returns the calls that a containment or release would make; the device may be unknown."""
-    device, options = await containment.fleet.find(device_id, fresh=True), ContainmentOptions(kick, clear_retained)
+    device, options = await containment.fleet.find(device_id), ContainmentOptions(kick, clear_retained)
     case = None if device is None else device.case
     return await plan_view(
         containment.fleet, store, containment.broker, Subject.client(device_id), case, query, options

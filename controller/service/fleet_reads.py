@@ -27,9 +27,9 @@ class FleetReads:
         self.get = cache.get
         self.load = cache.load
 
-    async def find(self, device_id: str, *, fresh: bool = True) -> Device | None:
-        """The device; `fresh`: as other controllers left it. Only a write by an older state would be refused."""
-        await self.cache.load((device_id,), fresh=fresh)
+    async def find(self, device_id: str) -> Device | None:
+        """The device as other controllers left it."""
+        await self.cache.load((device_id,), fresh=True)
         return self.cache.get(device_id)
 
     async def report(self, device_id: str) -> bytes | None:

@@ -71,7 +71,7 @@ class PresenceCheck:
         return bool(due)
 
     async def _correct(self, device_id: str, *, is_online: bool) -> None:
-        device = await self._fleet.find(device_id, fresh=True)
+        device = await self._fleet.find(device_id)
         if device is None or device.online is is_online or (device.online is None and not is_online):
             return
         event = StatusChanged(self._fleet.new_id(), is_online, device.boot_id)

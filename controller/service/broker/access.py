@@ -333,7 +333,7 @@ class AccessRuleManager:
         await self._finish(still)
 
     async def _may_write(self, one: DueDevice) -> bool:
-        present = await self._fleet.find(one.device.device_id, fresh=True)
+        present = await self._fleet.find(one.device.device_id)
         return present is not None and present.case is None and not self._effects.is_busy(one.device.device_id)
 
     async def _write(self, one: DueDevice, actual: AccessRules | None) -> None:
@@ -382,7 +382,7 @@ class AccessRuleManager:
 
     async def _yield_to_containment(self, device_id: str) -> None:
         """Writes the restriction again if a containment was decided meanwhile, and has the outbox read it back."""
-        present = await self._fleet.find(device_id, fresh=True)
+        present = await self._fleet.find(device_id)
         if present is None or present.case is None:
             return
         await self.broker.write(device_id, restriction(device_id))

@@ -171,7 +171,7 @@ async def recheck(
     device_id, node = suspect.device.device_id, suspect.node
     ban = await tables.ban_of(node, device_id)
     rules = await tables.rules_of(node, device_id)
-    present = await fleet.find(device_id, fresh=True)
+    present = await fleet.find(device_id)
     if present is None or present.case != suspect.device.case or is_busy(device_id):
         return ""
     return describe_difference(present, ban, rules, managed.get(device_id), fleet.clock.now(), tables.prefixes)

@@ -100,7 +100,7 @@ class Enforcer:
 
     async def carry_out(self, effect: Effect) -> EffectDone | EffectRetry:
         """Carries the effect out, unless a later decision has superseded it."""
-        device = await self._fleet.find(effect.device_id, fresh=True)
+        device = await self._fleet.find(effect.device_id)
         if device is None or not is_current(effect, device):
             await self._containment.on_superseded(effect, device)
             return EffectDone(None)

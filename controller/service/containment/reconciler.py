@@ -236,7 +236,7 @@ class Reconciler:
     async def _repair(self, device: Device, suspect: DriftCandidate) -> None:
         """Enqueues the effect of the case again: the outbox writes, reads back and records as the first time."""
         fleet, device_id, case, what = self._fleet, device.device_id, device.case, suspect.what
-        present = await fleet.find(device_id, fresh=True)
+        present = await fleet.find(device_id)
         if present is None or present.case != case or self._is_busy(device_id):
             return  # a decision was made during the comparison
         if what == comparison.ACCESS_ALTERED:

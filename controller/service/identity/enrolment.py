@@ -160,12 +160,12 @@ class EnrolmentService:
         try:
             request = self._read(pem, device_id)
             held = await self._registry.of(device_id)
-            if not token.device_id and not held and await self._fleet.find(device_id, fresh=True) is None:
+            if not token.device_id and not held and await self._fleet.find(device_id) is None:
                 await self._refuse_foreign(device_id)
             made = self._certificates.sign_client(request, held, f"token:{token.token_id}")
         except CertificateRequestRefusedError as e:
             raise await self._record_refusal(token, device_id, peer, e.code, str(e)) from e
-        is_known = await self._fleet.find(device_id, fresh=True) is not None
+        is_known = await self._fleet.find(device_id) is not None
         admission = await self._registry.admit(digest, made, now, is_known=is_known)
         if admission.certificate is None:
             raise await self._record_refusal(token, device_id, peer, admission.code, admission.message)

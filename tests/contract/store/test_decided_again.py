@@ -33,7 +33,7 @@ async def test_both_decisions_about_one_device_hold(pair: tuple[OneController, O
     await one.fleet.apply_and_commit("edge-1", DeviceLabelled("e1", "camera", (), "operator:ada"))
     await other.fleet.apply_and_commit("edge-1", StatusChanged("e2", True, "boot"))
     await one.fleet.apply_and_commit("edge-1", DeviceLabelled("e3", "camera", ("lab",), "operator:ada"))
-    device = await other.fleet.find("edge-1", fresh=True)
+    device = await other.fleet.find("edge-1")
     assert device is not None
     assert (device.device_class, device.tags, device.online) == ("camera", ("lab",), True)
 
