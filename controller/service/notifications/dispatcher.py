@@ -25,7 +25,7 @@ from controller.service.unit_of_work import UnitOfWork
 
 MAX_WAITING: Final = 1000  # deliveries of one sink
 PAGE: Final = 500  # audit lines planned in one transaction
-POLL: Final = 2.0  # seconds; lines of other controllers, and of commands, wake nobody
+POLL: Final = 10.0  # seconds; lines of other processes (`cordon account`) wake nobody where one controller is alone
 REMIND_EVERY: Final = 60.0  # seconds between two looks for reminders
 MAX_REMINDERS: Final = 100  # at a time
 PRUNE_EVERY: Final = 3600.0  # seconds
