@@ -24,7 +24,6 @@ from controller.domain.record_budget import DAY, RecordBudget, RecordLimits
 from controller.packs import shipped_knowledge
 from controller.ports.errors import SettingsError
 from controller.ports.messages import IncomingMessage
-from controller.ports.store import GuardSnapshot
 from controller.service.audit_log import AuditLogger
 from controller.service.broker.release_rules import ReleaseRules
 from controller.service.containment.effect_queue import EffectQueue
@@ -99,9 +98,10 @@ async def build_core(
     effects = EffectQueue(waiters.wake, adapters.leases)
     followed: tuple[CommitListener, ...] = (effects, durations, AuditLogger(log("record")), waiters, *listeners)
     fleet = await _fleet(settings, adapters, policies, guards, followed)
+    waivers = _waivers(settings, fleet)
+    await fleet.start()
     rules, signing = release_rules(adapters, fleet), report_signing(settings, adapters, fleet)
     identity = await identity_services(settings, adapters, fleet, signing.keyring.invalidate)
-    waivers = _waivers(settings, fleet, await adapters.store.guard_books())
     activation = policy_activation(settings, adapters, fleet)
     knowledge = await _knowledge(settings, adapters, fleet, activation)
     presence = PresenceFeed()
@@ -142,7 +142,7 @@ async def _fleet(
     limits, now = settings.limits, adapters.clock.now()
     budget = RecordBudget(RecordLimits(limits.audit_rows_per_day, limits.audit_bytes_per_day))
     budget.load(await adapters.store.record_use(now - now % DAY), now)
-    fleet = FleetState(
+    return FleetState(
         adapters.store,
         policies,
         adapters.language,
@@ -158,12 +158,10 @@ async def _fleet(
         writer=adapters.leases.run_number,
         log=adapters.log("fleet"),
     )
-    await fleet.start()
-    return fleet
 
 
-def _waivers(settings: Settings, fleet: FleetState, snapshot: GuardSnapshot) -> WaiverService:
-    """The waivers of the store, in force.
+def _waivers(settings: Settings, fleet: FleetState) -> WaiverService:
+    """Puts the waivers of the store in force whenever the fleet reads what counts against its guards.
 
     Raises:
         SettingsError: `guards.protected_if` is no expression.
@@ -172,7 +170,6 @@ def _waivers(settings: Settings, fleet: FleetState, snapshot: GuardSnapshot) -> 
         waivers = WaiverService(fleet, settings.guards.protected_if)
     except ExpressionError as e:
         raise SettingsError(f"guards.protected_if: {e}") from e
-    waivers.load(snapshot)
     fleet.held.follow(waivers.load)
     return waivers
 

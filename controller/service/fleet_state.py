@@ -28,7 +28,7 @@ from controller.ports.clock import Clock, IdGenerator
 from controller.ports.errors import ConflictError, ControllerError
 from controller.ports.fleet_queries import FleetQueries
 from controller.ports.log import Log
-from controller.ports.store import GuardSnapshot, Store, StoredReport, StoreWrites
+from controller.ports.store import Store, StoredReport, StoreWrites
 from controller.service.conflicts import MAY_GIVE_UP, MOST_ATTEMPTS, pause
 from controller.service.device_cache import DeviceCache
 from controller.service.fleet_reads import FleetReads
@@ -109,10 +109,10 @@ class FleetState(FleetReads):
         """The guards in force."""
         return self.held.guards
 
-    async def start(self, snapshot: GuardSnapshot | None = None) -> None:
+    async def start(self) -> None:
         """Reads how many devices there are, and what counts against the guards."""
         await self.count()
-        self.held.load(await self.store.guard_books() if snapshot is None else snapshot, self.clock.now())
+        self.held.load(await self.store.guard_books(), self.clock.now())
 
     async def count(self) -> None:
         """Reads how many devices there are: a limit in percent of the fleet counts those that others know, too."""
