@@ -9,41 +9,6 @@ from starlette.routing import compile_path
 RELOAD: Final = "/api/v1/policies/reload"  # takes the files of the host that is asked, which the store makes all take
 _READS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
-# Answered from rows of the store, or from what every controller holds.
-ANYWHERE: Final = (
-    "/healthz",
-    "/readyz",
-    "/metrics",
-    "/static/{name}",
-    "/api/docs",
-    "/api/openapi.json",
-    "/api/v1/approvals",
-    "/api/v1/audit",
-    "/api/v1/audit/head",
-    "/api/v1/audit/verify",
-    "/api/v1/certificates",
-    "/api/v1/commands",
-    "/api/v1/controllers",
-    "/api/v1/commands/{command_id}/payload",
-    "/api/v1/dead-letters",
-    "/api/v1/devices",
-    "/api/v1/devices/{device_id}",
-    "/api/v1/devices/{device_id}/cases",
-    "/api/v1/devices/{device_id}/explain",
-    "/api/v1/devices/{device_id}/report",
-    "/api/v1/doctor",
-    "/api/v1/enrolment/root",
-    "/api/v1/enrolment/tokens",
-    "/api/v1/exports/devices",
-    "/api/v1/fleet",
-    "/api/v1/knowledge",
-    "/api/v1/policies",
-    "/api/v1/quarantine",
-    "/api/v1/quarantine/{device_id}/receipt",
-    "/api/v1/waivers",
-    "/crl/{issuer}.crl",
-    "/crl/{issuer}.pem",
-)
 # They read what only the leader holds, wait for what it hears of first, or begin what a later request goes on with.
 LEADER: Final = (
     "/api/v1/access/diff",
