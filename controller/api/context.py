@@ -1,6 +1,6 @@
 """The services behind the API, and the dependencies with which each router takes the ones that it needs."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Final, Protocol
 
@@ -295,8 +295,24 @@ async def require_device(fleet: FleetState, device_id: str) -> Device:
     """
     device = await fleet.find(device_id)
     if device is None:
-        raise ApiError(404, "device_unknown", f"no device {device_id} has ever reported")
+        raise _unknown(device_id)
     return device
+
+
+async def require_devices(fleet: FleetState, ids: Collection[str]) -> None:
+    """Checks that each has reported.
+
+    Raises:
+        ApiError: 404, one never reported.
+    """
+    known = {device.device_id for device in await fleet.find_all(ids)}
+    for device_id in ids:
+        if device_id not in known:
+            raise _unknown(device_id)
+
+
+def _unknown(device_id: str) -> ApiError:
+    return ApiError(404, "device_unknown", f"no device {device_id} has ever reported")
 
 
 async def writable(request: Request, store: StoreDep) -> None:

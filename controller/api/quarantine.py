@@ -9,7 +9,7 @@ from pydantic import Field
 
 from controller.api.approval_views import request_view
 from controller.api.auth import CallerDep, PrincipalDep, scope
-from controller.api.context import ContainmentDep, ContainmentServices, require_device, writable
+from controller.api.context import ContainmentDep, ContainmentServices, require_device, require_devices, writable
 from controller.api.device_lists import DevicePage, FilterDep, ListingDep
 from controller.api.devices import DeviceLabel
 from controller.api.errors import ApiError, problems
@@ -79,8 +79,7 @@ class SelectedDevicesBody(Body):
         Raises:
             ApiError: 404, a named device is unknown, or none is selected; 409, too many are.
         """
-        for device_id in self.devices:
-            await require_device(fleet, device_id)
+        await require_devices(fleet, self.devices)
         meant, found = DeviceFilter(contained=True if contained else None), set[str]()
         for where in (replace(meant, tag=self.tag), replace(meant, device_class=self.device_class)):
             if where != meant:
