@@ -92,6 +92,11 @@ def answer(status: int, code: str, message: str, headers: Mapping[str, str] | No
     return JSONResponse({"error": {"code": code, "message": clean}}, status, dict(headers or {}))
 
 
+def api_problem(error: ApiError) -> JSONResponse:
+    """Returns the response of an error of this API."""
+    return answer(error.status, error.code, error.message, error.headers)
+
+
 def http_problem(error: HTTPException) -> JSONResponse:
     """Returns the response of an error that the framework, or a middleware, raises."""
     code = _CODES.get(error.status_code, "refused")
@@ -100,7 +105,7 @@ def http_problem(error: HTTPException) -> JSONResponse:
 
 async def _api_error(_request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, ApiError)
-    return answer(error.status, error.code, error.message, error.headers)
+    return api_problem(error)
 
 
 async def _http_error(_request: Request, error: Exception) -> JSONResponse:

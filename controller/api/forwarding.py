@@ -15,7 +15,7 @@ from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from controller.api.context import NoLeaderError
-from controller.api.errors import answer, http_problem
+from controller.api.errors import answer, api_problem, http_problem
 from controller.api.forwarding_places import BusyError, ForwardingPlaces
 from controller.api.leader_routes import needs_leader
 from controller.domain.forwarded_origin import MAX_AGE, Origin, RequestFacts, open_seal, seal
@@ -145,7 +145,7 @@ class LeaderForwarding:
             ):
                 await _pass_on(found, begun)
         except BusyError as e:
-            await answer(e.status, e.code, e.message, e.headers)(scope, receive, send)
+            await api_problem(e)(scope, receive, send)
         except UnsendableRequestError as e:
             await answer(400, "bad_request", str(e))(scope, receive, send)
         except (PeerError, TimeoutError) as e:
@@ -176,8 +176,7 @@ async def _pass_on(found: PeerAnswer, send: Send) -> None:
 
 
 async def _no_leader(scope: Scope, receive: Receive, send: Send) -> None:
-    error = NoLeaderError()
-    await answer(error.status, error.code, error.message, error.headers)(scope, receive, send)
+    await api_problem(NoLeaderError())(scope, receive, send)
 
 
 async def _body(receive: Receive) -> bytes | None:
