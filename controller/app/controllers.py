@@ -47,10 +47,10 @@ def policy_activation(settings: Settings, adapters: Adapters, fleet: FleetState)
 
 def connection_checks(
     settings: Settings, adapters: Adapters, fleet: FleetState
-) -> tuple[PresenceCheck, PresenceSweep] | None:
+) -> tuple[PresenceCheck | None, PresenceSweep | None]:
     """What asks the broker who is connected: where messages are shared, these alone do not tell it."""
     if not settings.has_peers:
-        return None
+        return None, None
     broker, log = adapters.broker.control, adapters.log("presence")
     check = PresenceCheck(fleet, broker, log)
     fleet.follow(check)

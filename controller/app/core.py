@@ -126,10 +126,10 @@ async def build_core(
         own_certificates=_own_certificates(adapters, identity, fleet),
         authentication=authentication(settings, adapters),
     )
-    connections, fresh = connection_checks(settings, adapters, fleet), _metadata_refresher(settings, adapters)
-    loops = _loops(services, adapters.store, fresh, None if connections is None else connections[0])
-    sweep = None if connections is None else connections[1]
-    return Core(settings, adapters, services, effects, durations, presence, rules, fresh, sweep, loops)
+    check, sweep = connection_checks(settings, adapters, fleet)
+    refresher = _metadata_refresher(settings, adapters)
+    loops = _loops(services, adapters.store, refresher, check)
+    return Core(settings, adapters, services, effects, durations, presence, rules, refresher, sweep, loops)
 
 
 async def _fleet(

@@ -100,12 +100,11 @@ def verify_audit(place: "Path | str", password: str, noted: "AuditHeads | None")
     Raises:
         ControllerError: it cannot be read.
     """
-    if isinstance(place, Path):
+    found = place if isinstance(place, Path) else _place(place, read_password(password))
+    if isinstance(found, Path):
         from controller.adapters.sqlite.audit_chain import check_file
 
-        return check_file(place, noted)
-    found = _place(place, read_password(password))
+        return check_file(found, noted)
     from controller.adapters.postgres.audit_chain import check_database
-    from controller.adapters.sqlite.audit_chain import check_file
 
-    return check_file(found, noted) if isinstance(found, Path) else check_database(found, noted)
+    return check_database(found, noted)

@@ -12,6 +12,7 @@ from controller.cli.connection_options import connected
 from controller.cli.errors import CliError, ExitCode
 from controller.cli.output import OutputFormat, OutputOption, moment, note, print_json, say, show
 from controller.domain.audit_anchors import AuditHeads, AuditVerification
+from controller.domain.audit_id import AuditId
 from controller.ports.errors import StoreError
 from schemas.secret_sources import SECRET_HELP
 
@@ -174,7 +175,8 @@ def _verified(file: Path | None, store: str | None, password: str, noted: str | 
 
 def _heads(heads: AuditHeads) -> dict[str, Any]:
     chains = [
-        {"id": f"{writer}-{head.seq}", "digest": head.digest.hex()} for writer, head in sorted(heads.chains.items())
+        {"id": str(AuditId(writer, head.seq)), "digest": head.digest.hex()}
+        for writer, head in sorted(heads.chains.items())
     ]
     anchor = {"number": heads.anchor.seq, "digest": heads.anchor.digest.hex()}
     return {"head": str(heads), "anchor": anchor, "chains": chains}
