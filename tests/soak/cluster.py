@@ -5,7 +5,7 @@ import contextlib
 import os
 import shutil
 import signal
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -68,7 +68,7 @@ class Member:
             self.operator = None
             self.process = process = await ModuleProcess.start(self.name, module, arguments, self.config.parent.parent)
             try:
-                line = await _first_line(process)
+                line = await process.line()  # once it listens; none if it ends before
                 if line is not None:
                     self.operator = OperatorClient(line["api"], self.token)
                     while await process.line() is not None:
@@ -85,16 +85,10 @@ class Member:
         return (self.config.parent / "operator.token").read_text().strip()
 
 
-async def _first_line(process: ModuleProcess) -> Mapping[str, Any] | None:
-    """What it writes once it listens; `None` if it ends before."""
-    return await process.line()
-
-
 @dataclass
 class Cluster:
     """The running parts."""
 
-    folder: Path
     server: PostgresServer
     database: str
     emqx: StandInProcess
@@ -161,7 +155,7 @@ async def open_cluster(
         stack.push_async_callback(end)
         nothing: Any = None  # the deployment is used for its fleet only
         deployment = Deployment(folder, first, emqx, certs, timings, broker, stack, nothing, nothing)
-        cluster = Cluster(folder, server, database, emqx, broker, members, deployment)
+        cluster = Cluster(server, database, emqx, broker, members, deployment)
         await cluster.until_ready(_FIRST_SECONDS)
         yield cluster
 

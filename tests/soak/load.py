@@ -90,15 +90,13 @@ class Load:
     async def _watch(self) -> None:
         """Nothing that a receipt was sent for is ever missing, and no run that was fenced changes anything."""
         while True:
+            receipts = 0
             for device in self.fleet.device_ids:
-                seqs = [
-                    int(one.data["seq"]) for one in self.fleet.observations.of(device, "receipt", verdict="accepted")
-                ]
+                told = self.fleet.observations.of(device, "receipt", verdict="accepted")
+                seqs = [int(one.data["seq"]) for one in told]
                 self._told[device] = max(seqs, default=0)
-            self.receipts = sum(
-                sum(1 for _ in self.fleet.observations.of(device, "receipt", verdict="accepted"))
-                for device in self.fleet.device_ids
-            )
+                receipts += len(seqs)
+            self.receipts = receipts
             try:
                 await self.check_stored()
                 await self._check_fenced()
