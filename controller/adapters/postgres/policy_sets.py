@@ -1,10 +1,9 @@
 """The policies in force of all controllers, in the database."""
 
-from typing import Any, Final
+from typing import Final
 
-from controller.adapters.sql import codec
+from controller.adapters.sql import codec, guard_state, meta
 from controller.adapters.sql.connection import SqlConnection
-from controller.adapters.sql.guard_state import POLICIES, PUT_META
 from controller.adapters.sql.store import SqlStore
 from controller.ports.policies import PolicySetStore, StoredPolicySet
 
@@ -27,10 +26,8 @@ class PostgresPolicySets(PolicySetStore):
         return await self._store.read(lambda connection: int(connection.execute(_EPOCH).fetchone()[0]))
 
     async def present(self) -> StoredPolicySet:
-        row: Any = await self._store.read(
-            lambda connection: connection.execute("SELECT value FROM meta WHERE key = ?", (_SET,)).fetchone()
-        )
-        return StoredPolicySet(0) if row is None else _BODY.load("the policies in force", row[0])
+        body = await self._store.read(lambda connection: meta.get(connection, _SET))
+        return StoredPolicySet(0) if body is None else _BODY.load("the policies in force", body)
 
     async def replace(self, fresh: StoredPolicySet) -> bool:
         body = _BODY.dump(fresh)
@@ -39,8 +36,8 @@ class PostgresPolicySets(PolicySetStore):
             connection.execute(_ALONE)
             if connection.execute(_RAISE, (fresh.epoch, fresh.epoch - 1)).rowcount != 1:
                 return False
-            connection.execute(PUT_META, (_SET, body))
-            connection.execute(PUT_META, (POLICIES, fresh.version))
+            meta.put(connection, _SET, body)
+            guard_state.accept_policies(connection, fresh.version)
             return True
 
         return await self._store.write(change)

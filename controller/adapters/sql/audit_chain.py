@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import groupby, islice
 from typing import Any, Final, NamedTuple
 
-from controller.adapters.sql import codec
+from controller.adapters.sql import codec, meta
 from controller.adapters.sql.connection import SqlConnection
 from controller.domain.audit_anchors import (
     Anchor,
@@ -35,7 +35,7 @@ from controller.domain.audit_id import FIRST_WRITER, KEYS, AuditId
 from controller.ports.store import StoreWrites
 
 COLUMNS: Final = "id, at, kind, device_id, actor, case_id, alert, detail, chain"
-ANCHORED: Final = "audit.anchored"  # key in `meta`: the last anchor
+_ANCHORED: Final = "audit.anchored"  # key in `meta`: the last anchor
 MAX_FLAWS: Final = 100  # flaws in one verification
 _MAX_CHAINS: Final = 100  # chains that one transaction prunes
 _CLOCK_SLACK: Final = 86_400.0  # seconds; a row from further ahead was written by a wrong clock
@@ -54,7 +54,6 @@ _PUT_PRUNED: Final = (
     "INSERT INTO audit_pruned (writer, seq, digest, line) VALUES (?, ?, ?, ?)"
     " ON CONFLICT (writer) DO UPDATE SET seq = excluded.seq, digest = excluded.digest, line = excluded.line"
 )
-_PUT_META: Final = "INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value"
 
 
 class AuditRow(NamedTuple):
@@ -143,9 +142,9 @@ def _pruned(connection: SqlConnection) -> dict[int, Pruning]:
 
 
 def _counted(connection: SqlConnection) -> ChainHead:
-    found = connection.execute("SELECT value FROM meta WHERE key = ?", (ANCHORED,)).fetchone()
+    found = meta.get(connection, _ANCHORED)
     try:
-        return START if found is None else ChainHead.parse(found[0])
+        return START if found is None else ChainHead.parse(found)
     except ValueError:
         return START
 
@@ -166,7 +165,7 @@ def add_anchor(connection: SqlConnection, now: float, begins: int | None = None)
         (anchor.number, anchor.at, anchor.body, anchor.before + anchor.digest),
     )
     added = ChainHead(anchor.number, anchor.digest)
-    connection.execute(_PUT_META, (ANCHORED, str(added)))
+    meta.put(connection, _ANCHORED, str(added))
     return added
 
 

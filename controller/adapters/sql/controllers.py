@@ -3,9 +3,8 @@
 from collections.abc import Sequence
 from typing import Final
 
-from controller.adapters.sql import codec
+from controller.adapters.sql import codec, meta
 from controller.adapters.sql.connection import SqlConnection
-from controller.adapters.sql.guard_state import PUT_META
 from controller.adapters.sql.store import SqlStore
 from controller.ports.controllers import ControllerBook, ControllerRecord, Page, PresencePages
 
@@ -35,7 +34,7 @@ class SqlControllerBook(ControllerBook):
             for one in _records(connection):
                 if one.seen_at < forget_before and one.name != record.name:
                     connection.execute("DELETE FROM meta WHERE key = ?", (_KEY + one.name,))
-            connection.execute(PUT_META, (_KEY + record.name, _RECORD.dump(record)))
+            meta.put(connection, _KEY + record.name, _RECORD.dump(record))
 
         await self._store.write(change)
 

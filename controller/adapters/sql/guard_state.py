@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
-from controller.adapters.sql import codec
+from controller.adapters.sql import codec, meta
 from controller.adapters.sql.connection import SqlConnection
 from controller.domain.guards.approvals import ApprovalRequest
 from controller.domain.guards.waivers import Waiver
@@ -13,14 +13,13 @@ from controller.ports.store import GuardSnapshot, StoredKnowledge, StoreWrites
 KEPT_DAYS: Final = 90.0  # retention of ended requests and of charges
 KEPT_REQUESTS: Final = 20_000
 _DAY: Final = 86_400.0  # seconds
-POLICIES: Final = "policies in force"  # key in `meta`
+_POLICIES: Final = "policies in force"  # key in `meta`
 _KNOWLEDGE: Final = "knowledge"  # key in `meta`
 
 StatementRows = list[tuple[Any, ...]]
 _WAIVER: Final = codec.JsonCodec(Waiver)
 _REQUEST: Final = codec.JsonCodec(ApprovalRequest)
 _FILE: Final = codec.JsonCodec(StoredKnowledge)
-PUT_META: Final = "INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value"
 _CHARGE: Final = (
     "INSERT INTO charges (ledger, subject, at) VALUES (?, ?, ?)"
     " ON CONFLICT (ledger, subject) DO UPDATE SET at = excluded.at"
@@ -54,7 +53,7 @@ def batches(writes: StoreWrites) -> tuple[tuple[str, StatementRows], ...]:
         (_PUT_WAIVER, waived),
         ("DELETE FROM waivers WHERE waiver_id = ?", over),
         (_PUT_REQUEST, asked),
-        (PUT_META, known),
+        (meta.PUT, known),
     )
 
 
@@ -109,17 +108,16 @@ def approvals(
 
 
 def accepted_policies(connection: SqlConnection) -> str:
-    row = connection.execute("SELECT value FROM meta WHERE key = ?", (POLICIES,)).fetchone()
-    return "" if row is None else str(row[0])
+    return meta.get(connection, _POLICIES) or ""
 
 
 def accept_policies(connection: SqlConnection, version: str) -> None:
-    connection.execute(PUT_META, (POLICIES, version))
+    meta.put(connection, _POLICIES, version)
 
 
 def knowledge(connection: SqlConnection) -> StoredKnowledge | None:
-    row = connection.execute("SELECT value FROM meta WHERE key = ?", (_KNOWLEDGE,)).fetchone()
-    return None if row is None else _FILE.load("the knowledge", row[0])
+    body = meta.get(connection, _KNOWLEDGE)
+    return None if body is None else _FILE.load("the knowledge", body)
 
 
 def prune(connection: SqlConnection, now: float) -> int:

@@ -3,6 +3,7 @@
 import secrets
 from typing import Final
 
+from controller.adapters.sql import meta
 from controller.adapters.sql.connection import SqlConnection
 from controller.adapters.sql.store import SqlStore
 
@@ -18,8 +19,7 @@ async def peer_key(store: SqlStore) -> bytes:
     """
 
     def read(db: SqlConnection) -> str:
-        row = db.execute("SELECT value FROM meta WHERE key = ?", (_NAME,)).fetchone()
-        return "" if row is None else str(row[0])
+        return meta.get(db, _NAME) or ""
 
     def make(db: SqlConnection) -> str:
         values = (_NAME, secrets.token_hex(_BYTES))

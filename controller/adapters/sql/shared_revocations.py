@@ -5,8 +5,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+from controller.adapters.sql import meta
 from controller.adapters.sql.connection import SqlConnection
-from controller.adapters.sql.guard_state import PUT_META
 from controller.adapters.sql.store import SqlStore
 from controller.ports.certificates import PublishedCrl, SharedRevocations
 
@@ -27,7 +27,7 @@ class SqlSharedRevocations(SharedRevocations):
             connection.execute("UPDATE crl_numbers SET number = number WHERE issuer = ?", (published.name,))
             found = _find(connection, published.name)
             if found is None or found[0] < number:
-                connection.execute(PUT_META, (_KEY + published.name, value))
+                meta.put(connection, _KEY + published.name, value)
 
         await self._store.write(change)
 
@@ -48,10 +48,10 @@ class SqlSharedRevocations(SharedRevocations):
 
 
 def _find(connection: SqlConnection, issuer: str) -> tuple[int, PublishedCrl] | None:
-    row = connection.execute("SELECT value FROM meta WHERE key = ?", (_KEY + issuer,)).fetchone()
-    if row is None:
+    value = meta.get(connection, _KEY + issuer)
+    if value is None:
         return None
-    found = json.loads(row[0])
+    found = json.loads(value)
     pem: str = found["pem"]
     der = base64.b64decode("".join(line for line in pem.splitlines() if not line.startswith("-----")))
     return int(found["number"]), PublishedCrl(issuer, der, pem.encode(), float(found["next_update"]))

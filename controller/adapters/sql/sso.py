@@ -1,13 +1,12 @@
 """With which configuration of single sign-on somebody came in last."""
 
+from typing import Final
+
+from controller.adapters.sql import meta
 from controller.adapters.sql.store import SqlStore
 from controller.ports.accounts import SsoTrials
 
-_TRIED = "SELECT value FROM meta WHERE key = 'accounts.sso_tried'"
-_NOTE = (
-    "INSERT INTO meta (key, value) VALUES ('accounts.sso_tried', ?)"
-    " ON CONFLICT (key) DO UPDATE SET value = excluded.value"
-)
+_TRIED: Final = "accounts.sso_tried"  # key in `meta`
 
 
 class SqlSsoTrials(SsoTrials):
@@ -17,8 +16,7 @@ class SqlSsoTrials(SsoTrials):
         self._store = store
 
     async def tried_configuration(self) -> str:
-        row = await self._store.read(lambda connection: connection.execute(_TRIED).fetchone())
-        return "" if row is None else str(row[0])
+        return await self._store.read(lambda connection: meta.get(connection, _TRIED)) or ""
 
     async def note_tried(self, configuration: str) -> None:
-        await self._store.write(lambda connection: connection.execute(_NOTE, (configuration,)))
+        await self._store.write(lambda connection: meta.put(connection, _TRIED, configuration))
