@@ -94,7 +94,7 @@ def _passes(error: psycopg.Error) -> bool:
 
 
 def effects(
-    connection: PostgresConnection, buckets: frozenset[int] | None, devices: Sequence[str] | None
+    connection: PostgresConnection, buckets: frozenset[int] | None = None, devices: Sequence[str] | None = None
 ) -> list[Effect]:
     """Returns pending effects of these buckets and devices, oldest first; `None`: of all."""
     wanted: list[tuple[str, list[Any]]] = []

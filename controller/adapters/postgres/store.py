@@ -3,7 +3,6 @@
 import asyncio
 import copy
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any, Final, Self, TypeVar
 
 import psycopg
@@ -20,9 +19,7 @@ from controller.adapters.postgres.writer import PostgresWriter
 from controller.adapters.sql.connection import Dialect, SqlConnection, WriteJob
 from controller.adapters.sql.options import StoreOptions
 from controller.adapters.sql.store import SqlStore, reading
-from controller.domain.audit_anchors import AuditHeads, AuditVerification
 from controller.domain.audit_chain import ChainHead
-from controller.domain.effects import Effect
 from controller.ports.log import Log
 from controller.ports.store import StoreHealth, StoreWrites
 
@@ -157,14 +154,8 @@ class PostgresStore(SqlStore):
     fleet_size = reading(device_rows.fleet_size)
     fleet_versions = reading(device_rows.fleet_versions)
     guard_books = reading(device_rows.guard_books)
-
-    async def effects(
-        self, buckets: frozenset[int] | None = None, devices: Sequence[str] | None = None
-    ) -> Sequence[Effect]:
-        return await self._readers.run(partial(reader.effects, buckets=buckets, devices=devices), self._patience)
-
-    async def check_audit(self, noted: AuditHeads | None = None) -> AuditVerification:
-        return await self._readers.run(partial(audit_chain.check, noted=noted), self._patience)
+    effects = reading(reader.effects)
+    check_audit = reading(audit_chain.check)
 
     def _prune_audit(self, connection: WritingConnection, before: float, now: float, most: int) -> int:
         return audit_chain.prune(connection, before, now, most)

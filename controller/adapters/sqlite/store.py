@@ -3,7 +3,6 @@
 import asyncio
 import sqlite3
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -17,7 +16,6 @@ from controller.adapters.sqlite.fleet_queries import SqliteFleetQueries
 from controller.adapters.sqlite.restore import copy_to
 from controller.adapters.sqlite.statements import work_of
 from controller.adapters.sqlite.writer import WriterThread
-from controller.domain.audit_anchors import AuditHeads, AuditVerification
 from controller.domain.audit_chain import ChainHead
 from controller.ports.errors import StoreError
 from controller.ports.log import Log
@@ -120,9 +118,7 @@ class SqliteStore(SqlStore):
     page = reading(device_rows.page)
     fleet_size = reading(device_rows.fleet_size)
     fleet_versions = reading(device_rows.fleet_versions)
-
-    async def check_audit(self, noted: AuditHeads | None = None) -> AuditVerification:
-        return await self._readers.run(partial(audit_chain.check, noted=noted))
+    check_audit = reading(audit_chain.check)
 
     def _prune_audit(self, connection: sqlite3.Connection, before: float, now: float, most: int) -> int:
         return audit_chain.prune(connection, before, now, most)
