@@ -8,9 +8,9 @@ from typing import Final
 from controller.adapters.sql import codec
 from controller.adapters.sql.audit_chain import audit_rows
 from controller.adapters.sql.connection import WriteJob, size_of
-from controller.adapters.sql.dead_letters import DeadLetterIndex
 from controller.adapters.sql.statements import LETTER_COLUMNS, Batch, SqlRow, common_batches, letter_row, upsert
 from controller.adapters.sqlite.audit_chain import append
+from controller.adapters.sqlite.dead_letters import DeadLetterIndex
 from controller.domain.device import REPORT_FIELDS
 from controller.ports.store import DeadLetter, StoreWrites
 

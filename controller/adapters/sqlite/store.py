@@ -8,10 +8,10 @@ from typing import Any, Final, TypeVar
 
 from controller.adapters.sql.audit_chain import add_anchor
 from controller.adapters.sql.connection import Dialect, SqlConnection, WriteJob
-from controller.adapters.sql.dead_letters import DeadLetterIndex
 from controller.adapters.sql.options import StoreOptions
 from controller.adapters.sql.store import SqlStore, reading
 from controller.adapters.sqlite import audit_chain, device_rows, reader, schema
+from controller.adapters.sqlite.dead_letters import DeadLetterIndex
 from controller.adapters.sqlite.fleet_queries import SqliteFleetQueries
 from controller.adapters.sqlite.restore import copy_to
 from controller.adapters.sqlite.statements import work_of

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 
 from controller.adapters.sql import codec, queries
-from controller.adapters.sql.dead_letters import DeadLetterIndex
 from controller.adapters.sqlite import reader
+from controller.adapters.sqlite.dead_letters import DeadLetterIndex
 from controller.adapters.sqlite.statements import work_of
 from controller.domain.audit_kinds import AuditKind
 from controller.domain.device import REPORT_FIELDS, ContainmentCase, Device, RuleState

@@ -3,7 +3,7 @@
 import sqlite3
 from dataclasses import replace
 
-from controller.adapters.sql.dead_letters import DeadLetterIndex
+from controller.adapters.sqlite.dead_letters import DeadLetterIndex
 from controller.adapters.sqlite.statements import work_of
 from controller.domain.device import Device, RuleState
 from controller.domain.policy.findings import RuleResult

@@ -1,4 +1,4 @@
-from controller.adapters.sql.dead_letters import DeadLetterIndex
+from controller.adapters.sqlite.dead_letters import DeadLetterIndex
 from controller.adapters.sqlite.statements import work_of
 from controller.domain.device import Device
 from controller.ports.store import StoredReport, StoreWrites

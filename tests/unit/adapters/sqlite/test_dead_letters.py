@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controller.adapters.sql.dead_letters import DeadLetterIndex
+from controller.adapters.sqlite.dead_letters import DeadLetterIndex
 
 
 @given(
