@@ -8,7 +8,8 @@ import pytest
 from controller.domain.device import Device, HoldReason
 from controller.domain.guards.blast_radius import BlastRadius, BlastRadiusLimits
 from controller.domain.guards.guards import FleetGuards
-from tests.support.clocks import ManualClock
+from controller.ports.store import StoreWrites
+from tests.support.clocks import START, ManualClock
 from tests.support.fleet_devices import stored_devices
 from tests.support.postgres import PostgresServer
 from tests.support.postgres_leases import running
@@ -25,6 +26,9 @@ async def _contain_at_once(url: str, most: int) -> tuple[list[Device], int]:
     guards = FleetGuards(BlastRadius(BlastRadiusLimits(max_devices=most)))
     async with AsyncExitStack() as stack:
         stores = [await stack.enter_async_context(running(url, name)) for name in ("one", "other")]
+        # Known before: a limit that grows with the fleet is counted anew only now and then.
+        known = tuple(Device(f"d{number}-{one}", START, START) for number in (0, 1) for one in range(DEVICES))
+        await stores[0].commit(StoreWrites(devices=known))
         both = [await controller_over(store, n, ManualClock(), guards) for n, store in enumerate(stores, 2)]
 
         async def report(number: int) -> None:
